@@ -1,0 +1,1 @@
+"""Replication between regions: what makes several machines one authority."""

@@ -1,0 +1,441 @@
+"""The methods of the authority, as the messages that carry them.
+
+A request is one struct, tagged with its method's name; the path that it may be sent to is the one whose union
+holds it. What comes back is one ``Answer``: the method's result, or the error. All are msgpack maps (JSON in
+``tkdb dev``), and unknown fields are refused, so that a typing error is never ignored.
+
+==============  =======  ================================================  =========================
+path            Noise    who may ask                                       answered by
+==============  =======  ================================================  =========================
+``/v1/verify``  IK       anyone who knows the authority's public key       any region
+``/v1/revoke``  IK       anyone; the token presented is the authority      the primary (it writes)
+``/v1/sign``    KK       signers                                           any region
+``/v1/write``   KK       signers                                           the primary (it writes)
+==============  =======  ================================================  =========================
+
+>>> body = encode(Mint(organization="acme", caveats=[b'["act","r"]']))
+>>> decode_request("/v1/sign", body)
+Mint(organization='acme', caveats=[b'["act","r"]'], expires_in_s=None)
+>>> decode_request("/v1/verify", body)
+Traceback (most recent call last):
+...
+tkdb.errors.InvalidRequest: Invalid value 'mint' - at `$.method`: see the methods of /v1/verify
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeVar
+
+import msgspec
+
+from tkdb import errors
+
+Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+OrganizationName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
+
+MAX_BUNDLES: Final = 256
+MAX_KIDS: Final = 1024
+MAX_TARGETS: Final = 1024
+MAX_FEED_EVENTS: Final = 512
+MAX_PAGE: Final = 500
+MAX_WAIT_MS: Final = 30_000
+
+R = TypeVar("R")
+
+
+class Call(msgspec.Struct, Generic[R], frozen=True, forbid_unknown_fields=True, tag_field="method"):
+    """A request; ``R`` is the type of its result."""
+
+    result: ClassVar[Any]
+
+
+# --- /v1/verify ---------------------------------------------------------------------------------------------
+
+
+class Valid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="valid"):
+    """The chain, the discharges and the revocations of one bundle are in order; caveats are not cleared."""
+
+    organization: str
+
+
+class Invalid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="denied"):
+    """One bundle is denied."""
+
+    reason: errors.Reason
+    message: str
+    hint: str = ""
+    caveat: int | None = None
+
+
+class Verified(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One result for each bundle, in order."""
+
+    results: list[Valid | Invalid]
+
+
+class Verify(Call[Verified], frozen=True, tag="verify"):
+    """Check bundles (each the text of an Authorization header's tokens, comma-separated)."""
+
+    result: ClassVar = Verified
+    bundles: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BUNDLES)]
+
+
+class LineageRevoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lineage"):
+    """Every token of the lineage (kid, nonce)."""
+
+    kid: Bytes16
+    nonce: Bytes16
+
+
+class BranchRevoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="branch"):
+    """The token of this tail and all attenuated from it. ``branch`` is 16 bytes of SHA-256 of the tail."""
+
+    kid: Bytes16
+    nonce: Bytes16
+    branch: Bytes16
+
+
+class IssuedBefore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="issued-before"):
+    """Every token under the key whose nonce's time is earlier (the stated clock skew is added already)."""
+
+    kid: Bytes16
+    before_ms: Count
+
+
+class SubjectIssuedBefore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="subject-issued-before"):
+    """As ``IssuedBefore``, for one subject, given as 16 bytes of SHA-256 of its UTF-8."""
+
+    kid: Bytes16
+    subject: Bytes16
+    before_ms: Count
+
+
+class KeyRetired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="key"):
+    """Every token under the key."""
+
+    kid: Bytes16
+
+
+Revocation = LineageRevoked | BranchRevoked | IssuedBefore | SubjectIssuedBefore | KeyRetired
+
+
+class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Revocations in journal order. Ask again from ``position``; at once where ``more``."""
+
+    position: Count
+    revocations: list[Revocation]
+    more: bool
+
+
+class Revocations(Call[Feed], frozen=True, tag="revocations"):
+    """Follow the revocations that touch the keys ``kids``, after position ``after``; wait for news at most
+    ``wait_ms`` (long poll). Subjects and organizations are shown only as they touch those keys."""
+
+    result: ClassVar = Feed
+    kids: Annotated[list[Bytes16], msgspec.Meta(min_length=1, max_length=MAX_KIDS)]
+    after: Count
+    wait_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_WAIT_MS)] = 0
+
+
+class StatusReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a machine says of itself. ``uptime_ms`` since its start."""
+
+    name: str
+    version: str
+    role: Literal["primary", "replica"]
+    region: str
+    machine: str
+    uptime_ms: Count
+
+
+class Status(Call[StatusReport], frozen=True, tag="status"):
+    """Ask who answers."""
+
+    result: ClassVar = StatusReport
+
+
+# --- /v1/revoke ---------------------------------------------------------------------------------------------
+
+
+class Revoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The revocation is durable. ``already`` where all its targets had been revoked before."""
+
+    already: bool
+
+
+class RevokeOwn(Call[Revoked], frozen=True, tag="revoke-own"):
+    """Revoke exactly the branch of the token presented: possession is the authority to do so."""
+
+    result: ClassVar = Revoked
+    token: str
+
+
+# --- /v1/sign -----------------------------------------------------------------------------------------------
+
+
+class Minted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A new token, as text. It is a secret: who holds it may use it."""
+
+    token: str
+    expires_s: Count
+
+
+class Mint(Call[Minted], frozen=True, tag="mint"):
+    """Mint a token with these caveats (each the bytes of one typed caveat). One ``exp`` is among them, or is
+    added: ``expires_in_s`` from now, an hour by default, at most the organization's maximum."""
+
+    result: ClassVar = Minted
+    organization: OrganizationName
+    caveats: Annotated[list[bytes], msgspec.Meta(max_length=63)] = []
+    expires_in_s: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)] | None = None
+
+
+class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A root key, without the key. ``until_ms``: when the last token under it can have expired, or None."""
+
+    kid: Bytes16
+    generation: Count
+    state: Literal["signing", "verifying", "retired"]
+    until_ms: Count | None = None
+
+
+class Organization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An organization and its keys, the newest first."""
+
+    name: str
+    max_lifetime_s: Count
+    created_ms: Count
+    keys: list[Key]
+
+
+class Organizations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One page, by name. Where ``more``, ask again with ``after`` = the last name."""
+
+    organizations: list[Organization]
+    more: bool
+
+
+class ListOrganizations(Call[Organizations], frozen=True, tag="organization.list"):
+    """List the organizations that the signer may act for."""
+
+    result: ClassVar = Organizations
+    after: str = ""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
+
+
+# --- /v1/write ----------------------------------------------------------------------------------------------
+
+
+class CreateOrganization(Call[Organization], frozen=True, tag="organization.create"):
+    """Make an organization with a first root key. ``max_lifetime_s``: how long its tokens may live at most
+    (90 days, unless the authority's configuration allows more)."""
+
+    result: ClassVar = Organization
+    name: OrganizationName
+    max_lifetime_s: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)] | None = None
+
+
+class ConfigureOrganization(Call[Organization], frozen=True, tag="organization.configure"):
+    """Change how long the organization's tokens may live, for tokens minted from now on."""
+
+    result: ClassVar = Organization
+    name: OrganizationName
+    max_lifetime_s: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+
+
+class RotateKey(Call[Organization], frozen=True, tag="organization.rotate"):
+    """Mint under a new root key; the old one verifies until its last token can have expired."""
+
+    result: ClassVar = Organization
+    name: OrganizationName
+
+
+class Deleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The organization is gone, and every token of it with it. Its name is never given again."""
+
+
+class DeleteOrganization(Call[Deleted], frozen=True, tag="organization.delete"):
+    """Retire every key of the organization, for good."""
+
+    result: ClassVar = Deleted
+    name: OrganizationName
+
+
+class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lineage"):
+    """Target: a minted token and every token attenuated from it."""
+
+    kid: Bytes16
+    nonce: Bytes16
+
+
+class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="branch"):
+    """Target: one attenuated token and every token attenuated from it."""
+
+    kid: Bytes16
+    nonce: Bytes16
+    branch: Bytes16
+
+
+class Before(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="before"):
+    """Target: everything of an organization, or of one subject in it, issued before a time (now: None)."""
+
+    organization: OrganizationName
+    before_ms: Count | None = None
+    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+
+
+class RetireKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="key"):
+    """Target: every token under a key. A signing key is replaced by a new one in the same step."""
+
+    kid: Bytes16
+
+
+Target = Lineage | Branch | Before | RetireKey
+
+
+class Revoke(Call[Revoked], frozen=True, tag="revoke"):
+    """Revoke many targets in one journal entry: all of them, or none."""
+
+    result: ClassVar = Revoked
+    targets: Annotated[list[Target], msgspec.Meta(min_length=1, max_length=MAX_TARGETS)]
+
+
+class Resealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``resealed`` records now lie under the first sealing secret; ask again while ``remaining`` > 0."""
+
+    resealed: Count
+    remaining: Count
+
+
+class Reseal(Call[Resealed], frozen=True, tag="reseal"):
+    """Seal records that lie under an older sealing secret again, under the first; ``limit`` at a time."""
+
+    result: ClassVar = Resealed
+    limit: Annotated[int, msgspec.Meta(ge=1, le=256)] = 256
+
+
+VerifyCall = Verify | Revocations | Status
+RevokeCall = RevokeOwn
+SignCall = Mint | ListOrganizations
+WriteCall = CreateOrganization | ConfigureOrganization | RotateKey | DeleteOrganization | Revoke | Reseal
+
+VERIFY: Final = "/v1/verify"
+REVOKE: Final = "/v1/revoke"
+SIGN: Final = "/v1/sign"
+WRITE: Final = "/v1/write"
+
+CALLS_BY_PATH: Final[dict[str, Any]] = {VERIFY: VerifyCall, REVOKE: RevokeCall, SIGN: SignCall, WRITE: WriteCall}
+SIGNED_PATHS: Final = frozenset({SIGN, WRITE})
+WRITING_PATHS: Final = frozenset({REVOKE, WRITE})
+
+
+# --- what comes back ----------------------------------------------------------------------------------------
+
+
+class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An error on the wire: the code of its class in ``tkdb.errors``, and what it says."""
+
+    code: str
+    message: str
+    hint: str = ""
+    caveat: int | None = None
+    retry_after_ms: Count | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The result, or the failure; and how far the machine that answers has come.
+
+    ``journal`` is the journal's id, ``position`` the sequence number of the last entry that the machine
+    serves (for a write: at least the write's own), ``age_ms`` how old its knowledge may be at most.
+    """
+
+    journal: Bytes16
+    position: Count
+    age_ms: Count
+    result: msgspec.Raw = msgspec.Raw()
+    failure: Failure | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders = {path: msgspec.msgpack.Decoder(union) for path, union in CALLS_BY_PATH.items()}
+_answer_decoder = msgspec.msgpack.Decoder(Answer)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return a message as msgpack."""
+    return _encoder.encode(message)
+
+
+def decode_request(path: str, body: bytes | msgspec.Raw) -> Any:
+    """Return the request of ``path`` in ``body``.
+
+    Raises:
+        InvalidRequest: not msgpack, not a method of this path, or a field that is wrong.
+    """
+    try:
+        return _decoders[path].decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise errors.InvalidRequest(_first_line(error), hint=f"see the methods of {path}") from None
+
+
+def decode_answer(body: bytes) -> Answer:
+    """Return the answer in ``body``.
+
+    Raises:
+        ChannelError: it isn't one. (Who answers holds the authority's key, so this is a fault or a newer version.)
+    """
+    try:
+        return _answer_decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise errors.ChannelError("the answer can't be read", hint="is this client older than the authority?") from None
+
+
+def decode_result(call: Call[R], answer: Answer) -> R:
+    """Return the result that ``answer`` carries for ``call``.
+
+    Raises:
+        TkdbError: the failure that it carries instead, as the class of its code.
+        ChannelError: it carries neither.
+    """
+    if answer.failure is not None:
+        raise to_error(answer.failure)
+    try:
+        result: R = msgspec.msgpack.decode(answer.result, type=call.result)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise errors.ChannelError("the result can't be read", hint="is this client older than the authority?") from None
+    return result
+
+
+def to_failure(error: errors.TkdbError) -> Failure:
+    """Return an error as it goes over the wire."""
+    return Failure(
+        code=error.code,
+        message=error.message,
+        hint=error.hint,
+        caveat=getattr(error, "caveat", None),
+        retry_after_ms=getattr(error, "retry_after_ms", None),
+    )
+
+
+def to_error(failure: Failure | Invalid) -> errors.TkdbError:
+    """Return the error that ``failure`` describes; a code of a newer version becomes ``Refused``."""
+    code = failure.reason.value if isinstance(failure, Invalid) else failure.code
+    kind = _errors_by_code.get(code, errors.Refused)
+    if issubclass(kind, errors.Denied):
+        return kind(failure.message, caveat=failure.caveat, hint=failure.hint)
+    if issubclass(kind, errors.Unavailable) and isinstance(failure, Failure):
+        return kind(failure.message, hint=failure.hint, retry_after_ms=failure.retry_after_ms)
+    return kind(failure.message, hint=failure.hint)
+
+
+def _subclasses(kind: type[errors.TkdbError]) -> list[type[errors.TkdbError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _subclasses(child))]
+
+
+_errors_by_code = {kind.code: kind for branch in (errors.Refused, errors.Unavailable) for kind in _subclasses(branch)}
+_errors_by_code |= {kind.code: kind for kind in errors.Denied.__subclasses__()}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] or type(error).__name__

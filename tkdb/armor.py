@@ -1,0 +1,86 @@
+"""Armor: binary as text that secret scanners find and that knows when it was cut short.
+
+The form is ``prefix + base64url without padding + 6 base62 digits``, the digits being the CRC-32 (RFC 1952)
+of all characters before them, most significant first, over ``0-9A-Za-z``. Each value has exactly one text.
+
+>>> armor("tkdb_", b"hello")
+'tkdb_aGVsbG80frkqS'
+>>> dearmor("tkdb_", "tkdb_aGVsbG80frkqS")
+b'hello'
+"""
+
+from __future__ import annotations
+
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from zlib import crc32
+
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PAIR_VALUE = {a + b: 62 * i + j for i, a in enumerate(_DIGITS) for j, b in enumerate(_DIGITS)}
+_PAIR_TEXT = {value: pair for pair, value in _PAIR_VALUE.items()}
+
+# The standard alphabet's own two characters become ones that no base64 decoder accepts.
+_FROM_URLSAFE = bytes.maketrans(b"-_+/", b"+/\xff\xff")
+_TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
+_PADDING = {0: b"", 2: b"==", 3: b"="}
+# A last character with bits beyond the last byte would give one value several texts.
+_LAST = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
+
+CHECKSUM_CHARS = 6
+
+
+class ArmorError(ValueError):
+    """Not armored text of this prefix. The caller turns it into an error of its own kind."""
+
+
+class ChecksumMismatch(ArmorError):
+    """The prefix is right and the checksum is not: cut short, or altered while being copied."""
+
+
+def armor(prefix: str, raw: bytes) -> str:
+    """Return ``raw`` as text: prefix, base64url without padding, checksum."""
+    body = prefix.encode() + b2a_base64(raw, newline=False).rstrip(b"=").translate(_TO_URLSAFE)
+    rest, low = divmod(crc32(body), 3844)
+    high, middle = divmod(rest, 3844)
+    return body.decode() + _PAIR_TEXT[high] + _PAIR_TEXT[middle] + _PAIR_TEXT[low]
+
+
+def dearmor(prefix: str, text: str) -> bytes:
+    """Return the bytes that ``armor(prefix, ...)`` turned into ``text``.
+
+    Raises:
+        ChecksumMismatch: the prefix is right, the checksum is not.
+        ArmorError: another prefix, a character outside the alphabet, or stray bits at the end.
+    """
+    if not text.startswith(prefix):
+        raise ArmorError(f"it doesn't begin with {prefix}")
+    try:
+        body = text.encode("ascii")
+        checksum = (_PAIR_VALUE[text[-6:-4]] * 3844 + _PAIR_VALUE[text[-4:-2]]) * 3844 + _PAIR_VALUE[text[-2:]]
+    except UnicodeEncodeError:
+        raise ArmorError("it holds a character that is not ASCII") from None
+    except KeyError:
+        raise ChecksumMismatch("its checksum is missing") from None
+    if checksum != crc32(body[:-CHECKSUM_CHARS]):
+        raise ChecksumMismatch("its checksum doesn't match")
+    return b64url_bytes(body[len(prefix) : -CHECKSUM_CHARS])
+
+
+def b64url(raw: bytes) -> str:
+    """Return ``raw`` as base64url without padding (RFC 4648, section 5)."""
+    return b2a_base64(raw, newline=False).rstrip(b"=").translate(_TO_URLSAFE).decode()
+
+
+def b64url_bytes(text: bytes) -> bytes:
+    """Return the bytes behind base64url ``text``, which has no padding and no stray bits.
+
+    Raises:
+        ArmorError: a character outside the alphabet, an impossible length, or stray bits at the end.
+    """
+    remainder = len(text) & 3
+    if remainder and (remainder == 1 or text[-1] not in _LAST[remainder]):
+        raise ArmorError("its base64url ends in stray bits")
+    try:
+        return a2b_base64(text.translate(_FROM_URLSAFE) + _PADDING[remainder], strict_mode=True)
+    except Base64Error:
+        raise ArmorError("it holds a character outside base64url") from None
