@@ -14,6 +14,7 @@
     ├── Unavailable              nothing is known to be wrong with the request: try again
     │   ├── Overloaded           ├── Draining            ├── StoreUnwritable
     │   └── DeadlineExceeded     └── OutcomeUnknown
+    ├── InvalidCaveat            a caveat that can't be written (a ValueError too)
     ├── ChannelError             a Noise message that can't be opened, whatever the cause
     ├── ConfigurationError       a setting, key or file that can't be used
     └── StoreError               the database can't be trusted or used
@@ -249,6 +250,12 @@ class OutcomeUnknown(Unavailable):
     """A write was sent and its outcome is not known. Repeating it with its request id is safe."""
 
     code = "outcome unknown"
+
+
+class InvalidCaveat(TkdbError, ValueError):
+    """A caveat was built that no reader would accept. (A ValueError too: it is a programmer's argument.)"""
+
+    code = "invalid caveat"
 
 
 class ChannelError(TkdbError):

@@ -1,0 +1,353 @@
+"""Typed caveats: what a first-party caveat may say.
+
+A caveat's id is a compact JSON array: a short permanent tag, then its fields. It is accepted only if encoding the
+decoded value again gives the same bytes, so each meaning has one form: no white space, no duplicate keys, no
+needless escapes, no ``-0``. Integers lie within 0 and 2^53-1; text is not empty and has no control characters.
+
+The rule of evolution: fields are never added, removed or reordered, and a tag never changes its meaning. What
+changes gets a new tag. A tag that a reader doesn't know denies.
+
+>>> encode(Act("rw"))
+b'["act","rw"]'
+>>> decode(b'["exp",1900000000]')
+Exp(at_s=1900000000)
+>>> decode(b'["exp",1900000000,1]')
+Traceback (most recent call last):
+...
+tkdb.errors.UnknownCaveat: a caveat can't be read: Expected `array` of at most length 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import ip_network
+from re import compile as compile_pattern
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Final
+
+import msgspec
+
+from tkdb.armor import ArmorError, b64url, b64url_bytes
+from tkdb.errors import InvalidCaveat, UnknownCaveat
+
+ANY_ID: Final = "*"
+ACTIONS: Final = "rwcdC"
+"""Read, write, create, delete, control."""
+
+_MASKS: Final = frozenset(
+    "".join(letter for bit, letter in enumerate(ACTIONS) if mask >> bit & 1) for mask in range(1 << len(ACTIONS))
+)
+_KIND = compile_pattern(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}").fullmatch
+_NAME = compile_pattern(r"[a-z0-9][a-z0-9._-]{0,63}").fullmatch
+_METHOD = compile_pattern(r"[A-Z]{1,16}|\*").fullmatch
+_SEGMENT = compile_pattern(r"[A-Za-z0-9._~!$&'()+,;=:@%-]+").fullmatch
+
+Integer = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+Some = msgspec.Meta(min_length=1)
+
+
+class Caveat(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag_field="tag"):
+    """A first-party caveat. Immutable through and through, so that one object can serve every reader."""
+
+    fact: ClassVar[bool] = False
+    """Whether it states something (and so counts only among the authority's own), rather than restricts."""
+
+
+class Nbf(Caveat, frozen=True, tag="nbf"):
+    """Valid from this Unix second on, inclusive."""
+
+    at_s: Integer
+
+
+class Exp(Caveat, frozen=True, tag="exp"):
+    """Valid up to this Unix second, inclusive."""
+
+    at_s: Integer
+
+
+class Act(Caveat, frozen=True, tag="act"):
+    """Only these actions: letters out of ``rwcdC``, in that order."""
+
+    actions: str
+
+    def __post_init__(self) -> None:
+        _check_actions(self.actions)
+
+
+class Res(Caveat, frozen=True, tag="res"):
+    """Only these resources of one kind: id to actions. ``*``, alone, is any id.
+
+    An access that doesn't name an id of the kind is denied as "resource unspecified".
+    """
+
+    kind: str
+    ids: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        _check_grants(self)
+        if ANY_ID in self.ids and len(self.ids) > 1:
+            raise InvalidCaveat("a res caveat names * beside other ids", hint="* stands alone; pre may mix")
+
+
+class Pre(Caveat, frozen=True, tag="pre"):
+    """As ``Res``, with prefixes of ids (object paths). The longest prefix that matches decides; ``*`` matches any
+    id, as the shortest of all."""
+
+    kind: str
+    ids: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        _check_grants(self)
+
+
+class If(Caveat, frozen=True, tag="if"):
+    """Where the access names the kinds of these ``Res`` and ``Pre``, those must clear; where it names none of them,
+    only the else-actions are allowed. Never nested."""
+
+    caveats: Annotated[tuple[Res | Pre, ...], Some]
+    otherwise: str
+
+    def __post_init__(self) -> None:
+        _check_actions(self.otherwise)
+
+
+class Aud(Caveat, frozen=True, tag="aud"):
+    """Only this service may accept it."""
+
+    service: str
+
+    def __post_init__(self) -> None:
+        _check_text(self.service)
+
+
+class Sub(Caveat, frozen=True, tag="sub"):
+    """A fact: whom the token was minted for."""
+
+    fact = True
+    subject: str
+
+    def __post_init__(self) -> None:
+        _check_text(self.subject)
+
+
+class Ip(Caveat, frozen=True, tag="ip"):
+    """Only from these client addresses: CIDR networks in their canonical text, IPv4 or IPv6."""
+
+    networks: Annotated[tuple[str, ...], Some]
+
+    def __post_init__(self) -> None:
+        for text in self.networks:
+            try:
+                canonical = str(ip_network(text))
+            except ValueError:
+                canonical = None
+            if text != canonical:
+                raise InvalidCaveat("an ip caveat names something that is not a network", hint="write 10.0.0.0/8")
+
+
+class Src(Caveat, frozen=True, tag="src"):
+    """Only from this organization, app and machine, as the network attests them; null is any, not all three."""
+
+    organization: str | None
+    app: str | None
+    machine: str | None
+
+    def __post_init__(self) -> None:
+        given = [text for text in (self.organization, self.app, self.machine) if text is not None]
+        if not given:
+            raise InvalidCaveat("a src caveat names nobody", hint="name the organization, the app or the machine")
+        for text in given:
+            _check_text(text)
+
+
+class Req(Caveat, frozen=True, tag="req"):
+    """Only these HTTP methods (``*``, alone, is any) on these path globs.
+
+    A glob begins with ``/``. Its segments are literal, or ``*`` (one whole segment); the last may be ``**`` (one
+    segment or more). Paths are compared as sent, percent-escapes and all.
+    """
+
+    methods: Annotated[tuple[str, ...], Some]
+    paths: Annotated[tuple[str, ...], Some]
+
+    def __post_init__(self) -> None:
+        if not all(map(_METHOD, self.methods)) or ("*" in self.methods and len(self.methods) > 1):
+            raise InvalidCaveat("a req caveat names no HTTP method", hint="write GET, in capitals; * stands alone")
+        for path in self.paths:
+            first, *segments = path.split("/")
+            last = len(segments) - 1
+            good = not first and all(
+                segment == "*" or (segment == "**" and at == last) or (not segment and at == last) or _literal(segment)
+                for at, segment in enumerate(segments)
+            )
+            if not good or not segments:
+                raise InvalidCaveat("a req caveat names no path glob", hint="write /v1/apps/*, or /v1/** for all below")
+
+
+class Cnf(Caveat, frozen=True, tag="cnf"):
+    """Only with proof of possession of this key: its RFC 7638 thumbprint (SHA-256, base64url, 43 characters)."""
+
+    thumbprint: str
+
+    def __post_init__(self) -> None:
+        _check_bytes(self.thumbprint, 32)
+
+
+class Bind(Caveat, frozen=True, tag="bind"):
+    """In a discharge: usable only with this branch (16 bytes, base64url). In a root it denies."""
+
+    branch: str
+
+    def __post_init__(self) -> None:
+        _check_bytes(self.branch, 16)
+
+    @classmethod
+    def of(cls, branch: bytes) -> Bind:
+        """Return the caveat that binds to ``branch``."""
+        return cls(b64url(branch))
+
+
+class Usr(Caveat, frozen=True, tag="usr"):
+    """A fact, in a discharge: the user that the third party saw."""
+
+    fact = True
+    user: str
+
+    def __post_init__(self) -> None:
+        _check_text(self.user)
+
+
+class Org(Caveat, frozen=True, tag="org"):
+    """A fact, in a discharge: the organization that the third party says the user belongs to."""
+
+    fact = True
+    organization: str
+
+    def __post_init__(self) -> None:
+        _check_text(self.organization)
+
+
+class App(msgspec.Struct, frozen=True):
+    """``x:NAME``: a caveat of the app's own, cleared by the checker that it registers under NAME.
+
+    ``value`` is text, an integer, a bool, or a flat list or map of text and integers; lists and maps come back
+    immutable.
+    """
+
+    fact: ClassVar[bool] = False
+    name: str
+    value: Any
+
+    def __post_init__(self) -> None:
+        if not _NAME(self.name):
+            raise InvalidCaveat("an app's caveat has a bad name", hint="use a-z, 0-9, dots, dashes and underscores")
+        if isinstance(self.value, list | dict):
+            msgspec.structs.force_setattr(self, "value", _immutable(self.value))
+
+
+Standard = Nbf | Exp | Act | Res | Pre | If | Aud | Sub | Ip | Src | Req | Cnf | Bind | Usr | Org
+AnyCaveat = Standard | App
+"""Every caveat that this version reads."""
+
+_AppValue = Integer | bool | str | list[Integer | str] | dict[str, Integer | str]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, MappingProxyType):
+        return dict(value)
+    raise TypeError
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_decode_standard = msgspec.json.Decoder(Standard).decode
+_decode_app = msgspec.json.Decoder(tuple[str, _AppValue]).decode
+_APP_HEAD: Final = b'["x:'
+_MEMO_BYTES: Final = 256
+
+
+def encode(caveat: AnyCaveat) -> bytes:
+    """Return the caveat's id.
+
+    Raises:
+        InvalidCaveat: a field has a type or value that no reader would accept.
+    """
+    try:
+        fields: Any = ["x:" + caveat.name, caveat.value] if isinstance(caveat, App) else caveat
+        cid = _encode(fields)
+        decode(cid)
+    except (TypeError, ValueError, OverflowError, RecursionError, UnknownCaveat):
+        raise InvalidCaveat(f"{type(caveat).__name__} has a field of a wrong type or value") from None
+    return cid
+
+
+def decode(cid: bytes) -> AnyCaveat:
+    """Return the caveat whose id is ``cid``.
+
+    Raises:
+        UnknownCaveat: an unknown tag, or not in its one form.
+    """
+    # A pure function of few distinct arguments on the hot path; long ids are not kept, so that memory stays bounded.
+    return _decode_kept(cid) if len(cid) <= _MEMO_BYTES else _decode(cid)
+
+
+def _decode(cid: bytes) -> AnyCaveat:
+    try:
+        if cid.startswith(_APP_HEAD):
+            tag, value = _decode_app(cid)
+            if _encode([tag, value]) == cid:
+                return App(tag[2:], value)
+        else:
+            caveat: Standard = _decode_standard(cid)
+            if _encode(caveat) == cid:
+                return caveat
+    except (msgspec.DecodeError, UnicodeDecodeError, InvalidCaveat) as error:
+        raise UnknownCaveat(f"a caveat can't be read: {_reason(error)}") from None
+    except RecursionError:
+        raise UnknownCaveat("a caveat can't be read: it is nested too deeply") from None
+    raise UnknownCaveat("a caveat can't be read: it is not in its shortest JSON form")
+
+
+_decode_kept = lru_cache(maxsize=8192)(_decode)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).split(" - at", 1)[0]
+
+
+def _immutable(value: Any) -> Any:
+    return MappingProxyType(value) if isinstance(value, dict) else tuple(value)
+
+
+def _check_actions(actions: str) -> None:
+    if actions not in _MASKS:
+        raise InvalidCaveat("its actions are not letters out of rwcdC, in that order")
+
+
+def _check_text(text: str) -> None:
+    if not text or not text.isprintable():
+        raise InvalidCaveat("a text is empty or has control characters")
+
+
+def _check_bytes(text: str, size: int) -> None:
+    try:
+        good = len(b64url_bytes(text.encode("ascii", "replace"))) == size
+    except ArmorError:
+        good = False
+    if not good:
+        raise InvalidCaveat(f"a field is not {size} bytes in base64url")
+
+
+def _check_grants(caveat: Res | Pre) -> None:
+    if not _KIND(caveat.kind):
+        raise InvalidCaveat("a kind of resource is not a short ASCII name")
+    if not caveat.ids:
+        raise InvalidCaveat("no resource is named", hint="name one, or * for any")
+    for name, actions in caveat.ids.items():
+        _check_text(name)
+        _check_actions(actions)
+    msgspec.structs.force_setattr(caveat, "ids", MappingProxyType(dict(caveat.ids)))
+
+
+def _literal(segment: str) -> bool:
+    return segment not in {".", ".."} and _SEGMENT(segment) is not None

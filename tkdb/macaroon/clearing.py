@@ -1,0 +1,275 @@
+"""Clear caveats against an access: all must, and the first that doesn't says why.
+
+Verification (is the chain whole, and not revoked) comes before and is somebody else's; here is what the caveats
+*mean*. The exact rules, tag by tag, stand beside each check below and in ``docs/caveats.md``.
+
+>>> from tkdb.macaroon.access import Access, Policy
+>>> from tkdb.macaroon.caveats import Act, Exp
+>>> policy = Policy(clock=lambda: 1_700_000_000)
+>>> clear((Exp(1_800_000_000), Act("r")), Access(action="r"), policy)
+>>> clear((Exp(1_800_000_000), Act("r")), Access(action="w"), policy)
+Traceback (most recent call last):
+...
+tkdb.errors.CaveatUnmet: caveat 2 of 2 (act r) is not met: it allows r; the request is w
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from re import compile as compile_pattern
+from typing import Any, Final, TypeGuard
+
+from tkdb.errors import CaveatUnmet, Denied, ExpiredToken, NotYetValid
+from tkdb.macaroon.access import ANY, Access, AnyId, Policy
+from tkdb.macaroon.caveats import (
+    ANY_ID,
+    Act,
+    AnyCaveat,
+    App,
+    Aud,
+    Bind,
+    Cnf,
+    Exp,
+    If,
+    Ip,
+    Nbf,
+    Org,
+    Pre,
+    Req,
+    Res,
+    Src,
+    Sub,
+    Usr,
+    encode,
+)
+
+# What no glob matches: empty or dot segments, backslashes, what isn't printable ASCII, and escapes that some
+# router may turn into a separator or a dot after the check (%2f %5c %2e, %25 that hides one of them, %00).
+_UNSAFE_PATH = compile_pattern(r"//|/\.\.?(?:[/;]|\Z)|[^!-~]|[\\?#]|%(?:2[fFeE5]|5[cC]|00)").search
+
+
+def clear(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
+    """Return when every caveat clears.
+
+    Raises:
+        ExpiredToken, NotYetValid, CaveatUnmet: the first caveat that doesn't, with what was seen.
+    """
+    now_s = policy.clock() if access.now_s is None else access.now_s
+    for caveat in caveats:
+        why = _CHECKS[type(caveat)](caveat, access, policy, now_s)
+        if why is not None:
+            raise _denial(caveats, caveat, why)
+
+
+def explain(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> list[str | None]:
+    """Return, for each caveat, None where it clears and else why not: the whole decision, not its first denial."""
+    now_s = policy.clock() if access.now_s is None else access.now_s
+    return [_CHECKS[type(caveat)](caveat, access, policy, now_s) for caveat in caveats]
+
+
+def describe(caveat: AnyCaveat) -> str:
+    """Return a caveat for people: its tag, then its fields."""
+    tag, _, fields = encode(caveat).decode()[2:-1].partition('",')
+    return f"{tag} {fields[1:-1]}" if fields.startswith('"') and "," not in fields else f"{tag} {fields}"
+
+
+def _denial(caveats: Sequence[AnyCaveat], caveat: AnyCaveat, why: str) -> Denied:
+    index = next(at for at, other in enumerate(caveats, 1) if other is caveat)
+    where = f"caveat {index} of {len(caveats)} ({describe(caveat)})"
+    if isinstance(caveat, Exp):
+        return ExpiredToken(f"{where}: {why}", caveat=index, hint="ask for a new token")
+    if isinstance(caveat, Nbf):
+        return NotYetValid(f"{where}: {why}", caveat=index, hint="wait, or check this machine's clock")
+    return CaveatUnmet(f"{where} is not met: {why}", caveat=index)
+
+
+_WILD: Final = frozenset({"*", "**"})
+
+
+# Each check returns None where the caveat clears, and else says what it allows and what was seen.
+
+
+def _nbf(caveat: Nbf, _access: Access, policy: Policy, now_s: float) -> str | None:
+    if now_s + policy.skew_s >= caveat.at_s:
+        return None
+    return f"valid in {caveat.at_s - now_s:.0f} s"
+
+
+def _exp(caveat: Exp, _access: Access, policy: Policy, now_s: float) -> str | None:
+    if now_s - policy.skew_s <= caveat.at_s:
+        return None
+    return f"expired {now_s - caveat.at_s:.0f} s ago"
+
+
+def _act(caveat: Act, access: Access, _policy: Policy, _now_s: float) -> str | None:
+    return _allowed(caveat.actions, access.action)
+
+
+def _res(caveat: Res, access: Access, _policy: Policy, _now_s: float) -> str | None:
+    wanted = access.resource.get(caveat.kind)
+    if not _names(wanted):
+        return _unspecified(caveat.kind, wanted)
+    actions = caveat.ids.get(ANY_ID)
+    if actions is None and wanted is not ANY:
+        actions = caveat.ids.get(wanted)
+    if actions is None:
+        return f"the request's {caveat.kind} is {_shown(wanted)}, which is not among those allowed"
+    return _allowed(actions, access.action)
+
+
+def _pre(caveat: Pre, access: Access, _policy: Policy, _now_s: float) -> str | None:
+    wanted = access.resource.get(caveat.kind)
+    if not _names(wanted):
+        return _unspecified(caveat.kind, wanted)
+    if wanted is ANY:
+        # All ids are allowed only where every prefix, the longer ones too, allows it.
+        if ANY_ID not in caveat.ids:
+            return f"the request is for every {caveat.kind}; only some are allowed"
+        return next((why for actions in caveat.ids.values() if (why := _allowed(actions, access.action))), None)
+    longest, actions = -1, None
+    for prefix, allowed in caveat.ids.items():
+        size = 0 if prefix == ANY_ID else len(prefix)
+        if size > longest and (prefix == ANY_ID or wanted.startswith(prefix)):
+            longest, actions = size, allowed
+    if actions is None:
+        return f"the request's {caveat.kind} is {_shown(wanted)}, which has none of the prefixes allowed"
+    return _allowed(actions, access.action)
+
+
+def _if(caveat: If, access: Access, policy: Policy, now_s: float) -> str | None:
+    named = [inner for inner in caveat.caveats if inner.kind in access.resource]
+    if not named:
+        return _allowed(caveat.otherwise, access.action)
+    return next((why for inner in named if (why := _CHECKS[type(inner)](inner, access, policy, now_s))), None)
+
+
+def _aud(caveat: Aud, _access: Access, policy: Policy, _now_s: float) -> str | None:
+    if policy.audience == caveat.service:
+        return None
+    return f"only {caveat.service} may accept it; this is {policy.audience or 'a service that has no name'}"
+
+
+def _fact(_caveat: Sub, _access: Access, _policy: Policy, _now_s: float) -> str | None:
+    return None  # It states and restricts nothing; that it stands where facts may stand, verification has checked.
+
+
+def _ip(caveat: Ip, access: Access, _policy: Policy, _now_s: float) -> str | None:
+    if access.ip is None:
+        return "the request's address is not known"
+    address = _address(access.ip)
+    if address is None:
+        return "the request's address can't be read"
+    if any(address in _network(text) for text in caveat.networks):
+        return None
+    return f"the request comes from {address}"
+
+
+def _src(caveat: Src, access: Access, _policy: Policy, _now_s: float) -> str | None:
+    source = access.source
+    if source is None:
+        return "the network attests no source for this request"
+    for name in ("organization", "app", "machine"):
+        allowed, seen = getattr(caveat, name), getattr(source, name)
+        if allowed is not None and allowed != seen:
+            return f"it allows the {name} {allowed}; the request comes from {seen}"
+    return None
+
+
+def _req(caveat: Req, access: Access, _policy: Policy, _now_s: float) -> str | None:
+    method, path = access.method, access.path
+    if method is None or path is None:
+        return "the request's method or path is not known"
+    if method not in caveat.methods and caveat.methods != ("*",):
+        return f"it allows {' '.join(caveat.methods)}; the request is {method[:32]!a}"
+    if path[:1] != "/" or _UNSAFE_PATH(path):
+        return "the request's path is ambiguous: it has an empty, dotted or escaped part"
+    segments = path.split("/")
+    if any(_matches(glob.split("/"), segments) for glob in caveat.paths):
+        return None
+    return f"the request's path {path[:200]!a} is none of those allowed"
+
+
+def _cnf(caveat: Cnf, access: Access, _policy: Policy, _now_s: float) -> str | None:
+    if access.key_thumbprint == caveat.thumbprint:
+        return None
+    return "the request is not signed with the key that the token is bound to"
+
+
+def _discharge_only(_caveat: Any, _access: Access, _policy: Policy, _now_s: float) -> str | None:
+    return "it may stand in a discharge only"
+
+
+def _app(caveat: App, access: Access, policy: Policy, _now_s: float) -> str | None:
+    checker = policy.checkers.get(caveat.name)
+    if checker is None:
+        return f"this app has no checker for x:{caveat.name}"
+    try:
+        cleared = checker(caveat.value, access)
+    except Exception as error:  # noqa: BLE001 - an app's own code: whatever it raises denies, and goes no further
+        return f"the checker of x:{caveat.name} failed with {type(error).__name__}"
+    return None if cleared is True else f"the checker of x:{caveat.name} did not say True"
+
+
+_CHECKS: Final[dict[type, Callable[[Any, Access, Policy, float], str | None]]] = {
+    Nbf: _nbf,
+    Exp: _exp,
+    Act: _act,
+    Res: _res,
+    Pre: _pre,
+    If: _if,
+    Aud: _aud,
+    Sub: _fact,
+    Ip: _ip,
+    Src: _src,
+    Req: _req,
+    Cnf: _cnf,
+    Bind: _discharge_only,
+    Usr: _discharge_only,
+    Org: _discharge_only,
+    App: _app,
+}
+
+
+def _allowed(actions: str, wanted: str | None) -> str | None:
+    if not wanted:
+        return "action unspecified: the request names no action"
+    if wanted in actions if len(wanted) == 1 else set(wanted).issubset(actions):
+        return None
+    return f"it allows {actions or 'nothing'}; the request is {wanted}"
+
+
+def _names(wanted: object) -> TypeGuard[str | AnyId]:
+    """Whether a request names a resource: by ``ANY``, or by an id. A request's own "*" is no id, nor is an int."""
+    return wanted is ANY or (isinstance(wanted, str) and wanted != ANY_ID)
+
+
+def _unspecified(kind: str, wanted: object) -> str:
+    if wanted is None:
+        return f"resource unspecified: the request names no {kind}"
+    return f"resource unspecified: {ascii(wanted)[:200]} is no id of a {kind}; ids are text, and all of them is ANY"
+
+
+def _shown(wanted: str | AnyId) -> str:
+    return "all of them" if wanted is ANY else ascii(wanted)[:200]
+
+
+def _matches(glob: list[str], segments: list[str]) -> bool:
+    if len(segments) != len(glob) and (glob[-1] != "**" or len(segments) < len(glob)):
+        return False
+    # zip stops at the glob's end: what a last "**" covers beyond its first segment may be anything.
+    return all(want == got or (want in _WILD and got) for want, got in zip(glob, segments, strict=False))
+
+
+@lru_cache(maxsize=1024)
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+_network = lru_cache(maxsize=1024)(ip_network)
