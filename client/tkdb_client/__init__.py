@@ -1,1 +1,47 @@
-"""The authority."""
+"""tkdb's client: mint, narrow, verify, clear and revoke tokens.
+
+::
+
+    from tkdb_client import Access, Client
+
+    tkdb = Client("http://tkdb.flycast", authority="tkdb=tkdbpub_…")      # or from TKDB_URL, TKDB_AUTHORITY
+
+    token = tkdb.mint("acme", act="rw", res={"app": {"shop": "rw"}}, expires_in_s=3600)  # needs a signer's key
+    child = tkdb.narrow(token, act="r", for_s=60)                         # offline
+
+    verified = tkdb.verify(child.text)                                    # raises Denied
+    verified.clear(Access(action="r", resource={"app": "shop"}))          # raises Denied, naming the caveat
+    tkdb.revoke(token)                                                    # durable when it returns
+"""
+
+from tkdb.errors import (
+    ConfigurationError,
+    Denied,
+    OutcomeUnknown,
+    Refused,
+    TkdbError,
+    Unavailable,
+)
+from tkdb.macaroon import caveats
+from tkdb.macaroon.access import ANY, Access, Policy, Source
+from tkdb.macaroon.token import Macaroon
+from tkdb_client.client import AsyncClient, Client
+from tkdb_client.verified import Verified
+
+__all__ = [
+    "ANY",
+    "Access",
+    "AsyncClient",
+    "Client",
+    "ConfigurationError",
+    "Denied",
+    "Macaroon",
+    "OutcomeUnknown",
+    "Policy",
+    "Refused",
+    "Source",
+    "TkdbError",
+    "Unavailable",
+    "Verified",
+    "caveats",
+]

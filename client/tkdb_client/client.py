@@ -1,0 +1,380 @@
+"""The client: one authority's methods, blocking and awaited.
+
+`Client` blocks and may be shared by any number of threads; `AsyncClient` has the same methods, awaited, and
+belongs to one event loop. Both repeat what repeating can mend, keep a deadline, and raise the rest at once:
+``Denied`` is about the token, ``Refused`` about the request, ``Unavailable`` about neither (try again).
+
+>>> client = Client("http://tkdb.flycast", "tkdb=tkdbpub_j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiF4KF_abcdef")
+Traceback (most recent call last):
+...
+tkdb.errors.ConfigurationError: an authority's public key (tkdbpub_…) was expected, and this one was cut short or \
+altered: copy it again
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from tkdb import api, errors
+from tkdb.channel.keys import AuthorityIdentity, SignerSecret
+from tkdb.macaroon.access import Policy
+from tkdb.macaroon.caveats import AnyCaveat
+from tkdb.macaroon.token import Macaroon
+from tkdb_client.driving import run, run_async
+from tkdb_client.exchange import Clock, Exchange, Steps, Timing
+from tkdb_client.operations import Operations, Resources, Token
+from tkdb_client.settings import Settings
+from tkdb_client.transport import AsyncTransport, Transport
+from tkdb_client.verified import Verified
+
+T = TypeVar("T")
+X = TypeVar("X", Transport, AsyncTransport)
+
+
+class _Configured(ABC, Generic[X]):
+    """What both clients are made of, and what needs no network."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        authority: AuthorityIdentity | str | None = None,
+        *,
+        signer: SignerSecret | str | None = None,
+        policy: Policy | None = None,
+        timeout_ms: int = 10_000,
+        attempt_timeout_ms: int = 1_500,
+        clock: Clock | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Make a client; nothing is sent yet.
+
+        Args:
+            url: where the authority answers; by default ``TKDB_URL``.
+            authority: its name and public key, ``NAME=tkdbpub_…``; by default ``TKDB_AUTHORITY``.
+            signer: a signer's secret, to mint and to administer; by default ``TKDB_SIGNER``, or what is in the
+                file ``TKDB_SIGNER_FILE``. Without one, a client verifies, and revokes what it holds.
+            policy: what the app knows before any request: its name (audience), its clock, its own caveats' checkers.
+            timeout_ms: how long a call may take, its retries included; a long poll's wait comes on top.
+            attempt_timeout_ms: how long one attempt may take.
+            clock: the clocks that deadlines and requests go by.
+            random: where request ids, ephemeral keys and jitter come from.
+
+        Raises:
+            ConfigurationError: a setting is missing or can't be used.
+        """
+        settings = Settings.read(url, authority, signer, os.environ)
+        exchange = Exchange(
+            settings.url,
+            settings.authority,
+            signer=settings.signer,
+            timing=Timing(timeout_ms=timeout_ms, attempt_timeout_ms=attempt_timeout_ms),
+            clock=clock or Clock(),
+            random=random,
+        )
+        self._url = settings.url
+        self._policy = policy or Policy(clock=time.time)
+        self._operations = Operations(exchange, self._policy)
+        self._transport: X = self._new_transport()
+
+    @staticmethod
+    @abstractmethod
+    def _new_transport() -> X: ...
+
+    def narrow(
+        self,
+        token: Macaroon | str,
+        *,
+        act: str | None = None,
+        res: Resources | None = None,
+        aud: str | None = None,
+        method: str | None = None,
+        path: str | None = None,
+        for_s: float | None = None,
+    ) -> Macaroon:
+        """Return ``token`` restricted to what one call needs. Offline, at once: it asks nobody.
+
+        Args:
+            token: what to narrow; it stays as it is.
+            act: actions, out of ``rwcdC``.
+            res: kind to id to actions.
+            aud: the service that is called.
+            method: the HTTP method.
+            path: a path glob, such as ``/v1/apps/*``.
+            for_s: how long the result lives, in seconds; rounded up, so that verifiers' caches hit.
+
+        Raises:
+            InvalidCaveat: an argument can't be a caveat.
+            TruncatedToken, MalformedToken, OverLimit: the token can't be read, or gets too large.
+        """
+        macaroon = Macaroon.parse(token) if isinstance(token, str) else token
+        now_s = self._policy.clock()
+        return macaroon.narrow(act=act, res=res, aud=aud, method=method, path=path, for_s=for_s, now_s=now_s)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._url}>"
+
+
+class Client(_Configured[Transport]):
+    """One authority's methods, blocking. Threads may share it: make one and keep it, as it keeps connections.
+
+    Every method that asks the authority may raise
+    ``Unavailable`` (no answer in time), ``Refused`` (the authority will not), and ``ConfigurationError`` (it needs a
+    signer's key, or the client is closed).
+    """
+
+    @staticmethod
+    def _new_transport() -> Transport:
+        return Transport()
+
+    def _run(self, steps: Steps[T]) -> T:
+        return run(steps, self._transport)
+
+    def verify(self, token: Token) -> Verified:
+        """Return what is now trusted of a token; clear it against each access.
+
+        Args:
+            token: a token, a bundle's text, or the value of an Authorization header.
+
+        Raises:
+            Denied: of the subclass that says why. What can't be read is denied here, without asking anyone.
+        """
+        return self._run(self._operations.verify(token))
+
+    def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
+        """Verify many, in order: for each, what is trusted or what denies it. Cheaper by far than one by one."""
+        return self._run(self._operations.verify_many(tokens))
+
+    def mint(
+        self,
+        organization: str,
+        *caveats: AnyCaveat,
+        act: str | None = None,
+        res: Resources | None = None,
+        sub: str | None = None,
+        aud: str | None = None,
+        expires_in_s: int | None = None,
+    ) -> Macaroon:
+        """Mint a token. Its ``text`` is the secret to hand out.
+
+        Args:
+            organization: whose it is.
+            caveats: more caveats, behind those named by the other arguments.
+            act: actions, out of ``rwcdC``.
+            res: kind to id to actions, as in ``{"app": {"shop": "rw"}}``.
+            sub: whom it is minted for.
+            aud: the service that may accept it.
+            expires_in_s: how long it lives; by default an hour, at most the organization's maximum.
+
+        Raises:
+            InvalidCaveat: an argument can't be a caveat.
+            NotPermitted, NotFound: the signer may not mint for the organization, or there is none.
+        """
+        return self._run(
+            self._operations.mint(organization, caveats, act=act, res=res, sub=sub, aud=aud, expires_in_s=expires_in_s)
+        )
+
+    def revoke(self, token: Token) -> bool:
+        """Revoke a token and all attenuated from it; return whether that had been done before.
+
+        Done when it returns: no crash brings the token back. A signer that presents a token as it was minted
+        revokes its lineage. Without a signer's key, possession is enough: exactly this token's branch is revoked.
+
+        Raises:
+            OutcomeUnknown: it was sent, and nobody told whether it was done; revoking again does no harm.
+        """
+        return self._run(self._operations.revoke(token))
+
+    def revoke_many(self, targets: Iterable[Token | api.Target]) -> bool:
+        """Revoke many tokens or targets; return whether all had been revoked before.
+
+        They go into as few requests as their size allows; of one request all are revoked, or none.
+        """
+        return self._run(self._operations.revoke_many(targets))
+
+    def revoke_before(self, organization: str, *, before_ms: int | None = None, subject: str | None = None) -> bool:
+        """Revoke everything of an organization, or of one subject in it, that was issued before a time.
+
+        Args:
+            organization: whose tokens.
+            before_ms: the time, in ms since 1970; by default now.
+            subject: only the tokens minted for this one.
+        """
+        return self._run(
+            self._operations.revoke_many([api.Before(organization=organization, before_ms=before_ms, subject=subject)])
+        )
+
+    def retire_key(self, kid: bytes) -> bool:
+        """Revoke every token under a root key (16 bytes). A signing key is replaced in the same step."""
+        return self._run(self._operations.revoke_many([api.RetireKey(kid=kid)]))
+
+    def revocations(self, kids: Iterable[bytes], *, after: int = 0, wait_ms: int = 0) -> api.Feed:
+        """Return the revocations that touch the keys ``kids``, after a position.
+
+        Args:
+            kids: root keys' names, 16 bytes each.
+            after: the position of the last answer.
+            wait_ms: how long to wait for news at most.
+        """
+        return self._run(self._operations.revocations(kids, after=after, wait_ms=wait_ms))
+
+    def create_organization(self, name: str, *, max_lifetime_s: int | None = None) -> api.Organization:
+        """Make an organization with its first root key.
+
+        Args:
+            name: 1 to 63 of ``a-z0-9._-``.
+            max_lifetime_s: how long its tokens may live at most; by default 90 days.
+
+        Raises:
+            Conflict: there is, or was, one of this name.
+        """
+        return self._run(self._operations.create_organization(name, max_lifetime_s))
+
+    def configure_organization(self, name: str, *, max_lifetime_s: int) -> api.Organization:
+        """Change how long tokens may live at most, for those minted from now on."""
+        return self._run(self._operations.configure_organization(name, max_lifetime_s))
+
+    def rotate_key(self, name: str) -> api.Organization:
+        """Mint under a new root key; the old one verifies until its last token can have expired."""
+        return self._run(self._operations.rotate_key(name))
+
+    def delete_organization(self, name: str) -> None:
+        """Retire every key of an organization, for good. Its name is never given again."""
+        self._run(self._operations.delete_organization(name))
+
+    def list_organizations(self) -> Iterator[api.Organization]:
+        """Iterate over the organizations that the signer may act for, by name."""
+        after, more = "", True
+        while more:
+            page = self._run(self._operations.organizations(after))
+            yield from page.organizations
+            more = page.more and bool(page.organizations)
+            after = page.organizations[-1].name if more else ""
+
+    def reseal(self) -> int:
+        """Seal every record that lies under an older sealing secret under the first; return how many there were."""
+        return self._run(self._operations.reseal())
+
+    def status(self) -> api.StatusReport:
+        """Ask who answers."""
+        return self._run(self._operations.status())
+
+    def close(self) -> None:
+        """Close its connections; calls under way in other threads fail."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncClient(_Configured[AsyncTransport]):
+    """One authority's methods, awaited. It belongs to the event loop that it is first used in."""
+
+    @staticmethod
+    def _new_transport() -> AsyncTransport:
+        return AsyncTransport()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        return await run_async(steps, self._transport)
+
+    async def verify(self, token: Token) -> Verified:
+        """As ``Client.verify``."""
+        return await self._run(self._operations.verify(token))
+
+    async def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
+        """As ``Client.verify_many``."""
+        return await self._run(self._operations.verify_many(tokens))
+
+    async def mint(
+        self,
+        organization: str,
+        *caveats: AnyCaveat,
+        act: str | None = None,
+        res: Resources | None = None,
+        sub: str | None = None,
+        aud: str | None = None,
+        expires_in_s: int | None = None,
+    ) -> Macaroon:
+        """As ``Client.mint``."""
+        return await self._run(
+            self._operations.mint(organization, caveats, act=act, res=res, sub=sub, aud=aud, expires_in_s=expires_in_s)
+        )
+
+    async def revoke(self, token: Token) -> bool:
+        """As ``Client.revoke``."""
+        return await self._run(self._operations.revoke(token))
+
+    async def revoke_many(self, targets: Iterable[Token | api.Target]) -> bool:
+        """As ``Client.revoke_many``."""
+        return await self._run(self._operations.revoke_many(targets))
+
+    async def revoke_before(
+        self, organization: str, *, before_ms: int | None = None, subject: str | None = None
+    ) -> bool:
+        """As ``Client.revoke_before``."""
+        return await self._run(
+            self._operations.revoke_many([api.Before(organization=organization, before_ms=before_ms, subject=subject)])
+        )
+
+    async def retire_key(self, kid: bytes) -> bool:
+        """As ``Client.retire_key``."""
+        return await self._run(self._operations.revoke_many([api.RetireKey(kid=kid)]))
+
+    async def revocations(self, kids: Iterable[bytes], *, after: int = 0, wait_ms: int = 0) -> api.Feed:
+        """As ``Client.revocations``."""
+        return await self._run(self._operations.revocations(kids, after=after, wait_ms=wait_ms))
+
+    async def create_organization(self, name: str, *, max_lifetime_s: int | None = None) -> api.Organization:
+        """As ``Client.create_organization``."""
+        return await self._run(self._operations.create_organization(name, max_lifetime_s))
+
+    async def configure_organization(self, name: str, *, max_lifetime_s: int) -> api.Organization:
+        """As ``Client.configure_organization``."""
+        return await self._run(self._operations.configure_organization(name, max_lifetime_s))
+
+    async def rotate_key(self, name: str) -> api.Organization:
+        """As ``Client.rotate_key``."""
+        return await self._run(self._operations.rotate_key(name))
+
+    async def delete_organization(self, name: str) -> None:
+        """As ``Client.delete_organization``."""
+        await self._run(self._operations.delete_organization(name))
+
+    async def list_organizations(self) -> AsyncIterator[api.Organization]:
+        """As ``Client.list_organizations``."""
+        after, more = "", True
+        while more:
+            page = await self._run(self._operations.organizations(after))
+            for organization in page.organizations:
+                yield organization
+                after = organization.name
+            more = page.more and bool(page.organizations)
+
+    async def reseal(self) -> int:
+        """As ``Client.reseal``."""
+        return await self._run(self._operations.reseal())
+
+    async def status(self) -> api.StatusReport:
+        """As ``Client.status``."""
+        return await self._run(self._operations.status())
+
+    async def close(self) -> None:
+        """Close its connections; calls under way fail."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,44 @@
+"""Carries out the steps of a call: one driver blocks its thread, the other awaits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TypeVar
+
+from tkdb_client.exchange import Sleep, Steps
+from tkdb_client.transport import AsyncTransport, Outcome, Transport
+
+T = TypeVar("T")
+
+
+def run(steps: Steps[T], transport: Transport) -> T:
+    """Take ``steps`` to their end and return their result."""
+    outcome: Outcome | None = None
+    try:
+        while True:
+            step = steps.send(outcome)
+            if isinstance(step, Sleep):
+                time.sleep(step.wait_ms / 1000)
+                outcome = None
+            else:
+                outcome = transport.post(step)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def run_async(steps: Steps[T], transport: AsyncTransport) -> T:
+    """Take ``steps`` to their end and return their result, awaiting."""
+    outcome: Outcome | None = None
+    try:
+        while True:
+            step = steps.send(outcome)
+            if isinstance(step, Sleep):
+                await asyncio.sleep(step.wait_ms / 1000)
+                outcome = None
+            else:
+                outcome = await transport.post(step)
+    except StopIteration as end:
+        result: T = end.value
+        return result

@@ -1,0 +1,203 @@
+"""What each method of a client asks for, and what it makes of the answer. Pure: every method is a call's steps.
+
+`tkdb_client.client` gives these methods to apps, blocking and awaited, and documents them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias, TypeVar
+
+from tkdb import api, errors
+from tkdb.channel.padding import MAX_PAYLOAD_BYTES
+from tkdb.macaroon import caveats as typed
+from tkdb.macaroon.access import Policy
+from tkdb.macaroon.bundle import Bundle
+from tkdb.macaroon.token import Macaroon
+from tkdb_client.exchange import Exchange, Steps
+from tkdb_client.verified import Verified
+
+T = TypeVar("T")
+Token: TypeAlias = Macaroon | str
+Resources: TypeAlias = Mapping[str, Mapping[str, str]]
+"""Kind to id to actions, as in ``{"app": {"shop": "rw"}}``."""
+
+MAX_BODY_BYTES = MAX_PAYLOAD_BYTES - 256
+"""Of a request: the envelope around it takes some 120 bytes of the payload."""
+
+_FRAME_BYTES = 64
+"""Of a batch: the method's name and the list's head."""
+
+
+class Operations:
+    """The methods of one authority.
+
+    Args:
+        exchange: makes the calls.
+        policy: what the app knows beforehand; results are cleared under it.
+    """
+
+    def __init__(self, exchange: Exchange, policy: Policy) -> None:
+        self._exchange = exchange
+        self._policy = policy
+
+    def verify(self, token: Token) -> Steps[Verified]:
+        """Raise what denies the one token."""
+        (result,) = yield from self._verify([_bundle(token)])
+        if isinstance(result, errors.Denied):
+            raise result
+        return result
+
+    def verify_many(self, tokens: Iterable[Token]) -> Steps[list[Verified | errors.Denied]]:
+        """Deny here what can't be read, and ask about the rest."""
+        read = [_read(token) for token in tokens]
+        results = yield from self._verify([each for each in read if isinstance(each, Bundle)])
+        answered = iter(results)
+        return [next(answered) if isinstance(each, Bundle) else each for each in read]
+
+    def _verify(self, bundles: Sequence[Bundle]) -> Steps[list[Verified | errors.Denied]]:
+        """Return what is known of each, in order. Every verification goes through here."""
+        results: list[api.Valid | api.Invalid] = []
+        for texts in _batches([bundle.text for bundle in bundles], lambda text: len(text) + 5, api.MAX_BUNDLES):
+            answer = yield from self._result(api.VERIFY, api.Verify(bundles=texts))
+            if len(answer.results) != len(texts):
+                raise errors.ChannelError("the answer has another number of results than were asked for")
+            results += answer.results
+        return [self._judged(bundle, result) for bundle, result in zip(bundles, results, strict=True)]
+
+    def _judged(self, bundle: Bundle, result: api.Valid | api.Invalid) -> Verified | errors.Denied:
+        if isinstance(result, api.Invalid):
+            error = api.to_error(result)
+            if isinstance(error, errors.Denied):
+                return error
+            raise error
+        try:
+            return Verified.under(self._policy, result.organization, bundle.root)
+        except errors.Denied as denied:
+            return denied
+
+    def mint(
+        self,
+        organization: str,
+        caveats: Sequence[typed.AnyCaveat],
+        *,
+        act: str | None,
+        res: Resources | None,
+        sub: str | None,
+        aud: str | None,
+        expires_in_s: int | None,
+    ) -> Steps[Macaroon]:
+        """The caveats given by name come first, facts before restrictions."""
+        named: list[typed.AnyCaveat] = [
+            *([typed.Sub(sub)] if sub is not None else ()),
+            *([typed.Aud(aud)] if aud is not None else ()),
+            *([typed.Act(act)] if act is not None else ()),
+            *(typed.Res(kind, ids) for kind, ids in (res or {}).items()),
+        ]
+        cids = [typed.encode(caveat) for caveat in (*named, *caveats)]
+        call = api.Mint(organization=organization, caveats=cids, expires_in_s=expires_in_s)
+        minted, _ = yield from self._exchange.ask(api.SIGN, call)
+        return Macaroon.parse(minted.token)
+
+    def revoke(self, token: Token) -> Steps[bool]:
+        """A signer names what it revokes; anybody else shows it."""
+        macaroon = _bundle(token).root
+        if self._exchange.is_signer:
+            return (yield from self.revoke_many([macaroon]))
+        revoked, _ = yield from self._exchange.ask(api.REVOKE, api.RevokeOwn(token=macaroon.text))
+        return revoked.already
+
+    def revoke_many(self, targets: Iterable[Token | api.Target]) -> Steps[bool]:
+        """As few journal entries as the messages' size allows."""
+        wanted = [_target(target) for target in targets]
+        already = True
+        for batch in _batches(wanted, lambda each: len(api.encode(each)), api.MAX_TARGETS):
+            revoked, _ = yield from self._exchange.ask(api.WRITE, api.Revoke(targets=batch))
+            already = already and revoked.already
+        return already
+
+    def revocations(self, kids: Iterable[bytes], *, after: int, wait_ms: int) -> Steps[api.Feed]:
+        """One page of the feed."""
+        call = api.Revocations(kids=list(kids), after=after, wait_ms=wait_ms)
+        return (yield from self._result(api.VERIFY, call, wait_ms=wait_ms))
+
+    def status(self) -> Steps[api.StatusReport]:
+        """Who answers."""
+        return (yield from self._result(api.VERIFY, api.Status()))
+
+    def create_organization(self, name: str, max_lifetime_s: int | None) -> Steps[api.Organization]:
+        """A first root key with it."""
+        return (yield from self._result(api.WRITE, api.CreateOrganization(name=name, max_lifetime_s=max_lifetime_s)))
+
+    def configure_organization(self, name: str, max_lifetime_s: int) -> Steps[api.Organization]:
+        """For tokens minted from now on."""
+        return (yield from self._result(api.WRITE, api.ConfigureOrganization(name=name, max_lifetime_s=max_lifetime_s)))
+
+    def rotate_key(self, name: str) -> Steps[api.Organization]:
+        """The old key goes on verifying."""
+        return (yield from self._result(api.WRITE, api.RotateKey(name=name)))
+
+    def delete_organization(self, name: str) -> Steps[None]:
+        """For good."""
+        yield from self._result(api.WRITE, api.DeleteOrganization(name=name))
+
+    def organizations(self, after: str) -> Steps[api.Organizations]:
+        """One page of the list."""
+        return (yield from self._result(api.SIGN, api.ListOrganizations(after=after)))
+
+    def reseal(self) -> Steps[int]:
+        """Ask until nothing remains."""
+        resealed = 0
+        while True:
+            step = yield from self._result(api.WRITE, api.Reseal())
+            resealed += step.resealed
+            if not step.remaining:
+                return resealed
+            if not step.resealed:
+                raise errors.Unavailable(
+                    f"{step.remaining:,} records could not be resealed", hint="see the server's log"
+                )
+
+    def _result(self, path: str, call: api.Call[T], *, wait_ms: int = 0) -> Steps[T]:
+        result, _ = yield from self._exchange.ask(path, call, wait_ms=wait_ms)
+        return result
+
+
+def _bundle(token: Token) -> Bundle:
+    """Return what was presented: a token, a bundle, or the value of an Authorization header."""
+    if isinstance(token, Macaroon):
+        return Bundle(token)
+    text = token.strip()
+    return Bundle.from_header(text) if text[:7].lower() == "bearer " else Bundle.parse(text)
+
+
+def _read(token: Token) -> Bundle | errors.Denied:
+    try:
+        return _bundle(token)
+    except errors.Denied as denied:
+        return denied
+
+
+def _target(target: Token | api.Target) -> api.Target:
+    """Return what a signer revokes of a token: a minted one with all its lineage, an attenuated one's branch."""
+    if not isinstance(target, Macaroon | str):
+        return target
+    macaroon = _bundle(target).root
+    if macaroon.minted:
+        return api.Lineage(kid=macaroon.kid, nonce=macaroon.nonce)
+    return api.Branch(kid=macaroon.kid, nonce=macaroon.nonce, branch=macaroon.branch)
+
+
+def _batches(items: Sequence[T], bytes_of: Callable[[T], int], max_count: int) -> Iterator[list[T]]:
+    """Yield ``items`` in runs that one request carries."""
+    batch: list[T] = []
+    size = _FRAME_BYTES
+    for item in items:
+        item_bytes = bytes_of(item)
+        if batch and (len(batch) == max_count or size + item_bytes > MAX_BODY_BYTES):
+            yield batch
+            batch, size = [], _FRAME_BYTES
+        batch.append(item)
+        size += item_bytes
+    if batch:
+        yield batch

@@ -1,0 +1,276 @@
+"""HTTP/Noise, the only socket: one POST carries message 1 there and message 2 back.
+
+Whatever stands between a client and the authority may answer in its stead, and is not trusted. So everything
+here that isn't message 2 is ``Lost``: no redirect is followed, no proxy of the environment is used, no plain
+status is ever a denial, and no answer is read beyond its greatest size. Whether a 200 really is message 2 is
+found out where it is opened.
+
+>>> Url.parse("http://[fdaa::3]:8080/tkdb/").host_header
+'[fdaa::3]:8080'
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpcore
+
+from tkdb import errors
+from tkdb_client import streams
+
+MAX_ANSWER_BYTES = 65_535
+MAX_IDLE_S = 55
+"""Idle connections are cut after 60 s by what stands in between: not used for that long."""
+MAX_CONNECTIONS = 100
+
+P = TypeVar("P")
+
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """Where an authority answers: scheme, host, port, and a path that the API's paths are appended to."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """Return the URL in ``text``.
+
+        Raises:
+            ConfigurationError: not ``http://`` or ``https://`` with a host; or it holds credentials, a query or
+                a fragment.
+        """
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname, parts.port
+            (host or "").encode("ascii")
+        except ValueError:
+            raise _unusable("the URL can't be read") from None
+        if parts.scheme not in _PORTS or not host:
+            raise _unusable("the URL must begin with http:// (or https://) and a host")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise _unusable("the URL must hold no credentials, query or fragment")
+        if not parts.path.isascii() or not parts.path.isprintable() or " " in parts.path or " " in host:
+            raise _unusable("the URL holds a character that must be percent-encoded")
+        return cls(parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
+
+    @property
+    def host_header(self) -> str:
+        """The Host header: an IPv6 address in brackets, the port where it isn't the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host_header}{self.prefix}"
+
+
+def _unusable(message: str) -> errors.ConfigurationError:
+    return errors.ConfigurationError(message, hint="give one such as http://tkdb.flycast")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One attempt: POST ``message`` to ``url`` + ``path``, and have done with it in ``timeout_ms``."""
+
+    url: Url
+    path: str
+    message: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An attempt that brought no message 2.
+
+    Args:
+        why: what happened, as one clause.
+        sent: whether the authority may have got the request.
+        unopened: whether it was told, by whoever answered, that message 1 couldn't be opened (HTTP 400).
+        retry_after_ms: the least time to wait that the answer asked for.
+    """
+
+    why: str
+    sent: bool = True
+    unopened: bool = False
+    retry_after_ms: int | None = None
+
+
+Outcome = bytes | Lost
+
+
+class Transport:
+    """Sends attempts over a pool of connections. Any number of threads may share one."""
+
+    def __init__(self) -> None:
+        self._pool: httpcore.ConnectionPool | None = httpcore.ConnectionPool(network_backend=streams.Backend(), **_POOL)
+
+    def post(self, send: Send) -> Outcome:
+        """Make one attempt. Looking up a host's name is the system's, and not within the timeout.
+
+        Raises:
+            ConfigurationError: the transport is closed.
+        """
+        pool = _open(self._pool)
+        progress = _Progress()
+        timeout_s = send.timeout_ms / 1000
+        token = streams.deadline_s.set(time.monotonic() + timeout_s)
+        request = _request(send, {"trace": progress.note, "timeout": {"connect": timeout_s, "pool": timeout_s}})
+        try:
+            with pool.stream(**request) as response:
+                reading = _Reading(response)
+                if reading.lost is None:
+                    for chunk in response.iter_stream():
+                        if not reading.take(chunk):
+                            break
+                return reading.outcome()
+        except _FAILURES as error:
+            return progress.lost(error, send)
+        finally:
+            streams.deadline_s.reset(token)
+
+    def close(self) -> None:
+        """Close every connection. A second time does nothing."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+
+class AsyncTransport:
+    """Sends attempts over a pool of connections of one event loop."""
+
+    def __init__(self) -> None:
+        self._pool: httpcore.AsyncConnectionPool | None = httpcore.AsyncConnectionPool(
+            network_backend=streams.AsyncBackend(), **_POOL
+        )
+
+    async def post(self, send: Send) -> Outcome:
+        """Make one attempt.
+
+        Raises:
+            ConfigurationError: the transport is closed.
+        """
+        pool = _open(self._pool)
+        progress = _Progress()
+        request = _request(send, {"trace": progress.note_async})
+        try:
+            async with asyncio.timeout(send.timeout_ms / 1000), pool.stream(**request) as response:
+                reading = _Reading(response)
+                if reading.lost is None:
+                    async for chunk in response.aiter_stream():
+                        if not reading.take(chunk):
+                            break
+                return reading.outcome()
+        except _FAILURES as error:
+            return progress.lost(error, send)
+
+    async def close(self) -> None:
+        """Close every connection. A second time does nothing."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
+
+
+_POOL: dict[str, Any] = {
+    "max_connections": MAX_CONNECTIONS,
+    "max_keepalive_connections": MAX_CONNECTIONS,
+    "keepalive_expiry": MAX_IDLE_S,
+}
+_TIMEOUTS = (TimeoutError, httpcore.TimeoutException)
+_FAILURES = (*_TIMEOUTS, httpcore.NetworkError, httpcore.ProtocolError, OSError)
+
+
+def _open(pool: P | None) -> P:
+    if pool is None:
+        raise errors.ConfigurationError("this client is closed", hint="make a new one, or close it later")
+    return pool
+
+
+def _request(send: Send, extensions: dict[str, Any]) -> dict[str, Any]:
+    url = httpcore.URL(
+        scheme=send.url.scheme, host=send.url.host, port=send.url.port, target=send.url.prefix + send.path
+    )
+    headers = {
+        "host": send.url.host_header,
+        "content-type": "application/octet-stream",
+        "content-length": str(len(send.message)),
+        **send.headers,
+    }
+    return {"method": "POST", "url": url, "headers": headers, "content": send.message, "extensions": extensions}
+
+
+class _Progress:
+    """How far one attempt has come: whether anything of the request has left."""
+
+    __slots__ = ("_sent",)
+
+    def __init__(self) -> None:
+        self._sent = False
+
+    def note(self, event: str, _info: Mapping[str, Any]) -> None:
+        """httpcore's trace."""
+        if event == "http11.send_request_headers.started":
+            self._sent = True
+
+    async def note_async(self, event: str, info: Mapping[str, Any]) -> None:
+        """The same, as asynchronous pools want it."""
+        self.note(event, info)
+
+    def lost(self, error: Exception, send: Send) -> Lost:
+        """Return what became of an attempt that ended in ``error``; the error's own text is left out."""
+        if isinstance(error, _TIMEOUTS):
+            what = "didn't answer" if self._sent else "couldn't be connected to"
+            return Lost(f"{send.url} {what} within {send.timeout_ms} ms", sent=self._sent)
+        what = "broke off without a whole answer" if self._sent else "couldn't be connected to"
+        return Lost(f"{send.url} {what}", sent=self._sent)
+
+
+class _Reading:
+    """Reads one answer, and stops where it can't be message 2."""
+
+    __slots__ = ("_body", "lost")
+
+    def __init__(self, response: httpcore.Response) -> None:
+        self._body = bytearray()
+        self.lost = _refusal(response)
+
+    def take(self, chunk: bytes) -> bool:
+        """Add a chunk; return whether more may come."""
+        if len(self._body) + len(chunk) > MAX_ANSWER_BYTES:
+            self.lost = Lost(f"the answer is larger than {MAX_ANSWER_BYTES:,} bytes")
+            return False
+        self._body += chunk
+        return True
+
+    def outcome(self) -> Outcome:
+        """Return what was read."""
+        return bytes(self._body) if self.lost is None else self.lost
+
+
+def _refusal(response: httpcore.Response) -> Lost | None:
+    status = response.status
+    if status == 200:
+        return None
+    return Lost(
+        f"the answer is a plain HTTP {status}, not the authority's",
+        unopened=status == 400,
+        retry_after_ms=_retry_after_ms(response.headers),
+    )
+
+
+def _retry_after_ms(headers: list[tuple[bytes, bytes]]) -> int | None:
+    """Return Retry-After in ms (RFC 9110, 10.2.3). Only its seconds: a date would set another's clock against ours."""
+    for name, value in headers:
+        if name.lower() == b"retry-after" and value.isdigit() and len(value) <= 9:
+            return int(value) * 1000
+    return None
