@@ -1,0 +1,1 @@
+"""The authority as an HTTP service: a Starlette app on Hypercorn. ``tkdb.server.run`` starts it."""

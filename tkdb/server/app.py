@@ -1,0 +1,120 @@
+"""The service as one ASGI app: routes, and what goes around every request.
+
+::
+
+    POST /v1/verify  /v1/revoke  /v1/sign  /v1/write     Noise message 1 in, message 2 out
+    GET  /livez  /readyz                                 for proxies
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tkdb import api
+from tkdb.server import logs, problems
+from tkdb.server.asgi import Disconnected, Header, Message, Receive, Scope, Send, respond_and_close
+from tkdb.server.exchange import Exchange
+from tkdb.server.health import Live, Ready
+from tkdb.server.lifecycle import Lifecycle
+from tkdb.server.limits import Limits
+from tkdb.server.problems import Problem, ProblemError, send_problem
+from tkdb.server.work import Work
+from tkdb.signers import Signers
+
+_CLOSE: Final[Header] = (b"connection", b"close")
+_PROBLEM_BY_STATUS: Final = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED}
+
+
+def build(
+    lifecycle: Lifecycle,
+    work: Work,
+    signers: Signers,
+    *,
+    now_ms: Callable[[], int],
+    further: Sequence[BaseRoute] = (),
+) -> Outermost:
+    """Return the app. ``further`` routes are those of ``tkdb dev``."""
+    exchange = Exchange(lifecycle, work, signers, now_ms)
+    routes: list[BaseRoute] = [Route(path, exchange, methods=["POST"]) for path in api.CALLS_BY_PATH]
+    routes += [Route("/livez", Live(), methods=["GET"]), Route("/readyz", Ready(lifecycle), methods=["GET"])]
+    app = Starlette(routes=[*routes, *further], exception_handlers={HTTPException: _http_problem})
+    app.router.redirect_slashes = False  # a redirect fails a proxy's health check
+    return Outermost(app, lifecycle, work.limits)
+
+
+class Outermost:
+    """Around every request: problems and unforeseen failures become answers; while draining, connections are closed."""
+
+    def __init__(self, app: Starlette, lifecycle: Lifecycle, limits: Limits) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._request(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            await self._app(scope, receive, send)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = Answer(send, self._lifecycle)
+        try:
+            if not scope["http_version"].startswith("1"):
+                raise ProblemError(problems.HTTP_VERSION, f"this is HTTP/{scope['http_version']}")
+            await self._app(scope, receive, answer)
+        except Disconnected:
+            logs.event(logging.DEBUG, "disconnected", path=scope["path"])
+        except ProblemError as error:
+            await self._send(error, receive, answer)
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer and the log its class
+            logs.failure("unforeseen", error, path=scope["path"])
+            if not answer.started:
+                await send_problem(answer, problems.INTERNAL, "the log of the machine says more")
+
+    async def _send(self, error: ProblemError, receive: Receive, answer: Answer) -> None:
+        if not error.close:
+            await send_problem(answer, error.problem, error.detail, headers=error.headers)
+            return
+        body = error.problem.body(error.detail)
+        status, headers = error.problem.status, list(error.headers)
+        await respond_and_close(answer, receive, self._limits, status, problems.CONTENT_TYPE, body, headers)
+
+
+class Answer:
+    """``send``, which knows whether the answer has begun, and asks for the connection's end while draining."""
+
+    __slots__ = ("_lifecycle", "_send", "started")
+
+    def __init__(self, send: Send, lifecycle: Lifecycle) -> None:
+        self._send = send
+        self._lifecycle = lifecycle
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            if self._lifecycle.draining and _CLOSE not in message["headers"]:
+                message["headers"].append(_CLOSE)
+        await self._send(message)
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    """Turn what Starlette's routing raises into a problem."""
+    assert isinstance(error, HTTPException)  # noqa: S101  it is registered for this class
+    problem = _PROBLEM_BY_STATUS.get(error.status_code, problems.BAD_REQUEST)
+    return _response(problem, f"{request.method} is not a method of it" if problem.status == 405 else "", error)
+
+
+def _response(problem: Problem, detail: str, error: HTTPException) -> Response:
+    headers = {"cache-control": "no-store", **(error.headers or {})}
+    return Response(problem.body(detail), problem.status, headers, problems.CONTENT_TYPE.decode())

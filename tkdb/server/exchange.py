@@ -1,0 +1,130 @@
+"""Noise over HTTP: message 1 is a request's body, message 2 its response's. There is no session.
+
+::
+
+    -> e, es, s, ss        the request, sealed to the authority                POST /v1/verify, 200
+    <- e, ee, se           the answer, a denial too, sealed to the caller      application/octet-stream
+
+What can't be opened is the problem "handshake", whatever the cause. All else is said inside message 2.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from tkdb import api, errors
+from tkdb.channel.envelope import check_time
+from tkdb.channel.server import Opened, Responder
+from tkdb.ports import Caller, Service
+from tkdb.server import logs, problems
+from tkdb.server.asgi import Header, Receive, Scope, Send, respond
+from tkdb.server.lifecycle import Lifecycle
+from tkdb.server.methods import name_of
+from tkdb.server.problems import ProblemError
+from tkdb.server.work import Work
+from tkdb.signers import Signers
+
+CONTENT_TYPE: Final = b"application/octet-stream"
+_HEADERS: Final[tuple[Header, ...]] = ((b"cache-control", b"no-store"),)
+NO_RESULT: Final = msgspec.Raw()
+BEHIND_RETRY_MS: Final = 250
+# A read that went well is worth a line only to who looks for it: at 1,000 a second they would drown the rest.
+_QUIET: Final = frozenset({"verify", "revocations", "status"})
+
+
+class Exchange:
+    """The endpoint of all Noise paths.
+
+    Args:
+        lifecycle: what answers, once it is open.
+        work: the limits that requests share.
+        signers: what each signer may do.
+        now_ms: the wall clock, milliseconds since 1970.
+    """
+
+    def __init__(self, lifecycle: Lifecycle, work: Work, signers: Signers, now_ms: Callable[[], int]) -> None:
+        self._lifecycle = lifecycle
+        self._work = work
+        self._signers = signers
+        self._now_ms = now_ms
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        path: str = scope["path"]
+        with self._work.enter() as place:
+            message = await self._work.read(scope, receive)
+            service, responder = self._lifecycle.serving()
+            opened = _open(responder, path, scope, message)
+            method, outcome = "", "ok"
+            try:
+                call = self._call(service, path, opened)
+                method = name_of(call)
+                result = await self._work.answer(service, call, self._caller(path, opened), place, receive)
+                sealed = opened.seal(_answer(service, result=msgspec.Raw(api.encode(result))))
+            except errors.TkdbError as error:
+                outcome = error.code
+                sealed = opened.seal(_answer(service, failure=api.to_failure(error)))
+        await respond(send, 200, CONTENT_TYPE, sealed, headers=_HEADERS)
+        self._log(method or path, outcome, began, opened)
+
+    def _call(self, service: Service, path: str, opened: Opened) -> api.Call[Any]:
+        """Return what is asked, if it is asked in time, and of a machine that has come as far as the caller.
+
+        Raises:
+            OutOfTime, Unavailable, InvalidRequest: it isn't.
+        """
+        envelope = opened.envelope
+        check_time(envelope, self._now_ms())
+        if envelope.position > service.position:
+            raise errors.Unavailable(
+                f"the caller has seen position {envelope.position} and this machine has come to {service.position}",
+                hint="ask again in a moment, or another region",
+                retry_after_ms=BEHIND_RETRY_MS,
+            )
+        call: api.Call[Any] = api.decode_request(path, envelope.body)
+        return call
+
+    def _caller(self, path: str, opened: Opened) -> Caller:
+        envelope = opened.envelope
+        return Caller(
+            signer=None if opened.signer is None else self._signers.by_key(opened.signer),
+            path=path,
+            request_id=envelope.request_id,
+            signed_ms=envelope.time_ms,
+            signature=envelope.signature,
+            body=envelope.body,
+        )
+
+    def _log(self, method: str, outcome: str, began: float, opened: Opened) -> None:
+        level = logging.DEBUG if outcome == "ok" and method in _QUIET else logging.INFO
+        if not logs.LOGGER.isEnabledFor(level):
+            return
+        fields: dict[str, Any] = {
+            "method": method,
+            "outcome": outcome,
+            "ms": round((time.perf_counter() - began) * 1000, 2),
+            "request": opened.envelope.request_id[:4].hex(),
+        }
+        if opened.signer is not None:
+            fields["signer"] = self._signers.by_key(opened.signer).name
+        logs.event(level, "request", **fields)
+
+
+def _open(responder: Responder, path: str, scope: Scope, message: bytes) -> Opened:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    try:
+        return responder.open(path, headers, message)
+    except errors.ChannelError as error:
+        raise ProblemError(problems.HANDSHAKE, str(error)) from None
+
+
+def _answer(service: Service, *, result: msgspec.Raw = NO_RESULT, failure: api.Failure | None = None) -> bytes:
+    answer = api.Answer(
+        journal=service.journal, position=service.position, age_ms=service.age_ms(), result=result, failure=failure
+    )
+    return api.encode(answer)

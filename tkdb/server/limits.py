@@ -1,0 +1,112 @@
+"""What one request, one connection and all of them together may cost.
+
+>>> Limits().body_bytes
+65535
+>>> gate = Gate(active_max=1, waiting_max=1)
+>>> with gate.enter():
+...     gate.enter()
+Traceback (most recent call last):
+...
+tkdb.errors.Overloaded: 1 requests are in progress, as many as this machine takes: try again, or ask another region
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from tkdb import errors
+
+RETRY_AFTER_MS: Final = 1_000
+_HINT = "try again, or ask another region"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The hard limits of the service. Times in milliseconds.
+
+    A body is one Noise message (65,535 bytes at most). A proxy's connection pool must forget an idle connection
+    before we do, so ``keep_alive_ms`` is above the 60 s that proxies use.
+    """
+
+    body_bytes: int = 65_535
+    header_bytes: int = 16_384
+    read_ms: int = 5_000
+    answer_ms: int = 10_000
+    wait_slack_ms: int = 2_000
+    keep_alive_ms: int = 65_000
+    linger_bytes: int = 1 << 20
+    linger_ms: int = 1_000
+    active_max: int = 256
+    waiting_max: int = 4_096
+
+
+class Gate:
+    """Counts the requests in progress. Long polls are counted apart: they cost memory, and no work.
+
+    A request is counted from its head on, so one whose body comes slowly keeps its place until ``read_ms`` ends it.
+
+    Args:
+        active_max: requests being read or answered at a time.
+        waiting_max: long polls waiting at a time.
+    """
+
+    def __init__(self, *, active_max: int, waiting_max: int) -> None:
+        self.active_max = active_max
+        self.waiting_max = waiting_max
+        self.active = 0
+        self.waiting = 0
+
+    def enter(self) -> Place:
+        """Return a place among the active, to be used as a context manager.
+
+        Raises:
+            Overloaded: all are taken.
+        """
+        if self.active >= self.active_max:
+            raise errors.Overloaded(
+                f"{self.active} requests are in progress, as many as this machine takes",
+                hint=_HINT,
+                retry_after_ms=RETRY_AFTER_MS,
+            )
+        return Place(self)
+
+
+class Place:
+    """One request's place behind the gate; leaving the ``with`` gives it back."""
+
+    __slots__ = ("_gate", "_waiting")
+
+    def __init__(self, gate: Gate) -> None:
+        gate.active += 1
+        self._gate = gate
+        self._waiting = False
+
+    def wait(self) -> None:
+        """Move to the long polls.
+
+        Raises:
+            Overloaded: their places are all taken.
+        """
+        gate = self._gate
+        if gate.waiting >= gate.waiting_max:
+            raise errors.Overloaded(
+                f"{gate.waiting} long polls are waiting, as many as this machine takes",
+                hint=_HINT,
+                retry_after_ms=RETRY_AFTER_MS,
+            )
+        gate.active -= 1
+        gate.waiting += 1
+        self._waiting = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._waiting:
+            self._gate.waiting -= 1
+        else:
+            self._gate.active -= 1

@@ -1,0 +1,198 @@
+"""Serve until told to stop, and stop without cutting a request.
+
+On SIGTERM or SIGINT: ``/readyz`` turns to 503, long polls end with what they have, responses ask for their
+connection's end, and new requests are still answered, for ``drain_ms``. That is longer than a proxy takes to notice
+and than it pools idle connections. Then the server stops, giving what is in flight its time. A second signal stops
+at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Final, cast
+
+import uvloop
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+from hypercorn.typing import ASGIFramework
+
+from tkdb import errors
+from tkdb.channel.server import Responder
+from tkdb.ports import Service
+from tkdb.server import logs
+from tkdb.server.app import build
+from tkdb.server.dev import routes as dev_routes
+from tkdb.server.lifecycle import Lifecycle
+from tkdb.server.limits import Limits
+from tkdb.server.listen import BACKLOG, listen
+from tkdb.server.work import Work
+from tkdb.settings import Address, Settings
+
+Open = Callable[[Settings], Coroutine[Any, Any, Service]]
+Ready = Callable[[Address], None]
+
+KEEP_ALIVE_REQUESTS: Final = 1_000_000
+"""Hypercorn closes a connection after 1,000 by default, which costs a proxy's pool for nothing."""
+
+
+class Stop:
+    """The request to stop: once by plan, twice at once."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self._urged = asyncio.Event()
+
+    def ask(self) -> None:
+        """Stop, draining first; or, when asked before, now."""
+        (self._urged if self._asked.is_set() else self._asked).set()
+
+    def end(self) -> None:
+        """Stop now."""
+        self._urged.set()
+        self._asked.set()
+
+    async def wait(self, lifecycle: Lifecycle, drain_ms: int) -> None:
+        """Return when it is time to stop."""
+        await self._asked.wait()
+        if self._urged.is_set():
+            return
+        logs.event(logging.INFO, "draining", drain_ms=drain_ms)
+        lifecycle.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain_ms / 1000):
+                await self._urged.wait()
+
+
+async def serve(
+    settings: Settings,
+    open_service: Open,
+    *,
+    ready: Ready = lambda address: None,
+    dev: bool = False,
+    stop: Stop | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """Serve until stopped.
+
+    Args:
+        settings: the configuration.
+        open_service: opens the authority; the server is up meanwhile, and says that it is starting.
+        ready: called with the actual address once requests are answered.
+        dev: also serve the methods as plain JSON; on loopback only.
+        stop: how to stop it; by default SIGTERM and SIGINT do.
+        limits: other than the default ones.
+
+    Raises:
+        ConfigurationError: it can't listen at ``settings.bind``, or ``dev`` is asked of another address than loopback.
+        TkdbError: whatever ``open_service`` raises.
+    """
+    if dev and not settings.bind.loopback:
+        raise errors.ConfigurationError(
+            f"plain JSON is served on loopback only, and {settings.bind} is not", hint="bind 127.0.0.1"
+        )
+    listener, address = listen(settings.bind)
+    lifecycle = Lifecycle()
+    work = Work(limits or Limits(active_max=settings.max_concurrency))
+    routes = dev_routes(lifecycle, work, settings, now_ms=_now_ms, random=os.urandom) if dev else ()
+    app = build(lifecycle, work, settings.signers, now_ms=_now_ms, further=routes)
+    asyncio.get_running_loop().set_exception_handler(_log_unhandled)
+    with _signalled(stop) as stopping:
+        trigger = partial(stopping.wait, lifecycle, settings.drain_ms)
+        config = _config(listener.detach(), work.limits)
+        server = asyncio.create_task(
+            hypercorn_serve(cast("ASGIFramework", app), config, shutdown_trigger=trigger, mode="asgi")
+        )
+        service: Service | None = None
+        try:
+            service = await _opened(open_service(settings), server)
+            if service is not None:
+                keys = [signer.key for signer in settings.signers]
+                lifecycle.start(service, Responder(settings.name, settings.authority_keys, keys, random=os.urandom))
+                ready(address)
+                await asyncio.wait({server})
+        finally:
+            stopping.end()
+            await server
+            await work.settle()
+            if service is not None:
+                await service.close()
+    logs.event(logging.INFO, "stopped")
+
+
+def run(settings: Settings, open_service: Open, **options: Any) -> None:
+    """Run ``serve`` on an event loop of its own (uvloop); ``options`` are its keyword arguments."""
+    _raise_file_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, open_service, **options))
+
+
+async def _opened(opening: Coroutine[Any, Any, Service], server: asyncio.Task[None]) -> Service | None:
+    """Return the service once it is open, or None when the server was stopped first."""
+    task = asyncio.create_task(opening)
+    await asyncio.wait({task, server}, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    return None if task.cancelled() else task.result()
+
+
+def _config(listener: int, limits: Limits) -> Config:
+    config = Config()
+    config.bind = [f"fd://{listener}"]  # already bound: the actual port is known, and a taken one was reported
+    config.backlog = BACKLOG
+    config.accesslog = None
+    config.errorlog = logs.HYPERCORN
+    config.include_server_header = False
+    config.h11_max_incomplete_size = limits.header_bytes
+    config.keep_alive_timeout = limits.keep_alive_ms / 1000
+    config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
+    config.graceful_timeout = limits.answer_ms / 1000
+    # Without a bound: with one, Hypercorn's reader waits forever on the queue of an app that has answered early, and
+    # the connection is never closed. Every endpoint reads its body or ends the connection, so it can't grow.
+    config.max_app_queue_size = 0
+    return config
+
+
+@contextmanager
+def _signalled(stop: Stop | None) -> Iterator[Stop]:
+    """Give the ``Stop`` that was handed in, or a new one on which SIGTERM and SIGINT call meanwhile."""
+    if stop is not None:
+        yield stop
+        return
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.ask)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        logs.failure("unhandled", error)
+    else:
+        logs.event(logging.ERROR, "unhandled")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open connections as the system lets this process have: long polls are many."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,0 +1,259 @@
+"""The authority's configuration, read from the environment.
+
+Every setting stands in ``SETTINGS``: its variable, how it is read, its default, and a line that says what it is. Each
+can also be given as ``NAME_FILE``, the path of a file that holds the value. All that is wrong with a configuration is
+reported together, and no value of a secret is ever repeated.
+
+>>> Settings.parse({"TKDB_NAME": "tkdb.example", "TKDB_DRAIN": "1000", "TKDB_BIND": "here"})
+Traceback (most recent call last):
+...
+tkdb.errors.ConfigurationError: 6 settings are wrong
+  TKDB_DRAIN: there is no such setting; is TKDB_DRAIN_MS meant?
+  TKDB_AUTHORITY_KEY: it is missing
+  TKDB_SEAL_KEYS: it is missing
+  TKDB_SIGNERS: it is missing
+  TKDB_DB: it is missing
+  TKDB_BIND: an address and a port were expected: write 0.0.0.0:8080, or [::1]:8080
+see docs/configuration.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any, Final, Self
+
+from tkdb import errors
+from tkdb.channel.keys import AuthoritySecret, parse_name
+from tkdb.signers import Signers
+from tkdb.store.seal import SealKeys
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_FILE: Final = "_FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP address and a TCP port; port 0 is any free one."""
+
+    host: IPv4Address | IPv6Address
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the address that ``text`` stands for, as ``127.0.0.1:8080`` or ``[::1]:8080``.
+
+        Raises:
+            ConfigurationError: it is anything else; names aren't looked up.
+        """
+        host, _, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        try:
+            address = ip_address(host[1:-1] if bracketed else host)
+            number = int(port) if port.isascii() and port.isdigit() else -1
+        except ValueError:
+            number = -1
+        if not 0 <= number <= 65_535 or bracketed != (address.version == 6):
+            raise errors.ConfigurationError(
+                "an address and a port were expected", hint="write 0.0.0.0:8080, or [::1]:8080"
+            )
+        return cls(address, number)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect: 127.0.0.0/8 or ::1."""
+        return self.host.is_loopback
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if self.host.version == 6 else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        variable: its name in the environment.
+        attribute: its name in ``Settings``.
+        parse: from text to value; raises ConfigurationError.
+        default: the text that stands in for a missing one, or None where it must be given.
+        description: one line.
+        instead: a variable of the platform that is read where this one is missing.
+    """
+
+    variable: str
+    attribute: str
+    parse: Callable[[str], Any]
+    default: str | None
+    description: str
+    instead: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The configuration of one machine, as values. Secrets show in no repr."""
+
+    name: str
+    authority_keys: tuple[AuthoritySecret, ...]
+    seal_keys: SealKeys
+    signers: Signers = field(repr=False)
+    database: Path
+    bind: Address
+    max_lifetime_s: int = 90 * 86_400
+    drain_ms: int = 4_500
+    max_concurrency: int = 256
+    log_level: str = "info"
+    region: str = "local"
+    machine: str = "local"
+
+    @classmethod
+    def parse(cls, environment: Mapping[str, str], *, read_file: Callable[[str], str] | None = None) -> Self:
+        """Return the settings that ``environment`` gives.
+
+        Args:
+            environment: names and values, as in ``os.environ``.
+            read_file: from a path to a file's text; by default from disk.
+
+        Raises:
+            ConfigurationError: one that lists everything that is wrong.
+        """
+        problems = [*_unknown(environment)]
+        values: dict[str, Any] = {}
+        for setting in SETTINGS:
+            try:
+                values[setting.attribute] = setting.parse(_text(setting, environment, read_file or _read))
+            except errors.ConfigurationError as error:
+                problems.append(f"{setting.variable}: {error}")
+        if problems:
+            count = "1 setting is" if len(problems) == 1 else f"{len(problems)} settings are"
+            lines = "".join(f"\n  {problem}" for problem in problems)
+            raise errors.ConfigurationError(f"{count} wrong{lines}\nsee docs/configuration.md")
+        return cls(**values)
+
+
+def _text(setting: Setting, environment: Mapping[str, str], read_file: Callable[[str], str]) -> str:
+    value, path = environment.get(setting.variable), environment.get(setting.variable + _FILE)
+    if value is not None and path is not None:
+        raise errors.ConfigurationError(f"{setting.variable}{_FILE} is set, too", hint="set one of them")
+    if path is not None:
+        try:
+            value = read_file(path).strip()
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            cause = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise errors.ConfigurationError(f"the file {path} can't be read ({cause})") from None
+    if value is None and setting.instead is not None:
+        value = environment.get(setting.instead)
+    if value is None:
+        value = setting.default
+    if value is None:
+        raise errors.ConfigurationError("it is missing")
+    if not value:
+        raise errors.ConfigurationError("it is empty")
+    return value
+
+
+def _unknown(environment: Mapping[str, str]) -> list[str]:
+    known = {setting.variable for setting in SETTINGS}
+    known |= {name + _FILE for name in known} | CLIENT_VARIABLES
+    found = sorted(name for name in environment if name.startswith("TKDB_") and name not in known)
+    return [f"{name}: there is no such setting{_nearest(name, known)}" for name in found]
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    nearest = get_close_matches(name, sorted(known), n=1, cutoff=0.7)
+    return f"; is {nearest[0]} meant?" if nearest else ""
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _keys(text: str) -> tuple[AuthoritySecret, ...]:
+    keys = tuple(AuthoritySecret.parse(part.strip()) for part in text.split(","))
+    if len({key.public for key in keys}) != len(keys):
+        raise errors.ConfigurationError("the same key is given twice")
+    if len(keys) > 2:
+        raise errors.ConfigurationError("one key was expected, or two while it is rotated")
+    return keys
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+        if not least <= number <= most:
+            raise errors.ConfigurationError(f"a whole number from {least} to {most} was expected")
+        return number
+
+    return parse
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise errors.ConfigurationError(f"one of {', '.join(LOG_LEVELS)} was expected")
+    return text.lower()
+
+
+def _label(text: str) -> str:
+    if len(text) > 64 or not text.isascii() or not text.isprintable():
+        raise errors.ConfigurationError("at most 64 printable ASCII characters were expected")
+    return text
+
+
+CLIENT_VARIABLES: Final = frozenset({"TKDB_URL", "TKDB_AUTHORITY", "TKDB_SIGNER"})
+"""What the client reads: no settings of the authority, and no mistake in its environment either."""
+
+SETTINGS: Final = (
+    Setting(
+        "TKDB_NAME", "name", parse_name, None, "The authority's name: the location of its macaroons. It never changes."
+    ),
+    Setting(
+        "TKDB_AUTHORITY_KEY",
+        "authority_keys",
+        _keys,
+        None,
+        "Secret. The authority's static Noise key (`tkdbauth_…`); two, comma-separated, while it is rotated.",
+    ),
+    Setting(
+        "TKDB_SEAL_KEYS",
+        "seal_keys",
+        SealKeys.parse,
+        None,
+        "Secret. The sealing secrets (`tkdbseal_…`), comma-separated: the first seals, all unseal.",
+    ),
+    Setting("TKDB_SIGNERS", "signers", Signers.parse_toml, None, "Who may sign, as TOML: see below."),
+    Setting("TKDB_DB", "database", Path, None, "The path of the SQLite database."),
+    Setting(
+        "TKDB_BIND",
+        "bind",
+        Address.parse,
+        "0.0.0.0:8080",
+        "The address and port to listen at. IPv4 only, so that 6PN past the proxy is refused.",
+    ),
+    Setting(
+        "TKDB_MAX_LIFETIME_S",
+        "max_lifetime_s",
+        _integer(1, 10 * 366 * 86_400),
+        "7776000",
+        "How long any token may live at most, in seconds: 90 days.",
+    ),
+    Setting(
+        "TKDB_DRAIN_MS",
+        "drain_ms",
+        _integer(0, 300_000),
+        "4500",
+        "How long to go on answering after SIGTERM, in milliseconds: longer than a proxy pools connections.",
+    ),
+    Setting(
+        "TKDB_MAX_CONCURRENCY",
+        "max_concurrency",
+        _integer(1, 100_000),
+        "256",
+        "How many requests may be in progress; long polls are counted apart.",
+    ),
+    Setting("TKDB_LOG_LEVEL", "log_level", _log_level, "info", "`debug`, `info`, `warning` or `error`."),
+    Setting("TKDB_REGION", "region", _label, "local", "The region that `status` names.", instead="FLY_REGION"),
+    Setting("TKDB_MACHINE", "machine", _label, "local", "The machine that `status` names.", instead="FLY_MACHINE_ID"),
+)
