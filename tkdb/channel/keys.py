@@ -24,11 +24,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from hmac import digest
 from typing import ClassVar, Final, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tkdb import errors
 from tkdb.armor import ArmorError, ChecksumMismatch, armor, dearmor
@@ -98,7 +99,7 @@ class _PublicKey(_Key):
             ) from None
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and isinstance(other, _PublicKey) and other._raw == self._raw
+        return isinstance(other, type(self)) and other._raw == self._raw
 
     def __hash__(self) -> int:
         return hash(self.thumbprint)
@@ -166,7 +167,10 @@ class AuthoritySecret(_Key):
 
 
 class SignerSecret(_Key):
-    """The one secret of a signer. Who has it can mint and revoke whatever the signer may."""
+    """The one secret of a signer. Who has it can mint and revoke whatever the signer may.
+
+    It gives the X25519 and the Ed25519 key by HKDF-SHA256 (RFC 5869), under one label each.
+    """
 
     PREFIX = "tkdbsigner_"
     KIND = "a signer's secret key"
@@ -225,7 +229,7 @@ class AuthorityIdentity:
                 f"an authority's identity, NAME=tkdbpub_…, was expected, and {_kind_of(text)} was given",
                 hint="ask the authority's operator for it",
             )
-        return cls(parse_name(name), tuple(AuthorityPublic.parse(key) for key in keys.split(",", 2)))
+        return cls(parse_name(name), tuple(AuthorityPublic.parse(key) for key in keys.split(",")))
 
     def text(self) -> str:
         """Return the identity as text, as clients are given it."""
@@ -248,8 +252,7 @@ def parse_name(text: str) -> str:
 
 
 def _derive(secret: bytes, purpose: bytes) -> bytes:
-    """HKDF-SHA256 (RFC 5869) with one block of output: extract, then the first step of expand."""
-    return digest(digest(b"tkdb signer secret 1", secret, "sha256"), purpose + b"\x01", "sha256")
+    return HKDF(SHA256(), KEY_BYTES, salt=b"tkdb signer secret 1", info=purpose).derive(secret)
 
 
 def _kind_of(text: str) -> str:

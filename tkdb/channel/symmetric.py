@@ -18,17 +18,19 @@ RuntimeError: this cipher key was used already
 from __future__ import annotations
 
 from hashlib import sha256
-from hmac import digest
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tkdb.channel.dh import Shared, unreadable
 
 HASH_BYTES: Final = 32
 TAG_BYTES: Final = 16
 _NONCE_0: Final = bytes(12)
+_SHA256: Final = SHA256()
 
 
 class SymmetricState:
@@ -48,10 +50,12 @@ class SymmetricState:
         self.hash = sha256(self.hash + data).digest()
 
     def mix_key(self, shared: Shared) -> None:
-        """MixKey: a new chaining key and a new cipher key. The HKDF of section 4.3, as three HMACs."""
-        pseudorandom = digest(self._chaining_key, shared, "sha256")
-        self._chaining_key = digest(pseudorandom, b"\x01", "sha256")
-        self._cipher_key = digest(pseudorandom, self._chaining_key + b"\x02", "sha256")
+        """MixKey: a new chaining key and a new cipher key.
+
+        The HKDF of section 4.3 is that of RFC 5869 with the chaining key as salt and no info.
+        """
+        derived = HKDF(_SHA256, 2 * HASH_BYTES, salt=self._chaining_key, info=b"").derive(shared)
+        self._chaining_key, self._cipher_key = derived[:HASH_BYTES], derived[HASH_BYTES:]
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
         """EncryptAndHash: return ciphertext and tag, and spend the cipher key."""
