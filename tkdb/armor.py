@@ -24,7 +24,7 @@ _FROM_URLSAFE = bytes.maketrans(b"-_+/", b"+/\xff\xff")
 _TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _PADDING = {0: b"", 2: b"==", 3: b"="}
 # A last character with bits beyond the last byte would give one value several texts.
-_LAST = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
+_LAST = {1: frozenset[int](), 2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 
 CHECKSUM_CHARS = 6
 
@@ -52,15 +52,15 @@ def dearmor(prefix: str, text: str) -> bytes:
         ChecksumMismatch: the prefix is right, the checksum is not.
         ArmorError: another prefix, a character outside the alphabet, or stray bits at the end.
     """
-    if not text.startswith(prefix):
-        raise ArmorError(f"it doesn't begin with {prefix}")
     try:
         body = text.encode("ascii")
         checksum = (_PAIR_VALUE[text[-6:-4]] * 3844 + _PAIR_VALUE[text[-4:-2]]) * 3844 + _PAIR_VALUE[text[-2:]]
     except UnicodeEncodeError:
         raise ArmorError("it holds a character that is not ASCII") from None
     except KeyError:
-        raise ChecksumMismatch("its checksum is missing") from None
+        checksum = -1
+    if not text.startswith(prefix):
+        raise ArmorError(f"it doesn't begin with {prefix}")
     if checksum != crc32(body[:-CHECKSUM_CHARS]):
         raise ChecksumMismatch("its checksum doesn't match")
     return b64url_bytes(body[len(prefix) : -CHECKSUM_CHARS])
@@ -78,9 +78,11 @@ def b64url_bytes(text: bytes) -> bytes:
         ArmorError: a character outside the alphabet, an impossible length, or stray bits at the end.
     """
     remainder = len(text) & 3
-    if remainder and (remainder == 1 or text[-1] not in _LAST[remainder]):
-        raise ArmorError("its base64url ends in stray bits")
     try:
-        return a2b_base64(text.translate(_FROM_URLSAFE) + _PADDING[remainder], strict_mode=True)
+        if not remainder:
+            return a2b_base64(text.translate(_FROM_URLSAFE), strict_mode=True)
+        if text[-1] in _LAST[remainder]:
+            return a2b_base64(text.translate(_FROM_URLSAFE) + _PADDING[remainder], strict_mode=True)
     except Base64Error:
         raise ArmorError("it holds a character outside base64url") from None
+    raise ArmorError("its base64url ends in stray bits")

@@ -19,7 +19,7 @@ tkdb.errors.UnknownCaveat: a caveat can't be read: Expected `array` of at most l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_network
 from re import compile as compile_pattern
@@ -30,6 +30,7 @@ import msgspec
 
 from tkdb.armor import ArmorError, b64url, b64url_bytes
 from tkdb.errors import InvalidCaveat, UnknownCaveat
+from tkdb.macaroon.wire import Packet, ThirdParty
 
 ANY_ID: Final = "*"
 ACTIONS: Final = "rwcdC"
@@ -263,7 +264,7 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 _decode_standard = msgspec.json.Decoder(Standard).decode
 _decode_app = msgspec.json.Decoder(tuple[str, _AppValue]).decode
 _APP_HEAD: Final = b'["x:'
-_MEMO_BYTES: Final = 256
+_KEPT_BYTES: Final = 2048
 
 
 def encode(caveat: AnyCaveat) -> bytes:
@@ -275,7 +276,7 @@ def encode(caveat: AnyCaveat) -> bytes:
     try:
         fields: Any = ["x:" + caveat.name, caveat.value] if isinstance(caveat, App) else caveat
         cid = _encode(fields)
-        decode(cid)
+        _typed_kept(cid) if len(cid) <= _KEPT_BYTES else _decode(cid)
     except (TypeError, ValueError, OverflowError, RecursionError, UnknownCaveat):
         raise InvalidCaveat(f"{type(caveat).__name__} has a field of a wrong type or value") from None
     return cid
@@ -287,8 +288,17 @@ def decode(cid: bytes) -> AnyCaveat:
     Raises:
         UnknownCaveat: an unknown tag, or not in its one form.
     """
-    # A pure function of few distinct arguments on the hot path; long ids are not kept, so that memory stays bounded.
-    return _decode_kept(cid) if len(cid) <= _MEMO_BYTES else _decode(cid)
+    return _decode(cid)
+
+
+def decode_all(packets: Sequence[Packet], token_bytes: int) -> tuple[AnyCaveat | ThirdParty, ...]:
+    """Return the caveats of a token of so many bytes, typed: each by itself, as ``decode``; third-party ones as
+    they are."""
+    return tuple(map(_typed_kept if token_bytes <= _KEPT_BYTES else _typed, packets))
+
+
+def _typed(packet: Packet) -> AnyCaveat | ThirdParty:
+    return packet if isinstance(packet, ThirdParty) else _decode(packet)
 
 
 def _decode(cid: bytes) -> AnyCaveat:
@@ -308,7 +318,8 @@ def _decode(cid: bytes) -> AnyCaveat:
     raise UnknownCaveat("a caveat can't be read: it is not in its shortest JSON form")
 
 
-_decode_kept = lru_cache(maxsize=8192)(_decode)
+# A pure function of few distinct arguments, on the hot path. What is kept is bounded: long ids are not.
+_typed_kept = lru_cache(maxsize=8192)(_typed)
 
 
 def _reason(error: Exception) -> str:

@@ -12,8 +12,11 @@ True
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final
+
+from tkdb.macaroon.wire import Packet
 
 # HMAC-SHA256 (RFC 2104) of a 32-byte key as two bare hashes over the padded key: half the time of hmac.digest,
 # because the pads are one table look-up a byte and no object is made for the key.
@@ -34,9 +37,18 @@ def link(key: bytes, message: bytes) -> bytes:
     return sha256(key.translate(_OUTER) + _OUTER_REST + inner).digest()
 
 
-def link_third_party(key: bytes, vid: bytes, ticket: bytes) -> bytes:
-    """Return the tail after a third-party caveat."""
-    return link(key, link(key, vid) + link(key, ticket))
+def walk(tail: bytes, packets: Iterable[Packet]) -> list[bytes]:
+    """Return every tail of a chain: ``tail``, then the one behind each caveat."""
+    tails = [tail]
+    for packet in packets:
+        if isinstance(packet, bytes):
+            # ``link``, written out: this loop is where verification spends its time.
+            inner = sha256(tail.translate(_INNER) + _INNER_REST + packet).digest()
+            tail = sha256(tail.translate(_OUTER) + _OUTER_REST + inner).digest()
+        else:
+            tail = link(tail, link(tail, packet.vid) + link(tail, packet.ticket))
+        tails.append(tail)
+    return tails
 
 
 def branch(tail: bytes) -> bytes:

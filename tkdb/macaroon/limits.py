@@ -21,15 +21,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     depth: int = 4
     bundle_bytes: int = 32 * 1024
 
-    @property
-    def token_chars(self) -> int:
-        """The longest text of a token: prefix, base64url, checksum."""
-        return self.token_bytes * 4 // 3 + 16
-
-    @property
-    def bundle_chars(self) -> int:
-        """The longest text of a bundle, its commas and spaces included."""
-        return self.bundle_bytes * 4 // 3 + 32 * (self.discharges + 1)
-
 
 DEFAULT = Limits()

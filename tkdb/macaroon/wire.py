@@ -19,6 +19,7 @@ tkdb.errors.MalformedToken: the signature is not the token's last 32 bytes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -49,34 +50,32 @@ Packet = bytes | ThirdParty
 
 
 def decode_text(token: str | bytes, limits: Limits = DEFAULT) -> bytes:
-    """Return the binary form of a token: armored text, bare base64url, or binary already.
+    """Return the binary form of a token: armored text, bare base64url, or binary already. ``read`` checks it.
 
     Raises:
         TruncatedToken: the checksum doesn't match.
         MalformedToken: another text, or stray bits or characters.
-        OverLimit: longer than a token may be.
+        OverLimit: a longer text than a token may have.
     """
     if isinstance(token, bytes):
         if token.startswith(b"\x02"):
-            return _bounded(token, limits)
+            return token
         token = token.decode("ascii", "replace")
-    if len(token) > limits.token_chars:
-        raise OverLimit(f"this token has {len(token)} characters; at most {limits.token_chars} are read")
+    if len(token) > 2 * limits.token_bytes:
+        raise OverLimit(f"this token has {len(token)} characters; at most {limits.token_bytes} bytes are read")
     try:
-        if token.startswith(PREFIX):
-            return _bounded(dearmor(PREFIX, token), limits)
         if token[:1] == "A" and "g" <= token[1:2] <= "v":  # how base64 shows a first byte of 0x02
-            return _bounded(b64url_bytes(token.encode("ascii", "replace")), limits)
+            return b64url_bytes(token.encode("ascii", "replace"))
+        return dearmor(PREFIX, token)
     except ChecksumMismatch as error:
         raise TruncatedToken(
             f"this token ends early or was altered ({error}; {len(token)} characters were read)",
             hint="copy it again, whole",
         ) from None
     except ArmorError as error:
-        raise MalformedToken(f"this is not a token's text: {error}") from None
-    raise MalformedToken(
-        f"this is not a token: it doesn't begin with {PREFIX}", hint="pass one token, without spaces or quotes"
-    )
+        raise MalformedToken(
+            f"this is not a token's text: {error}", hint="pass one token, without spaces or quotes"
+        ) from None
 
 
 def encode_text(raw: bytes) -> str:
@@ -93,7 +92,7 @@ def read(raw: bytes, limits: Limits = DEFAULT) -> tuple[bytes, bytes, list[Packe
     """
     size = len(raw)
     if size > limits.token_bytes:
-        _bounded(raw, limits)
+        raise OverLimit(f"this token has {size} bytes; at most {limits.token_bytes} are read")
     end = size - TRAILER_BYTES
     if size < _SHORTEST or raw[0] != 2:
         raise MalformedToken("this is not a version 2 macaroon")
@@ -175,15 +174,9 @@ def write_third_party(caveat: ThirdParty) -> bytes:
     )  # fmt: skip
 
 
-def append(raw: bytes, sections: bytes, signature: bytes) -> bytes:
-    """Return the macaroon ``raw`` with caveat sections behind its own, and the new signature."""
-    return raw[:-TRAILER_BYTES] + sections + _TRAILER_HEAD + signature
-
-
-def _bounded(raw: bytes, limits: Limits) -> bytes:
-    if len(raw) > limits.token_bytes:
-        raise OverLimit(f"this token has {len(raw)} bytes; at most {limits.token_bytes} are read")
-    return raw
+def append(raw: bytes, cids: Iterable[bytes], signature: bytes) -> bytes:
+    """Return the macaroon ``raw`` with first-party caveats behind its own, and the new signature."""
+    return raw[:-TRAILER_BYTES] + b"".join(map(write_caveat, cids)) + _TRAILER_HEAD + signature
 
 
 def _length(field: bytes) -> bytes:

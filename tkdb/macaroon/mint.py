@@ -1,0 +1,58 @@
+"""Mint: a new root macaroon, its chain begun by pymacaroons, the format's reference library.
+
+>>> from tkdb.macaroon.caveats import Act
+>>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[Act("rw")])
+>>> token.m, token.caveats
+(1, (Act(actions='rw'),))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pymacaroons import MACAROON_V2
+from pymacaroons import Macaroon as ReferenceMacaroon
+from pymacaroons.serializers.binary_serializer import BinarySerializer
+
+from tkdb.errors import InvalidCaveat
+from tkdb.macaroon.caveats import AnyCaveat, Bind, Org, Sub, Usr
+from tkdb.macaroon.identifier import build
+from tkdb.macaroon.limits import DEFAULT, Limits
+from tkdb.macaroon.token import Macaroon
+
+_serialize = BinarySerializer().serialize_raw
+
+
+def mint(
+    name: str,
+    root_key: bytes,
+    *,
+    kid: bytes,
+    time_ms: int,
+    random: bytes,
+    caveats: Sequence[AnyCaveat],
+    limits: Limits = DEFAULT,
+) -> Macaroon:
+    """Return a new lineage's first token. All its caveats are the authority's own words, facts among them.
+
+    Args:
+        name: the authority's name.
+        root_key: 32 bytes.
+        kid: the root key's name, 16 bytes.
+        time_ms: the nonce's time, milliseconds since 1970.
+        random: the nonce's 10 random bytes.
+        caveats: what the token says.
+        limits: what will be read at most.
+
+    Raises:
+        InvalidCaveat: a caveat can't be written, belongs in a discharge, or states a second subject.
+        OverLimit: the token would be larger than what is read.
+    """
+    if any(isinstance(caveat, Bind | Usr | Org) for caveat in caveats):
+        raise InvalidCaveat("bind, usr and org may stand in a discharge only")
+    if sum(isinstance(caveat, Sub) for caveat in caveats) > 1:
+        raise InvalidCaveat("a token has one subject at most")
+    identifier = build(kid=kid, time_ms=time_ms, random=random, m=len(caveats))
+    root = ReferenceMacaroon(location=name, identifier=identifier, key=root_key, version=MACAROON_V2)
+    bare = Macaroon(bytes(_serialize(root)), name.encode(), identifier, ())
+    return bare.extend(caveats, limits)

@@ -1,0 +1,192 @@
+"""A root macaroon: read it, and attenuate it offline.
+
+>>> from tkdb.macaroon.caveats import Act
+>>> from tkdb.macaroon.identifier import build
+>>> from tkdb.macaroon.wire import write
+>>> raw = write(b"tkdb.example", build(kid=b"k" * 16, time_ms=0, random=bytes(10), m=0), [], bytes(32))
+>>> token = Macaroon.parse(raw)
+>>> child = token.attenuate(Act("r"))
+>>> child.caveats
+(Act(actions='r'),)
+>>> Macaroon.parse(child.text) == child
+True
+>>> child
+Macaroon(tkdb.example, lineage 6b6b6b6b…/000000000000…, 1 caveat, m 0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import ceil
+from typing import Self
+
+import msgspec
+
+from tkdb.errors import InvalidCaveat, MalformedToken, OverLimit
+from tkdb.macaroon.caveats import Act, AnyCaveat, Aud, Exp, Req, Res, decode_all, encode
+from tkdb.macaroon.chain import branch, walk
+from tkdb.macaroon.identifier import IDENTIFIER_BYTES, ISSUED, KID, LINEAGE, NONCE, VERSION, M
+from tkdb.macaroon.limits import DEFAULT, Limits
+from tkdb.macaroon.wire import SIGNATURE_BYTES, Packet, ThirdParty, append, decode_text, encode_text, read
+
+
+class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+    """A token that an authority's chain begins, as read: its structure holds, nothing is verified.
+
+    Immutable. It is a secret (who holds it may use it), so its repr and str don't show it; ``text`` does.
+    """
+
+    raw: bytes
+    location: bytes
+    identifier: bytes
+    packets: tuple[Packet, ...]
+
+    @classmethod
+    def parse(cls, token: str | bytes, limits: Limits = DEFAULT) -> Self:
+        """Read a token: armored text, or bare v2 as bytes or base64url.
+
+        Raises:
+            TruncatedToken, MalformedToken, OverLimit: as ``tkdb.macaroon.wire`` says.
+        """
+        raw = decode_text(token, limits)
+        location, identifier, packets = read(raw, limits)
+        if len(identifier) != IDENTIFIER_BYTES or identifier[0] != VERSION:
+            raise MalformedToken("the identifier is not one of a tkdb authority", hint="is it a discharge?")
+        if identifier[M] > len(packets):
+            raise MalformedToken("caveats that the authority wrote are missing")
+        return cls(raw, location, identifier, tuple(packets))
+
+    @property
+    def text(self) -> str:
+        """The token as text: ``tkdb_…``. A secret."""
+        return encode_text(self.raw)
+
+    @property
+    def authority(self) -> str:
+        """The name of the authority that it says it is of. Authenticated only by verification."""
+        return self.location.decode("ascii", "backslashreplace")
+
+    @property
+    def kid(self) -> bytes:
+        """The root key's name: 16 bytes."""
+        return self.identifier[KID]
+
+    @property
+    def nonce(self) -> bytes:
+        """The lineage's nonce: 16 bytes."""
+        return self.identifier[NONCE]
+
+    @property
+    def lineage(self) -> bytes:
+        """Kid and nonce: 32 bytes, which name the lineage everywhere."""
+        return self.identifier[LINEAGE]
+
+    @property
+    def issued_ms(self) -> int:
+        """When the lineage began: milliseconds since 1970."""
+        return int.from_bytes(self.identifier[ISSUED])
+
+    @property
+    def m(self) -> int:
+        """How many caveats, from the first, are the authority's own words."""
+        return self.identifier[M]
+
+    @property
+    def tail(self) -> bytes:
+        """The end of the chain: the signature, 32 bytes. A secret."""
+        return self.raw[-SIGNATURE_BYTES:]
+
+    @property
+    def branch(self) -> bytes:
+        """What names this token and all attenuated from it: 16 bytes, safe to show."""
+        return branch(self.tail)
+
+    @property
+    def minted(self) -> bool:
+        """Whether it is as the authority minted it: nobody has attenuated it."""
+        return len(self.packets) == self.m
+
+    @property
+    def caveats(self) -> tuple[AnyCaveat | ThirdParty, ...]:
+        """The caveats, typed.
+
+        Raises:
+            UnknownCaveat: this version can't read one.
+        """
+        return decode_all(self.packets, len(self.raw))
+
+    def attenuate(self, *caveats: AnyCaveat, limits: Limits = DEFAULT) -> Self:
+        """Return a token that is restricted further. Offline: no key, no network.
+
+        Raises:
+            InvalidCaveat: a caveat can't be written, or states a fact, which only the authority may.
+            OverLimit: the result would be larger than what is read.
+        """
+        for caveat in caveats:
+            if caveat.fact:
+                raise InvalidCaveat(f"{type(caveat).__name__} states a fact, which only the authority may")
+        return self.extend(caveats, limits)
+
+    def extend(self, caveats: Iterable[AnyCaveat], limits: Limits = DEFAULT) -> Self:
+        """Return the token with caveats behind its own: ``attenuate``, where facts are allowed. Minting ends so.
+
+        Raises:
+            InvalidCaveat, OverLimit: as ``attenuate``.
+        """
+        cids = tuple([encode(caveat) for caveat in caveats])
+        packets = self.packets + cids
+        raw = append(self.raw, cids, walk(self.raw[-SIGNATURE_BYTES:], cids)[-1])
+        if len(packets) > limits.caveats or len(raw) > limits.token_bytes:
+            raise OverLimit(
+                f"the token would have {len(packets)} caveats and {len(raw)} bytes; "
+                f"{limits.caveats} and {limits.token_bytes} are read at most"
+            )
+        return type(self)(raw, self.location, self.identifier, packets)
+
+    def narrow(
+        self,
+        *,
+        act: str | None = None,
+        res: Mapping[str, Mapping[str, str]] | None = None,
+        aud: str | None = None,
+        method: str | None = None,
+        path: str | None = None,
+        for_s: float | None = None,
+        now_s: float | None = None,
+    ) -> Self:
+        """Attenuate by what a call needs. The same call gives the same token, so that verifiers' caches hit.
+
+        Args:
+            act: actions, out of ``rwcdC``.
+            res: kind to id to actions.
+            aud: the service that is called.
+            method: the HTTP method; with ``path`` (each alone leaves the other open).
+            path: a path glob.
+            for_s: how long the result lives, in seconds from ``now_s``, rounded up by a quarter at most.
+            now_s: the time, in Unix seconds; needed with ``for_s``.
+
+        Raises:
+            InvalidCaveat, OverLimit: as ``attenuate``.
+        """
+        # What stays the same from call to call stands first: narrowed tokens share the longest prefix.
+        caveats: list[AnyCaveat] = []
+        if aud is not None:
+            caveats.append(Aud(aud))
+        if act is not None:
+            caveats.append(Act(act))
+        caveats += [Res(kind, ids) for kind, ids in (res or {}).items()]
+        if method is not None or path is not None:
+            caveats.append(Req((method or "*",), (path or "/**",)))
+        if for_s is not None:
+            if now_s is None or not 1 <= for_s < 2**40:
+                raise InvalidCaveat("for_s is not a number of seconds from 1 on, or comes without now_s")
+            bucket_s = max(1, int(for_s) // 4)
+            caveats.append(Exp(ceil((now_s + for_s) / bucket_s) * bucket_s))
+        return self.attenuate(*caveats)
+
+    def __repr__(self) -> str:
+        size = len(self.packets)
+        return (
+            f"{type(self).__name__}({self.authority}, lineage {self.kid.hex()[:8]}…/{self.nonce.hex()[:12]}…, "
+            f"{size} caveat{'s' * (size != 1)}, m {self.m})"
+        )

@@ -1,0 +1,218 @@
+"""Verify: is the chain whole, is nothing revoked, does each caveat stand where it may?
+
+What comes back is what is now trusted. It is not a permission: the app still clears the caveats against the access
+(``tkdb.macaroon.clearing``), which only it can see.
+
+>>> from tkdb.macaroon.chain import RootKeyState
+>>> from tkdb.macaroon.mint import mint
+>>> from tkdb.macaroon.caveats import Exp, Sub
+>>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[Sub("kim")])
+>>> keys = {b"k" * 16: Key("acme", RootKeyState(b"r" * 32))}
+>>> verifier = Verifier("tkdb.example", find_key=keys.get, find_revocation=lambda lineage: None)
+>>> verified = verifier.verify(token.text, now_ms=2_000)
+>>> verified.organization, verified.subject
+('acme', 'kim')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Final, Literal, Self, cast
+
+import msgspec
+
+from tkdb.errors import (
+    BadSignature,
+    CaveatUnmet,
+    DischargeInvalid,
+    DischargeMissing,
+    MalformedToken,
+    NotYetValid,
+    RevokedToken,
+    UnknownKey,
+)
+from tkdb.macaroon.bundle import Bundle
+from tkdb.macaroon.caveats import AnyCaveat, Bind, Org, Sub, Usr, decode_all
+from tkdb.macaroon.chain import RootKeyState, branch, walk
+from tkdb.macaroon.identifier import ISSUED, KID, LINEAGE, M
+from tkdb.macaroon.limits import DEFAULT, Limits
+from tkdb.macaroon.token import Macaroon
+from tkdb.macaroon.wire import SIGNATURE_BYTES, ThirdParty
+
+MAX_AHEAD_MS: Final = 60_000
+"""A nonce further in the future than this is refused: its machine's clock is wrong, or it was made up."""
+
+_NEVER: Final = bytes(6)
+
+
+class Key(msgspec.Struct, frozen=True, gc=False):
+    """What a verifier knows of one root key.
+
+    Attributes:
+        organization: whose it is.
+        state: the key, prepared.
+        issued_from: the 48-bit milliseconds of the earliest nonce that is not revoked, big-endian.
+        subjects: the same for single subjects, by 16 bytes of SHA-256 of the subject.
+    """
+
+    organization: str
+    state: RootKeyState
+    issued_from: bytes = _NEVER
+    subjects: Mapping[bytes, bytes] | None = None
+
+
+Revoked = Literal[True] | AbstractSet[bytes] | None
+"""What is revoked of one lineage: all (True), the branches of a set, or nothing (None)."""
+
+
+def subject_digest(subject: str) -> bytes:
+    """Return the 16 bytes by which revocations name a subject: it can't be read from them."""
+    return sha256(subject.encode()).digest()[:16]
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """A token whose chain, discharges and revocations are in order: these words are now trusted.
+
+    Attributes:
+        organization: whose root key it hangs from.
+        macaroon: the token itself. A secret.
+        caveats: all its caveats, in order, to be cleared.
+    """
+
+    organization: str
+    macaroon: Macaroon
+    caveats: tuple[AnyCaveat, ...]
+
+    @classmethod
+    def of(cls, macaroon: Macaroon, organization: str) -> Self:
+        """Type the caveats of a token whose chain is known to be whole.
+
+        Raises:
+            UnknownCaveat: one can't be read.
+            CaveatUnmet: one stands where it may not: a fact behind the authority's own caveats, a ``bind`` in a root.
+            DischargeMissing: a third-party caveat isn't discharged.
+        """
+        caveats = decode_all(macaroon.packets, len(macaroon.raw))
+        kinds = tuple(map(type, caveats))
+        if not (_NOT_IN_ROOTS.isdisjoint(kinds) and _FACTS.isdisjoint(kinds[macaroon.identifier[M] :])):
+            raise _misplaced(caveats, macaroon.m)
+        return cls(organization, macaroon, cast("tuple[AnyCaveat, ...]", caveats))
+
+    @property
+    def subject(self) -> str | None:
+        """The fact ``sub``: whom the authority minted it for, or None."""
+        return next((caveat.subject for caveat in self.caveats if isinstance(caveat, Sub)), None)
+
+    @property
+    def lineage(self) -> bytes:
+        """Kid and nonce: 32 bytes."""
+        return self.macaroon.lineage
+
+    @property
+    def issued_ms(self) -> int:
+        """When it was minted: milliseconds since 1970."""
+        return self.macaroon.issued_ms
+
+
+class Verifier:
+    """Verifies the tokens of one authority.
+
+    Args:
+        name: the authority's name: the location of its roots.
+        find_key: kid to key, or None.
+        find_revocation: lineage (32 bytes) to what is revoked of it.
+        limits: what is read at most.
+    """
+
+    __slots__ = ("_find_key", "_find_revocation", "_limits", "_location")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        find_key: Callable[[bytes], Key | None],
+        find_revocation: Callable[[bytes], Revoked],
+        limits: Limits = DEFAULT,
+    ) -> None:
+        self._location = name.encode()
+        self._find_key = find_key
+        self._find_revocation = find_revocation
+        self._limits = limits
+
+    def verify(self, text: str | bytes, now_ms: int) -> Verified:
+        """Return what is trusted of a bundle's root.
+
+        Raises:
+            Denied: one of its classes; the message says what was seen and expected.
+        """
+        bundle = Bundle.parse(text, self._limits)
+        token = bundle.root
+        identifier = token.identifier
+        if token.location != self._location:
+            raise MalformedToken(
+                f"this token is of the authority {token.authority[:200]!a}, not of {self._location.decode()}"
+            )
+        key = self._find_key(identifier[KID])
+        if key is None:
+            raise UnknownKey(
+                f"the root key {token.kid.hex()} is not held here", hint="was it retired, or is this another authority?"
+            )
+        tails = walk(key.state.sign(identifier), token.packets)
+        if not compare_digest(tails[-1], token.raw[-SIGNATURE_BYTES:]):
+            raise BadSignature("the token's signature doesn't match its chain", hint="it was altered or forged")
+        issued = identifier[ISSUED]
+        if issued < key.issued_from:
+            raise RevokedToken("everything that the organization was issued before a later time is revoked")
+        revoked = self._find_revocation(identifier[LINEAGE])
+        if revoked is not None:
+            _check_revoked(revoked, tails)
+        if int.from_bytes(issued) > now_ms + MAX_AHEAD_MS:
+            raise NotYetValid("the token says it was minted in the future", hint="check the authority's clocks")
+        verified = Verified.of(token, key.organization)
+        if key.subjects is not None:
+            _check_subject(key.subjects, verified.subject, issued)
+        if bundle.discharges:
+            raise DischargeInvalid("the bundle brings a discharge that answers no caveat of its token")
+        return verified
+
+
+def _check_revoked(revoked: AbstractSet[bytes] | Literal[True], tails: list[bytes]) -> None:
+    if revoked is True:
+        raise RevokedToken("the token's whole lineage is revoked")
+    # Tails are hashed only here, where the lineage has a revoked branch.
+    if not revoked.isdisjoint(map(branch, tails)):
+        raise RevokedToken("the token, or one that it was attenuated from, is revoked")
+
+
+def _check_subject(subjects: Mapping[bytes, bytes], subject: str | None, issued: bytes) -> None:
+    if subject is not None and issued < subjects.get(subject_digest(subject), _NEVER):
+        raise RevokedToken("everything that the subject was issued before a later time is revoked")
+
+
+# Where a caveat may stand: a fact among the authority's own words only; in a root neither what belongs in a
+# discharge nor a third-party caveat that none came along for.
+_FACTS: Final = frozenset({Sub, Usr, Org})
+_NOT_IN_ROOTS: Final = frozenset({ThirdParty, Usr, Org, Bind})
+
+
+def _misplaced(caveats: tuple[AnyCaveat | ThirdParty, ...], m: int) -> CaveatUnmet | DischargeMissing:
+    index, caveat = next(
+        (index, caveat)
+        for index, caveat in enumerate(caveats, 1)
+        if type(caveat) in _NOT_IN_ROOTS or (type(caveat) in _FACTS and index > m)
+    )
+    if isinstance(caveat, ThirdParty):
+        where = caveat.location[:200].decode("ascii", "backslashreplace")
+        return DischargeMissing(
+            f"caveat {index} is for {where!a} to discharge, and no discharge came along",
+            caveat=index,
+            hint="ask it for one, and send it behind the token",
+        )
+    if isinstance(caveat, Sub):
+        why = f"states a fact, but only the first {m} are the authority's own words"
+    else:
+        why = "may stand in a discharge only"
+    return CaveatUnmet(f"caveat {index} {why}", caveat=index)
