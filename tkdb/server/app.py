@@ -14,9 +14,11 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from tkdb import api
 from tkdb.server import logs, problems
@@ -40,20 +42,24 @@ def build(
     *,
     now_ms: Callable[[], int],
     further: Sequence[BaseRoute] = (),
-) -> Outermost:
+) -> Starlette:
     """Return the app. ``further`` routes are those of ``tkdb dev``."""
     exchange = Exchange(lifecycle, work, signers, now_ms)
     routes: list[BaseRoute] = [Route(path, exchange, methods=["POST"]) for path in api.CALLS_BY_PATH]
     routes += [Route("/livez", Live(), methods=["GET"]), Route("/readyz", Ready(lifecycle), methods=["GET"])]
-    app = Starlette(routes=[*routes, *further], exception_handlers={HTTPException: _http_problem})
+    app = Starlette(
+        routes=[*routes, *further],
+        middleware=[Middleware(Around, lifecycle=lifecycle, limits=work.limits)],
+        exception_handlers={HTTPException: _http_problem},
+    )
     app.router.redirect_slashes = False  # a redirect fails a proxy's health check
-    return Outermost(app, lifecycle, work.limits)
+    return app
 
 
-class Outermost:
+class Around:
     """Around every request: problems and unforeseen failures become answers; while draining, connections are closed."""
 
-    def __init__(self, app: Starlette, lifecycle: Lifecycle, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, limits: Limits) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._limits = limits

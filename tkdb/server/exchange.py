@@ -31,7 +31,6 @@ from tkdb.signers import Signers
 
 CONTENT_TYPE: Final = b"application/octet-stream"
 _HEADERS: Final[tuple[Header, ...]] = ((b"cache-control", b"no-store"),)
-NO_RESULT: Final = msgspec.Raw()
 BEHIND_RETRY_MS: Final = 250
 # A read that went well is worth a line only to who looks for it: at 1,000 a second they would drown the rest.
 _QUIET: Final = frozenset({"verify", "revocations", "status"})
@@ -123,8 +122,7 @@ def _open(responder: Responder, path: str, scope: Scope, message: bytes) -> Open
         raise ProblemError(problems.HANDSHAKE, str(error)) from None
 
 
-def _answer(service: Service, *, result: msgspec.Raw = NO_RESULT, failure: api.Failure | None = None) -> bytes:
-    answer = api.Answer(
-        journal=service.journal, position=service.position, age_ms=service.age_ms(), result=result, failure=failure
-    )
+def _answer(service: Service, **outcome: Any) -> bytes:
+    """Return the answer with its ``result``, or its ``failure``."""
+    answer = api.Answer(journal=service.journal, position=service.position, age_ms=service.age_ms(), **outcome)
     return api.encode(answer)

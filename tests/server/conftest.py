@@ -1,0 +1,208 @@
+"""A real server in the test's own event loop, on a free port of 127.0.0.1, with a stand-in for the authority."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from tkdb import api, errors
+from tkdb.channel.client import Initiator
+from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
+from tkdb.ports import Caller
+from tkdb.server import logs
+from tkdb.server.limits import Limits
+from tkdb.server.run import Stop, serve
+from tkdb.settings import Address, Settings
+from tkdb.signers import Signer, Signers
+from tkdb.store.seal import SealKey, SealKeys
+
+NAME = "tkdb.example"
+KID = bytes(range(16))
+
+
+class StandIn:
+    """Answers calls from memory; each test bends what it needs."""
+
+    name = NAME
+    journal = bytes(16)
+
+    def __init__(self) -> None:
+        self.position = 7
+        self.calls: list[tuple[api.Call[Any], Caller]] = []
+        self.unready: errors.TkdbError | None = None
+        self.raises: BaseException | None = None
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.drained = asyncio.Event()
+        self.finished = 0
+        self.closed = False
+
+    async def answer(self, call: Any, caller: Caller) -> msgspec.Struct:
+        self.calls.append((call, caller))
+        if self.raises is not None:
+            raise self.raises
+        await self.hold.wait()
+        try:
+            return await self._result(call)
+        finally:
+            self.finished += 1
+
+    async def _result(self, call: Any) -> msgspec.Struct:
+        match call:
+            case api.Verify():
+                return api.Verified([api.Valid("acme") for _ in call.bundles])
+            case api.Status():
+                return api.StatusReport(NAME, "0", "primary", "local", "local", 1)
+            case api.Mint():
+                return api.Minted("tkdb_minted", 1)
+            case api.CreateOrganization():
+                key = api.Key(KID, 1, "signing")
+                return api.Organization(call.name, 3600, 1, [key])
+            case api.Revocations():
+                if call.wait_ms:
+                    await asyncio.wait({asyncio.ensure_future(self.drained.wait())}, timeout=call.wait_ms / 1000)
+                return api.Feed(self.position, [], more=False)
+            case api.Revoke() | api.RevokeOwn():
+                return api.Revoked(already=False)
+            case _:
+                raise errors.NotFound("the stand-in doesn't know it")
+
+    def age_ms(self) -> int:
+        return 3
+
+    def ready(self) -> None:
+        if self.unready is not None:
+            raise self.unready
+
+    def drain(self) -> None:
+        self.drained.set()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Running:
+    """A server and what a test needs to talk to it."""
+
+    address: Address
+    service: StandIn
+    settings: Settings
+    stop: Stop
+    http: httpx.AsyncClient
+    initiator: Initiator
+    anonymous: Initiator
+
+    async def post(self, path: str, call: api.Call[Any], **options: Any) -> httpx.Response:
+        """Seal, post, and keep the key to the answer in the response's extensions."""
+        initiator = self.initiator if path in api.SIGNED_PATHS else self.anonymous
+        options = {"request_id": os.urandom(16), "now_ms": time.time_ns() // 1_000_000, **options}
+        sealed = initiator.seal(path, api.encode(call), **options)
+        response = await self.http.post(path, content=sealed.message, headers=sealed.headers)
+        response.extensions["sealed"] = sealed
+        return response
+
+    async def ask(self, path: str, call: api.Call[Any], **options: Any) -> Any:
+        """Return the result of ``call``, or raise what the authority raised."""
+        return api.decode_result(call, opened(await self.post(path, call, **options)))
+
+
+def opened(response: httpx.Response) -> api.Answer:
+    """Return the answer in a response."""
+    assert response.status_code == 200, response.text
+    return api.decode_answer(response.extensions["sealed"].open(response.content))
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture(name="opened")
+def _opened() -> Callable[[httpx.Response], api.Answer]:
+    return opened
+
+
+@pytest.fixture
+def signer() -> SignerSecret:
+    return SignerSecret.generate(os.urandom)
+
+
+@pytest.fixture
+def settings(signer: SignerSecret, tmp_path: Path) -> Settings:
+    return Settings(
+        name=NAME,
+        authority_keys=(AuthoritySecret.generate(os.urandom),),
+        seal_keys=SealKeys([SealKey(bytes(32))]),
+        signers=Signers([Signer("api", signer.public, frozenset({"acme"}), frozenset({"mint"}))]),
+        database=tmp_path / "tkdb.db",
+        bind=Address.parse("127.0.0.1:0"),
+        drain_ms=0,
+    )
+
+
+@pytest.fixture
+def start(settings: Settings, signer: SignerSecret) -> Start:
+    """``async with start(...) as running``: a server until the block ends."""
+
+    @asynccontextmanager
+    async def running(*, limits: Limits | None = None, dev: bool = False, **changes: Any) -> AsyncIterator[Running]:
+        changed = replace(settings, **changes)
+        service, stop = StandIn(), Stop()
+        address: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
+
+        async def opening(_: Settings) -> StandIn:
+            return service
+
+        serving = asyncio.create_task(
+            serve(changed, opening, ready=address.set_result, dev=dev, stop=stop, limits=limits)
+        )
+        await asyncio.wait({serving, address}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        identity = AuthorityIdentity(NAME, (changed.authority_keys[0].public,))
+        async with httpx.AsyncClient(base_url=f"http://{address.result()}", trust_env=False, timeout=10) as http:
+            yield Running(
+                address=address.result(),
+                service=service,
+                settings=changed,
+                stop=stop,
+                http=http,
+                initiator=Initiator(identity, signer=signer, random=os.urandom),
+                anonymous=Initiator(identity, signer=None, random=os.urandom),
+            )
+        stop.ask()
+        stop.ask()
+        await serving
+
+    return running
+
+
+@pytest.fixture
+def run() -> Callable[[Awaitable[None]], None]:
+    """Run a test's coroutine, with a bound on its time."""
+
+    def run(test: Awaitable[None]) -> None:
+        asyncio.run(asyncio.wait_for(test, 30))  # type: ignore[arg-type]  # every test is a coroutine
+
+    return run
+
+
+@pytest.fixture
+def log() -> Any:
+    """What the server logs, from debug on, as text."""
+    stream = io.StringIO()
+    logs.configure("debug", stream)
+    logging.getLogger("asyncio").setLevel("INFO")
+    yield stream
+    logs.configure("error", io.StringIO())
