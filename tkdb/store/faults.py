@@ -1,0 +1,72 @@
+"""SQLite's errors as ours. None of them leaves the store as it is.
+
+>>> with reading("tkdb.db"):
+...     raise sqlite3.DatabaseError("database disk image is malformed")
+Traceback (most recent call last):
+...
+tkdb.errors.StoreError: tkdb.db can't be read: database disk image is malformed
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from tkdb import errors
+
+_UNWRITABLE: Final = {
+    sqlite3.SQLITE_FULL: "free space on its disk",
+    sqlite3.SQLITE_READONLY: "make its file and folder writable for this user",
+    sqlite3.SQLITE_PERM: "make its file and folder writable for this user",
+    sqlite3.SQLITE_CANTOPEN: "make its file and folder writable for this user",
+    sqlite3.SQLITE_IOERR: "look after its disk",
+    sqlite3.SQLITE_BUSY: "end whatever else holds it",
+    sqlite3.SQLITE_LOCKED: "end whatever else holds it",
+    sqlite3.SQLITE_NOMEM: "give the machine more memory",
+    sqlite3.SQLITE_TOOBIG: "ask for less at once",
+}
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+_RESTORE: Final = "restore it from a copy that audits clean"
+
+
+@contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Turn SQLite's errors into ours while the database ``name`` is written.
+
+    Raises:
+        StoreUnwritable: the disk or another process is in the way.
+        BrokenJournal: the database is damaged, or what is written doesn't fit what is there.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        hint = _UNWRITABLE.get(primary_code(error))
+        if hint is not None:
+            raise errors.StoreUnwritable(f"{name} can't be written: {error}", hint=hint) from None
+        if primary_code(error) in _DAMAGED:
+            raise errors.BrokenJournal(f"{name} is damaged: {error}", hint=_RESTORE) from None
+        raise errors.BrokenJournal(f"{name} refuses what is to be written: {error}", hint=_RESTORE) from None
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn SQLite's errors into ours while the database ``name`` is read.
+
+    Raises:
+        BrokenJournal: the database is damaged.
+        StoreError: it can't be read for another reason.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        if primary_code(error) in _DAMAGED:
+            raise errors.BrokenJournal(f"{name} is damaged: {error}", hint=_RESTORE) from None
+        hint = _UNWRITABLE.get(primary_code(error), "")
+        raise errors.StoreError(f"{name} can't be read: {error}", hint=hint) from None
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code: the low byte of the extended one (https://www.sqlite.org/rescode.html)."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

@@ -1,0 +1,104 @@
+"""The rows that entries put. A change is a row to put in place of the one with its key, or ``Forget``.
+
+The state in memory and the tables in SQLite carry out the same changes, so that each is the journal's fold.
+
+>>> OrganizationRow("acme", max_lifetime_s=60, longest_lifetime_s=90, created_ms=0).longest_lifetime_s
+90
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from tkdb.api import Bytes16, Count
+
+KeyState = Literal["signing", "verifying", "retired"]
+
+# A nonce begins with its time, 48 bits of ms: the first 3 bytes name a span of 2**24 ms, about 4.7 hours.
+BUCKET_BYTES: Final = 3
+BUCKET_BITS: Final = 24
+LAST_BUCKET: Final = 2**24 - 1
+
+
+class AuthorityRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Whose journal this is. There is one."""
+
+    journal: Bytes16
+    name: str
+
+
+class ChainKeyRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A chain key, sealed; the entries from ``from_seq`` to the next generation's are hashed under it."""
+
+    generation: Count
+    from_seq: Count
+    sealed: bytes
+
+
+class OrganizationRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An organization; kept after its deletion, so that its name is never given again.
+
+    ``longest_lifetime_s`` is the largest maximum ever in force: how long a revocation must be remembered and an
+    old key kept doesn't shrink when the maximum is lowered. Tokens with a nonce time before ``issued_from_ms``
+    are revoked.
+    """
+
+    name: str
+    max_lifetime_s: Count
+    longest_lifetime_s: Count
+    created_ms: Count
+    issued_from_ms: Count = 0
+    deleted: bool = False
+
+
+class KeyRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A root key, sealed. A verifying one is kept until ``until_ms``; of a retired one only the name is kept."""
+
+    kid: Bytes16
+    organization: str
+    generation: Count
+    state: KeyState
+    until_ms: Count | None
+    sealed: bytes
+
+
+class RevocationRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A revoked branch, or a whole lineage where ``branch`` is empty. ``seq``: the first entry that says so."""
+
+    kid: Bytes16
+    nonce: Bytes16
+    branch: Annotated[bytes, msgspec.Meta(max_length=16)]
+    seq: Count
+
+
+class SubjectRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Tokens of one subject (as 16 bytes of SHA-256) with a nonce time before ``issued_from_ms`` are revoked."""
+
+    organization: str
+    subject: Bytes16
+    issued_from_ms: Count
+
+
+class Forget(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Forget what concerns only tokens whose nonce's time is before ``horizon_ms``: all of them have expired.
+
+    Revocations are forgotten by whole buckets (see ``bucket``): those that end at the horizon or before it.
+    """
+
+    horizon_ms: Count
+
+    @property
+    def first_bucket(self) -> bytes:
+        """The first bucket that is kept."""
+        return min(max(self.horizon_ms, 0) >> BUCKET_BITS, LAST_BUCKET).to_bytes(BUCKET_BYTES, "big")
+
+
+Row = AuthorityRow | ChainKeyRow | OrganizationRow | KeyRow | RevocationRow | SubjectRow
+Change = Row | Forget
+
+
+def bucket(nonce: bytes) -> bytes:
+    """Return the name of the bucket that holds the revocations of ``nonce``."""
+    return nonce[:BUCKET_BYTES]
