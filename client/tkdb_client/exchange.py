@@ -62,7 +62,7 @@ class _Course:
     """One call under way."""
 
     path: str
-    body: bytes
+    body: bytes = field(repr=False)  # it may hold tokens
     request_id: bytes
     deadline_ms: int
     attempt_timeout_ms: int
@@ -120,15 +120,19 @@ class Exchange:
             Denied, Refused: the authority's answer.
             Unavailable: no answer in time; of the subclass that says most.
             OutcomeUnknown: the same, and a write was sent.
+            ChannelError: the authority's answer can't be read; a newer version's, perhaps.
             ConfigurationError: the call needs a signer's key.
         """
         course = self._start(path, call, wait_ms)
         for retry in itertools.count():
             try:
                 answer = yield from self._attempt(course)
-                return _result(call, answer, path), answer
+                return api.decode_result(call, answer), answer
             except errors.Unavailable as error:
-                pause_ms = self._pause_ms(course, retry, error)
+                last = error
+            except errors.ChannelError as error:
+                raise _unreadable(course, error) from None
+            pause_ms = self._pause_ms(course, retry, last)
             if pause_ms:
                 yield Sleep(pause_ms)
         raise AssertionError("unreachable")
@@ -219,19 +223,17 @@ class Exchange:
         return wait_ms
 
 
-_UNOPENED_ROUNDS = 2
+_UNOPENED_ROUNDS = 3
 """So often each key is tried on "can't be opened": a wrong key stays wrong, a lying proxy may go away."""
 
 _DOUBTFUL = frozenset({errors.OutcomeUnknown.code, errors.DeadlineExceeded.code})
 
 
-def _result(call: api.Call[R], answer: api.Answer, path: str) -> R:
-    try:
-        return api.decode_result(call, answer)
-    except errors.ChannelError as error:
-        if path not in api.WRITING_PATHS:
-            raise
-        raise errors.OutcomeUnknown(f"the write was answered, but {error.message}", hint=error.hint) from None
+def _unreadable(course: _Course, error: errors.ChannelError) -> errors.TkdbError:
+    """Return what becomes of a call whose answer is the authority's, and in no language that we know."""
+    if course.path not in api.WRITING_PATHS:
+        return error
+    return errors.OutcomeUnknown(f"the write was answered, but {error.message}", hint=error.hint)
 
 
 def _late(course: _Course, last: errors.Unavailable) -> errors.Unavailable:

@@ -12,9 +12,11 @@ found out where it is opened.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,6 +33,8 @@ MAX_CONNECTIONS = 100
 P = TypeVar("P")
 
 _PORTS = {"http": 80, "https": 443}
+_PRINTABLE = re.compile(r"[!-~]+").fullmatch
+_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +56,15 @@ class Url:
         """
         try:
             parts = urlsplit(text)
-            host, port = parts.hostname, parts.port
-            (host or "").encode("ascii")
+            host, port = parts.hostname or "", parts.port
         except ValueError:
             raise _unusable("the URL can't be read") from None
-        if parts.scheme not in _PORTS or not host:
-            raise _unusable("the URL must begin with http:// (or https://) and a host")
-        if "@" in parts.netloc or parts.query or parts.fragment:
+        is_host = _is_ipv6 if "[" in parts.netloc else _is_name
+        if parts.scheme not in _PORTS or not is_host(host) or port == 0:
+            raise _unusable("the URL must begin with http:// (or https://) and a host, in ASCII")
+        if "@" in parts.netloc or "?" in text or "#" in text:
             raise _unusable("the URL must hold no credentials, query or fragment")
-        if not parts.path.isascii() or not parts.path.isprintable() or " " in parts.path or " " in host:
+        if not _PRINTABLE(text):
             raise _unusable("the URL holds a character that must be percent-encoded")
         return cls(parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
 
@@ -72,6 +76,17 @@ class Url:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host_header}{self.prefix}"
+
+
+def _is_name(host: str) -> bool:
+    return len(host) <= 253 and _NAME(host) is not None
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return IPv6Address(host).scope_id is None
+    except ValueError:
+        return False
 
 
 def _unusable(message: str) -> errors.ConfigurationError:

@@ -1,0 +1,269 @@
+"""A small real HTTP server on loopback that speaks Noise, does what it is told, and misbehaves on command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import msgspec
+
+from tkdb import api, errors
+from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
+from tkdb.channel.server import Opened, Responder
+
+NAME = "tkdb.test"
+JOURNAL = b"j" * 16
+
+Handler = Callable[[Any], msgspec.Struct]
+
+
+def report(_call: object = None) -> api.StatusReport:
+    return api.StatusReport(name=NAME, version="1", role="primary", region="iad", machine="m1", uptime_ms=1)
+
+
+@dataclass
+class Request:
+    """One POST as it came in; ``opened`` is None where message 1 couldn't be opened."""
+
+    path: str
+    headers: dict[str, str]
+    message: bytes
+    connection: int
+    opened: Opened | None = None
+    call: Any = None
+
+
+@dataclass
+class Brain:
+    """The authority without its socket: opens requests and seals answers."""
+
+    secrets: list[AuthoritySecret] = field(default_factory=lambda: [AuthoritySecret.generate(os.urandom)])
+    signer: SignerSecret = field(default_factory=lambda: SignerSecret.generate(os.urandom))
+    handler: Handler = report
+    position: int = 1
+    journal: bytes = JOURNAL
+    requests: list[Request] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.trust(*self.secrets)
+
+    def trust(self, *secrets: AuthoritySecret) -> None:
+        self._responder = Responder(NAME, secrets, [self.signer.public], random=os.urandom)
+
+    @property
+    def identity(self) -> AuthorityIdentity:
+        return AuthorityIdentity(NAME, tuple(secret.public for secret in self.secrets))
+
+    def note(self, request: Request) -> None:
+        self.requests.append(request)
+        try:
+            request.opened = self._responder.open(request.path, request.headers, request.message)
+        except errors.ChannelError:
+            return
+        request.call = api.decode_request(request.path, request.opened.envelope.body)
+
+    def answer(self, request: Request, error: errors.TkdbError | None = None) -> bytes | None:
+        """Return message 2, or None where message 1 couldn't be opened."""
+        if request.opened is None:
+            return None
+        given: dict[str, Any] = {}
+        try:
+            if error is not None:
+                raise error
+            given["result"] = msgspec.Raw(api.encode(self.handler(request.call)))
+        except errors.TkdbError as raised:
+            given["failure"] = api.to_failure(raised)
+        answer = api.Answer(self.journal, self.position, 0, **given)
+        return request.opened.seal(api.encode(answer))
+
+
+Fault = Callable[["FakeAuthority", Request, asyncio.StreamWriter], Awaitable[None]]
+
+
+class FakeAuthority(Brain):
+    """The same behind a socket, in a thread. Each request takes the next fault of ``script``, if there is one."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.script: deque[Fault] = deque()
+        self._released = threading.Event()
+        self._connections = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._connections += 1
+        number = self._connections
+        try:
+            if self.script and self.script[0] is reset_unread:
+                self.script.popleft()
+                abort(writer)
+                return
+            while (request := await self._read(reader, number)) is not None:
+                self.note(request)
+                behave = self.script.popleft() if self.script else honest
+                await behave(self, request, writer)
+                if writer.is_closing():
+                    return
+        except (ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    @staticmethod
+    async def _read(reader: asyncio.StreamReader, connection: int) -> Request | None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        start, *lines = head.decode("latin-1").split("\r\n")[:-2]
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        message = await reader.readexactly(int(headers["content-length"]))
+        return Request(start.split(" ")[1], headers, message, connection)
+
+
+async def respond(
+    writer: asyncio.StreamWriter, status: int, body: bytes, headers: Sequence[str] = (), *, length: int | None = None
+) -> None:
+    """Write one HTTP answer; ``length`` is what it claims where that isn't the truth."""
+    lines = [f"HTTP/1.1 {status} X", f"content-length: {len(body) if length is None else length}", *headers, "", ""]
+    writer.write("\r\n".join(lines).encode() + body)
+    await writer.drain()
+
+
+def abort(writer: asyncio.StreamWriter) -> None:
+    """Close with a reset rather than an end."""
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+# --- what a request may meet -------------------------------------------------------------------------------------
+
+
+async def honest(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    message = authority.answer(request)
+    if message is None:
+        await respond(writer, 400, b'{"code":"channel"}')
+    else:
+        await respond(writer, 200, message, ["content-type: application/octet-stream"])
+
+
+async def reset_unread(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    """The connection is reset before anything is read (done by the server, which knows this name)."""
+    raise AssertionError("not a request's")
+
+
+async def reset_after_reading(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    abort(writer)
+
+
+async def done_but_lost(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    """The authority does what is asked, and its answer gets lost."""
+    authority.answer(request)
+    abort(writer)
+
+
+async def hang(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(3600)
+
+
+async def drip(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    """A header that goes on forever, byte by byte: every single read succeeds."""
+    writer.write(b"HTTP/1.1 200 OK\r\nx: ")
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def garbage(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    await respond(writer, 200, os.urandom(400))
+
+
+async def not_http(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"\x00\xff SSH-2.0 hello\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+async def truncated(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    message = authority.answer(request)
+    assert message is not None
+    await respond(writer, 200, message[:-20], length=len(message))
+    writer.close()
+
+
+async def cut_short(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    """A whole HTTP answer, with a message that isn't whole."""
+    message = authority.answer(request)
+    assert message is not None
+    await respond(writer, 200, message[:-20])
+
+
+async def huge(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    await respond(writer, 200, bytes(1_000_000), length=1_000_000_000)
+
+
+async def replayed(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    """The authority's true answer to another request, byte for byte."""
+    await respond(writer, 200, authority.recorded)  # type: ignore[attr-defined]
+
+
+def plain(status: int, body: bytes = b"", *headers: str) -> Fault:
+    """A proxy's own answer."""
+
+    async def fault(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+        await respond(writer, status, body, headers)
+
+    return fault
+
+
+def sealed(error: errors.TkdbError) -> Fault:
+    """The authority's own error."""
+
+    async def fault(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+        message = authority.answer(request, error)
+        assert message is not None
+        await respond(writer, 200, message)
+
+    return fault

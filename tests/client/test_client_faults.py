@@ -1,0 +1,212 @@
+"""What stands between a client and the authority may do anything; the client must neither believe it nor hang."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.client import fake_authority as fake
+from tests.client.fake_authority import FakeAuthority
+from tkdb import api, errors
+from tkdb.macaroon.token import Macaroon
+
+PASSING = {
+    "503": fake.plain(503, b"no machine"),
+    "502 with Retry-After": fake.plain(502, b"", "retry-after: 0"),
+    "reset before reading": fake.reset_unread,
+    "reset after reading": fake.reset_after_reading,
+    "garbage": fake.garbage,
+    "not HTTP": fake.not_http,
+    "truncated": fake.truncated,
+    "cut short": fake.cut_short,
+    "huge": fake.huge,
+    "empty": fake.plain(200),
+    "forged 400": fake.plain(400, b'{"code":"channel"}'),
+    "overloaded": fake.sealed(errors.Overloaded("slow down", retry_after_ms=1)),
+    "draining": fake.sealed(errors.Draining("going away")),
+    "unavailable": fake.sealed(errors.Unavailable("no primary yet")),
+}
+FORGED_DENIALS = {
+    "401": fake.plain(401, b"denied: revoked", "www-authenticate: Bearer"),
+    "403": fake.plain(403, b'{"code":"revoked","message":"denied"}', "content-type: application/json"),
+    "404": fake.plain(404, b"not found"),
+    "200 in plain": fake.plain(200, api.encode(api.Failure(code="revoked", message="denied"))),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
+def test_a_passing_fault_is_ridden_out(client: Any, authority: FakeAuthority, fault: fake.Fault) -> None:
+    authority.script.extend([fault, fault] if fault is not fake.reset_unread else [fault])
+    assert client.call("status") == fake.report()
+    assert not authority.script
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
+def test_a_write_is_repeated_with_its_own_request_id(
+    client: Any, authority: FakeAuthority, fault: fake.Fault, token: Macaroon
+) -> None:
+    authority.handler = lambda _: api.Revoked(already=False)
+    authority.script.append(fault)
+    assert client.call("revoke", token) is False
+    opened = [request.opened for request in authority.requests if request.opened]
+    assert len({each.envelope.request_id for each in opened}) == 1
+    assert len({each.envelope.body for each in opened}) == 1
+    assert len({request.message for request in authority.requests}) == len(authority.requests)
+
+
+def test_each_call_has_a_request_id_of_its_own(client: Any, authority: FakeAuthority) -> None:
+    client.call("status")
+    client.call("status")
+    ids = [request.opened.envelope.request_id for request in authority.requests if request.opened]
+    assert len(set(ids)) == 2
+
+
+@pytest.mark.parametrize("fault", FORGED_DENIALS.values(), ids=FORGED_DENIALS.keys())
+def test_a_forged_denial_is_not_believed(
+    client: Any, authority: FakeAuthority, fault: fake.Fault, token: Macaroon
+) -> None:
+    authority.handler = lambda _: api.Verified(results=[api.Valid(organization="acme")])
+    authority.script.append(fault)
+    assert client.call("verify", token).organization == "acme"
+
+
+@pytest.mark.parametrize("fault", FORGED_DENIALS.values(), ids=FORGED_DENIALS.keys())
+def test_a_denial_forged_for_ever_is_unavailable_and_never_denied(
+    connect: Any, authority: FakeAuthority, fault: fake.Fault, token: Macaroon
+) -> None:
+    client = connect(timeout_ms=300)
+    authority.script.extend([fault] * 1000)
+    with pytest.raises(errors.Unavailable):
+        client.call("verify", token)
+
+
+def test_a_denial_inside_message_2_is_believed_at_once(client: Any, authority: FakeAuthority, token: Macaroon) -> None:
+    denied = api.Invalid(reason=errors.Reason.REVOKED, message="revoked", hint="ask for a new one")
+    authority.handler = lambda _: api.Verified(results=[denied])
+    with pytest.raises(errors.RevokedToken, match="ask for a new one"):
+        client.call("verify", token)
+    assert len(authority.requests) == 1
+
+
+@pytest.mark.parametrize("kind", [errors.NotPermitted, errors.Conflict, errors.OutOfTime, errors.InvalidRequest])
+def test_what_repeating_cannot_mend_is_raised_at_once(
+    client: Any, authority: FakeAuthority, kind: type[errors.Refused]
+) -> None:
+    authority.script.append(fake.sealed(kind("no")))
+    with pytest.raises(kind):
+        client.call("create_organization", "acme")
+    assert len(authority.requests) == 1
+
+
+@pytest.mark.parametrize("fault", [fake.hang, fake.drip])
+def test_an_attempt_that_hangs_or_drips_is_left_behind(
+    connect: Any, authority: FakeAuthority, fault: fake.Fault
+) -> None:
+    client = connect(attempt_timeout_ms=100)
+    authority.script.append(fault)
+    assert client.call("status") == fake.report()
+    assert len(authority.requests) == 2
+
+
+def test_the_answer_to_another_request_is_refused(client: Any, authority: FakeAuthority) -> None:
+    async def record(server: FakeAuthority, request: fake.Request, writer: Any) -> None:
+        message = server.answer(request)
+        assert message is not None
+        server.recorded = message  # type: ignore[attr-defined]
+        await fake.respond(writer, 200, message)
+
+    authority.script.append(record)
+    assert client.call("status") == fake.report()
+    authority.script.append(fake.replayed)
+    assert client.call("status") == fake.report()
+    assert len(authority.requests) == 3
+
+
+def test_a_redirect_is_not_followed(connect: Any, authority: FakeAuthority) -> None:
+    with FakeAuthority() as elsewhere:
+        authority.script.append(fake.plain(307, b"", f"location: {elsewhere.url}/v1/verify"))
+        assert connect().call("status") == fake.report()
+        assert len(authority.requests) == 2
+        assert not elsewhere.requests
+
+
+def test_a_proxy_of_the_environment_is_not_used(
+    connect: Any, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeAuthority() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        assert connect().call("status") == fake.report()
+        assert not proxy.requests
+
+
+def test_a_write_whose_answer_got_lost_has_an_unknown_outcome(
+    connect: Any, authority: FakeAuthority, token: Macaroon
+) -> None:
+    authority.handler = lambda _: api.Revoked(already=False)
+    authority.script.extend([fake.done_but_lost, *[fake.sealed(errors.Overloaded("slow down"))] * 1000])
+    with pytest.raises(errors.OutcomeUnknown, match="outcome is not known"):
+        connect(timeout_ms=300).call("revoke", token)
+
+
+def test_a_write_that_never_left_is_known_not_to_be_done(connect: Any, token: Macaroon) -> None:
+    nobody = "http://127.0.0.1:1"
+    with pytest.raises(errors.Unavailable) as raised:
+        connect(url=nobody, timeout_ms=200).call("revoke", token)
+    assert not isinstance(raised.value, errors.OutcomeUnknown)
+    assert nobody in str(raised.value)
+
+
+def test_a_write_that_the_authority_turned_away_is_known_not_to_be_done(
+    connect: Any, authority: FakeAuthority, token: Macaroon
+) -> None:
+    authority.script.extend([fake.sealed(errors.StoreUnwritable("the disk is full"))] * 1000)
+    with pytest.raises(errors.StoreUnwritable, match="the disk is full"):
+        connect(timeout_ms=200).call("revoke", token)
+
+
+def test_a_wrong_key_of_the_authority_is_said_to_be_one(connect: Any, authority: FakeAuthority) -> None:
+    stranger = fake.Brain().identity
+    with pytest.raises(errors.Unavailable, match="check TKDB_AUTHORITY"):
+        connect(authority=stranger).call("status")
+    assert len(authority.requests) == 3
+
+
+def test_a_signer_that_is_not_on_the_list_is_told_to_look_at_its_own_key(connect: Any) -> None:
+    stranger = fake.Brain().signer
+    with pytest.raises(errors.Unavailable, match="check TKDB_AUTHORITY and TKDB_SIGNER"):
+        connect(signer=stranger).call("mint", "acme")
+
+
+def test_connections_are_kept(client: Any, authority: FakeAuthority) -> None:
+    for _ in range(3):
+        client.call("status")
+    assert {request.connection for request in authority.requests} == {1}
+
+
+def test_a_connection_past_its_age_carries_no_new_request(
+    client: Any, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.call("status")
+    monkeypatch.setattr("tkdb_client.streams.MAX_AGE_S", -1)
+    client.call("status")
+    assert [request.connection for request in authority.requests] == [1, 2]
+
+
+def test_a_closed_client_says_so(client: Any) -> None:
+    client.call("close")
+    with pytest.raises(errors.ConfigurationError, match="closed"):
+        client.call("status")
+
+
+def test_nothing_secret_is_shown(client: Any, authority: FakeAuthority, token: Macaroon) -> None:
+    assert authority.signer.text() not in repr(client.client)
+    assert token.text not in repr(client.client)
+    assert repr(client.client).endswith(f"Client of {authority.url}>")
+
+
+def test_the_headers_are_the_channels_and_no_more(client: Any, authority: FakeAuthority) -> None:
+    client.call("status")
+    (request,) = authority.requests
+    assert set(request.headers) == {"host", "content-type", "content-length", "tkdb-key"}

@@ -1,0 +1,244 @@
+"""What each method asks for and gives back, for both clients against a real socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.client.fake_authority import FakeAuthority, report
+from tkdb import api, errors
+from tkdb.macaroon.caveats import Act, App, Aud, Exp, Res, Sub, decode
+from tkdb.macaroon.token import Macaroon
+from tkdb_client import Access
+
+FAR_S = 2_000_000_000
+
+
+def valid(call: Any) -> api.Verified:
+    return api.Verified(results=[api.Valid(organization="acme") for _ in call.bundles])
+
+
+def calls(authority: FakeAuthority) -> list[Any]:
+    return [request.call for request in authority.requests]
+
+
+def test_a_verified_token_clears_and_denies_by_its_caveats(
+    client: Any, authority: FakeAuthority, token: Macaroon
+) -> None:
+    authority.handler = valid
+    verified = client.call("verify", client.client.narrow(token, act="r", for_s=60))
+    assert verified.organization == "acme"
+    verified.clear(Access(action="r"))
+    with pytest.raises(errors.CaveatUnmet, match="the request is w"):
+        verified.clear(Access(action="w"))
+
+
+@pytest.mark.parametrize("form", ["{}", "Bearer {}", "bearer  {} ", " {}\n"])
+def test_a_token_is_read_from_text_and_header(
+    client: Any, authority: FakeAuthority, token: Macaroon, form: str
+) -> None:
+    authority.handler = valid
+    assert client.call("verify", form.format(token.text)).macaroon == token
+    assert calls(authority)[0].bundles == [token.text]
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind"),
+    [
+        (lambda text: text[:-1], errors.TruncatedToken),
+        (lambda text: text[: len(text) // 2], errors.TruncatedToken),
+        (lambda text: "", errors.MalformedToken),
+        (lambda text: "Basic " + text, errors.MalformedToken),
+        (lambda text: text + "," + text[:-1], errors.TruncatedToken),
+        (lambda text: "tkdb_\ud800\N{SNOWMAN}", errors.Denied),
+        (lambda text: text + "A" * 100_000, errors.OverLimit),
+    ],
+)
+def test_a_damaged_token_is_denied_here_and_never_sent(
+    client: Any, authority: FakeAuthority, token: Macaroon, damage: Callable[[str], str], kind: type[errors.Denied]
+) -> None:
+    for method in ("verify", "revoke"):
+        with pytest.raises(kind) as raised:
+            client.call(method, damage(token.text))
+        assert token.text[:60] not in str(raised.value)
+    assert authority.requests == []
+
+
+def test_a_truncated_token_says_what_to_try(client: Any, token: Macaroon) -> None:
+    with pytest.raises(errors.TruncatedToken, match="copy it again, whole"):
+        client.call("verify", token.text[:-9])
+
+
+def test_many_are_verified_in_order_and_the_damaged_are_not_sent(
+    client: Any, authority: FakeAuthority, mint_one: Callable[..., Macaroon]
+) -> None:
+    first, second = mint_one(Exp(FAR_S)), mint_one(Exp(FAR_S), Act("r"))
+    revoked = api.Invalid(reason=errors.Reason.REVOKED, message="revoked", caveat=2)
+    authority.handler = lambda call: api.Verified(results=[api.Valid(organization="acme"), revoked])
+    results = client.call("verify_many", [first, "nonsense", second.text])
+    assert results[0].macaroon == first
+    assert isinstance(results[1], errors.MalformedToken)
+    assert isinstance(results[2], errors.RevokedToken)
+    assert results[2].caveat == 2
+    assert [call.bundles for call in calls(authority)] == [[first.text, second.text]]
+
+
+def test_nothing_to_verify_asks_nobody(client: Any, authority: FakeAuthority) -> None:
+    assert client.call("verify_many", []) == []
+    assert authority.requests == []
+
+
+@pytest.mark.parametrize(("count", "size"), [(600, 1), (40, 3_000)])
+def test_many_are_split_into_requests_that_fit(
+    client: Any, authority: FakeAuthority, mint_one: Callable[..., Macaroon], count: int, size: int
+) -> None:
+    authority.handler = valid
+    tokens = [mint_one(Exp(FAR_S), App("pad", "x" * size)) for _ in range(count)]
+    results = client.call("verify_many", tokens)
+    assert [each.macaroon for each in results] == tokens
+    assert len(authority.requests) == 3
+    assert all(len(request.message) <= 65_535 for request in authority.requests)
+
+
+def test_an_answer_with_another_number_of_results_is_not_believed(
+    client: Any, authority: FakeAuthority, token: Macaroon
+) -> None:
+    authority.handler = lambda call: api.Verified(results=[])
+    with pytest.raises(errors.ChannelError, match="number of results"):
+        client.call("verify", token)
+
+
+def test_a_fact_appended_by_a_holder_denies_even_when_the_chain_is_whole(
+    client: Any, authority: FakeAuthority, mint_one: Callable[..., Macaroon]
+) -> None:
+    authority.handler = valid
+    honest = mint_one(Exp(FAR_S), Sub("kim"))
+    forged = Macaroon.parse(honest.raw.replace(b"k" * 16 + honest.nonce + b"\x02", b"k" * 16 + honest.nonce + b"\x01"))
+    assert client.call("verify", honest).subject == "kim"
+    with pytest.raises(errors.CaveatUnmet, match="states a fact"):
+        client.call("verify", forged)
+
+
+def test_mint_asks_for_its_caveats_in_one_stable_order(client: Any, authority: FakeAuthority, token: Macaroon) -> None:
+    authority.handler = lambda _: api.Minted(token=token.text, expires_s=FAR_S)
+    extra = App("ticket", 7)
+    minted = client.call(
+        "mint", "acme", extra, res={"app": {"shop": "rw"}}, act="rw", aud="shop", sub="kim", expires_in_s=3600
+    )
+    assert minted == token
+    (call,) = calls(authority)
+    assert (call.organization, call.expires_in_s) == ("acme", 3600)
+    assert [decode(cid) for cid in call.caveats] == [
+        Sub("kim"),
+        Aud("shop"),
+        Act("rw"),
+        Res("app", {"shop": "rw"}),
+        extra,
+    ]
+
+
+def test_a_bad_caveat_is_refused_before_anything_is_sent(client: Any, authority: FakeAuthority) -> None:
+    with pytest.raises(errors.InvalidCaveat):
+        client.call("mint", "acme", act="everything")
+    assert authority.requests == []
+
+
+def test_a_signer_revokes_the_lineage_of_a_minted_token_and_the_branch_of_a_narrowed_one(
+    client: Any, authority: FakeAuthority, token: Macaroon
+) -> None:
+    authority.handler = lambda _: api.Revoked(already=False)
+    child = token.attenuate(Act("r"))
+    client.call("revoke", token)
+    client.call("revoke", child.text)
+    assert [call.targets for call in calls(authority)] == [
+        [api.Lineage(kid=token.kid, nonce=token.nonce)],
+        [api.Branch(kid=token.kid, nonce=token.nonce, branch=child.branch)],
+    ]
+
+
+def test_who_is_no_signer_revokes_by_showing_the_token(connect: Any, authority: FakeAuthority, token: Macaroon) -> None:
+    authority.handler = lambda _: api.Revoked(already=True)
+    assert connect(signer=None).call("revoke", f"Bearer {token.text}") is True
+    (request,) = authority.requests
+    assert (request.path, request.call) == (api.REVOKE, api.RevokeOwn(token=token.text))
+    assert "tkdb-signer" not in request.headers
+
+
+def test_many_revocations_are_split_into_requests_that_fit(
+    client: Any, authority: FakeAuthority, mint_one: Callable[..., Macaroon]
+) -> None:
+    answers = iter([True, False])
+    authority.handler = lambda _: api.Revoked(already=next(answers))
+    tokens = [mint_one(Exp(FAR_S)).attenuate(Act("r")) for _ in range(1000)]
+    assert client.call("revoke_many", tokens) is False
+    assert sum(len(call.targets) for call in calls(authority)) == 1000
+    assert len(authority.requests) == 2
+
+
+def test_revoking_by_time_and_by_key(client: Any, authority: FakeAuthority) -> None:
+    authority.handler = lambda _: api.Revoked(already=False)
+    client.call("revoke_before", "acme")
+    client.call("revoke_before", "acme", before_ms=5, subject="kim")
+    client.call("retire_key", b"k" * 16)
+    assert [call.targets for call in calls(authority)] == [
+        [api.Before(organization="acme")],
+        [api.Before(organization="acme", before_ms=5, subject="kim")],
+        [api.RetireKey(kid=b"k" * 16)],
+    ]
+
+
+def test_the_feed_comes_as_the_authority_gives_it(client: Any, authority: FakeAuthority) -> None:
+    feed = api.Feed(position=9, revocations=[api.KeyRetired(kid=b"k" * 16)], more=True)
+    authority.handler = lambda _: feed
+    assert client.call("revocations", [b"k" * 16], after=3, wait_ms=20) == feed
+    assert calls(authority) == [api.Revocations(kids=[b"k" * 16], after=3, wait_ms=20)]
+
+
+def organization(name: str) -> api.Organization:
+    return api.Organization(name=name, max_lifetime_s=60, created_ms=1, keys=[])
+
+
+def test_organizations_are_made_changed_and_deleted(client: Any, authority: FakeAuthority) -> None:
+    authority.handler = lambda call: (
+        api.Deleted() if isinstance(call, api.DeleteOrganization) else organization(call.name)
+    )
+    assert client.call("create_organization", "acme", max_lifetime_s=60) == organization("acme")
+    assert client.call("configure_organization", "acme", max_lifetime_s=30) == organization("acme")
+    assert client.call("rotate_key", "acme") == organization("acme")
+    assert client.call("delete_organization", "acme") is None
+    assert calls(authority) == [
+        api.CreateOrganization(name="acme", max_lifetime_s=60),
+        api.ConfigureOrganization(name="acme", max_lifetime_s=30),
+        api.RotateKey(name="acme"),
+        api.DeleteOrganization(name="acme"),
+    ]
+
+
+def test_organizations_are_listed_page_by_page(client: Any, authority: FakeAuthority) -> None:
+    pages = {"": (["a", "b"], True), "b": (["c"], True), "c": ([], True)}
+
+    def page(call: api.ListOrganizations) -> api.Organizations:
+        names, more = pages[call.after]
+        return api.Organizations(organizations=[organization(name) for name in names], more=more)
+
+    authority.handler = page
+    assert [each.name for each in client.list("list_organizations")] == ["a", "b", "c"]
+
+
+def test_resealing_goes_on_until_nothing_remains(client: Any, authority: FakeAuthority) -> None:
+    answers = iter([(256, 300), (256, 44), (44, 0)])
+    authority.handler = lambda _: api.Resealed(*next(answers))
+    assert client.call("reseal") == 556
+
+
+def test_resealing_that_gets_nowhere_stops(client: Any, authority: FakeAuthority) -> None:
+    authority.handler = lambda _: api.Resealed(0, 3)
+    with pytest.raises(errors.Unavailable, match="3 records"):
+        client.call("reseal")
+    assert len(authority.requests) == 1
+
+
+def test_status_says_who_answers(client: Any) -> None:
+    assert client.call("status") == report()
