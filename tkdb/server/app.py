@@ -75,8 +75,7 @@ class Around:
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = Answer(send, self._lifecycle)
         try:
-            if not scope["http_version"].startswith("1"):
-                raise ProblemError(problems.HTTP_VERSION, f"this is HTTP/{scope['http_version']}")
+            _check_head(scope, self._limits)
             await self._app(scope, receive, answer)
         except Disconnected:
             logs.event(logging.DEBUG, "disconnected", path=scope["path"])
@@ -112,6 +111,21 @@ class Answer:
             if self._lifecycle.draining and _CLOSE not in message["headers"]:
                 message["headers"].append(_CLOSE)
         await self._send(message)
+
+
+def _check_head(scope: Scope, limits: Limits) -> None:
+    """Check what h11 doesn't: it bounds only heads that are incomplete, and what came in one piece is complete.
+
+    Raises:
+        ProblemError: the head is too large, or not HTTP/1.1's.
+    """
+    if not scope["http_version"].startswith("1"):
+        raise ProblemError(problems.HTTP_VERSION, f"this is HTTP/{scope['http_version']}")
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+    if size > limits.header_bytes:
+        raise ProblemError(problems.HEADERS_TOO_LARGE, f"at most {limits.header_bytes} bytes", close=True)
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

@@ -1,0 +1,33 @@
+"""A server as a process of its own: what the tests of draining start and signal. It prints its address when ready."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tests.server.conftest import NAME, StandIn
+from tkdb.channel.keys import AuthoritySecret
+from tkdb.server import logs
+from tkdb.server.run import run
+from tkdb.settings import Address, Settings
+from tkdb.signers import Signers
+from tkdb.store.seal import SealKey, SealKeys
+
+
+async def opening(_: Settings) -> StandIn:
+    return StandIn()
+
+
+if __name__ == "__main__":
+    settings = Settings(
+        name=NAME,
+        authority_keys=(AuthoritySecret.parse(os.environ["KEY"]),),
+        seal_keys=SealKeys([SealKey(bytes(32))]),
+        signers=Signers([]),
+        database=Path("unused"),
+        bind=Address.parse("127.0.0.1:0"),
+        drain_ms=int(os.environ["DRAIN_MS"]),
+    )
+    logs.configure("info", sys.stderr)
+    run(settings, opening, ready=lambda address: print(address, flush=True))  # noqa: T201  to the test

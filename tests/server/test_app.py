@@ -1,0 +1,111 @@
+"""Plain HTTP: health, and problems for all that isn't a request of the authority."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tkdb import api, errors
+from tkdb.server import problems
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [
+        ("GET", "/", 404, "not-found"),
+        ("GET", "/v1/verify/", 404, "not-found"),
+        ("GET", "/livez/", 404, "not-found"),
+        ("GET", "/v1/verify", 405, "method-not-allowed"),
+        ("POST", "/readyz", 405, "method-not-allowed"),
+        ("POST", "/dev/mint", 404, "not-found"),
+        ("GET", "/openapi.json", 404, "not-found"),
+    ],
+)
+def test_what_is_not_there_is_a_problem(start: Any, run: Any, method: str, path: str, status: int, kind: str) -> None:
+    async def test() -> None:
+        async with start() as server:
+            response = await server.http.request(method, path)
+            assert response.status_code == status
+            assert response.headers["content-type"] == "application/problem+json"
+            body = response.json()
+            assert body["type"] == f"urn:tkdb:problem:{kind}"
+            assert body["status"] == status
+            assert body["title"]
+            assert "detail" in body
+
+    run(test())
+
+
+def test_live_and_ready(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start() as server:
+            assert (await server.http.get("/livez")).status_code == 200
+            assert (await server.http.get("/readyz")).status_code == 200
+            assert (await server.http.head("/readyz")).status_code == 200
+            assert (await server.http.get("/readyz")).headers["cache-control"] == "no-store"
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.StaleAuthority("the head was last read 6.1 s ago; 5 s is the bound"),
+        errors.Unavailable("the database is being restored", retry_after_ms=2_500),
+    ],
+)
+def test_not_ready_says_why(start: Any, run: Any, error: Any) -> None:
+    async def test() -> None:
+        async with start() as server:
+            server.service.unready = error
+            response = await server.http.get("/readyz")
+            assert response.status_code == 503
+            assert response.json()["type"] == "urn:tkdb:problem:not-ready"
+            assert error.message in response.json()["detail"]
+            assert response.headers.get("retry-after") == ("3" if hasattr(error, "retry_after_ms") else None)
+            assert (await server.http.get("/livez")).status_code == 200
+
+    run(test())
+
+
+def test_an_unforeseen_failure_outside_of_a_call_is_a_problem_that_tells_nothing(
+    start: Any, run: Any, log: Any
+) -> None:
+    async def test() -> None:
+        async with start() as server:
+            server.service.unready = ZeroDivisionError("planted-secret")
+            response = await server.http.get("/readyz")
+            assert response.status_code == 500
+            assert response.json()["type"] == "urn:tkdb:problem:internal"
+            assert "planted" not in response.text
+
+    run(test())
+    assert "planted" not in log.getvalue()
+
+
+def test_while_draining_requests_are_answered_and_their_connections_closed(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(drain_ms=20_000) as server:
+            poll = asyncio.create_task(server.ask(api.VERIFY, api.Revocations([bytes(16)], after=0, wait_ms=20_000)))
+            while not server.service.calls:  # noqa: ASYNC110  the call arrives in its own time
+                await asyncio.sleep(0.002)
+            assert "connection" not in (await server.http.get("/readyz")).headers
+            server.stop.ask()
+            assert (await poll).position == 7
+            ready = await server.http.get("/readyz")
+            assert (ready.status_code, ready.json()["type"]) == (503, "urn:tkdb:problem:draining")
+            answered = await server.post(api.VERIFY, api.Verify(["tkdb_x"]))
+            assert (answered.status_code, answered.headers["connection"]) == (200, "close")
+            missing = await server.http.get("/nothing")
+            assert (missing.status_code, missing.headers["connection"]) == (404, "close")
+
+    run(test())
+
+
+def test_each_kind_of_problem_is_named_once() -> None:
+    kinds = [problem.kind for problem in problems.ALL]
+    assert len(set(kinds)) == len(kinds)
+    assert not {"denied", "forbidden", "unauthorized"} & set(kinds)
+    assert {problem.status for problem in problems.ALL} & {401} == set()

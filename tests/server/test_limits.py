@@ -1,0 +1,222 @@
+"""Bounded work: bytes, time, requests at once. Each limit beside what happens without it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from tkdb import api, errors
+from tkdb.server.limits import Limits
+
+VERIFY = api.Verify(["tkdb_x"])
+POLL = api.Revocations([bytes(16)], after=0, wait_ms=20_000)
+HEAD = b"POST /v1/verify HTTP/1.1\r\nhost: tkdb\r\n"
+
+
+async def raw(server: Any, *parts: bytes) -> bytes:
+    """Send bytes as they are and return all that comes back until the server closes the connection."""
+    reader, writer = await asyncio.open_connection(str(server.address.host), server.address.port)
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def until(condition: Any) -> None:
+    while not condition():  # noqa: ASYNC110  what is waited for is another process's state, in effect
+        await asyncio.sleep(0.002)
+
+
+def test_a_body_that_claims_too_much_is_refused_before_it_is_sent(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(limits=Limits(linger_ms=10)) as server:
+            answer = await raw(server, HEAD + b"content-length: 65536\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 413")
+            assert b"urn:tkdb:problem:too-large" in answer
+            assert b"connection: close" in answer
+
+    run(test())
+
+
+def test_a_body_of_the_most_bytes_is_read(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start() as server:
+            response = await server.http.post(api.VERIFY, content=bytes(65_535))
+            assert response.json()["type"] == "urn:tkdb:problem:handshake"
+
+    run(test())
+
+
+def test_a_body_that_grows_too_large_in_chunks_is_refused(start: Any, run: Any) -> None:
+    async def chunks() -> Any:
+        for _ in range(100):
+            yield bytes(8_192)
+
+    async def test() -> None:
+        async with start() as server:
+            response = await server.http.post(api.VERIFY, content=chunks())
+            assert response.status_code == 413
+            assert (await server.http.get("/livez")).status_code == 200
+
+    run(test())
+
+
+def test_an_endless_body_ends_with_its_connection(start: Any, run: Any) -> None:
+    """Without its unbounded queue Hypercorn would keep this connection, and its reader, for good."""
+
+    async def test() -> None:
+        async with start(limits=Limits(linger_bytes=100_000)) as server:
+            chunks = [b"2000\r\n" + bytes(0x2000) + b"\r\n"] * 10_000
+            with pytest.raises(ConnectionError):
+                await raw(server, HEAD + b"transfer-encoding: chunked\r\n\r\n", *chunks)
+
+    run(test())
+
+
+def test_a_slow_body_loses_its_place(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(limits=Limits(read_ms=50, linger_ms=10, active_max=1)) as server:
+            answer = await raw(server, HEAD + b"content-length: 100\r\n\r\n", b"a few bytes")
+            assert answer.startswith(b"HTTP/1.1 408")
+            assert b"urn:tkdb:problem:slow-request" in answer
+            await server.ask(api.VERIFY, VERIFY)
+
+    run(test())
+
+
+def test_without_the_time_limit_one_slow_body_blocks_everyone(start: Any, run: Any) -> None:
+    """The negative control of the test above."""
+
+    async def test() -> None:
+        async with start(limits=Limits(read_ms=600_000, linger_ms=10, active_max=1)) as server:
+            _, writer = await asyncio.open_connection(str(server.address.host), server.address.port)
+            writer.write(HEAD + b"content-length: 100\r\n\r\n")
+            await writer.drain()
+            overloaded = await server.http.post(api.VERIFY, content=b"")
+            assert overloaded.status_code == 503
+            writer.close()
+
+    run(test())
+
+
+def test_beyond_the_limit_requests_are_told_to_come_again(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(limits=Limits(active_max=2)) as server:
+            server.service.hold.clear()
+            held = [asyncio.create_task(server.ask(api.VERIFY, VERIFY)) for _ in range(2)]
+            await until(lambda: len(server.service.calls) == 2)
+            response = await server.post(api.VERIFY, VERIFY)
+            assert response.status_code == 503
+            assert response.json()["type"] == "urn:tkdb:problem:overloaded"
+            assert response.headers["retry-after"] == "1"
+            assert (await server.http.get("/livez")).status_code == 200
+            server.service.hold.set()
+            await asyncio.gather(*held)
+            await server.ask(api.VERIFY, VERIFY)
+
+    run(test())
+
+
+def test_long_polls_take_no_place_of_other_requests(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(limits=Limits(active_max=1, waiting_max=3)) as server:
+            polls = [asyncio.create_task(server.ask(api.VERIFY, POLL)) for _ in range(3)]
+            await until(lambda: len(server.service.calls) == 3)
+            await server.ask(api.VERIFY, VERIFY)
+            with pytest.raises(errors.Overloaded, match="3 long polls"):
+                await server.ask(api.VERIFY, POLL)
+            server.service.drain()
+            assert [feed.position for feed in await asyncio.gather(*polls)] == [7, 7, 7]
+            await server.ask(api.VERIFY, VERIFY)
+
+    run(test())
+
+
+def test_a_long_poll_whose_caller_has_gone_gives_its_place_back(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(limits=Limits(waiting_max=1)) as server:
+            poll = asyncio.create_task(server.ask(api.VERIFY, POLL))
+            await until(lambda: len(server.service.calls) == 1)
+            poll.cancel()
+            await until(lambda: server.service.finished == 1)
+            server.service.drain()
+            await server.ask(api.VERIFY, POLL)
+
+    run(test())
+
+
+def test_a_read_has_a_deadline(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(limits=Limits(answer_ms=30)) as server:
+            server.service.hold.clear()
+            with pytest.raises(errors.DeadlineExceeded):
+                await server.ask(api.VERIFY, VERIFY)
+
+    run(test())
+
+
+def test_a_write_past_its_deadline_goes_on_and_its_outcome_is_called_unknown(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(limits=Limits(answer_ms=30)) as server:
+            server.service.hold.clear()
+            with pytest.raises(errors.OutcomeUnknown):
+                await server.ask(api.WRITE, api.CreateOrganization("acme"))
+            assert server.service.finished == 0
+            server.service.hold.set()
+            await until(lambda: server.service.finished == 1)
+
+    run(test())
+
+
+def test_a_write_that_nobody_waits_for_is_done_before_the_database_is_closed(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(limits=Limits(answer_ms=30)) as server:
+            service = server.service
+            service.hold.clear()
+            with pytest.raises(errors.OutcomeUnknown):
+                await server.ask(api.WRITE, api.CreateOrganization("acme"))
+            asyncio.get_running_loop().call_later(0.05, service.hold.set)
+        assert (service.finished, service.closed) == (1, True)
+
+    run(test())
+
+
+def test_headers_are_bounded(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(limits=Limits(header_bytes=2_000)) as server:
+            head = b"GET /livez HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 3_000
+            endless, whole = await raw(server, head), await raw(server, head + b"\r\n\r\n")
+            assert endless.startswith(b"HTTP/1.1 431")
+            assert whole.startswith(b"HTTP/1.1 431")
+            assert b"urn:tkdb:problem:headers-too-large" in whole
+            assert (await server.http.get("/livez", headers={"x": "a" * 500})).status_code == 200
+
+    run(test())
+
+
+def test_a_connection_that_says_nothing_is_closed(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(limits=Limits(keep_alive_ms=50)) as server:
+            assert await raw(server, b"POST /v1/ver") == b""
+
+    run(test())
+
+
+def test_only_http_1_is_spoken(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start() as server:
+            assert "server" not in (await server.http.get("/livez")).headers
+            base = f"http://{server.address}"
+            async with httpx.AsyncClient(base_url=base, http1=False, http2=True, trust_env=False) as http2:
+                response = await http2.get("/livez")
+                assert (response.http_version, response.status_code) == ("HTTP/2", 505)
+            upgrade = {"connection": "upgrade", "upgrade": "websocket"}
+            keys = {"sec-websocket-version": "13", "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+            assert (await server.http.get("/livez", headers=upgrade | keys)).status_code == 403
+
+    run(test())
