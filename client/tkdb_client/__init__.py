@@ -14,6 +14,7 @@
     tkdb.revoke(token)                                                    # durable when it returns
 """
 
+from tkdb import errors
 from tkdb.errors import (
     ConfigurationError,
     Denied,
@@ -44,4 +45,5 @@ __all__ = [
     "Unavailable",
     "Verified",
     "caveats",
+    "errors",
 ]

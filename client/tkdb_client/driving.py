@@ -7,22 +7,21 @@ import time
 from typing import TypeVar
 
 from tkdb_client.exchange import Sleep, Steps
-from tkdb_client.transport import AsyncTransport, Outcome, Transport
+from tkdb_client.transport import AsyncTransport, Transport
 
 T = TypeVar("T")
 
 
 def run(steps: Steps[T], transport: Transport) -> T:
     """Take ``steps`` to their end and return their result."""
-    outcome: Outcome | None = None
     try:
+        step = next(steps)
         while True:
-            step = steps.send(outcome)
             if isinstance(step, Sleep):
                 time.sleep(step.wait_ms / 1000)
-                outcome = None
+                step = next(steps)
             else:
-                outcome = transport.post(step)
+                step = steps.send(transport.post(step))
     except StopIteration as end:
         result: T = end.value
         return result
@@ -30,15 +29,14 @@ def run(steps: Steps[T], transport: Transport) -> T:
 
 async def run_async(steps: Steps[T], transport: AsyncTransport) -> T:
     """Take ``steps`` to their end and return their result, awaiting."""
-    outcome: Outcome | None = None
     try:
+        step = next(steps)
         while True:
-            step = steps.send(outcome)
             if isinstance(step, Sleep):
                 await asyncio.sleep(step.wait_ms / 1000)
-                outcome = None
+                step = next(steps)
             else:
-                outcome = await transport.post(step)
+                step = steps.send(await transport.post(step))
     except StopIteration as end:
         result: T = end.value
         return result

@@ -12,7 +12,6 @@ retries by a budget. A write that was sent, and whose outcome nobody told, ends 
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -36,8 +35,8 @@ class Sleep:
     wait_ms: int
 
 
-Steps: TypeAlias = Generator[Send | Sleep, Outcome | None, T]
-"""What a call does until it has its result: ``Send`` is answered with an ``Outcome``, ``Sleep`` with None."""
+Steps: TypeAlias = Generator[Send | Sleep, Outcome, T]
+"""What a call does until it has its result. ``Send`` is answered with its outcome, ``Sleep`` with nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,10 @@ class Timing:
     timeout_ms: int = 10_000
     attempt_timeout_ms: int = 1_500
     backoff: Backoff = field(default_factory=Backoff)
+
+    def __post_init__(self) -> None:
+        if min(self.timeout_ms, self.attempt_timeout_ms) <= 0:
+            raise errors.ConfigurationError("a timeout must be more than 0 ms", hint="leave it out for the default")
 
 
 @dataclass(slots=True)
@@ -124,7 +127,7 @@ class Exchange:
             ConfigurationError: the call needs a signer's key.
         """
         course = self._start(path, call, wait_ms)
-        for retry in itertools.count():
+        while True:
             try:
                 answer = yield from self._attempt(course)
                 return api.decode_result(call, answer), answer
@@ -132,10 +135,9 @@ class Exchange:
                 last = error
             except errors.ChannelError as error:
                 raise _unreadable(course, error) from None
-            pause_ms = self._pause_ms(course, retry, last)
+            pause_ms = self._pause_ms(course, last)
             if pause_ms:
                 yield Sleep(pause_ms)
-        raise AssertionError("unreachable")
 
     def _start(self, path: str, call: api.Call[R], wait_ms: int) -> _Course:
         if path in api.SIGNED_PATHS and not self.is_signer:
@@ -167,8 +169,8 @@ class Exchange:
         timeout_ms = min(course.attempt_timeout_ms, left_ms)
         course.attempts += 1
         outcome = yield Send(self._endpoint(), course.path, sealed.message, sealed.headers, timeout_ms)
-        if outcome is None or isinstance(outcome, Lost):
-            raise self._lost(course, outcome or Lost("nothing came back"))
+        if isinstance(outcome, Lost):
+            raise self._lost(course, outcome)
         try:
             opened = sealed.open(outcome)
         except errors.ChannelError:
@@ -205,16 +207,18 @@ class Exchange:
             self._journal = answer.journal
             self._positions[answer.journal] = max(answer.position, self._positions.get(answer.journal, 0))
 
-    def _pause_ms(self, course: _Course, retry: int, error: errors.Unavailable) -> int:
+    def _pause_ms(self, course: _Course, error: errors.Unavailable) -> int:
         """Return how long to wait before the next attempt, or raise what the call ends in."""
         if 0 < course.unopened == course.attempts < self._key_count:
             return 0  # the other key of the authority is no retry of this one
         if course.unopened >= _UNOPENED_ROUNDS * self._key_count:
             raise _end(course, error)
         jitter = int.from_bytes(self._random(4)) / 2**32
-        wait_ms = self._timing.backoff.wait_ms(retry, jitter=jitter, at_least_ms=error.retry_after_ms or 0)
+        wait_ms = self._timing.backoff.wait_ms(
+            course.attempts - 1, jitter=jitter, at_least_ms=error.retry_after_ms or 0
+        )
         now_ms = self._clock.monotonic_ms()
-        if now_ms + wait_ms >= course.deadline_ms:
+        if now_ms + wait_ms + _LEAST_ATTEMPT_MS > course.deadline_ms:
             raise _end(course, _late(course, error))
         with self._lock:
             affordable = self._budget.withdraw(now_ms=now_ms)
@@ -225,6 +229,9 @@ class Exchange:
 
 _UNOPENED_ROUNDS = 3
 """So often each key is tried on "can't be opened": a wrong key stays wrong, a lying proxy may go away."""
+
+_LEAST_ATTEMPT_MS = 50
+"""With less time than this left, another attempt would sooner put a write in doubt than bring an answer."""
 
 _DOUBTFUL = frozenset({errors.OutcomeUnknown.code, errors.DeadlineExceeded.code})
 
