@@ -1,0 +1,106 @@
+"""The list of signers: strict, and every refusal names the signer and the field."""
+
+from __future__ import annotations
+
+import os
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tkdb import errors
+from tkdb.channel.keys import SignerSecret
+from tkdb.signers import Permission, Signers
+
+KEY = SignerSecret.generate(os.urandom).public
+OTHER = SignerSecret.generate(os.urandom).public
+
+
+def table(**changes: str | None) -> str:
+    fields = {"name": '"api"', "key": f'"{KEY.text()}"', "organizations": '["acme"]', "may": '["mint"]', **changes}
+    return "[[signer]]\n" + "".join(f"{name} = {value}\n" for name, value in fields.items() if value is not None)
+
+
+def test_a_signer_may_what_is_listed_for_the_organizations_that_are_listed() -> None:
+    signer = Signers.parse_toml(table(organizations='["acme", "initech"]', may='["mint", "revoke"]')).by_key(KEY)
+    assert signer.permits("mint", "acme")
+    assert signer.permits("revoke", "initech")
+    assert not signer.permits("organizations", "acme")
+    assert not signer.permits("mint", "acme2")
+    assert not signer.permits("mint", "*")
+
+
+def test_a_star_stands_for_every_organization_and_for_no_permission() -> None:
+    signer = Signers.parse_toml(table(organizations='["*"]')).by_name("api")
+    assert signer.permits("mint", "anyone")
+    assert [permission for permission in get_args(Permission) if signer.permits(permission, "anyone")] == ["mint"]
+
+
+def test_signers_are_found_by_key_and_by_name() -> None:
+    signers = Signers.parse_toml(table() + table(name='"ops"', key=f'"{OTHER.text()}"'))
+    assert signers.by_key(OTHER) is signers.by_name("ops")
+    assert [signer.name for signer in signers] == ["api", "ops"]
+    assert len(signers) == 2
+    with pytest.raises(errors.NotFound, match="nobody"):
+        signers.by_name("nobody")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (table(name='"a b"'), "field name"),
+        (table(name='""'), "field name"),
+        (table(name=None), "signer number 1"),
+        (table(key='"tkdbsignerpub_nonsense"'), "signer api, field key"),
+        (table(key="3"), "signer api, field key"),
+        (table(organizations="[]"), "signer api, field organizations"),
+        (table(organizations='["ACME"]'), "signer api, field organizations"),
+        (table(organizations='["*", "acme"]'), "signer api, field organizations"),
+        (table(organizations='["acme", "acme"]'), "signer api, field organizations"),
+        (table(organizations='"acme"'), "signer api, field organizations"),
+        (table(may="[]"), "signer api, field may"),
+        (table(may='["*"]'), "signer api, field may"),
+        (table(may='["mint", "mint"]'), "signer api, field may"),
+        (table(may=None), "signer api.*`may`"),
+        (table(maybe='["mint"]'), "signer api.*`maybe`"),
+        (table() + table(key=f'"{OTHER.text()}"'), "signer api, field name"),
+        (table() + table(name='"ops"'), "signer ops, field key: api has it"),
+        ("[signer]\nname = 'api'", r"\[\[signer\]\]"),
+        ("signer = 3", r"\[\[signer\]\]"),
+        ("signer = [3]", "signer number 1"),
+        ("[[signers]]\nname = 'api'", "signers"),
+        ("[[signer]\n", "not TOML"),
+    ],
+)
+def test_a_list_that_is_wrong_anywhere_is_refused(text: str, named: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=named):
+        Signers.parse_toml(text)
+
+
+def test_a_secret_key_given_for_a_public_one_is_refused_and_not_repeated() -> None:
+    secret = SignerSecret.generate(os.urandom).text()
+    with pytest.raises(errors.ConfigurationError, match="a signer's secret key was given") as caught:
+        Signers.parse_toml(table(key=f'"{secret}"'))
+    assert secret not in str(caught.value)
+
+
+def test_a_document_that_is_not_toml_is_not_repeated() -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        Signers.parse_toml('key = "planted-secret')
+    assert "planted" not in str(caught.value)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_list_or_one_error(text: str) -> None:
+    try:
+        assert len(Signers.parse_toml(text)) == 0
+    except errors.ConfigurationError as error:
+        assert error.message  # noqa: PT017  either outcome is right
+
+
+@given(st.dictionaries(st.sampled_from(["name", "key", "organizations", "may", "x"]), st.text(max_size=20), max_size=5))
+def test_any_table_is_a_signer_or_one_error(fields: dict[str, str]) -> None:
+    lines = "".join(f"{name} = '''{value}'''\n" for name, value in fields.items())
+    with pytest.raises(errors.ConfigurationError):
+        Signers.parse_toml(f"[[signer]]\n{lines}")
