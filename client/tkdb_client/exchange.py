@@ -255,8 +255,10 @@ def _late(course: _Course, last: errors.Unavailable) -> errors.Unavailable:
 def _end(course: _Course, error: errors.Unavailable) -> errors.Unavailable:
     if course.path not in api.WRITING_PATHS or not course.in_doubt:
         return error
+    # A plain 400 may be forged, so it raises doubt like any other; but where there was nothing else, keys are wrong.
+    never_opened = course.unopened == course.attempts
     return errors.OutcomeUnknown(
         f"the write was sent and its outcome is not known: {error.message}",
-        hint="revoking again does no harm; for anything else, look first whether it was done",
+        hint=error.hint if never_opened else "revoking again does no harm; else look first whether it was done",
         retry_after_ms=error.retry_after_ms,
     )

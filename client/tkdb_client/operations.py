@@ -96,7 +96,7 @@ class Operations:
         ]
         cids = [typed.encode(caveat) for caveat in (*named, *caveats)]
         call = api.Mint(organization=organization, caveats=cids, expires_in_s=expires_in_s)
-        minted, _ = yield from self._exchange.ask(api.SIGN, call)
+        minted = yield from self._result(api.SIGN, call)
         return Macaroon.parse(minted.token)
 
     def revoke(self, token: Token) -> Steps[bool]:
@@ -104,7 +104,7 @@ class Operations:
         macaroon = _bundle(token).root
         if self._exchange.is_signer:
             return (yield from self.revoke_many([macaroon]))
-        revoked, _ = yield from self._exchange.ask(api.REVOKE, api.RevokeOwn(token=macaroon.text))
+        revoked = yield from self._result(api.REVOKE, api.RevokeOwn(token=macaroon.text))
         return revoked.already
 
     def revoke_many(self, targets: Iterable[Token | api.Target]) -> Steps[bool]:
@@ -112,7 +112,7 @@ class Operations:
         wanted = [_target(target) for target in targets]
         already = True
         for batch in _batches(wanted, lambda each: len(api.encode(each)), api.MAX_TARGETS):
-            revoked, _ = yield from self._exchange.ask(api.WRITE, api.Revoke(targets=batch))
+            revoked = yield from self._result(api.WRITE, api.Revoke(targets=batch))
             already = already and revoked.already
         return already
 

@@ -250,6 +250,12 @@ def test_wrong_keys_give_up_soon_and_say_so(sim: Simulation) -> None:
     assert len(sim.sends) == 3
 
 
+def test_a_write_with_wrong_keys_points_at_the_keys_and_claims_nothing(sim: Simulation) -> None:
+    sim.brain.trust(AuthoritySecret.generate(os.urandom))
+    with pytest.raises(errors.OutcomeUnknown, match="check TKDB_AUTHORITY and TKDB_SIGNER"):
+        sim.run(rotate(sim), sim.honest)
+
+
 def test_a_long_poll_gets_its_wait_on_top(sim: Simulation) -> None:
     sim.brain.handler = lambda _: api.Feed(position=1, revocations=[], more=False)
     call = api.Revocations(kids=[b"k" * 16], after=0, wait_ms=25_000)
