@@ -80,6 +80,9 @@ class Verify(Call[Verified], frozen=True, tag="verify"):
     result: ClassVar = Verified
     bundles: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BUNDLES)]
 
+    def __repr__(self) -> str:
+        return f"Verify({len(self.bundles)} bundles)"
+
 
 class LineageRevoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lineage"):
     """Every token of the lineage (kid, nonce)."""
@@ -170,6 +173,9 @@ class RevokeOwn(Call[Revoked], frozen=True, tag="revoke-own"):
     result: ClassVar = Revoked
     token: str
 
+    def __repr__(self) -> str:
+        return "RevokeOwn(…)"
+
 
 # --- /v1/sign -----------------------------------------------------------------------------------------------
 
@@ -179,6 +185,9 @@ class Minted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     token: str
     expires_s: Count
+
+    def __repr__(self) -> str:
+        return f"Minted(…, expires_s={self.expires_s})"
 
 
 class Mint(Call[Minted], frozen=True, tag="mint"):

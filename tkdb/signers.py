@@ -47,7 +47,11 @@ class Signer:
 
     def permits(self, permission: Permission, organization: str) -> bool:
         """Return whether the signer may do this for ``organization``."""
-        return permission in self.may and (self.organizations == _EVERY or organization in self.organizations)
+        return permission in self.may and self.acts_for(organization)
+
+    def acts_for(self, organization: str) -> bool:
+        """Return whether ``organization`` is among those that the signer acts for."""
+        return self.organizations == _EVERY or organization in self.organizations
 
 
 class Signers:

@@ -67,3 +67,6 @@ class Bundle(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """The bundle as text. A secret."""
         return ",".join(map(encode_text, (self.root.raw, *self.discharges)))
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.root!r}, {len(self.discharges)} discharges)"

@@ -55,13 +55,13 @@ class Key(msgspec.Struct, frozen=True, gc=False):
         organization: whose it is.
         state: the key, prepared.
         issued_from: the 48-bit milliseconds of the earliest nonce that is not revoked, big-endian.
-        subjects: the same for single subjects, by 16 bytes of SHA-256 of the subject.
+        subjects: the same in milliseconds for single subjects, by 16 bytes of SHA-256 of the subject; or None.
     """
 
     organization: str
     state: RootKeyState
     issued_from: bytes = _NEVER
-    subjects: Mapping[bytes, bytes] | None = None
+    subjects: Mapping[bytes, int] | None = None
 
 
 Revoked = Literal[True] | AbstractSet[bytes] | None
@@ -150,6 +150,22 @@ class Verifier:
         """
         bundle = Bundle.parse(text, self._limits)
         token = bundle.root
+        key = self.check(token, now_ms)
+        verified = Verified.of(token, key.organization)
+        if key.subjects is not None:
+            _check_subject(key.subjects, verified.subject, token.issued_ms)
+        if bundle.discharges:
+            raise DischargeInvalid("the bundle brings a discharge that answers no caveat of its token")
+        return verified
+
+    def check(self, token: Macaroon, now_ms: int) -> Key:
+        """Check a token's chain and whether its lineage, branch or organization is revoked; return its key.
+
+        Half of ``verify``: what the token says stays unread.
+
+        Raises:
+            MalformedToken, UnknownKey, BadSignature, RevokedToken, NotYetValid: as ``verify``.
+        """
         identifier = token.identifier
         if token.location != self._location:
             raise MalformedToken(
@@ -171,12 +187,7 @@ class Verifier:
             _check_revoked(revoked, tails)
         if int.from_bytes(issued) > now_ms + MAX_AHEAD_MS:
             raise NotYetValid("the token says it was minted in the future", hint="check the authority's clocks")
-        verified = Verified.of(token, key.organization)
-        if key.subjects is not None:
-            _check_subject(key.subjects, verified.subject, issued)
-        if bundle.discharges:
-            raise DischargeInvalid("the bundle brings a discharge that answers no caveat of its token")
-        return verified
+        return key
 
 
 def _check_revoked(revoked: AbstractSet[bytes] | Literal[True], tails: list[bytes]) -> None:
@@ -187,8 +198,8 @@ def _check_revoked(revoked: AbstractSet[bytes] | Literal[True], tails: list[byte
         raise RevokedToken("the token, or one that it was attenuated from, is revoked")
 
 
-def _check_subject(subjects: Mapping[bytes, bytes], subject: str | None, issued: bytes) -> None:
-    if subject is not None and issued < subjects.get(subject_digest(subject), _NEVER):
+def _check_subject(subjects: Mapping[bytes, int], subject: str | None, issued_ms: int) -> None:
+    if subject is not None and issued_ms < subjects.get(subject_digest(subject), 0):
         raise RevokedToken("everything that the subject was issued before a later time is revoked")
 
 

@@ -14,8 +14,7 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from enum import Enum
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 from tkdb.store.fold import changes
@@ -33,15 +32,10 @@ from tkdb.store.rows import (
 )
 from tkdb.store.seal import seal_id
 
+Revoked = frozenset[bytes] | Literal[True]
+"""What is revoked of a lineage: these branches, or all of it (True)."""
 
-class Absent(Enum):
-    """The answer for a lineage of which nothing is revoked; None means that all of it is."""
-
-    NOT_REVOKED = "not revoked"
-
-
-NOT_REVOKED: Final = Absent.NOT_REVOKED
-_EMPTY: Final[dict[bytes, frozenset[bytes] | None]] = {}
+_EMPTY: Final[dict[bytes, Revoked]] = {}
 
 
 class State:
@@ -53,8 +47,7 @@ class State:
         head: the last entry applied.
         organizations: by name, the deleted ones too.
         keys: root keys by kid, sealed; the retired ones too, without their key.
-        revoked: by bucket (``rows.bucket``), then by lineage (``lineage_key``): None for the whole lineage, or
-            its revoked branches.
+        revoked: by bucket (``rows.bucket``), then by lineage (``lineage_key``): what is revoked of it.
         chain_keys: sealed, by generation.
         longest_lifetime_s: the longest that any organization's tokens could ever live.
     """
@@ -66,7 +59,7 @@ class State:
         self.longest_lifetime_s = 0
         self.organizations: dict[str, OrganizationRow] = {}
         self.keys: dict[bytes, KeyRow] = {}
-        self.revoked: dict[bytes, dict[bytes, frozenset[bytes] | None]] = {}
+        self.revoked: dict[bytes, dict[bytes, Revoked]] = {}
         self.chain_keys: dict[int, ChainKeyRow] = {}
         self._subjects: dict[str, dict[bytes, int]] = {}
         # Kids of an organization, joined, the newest first. With one key, the common case, it is that kid itself.
@@ -103,12 +96,9 @@ class State:
             case Forget():
                 self._forget(change)
 
-    def revocation(self, lineage: bytes) -> frozenset[bytes] | Literal[Absent.NOT_REVOKED] | None:
-        """Return what is revoked of a lineage (kid and nonce, 32 bytes as they stand in an identifier).
-
-        None: all of it. A set: these branches. ``NOT_REVOKED``: nothing.
-        """
-        return self.revoked.get(lineage[16:19], _EMPTY).get(lineage[1:], NOT_REVOKED)
+    def revocation(self, lineage: bytes) -> Revoked | None:
+        """Return what is revoked of a lineage (kid and nonce, 32 bytes as they stand in an identifier)."""
+        return self.revoked.get(lineage[16:19], _EMPTY).get(lineage[1:])
 
     def organization(self, name: str) -> OrganizationRow | None:
         """Return the organization of that name, deleted or not."""
@@ -138,6 +128,10 @@ class State:
         """
         return self._subjects.get(organization, {}).get(subject, 0)
 
+    def subjects_of(self, organization: str) -> Mapping[bytes, int] | None:
+        """Return the subjects of an organization that tokens are revoked of, as ``issued_from``; None for none."""
+        return self._subjects.get(organization)
+
     def chain_key(self, generation: int) -> ChainKeyRow | None:
         """Return the chain key of that generation."""
         return self.chain_keys.get(generation)
@@ -159,10 +153,10 @@ class State:
         lineages = self.revoked.setdefault(bucket(row.nonce), {})
         lineage = lineage_key(row.kid, row.nonce)
         if not row.branch:
-            lineages[lineage] = None
+            lineages[lineage] = True
             return
         branches = lineages.get(lineage, frozenset())
-        if branches is not None:
+        if branches is not True:
             lineages[lineage] = branches | {row.branch}
 
     def _put_key(self, row: KeyRow) -> None:

@@ -1,0 +1,74 @@
+"""The wall clock, trusted only while it agrees with the monotonic one.
+
+A wall clock that jumps would date tokens, revocations and the journal wrongly, and the journal's time can't go
+back. So a machine whose clock has jumped, or is behind the journal, neither mints nor writes, and says so.
+
+>>> wall, monotonic = [1_000_000], [0]
+>>> clock = Clock(lambda: wall[0], lambda: monotonic[0])
+>>> wall[0] += 5_000; monotonic[0] += 5_000; clock.steady_ms(not_before_ms=0)
+1005000
+>>> wall[0] += 3_600_000; clock.steady_ms(not_before_ms=0)
+Traceback (most recent call last):
+...
+tkdb.errors.Unavailable: this machine's clock jumped by 3600 s: set it right, then restart this machine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tkdb.errors import Unavailable
+from tkdb.store.fold import CLOCK_SKEW_MS
+
+Milliseconds = Callable[[], int]
+
+MAX_JUMP_MS: Final = CLOCK_SKEW_MS
+
+
+class Clock:
+    """Wall time in milliseconds since 1970, and the guard against jumps.
+
+    Args:
+        wall_ms: the wall clock.
+        monotonic_ms: a clock that is never set; where it starts doesn't matter.
+    """
+
+    def __init__(self, wall_ms: Milliseconds, monotonic_ms: Milliseconds) -> None:
+        self._wall_ms = wall_ms
+        self._monotonic_ms = monotonic_ms
+        self._offset_ms = wall_ms() - monotonic_ms()
+
+    def now_ms(self) -> int:
+        """Return the wall clock's time, whatever it is."""
+        return self._wall_ms()
+
+    def monotonic_ms(self) -> int:
+        """Return the monotonic clock's time."""
+        return self._monotonic_ms()
+
+    def steady_ms(self, *, not_before_ms: int) -> int:
+        """Return the wall clock's time, if it can be believed.
+
+        Args:
+            not_before_ms: the time of the journal's last entry.
+
+        Raises:
+            Unavailable: it jumped since the last call that believed it, or is behind the journal.
+        """
+        now_ms = self._wall_ms()
+        offset_ms = now_ms - self._monotonic_ms()
+        jumped_ms = offset_ms - self._offset_ms
+        if abs(jumped_ms) > MAX_JUMP_MS:
+            raise Unavailable(
+                f"this machine's clock jumped by {jumped_ms / 1000:.0f} s",
+                hint="set it right, then restart this machine",
+            )
+        if now_ms < not_before_ms - CLOCK_SKEW_MS:
+            raise Unavailable(
+                f"this machine's clock is {(not_before_ms - now_ms) / 1000:.0f} s behind the journal",
+                hint="set it right",
+            )
+        # Small corrections, as NTP makes them, are taken over, so that they never add up to a jump.
+        self._offset_ms = offset_ms
+        return now_ms

@@ -1,0 +1,242 @@
+"""Decide on a write: may it be, is it done already, and what does the authority add to carry it out?
+
+Pure, but for the randomness that is handed in. What is decided here is decided once; what follows from it
+(``tkdb.store.fold``) is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from tkdb import api
+from tkdb.authority.keyring import Keyring, no_organization
+from tkdb.errors import Conflict, InvalidRequest, NotFound, NotPermitted
+from tkdb.macaroon.identifier import KID_BYTES
+from tkdb.macaroon.verify import MAX_AHEAD_MS, subject_digest
+from tkdb.signers import ALL, Permission, Signer
+from tkdb.store.fold import CLOCK_SKEW_MS, next_generation
+from tkdb.store.made import Created, Made, Replaced, Replacement, Resealed, Rotated
+from tkdb.store.rows import KeyRow, OrganizationRow
+from tkdb.store.seal import ChainKey, RootKey, SealKeys
+from tkdb.store.state import State
+
+KEY_BYTES: Final = 32
+SEAL_NONCE_BYTES: Final = 12
+
+
+class Write(msgspec.Struct, frozen=True):
+    """The write may be: journal the request with what the authority adds to it.
+
+    ``chain_key`` is the one that this entry brings, and is hashed under, where it brings one.
+    """
+
+    made: Made | None = None
+    chain_key: ChainKey | None = None
+
+
+class Done(msgspec.Struct, frozen=True):
+    """Nothing is to be written: what is asked for is so already."""
+
+    result: msgspec.Struct
+
+
+class Decisions:
+    """Decides on the writes of one authority, by its state.
+
+    Args:
+        state: the rows as they are.
+        keyring: unseals root keys.
+        seal_keys: seals new keys.
+        random: returns so many random bytes.
+        max_lifetime_s: the longest life that an organization's tokens may be given.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        keyring: Keyring,
+        seal_keys: SealKeys,
+        random: Callable[[int], bytes],
+        max_lifetime_s: int,
+    ) -> None:
+        self._state = state
+        self._keyring = keyring
+        self._seal_keys = seal_keys
+        self._random = random
+        self._max_lifetime_s = max_lifetime_s
+
+    def decide(self, call: api.WriteCall, signer: Signer, now_ms: int) -> Write | Done:
+        """Decide on what a signer asks for.
+
+        Raises:
+            NotPermitted: the signer may not, or not for this organization.
+            NotFound: what it names doesn't exist.
+            Conflict: what it would make exists.
+            InvalidRequest: an argument isn't acceptable.
+            WrongSealKey: a key that has to be sealed again can't be unsealed.
+        """
+        match call:
+            case api.CreateOrganization():
+                permit(signer, "organizations", call.name)
+                return self._create(call)
+            case api.ConfigureOrganization():
+                permit(signer, "organizations", call.name)
+                self._live(call.name)
+                self._check_lifetime(call.max_lifetime_s)
+                return Write()
+            case api.RotateKey():
+                permit(signer, "organizations", call.name)
+                self._live(call.name)
+                return Write(Rotated(*self._new_key(call.name)))
+            case api.DeleteOrganization():
+                permit(signer, "organizations", call.name)
+                self._live(call.name)
+                return Write()
+            case api.Revoke():
+                return self._revoke(call, signer, now_ms)
+            case api.Reseal():
+                permit(signer, "reseal", ALL)
+                return self._reseal(call.limit)
+
+    def result(self, call: api.WriteCall, made: Made | None) -> msgspec.Struct:
+        """Return the result of a write that is in the journal, by the state as it is now."""
+        match call:
+            case api.CreateOrganization() | api.ConfigureOrganization() | api.RotateKey():
+                row = self._state.organization(call.name)
+                if row is None:  # can't be: an organization's row is never dropped
+                    raise no_organization(call.name)
+                return describe(self._state, row)
+            case api.DeleteOrganization():
+                return api.Deleted()
+            case api.Revoke():
+                return api.Revoked(already=False)
+            case api.Reseal():
+                done = len(made.keys) + len(made.chain_keys) if isinstance(made, Resealed) else 0
+                remaining = sum(1 for _ in self._state.sealed_otherwise(self._seal_keys.first_id))
+                return api.Resealed(resealed=done, remaining=remaining)
+
+    def _create(self, call: api.CreateOrganization) -> Write:
+        if self._state.organization(call.name) is not None:
+            raise Conflict(f"the organization {call.name} exists, or did", hint="names are never given again")
+        lifetime_s = self._max_lifetime_s if call.max_lifetime_s is None else call.max_lifetime_s
+        self._check_lifetime(lifetime_s)
+        kid, sealed = self._new_key(call.name)
+        return Write(Created(kid, sealed, lifetime_s))
+
+    def _revoke(self, call: api.Revoke, signer: Signer, now_ms: int) -> Write | Done:
+        replacements: dict[str, Replacement] = {}
+        news = False
+        for target in call.targets:
+            if isinstance(target, api.Before):
+                permit(signer, "revoke", target.organization)
+                news |= self._before(target, now_ms)
+                continue
+            key = self._state.key(target.kid)
+            if key is None or not signer.permits("revoke", key.organization):
+                # One answer for both: who may not act for an organization doesn't learn which keys it has.
+                raise NotFound(f"{signer.name} has no root key {target.kid.hex()} to revoke under", hint="see org list")
+            if isinstance(target, api.RetireKey):
+                news |= key.state != "retired"
+                if key.state == "signing" and key.organization not in replacements:
+                    replacements[key.organization] = Replacement(key.organization, *self._new_key(key.organization))
+            else:
+                news |= self._lineage(target, key, now_ms)
+        if not news:
+            return Done(api.Revoked(already=True))
+        return Write(Replaced(list(replacements.values())) if replacements else None)
+
+    def _before(self, target: api.Before, now_ms: int) -> bool:
+        row = self._live(target.organization)
+        before_ms = now_ms if target.before_ms is None else target.before_ms
+        if before_ms > now_ms + CLOCK_SKEW_MS:
+            raise InvalidRequest(
+                f"before_ms {before_ms} lies in the future; it is {now_ms} now", hint="leave it out to mean now"
+            )
+        so_far_ms = row.issued_from_ms
+        if target.subject is not None:
+            so_far_ms = max(so_far_ms, self._state.issued_from(row.name, subject_digest(target.subject)))
+        return before_ms + CLOCK_SKEW_MS > so_far_ms
+
+    def _lineage(self, target: api.Lineage | api.Branch, key: KeyRow, now_ms: int) -> bool:
+        if int.from_bytes(target.nonce[:6]) > now_ms + MAX_AHEAD_MS:
+            raise InvalidRequest("a nonce to revoke lies in the future", hint="no token that is accepted has it")
+        revoked = self._state.revocation(key.kid + target.nonce)
+        if revoked is True or key.state == "retired":
+            return False
+        return revoked is None or isinstance(target, api.Lineage) or target.branch not in revoked
+
+    def _reseal(self, limit: int) -> Write | Done:
+        rows = list(islice(self._state.sealed_otherwise(self._seal_keys.first_id), limit + 1))
+        if not rows:
+            return Done(api.Resealed(resealed=0, remaining=0))
+        keys, chain_keys = [], []
+        for row in rows[:limit]:
+            if isinstance(row, KeyRow):
+                keys.append((row.kid, self._seal(self._keyring.unseal(row), row.organization, row.kid, row.generation)))
+            else:
+                journal, generation = self._state.journal, row.generation
+                chain_key = self._seal_keys.unseal_chain_key(row.sealed, journal=journal, generation=generation)
+                chain_keys.append((generation, self._seal_chain_key(chain_key, generation)))
+        if len(rows) > limit:
+            return Write(Resealed(keys, chain_keys, None))
+        # All is under the new secret now. A new chain key too: who has the old secret and an old copy of the
+        # database holds the chain key of before, and must not be able to write what comes after.
+        new = ChainKey(self._random(KEY_BYTES))
+        sealed = self._seal_chain_key(new, self._state.last_generation() + 1)
+        return Write(Resealed(keys, chain_keys, sealed), new)
+
+    def _new_key(self, organization: str) -> tuple[bytes, bytes]:
+        """Return a new kid, and a new root key sealed as the organization's next generation."""
+        kid, root_key = self._random(KID_BYTES), RootKey(self._random(KEY_BYTES))
+        return kid, self._seal(root_key, organization, kid, next_generation(self._state, organization))
+
+    def _seal(self, root_key: RootKey, organization: str, kid: bytes, generation: int) -> bytes:
+        nonce = self._random(SEAL_NONCE_BYTES)
+        return self._seal_keys.seal_root_key(
+            root_key, organization=organization, kid=kid, generation=generation, nonce=nonce
+        )
+
+    def _seal_chain_key(self, chain_key: ChainKey, generation: int) -> bytes:
+        nonce = self._random(SEAL_NONCE_BYTES)
+        return self._seal_keys.seal_chain_key(
+            chain_key, journal=self._state.journal, generation=generation, nonce=nonce
+        )
+
+    def _live(self, name: str) -> OrganizationRow:
+        row = self._state.organization(name)
+        if row is None or row.deleted:
+            raise no_organization(name)
+        return row
+
+    def _check_lifetime(self, lifetime_s: int) -> None:
+        if lifetime_s > self._max_lifetime_s:
+            raise InvalidRequest(
+                f"max_lifetime_s is {lifetime_s}; this authority allows {self._max_lifetime_s}",
+                hint="ask for less, or configure TKDB_MAX_LIFETIME_S",
+            )
+
+
+def permit(signer: Signer, permission: Permission, organization: str) -> None:
+    """Return if the signer may do this for the organization.
+
+    Raises:
+        NotPermitted: it may not.
+    """
+    if not signer.permits(permission, organization):
+        what = f"{permission} for {'all organizations' if organization == ALL else organization}"
+        raise NotPermitted(f"the signer {signer.name} may not: {what}", hint="see the authority's list of signers")
+
+
+def describe(state: State, row: OrganizationRow) -> api.Organization:
+    """Return an organization as callers see it: its keys by name and state, never the keys."""
+    keys = [api.Key(key.kid, key.generation, key.state, key.until_ms) for key in state.keys_of(row.name)]
+    return api.Organization(row.name, row.max_lifetime_s, row.created_ms, keys)
+
+
+def call_of(body: bytes) -> Any:
+    """Return the write that a journaled request asked for."""
+    return api.decode_request(api.WRITE, body)

@@ -1,0 +1,255 @@
+"""The authority on one machine: each call goes to the part that answers it.
+
+authority = await Authority.open(Path("tkdb.db"), name="tkdb.example", seal_keys=seal_keys, ...)
+minted = await authority.answer(api.Mint(organization="acme"), caller)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from heapq import nsmallest
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+
+from tkdb import __version__, api
+from tkdb.authority.clock import Clock
+from tkdb.authority.decisions import Decisions, describe, permit
+from tkdb.authority.keyring import Keyring
+from tkdb.authority.minting import Minter
+from tkdb.authority.rate import Rate
+from tkdb.authority.writer import Writer, begin
+from tkdb.errors import ConfigurationError, Denied, NotPermitted, Overloaded, RevokedToken, TkdbError, Unavailable
+from tkdb.macaroon.token import Macaroon
+from tkdb.macaroon.verify import Verifier
+from tkdb.ports import Caller
+from tkdb.signers import Signer
+from tkdb.store.database import Database
+from tkdb.store.feed import Feed
+from tkdb.store.seal import SealKeys
+from tkdb.store.state import State
+
+DEFAULT_MAX_LIFETIME_S: Final = 90 * 24 * 3600
+PURGE_EVERY_S: Final = 3600
+
+# By possession, anybody may revoke: how many branches of one lineage at once, and how soon again.
+OWN_BURST: Final = 8
+OWN_EVERY_MS: Final = 10_000
+
+
+class Authority:
+    """Mints, verifies and revokes, by one journal. Open it with ``Authority.open``."""
+
+    def __init__(
+        self,
+        database: Database,
+        state: State,
+        writer: Writer,
+        keyring: Keyring,
+        minter: Minter,
+        feed: Feed,
+        clock: Clock,
+        *,
+        region: str,
+        machine: str,
+    ) -> None:
+        self._database = database
+        self._state = state
+        self._writer = writer
+        self._minter = minter
+        self._feed = feed
+        self._clock = clock
+        self._verifier = Verifier(state.name, find_key=keyring.find, find_revocation=state.revocation)
+        self._own_rate = Rate(burst=OWN_BURST, every_ms=OWN_EVERY_MS, monotonic_ms=clock.monotonic_ms)
+        self._region = region
+        self._machine = machine
+        self._started_ms = clock.monotonic_ms()
+        self._draining = asyncio.Event()
+        self._maintenance = asyncio.create_task(self._maintain())
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path | str,
+        *,
+        name: str,
+        seal_keys: SealKeys,
+        clock: Clock,
+        random: Callable[[int], bytes],
+        max_lifetime_s: int = DEFAULT_MAX_LIFETIME_S,
+        region: str = "",
+        machine: str = "",
+    ) -> Self:
+        """Open the authority whose journal is at ``path`` (``":memory:"``: a new one, not kept), or begin it there.
+
+        Args:
+            path: the database's file.
+            name: the authority's name, the location of its macaroons.
+            seal_keys: the sealing secrets.
+            clock: the machine's clocks.
+            random: returns so many random bytes.
+            max_lifetime_s: the longest life that an organization's tokens may be given.
+            region: where this machine is, as ``status`` tells it.
+            machine: which it is.
+
+        Raises:
+            ConfigurationError: the database is another authority's.
+            StoreError, Unavailable: it can't be used, and why.
+        """
+        database = await Database.open(path)
+        try:
+            state, chain_key = await begin(database, name, seal_keys, clock, random)
+            if state.name != name:
+                raise ConfigurationError(
+                    f"the database is of the authority {state.name}, not of {name}", hint="check TKDB_NAME and TKDB_DB"
+                )
+            keyring = Keyring(state, seal_keys)
+            feed = Feed(database, state)
+            decisions = Decisions(state, keyring, seal_keys, random, max_lifetime_s)
+            writer = Writer(database, state, chain_key, keyring=keyring, decisions=decisions, feed=feed, clock=clock)
+            minter = Minter(state, keyring, clock, random)
+            return cls(database, state, writer, keyring, minter, feed, clock, region=region, machine=machine)
+        except BaseException:
+            await database.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The authority's name."""
+        return self._state.name
+
+    @property
+    def journal(self) -> bytes:
+        """The journal's id, 16 bytes."""
+        return self._state.journal
+
+    @property
+    def position(self) -> int:
+        """The sequence number of the last entry that is served."""
+        return self._state.head.seq
+
+    def age_ms(self) -> int:
+        """Return how old this machine's knowledge may be at most: the only writer knows all."""
+        return 0
+
+    def ready(self) -> None:
+        """Return if calls can be answered.
+
+        Raises:
+            Unavailable: it was closed.
+        """
+        if self._maintenance.done():
+            raise Unavailable("the authority is closed", hint="ask another machine")
+
+    def drain(self) -> None:
+        """End the long polls with what they have, now and from now on."""
+        self._draining.set()
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        self._maintenance.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._maintenance
+        await self._database.close()
+
+    async def answer(self, call: api.Call[Any], caller: Caller) -> msgspec.Struct:
+        """Return the result of ``call``.
+
+        Raises:
+            TkdbError: the call fails, as its class says.
+        """
+        match call:
+            case api.Verify():
+                now_ms = self._clock.now_ms()
+                return api.Verified([self._verify(bundle, now_ms) for bundle in call.bundles])
+            case api.Revocations():
+                return await self._revocations(call)
+            case api.Status():
+                return self._status()
+            case api.RevokeOwn():
+                return await self._revoke_own(call.token)
+            case api.Mint():
+                permit(_signer(caller), "mint", call.organization)
+                return self._minter.mint(call)
+            case api.ListOrganizations():
+                return self._list(call, _signer(caller))
+        return await self._writer.write(call, _signer(caller), caller)  # type: ignore[arg-type]  # what is left writes
+
+    def _verify(self, bundle: str, now_ms: int) -> api.Valid | api.Invalid:
+        try:
+            return api.Valid(self._verifier.verify(bundle, now_ms).organization)
+        except Denied as denied:
+            return api.Invalid(denied.reason, denied.message, denied.hint, denied.caveat)
+
+    async def _revocations(self, call: api.Revocations) -> api.Feed:
+        """Wait for news of the keys that are asked about, at most ``wait_ms``, and not while draining."""
+        until_ms = self._clock.monotonic_ms() + call.wait_ms
+        after = call.after
+        while True:
+            news = self._writer.news
+            feed = await self._feed.read(after=after, kids=call.kids)
+            left_ms = until_ms - self._clock.monotonic_ms()
+            if feed.revocations or feed.more or left_ms <= 0 or self._draining.is_set():
+                return feed
+            after = feed.position
+            await _first(news, self._draining, timeout_ms=left_ms)
+
+    def _status(self) -> api.StatusReport:
+        return api.StatusReport(
+            name=self._state.name,
+            version=__version__,
+            role="primary",
+            region=self._region,
+            machine=self._machine,
+            uptime_ms=self._clock.monotonic_ms() - self._started_ms,
+        )
+
+    async def _revoke_own(self, text: str) -> api.Revoked:
+        token = Macaroon.parse(text)
+        try:
+            self._verifier.check(token, self._clock.now_ms())
+        except RevokedToken:
+            return api.Revoked(already=True)
+        wait_ms = self._own_rate.take(token.lineage)
+        if wait_ms:
+            raise Overloaded(
+                "many tokens of this lineage were revoked just now", hint="revoke the lineage", retry_after_ms=wait_ms
+            )
+        await self._writer.revoke_branch(token.kid, token.nonce, token.branch)
+        return api.Revoked(already=False)
+
+    def _list(self, call: api.ListOrganizations, signer: Signer) -> api.Organizations:
+        rows = (
+            row
+            for name, row in self._state.organizations.items()
+            if name > call.after and not row.deleted and signer.acts_for(name)
+        )
+        page = nsmallest(call.limit + 1, rows, key=lambda row: row.name)
+        shown = [describe(self._state, row) for row in page[: call.limit]]
+        return api.Organizations(shown, more=len(page) > call.limit)
+
+    async def _maintain(self) -> None:
+        while True:
+            # What can't be written now is written an hour later: nothing depends on it but room.
+            with suppress(TkdbError):
+                await self._writer.purge()
+            await asyncio.sleep(PURGE_EVERY_S)
+
+
+def _signer(caller: Caller) -> Signer:
+    if caller.signer is None:
+        raise NotPermitted("this takes a signer", hint="sign the request with a signer's key")
+    return caller.signer
+
+
+async def _first(*events: asyncio.Event, timeout_ms: int) -> None:
+    """Wait until one of the events is set, or the time is over."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, timeout=timeout_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
