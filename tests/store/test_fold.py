@@ -99,7 +99,15 @@ def test_issued_before_adds_the_skew_and_never_goes_back() -> None:
 def test_targets_of_one_entry_that_meet_in_one_row_all_count() -> None:
     s = scribe()
     later, sooner = START_MS - 1, START_MS - 1_000
-    run(s.revoke(*(api.Before(organization="acme", before_ms=ms, subject=who) for ms in (later, sooner) for who in (None, "ann"))))
+    run(
+        s.revoke(
+            *(
+                api.Before(organization="acme", before_ms=ms, subject=who)
+                for ms in (later, sooner)
+                for who in (None, "ann")
+            )
+        )
+    )
     assert s.state.organization("acme").issued_from_ms == later + CLOCK_SKEW_MS
     assert s.state.issued_from("acme", subject_hash("ann")) == later + CLOCK_SKEW_MS
 

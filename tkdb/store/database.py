@@ -46,6 +46,7 @@ class Database:
         self._lock = lock
         # Readers share the connection, and would see the half of a transaction.
         self._turn = asyncio.Lock()
+        self._closed = False
 
     @classmethod
     async def open(cls, path: Path | str, *, read_only: bool = False) -> Self:
@@ -74,11 +75,13 @@ class Database:
     async def close(self) -> None:
         """Finish what is under way, and close the file."""
         async with self._turn:
-            with suppress(sqlite3.Error, ValueError):  # closing what can't be written, or was closed already
+            if self._closed:
+                return
+            self._closed = True
+            with suppress(sqlite3.Error):  # what was acknowledged is in the log; a last checkpoint may fail
                 await self._connection.close()
             if self._lock is not None:
                 self._lock.release()
-                self._lock = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -151,6 +154,7 @@ class Database:
             StoreError: it can't be read.
         """
         async with self._turn:
+            self._check_open()
             with faults.reading(self._name):
                 await self._connection.execute("BEGIN")
             try:
@@ -165,18 +169,25 @@ class Database:
         Raises:
             StoreError: they can't be read.
         """
+        self._check_open()
         with faults.reading(self._name):
             async with self._connection.execute(sql) as cursor:
                 while page := list(await cursor.fetchmany(_PAGE_ROWS)):
                     yield page  # type: ignore[misc]  # rows are tuples while there is no row_factory
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise errors.StoreError(f"{self._name} is closed")
+
     async def _rows(self, sql: str, arguments: tuple[Any, ...]) -> list[Any]:
         async with self._turn:
+            self._check_open()
             with faults.reading(self._name):
                 return list(await self._connection.execute_fetchall(sql, arguments))
 
     async def _write(self, runs: list[tuple[str, list[tuple[Any, ...]]]]) -> None:
         async with self._turn:
+            self._check_open()
             with faults.writing(self._name):
                 try:
                     await self._connection.execute("BEGIN IMMEDIATE")
@@ -193,9 +204,8 @@ class Database:
         try:
             await self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            if faults.primary_code(error) != sqlite3.SQLITE_IOERR:
+            if not faults.leaves_doubt(error):
                 raise
-            # The commit may have reached the disk before the error: a recovery after a crash could show it.
             raise errors.OutcomeUnknown(
                 f"{self._name}: the disk failed during a commit: {error}", hint="repeat the request with its id"
             ) from None

@@ -41,12 +41,14 @@ def writing(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeDecodeError:
+        raise _damaged(name, "a text in it is no UTF-8") from None
     except sqlite3.Error as error:
         hint = _UNWRITABLE.get(primary_code(error))
         if hint is not None:
             raise errors.StoreUnwritable(f"{name} can't be written: {error}", hint=hint) from None
         if primary_code(error) in _DAMAGED:
-            raise errors.BrokenJournal(f"{name} is damaged: {error}", hint=_RESTORE) from None
+            raise _damaged(name, error) from None
         raise errors.BrokenJournal(f"{name} refuses what is to be written: {error}", hint=_RESTORE) from None
 
 
@@ -60,11 +62,23 @@ def reading(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeDecodeError:
+        raise _damaged(name, "a text in it is no UTF-8") from None
     except sqlite3.Error as error:
         if primary_code(error) in _DAMAGED:
-            raise errors.BrokenJournal(f"{name} is damaged: {error}", hint=_RESTORE) from None
+            raise _damaged(name, error) from None
         hint = _UNWRITABLE.get(primary_code(error), "")
         raise errors.StoreError(f"{name} can't be read: {error}", hint=hint) from None
+
+
+def _damaged(name: str, error: object) -> errors.BrokenJournal:
+    return errors.BrokenJournal(f"{name} is damaged: {error}", hint=_RESTORE)
+
+
+def leaves_doubt(error: sqlite3.Error) -> bool:
+    """Return whether a commit that failed so may still be found after a crash: the disk failed after it was written."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return primary_code(error) == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_WRITE
 
 
 def primary_code(error: sqlite3.Error) -> int:

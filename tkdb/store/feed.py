@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from tkdb import api
 from tkdb.store.database import Database
-from tkdb.store.fold import CLOCK_SKEW_MS, read_call, subject_hash
+from tkdb.store.fold import read_call, revoked_before_ms, subject_hash
 from tkdb.store.journal import Entry
 from tkdb.store.state import State
 
@@ -124,7 +124,7 @@ class _Followed:
 
 
 def _before(target: api.Before, kid: bytes, time_ms: int) -> api.Revocation:
-    before_ms = (time_ms if target.before_ms is None else target.before_ms) + CLOCK_SKEW_MS
+    before_ms = revoked_before_ms(target, time_ms)
     if target.subject is None:
         return api.IssuedBefore(kid=kid, before_ms=before_ms)
     return api.SubjectIssuedBefore(kid=kid, subject=subject_hash(target.subject), before_ms=before_ms)

@@ -33,12 +33,23 @@ CLOCK_SKEW_MS: Final = 20_000
 """Machines' clocks are within this of each other; one further off doesn't mint. It is part of what entries
 mean: another value would need new tags in ``tkdb.store.made``, and never applies to old entries."""
 
+_LAST_MS: Final = 2**53 - 1
+"""Where times end, so that any lifetime can be added to any time."""
 _UNREADABLE: Final = "is this version older than the one that wrote the journal?"
 
 
 def subject_hash(subject: str) -> bytes:
     """Return 16 bytes of SHA-256 of a subject's UTF-8: how tables and feed name it."""
     return sha256(subject.encode()).digest()[:16]
+
+
+def revoked_before_ms(target: api.Before, time_ms: int) -> int:
+    """Return the time before which ``target`` revokes, in an entry of time ``time_ms``.
+
+    A machine whose clock runs ahead stamps later nonces than ours would; those are meant too.
+    """
+    asked_ms = time_ms if target.before_ms is None else target.before_ms
+    return min(asked_ms + CLOCK_SKEW_MS, _LAST_MS)
 
 
 class Rows(Protocol):
@@ -184,7 +195,7 @@ def _configure(draft: Draft, entry: Entry, call: api.ConfigureOrganization, made
 def _rotate(draft: Draft, entry: Entry, call: api.RotateKey, made: Made | None) -> None:
     rotated = _expect(entry, made, Rotated)
     row = _live_organization(draft, entry, call.name)
-    until_ms = entry.time_ms + row.longest_lifetime_s * 1000 + CLOCK_SKEW_MS
+    until_ms = min(entry.time_ms + row.longest_lifetime_s * 1000 + CLOCK_SKEW_MS, _LAST_MS)
     for key in draft.keys_of(call.name):
         if key.state == "signing":
             draft.put(msgspec.structs.replace(key, state="verifying", until_ms=until_ms))
@@ -250,9 +261,7 @@ def _purge(draft: Draft, entry: Entry, _: Purged, __: Made | None) -> None:
 
 
 def _put_before(draft: Draft, entry: Entry, target: api.Before) -> None:
-    asked_ms = entry.time_ms if target.before_ms is None else target.before_ms
-    # A machine whose clock runs ahead stamps later nonces than ours says; those are meant too.
-    before_ms = asked_ms + CLOCK_SKEW_MS
+    before_ms = revoked_before_ms(target, entry.time_ms)
     row = _live_organization(draft, entry, target.organization)
     if target.subject is None:
         draft.put(msgspec.structs.replace(row, issued_from_ms=max(row.issued_from_ms, before_ms)))

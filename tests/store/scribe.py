@@ -1,0 +1,126 @@
+"""A scribe writes a journal as an authority would, with seeded randomness and a clock that the test turns."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tkdb import api
+from tkdb.store.database import Database
+from tkdb.store.fold import next_generation
+from tkdb.store.journal import Entry, Origin, link
+from tkdb.store.made import Created, Genesis, Made, Purged, Replaced, Replacement, Resealed, Rotated
+from tkdb.store.rows import ChainKeyRow
+from tkdb.store.seal import ChainKey, RootKey, SealKey, SealKeys
+from tkdb.store.state import State
+
+NAME = "tkdb.internal"
+START_MS = 1_760_000_000_000
+HOUR_S = 3_600
+DAY_MS = 86_400_000
+
+OLD_SEAL_KEY = SealKey(b"\x01" * 32)
+NEW_SEAL_KEY = SealKey(b"\x02" * 32)
+OLD_RING = SealKeys([OLD_SEAL_KEY])
+BOTH_RING = SealKeys([NEW_SEAL_KEY, OLD_SEAL_KEY])
+NEW_RING = SealKeys([NEW_SEAL_KEY])
+
+
+def nonce_at(time_ms: int, tail: bytes = b"0123456789") -> bytes:
+    return time_ms.to_bytes(6, "big") + tail
+
+
+def snapshot(state: State) -> dict[str, Any]:
+    """Everything that a state holds, for comparison."""
+    return dict(vars(state))
+
+
+class Scribe:
+    """Makes entries that follow ``state`` and applies them to it; with a database, they are written to it first."""
+
+    def __init__(self, database: Database | None = None, seed: int = 0, ring: SealKeys = OLD_RING) -> None:
+        self.random = random.Random(seed)
+        self.database = database
+        self.ring = ring
+        self.state = State()
+        self.now_ms = START_MS
+        self.chain_key = ChainKey(self.random.randbytes(32))
+        self.entries: list[Entry] = []
+
+    def make(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin = Origin()) -> Entry:
+        body = b"" if call is None else api.encode(call)
+        return link(self.state.head, self.chain_key, now_ms=self.now_ms, epoch=0, made=made, body=body, origin=origin)
+
+    async def write(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin = Origin()) -> Entry:
+        entry = self.make(call, made, origin)
+        if self.database is not None:
+            await self.database.append(self.state, [entry])
+        self.state.apply(entry)
+        self.entries.append(entry)
+        return entry
+
+    def seal_root_key(self, organization: str, kid: bytes, generation: int) -> bytes:
+        key, nonce = RootKey(self.random.randbytes(32)), self.random.randbytes(12)
+        return self.ring.seal_root_key(key, organization=organization, kid=kid, generation=generation, nonce=nonce)
+
+    def seal_chain_key(self, key: ChainKey, generation: int) -> bytes:
+        nonce = self.random.randbytes(12)
+        return self.ring.seal_chain_key(key, journal=self.journal, generation=generation, nonce=nonce)
+
+    async def begin(self) -> Entry:
+        self.journal = self.random.randbytes(16)
+        return await self.write(None, Genesis(self.journal, NAME, self.seal_chain_key(self.chain_key, 1)))
+
+    async def create(self, name: str = "acme", max_lifetime_s: int = HOUR_S, origin: Origin = Origin()) -> bytes:
+        kid = self.random.randbytes(16)
+        made = Created(kid, self.seal_root_key(name, kid, 1), max_lifetime_s)
+        await self.write(api.CreateOrganization(name=name), made, origin)
+        return kid
+
+    async def rotate(self, name: str = "acme") -> bytes:
+        kid = self.random.randbytes(16)
+        made = Rotated(kid, self.seal_root_key(name, kid, next_generation(self.state, name)))
+        await self.write(api.RotateKey(name=name), made)
+        return kid
+
+    async def configure(self, name: str, max_lifetime_s: int) -> Entry:
+        return await self.write(api.ConfigureOrganization(name=name, max_lifetime_s=max_lifetime_s))
+
+    async def delete(self, name: str = "acme") -> Entry:
+        return await self.write(api.DeleteOrganization(name=name))
+
+    async def revoke(self, *targets: api.Target) -> Entry:
+        names = []
+        for target in targets:
+            if isinstance(target, api.RetireKey) and self.state.keys[target.kid].state == "signing":
+                names.append(self.state.keys[target.kid].organization)
+        keys = []
+        for name in dict.fromkeys(names):
+            kid = self.random.randbytes(16)
+            sealed = self.seal_root_key(name, kid, next_generation(self.state, name))
+            keys.append(Replacement(name, kid, sealed))
+        return await self.write(api.Revoke(targets=list(targets)), Replaced(keys) if keys else None)
+
+    async def purge(self) -> Entry:
+        return await self.write(None, Purged())
+
+    async def reseal(self, ring: SealKeys = BOTH_RING, limit: int = 256) -> Entry:
+        """One batch; the last one brings a new chain key."""
+        self.ring = ring
+        rows = list(self.state.sealed_otherwise(ring.first_id))
+        keys, chain_keys = [], []
+        for row in rows[:limit]:
+            nonce = self.random.randbytes(12)
+            if isinstance(row, ChainKeyRow):
+                place = {"journal": self.journal, "generation": row.generation}
+                sealed = ring.seal_chain_key(ring.unseal_chain_key(row.sealed, **place), nonce=nonce, **place)
+                chain_keys.append((row.generation, sealed))
+            else:
+                place = {"organization": row.organization, "kid": row.kid, "generation": row.generation}
+                sealed = ring.seal_root_key(ring.unseal_root_key(row.sealed, **place), nonce=nonce, **place)
+                keys.append((row.kid, sealed))
+        next_chain_key = None
+        if len(rows) <= limit:
+            self.chain_key = ChainKey(self.random.randbytes(32))
+            next_chain_key = self.seal_chain_key(self.chain_key, self.state.last_generation() + 1)
+        return await self.write(api.Reseal(), Resealed(keys, chain_keys, next_chain_key))

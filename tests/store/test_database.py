@@ -1,0 +1,459 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.store.scribe import OLD_RING, START_MS, Scribe, nonce_at, snapshot
+
+from tkdb import api, errors
+from tkdb.store import faults
+from tkdb.store.audit import audit
+from tkdb.store.database import MEMORY, Database
+from tkdb.store.journal import Origin
+from tkdb.store.migrations import APPLICATION_ID, MIGRATIONS
+
+KID = b"k" * 16
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture()
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tkdb.db"
+
+
+def lineages(count: int) -> api.Revoke:
+    return api.Revoke(targets=[api.Lineage(kid=KID, nonce=nonce_at(START_MS + i)) for i in range(count)])
+
+
+async def begun(database: Database) -> Scribe:
+    scribe = Scribe(database)
+    await scribe.begin()
+    await scribe.create("acme")
+    return scribe
+
+
+def test_what_was_appended_is_there_after_reopening(path: Path) -> None:
+    async def run() -> None:
+        async with await Database.open(path) as database:
+            scribe = await begun(database)
+            await scribe.rotate()
+            await scribe.revoke(
+                api.Lineage(kid=KID, nonce=nonce_at(START_MS)),
+                api.Branch(kid=KID, nonce=nonce_at(START_MS), branch=KID),
+                api.Branch(kid=KID, nonce=nonce_at(START_MS + 1), branch=KID),
+                api.Before(organization="acme", subject="ann"),
+            )
+        async with await Database.open(path) as database:
+            assert snapshot(await database.load()) == snapshot(scribe.state)
+            assert await database.entries(0, 10) == scribe.entries
+            assert await database.entries(1, 2) == scribe.entries[1:3]
+
+    asyncio.run(run())
+
+
+def test_many_entries_are_one_transaction_and_see_each_other() -> None:
+    async def run() -> None:
+        ahead = Scribe()
+        await ahead.begin()
+        await ahead.create("acme")
+        await ahead.rotate()
+        await ahead.revoke(api.RetireKey(kid=ahead.state.signing_key("acme").kid))
+        await ahead.delete()
+        async with await Database.open(MEMORY) as database:
+            state = await database.load()
+            await database.append(state, ahead.entries)
+            for entry in ahead.entries:
+                state.apply(entry)
+            assert snapshot(state) == snapshot(ahead.state) == snapshot(await database.load())
+
+    asyncio.run(run())
+
+
+def test_a_batch_with_one_entry_that_does_not_fit_changes_nothing() -> None:
+    async def run() -> None:
+        async with await Database.open(MEMORY) as database:
+            scribe = await begun(database)
+            good = scribe.make(lineages(3))
+            with pytest.raises(errors.BrokenJournal):
+                await database.append(scribe.state, [good, scribe.make(lineages(1))])
+            assert len(await database.entries(0, 10)) == 2
+            await database.append(scribe.state, [good])
+
+    asyncio.run(run())
+
+
+def test_a_signers_request_is_found_again_and_never_carried_out_twice() -> None:
+    async def run() -> None:
+        origin = Origin(signer=b"s" * 16, request_id=b"r" * 16, signed_ms=5, signature=b"g" * 64)
+        async with await Database.open(MEMORY) as database:
+            scribe = await begun(database)
+            entry = await scribe.write(lineages(1), origin=origin)
+            assert await database.find_request(b"s" * 16, b"r" * 16) == entry
+            assert await database.find_request(b"t" * 16, b"r" * 16) is None
+            assert await database.find_request(b"", b"") is None
+            with pytest.raises(errors.BrokenJournal):
+                await database.append(scribe.state, [scribe.make(lineages(1), origin=origin)])
+            await scribe.write(lineages(2))
+
+    asyncio.run(run())
+
+
+def test_a_second_writer_is_turned_away_and_readers_are_not(path: Path) -> None:
+    async def run() -> None:
+        async with await Database.open(path) as database:
+            scribe = await begun(database)
+            with pytest.raises(errors.StoreError, match="another process writes"):
+                await Database.open(path)
+            async with await Database.open(path, read_only=True) as reader:
+                assert snapshot(await reader.load()) == snapshot(scribe.state)
+        async with await Database.open(path):
+            pass
+
+    asyncio.run(run())
+
+
+def test_the_files_are_for_their_owner_alone(path: Path) -> None:
+    async def run() -> None:
+        async with await Database.open(path) as database:
+            await begun(database)
+            modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+            assert len(modes) == 4
+            assert set(modes.values()) == {0o600}
+
+    asyncio.run(run())
+
+
+def test_every_acknowledged_write_is_synced_to_the_disk(path: Path) -> None:
+    async def run() -> None:
+        async with await Database.open(path) as database:
+            assert await database._rows("PRAGMA synchronous", ()) == [(2,)]
+            assert await database._rows("PRAGMA journal_mode", ()) == [("wal",)]
+            assert await database._rows("PRAGMA foreign_keys", ()) == [(1,)]
+
+    asyncio.run(run())
+
+
+# --- files that are not ours --------------------------------------------------------------------------------
+
+
+def foreign_files(folder: Path) -> Iterator[Path]:
+    text = folder / "notes.txt"
+    text.write_text("not a database, " * 20)
+    yield text
+    short = folder / "short"
+    short.write_bytes(b"x")
+    yield short
+    other = folder / "other.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    yield other
+    busy = folder / "busy.db"
+    with sqlite3.connect(busy) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    yield busy
+    newer = folder / "newer.db"
+    with sqlite3.connect(newer) as connection:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    yield newer
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_file_that_is_not_ours_is_refused_and_not_touched(tmp_path: Path, read_only: bool) -> None:
+    for path in foreign_files(tmp_path):
+        content, names = path.read_bytes(), set(tmp_path.iterdir())
+        with pytest.raises(errors.ForeignDatabase) as caught:
+            asyncio.run(Database.open(path, read_only=read_only))
+        assert caught.value.hint
+        assert path.read_bytes() == content
+        assert set(tmp_path.iterdir()) == names
+
+
+def test_a_newer_version_that_only_the_log_tells_of_is_refused(path: Path) -> None:
+    async def make() -> None:
+        async with await Database.open(path) as database:
+            await begun(database)
+
+    asyncio.run(make())
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 99")
+    with pytest.raises(errors.ForeignDatabase, match="version 99"):
+        asyncio.run(Database.open(path))
+    other.close()
+
+
+def test_a_making_that_was_cut_short_is_taken_up_again(path: Path) -> None:
+    path.touch()
+    asyncio.run(_open_and_close(path))
+    other = path.with_name("half.db")
+    with sqlite3.connect(other) as connection:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.close()
+    asyncio.run(_open_and_close(other))
+
+
+async def _open_and_close(path: Path) -> None:
+    async with await Database.open(path) as database:
+        await begun(database)
+
+
+def test_a_folder_that_is_not_there_or_a_file_that_is_none_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(errors.StoreUnwritable):
+        asyncio.run(Database.open(tmp_path / "none" / "tkdb.db"))
+    for read_only in (False, True):
+        with pytest.raises(errors.StoreError):
+            asyncio.run(Database.open(tmp_path, read_only=read_only))
+    with pytest.raises(errors.StoreError):
+        asyncio.run(Database.open(tmp_path / "tkdb.db", read_only=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_raises_nothing_foreign(path: Path) -> None:
+    asyncio.run(_open_and_close(path))
+    whole = path.read_bytes()
+    draw = random.Random(1)
+
+    async def use() -> None:
+        async with await Database.open(path) as database:
+            await database.load()
+            await database.entries(0, 10)
+
+    broken = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(40):
+            damaged[draw.randrange(100, len(whole))] = draw.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            asyncio.run(use())
+        except errors.TkdbError:
+            broken += 1
+    assert broken > 10
+
+
+# --- disks that fail ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def file_size_limit(limit_bytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def _refused_then_usable(database: Database, scribe: Scribe, obstacle: Any) -> None:
+    before = snapshot(scribe.state)
+    with obstacle, pytest.raises(errors.StoreUnwritable) as caught:
+        await scribe.write(lineages(1_000))
+    assert caught.value.hint
+    assert snapshot(await database.load()) == snapshot(scribe.state) == before
+    await scribe.write(lineages(1_000))
+    assert snapshot(await database.load()) == snapshot(scribe.state)
+
+
+def test_a_file_that_cannot_grow_refuses_writes_and_nothing_else(path: Path) -> None:
+    async def run() -> None:
+        async with await Database.open(path) as database:
+            scribe = await begun(database)
+            log = path.with_name(path.name + "-wal")
+            await _refused_then_usable(database, scribe, file_size_limit(log.stat().st_size + 6_000))
+        async with await Database.open(path, read_only=True) as database:
+            await audit(database, OLD_RING, lambda entry: None)
+
+    asyncio.run(run())
+
+
+def test_a_full_disk_refuses_writes_and_nothing_else(path: Path) -> None:
+    async def run() -> None:
+        async with await Database.open(path) as database:
+            scribe = await begun(database)
+            before = snapshot(scribe.state)
+            await database._rows("PRAGMA max_page_count = 1", ())
+            with pytest.raises(errors.StoreUnwritable, match="full"):
+                await scribe.write(lineages(1_000))
+            assert snapshot(await database.load()) == snapshot(scribe.state) == before
+            await database._rows("PRAGMA max_page_count = 1000000", ())
+            await scribe.write(lineages(1_000))
+            assert snapshot(await database.load()) == snapshot(scribe.state)
+
+    asyncio.run(run())
+
+
+def test_a_database_that_another_program_holds_refuses_writes_for_now(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tkdb.store.database.BUSY_TIMEOUT_MS", 1)
+
+    @contextmanager
+    def held() -> Iterator[None]:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            other.close()
+
+    async def run() -> None:
+        async with await Database.open(path) as database:
+            await _refused_then_usable(database, await begun(database), held())
+
+    asyncio.run(run())
+
+
+def test_a_read_only_database_refuses_writes(path: Path) -> None:
+    async def run() -> None:
+        await _open_and_close(path)
+        async with await Database.open(path, read_only=True) as database:
+            scribe = Scribe(database)
+            scribe.state = await database.load()
+            with pytest.raises(errors.StoreUnwritable):
+                await scribe.write(lineages(1))
+
+    asyncio.run(run())
+
+
+def test_a_commit_that_failed_after_it_was_written_is_said_to_be_unknown(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+
+    async def run() -> None:
+        async with await Database.open(path) as database:
+            scribe = await begun(database)
+            execute = database._connection.execute
+
+            def fail(sql: str, *arguments: Any) -> Any:
+                if sql == "COMMIT":
+                    raise error
+                return execute(sql, *arguments)
+
+            with monkeypatch.context() as patch, pytest.raises(errors.OutcomeUnknown):
+                patch.setattr(database._connection, "execute", fail)
+                await scribe.write(lineages(1))
+            await scribe.write(lineages(1))
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("code", [n for n in vars(sqlite3) if n.startswith("SQLITE_IOERR")])
+def test_only_a_failed_write_leaves_no_doubt_about_a_commit(code: str) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = getattr(sqlite3, code)
+    assert faults.leaves_doubt(error) == (code != "SQLITE_IOERR_WRITE")
+
+
+# --- ends ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_append_goes_on_to_its_end(path: Path) -> None:
+    async def run() -> None:
+        async with await Database.open(path) as database:
+            scribe = await begun(database)
+            entry = scribe.make(lineages(500))
+            task = asyncio.create_task(database.append(scribe.state, [entry]))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert (await database.entries(2, 1)) == [entry]
+
+    asyncio.run(run())
+
+
+def test_readers_never_see_half_a_transaction(path: Path) -> None:
+    async def run() -> None:
+        async with await Database.open(path) as database:
+            scribe = await begun(database)
+            await database._rows("PRAGMA max_page_count = 1", ())
+            failing = asyncio.create_task(database.append(scribe.state, [scribe.make(lineages(1_000))]))
+            seen = await asyncio.gather(*(database.entries(2, 1) for _ in range(20)))
+            with pytest.raises(errors.StoreUnwritable):
+                await failing
+            assert not any(seen)
+
+    asyncio.run(run())
+
+
+def test_closing_ends_the_thread_and_a_closed_database_says_so(path: Path) -> None:
+    async def run() -> None:
+        threads = threading.active_count()
+        database = await Database.open(path)
+        scribe = await begun(database)
+        await database.close()
+        await database.close()
+        assert threading.active_count() == threads
+        for use in (database.load(), database.entries(0, 1), scribe.write(lineages(1))):
+            with pytest.raises(errors.StoreError, match="closed"):
+                await use
+
+    asyncio.run(run())
+
+
+def test_a_failed_opening_leaves_no_thread_and_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    asyncio.run(_open_and_close(path))
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 99")
+    threads = threading.active_count()
+    with pytest.raises(errors.ForeignDatabase):
+        asyncio.run(Database.open(path))
+    other.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    other.close()
+    assert threading.active_count() == threads
+    asyncio.run(_open_read(path))
+
+
+async def _open_read(path: Path) -> None:
+    async with await Database.open(path) as database:
+        await database.load()
+
+
+def killed_writers(path: Path, lives: int, mode: str) -> Iterator[tuple[int, Any]]:
+    """Start a writer and kill it, again and again; yield the last seq it acknowledged and the state then found."""
+    draw = random.Random(7)
+    for life in range(lives):
+        command = [sys.executable, "-m", "tests.store.crash_writer", str(path), str(life), mode]
+        with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            lines = [writer.stdout.readline() for _ in range(draw.randrange(1, 12))]
+            threading.Event().wait(draw.random() * 0.01)
+            os.kill(writer.pid, signal.SIGKILL)
+            lines += writer.stdout.read().splitlines(keepends=True)
+        yield max(int(line) for line in lines if line.endswith(b"\n")), asyncio.run(_loaded(path))
+
+
+def test_no_acknowledged_entry_is_lost_when_the_writer_is_killed(path: Path) -> None:
+    for acknowledged, state in killed_writers(path, 12, "acknowledge"):
+        assert state.head.seq >= acknowledged
+
+
+def test_an_acknowledgement_before_the_commit_would_be_seen_to_lose_entries(path: Path) -> None:
+    assert any(state.head.seq < acknowledged for acknowledged, state in killed_writers(path, 12, "early"))
+
+
+async def _loaded(path: Path) -> Any:
+    async with await Database.open(path) as database:
+        report = await audit(database, OLD_RING, lambda entry: None)
+        state = await database.load()
+        assert report.head == state.head
+        return state

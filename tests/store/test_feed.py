@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.store.scribe import START_MS, Scribe, nonce_at
+
+from tkdb import api
+from tkdb.store.database import MEMORY, Database
+from tkdb.store.feed import Feed
+from tkdb.store.fold import CLOCK_SKEW_MS, subject_hash
+
+NONCE, BRANCH = nonce_at(START_MS), b"b" * 16
+
+
+class Followed:
+    """A journal with two organizations and one revocation of each kind, and its feed."""
+
+    async def write(self, database: Database, recent_targets: int) -> None:
+        s = self.scribe = Scribe(database)
+        await s.begin()
+        self.feed = Feed(database, s.state, recent_targets=recent_targets)
+        self.acme = await s.create("acme")
+        self.evil = await s.create("evil")
+        for targets in (
+            [api.Lineage(kid=self.acme, nonce=NONCE)],
+            [api.Branch(kid=self.acme, nonce=NONCE, branch=BRANCH), api.Lineage(kid=self.evil, nonce=NONCE)],
+            [api.Before(organization="acme", before_ms=5)],
+            [api.Before(organization="acme", subject="ann")],
+            [api.RetireKey(kid=self.acme)],
+        ):
+            self.feed.add(await s.revoke(*targets))
+        self.newer = s.state.signing_key("acme").kid
+        self.feed.add(await s.purge())
+        self.feed.add(await s.delete("acme"))
+
+    async def all(self, kids: Collection[bytes], after: int = 0, limit: int = 512) -> list[api.Revocation]:
+        seen: list[api.Revocation] = []
+        while True:
+            page = await self.feed.read(after=after, kids=kids, limit=limit)
+            assert page.position > after or not page.more
+            seen += page.revocations
+            after = page.position
+            if not page.more:
+                assert after == self.scribe.state.head.seq
+                return seen
+
+
+@pytest.mark.parametrize("recent_targets", [100, 3, 0], ids=["from memory", "from both", "from the journal"])
+def test_each_key_sees_what_touches_it_in_order_and_nothing_else(recent_targets: int) -> None:
+    async def run() -> None:
+        async with await Database.open(MEMORY) as database:
+            f = Followed()
+            await f.write(database, recent_targets)
+            assert await f.all([f.evil]) == [api.LineageRevoked(kid=f.evil, nonce=NONCE)]
+            assert await f.all([b"?" * 16]) == []
+            assert await f.all([f.acme]) == [
+                api.LineageRevoked(kid=f.acme, nonce=NONCE),
+                api.BranchRevoked(kid=f.acme, nonce=NONCE, branch=BRANCH),
+                api.KeyRetired(kid=f.acme),
+                api.KeyRetired(kid=f.acme),
+            ]
+            assert await f.all([f.newer]) == [api.KeyRetired(kid=f.newer)]
+
+    asyncio.run(run())
+
+
+def test_times_reach_every_live_key_of_the_organization() -> None:
+    async def run() -> None:
+        async with await Database.open(MEMORY) as database:
+            s = Scribe(database)
+            await s.begin()
+            feed = Feed(database, s.state)
+            old = await s.create("acme")
+            new = await s.rotate("acme")
+            other = await s.create("evil")
+            start = s.state.head.seq
+            feed.add(await s.revoke(api.Before(organization="acme"), api.Before(organization="acme", subject="ann")))
+            page = await feed.read(after=start, kids=[old, other, new, old])
+            before_ms, ann = START_MS + CLOCK_SKEW_MS, subject_hash("ann")
+            assert page.revocations == [
+                api.IssuedBefore(kid=old, before_ms=before_ms),
+                api.IssuedBefore(kid=new, before_ms=before_ms),
+                api.SubjectIssuedBefore(kid=old, subject=ann, before_ms=before_ms),
+                api.SubjectIssuedBefore(kid=new, subject=ann, before_ms=before_ms),
+            ]
+            assert page.position == s.state.head.seq
+
+    asyncio.run(run())
+
+
+def test_who_asks_from_the_end_or_beyond_it_sees_nothing_and_keeps_the_position() -> None:
+    async def run() -> None:
+        async with await Database.open(MEMORY) as database:
+            f = Followed()
+            await f.write(database, 100)
+            head = f.scribe.state.head.seq
+            for after in (head, head + 5):
+                page = await f.feed.read(after=after, kids=[f.acme])
+                assert page == api.Feed(position=after, revocations=[], more=False)
+
+    asyncio.run(run())
+
+
+def test_an_entry_that_the_state_does_not_show_is_not_shown() -> None:
+    async def run() -> None:
+        async with await Database.open(MEMORY) as database:
+            s = Scribe(database)
+            await s.begin()
+            kid = await s.create("acme")
+            await database.append(s.state, [s.make(api.Revoke(targets=[api.Lineage(kid=kid, nonce=NONCE)]))])
+            page = await Feed(database, s.state).read(after=0, kids=[kid])
+            assert page == api.Feed(position=2, revocations=[], more=False)
+
+    asyncio.run(run())
+
+
+def test_an_entry_larger_than_the_limit_comes_whole_and_alone() -> None:
+    async def run() -> None:
+        async with await Database.open(MEMORY) as database:
+            s = Scribe(database)
+            await s.begin()
+            feed = Feed(database, s.state)
+            kid = await s.create("acme")
+            start = s.state.head.seq
+            for count in (1, 5, 1):
+                targets = [api.Lineage(kid=kid, nonce=nonce_at(START_MS + i)) for i in range(count)]
+                feed.add(await s.revoke(*targets))
+            sizes = []
+            after, more = start, True
+            while more:
+                page = await feed.read(after=after, kids=[kid], limit=2)
+                sizes.append(len(page.revocations))
+                after, more = page.position, page.more
+            assert sizes == [1, 5, 1]
+
+    asyncio.run(run())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 8), st.integers(1, 4), st.integers(0, 9))
+def test_pages_join_without_gaps_or_repeats_wherever_they_are_read_from(kept: int, limit: int, after: int) -> None:
+    async def run() -> None:
+        async with await Database.open(MEMORY) as database:
+            f = Followed()
+            await f.write(database, kept)
+            kids = [f.acme, f.evil, f.newer]
+            everything = await Feed(database, f.scribe.state).read(after=after, kids=kids)
+            assert await f.all(kids, after, limit) == everything.revocations
+
+    asyncio.run(run())
