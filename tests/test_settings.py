@@ -109,6 +109,11 @@ def test_a_value_may_stand_in_a_file(tmp_path: Path) -> None:
         Settings.parse({**environment, "TKDB_SEAL_KEYS": SEAL.text()})
 
 
+def test_an_authority_that_forgets_everything_can_not_be_configured() -> None:
+    with pytest.raises(errors.ConfigurationError, match="TKDB_DB: the path of a file"):
+        Settings.parse({**LEAST, "TKDB_DB": ":memory:"})
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")

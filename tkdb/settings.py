@@ -94,13 +94,16 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The configuration of one machine, as values. Secrets show in no repr."""
+    """The configuration of one machine, as values. Secrets show in no repr.
+
+    ``database`` is a path, or for ``tkdb dev`` the text ``":memory:"``.
+    """
 
     name: str
     authority_keys: tuple[AuthoritySecret, ...]
     seal_keys: SealKeys
     signers: Signers = field(repr=False)
-    database: Path
+    database: Path | str
     bind: Address
     max_lifetime_s: int = 90 * 86_400
     drain_ms: int = 4_500
@@ -190,6 +193,12 @@ def _integer(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def _path(text: str) -> Path:
+    if text == ":memory:":
+        raise errors.ConfigurationError("the path of a file was expected", hint="only `tkdb dev` keeps nothing")
+    return Path(text)
+
+
 def _log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
         raise errors.ConfigurationError(f"one of {', '.join(LOG_LEVELS)} was expected")
@@ -224,7 +233,7 @@ SETTINGS: Final = (
         "Secret. The sealing secrets (`tkdbseal_…`), comma-separated: the first seals, all unseal.",
     ),
     Setting("TKDB_SIGNERS", "signers", Signers.parse_toml, None, "Who may sign, as TOML: see below."),
-    Setting("TKDB_DB", "database", Path, None, "The path of the SQLite database."),
+    Setting("TKDB_DB", "database", _path, None, "The path of the SQLite database."),
     Setting(
         "TKDB_BIND",
         "bind",

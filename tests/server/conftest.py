@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import msgspec
@@ -23,9 +23,9 @@ from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
 from tkdb.ports import Caller
 from tkdb.server import logs
 from tkdb.server.limits import Limits
-from tkdb.server.run import Stop, serve
+from tkdb.server.run import Stop, open_authority, serve
 from tkdb.settings import Address, Settings
-from tkdb.signers import Signer, Signers
+from tkdb.signers import Permission, Signer, Signers
 from tkdb.store.seal import SealKey, SealKeys
 
 NAME = "tkdb.example"
@@ -144,7 +144,7 @@ def settings(signer: SignerSecret, tmp_path: Path) -> Settings:
         name=NAME,
         authority_keys=(AuthoritySecret.generate(os.urandom),),
         seal_keys=SealKeys([SealKey(bytes(32))]),
-        signers=Signers([Signer("api", signer.public, frozenset({"acme"}), frozenset({"mint"}))]),
+        signers=Signers([Signer("api", signer.public, frozenset({"*"}), frozenset(get_args(Permission)))]),
         database=tmp_path / "tkdb.db",
         bind=Address.parse("127.0.0.1:0"),
         drain_ms=0,
@@ -156,7 +156,9 @@ def start(settings: Settings, signer: SignerSecret) -> Start:
     """``async with start(...) as running``: a server until the block ends."""
 
     @asynccontextmanager
-    async def running(*, limits: Limits | None = None, dev: bool = False, **changes: Any) -> AsyncIterator[Running]:
+    async def running(
+        *, limits: Limits | None = None, dev: bool = False, real: bool = False, **changes: Any
+    ) -> AsyncIterator[Running]:
         changed = replace(settings, **changes)
         service, stop = StandIn(), Stop()
         address: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
@@ -165,7 +167,14 @@ def start(settings: Settings, signer: SignerSecret) -> Start:
             return service
 
         serving = asyncio.create_task(
-            serve(changed, opening, ready=address.set_result, dev=dev, stop=stop, limits=limits)
+            serve(
+                changed,
+                open_service=open_authority if real else opening,
+                ready=address.set_result,
+                dev=dev,
+                stop=stop,
+                limits=limits,
+            )
         )
         await asyncio.wait({serving, address}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():

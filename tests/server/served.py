@@ -30,4 +30,4 @@ if __name__ == "__main__":
         drain_ms=int(os.environ["DRAIN_MS"]),
     )
     logs.configure("info", sys.stderr)
-    run(settings, opening, ready=lambda address: print(address, flush=True))  # noqa: T201  to the test
+    run(settings, open_service=opening, ready=lambda address: print(address, flush=True))  # noqa: T201  to the test

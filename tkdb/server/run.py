@@ -25,6 +25,8 @@ from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 
 from tkdb import errors
+from tkdb.authority.clock import Clock
+from tkdb.authority.service import Authority
 from tkdb.channel.server import Responder
 from tkdb.ports import Service
 from tkdb.server import logs
@@ -71,10 +73,29 @@ class Stop:
                 await self._urged.wait()
 
 
+async def open_authority(settings: Settings) -> Authority:
+    """Open the authority that ``settings`` describe.
+
+    Raises:
+        ConfigurationError: the database is another authority's.
+        StoreError, Unavailable: it can't be used, and why.
+    """
+    return await Authority.open(
+        settings.database,
+        name=settings.name,
+        seal_keys=settings.seal_keys,
+        clock=Clock(_now_ms, lambda: time.monotonic_ns() // 1_000_000),
+        random=os.urandom,
+        max_lifetime_s=settings.max_lifetime_s,
+        region=settings.region,
+        machine=settings.machine,
+    )
+
+
 async def serve(
     settings: Settings,
-    open_service: Open,
     *,
+    open_service: Open = open_authority,
     ready: Ready = lambda address: None,
     dev: bool = False,
     stop: Stop | None = None,
@@ -127,11 +148,11 @@ async def serve(
     logs.event(logging.INFO, "stopped")
 
 
-def run(settings: Settings, open_service: Open, **options: Any) -> None:
+def run(settings: Settings, **options: Any) -> None:
     """Run ``serve`` on an event loop of its own (uvloop); ``options`` are its keyword arguments."""
     _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, open_service, **options))
+        runner.run(serve(settings, **options))
 
 
 async def _opened(opening: Coroutine[Any, Any, Service], server: asyncio.Task[None]) -> Service | None:

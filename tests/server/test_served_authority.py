@@ -1,0 +1,84 @@
+"""The real authority behind the real server: one life of a token, over Noise and over plain JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tkdb import api, errors
+from tkdb.macaroon.token import Macaroon
+
+
+def test_a_token_is_minted_verified_revoked_and_stays_dead_over_a_restart(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(real=True) as server:
+            organization = await server.ask(api.WRITE, api.CreateOrganization("acme"))
+            token = (await server.ask(api.SIGN, api.Mint("acme", [b'["act","r"]']))).token
+            valid = await server.ask(api.VERIFY, api.Verify([token, token[:-1]]))
+            assert valid.results[0] == api.Valid("acme")
+            assert valid.results[1].reason is errors.Reason.TRUNCATED
+            assert await server.ask(api.REVOKE, api.RevokeOwn(token)) == api.Revoked(already=False)
+            assert await server.ask(api.REVOKE, api.RevokeOwn(token)) == api.Revoked(already=True)
+        async with start(real=True) as server:
+            [denied] = (await server.ask(api.VERIFY, api.Verify([token]))).results
+            assert denied.reason is errors.Reason.REVOKED
+            listed = await server.ask(api.SIGN, api.ListOrganizations())
+            assert listed.organizations == [organization]
+
+    run(test())
+
+
+def test_a_repeated_write_is_done_once(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(real=True) as server:
+            request_id = bytes(range(16))
+            first = await server.ask(api.WRITE, api.CreateOrganization("acme"), request_id=request_id)
+            again = await server.ask(api.WRITE, api.CreateOrganization("acme"), request_id=request_id)
+            assert first == again
+            with pytest.raises(errors.Conflict):
+                await server.ask(api.WRITE, api.CreateOrganization("acme"))
+
+    run(test())
+
+
+def test_a_long_poll_hears_of_a_revocation(start: Any, run: Any, opened: Any) -> None:
+    async def test() -> None:
+        async with start(real=True) as server:
+            await server.ask(api.WRITE, api.CreateOrganization("acme"))
+            token = Macaroon.parse((await server.ask(api.SIGN, api.Mint("acme"))).token)
+            poll = api.Revocations([token.kid], after=0, wait_ms=20_000)
+            waiting = asyncio.create_task(server.post(api.VERIFY, poll))
+            lineage = api.Lineage(token.kid, token.nonce)
+            written = opened(await server.post(api.WRITE, api.Revoke([lineage])))
+            heard = opened(await waiting)
+            assert heard.position >= written.position
+            feed = api.decode_result(poll, heard)
+            assert feed.revocations == [api.LineageRevoked(token.kid, token.nonce)]
+
+    run(test())
+
+
+def test_plain_json_does_the_same(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start(real=True, dev=True, database=":memory:") as server:
+
+            async def post(method: str, body: Any) -> Any:
+                response = await server.http.post(f"/dev/{method}", json=body)
+                assert response.status_code == 200, response.text
+                return response.json()
+
+            created = await post("organization.create", {"name": "acme"})
+            minted = await post("mint", {"organization": "acme", "caveats": [["act", "r"]], "expires_in_s": 60})
+            token = minted["result"]["token"]
+            assert (await post("verify", {"bundles": [token]}))["result"]["results"][0]["type"] == "valid"
+            target = {"type": "key", "kid": created["result"]["keys"][0]["kid"]}
+            revoked = await post("revoke", {"targets": [target]})
+            assert revoked["position"] > created["position"]
+            [denied] = (await post("verify", {"bundles": [token]}))["result"]["results"]
+            assert denied["reason"] in {"revoked", "unknown key"}
+            refused = await server.http.post("/dev/mint", json={"organization": "nobody"})
+            assert refused.status_code in {403, 404}
+
+    run(test())
