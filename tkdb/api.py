@@ -34,7 +34,7 @@ Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 OrganizationName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
 
-MAX_BUNDLES: Final = 256
+MAX_BUNDLES: Final = 200
 MAX_KIDS: Final = 1024
 MAX_TARGETS: Final = 1024
 MAX_FEED_EVENTS: Final = 512

@@ -61,9 +61,10 @@ def dearmor(prefix: str, text: str) -> bytes:
         checksum = -1
     if not text.startswith(prefix):
         raise ArmorError(f"it doesn't begin with {prefix}")
-    if checksum != crc32(body[:-CHECKSUM_CHARS]):
+    body = body[:-CHECKSUM_CHARS]
+    if checksum != crc32(body):
         raise ChecksumMismatch("its checksum doesn't match")
-    return b64url_bytes(body[len(prefix) : -CHECKSUM_CHARS])
+    return b64url_bytes(body[len(prefix) :])
 
 
 def b64url(raw: bytes) -> str:
@@ -78,11 +79,9 @@ def b64url_bytes(text: bytes) -> bytes:
         ArmorError: a character outside the alphabet, an impossible length, or stray bits at the end.
     """
     remainder = len(text) & 3
+    if remainder and text[-1] not in _LAST[remainder]:
+        raise ArmorError("its base64url ends in stray bits")
     try:
-        if not remainder:
-            return a2b_base64(text.translate(_FROM_URLSAFE), strict_mode=True)
-        if text[-1] in _LAST[remainder]:
-            return a2b_base64(text.translate(_FROM_URLSAFE) + _PADDING[remainder], strict_mode=True)
+        return a2b_base64(text.translate(_FROM_URLSAFE) + _PADDING[remainder], strict_mode=True)
     except Base64Error:
         raise ArmorError("it holds a character outside base64url") from None
-    raise ArmorError("its base64url ends in stray bits")

@@ -34,6 +34,8 @@ from tkdb.store.state import State
 
 DEFAULT_MAX_LIFETIME_S: Final = 90 * 24 * 3600
 PURGE_EVERY_S: Final = 3600
+DENIAL_CHARS: Final = 160
+DENIAL_HINT_CHARS: Final = 60
 
 # By possession, anybody may revoke: how many branches of one lineage at once, and how soon again.
 OWN_BURST: Final = 8
@@ -182,7 +184,9 @@ class Authority:
         try:
             return api.Valid(self._verifier.verify(bundle, now_ms).organization)
         except Denied as denied:
-            return api.Invalid(denied.reason, denied.message, denied.hint, denied.caveat)
+            # Cut, so that a batch of the longest denials still fits one message.
+            message, hint = denied.message[:DENIAL_CHARS], denied.hint[:DENIAL_HINT_CHARS]
+            return api.Invalid(denied.reason, message, hint, denied.caveat)
 
     async def _revocations(self, call: api.Revocations) -> api.Feed:
         """Wait for news of the keys that are asked about, at most ``wait_ms``, and not while draining."""

@@ -34,23 +34,9 @@ class Bundle(msgspec.Struct, frozen=True):
         """Read a bundle's text (tokens, comma-separated), or one token as bytes.
 
         Raises:
-            TruncatedToken, MalformedToken: one of its tokens can't be read.
-            OverLimit: more bytes, tokens or caveats than are read.
+            TruncatedToken, MalformedToken, OverLimit: as ``read_bundle``.
         """
-        if isinstance(text, bytes) or "," not in text:
-            return cls(Macaroon.parse(text, limits))
-        if len(text) > 2 * limits.bundle_bytes:
-            raise OverLimit(f"this bundle has {len(text)} characters; at most {limits.bundle_bytes} bytes are read")
-        first, *rest = (token.strip(" ") for token in text.split(","))
-        if len(rest) > limits.discharges:
-            raise OverLimit(f"this bundle has {len(rest)} discharges; at most {limits.discharges} are read")
-        root = Macaroon.parse(first, limits)
-        discharges = tuple(decode_text(token, limits) for token in rest)
-        for raw in discharges:
-            read(raw, limits)
-        if len(root.raw) + sum(map(len, discharges)) > limits.bundle_bytes:
-            raise OverLimit(f"this bundle has more than the {limits.bundle_bytes} bytes that are read")
-        return cls(root, discharges)
+        return cls(*read_bundle(text, limits))
 
     @classmethod
     def from_header(cls, value: str, limits: Limits = DEFAULT) -> Self:
@@ -70,3 +56,26 @@ class Bundle(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Bundle({self.root!r}, {len(self.discharges)} discharges)"
+
+
+def read_bundle(text: str | bytes, limits: Limits = DEFAULT) -> tuple[Macaroon, tuple[bytes, ...]]:
+    """Return the root of a bundle's text, and the bytes of its discharges.
+
+    Raises:
+        TruncatedToken, MalformedToken: one of its tokens can't be read.
+        OverLimit: more bytes, tokens or caveats than are read.
+    """
+    if isinstance(text, bytes) or "," not in text:
+        return Macaroon.parse(text, limits), ()
+    if len(text) > 2 * limits.bundle_bytes:
+        raise OverLimit(f"this bundle has {len(text)} characters; at most {limits.bundle_bytes} bytes are read")
+    first, *rest = (token.strip(" ") for token in text.split(","))
+    if len(rest) > limits.discharges:
+        raise OverLimit(f"this bundle has {len(rest)} discharges; at most {limits.discharges} are read")
+    root = Macaroon.parse(first, limits)
+    discharges = tuple(decode_text(token, limits) for token in rest)
+    for raw in discharges:
+        read(raw, limits)
+    if len(root.raw) + sum(map(len, discharges)) > limits.bundle_bytes:
+        raise OverLimit(f"this bundle has more than the {limits.bundle_bytes} bytes that are read")
+    return root, discharges

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Final, Literal, Self, cast
+from typing import Final, Literal, Self
 
 import msgspec
 
@@ -34,10 +34,10 @@ from tkdb.errors import (
     RevokedToken,
     UnknownKey,
 )
-from tkdb.macaroon.bundle import Bundle
+from tkdb.macaroon.bundle import read_bundle
 from tkdb.macaroon.caveats import AnyCaveat, Bind, Org, Sub, Usr, decode_all
 from tkdb.macaroon.chain import RootKeyState, branch, walk
-from tkdb.macaroon.identifier import ISSUED, KID, LINEAGE, M
+from tkdb.macaroon.identifier import ISSUED, KID, LINEAGE
 from tkdb.macaroon.limits import DEFAULT, Limits
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import SIGNATURE_BYTES, ThirdParty
@@ -96,10 +96,9 @@ class Verified(msgspec.Struct, frozen=True):
             DischargeMissing: a third-party caveat isn't discharged.
         """
         caveats = decode_all(macaroon.packets, len(macaroon.raw))
-        kinds = tuple(map(type, caveats))
-        if not (_NOT_IN_ROOTS.isdisjoint(kinds) and _FACTS.isdisjoint(kinds[macaroon.identifier[M] :])):
-            raise _misplaced(caveats, macaroon.m)
-        return cls(organization, macaroon, cast("tuple[AnyCaveat, ...]", caveats))
+        if not _PLACED.isdisjoint(map(type, caveats)):
+            _check_places(caveats, macaroon.m)
+        return cls(organization, macaroon, caveats)  # type: ignore[arg-type]  # no ThirdParty is left among them
 
     @property
     def subject(self) -> str | None:
@@ -148,13 +147,12 @@ class Verifier:
         Raises:
             Denied: one of its classes; the message says what was seen and expected.
         """
-        bundle = Bundle.parse(text, self._limits)
-        token = bundle.root
+        token, discharges = read_bundle(text, self._limits)
         key = self.check(token, now_ms)
         verified = Verified.of(token, key.organization)
         if key.subjects is not None:
             _check_subject(key.subjects, verified.subject, token.issued_ms)
-        if bundle.discharges:
+        if discharges:
             raise DischargeInvalid("the bundle brings a discharge that answers no caveat of its token")
         return verified
 
@@ -205,16 +203,17 @@ def _check_subject(subjects: Mapping[bytes, int], subject: str | None, issued_ms
 
 # Where a caveat may stand: a fact among the authority's own words only; in a root neither what belongs in a
 # discharge nor a third-party caveat that none came along for.
-_FACTS: Final = frozenset({Sub, Usr, Org})
 _NOT_IN_ROOTS: Final = frozenset({ThirdParty, Usr, Org, Bind})
+_PLACED: Final = _NOT_IN_ROOTS | {Sub}
 
 
-def _misplaced(caveats: tuple[AnyCaveat | ThirdParty, ...], m: int) -> CaveatUnmet | DischargeMissing:
-    index, caveat = next(
-        (index, caveat)
-        for index, caveat in enumerate(caveats, 1)
-        if type(caveat) in _NOT_IN_ROOTS or (type(caveat) in _FACTS and index > m)
-    )
+def _check_places(caveats: tuple[AnyCaveat | ThirdParty, ...], m: int) -> None:
+    for index, kind in enumerate(map(type, caveats), 1):
+        if kind in _NOT_IN_ROOTS or (kind is Sub and index > m):
+            raise _misplaced(caveats[index - 1], index, m)
+
+
+def _misplaced(caveat: AnyCaveat | ThirdParty, index: int, m: int) -> CaveatUnmet | DischargeMissing:
     if isinstance(caveat, ThirdParty):
         where = caveat.location[:200].decode("ascii", "backslashreplace")
         return DischargeMissing(

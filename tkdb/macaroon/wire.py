@@ -64,9 +64,11 @@ def decode_text(token: str | bytes, limits: Limits = DEFAULT) -> bytes:
     if len(token) > 2 * limits.token_bytes:
         raise OverLimit(f"this token has {len(token)} characters; at most {limits.token_bytes} bytes are read")
     try:
+        if token.startswith(PREFIX):
+            return dearmor(PREFIX, token)
         if token[:1] == "A" and "g" <= token[1:2] <= "v":  # how base64 shows a first byte of 0x02
             return b64url_bytes(token.encode("ascii", "replace"))
-        return dearmor(PREFIX, token)
+        raise ArmorError(f"it doesn't begin with {PREFIX}")
     except ChecksumMismatch as error:
         raise TruncatedToken(
             f"this token ends early or was altered ({error}; {len(token)} characters were read)",
