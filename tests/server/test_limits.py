@@ -66,9 +66,19 @@ def test_a_body_that_grows_too_large_in_chunks_is_refused(start: Any, run: Any) 
     run(test())
 
 
-def test_an_endless_body_ends_with_its_connection(start: Any, run: Any) -> None:
-    """Without its unbounded queue Hypercorn would keep this connection, and its reader, for good."""
+def test_a_body_that_nobody_reads_ends_with_its_connection(start: Any, run: Any) -> None:
+    """With Hypercorn's bounded queue its reader would wait for good on an app that has answered."""
 
+    async def test() -> None:
+        async with start() as server:
+            head = b"POST /nothing HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            answer = await raw(server, head + b"1\r\na\r\n" * 5_000)
+            assert answer.startswith(b"HTTP/1.1 404")
+
+    run(test())
+
+
+def test_an_endless_body_ends_with_its_connection(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(linger_bytes=100_000)) as server:
             chunks = [b"2000\r\n" + bytes(0x2000) + b"\r\n"] * 10_000

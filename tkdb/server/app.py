@@ -78,11 +78,11 @@ class Around:
             _check_head(scope, self._limits)
             await self._app(scope, receive, answer)
         except Disconnected:
-            logs.event(logging.DEBUG, "disconnected", path=scope["path"])
+            logs.event(logging.DEBUG, "disconnected")
         except ProblemError as error:
             await self._send(error, receive, answer)
         except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer and the log its class
-            logs.failure("unforeseen", error, path=scope["path"])
+            logs.failure("unforeseen", error)
             if not answer.started:
                 await send_problem(answer, problems.INTERNAL, "the log of the machine says more")
 

@@ -1,7 +1,7 @@
 """Errors of plain HTTP, as RFC 9457 problem details.
 
 They mean "this didn't get through", never "denied": whether a token is good is said only inside a Noise message,
-where no proxy can write it.
+where no proxy can write it. (What isn't HTTP at all, Hypercorn answers with a bare 400 or 431.)
 
 >>> TOO_LARGE.type
 'urn:tkdb:problem:too-large'

@@ -122,15 +122,12 @@ async def serve(
     listener, address = listen(settings.bind)
     lifecycle = Lifecycle()
     work = Work(limits or Limits(active_max=settings.max_concurrency))
-    routes = dev_routes(lifecycle, work, settings, now_ms=_now_ms, random=os.urandom) if dev else ()
-    app = build(lifecycle, work, settings.signers, now_ms=_now_ms, further=routes)
+    app = _app(settings, lifecycle, work, dev=dev)
     asyncio.get_running_loop().set_exception_handler(_log_unhandled)
     with _signalled(stop) as stopping:
         trigger = partial(stopping.wait, lifecycle, settings.drain_ms)
         config = _config(listener.detach(), work.limits)
-        server = asyncio.create_task(
-            hypercorn_serve(cast("ASGIFramework", app), config, shutdown_trigger=trigger, mode="asgi")
-        )
+        server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=trigger, mode="asgi"))
         service: Service | None = None
         try:
             service = await _opened(open_service(settings), server)
@@ -155,6 +152,12 @@ def run(settings: Settings, **options: Any) -> None:
         runner.run(serve(settings, **options))
 
 
+def _app(settings: Settings, lifecycle: Lifecycle, work: Work, *, dev: bool) -> ASGIFramework:
+    routes = dev_routes(lifecycle, work, settings, now_ms=_now_ms, random=os.urandom) if dev else ()
+    # Hypercorn types each event of ASGI, Starlette takes any mapping: one protocol, two spellings.
+    return cast("ASGIFramework", build(lifecycle, work, settings.signers, now_ms=_now_ms, further=routes))
+
+
 async def _opened(opening: Coroutine[Any, Any, Service], server: asyncio.Task[None]) -> Service | None:
     """Return the service once it is open, or None when the server was stopped first."""
     task = asyncio.create_task(opening)
@@ -177,7 +180,7 @@ def _config(listener: int, limits: Limits) -> Config:
     config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
     config.graceful_timeout = limits.answer_ms / 1000
     # Without a bound: with one, Hypercorn's reader waits forever on the queue of an app that has answered early, and
-    # the connection is never closed. Every endpoint reads its body or ends the connection, so it can't grow.
+    # the connection is never closed. The answer to a body that isn't read ends the connection, so the queue can't grow.
     config.max_app_queue_size = 0
     return config
 
