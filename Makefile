@@ -1,0 +1,52 @@
+# Every target makes what it needs. Python 3.11 or newer, pip and make are enough.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+SECONDS ?= 60
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help venv demo dev test lint types imports pytest fuzz bench clean
+
+help:  ## Show the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(READY)  ## Make the environment in .venv, exactly as uv.lock says.
+
+$(READY): pyproject.toml uv.lock
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target .uv "uv==$(UV_VERSION)"
+	UV_PYTHON_DOWNLOADS=never .uv/bin/uv sync --quiet --locked --all-extras --all-groups --python $(PYTHON)
+	@touch $@
+
+demo: venv  ## The main job on a real node: mint, verify, narrow, be denied, revoke.
+	@$(BIN)/python docs/demo.py
+
+dev: venv  ## One node in memory, with plain JSON for curl, until Ctrl-C.
+	@$(BIN)/tkdb dev
+
+test: lint types imports pytest  ## All checks: lint, types, import contracts, tests.
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+imports: venv
+	$(BIN)/lint-imports --no-cache
+
+pytest: venv
+	$(BIN)/python -m pytest
+
+fuzz: venv  ## Feed every reader of untrusted bytes, for SECONDS=60.
+	$(BIN)/python -m tests.fuzz $(SECONDS)
+
+bench: venv  ## Measure, beside peers in the same run. See docs/performance.md.
+	$(BIN)/python -m bench.tokens
+	$(BIN)/python -m bench.channel
+	$(BIN)/python -m bench.service
+
+clean:  ## Remove what the other targets made.
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
