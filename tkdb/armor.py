@@ -19,8 +19,8 @@ _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PAIR_VALUE = {a + b: 62 * i + j for i, a in enumerate(_DIGITS) for j, b in enumerate(_DIGITS)}
 _PAIR_TEXT = {value: pair for pair, value in _PAIR_VALUE.items()}
 
-# The standard alphabet's own two characters become ones that no base64 decoder accepts.
-_FROM_URLSAFE = bytes.maketrans(b"-_+/", b"+/\xff\xff")
+# The standard alphabet's own two characters, and padding, become ones that no base64 decoder accepts.
+_FROM_URLSAFE = bytes.maketrans(b"-_+/=", b"+/\xff\xff\xff")
 _TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _PADDING = {0: b"", 2: b"==", 3: b"="}
 # A last character with bits beyond the last byte would give one value several texts.

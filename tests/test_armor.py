@@ -1,0 +1,121 @@
+"""Armored text: each value has one text, and a text that was cut or altered is known as such."""
+
+from __future__ import annotations
+
+import string
+from base64 import urlsafe_b64encode
+from zlib import crc32
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tkdb.armor import ArmorError, ChecksumMismatch, armor, b64url, b64url_bytes, dearmor
+
+PREFIX = "tkdb_"
+ALPHABET = string.ascii_letters + string.digits + "-_"
+
+
+def sealed(body: str) -> str:
+    """A text with a right checksum, whatever its body holds."""
+    return body + armor(body, b"")[len(body) :]
+
+
+@given(st.binary(max_size=200))
+def test_what_is_armored_comes_back(raw: bytes) -> None:
+    assert dearmor(PREFIX, armor(PREFIX, raw)) == raw
+    assert b64url_bytes(b64url(raw).encode()) == raw
+
+
+@given(st.binary(max_size=64))
+def test_the_text_is_prefix_base64url_and_checksum(raw: bytes) -> None:
+    text = armor(PREFIX, raw)
+    body, digits = text[:-6], text[-6:]
+    assert body == PREFIX + urlsafe_b64encode(raw).rstrip(b"=").decode()
+    number = 0
+    for digit in digits:
+        number = number * 62 + (string.digits + string.ascii_uppercase + string.ascii_lowercase).index(digit)
+    assert number == crc32(body.encode())
+
+
+@given(st.text(st.sampled_from(ALPHABET + "+/= \n\x00é"), max_size=12))
+def test_each_value_has_one_text_even_where_the_checksum_is_right(body: str) -> None:
+    text = sealed(PREFIX + body) if body.isascii() else PREFIX + body
+    try:
+        raw = dearmor(PREFIX, text)
+    except ArmorError:
+        return
+    assert armor(PREFIX, raw) == text
+
+
+@pytest.mark.parametrize("body", ["Ag==", "AgA=", "AgAA====", "=AAA", "A=AA", "===="])
+def test_padding_is_refused(body: str) -> None:
+    with pytest.raises(ArmorError, match="outside base64url"):
+        b64url_bytes(body.encode())
+    with pytest.raises(ArmorError, match="outside base64url"):
+        dearmor(PREFIX, sealed(PREFIX + body))
+
+
+@pytest.mark.parametrize("body", ["+AAA", "AA/A", "AA+", "A A ", "AAA\n", "\tAAA", "A.AA", "AAA\x00", "AA?A"])
+def test_characters_outside_base64url_are_refused(body: str) -> None:
+    with pytest.raises(ArmorError):
+        b64url_bytes(body.encode())
+
+
+@pytest.mark.parametrize("last", sorted(set(ALPHABET) - set("AQgw")))
+def test_stray_bits_behind_one_byte_are_refused(last: str) -> None:
+    with pytest.raises(ArmorError, match="stray bits"):
+        b64url_bytes(f"A{last}".encode())
+
+
+@pytest.mark.parametrize("last", sorted(set(ALPHABET) - set("AEIMQUYcgkosw048")))
+def test_stray_bits_behind_two_bytes_are_refused(last: str) -> None:
+    with pytest.raises(ArmorError, match="stray bits"):
+        b64url_bytes(f"AA{last}".encode())
+
+
+@pytest.mark.parametrize("size", [1, 5, 9])
+def test_a_length_that_no_bytes_have_is_refused(size: int) -> None:
+    with pytest.raises(ArmorError, match="stray bits"):
+        b64url_bytes(b"A" * size)
+
+
+def test_every_truncation_is_known_as_one() -> None:
+    text = armor(PREFIX, bytes(range(40)))
+    for size in range(len(PREFIX), len(text)):
+        with pytest.raises(ChecksumMismatch):
+            dearmor(PREFIX, text[:size])
+    for size in range(len(PREFIX)):  # without its prefix, nobody knows what it was
+        with pytest.raises(ArmorError, match="doesn't begin with"):
+            dearmor(PREFIX, text[:size])
+
+
+def test_every_altered_character_is_found() -> None:
+    text = armor(PREFIX, bytes(range(40)))
+    for at in range(len(text)):
+        for character in ALPHABET + "+/=. \n\x00\x7f":
+            if character != text[at]:
+                with pytest.raises(ArmorError):
+                    dearmor(PREFIX, text[:at] + character + text[at + 1 :])
+
+
+@pytest.mark.parametrize("text", ["tkdb_é", "tkdb_\ud800", "é", "tkdb_" + "0" * 6 + "\N{FULLWIDTH DIGIT ONE}"])
+def test_a_character_that_is_not_ascii_is_refused(text: str) -> None:
+    with pytest.raises(ArmorError, match="not ASCII"):
+        dearmor(PREFIX, text)
+
+
+@pytest.mark.parametrize("prefix", ["tkdbauth_", "tkd", "TKDB_", ""])
+def test_a_key_of_another_kind_is_not_a_cut_one(prefix: str) -> None:
+    with pytest.raises(ArmorError, match="doesn't begin with tkdb_") as caught:
+        dearmor(PREFIX, armor(prefix, b"hello"))
+    assert not isinstance(caught.value, ChecksumMismatch)
+
+
+@given(st.text(max_size=40) | st.text(max_size=40).map(PREFIX.__add__))
+def test_any_text_is_refused_by_one_class(text: str) -> None:
+    try:
+        raw = dearmor(PREFIX, text)
+    except ArmorError:
+        return
+    assert armor(PREFIX, raw) == text
