@@ -39,6 +39,8 @@ MAX_KIDS: Final = 1024
 MAX_TARGETS: Final = 1024
 MAX_FEED_EVENTS: Final = 512
 MAX_PAGE: Final = 500
+MAX_PAGE_BYTES: Final = 48 * 1024
+MAX_KEYS: Final = 32
 MAX_WAIT_MS: Final = 30_000
 
 R = TypeVar("R")
@@ -210,7 +212,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Organization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An organization and its keys, the newest first."""
+    """An organization and its newest keys, at most ``MAX_KEYS``, the newest first."""
 
     name: str
     max_lifetime_s: Count
@@ -226,7 +228,7 @@ class Organizations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ListOrganizations(Call[Organizations], frozen=True, tag="organization.list"):
-    """List the organizations that the signer may act for."""
+    """List the organizations that the signer may act for, ``limit`` at most; fewer where they are large."""
 
     result: ClassVar = Organizations
     after: str = ""

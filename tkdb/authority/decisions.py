@@ -232,8 +232,9 @@ def permit(signer: Signer, permission: Permission, organization: str) -> None:
 
 
 def describe(state: State, row: OrganizationRow) -> api.Organization:
-    """Return an organization as callers see it: its keys by name and state, never the keys."""
-    keys = [api.Key(key.kid, key.generation, key.state, key.until_ms) for key in state.keys_of(row.name)]
+    """Return an organization as callers see it: its newest keys by name and state, never the keys."""
+    newest = state.keys_of(row.name)[: api.MAX_KEYS]
+    keys = [api.Key(key.kid, key.generation, key.state, key.until_ms) for key in newest]
     return api.Organization(row.name, row.max_lifetime_s, row.created_ms, keys)
 
 

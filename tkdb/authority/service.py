@@ -232,8 +232,15 @@ class Authority:
             if name > call.after and not row.deleted and signer.acts_for(name)
         )
         page = nsmallest(call.limit + 1, rows, key=lambda row: row.name)
-        shown = [describe(self._state, row) for row in page[: call.limit]]
-        return api.Organizations(shown, more=len(page) > call.limit)
+        shown: list[api.Organization] = []
+        room = api.MAX_PAGE_BYTES
+        for row in page[: call.limit]:
+            organization = describe(self._state, row)
+            room -= len(api.encode(organization))
+            if room < 0:
+                break
+            shown.append(organization)
+        return api.Organizations(shown, more=len(page) > len(shown))
 
     async def _maintain(self) -> None:
         while True:
