@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from tests.store.scribe import START_MS, Scribe, nonce_at
-
 from tkdb import api
 from tkdb.store.database import Database
 from tkdb.store.seal import ChainKey

@@ -18,6 +18,7 @@ NAME = "tkdb.internal"
 START_MS = 1_760_000_000_000
 HOUR_S = 3_600
 DAY_MS = 86_400_000
+NOBODY = Origin()
 
 OLD_SEAL_KEY = SealKey(b"\x01" * 32)
 NEW_SEAL_KEY = SealKey(b"\x02" * 32)
@@ -47,11 +48,11 @@ class Scribe:
         self.chain_key = ChainKey(self.random.randbytes(32))
         self.entries: list[Entry] = []
 
-    def make(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin = Origin()) -> Entry:
+    def make(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin = NOBODY) -> Entry:
         body = b"" if call is None else api.encode(call)
         return link(self.state.head, self.chain_key, now_ms=self.now_ms, epoch=0, made=made, body=body, origin=origin)
 
-    async def write(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin = Origin()) -> Entry:
+    async def write(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin = NOBODY) -> Entry:
         entry = self.make(call, made, origin)
         if self.database is not None:
             await self.database.append(self.state, [entry])
@@ -71,7 +72,7 @@ class Scribe:
         self.journal = self.random.randbytes(16)
         return await self.write(None, Genesis(self.journal, NAME, self.seal_chain_key(self.chain_key, 1)))
 
-    async def create(self, name: str = "acme", max_lifetime_s: int = HOUR_S, origin: Origin = Origin()) -> bytes:
+    async def create(self, name: str = "acme", max_lifetime_s: int = HOUR_S, origin: Origin = NOBODY) -> bytes:
         kid = self.random.randbytes(16)
         made = Created(kid, self.seal_root_key(name, kid, 1), max_lifetime_s)
         await self.write(api.CreateOrganization(name=name), made, origin)
@@ -90,10 +91,8 @@ class Scribe:
         return await self.write(api.DeleteOrganization(name=name))
 
     async def revoke(self, *targets: api.Target) -> Entry:
-        names = []
-        for target in targets:
-            if isinstance(target, api.RetireKey) and self.state.keys[target.kid].state == "signing":
-                names.append(self.state.keys[target.kid].organization)
+        retired = [self.state.keys[target.kid] for target in targets if isinstance(target, api.RetireKey)]
+        names = [key.organization for key in retired if key.state == "signing"]
         keys = []
         for name in dict.fromkeys(names):
             kid = self.random.randbytes(16)

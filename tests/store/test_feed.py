@@ -6,8 +6,8 @@ from collections.abc import Collection
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.store.scribe import START_MS, Scribe, nonce_at
 
+from tests.store.scribe import START_MS, Scribe, nonce_at
 from tkdb import api
 from tkdb.store.database import MEMORY, Database
 from tkdb.store.feed import Feed

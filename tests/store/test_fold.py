@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.store.scribe import DAY_MS, HOUR_S, START_MS, Scribe, nonce_at, snapshot
 
+from tests.store.scribe import DAY_MS, HOUR_S, START_MS, Scribe, nonce_at, snapshot
 from tkdb import api, errors
 from tkdb.store.fold import CLOCK_SKEW_MS, Draft, changes, subject_hash
 from tkdb.store.made import Created, Genesis, Purged, Replaced, Replacement, Resealed, Rotated

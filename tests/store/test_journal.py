@@ -66,8 +66,8 @@ def test_a_clock_that_falls_back_does_not_take_the_journal_with_it() -> None:
 
 def test_an_entry_of_an_earlier_time_or_epoch_is_refused() -> None:
     for change in ({"time_ms": 999}, {"epoch": 1}):
+        entry = link(FIRST.head, KEY, now_ms=1_000, epoch=2, made=Purged())
         with pytest.raises(errors.BrokenJournal):
-            entry = link(FIRST.head, KEY, now_ms=1_000, epoch=2, made=Purged())
             check_place(FIRST.head, msgspec.structs.replace(entry, **change))
 
 

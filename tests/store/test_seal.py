@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.store.scribe import BOTH_RING, NEW_RING, NEW_SEAL_KEY, OLD_RING, OLD_SEAL_KEY
 
+from tests.store.scribe import BOTH_RING, NEW_RING, NEW_SEAL_KEY, OLD_RING, OLD_SEAL_KEY
 from tkdb import errors
 from tkdb.store.seal import SEALED_BYTES, ChainKey, RootKey, SealKey, SealKeys, seal_id
 

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.store.scribe import BOTH_RING, DAY_MS, OLD_RING, START_MS, Scribe, nonce_at, snapshot
 
+from tests.store.scribe import BOTH_RING, DAY_MS, OLD_RING, START_MS, Scribe, nonce_at, snapshot
 from tkdb import api
 from tkdb.store.audit import audit
 from tkdb.store.database import MEMORY, Database
@@ -18,7 +18,7 @@ from tkdb.store.state import State
 
 NAMES = ["acme", "beta", "gamma"]
 names = st.sampled_from(NAMES)
-times_ms = st.integers(START_MS, START_MS + 100 * DAY_MS)
+times_ms = st.integers(START_MS - 100 * DAY_MS, START_MS + 20 * DAY_MS)
 lifetimes_s = st.integers(1, 60 * 86_400)
 tails = st.sampled_from([b"0123456789", b"9876543210"])
 branches = st.sampled_from([b"b" * 16, b"c" * 16])
