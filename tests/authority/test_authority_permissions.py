@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.authority.world import World, branch, lineage, run
+from tkdb import api, errors
+from tkdb.macaroon.caveats import Sub
+
+Call = Any
+
+WRITES: dict[str, tuple[Call, str]] = {
+    "create": (api.CreateOrganization("new"), "administrator"),
+    "configure": (api.ConfigureOrganization("acme", 60), "administrator"),
+    "rotate": (api.RotateKey("acme"), "administrator"),
+    "delete": (api.DeleteOrganization("acme"), "administrator"),
+    "revoke before": (api.Revoke([api.Before("acme")]), "revoker"),
+    "reseal": (api.Reseal(), "resealer"),
+    "mint": (api.Mint("acme"), "minter"),
+}
+SPECIALISTS = ("minter", "revoker", "administrator", "resealer")
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_one_permission_is_enough_and_the_others_are_not(name: str) -> None:
+    call, allowed = WRITES[name]
+
+    async def test(world: World) -> None:
+        before = world.position
+        for signer in SPECIALISTS:
+            if signer != allowed:
+                with pytest.raises(errors.NotPermitted, match=f"the signer {signer} may not") as caught:
+                    await world.ask(call, signer)
+                assert caught.value.hint
+        assert world.position == before
+        await world.ask(call, allowed)
+
+    run(test)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_signer_of_another_organization_may_do_none_of_it(name: str) -> None:
+    call, _ = WRITES[name]
+
+    async def test(world: World) -> None:
+        before = world.position
+        with pytest.raises(errors.NotPermitted) as caught:
+            await world.ask(call, "evil")
+        assert "evil may not" in caught.value.message
+        assert world.position == before
+
+    run(test)
+
+
+@pytest.mark.parametrize("name", [*WRITES, "list"])
+def test_what_takes_a_signer_is_refused_to_anybody_else(name: str) -> None:
+    call = WRITES[name][0] if name in WRITES else api.ListOrganizations()
+
+    async def test(world: World) -> None:
+        with pytest.raises(errors.NotPermitted, match="takes a signer"):
+            await world.ask(call, None)
+
+    run(test)
+
+
+def test_a_signer_of_one_organization_manages_it_but_not_all() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint("acme")
+        await world.ask(api.RotateKey("acme"), "acme")
+        await world.ask(api.Mint("acme"), "acme")
+        await world.revoke(lineage(token), signer="acme")
+        with pytest.raises(errors.NotPermitted, match="reseal for all organizations"):
+            await world.ask(api.Reseal(), "acme")
+        listed = await world.ask(api.ListOrganizations(), "acme")
+        assert [each.name for each in listed.organizations] == ["acme"]
+        assert (await world.ask(api.ListOrganizations(after="acme"), "acme")).organizations == []
+
+    run(test)
+
+
+def test_listing_goes_by_pages_and_leaves_out_the_deleted() -> None:
+    async def test(world: World) -> None:
+        for index in range(5):
+            await world.create(f"o{index}")
+        await world.ask(api.DeleteOrganization("o2"))
+        names: list[str] = []
+        more, after = True, ""
+        while more:
+            page = await world.ask(api.ListOrganizations(after=after, limit=2))
+            assert len(page.organizations) <= 2
+            names += [each.name for each in page.organizations]
+            more, after = page.more, names[-1]
+        assert names == ["acme", "evil", "o0", "o1", "o3", "o4"]
+
+    run(test)
+
+
+def test_what_does_not_exist_is_said_so() -> None:
+    async def test(world: World) -> None:
+        for call in (
+            api.Mint("nobody"),
+            api.ConfigureOrganization("nobody", 60),
+            api.RotateKey("nobody"),
+            api.DeleteOrganization("nobody"),
+            api.Revoke([api.Before("nobody")]),
+        ):
+            with pytest.raises(errors.NotFound, match="no organization nobody") as caught:
+                await world.ask(call)
+            assert caught.value.hint
+        with pytest.raises(errors.NotFound, match="no root key"):
+            await world.revoke(api.RetireKey(bytes(16)))
+
+    run(test)
+
+
+# --- across tenants -----------------------------------------------------------------------------------------
+
+
+def test_a_revocation_that_names_anothers_key_is_refused() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint("acme")
+        own = await world.mint("evil")
+        before = world.position
+        for target in (lineage(token), branch(token), api.RetireKey(token.kid)):
+            # Together with a target of its own, too: all of them, or none.
+            for targets in ([target], [lineage(own), target]):
+                with pytest.raises(errors.NotFound):
+                    await world.revoke(*targets, signer="evil")
+        with pytest.raises(errors.NotPermitted):
+            await world.revoke(lineage(own), api.Before("acme"), signer="evil")
+        assert world.position == before
+        assert await world.outcome(token) == await world.outcome(own) == "valid"
+
+    run(test)
+
+
+def test_a_nonce_under_another_key_revokes_nothing_of_its_owner() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint("acme")
+        own_kid = (await world.keys("evil"))[0].kid
+        await world.revoke(
+            api.Lineage(own_kid, token.nonce), api.Branch(own_kid, token.nonce, token.branch), signer="evil"
+        )
+        assert await world.outcome(token) == "valid"
+
+    run(test)
+
+
+def test_a_key_of_another_and_no_key_at_all_give_one_answer() -> None:
+    async def test(world: World) -> None:
+        texts = set()
+        for kid in ((await world.mint("acme")).kid, bytes(16)):
+            with pytest.raises(errors.NotFound) as caught:
+                await world.revoke(api.RetireKey(kid), signer="evil")
+            texts.add(str(caught.value).replace(kid.hex(), "KID"))
+        assert len(texts) == 1
+
+    run(test)
+
+
+def test_everything_of_a_subject_is_one_organizations_subject() -> None:
+    async def test(world: World) -> None:
+        ours, theirs = await world.mint("acme", Sub("ann")), await world.mint("evil", Sub("ann"))
+        await world.revoke(api.Before("evil", subject="ann"), signer="evil")
+        assert await world.outcome(ours) == "valid"
+        assert await world.outcome(theirs) == "revoked"
+
+    run(test)
+
+
+# --- open ---------------------------------------------------------------------------------------------------
+
+
+def test_status_says_who_answers() -> None:
+    async def test(world: World) -> None:
+        world.advance(1_500)
+        report = await world.ask(api.Status(), None)
+        assert (report.name, report.role, report.region, report.machine) == ("tkdb.example", "primary", "ams", "m1")
+        assert report.uptime_ms == 1_500
+
+    run(test, region="ams", machine="m1")
+
+
+def test_a_database_of_another_authority_is_refused_and_left_closed(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.authority.close()
+        with pytest.raises(errors.ConfigurationError, match=r"of the authority tkdb.example, not of other") as caught:
+            await world.open(name="other.example")
+        assert "TKDB_NAME" in caught.value.hint
+        await world.open(name="tkdb.example")
+
+    run(test, tmp_path / "tkdb.db")
+
+
+def test_a_closed_authority_is_not_ready() -> None:
+    async def test(world: World) -> None:
+        world.authority.ready()
+        await world.authority.close()
+        with pytest.raises(errors.Unavailable, match="closed"):
+            world.authority.ready()
+
+    run(test)
