@@ -133,7 +133,7 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         Raises:
             InvalidCaveat, OverLimit: as ``attenuate``.
         """
-        cids = tuple([encode(caveat) for caveat in caveats])
+        cids = tuple(map(encode, caveats))
         packets = self.packets + cids
         raw = append(self.raw, cids, walk(self.raw[-SIGNATURE_BYTES:], cids)[-1])
         if len(packets) > limits.caveats or len(raw) > limits.token_bytes:

@@ -34,6 +34,7 @@ SIGNATURE_BYTES: Final = 32
 # End of caveats, type and length of the signature, signature.
 TRAILER_BYTES: Final = 3 + SIGNATURE_BYTES
 _TRAILER_HEAD: Final = b"\x00\x06\x20"
+_SHORT_HEADS: Final = tuple(b"\x02" + size.to_bytes(1) for size in range(128))
 _SHORTEST: Final = 1 + 3 + 3 + 1 + TRAILER_BYTES
 
 
@@ -164,7 +165,7 @@ def write(location: bytes, identifier: bytes, packets: list[bytes], signature: b
 def write_caveat(cid: bytes) -> bytes:
     """Return the section of a first-party caveat."""
     size = len(cid)
-    return b"\x02" + (size.to_bytes(1) if size < 128 else _length(cid)) + cid + b"\x00"
+    return (_SHORT_HEADS[size] if size < 128 else b"\x02" + _length(cid)) + cid + b"\x00"
 
 
 def write_third_party(caveat: ThirdParty) -> bytes:
