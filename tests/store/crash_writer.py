@@ -37,4 +37,5 @@ async def main() -> None:
                 os.write(1, b"%d\n" % seq)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())
