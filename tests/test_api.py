@@ -1,0 +1,212 @@
+"""The methods as messages: strict, and nothing foreign escapes from bytes that anyone can send."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tkdb import api, errors
+
+KID, NONCE, BRANCH = b"k" * 16, b"n" * 16, b"b" * 16
+EXAMPLES: dict[str, list[Any]] = {
+    api.VERIFY: [api.Verify(["tkdb_a", "tkdb_b,tkdb_c"]), api.Revocations([KID], after=5, wait_ms=100), api.Status()],
+    api.REVOKE: [api.RevokeOwn("tkdb_a")],
+    api.SIGN: [api.Mint("acme", [b'["act","r"]'], 60), api.ListOrganizations("acme", 5)],
+    api.WRITE: [
+        api.CreateOrganization("acme", 60),
+        api.ConfigureOrganization("acme", 60),
+        api.RotateKey("acme"),
+        api.DeleteOrganization("acme"),
+        api.Revoke([api.Lineage(KID, NONCE), api.Branch(KID, NONCE, BRANCH)]),
+        api.Revoke([api.Before("acme", 5, "kim"), api.Before("acme"), api.RetireKey(KID)]),
+        api.Reseal(5),
+    ],
+}
+CASES = [(path, call) for path, calls in EXAMPLES.items() for call in calls]
+RESULTS: list[Any] = [
+    api.Verified([api.Valid("acme"), api.Invalid(errors.Reason.EXPIRED, "what", "try", 3)]),
+    api.Feed(
+        7,
+        [
+            api.LineageRevoked(KID, NONCE),
+            api.BranchRevoked(KID, NONCE, BRANCH),
+            api.IssuedBefore(KID, 5),
+            api.SubjectIssuedBefore(KID, NONCE, 5),
+            api.KeyRetired(KID),
+        ],
+        more=False,
+    ),
+    api.Minted("tkdb_a", 5),
+    api.Organization("acme", 60, 5, [api.Key(KID, 1, "signing")]),
+    api.Deleted(),
+    api.Revoked(already=True),
+]
+CODES = sorted(api._errors_by_code)
+
+
+def calls_of(path: str) -> tuple[type, ...]:
+    union = api.CALLS_BY_PATH[path]
+    return get_args(union) or (union,)
+
+
+def ids(case: object) -> str | None:
+    return type(case).__name__ if isinstance(case, msgspec.Struct) else None
+
+
+def test_every_method_has_an_example_here() -> None:
+    assert {(path, kind) for path in api.CALLS_BY_PATH for kind in calls_of(path)} == {
+        (path, type(call)) for path, call in CASES
+    }
+
+
+@pytest.mark.parametrize(("path", "call"), CASES, ids=ids)
+def test_a_request_comes_back_on_its_own_path(path: str, call: Any) -> None:
+    assert api.decode_request(path, api.encode(call)) == call
+
+
+@pytest.mark.parametrize(("path", "call"), CASES, ids=ids)
+def test_a_request_is_refused_on_every_other_path(path: str, call: Any) -> None:
+    for other in api.CALLS_BY_PATH.keys() - {path}:
+        with pytest.raises(errors.InvalidRequest, match=f"see the methods of {other}"):
+            api.decode_request(other, api.encode(call))
+
+
+@pytest.mark.parametrize(("path", "call"), CASES, ids=ids)
+def test_an_unknown_field_is_refused(path: str, call: Any) -> None:
+    fields = msgspec.msgpack.decode(api.encode(call)) | {"more": 1}
+    with pytest.raises(errors.InvalidRequest, match="unknown field"):
+        api.decode_request(path, msgspec.msgpack.encode(fields))
+
+
+@pytest.mark.parametrize(("path", "call"), CASES, ids=ids)
+def test_a_request_cut_anywhere_is_refused(path: str, call: Any) -> None:
+    body = api.encode(call)
+    for size in range(len(body)):
+        with pytest.raises(errors.InvalidRequest):
+            api.decode_request(path, body[:size])
+    with pytest.raises(errors.InvalidRequest):
+        api.decode_request(path, body + b"\x00")
+
+
+@pytest.mark.parametrize("path", sorted(api.CALLS_BY_PATH))
+@given(body=st.binary(max_size=300))
+def test_any_bytes_are_a_request_or_invalid(path: str, body: bytes) -> None:
+    try:
+        api.decode_request(path, body)
+    except errors.InvalidRequest as error:
+        assert error.hint == f"see the methods of {path}"
+
+
+@pytest.mark.parametrize(("path", "call"), CASES, ids=ids)
+@given(data=st.data())
+def test_a_request_altered_anywhere_is_a_request_or_invalid(path: str, call: Any, data: st.DataObject) -> None:
+    body = bytearray(api.encode(call))
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=6))
+    with contextlib.suppress(errors.InvalidRequest):
+        api.decode_request(path, bytes(body))
+
+
+@pytest.mark.parametrize("head", [b"\xdd", b"\xdf", b"\xdb", b"\xc6", b"\xc9"], ids=bytes.hex)
+@pytest.mark.parametrize("size", [2**32 - 1, 2**28, 2**16])
+def test_a_length_that_lies_is_refused_before_room_is_made_for_it(head: bytes, size: int) -> None:
+    liar = head + size.to_bytes(4, "big")
+    for body in (
+        liar,
+        b"\x82\xa6method\xa6verify\xa7bundles" + liar,
+        b"\x82\xa6method\xa6verify\xa7bundles\x91" + liar,
+    ):
+        with pytest.raises(errors.InvalidRequest):
+            api.decode_request(api.VERIFY, body)
+        with pytest.raises(errors.ChannelError):
+            api.decode_answer(body)
+
+
+@pytest.mark.parametrize("nest", [b"\x91", b"\x81\xa1a"], ids=["arrays", "maps"])
+def test_deep_nesting_is_refused(nest: bytes) -> None:
+    with pytest.raises(errors.InvalidRequest):
+        api.decode_request(api.VERIFY, b"\x82\xa1a" + nest * 100_000)
+    head = api.encode(api.Answer(KID, 1, 0, msgspec.Raw(b"\x00")))[:-1]
+    with pytest.raises(errors.ChannelError):
+        api.decode_answer(head + nest * 100_000)
+
+
+def test_an_answer_carries_its_result() -> None:
+    for result in RESULTS:
+        answer = api.Answer(KID, 3, 250, msgspec.Raw(api.encode(result)))
+        read = api.decode_answer(api.encode(answer))
+        call = next(call for _, call in CASES if call.result is type(result))
+        assert api.decode_result(call, read) == result
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_answer_or_a_channel_error(body: bytes) -> None:
+    with contextlib.suppress(errors.ChannelError):
+        api.decode_answer(body)
+
+
+@given(st.integers(0, 400), st.binary(max_size=6), st.integers(0, 3))
+def test_an_answer_altered_anywhere_is_an_answer_or_a_channel_error(at: int, new: bytes, cut: int) -> None:
+    body = bytearray(api.encode(api.Answer(KID, 3, 250, failure=api.Failure("revoked", "what", "try", 3, 5))))
+    at %= len(body)
+    body[at : at + cut] = new
+    with contextlib.suppress(errors.ChannelError):
+        api.decode_answer(bytes(body))
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xc0", b"\x80", b"\xff", b"\x91" * 5000, b"\x81\xa3odd\x01"], ids=bytes.hex)
+def test_a_result_that_is_none_is_a_channel_error(raw: bytes) -> None:
+    with pytest.raises(errors.ChannelError, match="can't be read"):
+        api.decode_result(api.Status(), api.Answer(KID, 3, 250, msgspec.Raw(raw)))
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_comes_back_as_its_class(code: str) -> None:
+    kind = api._errors_by_code[code]
+    error: Any = kind("what", hint="try")
+    if isinstance(error, errors.Denied):
+        error.caveat = 3
+    if isinstance(error, errors.Unavailable):
+        error.retry_after_ms = 250
+    failure = msgspec.msgpack.decode(msgspec.msgpack.encode(api.to_failure(error)), type=api.Failure)
+    back = api.to_error(failure)
+    assert type(back) is kind
+    assert vars(back) == vars(error)
+    with pytest.raises(kind, match="what: try"):
+        api.decode_result(api.Status(), api.Answer(KID, 3, 250, failure=failure))
+
+
+def test_every_error_that_an_authority_answers_with_has_a_code() -> None:
+    answered = {
+        errors.Refused,
+        errors.Unavailable,
+        *errors.Refused.__subclasses__(),
+        *errors.Unavailable.__subclasses__(),
+    }
+    assert set(api._errors_by_code.values()) == answered | set(errors.Denied.__subclasses__())
+
+
+@pytest.mark.parametrize("code", ["a newer word", "", "error", "channel", "store", "\x00"])
+def test_an_unknown_code_becomes_refused(code: str) -> None:
+    back = api.to_error(api.Failure(code, "what", "try", retry_after_ms=5))
+    assert type(back) is errors.Refused
+    assert str(back) == "what: try"
+
+
+@pytest.mark.parametrize("reason", list(errors.Reason))
+def test_every_reason_comes_back_as_its_denial(reason: errors.Reason) -> None:
+    back = api.to_error(api.Invalid(reason, "what", "try", 3))
+    assert isinstance(back, errors.Denied)
+    assert (back.reason, back.caveat, str(back)) == (reason, 3, "what: try")
+
+
+def test_no_repr_shows_a_token() -> None:
+    shown = [
+        repr(call) for call in (api.Verify(["tkdb_secret"]), api.RevokeOwn("tkdb_secret"), api.Minted("tkdb_secret", 5))
+    ]
+    assert "secret" not in "".join(shown)
