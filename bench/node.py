@@ -1,0 +1,135 @@
+"""Processes to be measured: a node on one core, or Hypercorn's bare echo as its peer.
+
+``python -m bench.node serve`` serves what the environment configures (``TKDB_…``), as ``tkdb serve`` does;
+``python -m bench.node echo ADDRESS`` answers each POST with its body. ``Process`` starts either, pinned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+READY_WITHIN_S = 60
+CORES = sorted(os.sched_getaffinity(0))
+NODE_CORE, LOAD_CORE = CORES[0], CORES[-1]
+
+
+class Process:
+    """A process on ``NODE_CORE`` that serves HTTP at ``port``; ended with the ``with``.
+
+    ``ready_s``: from its start until it answered ``/readyz`` with 200.
+    """
+
+    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        self.port = _free_port()
+        address = f"127.0.0.1:{self.port}"
+        with on_core(NODE_CORE):
+            began = time.perf_counter()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.node", *arguments],
+                env={**os.environ, **(environment or {}), "TKDB_BIND": address},
+            )
+        try:
+            self._wait(began + READY_WITHIN_S)
+        except BaseException:
+            self._end()
+            raise
+        self.ready_s = time.perf_counter() - began
+
+    @property
+    def resident_mb(self) -> float:
+        """The memory that it holds (RSS), in units of 1,000,000 bytes."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1_024 / 1e6
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def _wait(self, until: float) -> None:
+        while not _is_ready(self.port):
+            if self._process.poll() is not None or time.perf_counter() > until:
+                raise RuntimeError(f"{self._process.args!r} is not ready")
+            time.sleep(0.002)
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Run what is within, and the processes started within, on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_WITHIN_S)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def serve() -> None:
+    """Serve what the environment configures."""
+    from tkdb.server import logs, run
+    from tkdb.settings import Settings
+
+    settings = Settings.parse(os.environ)
+    logs.configure(settings.log_level, sys.stderr)
+    run.run(settings)
+
+
+def echo() -> None:
+    """Echo by Starlette on Hypercorn and uvloop, with as little around it as can be."""
+    import uvloop
+    from hypercorn.asyncio import serve as hypercorn_serve
+    from hypercorn.config import Config
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    async def answer(request: Request) -> Response:
+        return Response(await request.body())
+
+    app = Starlette(routes=[Route("/", answer, methods=["POST"]), Route("/readyz", answer)])
+    config = Config()
+    config.bind = [os.environ["TKDB_BIND"]]
+    config.errorlog = None
+    config.keep_alive_max_requests = 1_000_000
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(hypercorn_serve(app, config))  # type: ignore[arg-type]  # Starlette is an ASGI app
+
+
+if __name__ == "__main__":
+    {"serve": serve, "echo": echo}[sys.argv[1]]()
