@@ -96,10 +96,8 @@ def test_a_request_cut_anywhere_is_refused(path: str, call: Any) -> None:
 @pytest.mark.parametrize("path", sorted(api.CALLS_BY_PATH))
 @given(body=st.binary(max_size=300))
 def test_any_bytes_are_a_request_or_invalid(path: str, body: bytes) -> None:
-    try:
+    with contextlib.suppress(errors.InvalidRequest):
         api.decode_request(path, body)
-    except errors.InvalidRequest as error:
-        assert error.hint == f"see the methods of {path}"
 
 
 @pytest.mark.parametrize(("path", "call"), CASES, ids=ids)
