@@ -135,6 +135,28 @@ def test_a_second_writer_is_turned_away_and_readers_are_not(path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_reader_beside_a_writer_loads_no_mixture_of_two_states(path: Path) -> None:
+    async def run() -> None:
+        async with await Database.open(path) as database, await Database.open(path, read_only=True) as reader:
+            scribe = await begun(database)
+            states = [await reader.load()]
+            done = asyncio.Event()
+
+            async def keep_writing() -> None:
+                while not done.is_set():
+                    await scribe.create(f"o{scribe.state.head.seq}")
+
+            writer = asyncio.create_task(keep_writing())
+            while states[-1].head.seq < states[0].head.seq + 30:
+                states.append(await reader.load())
+            done.set()
+            await writer
+            # Each entry after the first makes one organization.
+            assert all(len(state.organizations) == len(state.keys) == state.head.seq - 1 for state in states)
+
+    asyncio.run(run())
+
+
 def test_the_files_are_for_their_owner_alone(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:

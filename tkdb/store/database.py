@@ -119,12 +119,13 @@ class Database:
         """
         state = State()
         shared: dict[Any, Any] = {}
-        for kind in tables.TABLES:
-            async for page in self.pages(tables.select(kind)):
-                for values in page:
-                    state.put(tables.row(kind, values, shared))
-        async for page in self.pages("SELECT seq, hash, epoch, time_ms FROM journal ORDER BY seq DESC LIMIT 1"):
-            state.head = Head(*page[0])
+        async with self.snapshot():
+            for kind in tables.TABLES:
+                async for page in self.pages(tables.select(kind)):
+                    for values in page:
+                        state.put(tables.row(kind, values, shared))
+            async for page in self.pages("SELECT seq, hash, epoch, time_ms FROM journal ORDER BY seq DESC LIMIT 1"):
+                state.head = Head(*page[0])
         return state
 
     async def entries(self, after: int, limit: int) -> list[Entry]:
@@ -164,16 +165,20 @@ class Database:
                     await self._connection.rollback()
 
     async def pages(self, sql: str) -> AsyncIterator[list[tuple[Any, ...]]]:
-        """Yield the rows of a query, some thousands at a time. Nothing may be written meanwhile by this process.
+        """Yield the rows of a query, some thousands at a time. To be used within ``snapshot``.
 
         Raises:
             StoreError: they can't be read.
         """
         self._check_open()
         with faults.reading(self._name):
-            async with self._connection.execute(sql) as cursor:
+            cursor = await self._connection.execute(sql)
+            try:
                 while page := list(await cursor.fetchmany(_PAGE_ROWS)):
                     yield page  # type: ignore[misc]  # rows are tuples while there is no row_factory
+            finally:
+                with suppress(ValueError):  # the connection was closed before a reader that gave up was tidied away
+                    await cursor.close()
 
     def _check_open(self) -> None:
         if self._closed:

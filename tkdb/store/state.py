@@ -8,7 +8,7 @@
 >>> state.apply(link(state.head, ChainKey(bytes(32)), now_ms=1, epoch=0, made=genesis))
 >>> state.name, state.head.seq
 ('tkdb.internal', 1)
->>> state.revocation(bytes(32)) is NOT_REVOKED
+>>> state.revocation(bytes(32)) is None
 True
 """
 
