@@ -9,20 +9,22 @@ from tests.authority.world import DAY_S, HOUR_S, NAME, SKEW_MS, START_MS, World,
 from tkdb import api, errors
 from tkdb.authority.service import OWN_BURST, OWN_EVERY_MS
 from tkdb.macaroon.caveats import Act, Aud, Exp, Sub
+from tkdb.macaroon.chain import walk
 from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
-from tkdb.macaroon.wire import ThirdParty, append
+from tkdb.macaroon.wire import ThirdParty, write_caveat, write_third_party
 from tkdb.store import fold
 
 START_S = START_MS // 1000
 BUCKET_MS = 2**24
+TRAILER_HEAD = b"\x00\x06\x20"
 
 
 def with_packet(token: Macaroon, packet: Any) -> Macaroon:
     """Append what ``attenuate`` wouldn't: an unknown caveat, or a third party's."""
-    from tkdb.macaroon.chain import walk
-
-    return Macaroon.parse(append(token.raw, (packet,), walk(token.tail, (packet,))[-1]))
+    section = write_third_party(packet) if isinstance(packet, ThirdParty) else write_caveat(packet)
+    head = token.raw[: -len(TRAILER_HEAD) - 32]
+    return Macaroon.parse(head + section + TRAILER_HEAD + walk(token.tail, (packet,))[-1])
 
 
 # --- lineages, branches, keys -------------------------------------------------------------------------------
@@ -55,12 +57,13 @@ def test_revoking_again_is_no_news_and_writes_nothing() -> None:
     async def test(world: World) -> None:
         token, other = await world.mint(), await world.mint()
         child = token.attenuate(Act("r"))
-        targets = [branch(child), lineage(other), api.Before("evil"), api.Before("acme", subject="ann")]
+        before = [api.Before("evil", before_ms=START_MS), api.Before("acme", before_ms=START_MS, subject="ann")]
+        targets = [branch(child), lineage(other), *before]
         assert await world.revoke(*targets) is False
         position = world.position
         assert await world.revoke(*targets) is True
+        assert world.position == position
         assert await world.revoke(branch(child.attenuate(Act("r"))), branch(child)) is False
-        assert world.position == position + 1
         assert await world.revoke(lineage(token)) is False
         # The branch of a lineage that is revoked as a whole is no news either.
         assert await world.revoke(branch(child), branch(token)) is True

@@ -31,11 +31,13 @@ SEAL_NONCE_BYTES: Final = 12
 class Write(msgspec.Struct, frozen=True):
     """The write may be: journal the request with what the authority adds to it.
 
-    ``chain_key`` is the one that this entry brings, and is hashed under, where it brings one.
+    ``chain_key`` is the one that this entry brings, and is hashed under, where it brings one. ``not_before_ms``: the
+    least time that the entry may have.
     """
 
     made: Made | None = None
     chain_key: ChainKey | None = None
+    not_before_ms: int = 0
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -129,11 +131,13 @@ class Decisions:
 
     def _revoke(self, call: api.Revoke, signer: Signer, now_ms: int) -> Write | Done:
         replacements: dict[str, Replacement] = {}
-        news = False
+        news, not_before_ms = False, 0
         for target in call.targets:
             if isinstance(target, api.Before):
                 permit(signer, "revoke", target.organization)
-                news |= self._before(target, now_ms)
+                time_ms = self._before(target, now_ms)
+                news |= time_ms is not None
+                not_before_ms = max(not_before_ms, time_ms or 0)
                 continue
             key = self._state.key(target.kid)
             if key is None or not signer.permits("revoke", key.organization):
@@ -147,19 +151,22 @@ class Decisions:
                 news |= self._lineage(target, key, now_ms)
         if not news:
             return Done(api.Revoked(already=True))
-        return Write(Replaced(list(replacements.values())) if replacements else None)
+        return Write(Replaced(list(replacements.values())) if replacements else None, not_before_ms=not_before_ms)
 
-    def _before(self, target: api.Before, now_ms: int) -> bool:
+    def _before(self, target: api.Before, now_ms: int) -> int | None:
+        """Return the least time that the entry needs to revoke what is meant, or None where that is revoked already."""
         row = self._live(target.organization)
-        before_ms = now_ms if target.before_ms is None else target.before_ms
-        if before_ms > now_ms + CLOCK_SKEW_MS:
-            raise InvalidRequest(
-                f"before_ms {before_ms} lies in the future; it is {now_ms} now", hint="leave it out to mean now"
-            )
         so_far_ms = row.issued_from_ms
         if target.subject is not None:
             so_far_ms = max(so_far_ms, self._state.issued_from(row.name, subject_digest(target.subject)))
-        return before_ms + CLOCK_SKEW_MS > so_far_ms
+        if target.before_ms is None:
+            # Tokens minted since then are dated so_far_ms, ahead of the clock. "Now" must lie behind those as well.
+            return max(so_far_ms - CLOCK_SKEW_MS + 1, 0)
+        if target.before_ms > now_ms + CLOCK_SKEW_MS:
+            raise InvalidRequest(
+                f"before_ms {target.before_ms} lies in the future; it is {now_ms} now", hint="leave it out to mean now"
+            )
+        return 0 if target.before_ms + CLOCK_SKEW_MS > so_far_ms else None
 
     def _lineage(self, target: api.Lineage | api.Branch, key: KeyRow, now_ms: int) -> bool:
         if int.from_bytes(target.nonce[:6]) > now_ms + MAX_AHEAD_MS:

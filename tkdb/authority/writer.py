@@ -113,7 +113,7 @@ class Writer:
         entry = link(
             self._state.head,
             chain_key,
-            now_ms=self._steady_ms(),
+            now_ms=max(self._steady_ms(), write.not_before_ms),
             epoch=EPOCH,
             made=write.made,
             body=body,
