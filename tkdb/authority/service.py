@@ -222,8 +222,7 @@ class Authority:
             raise Overloaded(
                 "many tokens of this lineage were revoked just now", hint="revoke the lineage", retry_after_ms=wait_ms
             )
-        await self._writer.revoke_branch(token.kid, token.nonce, token.branch)
-        return api.Revoked(already=False)
+        return api.Revoked(already=await self._writer.revoke_branch(token.kid, token.nonce, token.branch))
 
     def _list(self, call: api.ListOrganizations, signer: Signer) -> api.Organizations:
         rows = (

@@ -85,15 +85,21 @@ class Writer:
             await self._append(decision, caller.body, origin)
             return self._decisions.result(call, decision.made)
 
-    async def revoke_branch(self, kid: bytes, nonce: bytes, branch: bytes) -> None:
+    async def revoke_branch(self, kid: bytes, nonce: bytes, branch: bytes) -> bool:
         """Revoke a branch whose token the caller presented: the journal names no signer for it.
+
+        Returns whether it was revoked before: by another, perhaps, while this one waited.
 
         Raises:
             Unavailable, OutcomeUnknown: as ``write``.
         """
         revocation = api.Revoke([api.Branch(kid, nonce, branch)])
         async with self._turn:
+            revoked = self._state.revocation(kid + nonce)
+            if revoked is True or (revoked is not None and branch in revoked):
+                return True
             await self._append(Write(), api.encode(revocation), Origin())
+            return False
 
     async def purge(self) -> None:
         """Forget what can matter no more, if there is anything of that kind.
