@@ -7,8 +7,9 @@ commit: a write that failed leaves no trace, one that is answered is on the disk
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 import msgspec
 
@@ -30,6 +31,19 @@ from tkdb.store.state import State
 
 EPOCH: Final = 1
 """How often the primary has changed. One machine never has another."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _to_its_end(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Let a write go on when its caller is cancelled: what the disk holds must be served, too."""
+
+    @wraps(method)
+    async def shielded(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.shield(asyncio.ensure_future(method(*args, **kwargs)))
+
+    return shielded
 
 
 class Writer:
@@ -63,6 +77,7 @@ class Writer:
         self.news = asyncio.Event()
         """Set when the next entry is applied; then there is a new event for the one after."""
 
+    @_to_its_end
     async def write(self, call: api.WriteCall, signer: Signer, caller: Caller) -> msgspec.Struct:
         """Carry out what a signer asked for, once: a request id that was carried out gives that outcome again.
 
@@ -85,6 +100,7 @@ class Writer:
             await self._append(decision, caller.body, origin)
             return self._decisions.result(call, decision.made)
 
+    @_to_its_end
     async def revoke_branch(self, kid: bytes, nonce: bytes, branch: bytes) -> bool:
         """Revoke a branch whose token the caller presented: the journal names no signer for it.
 
@@ -101,6 +117,7 @@ class Writer:
             await self._append(Write(), api.encode(revocation), Origin())
             return False
 
+    @_to_its_end
     async def purge(self) -> None:
         """Forget what can matter no more, if there is anything of that kind.
 

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.authority.world import World, branch, lineage, run
+from tkdb import api, errors
+from tkdb.macaroon.caveats import Act
+from tkdb.macaroon.token import Macaroon
+
+REQUEST_ID = bytes(range(16))
+
+
+# --- a request is carried out once --------------------------------------------------------------------------
+
+
+def test_a_repeated_request_gives_the_same_outcome_and_one_entry() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint()
+        for call in (
+            api.CreateOrganization("new"),
+            api.ConfigureOrganization("acme", 60),
+            api.RotateKey("acme"),
+            api.Revoke([lineage(token), api.RetireKey(token.kid)]),
+            api.DeleteOrganization("evil"),
+        ):
+            request_id = world.random.randbytes(16)
+            first = await world.ask(call, request_id=request_id)
+            position, keys = world.position, await world.keys()
+            world.advance(5_000)
+            assert await world.ask(call, request_id=request_id) == first
+            assert (world.position, await world.keys()) == (position, keys)
+
+    run(test)
+
+
+def test_a_request_repeated_at_the_same_moment_is_carried_out_once() -> None:
+    async def test(world: World) -> None:
+        position = world.position
+        call = api.CreateOrganization("new")
+        outcomes = await asyncio.gather(*(world.ask(call, request_id=REQUEST_ID) for _ in range(10)))
+        assert outcomes == [outcomes[0]] * 10
+        assert world.position == position + 1
+
+    run(test)
+
+
+def test_a_request_id_with_another_body_is_refused() -> None:
+    async def test(world: World) -> None:
+        await world.ask(api.CreateOrganization("new"), request_id=REQUEST_ID)
+        position = world.position
+        with pytest.raises(errors.Conflict, match="request id was used") as caught:
+            await world.ask(api.CreateOrganization("newer"), request_id=REQUEST_ID)
+        assert caught.value.hint
+        outcomes = await asyncio.gather(
+            *(world.ask(api.CreateOrganization(f"o{i}"), request_id=bytes(16)) for i in range(5)), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes].count(errors.Conflict) == 4
+        assert world.position == position + 1
+
+    run(test)
+
+
+def test_another_signers_request_with_the_same_id_is_its_own() -> None:
+    async def test(world: World) -> None:
+        await world.ask(api.RotateKey("acme"), "root", REQUEST_ID)
+        await world.ask(api.RotateKey("acme"), "acme", REQUEST_ID)
+        assert len(await world.keys()) == 3
+
+    run(test)
+
+
+def test_a_request_is_remembered_over_a_restart(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        created = await world.ask(api.CreateOrganization("new"), request_id=REQUEST_ID)
+        await world.restart()
+        position = world.position
+        assert await world.ask(api.CreateOrganization("new"), request_id=REQUEST_ID) == created
+        with pytest.raises(errors.Conflict):
+            await world.ask(api.CreateOrganization("newer"), request_id=REQUEST_ID)
+        assert world.position == position
+
+    run(test, tmp_path / "tkdb.db")
+
+
+def test_a_refused_request_uses_up_no_id() -> None:
+    async def test(world: World) -> None:
+        with pytest.raises(errors.NotPermitted):
+            await world.ask(api.RotateKey("acme"), "evil", REQUEST_ID)
+        with pytest.raises(errors.Conflict, match="exists"):
+            await world.ask(api.CreateOrganization("acme"), "root", REQUEST_ID)
+        await world.ask(api.RotateKey("acme"), "root", REQUEST_ID)
+
+    run(test)
+
+
+# --- nothing is served before it is on the disk -------------------------------------------------------------
+
+
+async def _served(world: World, tokens: list[Macaroon]) -> Any:
+    """All that callers can see."""
+    organizations = await world.ask(api.ListOrganizations())
+    feed = await world.feed(*{token.kid for token in tokens})
+    return world.position, organizations, feed, [await world.outcome(token) for token in tokens]
+
+
+async def _refused_and_untouched(world: World, obstacle: Any) -> None:
+    token = await world.mint()
+    tokens = [token, token.attenuate(Act("r")), await world.mint("evil")]
+    before = await _served(world, tokens)
+    padding = [api.Lineage(token.kid, token.nonce[:6] + index.to_bytes(10)) for index in range(900)]
+    attempts = [
+        (api.Revoke([branch(tokens[1]), api.Before("evil"), *padding]), "root"),
+        (api.RevokeOwn(tokens[1].text), None),
+        (api.CreateOrganization("new"), "root"),
+        (api.RotateKey("acme"), "root"),
+        (api.DeleteOrganization("evil"), "root"),
+    ]
+    with obstacle:
+        for call, signer in attempts:
+            with pytest.raises(errors.StoreUnwritable) as caught:
+                await world.ask(call, signer, REQUEST_ID)
+            assert caught.value.hint
+            assert await _served(world, tokens) == before
+    # The very same request, once it can be written.
+    assert await world.ask(attempts[0][0], "root", REQUEST_ID) == api.Revoked(already=False)
+    assert world.position == before[0] + 1
+    assert [await world.outcome(each) for each in tokens] == ["valid", "revoked", "revoked"]
+
+
+def test_a_write_that_fails_changes_nothing_that_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        async def fail(*_: Any) -> None:
+            raise errors.StoreUnwritable("the disk is full", hint="free space")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.authority._database, "append", fail)
+            obstacle = patch
+            await _refused_and_untouched(world, _until(obstacle))
+
+    run(test)
+
+
+@contextmanager
+def _until(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield
+    patch.undo()
+
+
+@contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    """No file of this process grows any more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name(path.name + "-wal").stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_stops_writes_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "tkdb.db"
+
+    async def test(world: World) -> None:
+        await _refused_and_untouched(world, _full_disk(path))
+        token = await world.mint()
+        await world.restart()
+        assert await world.outcome(token) == "valid"
+
+    run(test, path)
+
+
+def test_long_polls_hear_nothing_of_a_write_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        token = await world.mint()
+        poll = asyncio.create_task(world.feed(token.kid, after=world.position, wait_ms=30_000))
+        await asyncio.sleep(0)
+
+        async def fail(*_: Any) -> None:
+            raise errors.StoreUnwritable("the disk is full", hint="free space")
+
+        with monkeypatch.context() as patch, pytest.raises(errors.StoreUnwritable):
+            patch.setattr(world.authority._database, "append", fail)
+            await world.revoke(lineage(token))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not poll.done()
+        await world.revoke(lineage(token))
+        assert (await poll).revocations == [api.LineageRevoked(token.kid, token.nonce)]
+
+    run(test)
+
+
+def test_a_revoked_token_is_not_denied_before_the_disk_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        token = await world.mint()
+        position, append, held = world.position, world.authority._database.append, asyncio.Event()
+
+        async def hold(*arguments: Any) -> None:
+            await held.wait()
+            await append(*arguments)
+
+        monkeypatch.setattr(world.authority._database, "append", hold)
+        writing = asyncio.create_task(world.revoke(lineage(token)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (world.position, await world.outcome(token)) == (position, "valid")
+        held.set()
+        await writing
+        assert (world.position, await world.outcome(token)) == (position + 1, "revoked")
+
+    run(test)
+
+
+def test_a_caller_who_leaves_during_a_write_leaves_the_authority_whole(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        for turns in range(1, 12):
+            token = await world.mint()
+            for call, signer in ((api.Revoke([lineage(token)]), "root"), (api.RevokeOwn(token.text), None)):
+                leaving = asyncio.create_task(world.ask(call, signer))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                leaving.cancel()
+                await asyncio.wait({leaving})
+            # What is on the disk is served; what comes next fits.
+            other = await world.mint()
+            await world.revoke(lineage(other))
+            [last] = await world.authority._database.entries(world.position - 1, 10)
+            assert last.seq == world.position
+        await world.restart()
+
+    run(test, tmp_path / "tkdb.db")
+
+
+# --- what is on the disk is served again --------------------------------------------------------------------
+
+
+def test_a_restart_serves_what_was_served_before(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        token, other = await world.mint(), await world.mint("evil")
+        child = token.attenuate(Act("r"))
+        await world.own(child)
+        await world.revoke(api.Before("evil"))
+        await world.ask(api.RotateKey("acme"))
+        tokens = [token, child, other, await world.mint("acme"), await world.mint("evil")]
+        before = await _served(world, tokens)
+        assert before[3] == ["valid", "revoked", "revoked", "valid", "valid"]
+        await world.restart()
+        assert await _served(world, tokens) == before
+
+    run(test, tmp_path / "tkdb.db")
+
+
+def test_a_second_process_on_the_same_database_is_turned_away(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        second = World(world.path)
+        with pytest.raises(errors.StoreError, match="another process"):
+            await second.open()
+
+    run(test, tmp_path / "tkdb.db")
