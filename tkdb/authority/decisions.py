@@ -93,6 +93,7 @@ class Decisions:
             case api.RotateKey():
                 permit(signer, "organizations", call.name)
                 self._live(call.name)
+                self._check_live_keys(call.name)
                 return Write(Rotated(*self._new_key(call.name)))
             case api.DeleteOrganization():
                 permit(signer, "organizations", call.name)
@@ -218,6 +219,14 @@ class Decisions:
         if row is None or row.deleted:
             raise no_organization(name)
         return row
+
+    def _check_live_keys(self, name: str) -> None:
+        live = sum(key.state != "retired" for key in self._state.keys_of(name))
+        if live >= api.MAX_LIVE_KEYS:
+            raise InvalidRequest(
+                f"{name} has {live} keys that still verify; {api.MAX_LIVE_KEYS} may at a time",
+                hint="wait until the oldest is retired, or retire one",
+            )
 
     def _check_lifetime(self, lifetime_s: int) -> None:
         if lifetime_s > self._max_lifetime_s:
