@@ -37,10 +37,6 @@ OrganizationName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,
 MAX_BUNDLES: Final = 200
 MAX_KIDS: Final = 1024
 MAX_TARGETS: Final = 1024
-# Together these keep what one entry of the journal adds to a feed within one message: a target of the kind "before"
-# is an event for each live key of its organization.
-MAX_BEFORE_TARGETS: Final = 16
-MAX_LIVE_KEYS: Final = 32
 MAX_FEED_EVENTS: Final = 512
 MAX_PAGE: Final = 500
 MAX_PAGE_BYTES: Final = 48 * 1024

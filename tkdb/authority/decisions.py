@@ -93,7 +93,7 @@ class Decisions:
             case api.RotateKey():
                 permit(signer, "organizations", call.name)
                 self._live(call.name)
-                self._check_live_keys(call.name)
+                self._check_events(0, self._live_keys(call.name) + 1)
                 return Write(Rotated(*self._new_key(call.name)))
             case api.DeleteOrganization():
                 permit(signer, "organizations", call.name)
@@ -220,12 +220,16 @@ class Decisions:
             raise no_organization(name)
         return row
 
-    def _check_live_keys(self, name: str) -> None:
-        live = sum(key.state != "retired" for key in self._state.keys_of(name))
-        if live >= api.MAX_LIVE_KEYS:
+    def _live_keys(self, organization: str) -> int:
+        return sum(key.state != "retired" for key in self._state.keys_of(organization))
+
+    @staticmethod
+    def _check_events(single: int, by_key: int) -> None:
+        """Refuse what one message of the feed couldn't carry: what was issued before is an event for each live key."""
+        if single + by_key > api.MAX_FEED_EVENTS:
             raise InvalidRequest(
-                f"{name} has {live} keys that still verify; {api.MAX_LIVE_KEYS} may at a time",
-                hint="wait until the oldest is retired, or retire one",
+                f"this comes to {single + by_key} revocations, key by key; one entry carries {api.MAX_FEED_EVENTS}",
+                hint="make several requests, or retire old keys",
             )
 
     def _check_lifetime(self, lifetime_s: int) -> None:
