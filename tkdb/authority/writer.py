@@ -26,7 +26,7 @@ from tkdb.store.fold import CLOCK_SKEW_MS
 from tkdb.store.journal import Entry, Origin, check_link, link
 from tkdb.store.made import Genesis, Made, Purged, decode_made
 from tkdb.store.rows import Forget
-from tkdb.store.seal import ChainKey, SealKeys
+from tkdb.store.seal import ChainKey, SealKeys, seal_id
 from tkdb.store.state import State
 
 EPOCH: Final = 1
@@ -160,7 +160,7 @@ async def begin(
     """Return the state of a database and its chain key; of a new database, write the journal's first entry.
 
     Raises:
-        WrongSealKey: the secrets given don't unseal the chain key.
+        WrongSealKey: the secrets given don't unseal the chain key, or one of the root keys.
         BrokenJournal: the last entry wasn't written by a holder of the chain key.
         StoreError, Unavailable: the database can't be read, or written.
     """
@@ -178,6 +178,11 @@ async def begin(
     chain_key = seal_keys.unseal_chain_key(row.sealed, journal=state.journal, generation=generation)
     last = (await database.entries(state.head.seq - 1, 1))[0]
     check_link(state.head._replace(seq=last.seq - 1, hash=last.previous), chain_key, last)
+    keyring = Keyring(state, seal_keys)
+    # A secret that is missing is missed now, and not when the first token of some organization is presented. One key
+    # of each sealing secret is enough to know.
+    for key in {seal_id(key.sealed): key for key in state.keys.values() if key.sealed}.values():
+        keyring.unseal(key)
     return state, chain_key
 
 

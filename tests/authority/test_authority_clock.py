@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.authority.world import SKEW_MS, World, lineage, run
+from tkdb import api, errors
+
+HOUR_MS = 3_600_000
+
+
+@pytest.mark.parametrize("step_ms", [SKEW_MS + 1, HOUR_MS, -SKEW_MS - 1, -HOUR_MS])
+def test_a_clock_that_jumps_mints_and_writes_nothing_and_verifies_on(step_ms: int) -> None:
+    async def test(world: World) -> None:
+        token, revoked = await world.mint(), await world.mint()
+        await world.revoke(lineage(revoked))
+        world.advance(2 * HOUR_MS)
+        position = world.position
+        world.step_clock(step_ms)
+        for call, signer in (
+            (api.Mint("acme"), "root"),
+            (api.Revoke([lineage(token)]), "root"),
+            (api.RotateKey("acme"), "root"),
+            (api.RevokeOwn(token.text), None),
+        ):
+            with pytest.raises(errors.Unavailable, match=rf"clock jumped by {step_ms / 1000:.0f} s") as caught:
+                await world.ask(call, signer)
+            assert "restart" in caught.value.hint
+        assert world.position == position
+        assert (await world.outcome(token), await world.outcome(revoked)) == ("valid", "revoked")
+        world.authority.ready()
+        # Set right again, it is believed again.
+        world.step_clock(-step_ms)
+        await world.revoke(lineage(token))
+
+    run(test)
+
+
+def test_small_corrections_are_never_counted_together() -> None:
+    async def test(world: World) -> None:
+        for _ in range(40):
+            world.advance(60_000)
+            world.step_clock(-1_000)
+            await world.mint()
+        for _ in range(40):
+            world.advance(60_000)
+            world.step_clock(1_000)
+            await world.ask(api.RotateKey("acme"))
+
+    run(test)
+
+
+def test_a_machine_that_starts_behind_the_journal_waits_for_its_clock(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        token = await world.mint()
+        world.advance(HOUR_MS)
+        await world.ask(api.RotateKey("acme"))
+        world.step_clock(-HOUR_MS)
+        await world.restart()
+        for call in (api.Mint("acme"), api.RotateKey("acme")):
+            with pytest.raises(errors.Unavailable, match="3600 s behind the journal") as caught:
+                await world.ask(call)
+            assert caught.value.hint
+        assert await world.outcome(token) == "valid"
+        world.advance(HOUR_MS - SKEW_MS)
+        await world.ask(api.RotateKey("acme"))
+
+    run(test, tmp_path / "tkdb.db")
+
+
+def test_the_journals_time_never_goes_back() -> None:
+    async def test(world: World) -> None:
+        for step_ms in (5_000, -9_000, 3_000, -9_000, 18_000):
+            world.step_clock(step_ms)
+            await world.ask(api.RotateKey("acme"))
+        times = [entry.time_ms for entry in await world.authority._database.entries(0, 100)]
+        assert times == sorted(times)
+        assert times[-1] == world.wall_ms
+
+    run(test)
