@@ -1,0 +1,5 @@
+"""``python -m tkdb.cli`` is ``tkdb``."""
+
+from tkdb.cli import main
+
+main()

@@ -1,0 +1,20 @@
+"""The client that commands talk through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tkdb.macaroon.access import Policy
+    from tkdb_client import Client
+
+
+def connect(policy: Policy | None = None) -> Client:
+    """Return a client of the authority that ``TKDB_URL`` and ``TKDB_AUTHORITY`` name.
+
+    Raises:
+        ConfigurationError: one is missing or can't be used.
+    """
+    from tkdb_client import Client  # only for commands that ask the authority: it takes a while to import
+
+    return Client(policy=policy)

@@ -1,0 +1,71 @@
+"""One decorator for every command: options in groups, ``--json``, and errors that end in an exit code.
+
+A parameter whose type is a dataclass stands for one option per field, so that commands share options by sharing the
+class.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Annotated, Any, Final, get_type_hints
+
+import typer
+
+from tkdb.cli.output import Output
+from tkdb.errors import TkdbError
+
+Function = Callable[..., None]
+
+_JSON: Final = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], Function]:
+    """Return a decorator that makes a function a command of ``app``.
+
+    The function is called with an ``Output`` first, then with its parameters; what it raises of ``TkdbError`` is shown,
+    and becomes the exit code.
+    """
+
+    def register(function: Function) -> Function:
+        hints = get_type_hints(function, include_extras=True)
+        parameters = list(inspect.signature(function).parameters)[1:]
+        groups = {parameter: hints[parameter] for parameter in parameters if is_dataclass(hints[parameter])}
+
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            output = Output(json=values.pop("json"))
+            for parameter, group in groups.items():
+                values[parameter] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+            try:
+                function(output, **values)
+            except TkdbError as error:
+                raise typer.Exit(output.fail(error)) from None
+
+        flat = list(_flat(function, hints))
+        run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]  # what typer reads
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+        app.command(name)(run)
+        return function
+
+    return register
+
+
+def _flat(function: Function, hints: dict[str, Any]) -> Iterator[inspect.Parameter]:
+    """Yield the parameters that the command line has: a group's fields in its place, ``--json`` last."""
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        kind = hints[parameter.name]
+        if not is_dataclass(kind):
+            yield _parameter(parameter.name, kind, parameter.default)
+            continue
+        inner = get_type_hints(kind, include_extras=True)
+        for field in fields(kind):
+            default = field.default if field.default is not MISSING else inspect.Parameter.empty
+            yield _parameter(field.name, inner[field.name], default)
+    yield _parameter("json", _JSON, False)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

@@ -1,0 +1,164 @@
+"""``tkdb keys``: generate secrets, show their public forms, seal records again."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from tkdb.cli import inputs
+from tkdb.cli.authority import connect
+from tkdb.cli.command import command
+from tkdb.cli.output import Output, UsageError, faint, good
+from tkdb.errors import ConfigurationError
+
+app = typer.Typer(name="keys", help="Generate keys, show their public forms, seal records again.")
+
+
+class Kind(StrEnum):
+    """Which secret to generate."""
+
+    AUTHORITY = "authority"
+    SIGNER = "signer"
+    SEAL = "seal"
+    ALL = "all"
+
+
+VARIABLES: Final = {Kind.AUTHORITY: "TKDB_AUTHORITY_KEY", Kind.SEAL: "TKDB_SEAL_KEYS", Kind.SIGNER: "TKDB_SIGNER"}
+SIGNERS_FILE: Final = "signers.toml"
+_SIGNERS: Final = """\
+[[signer]]
+name = "operator"
+key = "{key}"
+organizations = ["*"]
+may = ["mint", "revoke", "organizations", "reseal"]
+"""
+
+KindOption = Annotated[Kind, typer.Option(help="Which secret.")]
+Directory = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Write files there, mode 0600, instead of printing.")
+]
+SecretFile = Annotated[str | None, typer.Option("--file", metavar="PATH", help="The secret's file; - is stdin.")]
+NameOption = Annotated[str | None, typer.Option(metavar="NAME", help="The authority's name; by default TKDB_NAME.")]
+
+
+@command(app)
+def generate(output: Output, kind: KindOption = Kind.ALL, directory: Directory = None) -> None:
+    """Generate secrets: the authority's key, a signer's, a sealing secret; or all that a first node needs.
+
+    \b
+    $ tkdb keys generate --directory keys
+    keys/authority.key
+    keys/seal.key
+    keys/signer.key
+    keys/signers.toml
+    next: TKDB_NAME=tkdb.example TKDB_AUTHORITY_KEY_FILE=keys/authority.key … tkdb serve
+    """
+    secrets = {each: _generate(each) for each in VARIABLES if kind in {each, Kind.ALL}}
+    if directory is None:
+        lines = [f"{VARIABLES[each]}={text}" for each, text in secrets.items()]
+        output.result({each.value: text for each, text in secrets.items()}, *_bare_if_one(lines))
+        output.note(faint("keep these as you keep passwords; `tkdb keys public` shows what may be known"))
+        return
+    files = {f"{each.value}.key": text + "\n" for each, text in secrets.items()}
+    if kind is Kind.ALL:
+        files[SIGNERS_FILE] = _SIGNERS.format(key=_signer_public(secrets[Kind.SIGNER]))
+    paths = _write(directory, files)
+    output.result({"files": paths}, *paths)
+    output.note(f"next: {_next(kind, directory)}")
+
+
+def _bare_if_one(lines: list[str]) -> list[str]:
+    return [line.partition("=")[2] for line in lines] if len(lines) == 1 else lines
+
+
+def _generate(kind: Kind) -> str:
+    from tkdb.channel.keys import AuthoritySecret, SignerSecret
+    from tkdb.store.seal import KEY_BYTES, SealKey
+
+    if kind is Kind.AUTHORITY:
+        return AuthoritySecret.generate(os.urandom).text()
+    return SignerSecret.generate(os.urandom).text() if kind is Kind.SIGNER else SealKey(os.urandom(KEY_BYTES)).text()
+
+
+def _signer_public(secret: str) -> str:
+    from tkdb.channel.keys import SignerSecret
+
+    return SignerSecret.parse(secret).public.text()
+
+
+def _write(directory: Path, files: dict[str, str]) -> list[str]:
+    """Write new files that only their owner may read; return their paths. One that exists is never overwritten."""
+    taken = [str(directory / name) for name in files if (directory / name).exists()]
+    if taken:
+        raise ConfigurationError(f"{', '.join(taken)} exists already", hint="give another --directory")
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, text in files.items():
+            path = directory / name
+            path.touch(mode=0o600, exist_ok=False)
+            path.write_text(text, encoding="ascii")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{error.filename or directory} can't be written: {error.strerror}", hint="give another --directory"
+        ) from None
+    except ValueError:
+        raise UsageError("a path was expected, and this can't be one") from None
+    return [str(directory / name) for name in files]
+
+
+def _next(kind: Kind, directory: Path) -> str:
+    if kind is not Kind.ALL:
+        return f"tkdb keys public --file {directory / kind.value}.key" if kind is not Kind.SEAL else "tkdb serve"
+    return (
+        f"TKDB_NAME=tkdb.example TKDB_AUTHORITY_KEY_FILE={directory}/authority.key"
+        f" TKDB_SEAL_KEYS_FILE={directory}/seal.key TKDB_SIGNERS_FILE={directory / SIGNERS_FILE} TKDB_DB=tkdb.db"
+        " tkdb serve"
+    )
+
+
+@command(app)
+def public(output: Output, file: SecretFile = None, name: NameOption = None) -> None:
+    """Show the public form of a secret key: for an authority what clients are given, NAME=tkdbpub_….
+
+    \b
+    $ tkdb keys public --name tkdb.example < keys/authority.key
+    tkdb.example=tkdbpub_j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiE4KF84MRDEv
+    """
+    from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
+    from tkdb.store import seal
+
+    text = inputs.secret(file, VARIABLES[Kind.AUTHORITY], VARIABLES[Kind.SIGNER])
+    if text.startswith(seal.PREFIX):
+        raise UsageError("a sealing secret has no public form", hint="keep it to yourself")
+    if text.startswith(SignerSecret.PREFIX):
+        shown = SignerSecret.parse(text).public.text()
+        output.result({"kind": "signer", "public": shown}, shown)
+        return
+    keys = tuple(AuthoritySecret.parse(part.strip()).public for part in text.split(","))
+    name = name or inputs.setting("TKDB_NAME")
+    if name is None:
+        raise UsageError("the authority's name is missing", hint="add --name tkdb.example, or set TKDB_NAME")
+    shown = AuthorityIdentity(name, keys).text()
+    output.result({"kind": "authority", "public": shown}, shown)
+
+
+@command(app)
+def reseal(output: Output) -> None:
+    """Seal every record that lies under an older sealing secret again, under the first of TKDB_SEAL_KEYS.
+
+    When it is done, the older secrets can be taken out. Needs a signer that may reseal.
+
+    \b
+    $ tkdb keys reseal
+    resealed 1,204 records; none is left under an older secret
+    """
+    with connect() as client:
+        output.note(faint("resealing, 256 records at a time …"))
+        count = client.reseal()
+    output.result(
+        {"resealed": count, "remaining": 0}, good(f"resealed {count:,} records; none is left under an older secret")
+    )

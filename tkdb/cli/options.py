@@ -1,0 +1,159 @@
+"""Options that several commands share, as dataclasses: one field, one option.
+
+>>> CaveatOptions(act="r", res=["app:shop=r"]).restrictions(now_s=0)
+[Act(actions='r'), Res(kind='app', ids=mappingproxy({'shop': 'r'}))]
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tkdb.cli.inputs import duration, instant, resources
+from tkdb.cli.output import UsageError
+from tkdb.errors import InvalidCaveat, UnknownCaveat
+
+if TYPE_CHECKING:
+    from tkdb.macaroon.access import Access, Policy
+    from tkdb.macaroon.caveats import AnyCaveat
+
+TokenFile = Annotated[
+    str | None, typer.Option("--token-file", metavar="PATH", help="The token's file; - is stdin. Never an argument.")
+]
+Organization = Annotated[str, typer.Argument(help="The organization's name.", show_default=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class CaveatOptions:
+    """What a token is restricted to."""
+
+    act: Annotated[str | None, typer.Option(help="Actions out of rwcdC: read write create delete control.")] = None
+    res: Annotated[
+        list[str] | None, typer.Option(metavar="KIND:ID=ACTIONS", help="One resource; repeat it. ID * is any.")
+    ] = None
+    aud: Annotated[str | None, typer.Option(help="The service that may accept it.")] = None
+    method: Annotated[str | None, typer.Option(help="The HTTP method.")] = None
+    path: Annotated[str | None, typer.Option(help="A path glob, such as /v1/apps/*.")] = None
+    ip: Annotated[list[str] | None, typer.Option(metavar="CIDR", help="A client network; repeat it.")] = None
+    caveat: Annotated[
+        list[str] | None, typer.Option(metavar="JSON", help='Any caveat, such as \'["x:plan","pro"]\'; repeat it.')
+    ] = None
+    for_: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="How long it lives: 60s, 5m, 1h, 7d.")
+    ] = None
+
+    def restrictions(self, *, now_s: float | None) -> list[AnyCaveat]:
+        """Return the caveats, the stable ones first. Without ``now_s``, ``--for`` is left to the authority.
+
+        Raises:
+            InvalidCaveat, UsageError: an option can't be a caveat.
+        """
+        from tkdb.macaroon.caveats import Act, Aud, Exp, Ip, Req, Res
+
+        caveats: list[AnyCaveat] = []
+        if self.aud is not None:
+            caveats.append(Aud(self.aud))
+        if self.act is not None:
+            caveats.append(Act(self.act))
+        caveats += [Res(kind, ids) for kind, ids in resources(self.res or ()).items()]
+        if self.ip:
+            caveats.append(Ip(tuple(self.ip)))
+        if self.method is not None or self.path is not None:
+            caveats.append(Req((self.method or "*",), (self.path or "/**",)))
+        caveats += [_caveat(text) for text in self.caveat or ()]
+        if now_s is not None and self.lifetime_s is not None:
+            caveats.append(Exp(math.ceil(now_s + self.lifetime_s)))
+        return caveats
+
+    @property
+    def lifetime_s(self) -> int | None:
+        """How long the token is to live, in seconds."""
+        return None if self.for_ is None else duration(self.for_)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessOptions:
+    """What a request attempts."""
+
+    action: Annotated[str | None, typer.Option(help="What is attempted, out of rwcdC.")] = None
+    resource: Annotated[
+        list[str] | None, typer.Option(metavar="KIND=ID", help="What it touches; repeat it. ID * is all of the kind.")
+    ] = None
+    audience: Annotated[str | None, typer.Option(help="The service that is asked.")] = None
+    method: Annotated[str | None, typer.Option(help="The HTTP method.")] = None
+    path: Annotated[str | None, typer.Option(help="The path, as received.")] = None
+    ip: Annotated[str | None, typer.Option(metavar="ADDRESS", help="The client's address.")] = None
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="When: 2026-01-31T12:00:00Z, or Unix seconds. Now by default.")
+    ] = None
+
+    @property
+    def given(self) -> bool:
+        """Whether any was given."""
+        return any((self.action, self.resource, self.audience, self.method, self.path, self.ip, self.at))
+
+    def access(self) -> Access:
+        """Return the access.
+
+        Raises:
+            UsageError: an option can't be read.
+        """
+        from tkdb.macaroon.access import Access
+
+        return Access(
+            action=self.action,
+            resource=dict(map(_touched, self.resource or ())),
+            method=self.method,
+            path=self.path,
+            ip=self.ip,
+            now_s=time.time() if self.at is None else instant(self.at),
+        )
+
+    def policy(self) -> Policy:
+        """Return the policy to clear under: this machine's clock, and the audience."""
+        from tkdb.macaroon.access import Policy
+
+        return Policy(clock=time.time, audience=self.audience)
+
+    def words(self) -> str:
+        """Return the access for people."""
+        pairs: list[tuple[str, str | None]] = [
+            ("action", self.action),
+            *(("resource", text) for text in self.resource or ()),
+            ("audience", self.audience),
+            ("method", self.method),
+            ("path", self.path),
+            ("ip", self.ip),
+            ("at", self.at),
+        ]
+        return " · ".join(f"{name} {value}" for name, value in pairs if value) or "nothing"
+
+
+def _touched(text: str) -> tuple[str, object]:
+    from tkdb.macaroon.access import ANY
+
+    kind, equals, name = text.partition("=")
+    if not (kind and equals and name):
+        raise UsageError(f"{text[:80]!a} is not KIND=ID", hint="write app=shop, or app=* for every app")
+    return kind, ANY if name == "*" else name
+
+
+def _caveat(text: str) -> AnyCaveat:
+    from tkdb.macaroon.caveats import decode
+
+    try:
+        return decode(text.encode())
+    except UnknownCaveat as error:
+        raise InvalidCaveat(
+            f"--caveat {text[:80]!a}: {error.message}", hint='write its JSON without spaces, such as ["x:plan","pro"]'
+        ) from None
+
+
+def given(options: Sequence[object]) -> int:
+    """Return how many of ``options`` were given."""
+    return sum(option not in (None, False) for option in options)

@@ -1,0 +1,145 @@
+"""``tkdb org``: create, configure, rotate, list and delete organizations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tkdb.cli.authority import connect
+from tkdb.cli.command import command
+from tkdb.cli.inputs import duration
+from tkdb.cli.options import Organization
+from tkdb.cli.output import Output, Rows, UsageError, good
+
+if TYPE_CHECKING:
+    from tkdb import api
+
+app = typer.Typer(name="org", help="Create, configure, rotate, list and delete organizations. Needs a signer's key.")
+
+MaxLifetime = Annotated[
+    str | None, typer.Option(metavar="DURATION", help="How long its tokens may live at most; 90d by default.")
+]
+NewLifetime = Annotated[str, typer.Option("--max-lifetime", metavar="DURATION", help="How long tokens may live.")]
+
+
+@command(app)
+def create(output: Output, organization: Organization, max_lifetime: MaxLifetime = None) -> None:
+    """Create an organization, with its first root key.
+
+    \b
+    $ tkdb org create acme --max-lifetime 30d
+    created acme
+      KEY                               GENERATION  STATE    UNTIL
+      9f86d081884c7d659a2feaa0c55ad015  1           signing
+    """
+    max_lifetime_s = None if max_lifetime is None else duration(max_lifetime)
+    with connect() as client:
+        made = client.create_organization(organization, max_lifetime_s=max_lifetime_s)
+    _show(output, "created", made)
+
+
+@command(app)
+def configure(output: Output, organization: Organization, max_lifetime: NewLifetime) -> None:
+    """Change how long an organization's tokens may live, for those minted from now on.
+
+    \b
+    $ tkdb org configure acme --max-lifetime 7d
+    configured acme
+    """
+    max_lifetime_s = duration(max_lifetime)
+    with connect() as client:
+        changed = client.configure_organization(organization, max_lifetime_s=max_lifetime_s)
+    _show(output, "configured", changed)
+
+
+@command(app)
+def rotate(output: Output, organization: Organization) -> None:
+    """Mint under a new root key; the old one verifies until its last token can have expired.
+
+    \b
+    $ tkdb org rotate acme
+    rotated acme
+      KEY                               GENERATION  STATE      UNTIL
+      2c26b46b68ffc68ff99b453c1d304134  2           signing
+      9f86d081884c7d659a2feaa0c55ad015  1           verifying  2027-02-21 01:00:00 UTC
+    """
+    with connect() as client:
+        changed = client.rotate_key(organization)
+    _show(output, "rotated", changed)
+
+
+@command(app, "list")
+def list_(output: Output) -> None:
+    """List the organizations that the signer may act for.
+
+    \b
+    $ tkdb org list
+    NAME  MAX LIFETIME  CREATED                  KEYS  SIGNING
+    acme  90 d          2026-11-23 01:00:00 UTC  1     9f86d081884c7d659a2feaa0c55ad015
+    """
+    from tkdb.cli.words import moment
+
+    with connect() as client:
+        found = list(client.list_organizations())
+    rows = [
+        (
+            each.name,
+            _lifetime(each.max_lifetime_s),
+            moment(each.created_ms / 1000),
+            str(len(each.keys)),
+            next((key.kid.hex() for key in each.keys if key.state == "signing"), ""),
+        )
+        for each in found
+    ]
+    header = ("NAME", "MAX LIFETIME", "CREATED", "KEYS", "SIGNING")
+    output.result({"organizations": [_document(each) for each in found]}, Rows(rows, header=header))
+
+
+@command(app)
+def delete(
+    output: Output,
+    organization: Organization,
+    yes: Annotated[bool, typer.Option("--yes", help="Say that you mean it.")] = False,
+) -> None:
+    """Delete an organization for good: every token of it is dead, and its name is never given again.
+
+    \b
+    $ tkdb org delete acme --yes
+    deleted acme
+    """
+    if not yes:
+        raise UsageError(
+            f"this ends every token of {organization}, for good",
+            hint=f"if you mean it: tkdb org delete {organization} --yes",
+        )
+    with connect() as client:
+        client.delete_organization(organization)
+    output.result({"deleted": organization}, good(f"deleted {organization}"))
+
+
+def _show(output: Output, what: str, organization: api.Organization) -> None:
+    output.result(_document(organization), good(f"{what} {organization.name}"), _keys(organization.keys))
+
+
+def _keys(keys: Sequence[api.Key]) -> Rows:
+    from tkdb.cli.words import moment
+
+    rows = [
+        (key.kid.hex(), str(key.generation), key.state, "" if key.until_ms is None else moment(key.until_ms / 1000))
+        for key in keys
+    ]
+    return Rows(rows, header=("KEY", "GENERATION", "STATE", "UNTIL"), indent=2)
+
+
+def _document(organization: api.Organization) -> Any:
+    from tkdb.server.plain import write
+
+    return write(organization)
+
+
+def _lifetime(seconds: int) -> str:
+    from tkdb.cli.words import distance
+
+    return distance(seconds).removeprefix("in ") if seconds else "0 s"

@@ -1,0 +1,170 @@
+"""What a command says: data on stdout as tables or JSON, talk and errors on stderr, and the exit code.
+
+Whatever is printed may come from a token that anybody made: characters that a terminal would obey are shown escaped.
+
+>>> clean("acme\\x1b[2J")
+'acme\\\\x1b[2J'
+>>> exit_code(errors.RevokedToken("revoked")), exit_code(errors.Overloaded("busy"))
+(1, 3)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import msgspec
+
+from tkdb import errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PIPED_WIDTH: Final = 100_000
+
+_EXIT_CODES: Final[tuple[tuple[type[errors.TkdbError], int], ...]] = (
+    (errors.Denied, 1),
+    (errors.Refused, 1),
+    (errors.BrokenJournal, 1),
+    (errors.ForeignDatabase, 2),
+    (errors.WrongSealKey, 2),
+    (errors.ConfigurationError, 2),
+    (errors.InvalidCaveat, 2),
+    (errors.Unavailable, 3),
+    (errors.StoreError, 3),
+    (errors.ChannelError, 3),
+)
+"""The first class that fits decides. What isn't here is a wrong command line: 2."""
+
+
+class UsageError(errors.TkdbError):
+    """The command line can't be understood."""
+
+    code = "usage"
+
+
+def exit_code(error: errors.TkdbError) -> int:
+    """Return the exit code for ``error``: 1 denied or invalid, 2 usage, 3 unavailable."""
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Text in a style of rich's, such as ``bold red``; plain where there is no colour."""
+
+    text: str
+    style: str
+
+
+Cell = str | Marked
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table; ``header`` may be empty."""
+
+    rows: Iterable[Sequence[Cell]]
+    header: Sequence[str] = ()
+    indent: int = 0
+
+
+Part = Cell | Rows
+
+
+def good(text: str) -> Marked:
+    """Return ``text`` as good news."""
+    return Marked(text, "green")
+
+
+def bad(text: str) -> Marked:
+    """Return ``text`` as bad news."""
+    return Marked(text, "bold red")
+
+
+def faint(text: str) -> Marked:
+    """Return ``text`` as something that matters less."""
+    return Marked(text, "dim")
+
+
+class Output:
+    """Prints one command's results. With ``json``, exactly one document goes to stdout."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+
+    def result(self, document: Any, *parts: Part) -> None:
+        """Print a result: ``document`` where JSON is wanted, else ``parts``, each from a new line on."""
+        if self.json:
+            _write(sys.stdout, msgspec.json.encode(document).decode())
+            return
+        for part in parts:
+            _write(sys.stdout, _rendered(part, sys.stdout))
+
+    def note(self, *parts: Part) -> None:
+        """Say something on stderr."""
+        for part in parts:
+            _write(sys.stderr, _rendered(part, sys.stderr))
+
+    def fail(self, error: errors.TkdbError) -> int:
+        """Show an error; return its exit code."""
+        if self.json:
+            fields = {"code": error.code, "message": clean(error.message), "hint": clean(error.hint)}
+            _write(sys.stdout, msgspec.json.encode({"error": fields}).decode())
+        _write(sys.stderr, _rendered(bad("error:"), sys.stderr) + " " + clean(error.message))
+        if error.hint:
+            _write(sys.stderr, _rendered(faint("try:"), sys.stderr) + " " + clean(error.hint))
+        return exit_code(error)
+
+
+def clean(text: str) -> str:
+    """Return ``text`` with every character that isn't printable escaped, but for line ends."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text + "\n")
+    stream.flush()
+
+
+def _rendered(part: Part, stream: TextIO) -> str:
+    if isinstance(part, str):
+        return clean(part)
+    if isinstance(part, Marked) and not stream.isatty():
+        return clean(part.text)
+    from rich.text import Text  # only where something is styled or tabled: it takes a while to import
+
+    console = _console(stream)
+    with console.capture() as capture:
+        console.print(Text(clean(part.text), style=part.style) if isinstance(part, Marked) else _grid(part))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    return Console(
+        file=stream,
+        width=None if stream.isatty() else _PIPED_WIDTH,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        highlight=False,
+    )
+
+
+def _grid(part: Rows) -> Any:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for row in ([Marked(title, "bold") for title in part.header], *part.rows):
+        cells = [Text(clean(cell)) if isinstance(cell, str) else Text(clean(cell.text), cell.style) for cell in row]
+        if cells:
+            grid.add_row(*cells)
+    return Padding(grid, (0, 0, 0, part.indent), expand=False)

@@ -1,0 +1,47 @@
+"""``tkdb serve``: the authority, configured by the environment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from tkdb.cli.output import Output
+
+if TYPE_CHECKING:
+    from tkdb.settings import Address
+
+
+def serve(output: Output) -> None:
+    """Serve, configured by TKDB_… in the environment (docs/configuration.md), until SIGTERM.
+
+    Logs go to stderr, as JSON lines unless it is a terminal. The event "ready" names the address. With --json, the
+    address and the authority's public identity go to stdout once it is ready.
+
+    \b
+    $ tkdb serve
+    12:00:00 info ready address=0.0.0.0:8080 name=tkdb.example region=syd machine=m-1a2b
+    """
+    from tkdb.channel.keys import AuthorityIdentity
+    from tkdb.settings import Settings
+
+    settings = Settings.parse(os.environ)
+    from tkdb.server import logs  # after the settings: what is wrong with them is said at once
+    from tkdb.server.run import run
+
+    logs.configure(settings.log_level, sys.stderr)
+    identity = AuthorityIdentity(settings.name, tuple(key.public for key in settings.authority_keys))
+
+    def ready(address: Address) -> None:
+        logs.event(
+            logging.INFO,
+            "ready",
+            address=str(address),
+            name=settings.name,
+            region=settings.region,
+            machine=settings.machine,
+        )
+        output.result({"address": str(address), "name": settings.name, "authority": identity.text()})
+
+    run(settings, ready=ready)

@@ -1,0 +1,269 @@
+"""``tkdb token``: mint, attenuate, verify, inspect, explain, revoke."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tkdb.cli import inputs
+from tkdb.cli.authority import connect
+from tkdb.cli.command import command
+from tkdb.cli.options import AccessOptions, CaveatOptions, Organization, TokenFile
+from tkdb.cli.output import Output, Rows, UsageError, faint, good
+from tkdb.errors import Denied
+
+if TYPE_CHECKING:
+    from tkdb.cli.report import Trial
+    from tkdb.macaroon.token import Macaroon
+    from tkdb_client import Verified
+
+app = typer.Typer(name="token", help="Mint tokens, attenuate, verify, inspect, explain and revoke them.")
+
+Subject = Annotated[str | None, typer.Option(help="Whom it is minted for: a fact that only the authority may state.")]
+
+
+@command(app)
+def mint(output: Output, organization: Organization, caveats: CaveatOptions, sub: Subject = None) -> None:
+    """Mint a token, and print it: it is the secret to hand out. Needs a signer's key (TKDB_SIGNER).
+
+    \b
+    $ tkdb token mint acme --act rw --res app:shop=rw --for 1h
+    tkdb_AgELdGtkYi5leGFtcGxl…
+    """
+    from tkdb.macaroon.caveats import Sub
+
+    given = caveats.restrictions(now_s=None)
+    facts = [] if sub is None else [Sub(sub)]
+    with connect() as client:
+        token = client.mint(organization, *facts, *given, expires_in_s=caveats.lifetime_s)
+    _print(output, token)
+
+
+@command(app)
+def attenuate(output: Output, caveats: CaveatOptions, token_file: TokenFile = None) -> None:
+    """Restrict a token further, and print the result. Offline: it asks nobody and needs no key.
+
+    \b
+    $ tkdb token attenuate < token.txt --act r --for 5m
+    tkdb_AgELdGtkYi5leGFtcGxl…
+    """
+    from tkdb.cli.report import root_of
+
+    given = caveats.restrictions(now_s=time.time())
+    if not given:
+        raise UsageError("no restriction was given", hint="add one, such as --act r or --for 5m")
+    _print(output, root_of(inputs.token(token_file)).attenuate(*given))
+
+
+@command(app)
+def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) -> None:
+    """Have the authority verify a token; given an access, also clear its caveats against that. Exit 1: denied.
+
+    \b
+    $ tkdb token verify < token.txt --action w --resource app=shop
+    denied: caveat unmet
+      caveat 3 of 4  act r   it allows r; the request is w
+      token          acme · lineage 01931f4c1a2b… · minted 3 min ago · expires in 57 min
+      try            ask for a token that allows it, or attempt less
+    """
+    from tkdb.cli import report
+
+    attempted = access.access()
+    presented = inputs.token(token_file)
+    verified: Verified | None = None
+    try:
+        with connect(access.policy()) as client:
+            verified = client.verify(presented)
+        if access.given:
+            verified.clear(attempted)
+    except Denied as denied:
+        root, organization = _known(presented, verified)
+        why = _why(verified, denied, access)
+        output.result(
+            report.verdict(root, organization, denied, cleared=False),
+            *report.denial(denied, root, organization, why, time.time()),
+        )
+        raise typer.Exit(1) from None
+    document = report.verdict(verified.macaroon, verified.organization, None, cleared=access.given)
+    output.result(document, *_accepted(verified, access))
+
+
+def _known(presented: str, verified: Verified | None) -> tuple[Macaroon | None, str | None]:
+    """Return what can be told of a token that was denied, and the organization if its chain is whole."""
+    from tkdb.cli.report import root_of
+
+    if verified is not None:
+        return verified.macaroon, verified.organization
+    try:
+        return root_of(presented), None
+    except Denied:
+        return None, None
+
+
+def _why(verified: Verified | None, denied: Denied, access: AccessOptions) -> str:
+    from tkdb.macaroon.clearing import explain
+
+    if verified is None or denied.caveat is None:
+        return denied.message
+    return explain(verified.caveats, access.access(), access.policy())[denied.caveat - 1] or denied.message
+
+
+def _accepted(verified: Verified, access: AccessOptions) -> Sequence[Any]:
+    from tkdb.cli.report import summary, trials
+
+    now_s = time.time()
+    token = ("token", summary(verified.macaroon, verified.organization, now_s))
+    if access.given:
+        return good("verified and cleared"), Rows([token, ("request", access.words())], indent=2)
+    hint = ("try", "name what the request attempts: --action r --resource app=shop")
+    untried = trials(verified.macaroon, [None] * len(verified.caveats), now_s)
+    shown = Rows([row[1:4] for row in untried.rows], header=untried.header[1:4], indent=2)
+    return good("verified; its caveats were not cleared"), Rows([token, hint], indent=2), shown
+
+
+@command(app)
+def inspect(output: Output, token_file: TokenFile = None) -> None:
+    """Show what any token says, without keys or network. Nothing of it is verified.
+
+    \b
+    $ tkdb token inspect < token.txt
+    authority  tkdb.example
+    kind       attenuated: 1 of its caveats were added by holders
+    …
+    #  WRITTEN BY  TAG  MEANS
+    1  authority   exp  ends 2026-11-23 02:14:07 UTC (in 57 min)
+    2  holder      act  allows read
+    """
+    from tkdb.cli.report import Shown
+
+    now_s = time.time()
+    macaroons = Shown.parse(inputs.token(token_file))
+    parts: list[Any] = []
+    for macaroon in macaroons:
+        parts += ["", macaroon.rows(now_s), macaroon.caveats(now_s)]
+    output.result({"macaroons": [macaroon.document(now_s) for macaroon in macaroons]}, *parts[1:])
+    output.note(faint("as read: nothing was verified"))
+
+
+@command(app)
+def explain(output: Output, access: AccessOptions, token_file: TokenFile = None) -> None:
+    """Replay the decision on an access, caveat by caveat, without keys or network. Exit 1: it would be denied.
+
+    The chain is not verified, and revocations are not looked up: only the authority can.
+
+    \b
+    $ tkdb token explain < token.txt --action w
+       #  TAG  MEANS                                     WHY NOT
+    ✓  1  exp  ends 2026-11-23 02:14:07 UTC (in 57 min)
+    ✗  2  act  allows read                               it allows r; the request is w
+    would be denied: 1 of 2 caveats is not met
+    """
+    from tkdb.cli import report
+
+    now_s = time.time()
+    root = report.root_of(inputs.token(token_file))
+    trials = _trials(root, access)
+    against = [why for why in trials if why is not None]
+    count = len(trials)
+    conclusion = (
+        f"would be denied: {len(against)} of {count} caveats {'is' if len(against) == 1 else 'are'} not met"
+        if against
+        else f"would be cleared: all of {count} caveats are met"
+    )
+    document = {
+        "cleared": not against,
+        "verified": False,
+        "caveats": report.trial_documents(root, trials, now_s),
+    }
+    output.result(document, report.trials(root, trials, now_s), conclusion)
+    output.note(faint("the chain was not verified, nor revocations looked up: `tkdb token verify` does that"))
+    if against:
+        raise typer.Exit(1)
+
+
+def _trials(root: Macaroon, access: AccessOptions) -> list[Trial]:
+    from tkdb.cli.report import misplaced
+    from tkdb.macaroon import caveats, clearing
+
+    attempted, policy = access.access(), access.policy()
+    trials: list[Trial] = []
+    for index, packet in enumerate(root.packets, 1):
+        why = misplaced(root, index, packet)
+        if why is None and isinstance(packet, bytes):
+            why = clearing.explain([caveats.decode(packet)], attempted, policy)[0]
+        trials.append(why)
+    return trials
+
+
+@command(app)
+def revoke(
+    output: Output,
+    token_file: TokenFile = None,
+    lineage: Annotated[str | None, typer.Option(metavar="HEX", help="A lineage, instead of a token.")] = None,
+    branch: Annotated[str | None, typer.Option(metavar="HEX", help="With --lineage: only this branch.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="HEX", help="Every token under a root key.")] = None,
+    organization: Annotated[str | None, typer.Option(help="Everything of an organization issued so far.")] = None,
+    subject: Annotated[str | None, typer.Option(help="With --organization: only what it was minted for.")] = None,
+    before: Annotated[str | None, typer.Option(metavar="TIME", help="With --organization: issued before.")] = None,
+) -> None:
+    """Revoke a token and all attenuated from it; it is durable when this returns.
+
+    With a signer's key, a token as it was minted is revoked with its whole lineage. Without one, possession is enough:
+    exactly the token given, and all attenuated from it.
+
+    \b
+    $ tkdb token revoke < token.txt
+    revoked
+    $ tkdb token revoke --organization acme --subject kim
+    revoked
+    """
+    target = _target(lineage, branch, key, organization, subject, before)
+    presented = inputs.token(token_file) if target is None else None
+    with connect() as client:
+        already = client.revoke(presented) if presented is not None else client.revoke_many([target])
+    output.result({"revoked": True, "already": already}, good("revoked already" if already else "revoked"))
+
+
+def _target(
+    lineage: str | None,
+    branch: str | None,
+    key: str | None,
+    organization: str | None,
+    subject: str | None,
+    before: str | None,
+) -> Any:
+    """Return what the options name, or None where they name nothing and a token is to be revoked."""
+    from tkdb import api
+
+    if sum(option is not None for option in (lineage, key, organization)) > 1:
+        raise UsageError("more than one of --lineage, --key and --organization was given", hint="give one of them")
+    if (branch is not None and lineage is None) or ((subject or before) is not None and organization is None):
+        raise UsageError("--branch goes with --lineage; --subject and --before go with --organization")
+    if lineage is not None:
+        both = inputs.identifier(lineage, 32, "a lineage")
+        kid, nonce = both[:16], both[16:]
+        if branch is None:
+            return api.Lineage(kid=kid, nonce=nonce)
+        return api.Branch(kid=kid, nonce=nonce, branch=inputs.identifier(branch, 16, "a branch"))
+    if key is not None:
+        return api.RetireKey(kid=inputs.identifier(key, 16, "a key"))
+    if organization is not None:
+        before_ms = None if before is None else int(inputs.instant(before) * 1000)
+        return api.Before(organization=organization, before_ms=before_ms, subject=subject)
+    return None
+
+
+def _print(output: Output, token: Macaroon) -> None:
+    from tkdb.cli.report import expiry
+
+    document = {
+        "token": token.text,
+        "lineage": token.lineage.hex(),
+        "branch": token.branch.hex(),
+        "minted_ms": token.issued_ms,
+        "expires_s": expiry(token),
+    }
+    output.result(document, token.text)
