@@ -143,7 +143,8 @@ class Ip(Caveat, frozen=True, tag="ip"):
                 canonical = str(ip_network(text))
             except ValueError:
                 canonical = None
-            if text != canonical:
+            # A zone (fe80::1%eth0) means something on one machine only.
+            if text != canonical or "%" in text:
                 raise InvalidCaveat("an ip caveat names something that is not a network", hint="write 10.0.0.0/8")
 
 
@@ -276,9 +277,12 @@ def encode(caveat: AnyCaveat) -> bytes:
     try:
         fields: Any = ["x:" + caveat.name, caveat.value] if isinstance(caveat, App) else caveat
         cid = _encode(fields)
-        _typed_kept(cid) if len(cid) <= _KEPT_BYTES else _decode(cid)
+        # What a reader makes of it is what was meant: JSON writes some wrong types as if they were right ones.
+        good = (_typed_kept(cid) if len(cid) <= _KEPT_BYTES else _decode(cid)) == caveat
     except (TypeError, ValueError, OverflowError, RecursionError, UnknownCaveat):
-        raise InvalidCaveat(f"{type(caveat).__name__} has a field of a wrong type or value") from None
+        good = False
+    if not good:
+        raise InvalidCaveat(f"{type(caveat).__name__} has a field of a wrong type or value")
     return cid
 
 
@@ -327,7 +331,7 @@ def _reason(error: Exception) -> str:
 
 
 def _immutable(value: Any) -> Any:
-    return MappingProxyType(value) if isinstance(value, dict) else tuple(value)
+    return MappingProxyType(dict(value)) if isinstance(value, dict) else tuple(value)
 
 
 def _check_actions(actions: str) -> None:
