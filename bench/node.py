@@ -1,7 +1,7 @@
-"""Processes to be measured: a node on one core, or Hypercorn's bare echo as its peer.
+"""Processes to be measured: a node (``tkdb serve``), or Hypercorn's bare echo as its peer; each on one core.
 
-``python -m bench.node serve`` serves what the environment configures (``TKDB_…``), as ``tkdb serve`` does;
-``python -m bench.node echo ADDRESS`` answers each POST with its body. ``Process`` starts either, pinned.
+``python -m bench.node`` is the echo: Starlette, Hypercorn and uvloop, with as little around them as can be. It
+answers each POST at ``TKDB_BIND`` with its body.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ NODE_CORE, LOAD_CORE = CORES[0], CORES[-1]
 
 
 class Process:
-    """A process on ``NODE_CORE`` that serves HTTP at ``port``; ended with the ``with``.
+    """``python -m module arguments``, which serves HTTP at ``port``, on ``NODE_CORE``; ended with the ``with``.
 
     ``ready_s``: from its start until it answered ``/readyz`` with 200.
     """
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.port = _free_port()
         address = f"127.0.0.1:{self.port}"
         with on_core(NODE_CORE):
             began = time.perf_counter()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.node", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 env={**os.environ, **(environment or {}), "TKDB_BIND": address},
             )
         try:
@@ -99,18 +99,8 @@ def _free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def serve() -> None:
-    """Serve what the environment configures."""
-    from tkdb.server import logs, run
-    from tkdb.settings import Settings
-
-    settings = Settings.parse(os.environ)
-    logs.configure(settings.log_level, sys.stderr)
-    run.run(settings)
-
-
 def echo() -> None:
-    """Echo by Starlette on Hypercorn and uvloop, with as little around it as can be."""
+    """Echo at ``TKDB_BIND``."""
     import uvloop
     from hypercorn.asyncio import serve as hypercorn_serve
     from hypercorn.config import Config
@@ -132,4 +122,4 @@ def echo() -> None:
 
 
 if __name__ == "__main__":
-    {"serve": serve, "echo": echo}[sys.argv[1]]()
+    echo()

@@ -77,7 +77,7 @@ class Deployment:
 
     def node(self, database: Path) -> Process:
         """Start a node."""
-        return Process("serve", environment={**self._environment, "TKDB_DB": str(database)})
+        return Process("tkdb.cli", "serve", environment={**self._environment, "TKDB_DB": str(database)})
 
     def seal(self, call: api.Verify) -> Sealed:
         """Return a request, dated now: it is good for 30 s."""
@@ -155,7 +155,7 @@ def measure(folder: Path, scale: Scale) -> list[Row]:
     load = Load(deployment, owners, scale.tokens)
     with on_core(LOAD_CORE):
         rows = [starts(deployment, scale.starts)]
-        with deployment.node(full) as node, Process("echo") as echo:
+        with deployment.node(full) as node, Process("bench.node") as echo:
             rows.append(Row("ready", size, "tkdb", round(node.ready_s, 2), "s"))
             rows.append(Row("memory", f"{size}, ready", "tkdb", round(node.resident_mb), "MB"))
             rows = throughput(node, echo, load, scale) + rows
