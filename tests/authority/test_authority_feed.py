@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import asyncio
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tests.authority.world import SKEW_MS, START_MS, World, branch, lineage, run
+from tkdb import api
+from tkdb.macaroon.caveats import Act, Sub
+
+FOREVER_MS = 30_000
+
+
+async def _settle() -> None:
+    """Let every task go as far as it can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def test_each_kind_of_revocation_is_told_in_order() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint()
+        child = token.attenuate(Act("r"))
+        start = world.position
+        await world.revoke(branch(child), lineage(token))
+        await world.revoke(api.Before("acme", before_ms=START_MS), api.Before("acme", before_ms=START_MS, subject="ann"))
+        await world.revoke(api.RetireKey(token.kid))
+        feed = await world.feed(token.kid, after=start)
+        assert feed == api.Feed(
+            position=start + 3,
+            revocations=[
+                api.BranchRevoked(token.kid, token.nonce, child.branch),
+                api.LineageRevoked(token.kid, token.nonce),
+                api.KeyRetired(token.kid),
+            ],
+            more=False,
+        )
+        [newer, _] = await world.keys()
+        ann = sha256(b"ann").digest()[:16]
+        assert (await world.feed(newer.kid, after=start)).revocations == [
+            api.IssuedBefore(newer.kid, START_MS + SKEW_MS),
+            api.SubjectIssuedBefore(newer.kid, ann, START_MS + SKEW_MS),
+        ]
+
+    run(test)
+
+
+def test_the_feed_and_the_verifier_mean_the_same_time() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint("acme", Sub("ann"))
+        for subject in (None, "ann"):
+            for _ in range(2):
+                await world.revoke(api.Before("acme", subject=subject))
+                told = (await world.feed(token.kid, after=world.position - 1)).revocations[0]
+                state = world.authority._state
+                ann = sha256(b"ann").digest()[:16]
+                acts_on = state.issued_from("acme", ann) if subject else state.organization("acme").issued_from_ms
+                assert told.before_ms == acts_on
+                # What is minted next is behind it for whoever goes by the feed, too.
+                assert (await world.mint("acme", Sub("ann"))).issued_ms >= told.before_ms
+
+    run(test)
+
+
+def test_a_deletion_is_told_to_the_organizations_keys() -> None:
+    async def test(world: World) -> None:
+        old = await world.mint()
+        await world.ask(api.RotateKey("acme"))
+        new, other = await world.mint(), await world.mint("evil")
+        start = world.position
+        await world.ask(api.DeleteOrganization("acme"))
+        feed = await world.feed(old.kid, new.kid, other.kid, after=start)
+        assert {told.kid for told in feed.revocations} == {old.kid, new.kid}
+        assert (await world.feed(other.kid, after=start)).revocations == []
+
+    run(test)
+
+
+def test_who_names_another_organizations_keys_only_learns_nothing_of_ours() -> None:
+    async def test(world: World) -> None:
+        token, theirs = await world.mint(), await world.mint("evil")
+        await world.revoke(lineage(token), branch(token), api.Before("acme", subject="ann"), api.RetireKey(token.kid))
+        for kids in ([theirs.kid], [bytes(16)], [theirs.kid, bytes(16)]):
+            assert (await world.feed(*kids)).revocations == []
+
+    run(test)
+
+
+def test_subjects_are_told_as_hashes_only() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint("acme", Sub("ann.secret@example.com"))
+        await world.revoke(api.Before("acme", subject="ann.secret@example.com"))
+        assert b"ann" not in api.encode(await world.feed(token.kid))
+
+    run(test)
+
+
+# --- long polls ---------------------------------------------------------------------------------------------
+
+
+def test_a_poll_wakes_on_news_of_its_keys_and_sleeps_through_others() -> None:
+    async def test(world: World) -> None:
+        token, theirs = await world.mint(), await world.mint("evil")
+        poll = asyncio.create_task(world.feed(token.kid, after=world.position, wait_ms=FOREVER_MS))
+        await _settle()
+        await world.revoke(lineage(theirs))
+        await world.ask(api.RotateKey("acme"))
+        await _settle()
+        assert not poll.done()
+        await world.revoke(lineage(token))
+        feed = await poll
+        assert feed.revocations == [api.LineageRevoked(token.kid, token.nonce)]
+        assert feed.position == world.position
+
+    run(test)
+
+
+def test_a_poll_that_is_over_has_gone_on_past_what_is_not_its_own() -> None:
+    async def test(world: World) -> None:
+        token, theirs = await world.mint(), await world.mint("evil")
+        start = world.position
+        poll = asyncio.create_task(world.feed(token.kid, after=start, wait_ms=FOREVER_MS))
+        await _settle()
+        for _ in range(3):
+            await world.revoke(api.Before("evil"))
+        await _settle()
+        world.advance(FOREVER_MS)
+        await world.revoke(lineage(theirs))
+        assert await poll == api.Feed(position=start + 4, revocations=[], more=False)
+
+    run(test)
+
+
+def test_a_poll_without_news_ends_after_its_wait() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint()
+        poll = asyncio.create_task(world.feed(token.kid, after=world.position, wait_ms=1))
+        await _settle()
+        world.advance(1)
+        assert await poll == api.Feed(position=world.position, revocations=[], more=False)
+
+    run(test)
+
+
+def test_what_is_there_already_is_not_waited_for() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint()
+        await world.revoke(lineage(token))
+        assert (await world.feed(token.kid, wait_ms=FOREVER_MS)).revocations
+
+    run(test)
+
+
+def test_draining_ends_the_polls_now_and_from_now_on() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint()
+        polls = [asyncio.create_task(world.feed(token.kid, after=world.position, wait_ms=FOREVER_MS)) for _ in range(3)]
+        await _settle()
+        world.authority.drain()
+        assert {feed.position for feed in await asyncio.gather(*polls)} == {world.position}
+        await world.feed(token.kid, after=world.position, wait_ms=FOREVER_MS)
+        # Everything else goes on.
+        await world.revoke(lineage(token))
+        assert await world.outcome(token) == "revoked"
+
+    run(test)
+
+
+def test_a_thousand_polls_wake_on_one_revocation() -> None:
+    async def test(world: World) -> None:
+        token = await world.mint()
+        polls = [asyncio.create_task(world.feed(token.kid, after=world.position, wait_ms=FOREVER_MS)) for _ in range(999)]
+        await _settle()
+        await world.revoke(lineage(token))
+        assert {len(feed.revocations) for feed in await asyncio.gather(*polls)} == {1}
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        await _settle()
+        assert all(task.done() for task in left if task is not world.authority._maintenance)
+
+    run(test)
+
+
+# --- far behind ---------------------------------------------------------------------------------------------
+
+
+async def _follow(world: World, kid: bytes, after: int = 0) -> tuple[list[Any], list[api.Feed]]:
+    told, pages = [], []
+    while True:
+        page = await world.feed(kid, after=after)
+        pages.append(page)
+        told += page.revocations
+        assert page.position >= after
+        if not page.more:
+            return told, pages
+        assert page.position > after
+        after = page.position
+
+
+def test_a_follower_far_behind_gets_all_of_it_by_pages(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        kid = (await world.mint()).kid
+        noise = (await world.mint("evil")).kid
+        expected = []
+        for index in range(400):
+            nonces = [START_MS.to_bytes(6) + (index * 8 + place).to_bytes(10) for place in range(index % 8)]
+            await world.revoke(*(api.Lineage(kid, nonce) for nonce in nonces), api.Lineage(noise, bytes(16)), api.Before("evil"))
+            expected += [api.LineageRevoked(kid, nonce) for nonce in nonces]
+        told, pages = await _follow(world, kid)
+        assert told == expected
+        assert len(pages) > 2
+        assert max(len(page.revocations) for page in pages) <= api.MAX_FEED_EVENTS
+        # After a restart nothing is kept in memory: the same from the journal alone.
+        await world.restart()
+        assert await _follow(world, kid) != ([], [])
+        assert (await _follow(world, kid))[0] == expected
+        for after in (1, 57, world.position - 1, world.position, world.position + 10):
+            again, _ = await _follow(world, kid, after)
+            assert again == expected[len(expected) - len(again) :]
+
+    run(test, tmp_path / "tkdb.db")
+
+
+def test_an_entry_with_more_than_a_page_is_told_whole() -> None:
+    async def test(world: World) -> None:
+        kid = (await world.mint()).kid
+        start = world.position
+        nonces = [START_MS.to_bytes(6) + index.to_bytes(10) for index in range(api.MAX_TARGETS - 1)]
+        for half in (nonces[:512], nonces[512:], nonces):
+            await world.revoke(*(api.Lineage(kid, nonce) for nonce in half), api.Before("acme"))
+        first = await world.feed(kid, after=start)
+        assert (len(first.revocations), first.more, first.position) == (513, True, start + 1)
+        told, _ = await _follow(world, kid, start)
+        assert len(told) == 2 * len(nonces) + 3
+
+    run(test)

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.authority.world import BOTH_RING, NAME, SIGNERS, World, lineage, run
+from tkdb import api, errors
+from tkdb.channel.envelope import prologue, verify_signature
+from tkdb.macaroon.caveats import Act
+from tkdb.store.audit import AuditReport, audit
+from tkdb.store.database import MEMORY, Database
+from tkdb.store.journal import Entry, link
+from tkdb.store.made import decode_made
+from tkdb.store.state import State
+
+KNOWN = {signer.key.thumbprint: signer.key for signer, _ in SIGNERS.values()}
+
+
+def by_signature(entry: Entry) -> bool | None:
+    """Say whether an entry's signature is its signer's over the request: what an auditor asks."""
+    signer = KNOWN.get(entry.signer)
+    if signer is None:
+        return None
+    try:
+        verify_signature(
+            signer, prologue(api.WRITE, NAME), entry.signed_ms, entry.request_id, entry.body, entry.signature
+        )
+    except errors.ChannelError:
+        return False
+    return True
+
+
+async def _audited(path: Path, verify: Callable[[Entry], bool | None] = by_signature) -> AuditReport:
+    async with await Database.open(path, read_only=True) as database:
+        return await audit(database, BOTH_RING, verify)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database after a life of every kind of write."""
+    path = tmp_path / "tkdb.db"
+
+    async def life(world: World) -> None:
+        token = await world.mint()
+        await world.own(token.attenuate(Act("r")))
+        await world.revoke(lineage(token), signer="acme")
+        await world.revoke(api.Before("evil"), api.Before("evil", subject="eve"), signer="evil")
+        await world.revoke(api.RetireKey(token.kid), signer="revoker")
+        await world.ask(api.ConfigureOrganization("acme", 60), "administrator")
+        await world.ask(api.RotateKey("evil"))
+        world.advance(91 * 86_400_000)
+        await world.authority._writer.purge()
+        await world.restart(seal_keys=BOTH_RING)
+        await world.ask(api.Reseal(limit=2), "resealer")
+        await world.ask(api.Reseal(), "resealer")
+        await world.ask(api.DeleteOrganization("evil"))
+
+    run(life, path)
+    return path
+
+
+def test_every_write_of_a_signer_is_proved_by_its_signature(path: Path) -> None:
+    report = asyncio.run(_audited(path))
+    # Not signed: the first entry, the revocation by possession, the purge.
+    assert (report.entries, report.signed, report.unknown) == (13, 10, 0)
+
+
+def test_a_signature_that_is_not_the_signers_is_found(path: Path) -> None:
+    with pytest.raises(errors.BrokenJournal, match="entry 2: its signature"):
+        asyncio.run(_audited(path, verify=lambda entry: False))
+
+
+async def _rewritten(path: Path, forge: Callable[[Entry], Entry]) -> None:
+    """Write the journal anew, as who holds every sealing secret can: forge entries, and make chain and tables fit."""
+    async with await Database.open(path) as database:
+        entries = await database.entries(0, 1_000)
+        chain_keys = {row.from_seq: row for row in (await database.load()).chain_keys.values()}
+        journal = (await database.load()).journal
+    forged = path.with_name("forged.db")
+    async with await Database.open(forged) as database:
+        state = State()
+        chain_key: Any = None
+        for entry in map(forge, entries):
+            if row := chain_keys.get(entry.seq):
+                chain_key = BOTH_RING.unseal_chain_key(row.sealed, journal=journal, generation=row.generation)
+            relinked = link(
+                state.head,
+                chain_key,
+                now_ms=entry.time_ms,
+                epoch=entry.epoch,
+                made=decode_made(entry.made),
+                body=entry.body,
+                origin=entry,  # type: ignore[arg-type]  # it has the four fields of an Origin
+            )
+            await database.append(state, [relinked])
+            state.apply(relinked)
+    forged.replace(path)
+
+
+def test_rewriting_without_a_change_is_no_forgery(path: Path) -> None:
+    asyncio.run(_rewritten(path, lambda entry: entry))
+    assert asyncio.run(_audited(path)).signed == 10
+
+
+def _spare_the_token(entry: Entry) -> Entry:
+    """Let an entry revoke another lineage than its signer asked for."""
+    call = msgspec.msgpack.decode(entry.body, type=api.WriteCall) if entry.body else None
+    match call:
+        case api.Revoke(targets=[api.Lineage(kid=kid)]):
+            return msgspec.structs.replace(entry, body=api.encode(api.Revoke([api.Lineage(kid, bytes(16))])))
+    return entry
+
+
+FORGERIES: dict[str, Callable[[Entry], Entry]] = {
+    "another body": _spare_the_token,
+    "another signer": lambda entry: (
+        msgspec.structs.replace(entry, signer=SIGNERS["evil"][0].key.thumbprint) if entry.seq == 2 else entry
+    ),
+    "another time": lambda entry: (
+        msgspec.structs.replace(entry, signed_ms=entry.signed_ms + 1) if entry.seq == 2 else entry
+    ),
+    "another request id": lambda entry: (
+        msgspec.structs.replace(entry, request_id=bytes(16)) if entry.seq == 2 else entry
+    ),
+    "another request's signature": lambda entry: (
+        msgspec.structs.replace(entry, signature=bytes(64)) if entry.seq == 3 else entry
+    ),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_who_holds_every_sealing_secret_still_cannot_put_words_into_a_signers_mouth(path: Path, forgery: str) -> None:
+    asyncio.run(_rewritten(path, FORGERIES[forgery]))
+    # The chain and the tables fit: only the signature tells.
+    asyncio.run(_audited(path, verify=lambda entry: None))
+    with pytest.raises(errors.BrokenJournal, match="its signature isn't its signer's"):
+        asyncio.run(_audited(path))
+
+
+def test_without_the_chain_key_not_even_that_much_is_possible(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE journal SET body = (SELECT body FROM journal WHERE seq = 3) WHERE seq = 2")
+    connection.commit()
+    connection.close()
+    with pytest.raises(errors.BrokenJournal, match="entry 2: its hash"):
+        asyncio.run(_audited(path, verify=lambda entry: None))
+
+
+def test_an_end_that_was_not_written_by_a_holder_of_the_key_is_not_opened(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE journal SET epoch = epoch + 1 WHERE seq = (SELECT max(seq) FROM journal)")
+    connection.commit()
+    connection.close()
+
+    async def reopen() -> None:
+        with pytest.raises(errors.BrokenJournal, match="hash"):
+            await World(path).open(seal_keys=BOTH_RING)
+
+    asyncio.run(reopen())
+
+
+def test_the_tables_hold_no_secret_of_a_caller(path: Path) -> None:
+    stored = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert b"tkdb_" not in stored
+    for _, secret in SIGNERS.values():
+        assert secret.text().encode() not in stored
+
+
+def test_an_authority_in_memory_leaves_nothing_behind() -> None:
+    async def test(world: World) -> None:
+        assert world.path == MEMORY
+        await world.restart()
+        assert world.position == 1
+
+    run(test)

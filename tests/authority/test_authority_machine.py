@@ -1,0 +1,231 @@
+"""Random lives of an authority against a model of it: a few dictionaries that know what must verify."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.authority.world import BOTH_RING, SKEW_MS, World, branch, lineage
+from tkdb import api, errors
+from tkdb.macaroon.caveats import Act, Aud, Exp, Sub
+from tkdb.macaroon.token import Macaroon
+
+MAX_LIFETIME_S = 30_000  # some hours: revocations are forgotten by buckets of 4.7 hours
+ORGANIZATIONS = ("acme", "evil")
+SUBJECTS = ("ann", "bob")
+
+
+@dataclass
+class Token:
+    """A token as the model knows it. ``line``: its own branch and those of its ancestors."""
+
+    macaroon: Macaroon
+    organization: str
+    subject: str | None
+    ends_ms: int
+    line: frozenset[bytes]
+    dead: bool = False
+
+    def attenuated(self, *caveats: Any) -> Token:
+        child = self.macaroon.attenuate(*caveats)
+        return Token(child, self.organization, self.subject, self.ends_ms, self.line | {child.branch}, self.dead)
+
+
+@dataclass
+class Model:
+    """What must verify: every token that was minted, and isn't dead or past its end."""
+
+    tokens: list[Token] = field(default_factory=list)
+    deleted: set[str] = field(default_factory=set)
+
+    def kill(self, **what: Any) -> None:
+        for token in self.tokens:
+            if all(self._is(token, name, value) for name, value in what.items()):
+                token.dead = True
+
+    @staticmethod
+    def _is(token: Token, name: str, value: Any) -> bool:
+        match name:
+            case "organization" | "subject":
+                return getattr(token, name) == value
+            case "branch":
+                return value in token.line
+            case "issued_before_ms":
+                return token.macaroon.issued_ms < value
+        return getattr(token.macaroon, name) == value
+
+
+picks = st.integers(0, 10**6)
+names = st.sampled_from(ORGANIZATIONS)
+
+
+class Lives(RuleBasedStateMachine):
+    """An authority on a disk, its restarts, and the model."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.runner = asyncio.Runner()
+        self.folder = Path(tempfile.mkdtemp(prefix="tkdb-machine-"))
+        self.world = World(self.folder / "tkdb.db", max_lifetime_s=MAX_LIFETIME_S)
+        self.model = Model()
+        self.do(self.world.open())
+        for name in ORGANIZATIONS:
+            self.do(self.world.create(name))
+
+    def teardown(self) -> None:
+        if hasattr(self, "runner"):
+            self.do(self.world.authority.close())
+            self.runner.close()
+            shutil.rmtree(self.folder)
+
+    def do(self, work: Any) -> Any:
+        return self.runner.run(work)
+
+    def pick(self, number: int) -> Token:
+        return self.model.tokens[number % len(self.model.tokens)]
+
+    def live(self, name: str) -> bool:
+        return name not in self.model.deleted
+
+    @rule(name=names, subject=st.sampled_from((None, *SUBJECTS)), lifetime_s=st.integers(60, MAX_LIFETIME_S))
+    def mint(self, name: str, subject: str | None, lifetime_s: int) -> None:
+        caveats = [] if subject is None else [Sub(subject)]
+        try:
+            minted = self.do(self.world.mint(name, *caveats, expires_in_s=lifetime_s))
+        except errors.NotFound:
+            assert not self.live(name)
+            return
+        except errors.InvalidRequest:
+            assert lifetime_s > self.maximum(name)
+            return
+        assert self.live(name)
+        assert lifetime_s <= self.maximum(name)
+        [end] = [caveat.at_s for caveat in minted.caveats if isinstance(caveat, Exp)]
+        self.model.tokens.append(Token(minted, name, subject, end * 1000, frozenset({minted.branch})))
+
+    def maximum(self, name: str) -> int:
+        row = self.world.authority._state.organization(name)
+        return int(row.max_lifetime_s)
+
+    @precondition(lambda self: self.model.tokens)
+    @rule(number=picks, caveat=st.sampled_from([Act("r"), Act("w"), Aud("shop"), Exp(0)]))
+    def attenuate(self, number: int, caveat: Any) -> None:
+        parent = self.pick(number)
+        if len(parent.line) < 6:
+            self.model.tokens.append(parent.attenuated(caveat))
+
+    @precondition(lambda self: self.model.tokens)
+    @rule(number=picks, whole=st.booleans())
+    def revoke(self, number: int, whole: bool) -> None:
+        token = self.pick(number)
+        macaroon = token.macaroon
+        self.do(self.world.revoke(lineage(macaroon) if whole else branch(macaroon)))
+        if whole:
+            self.model.kill(lineage=macaroon.lineage)
+        else:
+            self.model.kill(branch=macaroon.branch)
+
+    @precondition(lambda self: self.model.tokens)
+    @rule(number=picks)
+    def revoke_own(self, number: int) -> None:
+        token = self.pick(number)
+        try:
+            self.do(self.world.own(token.macaroon))
+        except errors.Overloaded:
+            return
+        except errors.UnknownKey:
+            assert self.is_over(token)
+            return
+        self.model.kill(branch=token.macaroon.branch)
+
+    @rule(name=names, subject=st.sampled_from((None, *SUBJECTS)), ago_ms=st.none() | st.integers(0, 10**7))
+    def revoke_before(self, name: str, subject: str | None, ago_ms: int | None) -> None:
+        before_ms = None if ago_ms is None else self.world.wall_ms - ago_ms
+        try:
+            self.do(self.world.revoke(api.Before(name, before_ms, subject)))
+        except errors.NotFound:
+            assert not self.live(name)
+            return
+        who = {"organization": name} if subject is None else {"organization": name, "subject": subject}
+        if before_ms is None:
+            self.model.kill(**who)
+        else:
+            self.model.kill(**who, issued_before_ms=before_ms + SKEW_MS)
+
+    @precondition(lambda self: self.model.tokens)
+    @rule(number=picks)
+    def retire(self, number: int) -> None:
+        kid = self.pick(number).macaroon.kid
+        self.do(self.world.revoke(api.RetireKey(kid)))
+        self.model.kill(kid=kid)
+
+    @rule(name=names)
+    def rotate(self, name: str) -> None:
+        self.managed(api.RotateKey(name))
+
+    @rule(name=names, maximum_s=st.integers(1, MAX_LIFETIME_S))
+    def configure(self, name: str, maximum_s: int) -> None:
+        self.managed(api.ConfigureOrganization(name, maximum_s))
+
+    @rule(name=names, sure=st.integers(0, 7))
+    def delete(self, name: str, sure: int) -> None:
+        if sure == 0:
+            self.managed(api.DeleteOrganization(name))
+            self.model.deleted.add(name)
+            self.model.kill(organization=name)
+
+    def managed(self, call: Any) -> None:
+        try:
+            self.do(self.world.ask(call))
+        except errors.NotFound:
+            assert not self.live(call.name)
+
+    @rule(by_ms=st.integers(0, 20_000_000))
+    def wait(self, by_ms: int) -> None:
+        self.world.advance(by_ms)
+
+    @rule(by_ms=st.integers(-9_000, 9_000))
+    def correct_clock(self, by_ms: int) -> None:
+        # Within what machines' clocks may differ, from the journal's time on.
+        if self.world.wall_ms + by_ms >= self.world.authority._state.head.time_ms - 9_000:
+            self.world.step_clock(by_ms)
+
+    @rule()
+    def purge(self) -> None:
+        self.do(self.world.authority._writer.purge())
+
+    @rule()
+    def reseal(self) -> None:
+        self.do(self.world.ask(api.Reseal(limit=2)))
+
+    @rule()
+    def restart(self) -> None:
+        self.do(self.world.restart(seal_keys=BOTH_RING))
+
+    def is_over(self, token: Token) -> bool:
+        return token.dead or self.world.wall_ms >= token.ends_ms
+
+    @invariant()
+    def what_verifies_is_what_the_model_says(self) -> None:
+        if not getattr(self, "model", None) or not self.model.tokens:
+            return
+        texts = [token.macaroon.text for token in self.model.tokens[-api.MAX_BUNDLES :]]
+        results = self.do(self.world.ask(api.Verify(texts), None)).results
+        for token, result in zip(self.model.tokens[-api.MAX_BUNDLES :], results, strict=True):
+            if self.world.wall_ms >= token.ends_ms:
+                continue  # clearing denies it by its exp; what is past its end may be forgotten
+            assert isinstance(result, api.Invalid) == token.dead, (result, token.dead)
+
+
+TestLives = Lives.TestCase
+TestLives.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
