@@ -163,7 +163,7 @@ def _ip(caveat: Ip, access: Access, _policy: Policy, _now_s: float) -> str | Non
         return "the request's address can't be read"
     if any(address in _network(text) for text in caveat.networks):
         return None
-    return f"the request comes from {address}"
+    return f"the request comes from {str(address).partition('%')[0]}"  # a zone may hold anything
 
 
 def _src(caveat: Src, access: Access, _policy: Policy, _now_s: float) -> str | None:

@@ -1,0 +1,604 @@
+"""What each caveat means, case by case; and what a denial says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.macaroon.strategies import ACCESSES, ANY_CAVEAT
+from tkdb.errors import CaveatUnmet, Denied, ExpiredToken, NotYetValid
+from tkdb.macaroon import clearing
+from tkdb.macaroon.access import ANY, Access, Policy, Source
+from tkdb.macaroon.caveats import (
+    Act,
+    AnyCaveat,
+    App,
+    Aud,
+    Bind,
+    Cnf,
+    Exp,
+    If,
+    Ip,
+    Nbf,
+    Org,
+    Pre,
+    Req,
+    Res,
+    Src,
+    Sub,
+    Usr,
+)
+from tkdb.macaroon.clearing import clear, describe, explain
+
+NOW_S = 1_700_000_000
+THUMBPRINT = "A" * 43
+POLICY = Policy(clock=lambda: NOW_S)
+
+
+def clears(caveat: AnyCaveat, access: Access, policy: Policy = POLICY) -> bool:
+    try:
+        clear((caveat,), access, policy)
+    except Denied:
+        return False
+    return True
+
+
+def denial(caveat: AnyCaveat, access: Access, policy: Policy = POLICY) -> str:
+    with pytest.raises(Denied) as caught:
+        clear((caveat,), access, policy)
+    assert caught.value.caveat == 1
+    return str(caught.value)
+
+
+# --- nbf, exp ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("caveat", "skew_s", "now_s", "expected"),
+    [
+        (Exp(NOW_S), 0, NOW_S, True),
+        (Exp(NOW_S), 0, NOW_S + 0.001, False),
+        (Exp(NOW_S), 0, NOW_S + 1, False),
+        (Exp(NOW_S), 5, NOW_S + 5, True),
+        (Exp(NOW_S), 5, NOW_S + 5.001, False),
+        (Exp(0), 0, 0, True),
+        (Nbf(NOW_S), 0, NOW_S, True),
+        (Nbf(NOW_S), 0, NOW_S - 0.001, False),
+        (Nbf(NOW_S), 5, NOW_S - 5, True),
+        (Nbf(NOW_S), 5, NOW_S - 5.001, False),
+        (Exp(NOW_S), 0, float("nan"), False),
+        (Nbf(NOW_S), 0, float("nan"), False),
+        (Exp(NOW_S), 0, float("inf"), False),
+        (Nbf(NOW_S), 0, float("-inf"), False),
+    ],
+)
+def test_a_validity_window_is_inclusive_and_widened_by_the_skew_only(
+    caveat: AnyCaveat, skew_s: float, now_s: float, *, expected: bool
+) -> None:
+    assert clears(caveat, Access(now_s=now_s), Policy(clock=lambda: NOW_S, skew_s=skew_s)) is expected
+    assert clears(caveat, Access(), Policy(clock=lambda: now_s, skew_s=skew_s)) is expected
+
+
+def test_the_accesss_own_time_comes_before_the_clocks() -> None:
+    assert clears(Exp(10), Access(now_s=10))
+    assert clears(Exp(10), Access(now_s=0))  # a time of 0 is a time
+    assert not clears(Exp(10), Access())
+
+
+def test_expired_and_not_yet_valid_are_reasons_of_their_own() -> None:
+    with pytest.raises(ExpiredToken, match=r"caveat 1 of 1 \(exp 1699999990\): expired 10 s ago"):
+        clear([Exp(NOW_S - 10)], Access(), POLICY)
+    with pytest.raises(NotYetValid, match=r"caveat 1 of 1 \(nbf 1700000010\): valid in 10 s"):
+        clear([Nbf(NOW_S + 10)], Access(), POLICY)
+
+
+# --- act --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("allowed", "wanted", "expected"),
+    [
+        ("r", "r", True),
+        ("rwcdC", "C", True),
+        ("c", "C", False),
+        ("C", "c", False),
+        ("rw", "rw", True),
+        ("rw", "wr", True),
+        ("rw", "rr", True),
+        ("rw", "rwd", False),
+        ("r", "w", False),
+        ("rwcdC", "x", False),
+        ("rwcdC", "rx", False),
+        ("rwcdC", " ", False),
+        ("rwcdC", "", False),
+        ("rwcdC", None, False),
+        ("", "r", False),
+        ("", "", False),
+        ("", None, False),
+    ],
+)
+def test_every_action_attempted_must_be_allowed(allowed: str, wanted: str | None, *, expected: bool) -> None:
+    assert clears(Act(allowed), Access(action=wanted)) is expected
+
+
+def test_a_denied_action_names_both_sides() -> None:
+    assert denial(Act("rw"), Access(action="d")) == "caveat 1 of 1 (act rw) is not met: it allows rw; the request is d"
+    assert "it allows nothing; the request is d" in denial(Act(""), Access(action="d"))
+    assert "action unspecified" in denial(Act("r"), Access())
+
+
+# --- res, pre ---------------------------------------------------------------------------------------------------
+
+SHOP = Res("app", {"shop": "rw", "blog": "r"})
+ALL = Res("app", {"*": "r"})
+
+
+@pytest.mark.parametrize(
+    ("caveat", "resource", "action", "expected"),
+    [
+        (SHOP, {"app": "shop"}, "w", True),
+        (SHOP, {"app": "shop"}, "d", False),
+        (SHOP, {"app": "blog"}, "w", False),
+        (SHOP, {"app": "Shop"}, "r", False),
+        (SHOP, {"app": "sho"}, "r", False),
+        (SHOP, {"app": "shop/x"}, "r", False),
+        (SHOP, {"db": "shop"}, "r", False),
+        (SHOP, {"app": "shop", "db": "x"}, "r", True),
+        (SHOP, {"app": "shop"}, None, False),
+        (SHOP, {"app": ""}, "r", False),
+        (SHOP, {"app": None}, "r", False),
+        (SHOP, {}, "r", False),
+        (SHOP, {"app": ANY}, "r", False),
+        (SHOP, {"app": "*"}, "r", False),
+        (ALL, {"app": "shop"}, "r", True),
+        (ALL, {"app": "shop"}, "w", False),
+        (ALL, {"app": ANY}, "r", True),
+        (ALL, {"app": ANY}, "w", False),
+        (ALL, {"app": None}, "r", False),
+        (ALL, {}, "r", False),
+        (ALL, {"app": "*"}, "r", False),  # a caller's id is never taken for "all of them"
+        (Res("app", {"5": "r"}), {"app": 5}, "r", False),
+        (ALL, {"app": 5}, "r", False),
+        (ALL, {"app": True}, "r", False),
+        (ALL, {"app": b"shop"}, "r", False),
+        (ALL, {"app": ["shop"]}, "r", False),
+    ],
+)
+def test_a_resource_must_be_named_and_allowed(
+    caveat: AnyCaveat, resource: Any, action: str | None, *, expected: bool
+) -> None:
+    assert clears(caveat, Access(action=action, resource=resource)) is expected
+
+
+LOGS = Pre("object", {"*": "r", "logs/": "rd", "logs/audit/": "", "logs/audit/mine": "w"})
+
+
+@pytest.mark.parametrize(
+    ("caveat", "wanted", "action", "expected"),
+    [
+        (LOGS, "other", "r", True),
+        (LOGS, "logs", "d", False),
+        (LOGS, "logs/", "d", True),
+        (LOGS, "logs/x", "d", True),
+        (LOGS, "logs/x", "w", False),
+        (LOGS, "logs/audit/x", "r", False),  # the longest prefix alone decides
+        (LOGS, "logs/audit/mine/x", "w", True),
+        (LOGS, "logs/audit/mine/x", "r", False),
+        (LOGS, "", "r", True),
+        (LOGS, None, "r", False),
+        (LOGS, "*", "r", False),
+        (LOGS, 5, "r", False),
+        (Pre("object", {"a": "r"}), "b", "r", False),
+        (Pre("object", {"a": "r"}), "", "r", False),
+        (Pre("object", {"a": "r"}), "A", "r", False),
+        (Pre("object", {"a": "r", "*": ""}), "ab", "r", True),
+        # ANY asks for every id, so every prefix must allow it, the longer ones too.
+        (LOGS, ANY, "r", False),
+        (Pre("object", {"*": "rw", "logs/": "r"}), ANY, "r", True),
+        (Pre("object", {"*": "rw", "logs/": "r"}), ANY, "w", False),
+        (Pre("object", {"logs/": "r"}), ANY, "r", False),
+    ],
+)
+def test_the_longest_prefix_decides(caveat: AnyCaveat, wanted: Any, action: str, *, expected: bool) -> None:
+    assert clears(caveat, Access(action=action, resource={"object": wanted})) is expected
+
+
+@given(
+    st.dictionaries(st.text("ab", min_size=1, max_size=3) | st.just("*"), st.sampled_from(["", "r", "w"]), min_size=1),
+    st.text("ab", max_size=4),
+    st.sampled_from("rw"),
+)
+def test_the_order_of_prefixes_does_not_matter(ids: dict[str, str], wanted: str, action: str) -> None:
+    access = Access(action=action, resource={"object": wanted})
+    turned = dict(reversed(ids.items()))
+    assert clears(Pre("object", ids), access) is clears(Pre("object", turned), access)
+    longest = max((p for p in ids if p != "*" and wanted.startswith(p)), key=len, default="*")
+    assert clears(Pre("object", ids), access) is (action in ids.get(longest, ""))
+
+
+def test_a_denied_resource_says_why() -> None:
+    assert "the request's app is 'db', which is not among those allowed" in denial(
+        SHOP, Access(action="r", resource={"app": "db"})
+    )
+    assert "resource unspecified: the request names no app" in denial(SHOP, Access(action="r"))
+    assert "resource unspecified: 5 is no id of a app" in denial(
+        SHOP,
+        Access(action="r", resource={"app": 5}),  # type: ignore[dict-item]
+    )
+    assert "the request is for every object; only some" in denial(
+        Pre("object", {"a": "r"}), Access(action="r", resource={"object": ANY})
+    )
+
+
+# --- if ---------------------------------------------------------------------------------------------------------
+
+EITHER = If((Res("app", {"shop": "rw"}), Pre("object", {"logs/": "r"})), "c")
+
+
+@pytest.mark.parametrize(
+    ("resource", "action", "expected"),
+    [
+        ({"app": "shop"}, "w", True),
+        ({"app": "shop"}, "c", False),  # once named, the else-actions are no way around
+        ({"app": "blog"}, "c", False),
+        ({"object": "logs/x"}, "r", True),
+        ({"object": "logs/x"}, "w", False),
+        ({"app": "shop", "object": "logs/x"}, "r", True),
+        ({"app": "shop", "object": "logs/x"}, "w", False),  # each kind that is named must clear
+        ({"app": "shop", "object": "other"}, "r", False),
+        ({}, "c", True),
+        ({}, "r", False),
+        ({}, None, False),
+        ({"db": "x"}, "c", True),
+        ({"db": "x"}, "w", False),
+        ({"app": None}, "c", False),  # the kind is touched, though no id is named
+        ({"app": ANY}, "c", False),
+        ({"app": "*"}, "c", False),
+        ({"app": None, "object": "logs/x"}, "r", False),
+    ],
+)
+def test_the_else_actions_are_for_requests_that_name_none_of_the_kinds(
+    resource: Any, action: str | None, *, expected: bool
+) -> None:
+    assert clears(EITHER, Access(action=action, resource=resource)) is expected
+
+
+def test_two_grants_of_one_kind_in_an_if_must_both_clear() -> None:
+    both = If((Res("app", {"*": "rw"}), Res("app", {"shop": "r"})), "")
+    assert clears(both, Access(action="r", resource={"app": "shop"}))
+    assert not clears(both, Access(action="w", resource={"app": "shop"}))
+
+
+# --- aud, ip, src, cnf ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("audience", "expected"), [("billing", True), ("Billing", False), ("billing2", False), (None, False), ("", False)]
+)
+def test_only_the_service_named_accepts(audience: str | None, *, expected: bool) -> None:
+    assert clears(Aud("billing"), Access(), Policy(clock=lambda: NOW_S, audience=audience)) is expected
+
+
+def test_two_audiences_are_nobodys() -> None:
+    policy = Policy(clock=lambda: NOW_S, audience="billing")
+    with pytest.raises(CaveatUnmet, match="only shipping may accept it; this is billing"):
+        clear([Aud("billing"), Aud("shipping")], Access(), policy)
+
+
+NETWORKS = Ip(("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("10.0.0.0", True),
+        ("10.255.255.255", True),
+        ("11.0.0.0", False),
+        ("192.0.2.7", True),
+        ("192.0.2.8", False),
+        ("2001:db8::1", True),
+        ("2001:DB8:0:0::1", True),
+        ("2001:db9::1", False),
+        ("::ffff:10.1.2.3", True),  # an IPv4 address as some sockets show it
+        ("::ffff:11.1.2.3", False),
+        ("::10.1.2.3", False),
+        ("fe80::1%eth0", False),
+        ("", False),
+        ("10.0.0.1:80", False),
+        ("10.0.0", False),
+        ("010.0.0.1", False),
+        ("10.0.0.1/8", False),
+        (" 10.0.0.1", False),
+        ("localhost", False),
+        ("[2001:db8::1]", False),
+        ("10.0.0.1, 1.1.1.1", False),
+        ("１０.0.0.1", False),  # noqa: RUF001 - full-width digits are the attack
+        (None, False),
+    ],
+)
+def test_an_address_must_lie_in_a_network(address: str | None, *, expected: bool) -> None:
+    assert clears(NETWORKS, Access(ip=address)) is expected
+
+
+def test_all_of_ipv6_is_not_all_of_ipv4() -> None:
+    assert not clears(Ip(("::/0",)), Access(ip="10.0.0.1"))
+    assert not clears(Ip(("0.0.0.0/0",)), Access(ip="2001:db8::1"))
+    assert clears(Ip(("0.0.0.0/0",)), Access(ip="::ffff:10.0.0.1"))
+
+
+def test_an_addresss_zone_is_not_shown() -> None:
+    assert "the request comes from fe80::1" in denial(NETWORKS, Access(ip="fe80::1%\x1b[31m"))
+    assert "\x1b" not in denial(NETWORKS, Access(ip="fe80::1%\x1b[31m"))
+    assert denial(NETWORKS, Access(ip="\x1b")).endswith("the request's address can't be read")
+
+
+HERE = Source(organization="acme", app="shop", machine="e784")
+
+
+@pytest.mark.parametrize(
+    ("caveat", "source", "expected"),
+    [
+        (Src("acme", None, None), HERE, True),
+        (Src(None, "shop", None), HERE, True),
+        (Src(None, None, "e784"), HERE, True),
+        (Src("acme", "shop", "e784"), HERE, True),
+        (Src("acme", "shop", "other"), HERE, False),
+        (Src("evil", "shop", "e784"), HERE, False),
+        (Src("Acme", None, None), HERE, False),
+        (Src("acme", None, None), Source(), False),
+        (Src("acme", None, None), Source(app="acme", machine="acme"), False),
+        (Src(None, "shop", None), Source(organization="acme"), False),
+        (Src("acme", None, None), None, False),
+    ],
+)
+def test_each_part_of_the_source_must_be_attested(caveat: Src, source: Source | None, *, expected: bool) -> None:
+    assert clears(caveat, Access(source=source)) is expected
+
+
+def test_a_key_must_be_the_one_that_the_token_is_bound_to() -> None:
+    assert clears(Cnf(THUMBPRINT), Access(key_thumbprint=THUMBPRINT))
+    for other in (None, "", "B" * 42 + "A", THUMBPRINT[:-1], THUMBPRINT.lower()):
+        assert not clears(Cnf(THUMBPRINT), Access(key_thumbprint=other))
+
+
+# --- req --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("methods", "method", "expected"),
+    [
+        (("GET",), "GET", True),
+        (("GET", "HEAD"), "HEAD", True),
+        (("GET",), "HEAD", False),
+        (("GET",), "get", False),
+        (("GET",), "GET ", False),
+        (("GET",), "", False),
+        (("GET",), None, False),
+        (("*",), "PURGE", True),
+        (("*",), None, False),
+        (("GET",), "*", False),
+    ],
+)
+def test_methods_are_compared_as_they_are(methods: tuple[str, ...], method: str | None, *, expected: bool) -> None:
+    assert clears(Req(methods, ("/a",)), Access(method=method, path="/a")) is expected
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "expected"),
+    [
+        ("/", "/", True),
+        ("/", "/a", False),
+        ("/a", "/a", True),
+        ("/a", "/A", False),
+        ("/a", "/a/", False),
+        ("/a/", "/a/", True),
+        ("/a/", "/a", False),
+        ("/a", "/ab", False),
+        ("/a", "a", False),
+        ("/a", "", False),
+        ("/a", "*", False),
+        ("/*", "/a", True),
+        ("/*", "/", False),
+        ("/*", "/a/b", False),
+        ("/*", "/a/", False),
+        ("/*/b", "/a/b", True),
+        ("/*/b", "/a/c", False),
+        ("/a/*/c", "/a/b/c", True),
+        ("/a/*/c", "/a/b/x/c", False),
+        ("/**", "/a", True),
+        ("/**", "/a/b/c", True),
+        ("/**", "/a/", True),
+        ("/**", "/", False),
+        ("/a/**", "/a/b", True),
+        ("/a/**", "/a/b/c/d", True),
+        ("/a/**", "/a", False),
+        ("/a/**", "/a/", False),
+        ("/a/**", "/ab/c", False),
+        ("/*/**", "/a/b/c", True),
+        ("/a", "/%61", False),  # compared as sent: an escape is another text
+        ("/%61", "/%61", True),
+        ("/a/*", "/a/b%20c", True),
+        ("/a/*", "/a/..b", True),
+        ("/a/*", "/a/.b", True),
+        ("/a/*", "/a/...", True),
+    ],
+)
+def test_a_glob_matches_whole_segments(glob: str, path: str, *, expected: bool) -> None:
+    assert clears(Req(("GET",), (glob,)), Access(method="GET", path=path)) is expected
+
+
+AMBIGUOUS = [
+    "//", "//a", "/a//b", "/a/b//", "/.", "/..", "/./a", "/a/.", "/a/..", "/a/../b", "/a/./b", "/..;/a", "/a/..;x=1/b",
+    "/.;/a", "/a/..;", "/a%2fb", "/a%2Fb", "/%2e", "/%2E%2e/a", "/a/%2e%2e/b", "/a%5cb", "/a%5Cb", "/a\\b", "/a%252fb",
+    "/a%252e", "/a%00", "/a?b", "/a#b", "/a b", "/a\tb", "/a\n", "/a\x00b", "/a\x7f", "/é", "/a\u2215b",
+    "/\uff0e\uff0e/a", "/\ud800",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", AMBIGUOUS, ids=ascii)
+def test_a_path_that_routers_read_differently_never_matches(path: str) -> None:
+    globs = ("/**", "/*", "/*/*", "/*/*/*", "/", "/*/", "/*/*/")
+    assert "the request's path is ambiguous" in denial(Req(("*",), globs), Access(method="GET", path=path))
+
+
+@given(st.text(st.sampled_from("ab/.%2eEfF5c;\\?# *"), max_size=12).map("/".__add__))
+def test_a_path_that_clears_is_its_own_normal_form(path: str) -> None:
+    """Nothing that decodes escapes once and removes dot segments arrives at another path's handler."""
+    if not clears(Req(("*",), ("/**",)), Access(method="GET", path=path)):
+        return
+    segments = path[1:].split("/")
+    assert "" not in segments[:-1]
+    for segment in segments:
+        decoded = segment.replace("%2e", ".").replace("%2E", ".").partition(";")[0]
+        assert decoded not in {".", ".."}
+        assert "/" not in segment.replace("%2f", "/").replace("%2F", "/")
+
+
+def test_any_of_the_globs_is_enough() -> None:
+    caveat = Req(("GET",), ("/a", "/b/*"))
+    assert clears(caveat, Access(method="GET", path="/a"))
+    assert clears(caveat, Access(method="GET", path="/b/x"))
+    assert "the request's path '/c' is none of those allowed" in denial(caveat, Access(method="GET", path="/c"))
+
+
+def test_matching_is_linear() -> None:
+    """Each segment of the path is compared once a glob: no glob makes the matcher go back."""
+    compared = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def split(self, *_: Any, **__: Any) -> Any:
+            return [CountedSegment(part) for part in str.split(self, "/")]
+
+    class CountedSegment(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    path = Counted("/a" * 2_000)
+    caveat = Req(("*",), ("/*" * 1_000 + "/**", "/a" * 1_000 + "/**", "/**", "/a/**"))
+    assert clears(caveat, Access(method="GET", path=path))
+    assert compared <= 2 * sum(glob.count("/") for glob in caveat.paths)
+
+
+# --- what belongs elsewhere, and the app's own ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("caveat", [Bind("A" * 22), Usr("kim"), Org("acme")], ids=describe)
+def test_what_belongs_in_a_discharge_never_clears_in_a_root(caveat: AnyCaveat) -> None:
+    assert "it may stand in a discharge only" in denial(caveat, Access(action="r"))
+
+
+def test_a_fact_restricts_nothing() -> None:
+    assert clears(Sub("kim"), Access())
+
+
+def with_checker(checker: Callable[..., Any]) -> Policy:
+    return Policy(clock=lambda: NOW_S, checkers={"tier": checker})
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [(True, True), (False, False), (1, False), ("yes", False), (None, False), ([True], False)]
+)
+def test_a_checker_clears_by_true_alone(said: Any, *, expected: bool) -> None:
+    assert clears(App("tier", "gold"), Access(), with_checker(lambda _value, _access: said)) is expected
+
+
+def test_a_checker_sees_the_value_and_the_access() -> None:
+    seen: list[Any] = []
+    access = Access(extra={"plan": "gold"})
+    clear([App("tier", ["gold", 1])], access, with_checker(lambda *args: seen.append(args) or True))
+    assert seen == [(("gold", 1), access)]
+
+
+def test_a_checker_that_raises_denies_and_its_error_goes_no_further() -> None:
+    def checker(_value: Any, _access: Access) -> bool:
+        raise KeyError("secret")
+
+    text = denial(App("tier", "gold"), Access(), with_checker(checker))
+    assert "the checker of x:tier failed with KeyError" in text
+    assert "secret" not in text
+
+
+def test_a_checker_that_is_stopped_is_stopped() -> None:
+    def checker(_value: Any, _access: Access) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        clear([App("tier", "gold")], Access(), with_checker(checker))
+
+
+def test_a_caveat_of_the_apps_own_without_a_checker_denies() -> None:
+    assert "this app has no checker for x:tier" in denial(App("tier", "gold"), Access())
+    assert "this app has no checker for x:tier2" in denial(
+        App("tier2", "gold"), Access(), with_checker(lambda *_: True)
+    )
+
+
+# --- all of them ------------------------------------------------------------------------------------------------
+
+
+def test_no_caveats_clear_anything() -> None:
+    clear([], Access(), POLICY)
+
+
+def test_the_first_caveat_that_does_not_clear_is_named() -> None:
+    caveats = (Exp(NOW_S + 1), Act("rw"), Aud("billing"), Act("r"), Exp(0))
+    with pytest.raises(CaveatUnmet, match=r"caveat 3 of 5 \(aud billing\) is not met: only billing may") as caught:
+        clear(caveats, Access(action="r"), POLICY)
+    assert caught.value.caveat == 3
+
+
+def test_every_caveat_has_its_check() -> None:
+    assert clearing._CHECKS.keys() == set(get_args(AnyCaveat))
+
+
+@given(st.lists(ANY_CAVEAT, max_size=5), ACCESSES)
+def test_explain_and_clear_agree(caveats: list[AnyCaveat], access: Access) -> None:
+    """Whatever the access says, each caveat clears or denies with a reason; and the first denial is the one raised."""
+    policy = Policy(clock=lambda: NOW_S, audience="billing", checkers={"n": lambda value, _: value is True})
+    reasons = explain(caveats, access, policy)
+    assert len(reasons) == len(caveats)
+    first = next((at for at, why in enumerate(reasons) if why is not None), None)
+    if first is None:
+        clear(caveats, access, policy)
+        return
+    with pytest.raises((CaveatUnmet, ExpiredToken, NotYetValid)) as caught:
+        clear(caveats, access, policy)
+    assert str(reasons[first]) in caught.value.message
+    assert caught.value.caveat is not None
+    assert caveats[caught.value.caveat - 1] == caveats[first]
+
+
+@given(st.lists(ANY_CAVEAT, max_size=3), ANY_CAVEAT, ACCESSES)
+def test_a_caveat_more_never_allows_more(caveats: list[AnyCaveat], more: AnyCaveat, access: Access) -> None:
+    try:
+        clear([*caveats, more], access, POLICY)
+    except Denied:
+        return
+    clear(caveats, access, POLICY)
+
+
+@pytest.mark.parametrize(
+    ("caveat", "text"),
+    [
+        (Act("rw"), "act rw"),
+        (Exp(5), "exp 5"),
+        (Res("app", {"shop": "r"}), 'res "app",{"shop":"r"}'),
+        (Ip(("10.0.0.0/8",)), 'ip ["10.0.0.0/8"]'),
+        (Src(None, "shop", None), 'src null,"shop",null'),
+        (App("tier", "gold"), "x:tier gold"),
+        (Sub("a,b"), 'sub "a,b"'),
+    ],
+)
+def test_a_caveat_reads_as_its_tag_and_fields(caveat: AnyCaveat, text: str) -> None:
+    assert describe(caveat) == text
