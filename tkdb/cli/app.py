@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import typer
 
@@ -20,7 +20,7 @@ EPILOG: Final = (
 )
 
 # Whatever a parser raises for a wrong command line; its home has moved from release to release.
-_PARSER_ERROR: Final = typer.BadParameter.__bases__[0]
+_PARSER_ERROR: Final[Any] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="tkdb",

@@ -93,7 +93,7 @@ def _read(path: str | None, *variables: str) -> str | None:
         text = _text(sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)).strip()
         if text or path == "-":
             return text or None
-    return next((text for variable in variables if (text := setting(variable))), None)
+    return next(filter(None, map(setting, variables)), None)
 
 
 def _is_redirected() -> bool:

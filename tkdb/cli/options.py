@@ -19,7 +19,7 @@ from tkdb.cli.output import UsageError
 from tkdb.errors import InvalidCaveat, UnknownCaveat
 
 if TYPE_CHECKING:
-    from tkdb.macaroon.access import Access, Policy
+    from tkdb.macaroon.access import Access, AnyId, Policy
     from tkdb.macaroon.caveats import AnyCaveat
 
 TokenFile = Annotated[
@@ -134,7 +134,7 @@ class AccessOptions:
         return " · ".join(f"{name} {value}" for name, value in pairs if value) or "nothing"
 
 
-def _touched(text: str) -> tuple[str, object]:
+def _touched(text: str) -> tuple[str, str | AnyId]:
     from tkdb.macaroon.access import ANY
 
     kind, equals, name = text.partition("=")

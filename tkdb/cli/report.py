@@ -19,7 +19,7 @@ from tkdb.macaroon.wire import read as read_macaroon
 Trial = str | None
 """Why a caveat denies, or None where it clears."""
 
-_SIGN: Final = {True: good("✓"), False: bad("✗"), None: ""}
+_SIGN: Final[dict[bool, Cell]] = {True: good("✓"), False: bad("✗")}
 _SCHEME: Final = "bearer "
 
 
@@ -205,13 +205,17 @@ def denial(denied: Denied, root: Macaroon | None, organization: str | None, why:
     return [bad(f"denied: {denied.reason.value}"), Rows(rows, indent=2)]
 
 
-def verdict(root: Macaroon | None, organization: str | None, denied: Denied | None, *, cleared: bool) -> dict[str, Any]:
+def verdict(
+    root: Macaroon | None, organization: str | None, denied: Denied | None, *, cleared: bool, now_s: float
+) -> dict[str, Any]:
     """Return a verification for JSON."""
+    packets = () if root is None else root.packets
     return {
         "verified": organization is not None,
         "cleared": cleared,
         "organization": organization,
         **({} if root is None else _ids(root)),
+        "caveats": [_caveat(index, packet, now_s) for index, packet in enumerate(packets, 1)],
         "denied": None if denied is None else _denied(denied),
     }
 

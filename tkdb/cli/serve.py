@@ -21,7 +21,7 @@ def serve(output: Output) -> None:
 
     \b
     $ tkdb serve
-    12:00:00 info ready address=0.0.0.0:8080 name=tkdb.example region=syd machine=m-1a2b
+    12:00:00 info ready address=0.0.0.0:8080 authority=tkdb.example region=syd machine=m-1a2b
     """
     from tkdb.channel.keys import AuthorityIdentity
     from tkdb.settings import Settings
@@ -38,7 +38,7 @@ def serve(output: Output) -> None:
             logging.INFO,
             "ready",
             address=str(address),
-            name=settings.name,
+            authority=settings.name,
             region=settings.region,
             machine=settings.machine,
         )

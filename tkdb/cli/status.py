@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 
 from tkdb.cli.authority import connect
-from tkdb.cli.output import Output, Rows, good
+from tkdb.cli.output import Cell, Output, Rows, good
 
 
 def status(output: Output) -> None:
@@ -30,7 +31,7 @@ def status(output: Output) -> None:
         started = time.perf_counter()
         report = client.status()
         rtt_ms = round((time.perf_counter() - started) * 1000, 1)
-    rows = [
+    rows: list[Sequence[Cell]] = [
         (good("ok"), report.name),
         ("role", report.role),
         ("region", report.region),

@@ -71,6 +71,7 @@ def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) 
     """
     from tkdb.cli import report
 
+    now_s = time.time()
     attempted = access.access()
     presented = inputs.token(token_file)
     verified: Verified | None = None
@@ -83,11 +84,11 @@ def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) 
         root, organization = _known(presented, verified)
         why = _why(verified, denied, access)
         output.result(
-            report.verdict(root, organization, denied, cleared=False),
-            *report.denial(denied, root, organization, why, time.time()),
+            report.verdict(root, organization, denied, cleared=False, now_s=now_s),
+            *report.denial(denied, root, organization, why, now_s),
         )
         raise typer.Exit(1) from None
-    document = report.verdict(verified.macaroon, verified.organization, None, cleared=access.given)
+    document = report.verdict(verified.macaroon, verified.organization, None, cleared=access.given, now_s=now_s)
     output.result(document, *_accepted(verified, access))
 
 

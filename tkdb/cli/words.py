@@ -130,7 +130,7 @@ def tag(packet: Packet) -> str:
     caveat = read(packet)
     if isinstance(caveat, typed.App):
         return f"x:{caveat.name}"
-    return "?" if isinstance(caveat, str) else str(type(caveat).__struct_config__.tag)  # type: ignore[union-attr]
+    return "?" if isinstance(caveat, str) else str(type(caveat).__struct_config__.tag)
 
 
 def brief(packet: Packet) -> str:
