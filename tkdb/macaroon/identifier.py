@@ -32,6 +32,7 @@ LINEAGE: Final = slice(1, 33)
 ISSUED: Final = slice(17, 23)
 """When the lineage began: milliseconds since 1970, big-endian, so that bytes compare as times do."""
 M: Final = 33
+MAX_M: Final = 255
 
 
 def build(*, kid: bytes, time_ms: int, random: bytes, m: int) -> bytes:

@@ -14,9 +14,9 @@ from pymacaroons import MACAROON_V2
 from pymacaroons import Macaroon as ReferenceMacaroon
 from pymacaroons.serializers.binary_serializer import BinarySerializer
 
-from tkdb.errors import InvalidCaveat
+from tkdb.errors import InvalidCaveat, OverLimit
 from tkdb.macaroon.caveats import AnyCaveat, Bind, Org, Sub, Usr
-from tkdb.macaroon.identifier import build
+from tkdb.macaroon.identifier import MAX_M, build
 from tkdb.macaroon.limits import DEFAULT, Limits
 from tkdb.macaroon.token import Macaroon
 
@@ -52,6 +52,9 @@ def mint(
         raise InvalidCaveat("bind, usr and org may stand in a discharge only")
     if sum(isinstance(caveat, Sub) for caveat in caveats) > 1:
         raise InvalidCaveat("a token has one subject at most")
+    most = min(limits.caveats, MAX_M)
+    if len(caveats) > most:
+        raise OverLimit(f"the token would have {len(caveats)} caveats; {most} are read at most")
     identifier = build(kid=kid, time_ms=time_ms, random=random, m=len(caveats))
     root = ReferenceMacaroon(location=name, identifier=identifier, key=root_key, version=MACAROON_V2)
     bare = Macaroon(bytes(_serialize(root)), name.encode(), identifier, ())

@@ -178,8 +178,8 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         if method is not None or path is not None:
             caveats.append(Req((method or "*",), (path or "/**",)))
         if for_s is not None:
-            if now_s is None or not 1 <= for_s < 2**40:
-                raise InvalidCaveat("for_s is not a number of seconds from 1 on, or comes without now_s")
+            if now_s is None or not (1 <= for_s < 2**40 and 0 <= now_s < 2**40):
+                raise InvalidCaveat("for_s is not a number of seconds from 1 on, or now_s is missing or no time")
             bucket_s = max(1, int(for_s) // 4)
             caveats.append(Exp(ceil((now_s + for_s) / bucket_s) * bucket_s))
         return self.attenuate(*caveats)
