@@ -32,12 +32,12 @@ class Process:
 
     def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.port = _free_port()
-        address = f"127.0.0.1:{self.port}"
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("TKDB_")}
         with on_core(NODE_CORE):
             began = time.perf_counter()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                env={**os.environ, **(environment or {}), "TKDB_BIND": address},
+                env={**ours, **(environment or {}), "TKDB_BIND": f"127.0.0.1:{self.port}"},
             )
         try:
             self._wait(began + READY_WITHIN_S)

@@ -1,0 +1,62 @@
+"""Each bench runs, and gives the rows that docs/performance.md promises. What they measure is nobody's to assert."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("jwt", reason="the benches' peers are not installed")
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(bench: str, *arguments: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", f"bench.{bench}", "--json", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    assert all(row.keys() == {"what", "n", "who", "value", "unit"} and row["value"] > 0 for row in rows)
+    return rows
+
+
+def names(rows: list[dict[str, Any]], unit: str) -> set[tuple[str, Any, str]]:
+    return {(row["what"], row["n"], row["who"]) for row in rows if row["unit"] == unit}
+
+
+def test_the_bench_of_tokens_gives_each_job_of_each_contender_and_the_ratios() -> None:
+    rows = run("tokens", "--quick")
+    jobs = {
+        "verify": {"tkdb", "pymacaroons", "macaroonbakery", "pyjwt"},
+        "attenuate": {"tkdb", "pymacaroons"},
+        "mint": {"tkdb", "pymacaroons", "macaroonbakery", "pyjwt"},
+    }
+    expected = {(what, n, who) for what, contenders in jobs.items() for n in (1, 5, 10) for who in contenders}
+    assert names(rows, "µs") == expected
+    ratios = {(f"{what}, ratio", n, who) for what, n, who in expected if who != "tkdb"}
+    assert names(rows, "times tkdb") == ratios
+
+
+def test_the_bench_of_the_channel_gives_both_sides_of_both_patterns() -> None:
+    rows = run("channel", "--rounds", "2")
+    contenders = ("tkdb", "tkdb, Noise alone", "noiseprotocol")
+    sides = ("responder", "initiator", "responder, median", "initiator, median")
+    assert names(rows, "ms") == set(product(sides, ("IK", "KK"), contenders))
+
+
+@pytest.mark.slow
+def test_the_bench_of_the_service_gives_throughput_start_and_memory() -> None:
+    rows = run("service", "--quick")
+    assert names(rows, "1/s") == {
+        ("single verifies", 1, "tkdb"),
+        ("single verifies", 1, "hypercorn echo"),
+        ("batched verifies", 100, "tkdb"),
+    }
+    size = "20 organizations, 2,000 revocations"
+    assert names(rows, "s") == {("ready", "empty", "tkdb"), ("ready", size, "tkdb")}
+    assert names(rows, "MB") == {("memory", f"{size}, {when}", "tkdb") for when in ("ready", "after verifying")}
