@@ -178,6 +178,17 @@ def test_now_means_every_token_so_far_however_soon_it_is_said_again(subject: str
     run(test)
 
 
+def test_now_means_the_tokens_dated_behind_a_subjects_revocation_as_well() -> None:
+    async def test(world: World) -> None:
+        await world.revoke(api.Before("acme", subject="ann"))
+        token = await world.mint("acme", Sub("ann"))
+        assert await world.outcome(token) == "valid"
+        await world.revoke(api.Before("acme"))
+        assert await world.outcome(token) == "revoked"
+
+    run(test)
+
+
 def test_a_time_in_the_past_spares_what_came_after() -> None:
     async def test(world: World) -> None:
         old = await world.mint()

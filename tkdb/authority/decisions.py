@@ -161,7 +161,9 @@ class Decisions:
         if target.subject is not None:
             so_far_ms = max(so_far_ms, self._state.issued_from(row.name, subject_digest(target.subject)))
         if target.before_ms is None:
-            # Tokens minted since then are dated so_far_ms, ahead of the clock. "Now" must lie behind those as well.
+            # Tokens minted since a revocation are dated behind it, ahead of the clock. "Now" must lie behind them, too.
+            if target.subject is None:
+                so_far_ms = max(so_far_ms, *(self._state.subjects_of(row.name) or {}).values(), 0)
             return max(so_far_ms - CLOCK_SKEW_MS + 1, 0)
         if target.before_ms > now_ms + CLOCK_SKEW_MS:
             raise InvalidRequest(
