@@ -1,0 +1,87 @@
+"""What the documents show works, what they name is there, and what they promise has a test."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import exports, running
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(document: str) -> list[str]:
+    lines = "".join(blocks(document, "console")).splitlines()
+    return [line.removeprefix("$ ").partition("  #")[0] for line in lines if line.startswith("$ ")]
+
+
+def test_the_readmes_commands_work_one_after_the_other(tmp_path: Path) -> None:
+    shown = [command for command in commands("README.md") if command.startswith("tkdb ")]
+    assert len(shown) >= 4
+    with running("dev") as process:
+        environment = {**os.environ, **exports(process)}
+        del environment["TKDB_TOKEN"]
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        for command in shown:
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
+            )
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_the_readmes_python_works_as_it_stands(tmp_path: Path) -> None:
+    (code,) = blocks("README.md", "python")
+    with running("dev") as process:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, **exports(process)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("caveat unmet · caveat 4 of 5 (act r) is not met: it allows r;")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_make_command_shown_is_a_target(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    shown = re.findall(r"^\$ make ([a-z]+)|`make ([a-z]+)", document.read_text(), flags=re.MULTILINE)
+    assert {first or second for first, second in shown} <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+    missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_of_the_tree_that_is_named_exists(document: Path) -> None:
+    named = set(re.findall(r"`((?:tkdb|client|replication|tests|bench|docs)/[A-Za-z0-9_./-]+)`", document.read_text()))
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_every_guarantee_names_tests_that_exist() -> None:
+    text = (ROOT / "GUARANTEES.md").read_text()
+    promised = set(re.findall(r"^\*\*(G\d)\.", text, flags=re.MULTILINE))
+    shown = set(re.findall(r"^\| (G\d) \|", text, flags=re.MULTILINE))
+    assert promised == shown == {f"G{number}" for number in range(1, 9)}
+
+
+def test_every_decision_is_listed() -> None:
+    listed = set(re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", (ROOT / "docs/decisions/README.md").read_text()))
+    assert listed == {path.name for path in (ROOT / "docs/decisions").glob("0*.md")}
