@@ -122,8 +122,8 @@ class Database:
         async with self.snapshot():
             for kind in tables.TABLES:
                 async for page in self.pages(tables.select(kind)):
-                    for values in page:
-                        state.put(tables.row(kind, values, shared))
+                    for row in tables.rows(kind, page, shared):
+                        state.put(row)
             async for page in self.pages("SELECT seq, hash, epoch, time_ms FROM journal ORDER BY seq DESC LIMIT 1"):
                 state.head = Head(*page[0])
         return state

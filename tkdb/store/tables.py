@@ -61,18 +61,21 @@ def select(kind: type[Any]) -> str:
     return f"SELECT {', '.join(kind.__struct_fields__)} FROM {table} ORDER BY {order}"  # noqa: S608 -- our own names
 
 
-def row(kind: type[R], values: tuple[Any, ...], shared: dict[Any, Any]) -> R:
-    """Return a row of a table. Equal names and times become one object, which ``shared`` remembers: among 100,000
+def rows(kind: type[R], page: list[tuple[Any, ...]], shared: dict[Any, Any]) -> list[R]:
+    """Return rows of a table. Equal names and times become one object, which ``shared`` remembers: among 100,000
     organizations and their keys that is 15 MB.
 
     Raises:
-        BrokenJournal: it isn't such a row; only what went around this program writes one.
+        BrokenJournal: one isn't such a row; only what went around this program writes one.
     """
+    # A page at a time, and revocations as they are: they are most of what is read when a machine starts.
     if kind is OrganizationRow:
-        values = (*(shared.setdefault(value, value) for value in values[:-1]), bool(values[-1]))
+        page = [(*(shared.setdefault(value, value) for value in row[:-1]), bool(row[-1])) for row in page]
     elif kind is KeyRow:
-        values = tuple(shared.setdefault(value, value) if isinstance(value, str) else value for value in values)
-    return _convert(kind, values)
+        page = [
+            tuple(shared.setdefault(value, value) if isinstance(value, str) else value for value in row) for row in page
+        ]
+    return _convert(list[kind], page, kind)  # type: ignore[valid-type]  # a type made at run time
 
 
 def entry(values: tuple[Any, ...]) -> Entry:
@@ -81,15 +84,15 @@ def entry(values: tuple[Any, ...]) -> Entry:
     Raises:
         BrokenJournal: it isn't one.
     """
-    return _convert(Entry, values)
+    return _convert(Entry, values, Entry)
 
 
-def _convert(kind: type[R], values: tuple[Any, ...]) -> R:
+def _convert(kind: type[R], values: Any, what: type[Any]) -> R:
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise errors.BrokenJournal(
-            f"the tables hold what is no {kind.__name__}: {error}", hint="restore a copy that audits clean"
+            f"the tables hold what is no {what.__name__}: {error}", hint="restore a copy that audits clean"
         ) from None
 
 
