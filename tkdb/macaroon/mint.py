@@ -12,15 +12,13 @@ from collections.abc import Sequence
 
 from pymacaroons import MACAROON_V2
 from pymacaroons import Macaroon as ReferenceMacaroon
-from pymacaroons.serializers.binary_serializer import BinarySerializer
 
 from tkdb.errors import InvalidCaveat, OverLimit
 from tkdb.macaroon.caveats import AnyCaveat, Bind, Org, Sub, Usr
 from tkdb.macaroon.identifier import MAX_M, build
 from tkdb.macaroon.limits import DEFAULT, Limits
 from tkdb.macaroon.token import Macaroon
-
-_serialize = BinarySerializer().serialize_raw
+from tkdb.macaroon.wire import write
 
 
 def mint(
@@ -57,5 +55,6 @@ def mint(
         raise OverLimit(f"the token would have {len(caveats)} caveats; {most} are read at most")
     identifier = build(kid=kid, time_ms=time_ms, random=random, m=len(caveats))
     root = ReferenceMacaroon(location=name, identifier=identifier, key=root_key, version=MACAROON_V2)
-    bare = Macaroon(bytes(_serialize(root)), name.encode(), identifier, ())
-    return bare.extend(caveats, limits)
+    location = name.encode()
+    raw = write(location, identifier, [], bytes.fromhex(root.signature))
+    return Macaroon(raw, location, identifier, ()).extend(caveats, limits)
