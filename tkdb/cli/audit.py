@@ -45,7 +45,7 @@ def verify(output: Output, database: DatabasePath = None) -> None:
     the journal is whole
       authority   tkdb.example
       entries     1412
-      signatures  1398 checked, 0 by unknown signers, 14 entries need none
+      signatures  1398 checked, 0 by unknown signers, 14 need none
       head        1412 7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730
     """
     from tkdb.signers import Signers
@@ -60,7 +60,7 @@ def verify(output: Output, database: DatabasePath = None) -> None:
     signers = Signers.parse_toml(inputs.setting("TKDB_SIGNERS") or "")
     name, report = asyncio.run(_audit(Path(path), SealKeys.parse(seal_keys), signers))
     unsigned = report.entries - report.signed - report.unknown
-    signatures = f"{report.signed} checked, {report.unknown} by unknown signers, {unsigned} entries need none"
+    signatures = f"{report.signed} checked, {report.unknown} by unknown signers, {unsigned} need none"
     rows = [
         ("authority", name),
         ("entries", str(report.entries)),

@@ -9,7 +9,7 @@ import msgspec
 
 from tkdb.cli.output import Cell, Marked, Rows, bad, faint, good
 from tkdb.cli.words import brief, distance, moment, place, read, tag, text, words
-from tkdb.errors import Denied, MalformedToken
+from tkdb.errors import CaveatUnmet, Denied, MalformedToken
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Exp, Org, Sub, Usr
 from tkdb.macaroon.token import Macaroon
@@ -21,6 +21,7 @@ Trial = str | None
 
 _SIGN: Final[dict[bool, Cell]] = {True: good("✓"), False: bad("✗")}
 _SCHEME: Final = "bearer "
+_ASK: Final = "ask for a new token"
 
 
 def root_of(presented: str) -> Macaroon:
@@ -201,7 +202,8 @@ def denial(denied: Denied, root: Macaroon | None, organization: str | None, why:
         rows.append(("why", why))
     if root is not None:
         rows.append(("token", summary(root, organization, now_s)))
-    rows.append(("try", denied.hint or "ask for a token that allows it, or attempt less"))
+    otherwise = "ask for a token that allows it, or attempt less" if isinstance(denied, CaveatUnmet) else _ASK
+    rows.append(("try", denied.hint or otherwise))
     return [bad(f"denied: {denied.reason.value}"), Rows(rows, indent=2)]
 
 
