@@ -1,0 +1,154 @@
+"""pymacaroons, libmacaroons' counterpart in Python, on the other side: both directions, byte for byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pymacaroons import MACAROON_V2, Verifier
+from pymacaroons import Macaroon as Reference
+from pymacaroons.exceptions import MacaroonInvalidSignatureException
+from pymacaroons.serializers.binary_serializer import BinarySerializer
+
+from tests.macaroon.forge import IDENTIFIER, KID, NAME, NOW_MS, ROOT_KEY, Authority
+from tests.macaroon.strategies import MINTABLE, RESTRICTIONS
+from tkdb.errors import BadSignature, DischargeMissing, InvalidCaveat, MalformedToken
+from tkdb.macaroon.caveats import Act, AnyCaveat, App, Exp, encode
+from tkdb.macaroon.identifier import build
+from tkdb.macaroon.token import Macaroon
+from tkdb.macaroon.wire import ThirdParty
+
+EXP = Exp(NOW_MS // 1000 + 3600)
+LENGTHS = [1, 126, 127, 128, 129, 255, 256, 1000]
+
+
+def raw_of(reference: Any) -> bytes:
+    return bytes(BinarySerializer().serialize_raw(reference))
+
+
+def reference_of(raw: bytes) -> Any:
+    return BinarySerializer().deserialize_raw(raw)
+
+
+def minted(*caveats: AnyCaveat, m: int = 0, key: bytes = ROOT_KEY) -> Any:
+    identifier = build(kid=KID, time_ms=NOW_MS, random=b"randomness", m=m)
+    reference = Reference(location=NAME, identifier=identifier, key=key, version=MACAROON_V2)
+    for caveat in caveats:
+        reference.add_first_party_caveat(encode(caveat))
+    return reference
+
+
+def verifies_there(raw: bytes, key: bytes = ROOT_KEY) -> list[bytes]:
+    seen: list[bytes] = []
+    verifier = Verifier()
+    verifier.satisfy_general(lambda cid: seen.append(cid if isinstance(cid, bytes) else cid.encode()) or True)
+    assert verifier.verify(reference_of(raw), key)
+    return seen
+
+
+@given(st.lists(MINTABLE, max_size=4), st.lists(RESTRICTIONS, max_size=3))
+def test_theirs_is_ours_byte_for_byte(own: list[AnyCaveat], appended: list[AnyCaveat]) -> None:
+    try:
+        ours = Authority().mint(EXP, *own).attenuate(*appended)
+    except InvalidCaveat:
+        return  # two subjects
+    assert raw_of(minted(EXP, *own, *appended, m=1 + len(own))) == ours.raw
+
+
+@given(st.lists(RESTRICTIONS, min_size=1, max_size=4))
+def test_ours_verifies_there(caveats: list[AnyCaveat]) -> None:
+    token = Authority().mint(EXP).attenuate(*caveats)
+    assert verifies_there(token.raw) == list(token.packets)
+    assert raw_of(reference_of(token.raw)) == token.raw
+
+
+def test_ours_under_another_key_does_not_verify_there() -> None:
+    with pytest.raises(MacaroonInvalidSignatureException):
+        verifies_there(Authority().mint().raw, key=b"x" * 32)
+
+
+@given(st.lists(RESTRICTIONS, min_size=1, max_size=4))
+def test_theirs_verifies_here(caveats: list[AnyCaveat]) -> None:
+    assert Authority().verify(raw_of(minted(EXP, *caveats, m=1))).caveats == (EXP, *caveats)
+
+
+def test_theirs_under_another_key_does_not_verify_here() -> None:
+    with pytest.raises(BadSignature):
+        Authority().verify(raw_of(minted(EXP, m=1, key=b"x" * 32)))
+
+
+def test_their_text_is_read_here_and_ours_there() -> None:
+    reference = minted(EXP, m=1)
+    assert Macaroon.parse(reference.serialize()).raw == raw_of(reference)
+    bare = Macaroon.parse(reference.serialize()).text.removeprefix("tkdb_")[:-6]
+    assert raw_of(Reference.deserialize(bare)) == raw_of(reference)
+
+
+def test_either_side_attenuates_what_the_other_did() -> None:
+    reference = reference_of(Authority().mint(EXP).raw)
+    reference.add_first_party_caveat(encode(Act("rw")))
+    token = Macaroon.parse(raw_of(reference)).attenuate(Act("r"))
+    reference = reference_of(token.raw)
+    reference.add_first_party_caveat(encode(App("tier", "gold")))
+    raw = raw_of(reference)
+    assert Authority().verify(raw).caveats == (EXP, Act("rw"), Act("r"), App("tier", "gold"))
+    assert verifies_there(raw) == list(Macaroon.parse(raw).packets)
+
+
+@pytest.mark.parametrize("size", LENGTHS)
+def test_caveats_of_every_length_agree(size: int) -> None:
+    caveat = App("a", "x" * size)
+    for m, ours in ((1, Authority().mint(caveat)), (0, Macaroon.parse(raw_of(minted())).attenuate(caveat))):
+        assert ours.raw == raw_of(minted(caveat, m=m))
+        assert verifies_there(ours.raw) == [encode(caveat)]
+
+
+@pytest.mark.parametrize("size", LENGTHS)
+def test_a_third_party_caveat_added_there_is_carried_and_seen(size: int) -> None:
+    reference = reference_of(Authority().mint(EXP).raw)
+    reference.add_third_party_caveat("https://login.example", "shared key", "t" * size)
+    raw = raw_of(reference)
+    read = Macaroon.parse(raw)
+    third = read.packets[-1]
+    assert isinstance(third, ThirdParty)
+    assert (third.location, third.ticket, len(third.vid)) == (b"https://login.example", b"t" * size, 72)
+
+    child = read.attenuate(Act("r"), App("tier", "gold"))
+    reference.add_first_party_caveat(encode(Act("r")))
+    reference.add_first_party_caveat(encode(App("tier", "gold")))
+    assert child.raw == raw_of(reference)
+    for presented in (read, child):
+        with pytest.raises(DischargeMissing, match=r"caveat 2 is for 'https://login\.example'"):
+            Authority().verify(presented)
+
+
+def test_a_third_party_caveat_that_we_carried_is_discharged_there() -> None:
+    reference = reference_of(Authority().mint(EXP).raw)
+    reference.add_third_party_caveat("https://login.example", "shared key", "ticket")
+    child = Macaroon.parse(raw_of(reference)).attenuate(Act("r"))
+    discharge = Reference(location="https://login.example", identifier="ticket", key="shared key", version=MACAROON_V2)
+    root = reference_of(child.raw)
+    verifier = Verifier()
+    verifier.satisfy_general(lambda _: True)
+    assert verifier.verify(root, ROOT_KEY, [root.prepare_for_request(discharge)])
+
+
+def test_what_only_they_accept_stays_refused_here() -> None:
+    """Other forms of one token, which they read as the same."""
+    raw = Authority().mint().raw
+    long_length = raw[:1] + b"\x01\x8c\x00" + raw[3:]
+    assert raw_of(reference_of(long_length)) == raw  # the control: to them it is that token
+    assert raw_of(reference_of(raw + b"trailing")) == raw
+    for other in (long_length, raw + b"trailing"):
+        with pytest.raises(MalformedToken):
+            Authority().verify(other)
+
+
+def test_version_1_is_refused() -> None:
+    reference = Reference(location=NAME, identifier="id", key=ROOT_KEY, version=1)
+    for form in (raw_of(reference), reference.serialize()):
+        with pytest.raises(MalformedToken):
+            Macaroon.parse(form)
+    assert IDENTIFIER[0] == 1
