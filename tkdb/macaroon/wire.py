@@ -105,20 +105,19 @@ def read(raw: bytes, limits: Limits = DEFAULT) -> tuple[bytes, bytes, list[Packe
         if raw[1] != 1:
             raise MalformedToken("the token has no location", hint="a tkdb token names its authority there")
         at = 3 + raw[2]
-        if raw[2] > 127:
+        if at < 131 and raw[at] == 2 and raw[at + 1] < 128:
+            location = raw[3:at]
+            start = at + 2
+            at = start + raw[at + 1]
+        else:
             at, start = _long_field(raw, 2)
             location = raw[start:at]
-        else:
-            location = raw[3:at]
-        if raw[at] != 2:
-            raise MalformedToken("the token has no identifier behind its location")
-        start = at + 2
-        at = start + raw[at + 1]
-        if raw[start - 1] > 127:
-            at, start = _long_field(raw, start - 1)
+            if raw[at] != 2:
+                raise MalformedToken("the token has no identifier behind its location")
+            at, start = _long_field(raw, at + 1)
+        identifier = raw[start:at]
         if raw[at]:
             raise MalformedToken("the token's identifier is followed by a field that does not belong there")
-        identifier = raw[start:at]
         if not identifier or not location:
             raise MalformedToken("the token's location or identifier is empty")
         return location, identifier, read_caveats(raw, at + 1, end, limits.caveats)
