@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.end_to_end.node import Node
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """One running authority for the tests of a module, with an organization acme."""
+    with Node(tmp_path_factory.mktemp("node") / "tkdb.db") as running:
+        with running.client() as client:
+            client.create_organization("acme")
+        yield running

@@ -1,0 +1,176 @@
+"""The main job by the real client against a real process, blocking and awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.end_to_end.node import Node
+from tkdb import api, errors
+from tkdb_client import Access, Macaroon
+from tkdb.macaroon.caveats import Sub
+
+
+class Called:
+    """Either client, called in the same words."""
+
+    def __init__(self, client: Any, runner: asyncio.Runner | None) -> None:
+        self._client = client
+        self._runner = runner
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            result = getattr(self._client, method)(*arguments, **options)
+            return self._runner.run(result) if self._runner and inspect.iscoroutine(result) else result
+
+        return call
+
+
+@pytest.fixture(params=["blocking", "awaited"])
+def connect(request: pytest.FixtureRequest, node: Node) -> Iterator[Callable[..., Any]]:
+    runner = asyncio.Runner() if request.param == "awaited" else None
+    made: list[Any] = []
+
+    def connect(**settings: Any) -> Any:
+        make = node.async_client if runner else node.client
+        made.append(Called(make(**settings), runner))
+        return made[-1]
+
+    yield connect
+    for client in made:
+        client.close()
+    if runner:
+        runner.close()
+
+
+def test_a_token_is_minted_narrowed_verified_cleared_and_revoked(connect: Callable[..., Any]) -> None:
+    signer, app = connect(), connect(signer=None)
+    token = signer.mint("acme", act="rw", res={"app": {"shop": "rw"}}, sub="ann", expires_in_s=600)
+    child = app.narrow(token, act="r", for_s=60)
+
+    verified = app.verify(child.text)
+    assert (verified.organization, verified.subject) == ("acme", "ann")
+    verified.clear(Access(action="r", resource={"app": "shop"}))
+    with pytest.raises(errors.CaveatUnmet, match="the request is w"):
+        verified.clear(Access(action="w", resource={"app": "shop"}))
+    with pytest.raises(errors.CaveatUnmet):
+        verified.clear(Access(action="r", resource={"app": "bank"}))
+
+    assert app.revoke(child) is False
+    assert app.revoke(child) is True
+    with pytest.raises(errors.RevokedToken):
+        app.verify(child)
+    app.verify(token)
+    assert signer.revoke(token) is False
+    for dead in (token, app.narrow(token, act="w")):
+        with pytest.raises(errors.RevokedToken):
+            app.verify(dead)
+
+
+def test_what_is_wrong_with_a_token_is_said_in_its_class(connect: Callable[..., Any]) -> None:
+    signer, app = connect(), connect(signer=None)
+    token = signer.mint("acme")
+    forged = Macaroon.parse(token.raw[:-32] + bytes(32))
+    for text, kind in (
+        (forged.text, errors.BadSignature),
+        (token.text[:-4], errors.TruncatedToken),
+        (token.raw[:1].hex(), errors.MalformedToken),
+        (token.extend([Sub("admin")]).text, errors.CaveatUnmet),
+    ):
+        with pytest.raises(kind):
+            app.verify(text)
+
+
+def test_a_signer_may_do_what_the_list_says_and_no_more(connect: Callable[..., Any], node: Node) -> None:
+    minter, stranger = connect(signer=node.keys.minter), connect(signer=None)
+    token = minter.mint("acme")
+    for refused in (
+        lambda: minter.create_organization("mine"),
+        lambda: minter.mint("initech"),
+        lambda: minter.rotate_key("acme"),
+        lambda: minter.reseal(),
+        lambda: minter.revoke_before("acme"),
+    ):
+        with pytest.raises(errors.NotPermitted, match="the signer minter may not"):
+            refused()
+    with pytest.raises(errors.NotFound):
+        minter.revoke(token)
+    with pytest.raises(errors.ConfigurationError, match="signer"):
+        stranger.mint("acme")
+    stranger.verify(token)
+
+
+def test_organizations_live_and_end(connect: Callable[..., Any], request: pytest.FixtureRequest) -> None:
+    signer = connect()
+    name = f"org-{request.node.callspec.id}"
+    assert signer.create_organization(name, max_lifetime_s=600).keys[0].state == "signing"
+    with pytest.raises(errors.Conflict):
+        signer.create_organization(name)
+    old = signer.mint(name)
+    assert [key.state for key in signer.rotate_key(name).keys] == ["signing", "verifying"]
+    new = signer.mint(name)
+    assert signer.configure_organization(name, max_lifetime_s=60).max_lifetime_s == 60
+    with pytest.raises(errors.InvalidRequest, match="allows 60 s"):
+        signer.mint(name, expires_in_s=61)
+    signer.verify(old)
+    signer.retire_key(old.kid)
+    with pytest.raises(errors.UnknownKey):
+        signer.verify(old)
+    signer.revoke_before(name)
+    with pytest.raises(errors.RevokedToken):
+        signer.verify(new)
+    last = signer.mint(name)
+    signer.verify(last)
+    signer.delete_organization(name)
+    with pytest.raises(errors.UnknownKey):
+        signer.verify(last)
+    assert signer.reseal() == 0
+
+
+def test_the_largest_batch_is_answered_in_order(connect: Callable[..., Any]) -> None:
+    signer, app = connect(), connect(signer=None)
+    good, dead = signer.mint("acme"), signer.mint("acme")
+    signer.revoke(dead)
+    tokens = [(good if index % 3 else dead).text for index in range(2 * api.MAX_BUNDLES)]
+    results = app.verify_many([*tokens, "nonsense"])
+    assert len(results) == len(tokens) + 1
+    for index, result in enumerate(results[:-1]):
+        assert isinstance(result, errors.RevokedToken) == (index % 3 == 0)
+    assert isinstance(results[-1], errors.MalformedToken)
+
+
+def test_many_tokens_are_revoked_at_once(connect: Callable[..., Any]) -> None:
+    signer = connect()
+    tokens = [signer.mint("acme") for _ in range(20)]
+    nonce = tokens[0].nonce[:6]
+    padding = [api.Lineage(tokens[0].kid, nonce + index.to_bytes(10)) for index in range(1_500)]
+    assert signer.revoke_many([*tokens, *padding]) is False
+    assert {type(result) for result in signer.verify_many(tokens)} == {errors.RevokedToken}
+    assert signer.revoke_many([*tokens, *padding]) is True
+
+
+def test_the_feed_tells_of_a_revocation_while_it_is_waited_for(connect: Callable[..., Any], node: Node) -> None:
+    signer, follower = connect(), connect(signer=None)
+    token, other = signer.mint("acme"), signer.mint("acme")
+    at = follower.revocations([token.kid]).position
+    with node.client() as revoking:
+        later = threading.Timer(0.05, revoking.revoke, [other])
+        later.start()
+        feed = follower.revocations([token.kid], after=at, wait_ms=10_000)
+        later.join()
+    assert feed.revocations == [api.LineageRevoked(other.kid, other.nonce)]
+    assert feed.position == at + 1
+    assert follower.revocations([token.kid], after=feed.position, wait_ms=1).revocations == []
+
+
+def test_proxies_are_told_that_it_is_ready(node: Node) -> None:
+    with httpx.Client(base_url=node.url, trust_env=False) as http:
+        assert http.get("/livez").text == "live\n"
+        assert http.get("/readyz").text == "ready\n"
+        assert http.post("/dev/mint", json={}).status_code == 404
