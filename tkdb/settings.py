@@ -211,8 +211,8 @@ def _label(text: str) -> str:
     return text
 
 
-CLIENT_VARIABLES: Final = frozenset({"TKDB_URL", "TKDB_AUTHORITY", "TKDB_SIGNER"})
-"""What the client reads: no settings of the authority, and no mistake in its environment either."""
+CLIENT_VARIABLES: Final = frozenset({"TKDB_URL", "TKDB_AUTHORITY", "TKDB_SIGNER", "TKDB_SIGNER_FILE", "TKDB_TOKEN"})
+"""What the client and the command line read: no settings of the authority, and no mistake in its environment either."""
 
 SETTINGS: Final = (
     Setting(

@@ -255,9 +255,13 @@ class Client(_Configured[Transport]):
             more = page.more and bool(page.organizations)
             after = page.organizations[-1].name if more else ""
 
-    def reseal(self) -> int:
-        """Seal every record that lies under an older sealing secret under the first; return how many there were."""
-        return self._run(self._operations.reseal())
+    def reseal(self, progress: Callable[[api.Resealed], None] | None = None) -> int:
+        """Seal every record that lies under an older sealing secret under the first; return how many there were.
+
+        Args:
+            progress: called with each step, of 256 records at most.
+        """
+        return self._run(self._operations.reseal(progress))
 
     def status(self) -> api.StatusReport:
         """Ask who answers."""
@@ -359,9 +363,9 @@ class AsyncClient(_Configured[AsyncTransport]):
                 after = organization.name
             more = page.more and bool(page.organizations)
 
-    async def reseal(self) -> int:
+    async def reseal(self, progress: Callable[[api.Resealed], None] | None = None) -> int:
         """As ``Client.reseal``."""
-        return await self._run(self._operations.reseal())
+        return await self._run(self._operations.reseal(progress))
 
     async def status(self) -> api.StatusReport:
         """As ``Client.status``."""

@@ -145,12 +145,14 @@ class Operations:
         """One page of the list."""
         return (yield from self._result(api.SIGN, api.ListOrganizations(after=after)))
 
-    def reseal(self) -> Steps[int]:
+    def reseal(self, progress: Callable[[api.Resealed], None] | None) -> Steps[int]:
         """Ask until nothing remains."""
         resealed = 0
         while True:
             step = yield from self._result(api.WRITE, api.Reseal())
             resealed += step.resealed
+            if progress is not None:
+                progress(step)
             if not step.remaining:
                 return resealed
             if not step.resealed:

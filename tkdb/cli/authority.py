@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from tkdb.macaroon.access import Policy
     from tkdb_client import Client
+
+TIMEOUT_MS: Final = 5_000
+"""How long a call may take, its retries included: somebody sits and waits."""
 
 
 def connect(policy: Policy | None = None) -> Client:
@@ -17,4 +20,4 @@ def connect(policy: Policy | None = None) -> Client:
     """
     from tkdb_client import Client  # only for commands that ask the authority: it takes a while to import
 
-    return Client(policy=policy)
+    return Client(policy=policy, timeout_ms=TIMEOUT_MS)

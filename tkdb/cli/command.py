@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, get_type_hints
 import typer
 
 from tkdb.cli.output import Output
-from tkdb.errors import TkdbError
+from tkdb.errors import ConfigurationError, TkdbError
 
 Function = Callable[..., None]
 
@@ -43,6 +43,8 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], F
                 function(output, **values)
             except TkdbError as error:
                 raise typer.Exit(output.fail(error)) from None
+            except ModuleNotFoundError as error:
+                raise typer.Exit(output.fail(_missing(error))) from None
 
         flat = list(_flat(function, hints))
         run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]  # what typer reads
@@ -65,6 +67,11 @@ def _flat(function: Function, hints: dict[str, Any]) -> Iterator[inspect.Paramet
             default = field.default if field.default is not MISSING else inspect.Parameter.empty
             yield _parameter(field.name, inner[field.name], default)
     yield _parameter("json", _JSON, False)
+
+
+def _missing(error: ModuleNotFoundError) -> ConfigurationError:
+    """Return what to say where a command's own dependencies aren't installed: only the server needs them."""
+    return ConfigurationError(f"this command needs {error.name}", hint="pip install 'tkdb[server]'")
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

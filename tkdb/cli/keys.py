@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -67,8 +68,9 @@ def generate(output: Output, kind: KindOption = Kind.ALL, directory: Directory =
     if kind is Kind.ALL:
         files[SIGNERS_FILE] = _SIGNERS.format(key=_signer_public(secrets[Kind.SIGNER]))
     paths = _write(directory, files)
-    output.result({"files": paths}, *paths)
-    output.note(f"next: {_next(kind, directory)}")
+    following = _next(kind, directory)
+    output.result({"files": paths, "next": following}, *paths)
+    output.note(f"next: {following}")
 
 
 def _bare_if_one(lines: list[str]) -> list[str]:
@@ -111,12 +113,15 @@ def _write(directory: Path, files: dict[str, str]) -> list[str]:
 
 
 def _next(kind: Kind, directory: Path) -> str:
+    """Return the command that comes next."""
+    folder = shlex.quote(str(directory))
+    if kind is Kind.SEAL:
+        return f"put {folder}/seal.key first in TKDB_SEAL_KEYS, restart the authority, then: tkdb keys reseal"
     if kind is not Kind.ALL:
-        return f"tkdb keys public --file {directory / kind.value}.key" if kind is not Kind.SEAL else "tkdb serve"
+        return f"tkdb keys public --file {folder}/{kind.value}.key"
     return (
-        f"TKDB_NAME=tkdb.example TKDB_AUTHORITY_KEY_FILE={directory}/authority.key"
-        f" TKDB_SEAL_KEYS_FILE={directory}/seal.key TKDB_SIGNERS_FILE={directory / SIGNERS_FILE} TKDB_DB=tkdb.db"
-        " tkdb serve"
+        f"TKDB_NAME=tkdb.example TKDB_AUTHORITY_KEY_FILE={folder}/authority.key TKDB_SEAL_KEYS_FILE={folder}/seal.key"
+        f" TKDB_SIGNERS_FILE={folder}/{SIGNERS_FILE} TKDB_DB=tkdb.db tkdb serve"
     )
 
 
@@ -154,11 +159,12 @@ def reseal(output: Output) -> None:
 
     \b
     $ tkdb keys reseal
+    948 records to go
+    …
     resealed 1,204 records; none is left under an older secret
     """
     with connect() as client:
-        output.note(faint("resealing, 256 records at a time …"))
-        count = client.reseal()
+        count = client.reseal(lambda step: output.note(faint(f"{step.remaining:,} records to go")))
     output.result(
         {"resealed": count, "remaining": 0}, good(f"resealed {count:,} records; none is left under an older secret")
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -152,8 +151,3 @@ def _caveat(text: str) -> AnyCaveat:
         raise InvalidCaveat(
             f"--caveat {text[:80]!a}: {error.message}", hint='write its JSON without spaces, such as ["x:plan","pro"]'
         ) from None
-
-
-def given(options: Sequence[object]) -> int:
-    """Return how many of ``options`` were given."""
-    return sum(option not in (None, False) for option in options)

@@ -1,0 +1,115 @@
+"""A real node across restarts, run by the command: sealing secrets replaced, a journal tampered with, the demo."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.processes import BARE, quick, running
+
+DEMO = Path(__file__).parents[2] / "docs" / "demo.py"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> dict[str, str]:
+    """The environment of a node and of its operator."""
+    keys = tmp_path / "keys"
+    assert quick("keys", "generate", "--directory", str(keys)).code == 0
+    return {
+        "TKDB_NAME": "tkdb.example",
+        "TKDB_AUTHORITY_KEY_FILE": f"{keys}/authority.key",
+        "TKDB_SEAL_KEYS": (keys / "seal.key").read_text().strip(),
+        "TKDB_SIGNERS_FILE": f"{keys}/signers.toml",
+        "TKDB_SIGNER_FILE": f"{keys}/signer.key",
+        "TKDB_DB": f"{tmp_path}/tkdb.db",
+        "TKDB_BIND": "127.0.0.1:0",
+        "TKDB_DRAIN_MS": "0",
+    }
+
+
+def reached(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Return what a client of a node that was just started has to know."""
+    assert process.stdout is not None
+    ready: dict[str, Any] = json.loads(process.stdout.readline())
+    return {"TKDB_URL": f"http://{ready['address']}", "TKDB_AUTHORITY": ready["authority"]}
+
+
+def test_a_sealing_secret_is_replaced_without_losing_a_token(node: dict[str, str]) -> None:
+    with running("serve", "--json", env=node) as process:
+        env = node | reached(process)
+        assert quick("org", "create", "acme", env=env).code == 0
+        token = quick("token", "mint", "acme", env=env).out
+    old, new = node["TKDB_SEAL_KEYS"], quick("keys", "generate", "--kind", "seal").out.strip()
+    with running("serve", "--json", env=node | {"TKDB_SEAL_KEYS": f"{new},{old}"}) as process:
+        resealed = quick("keys", "reseal", "--json", env=node | reached(process))
+        assert json.loads(resealed.out) == {"resealed": 2, "remaining": 0}  # acme's root key, and the chain key
+        assert "0 records to go" in resealed.err
+    with running("serve", "--json", env=node | {"TKDB_SEAL_KEYS": new}) as process:
+        assert quick("token", "verify", stdin=token, env=node | reached(process)).code == 0
+    with running("serve", env=node) as process:
+        assert process.wait(30) == 2
+        assert process.stderr is not None
+        assert "sealing secret" in process.stderr.read()
+
+
+def test_an_audit_names_the_entry_that_was_tampered_with(node: dict[str, str], tmp_path: Path) -> None:
+    with running("serve", "--json", env=node) as process:
+        assert quick("org", "create", "acme", env=node | reached(process)).code == 0
+    assert json.loads(quick("audit", "verify", "--json", env=node).out)["signed"] == 1
+    unsigned = {name: value for name, value in node.items() if name != "TKDB_SIGNERS_FILE"}
+    assert json.loads(quick("audit", "verify", "--json", env=unsigned).out)["unknown"] == 1
+    with closing(sqlite3.connect(node["TKDB_DB"])) as database:
+        for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {name}")
+        database.execute("UPDATE journal SET time_ms = time_ms + 1 WHERE seq = 2")
+        database.commit()
+    broken = quick("audit", "verify", env=node)
+    assert broken.code == 1
+    assert broken.err.startswith("error: ")
+    (tmp_path / "other").write_bytes(b"not a database" * 100)
+    assert quick("audit", "verify", str(tmp_path / "other"), env=node).code == 2
+    assert quick("audit", "verify", str(tmp_path / "missing"), env=node).code == 3
+
+
+def test_serve_passes_over_what_the_command_line_reads(node: dict[str, str]) -> None:
+    environment = node | {"TKDB_TOKEN": "x", "TKDB_URL": "x", "TKDB_AUTHORITY": "x"}
+    with running("serve", "--json", env=environment) as process:
+        assert quick("status", env=reached(process)).code == 0
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_the_demo_runs_to_its_end() -> None:
+    done = subprocess.run(
+        [sys.executable, str(DEMO)], env=BARE, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    words = [line.split()[0] for line in done.stdout.splitlines()]
+    assert words.count("serve") == 2
+    assert {"mint", "narrow", "clear", "revoke", "restart", "audit", "done"} <= set(words)
+    assert len(re.findall("denied by", done.stdout)) == 3
+
+
+@pytest.mark.slow
+def test_the_demo_cleans_up_when_it_is_interrupted(tmp_path: Path) -> None:
+    environment = BARE | {"TMPDIR": str(tmp_path)}
+    demo = subprocess.Popen(
+        [sys.executable, str(DEMO)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert demo.stdout is not None
+    while not demo.stdout.readline().startswith("serve"):
+        assert demo.poll() is None
+    demo.send_signal(signal.SIGINT)
+    out, err = demo.communicate(timeout=40)
+    assert (demo.returncode, err) == (130, "")
+    assert "nothing is left running" in out
+    assert list(tmp_path.iterdir()) == []
