@@ -1,0 +1,207 @@
+"""What stands between client and authority alters, repeats, drops and invents: it can only make a call fail."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpcore
+import pytest
+
+from tests.end_to_end.node import Node
+from tkdb import api, errors
+from tkdb_client import Client, Macaroon
+
+Answer = tuple[int, bytes] | None
+Mischief = Callable[["Proxy", str, bytes, Callable[[str, bytes], Answer]], Answer]
+
+
+class Proxy:
+    """An HTTP proxy that does as ``mischief`` says. None as an answer breaks the connection."""
+
+    def __init__(self, node: Node) -> None:
+        self.mischief: Mischief = lambda proxy, path, body, forward: forward(path, body)
+        self.recorded: list[Answer] = []
+        self.passed = 0
+        proxy, upstream = self, httpcore.ConnectionPool()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                kept = {name: value for name, value in self.headers.items() if name.startswith("tkdb-")}
+
+                def forward(path: str, body: bytes) -> Answer:
+                    proxy.passed += 1
+                    response = upstream.request("POST", node.url + path, headers=kept, content=body)
+                    return response.status, response.content
+
+                answer = proxy.mischief(proxy, self.path, body, forward)
+                if answer is None:
+                    self.close_connection = True
+                    return
+                self.send_response(answer[0])
+                self.send_header("content-length", str(len(answer[1])))
+                self.send_header("location", "http://127.0.0.1:1/")
+                self.end_headers()
+                self.wfile.write(answer[1])
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._upstream = upstream
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._upstream.close()
+
+
+@pytest.fixture
+def proxy(node: Node) -> Iterator[Proxy]:
+    running = Proxy(node)
+    yield running
+    running.close()
+
+
+def _at_once(size: int) -> bytes:
+    """Randomness whose jitter is nothing: retries don't wait."""
+    return bytes(4) if size == 4 else os.urandom(size)
+
+
+@pytest.fixture
+def behind(node: Node, proxy: Proxy) -> Iterator[Client]:
+    """A client that has only the proxy to talk to."""
+    with node.client(url=proxy.url, timeout_ms=150, attempt_timeout_ms=100, random=_at_once) as client:
+        yield client
+
+
+def _flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def _replay(proxy: Proxy, path: str, body: bytes, forward: Any) -> Answer:
+    """Answer with what was answered to the first request."""
+    proxy.recorded.append(forward(path, body))
+    return proxy.recorded[0]
+
+
+SPOILED_REQUESTS: dict[str, Mischief] = {
+    "a bit of the request": lambda p, path, body, forward: forward(path, _flip(body, len(body) // 2)),
+    "the first bit of the request": lambda p, path, body, forward: forward(path, _flip(body, 0)),
+    "the request's end": lambda p, path, body, forward: forward(path, body[:-1]),
+    "another request": lambda p, path, body, forward: forward(path, os.urandom(len(body))),
+    "another path": lambda p, path, body, forward: forward("/v1/revoke" if path == "/v1/verify" else "/v1/verify", body),
+    "no answer": lambda p, path, body, forward: None,
+    "the request itself": lambda p, path, body, forward: (200, body),
+    "an empty 200": lambda p, path, body, forward: (200, b""),
+    "a 200 of its own": lambda p, path, body, forward: (200, b'{"result":"valid","organization":"acme"}'),
+    "a huge 200": lambda p, path, body, forward: (200, bytes(70_000)),
+    **{
+        f"a plain {status}": lambda p, path, body, forward, status=status: (status, b'{"error":"denied"}')
+        for status in (204, 302, 307, 400, 401, 403, 404, 410, 429, 500, 502, 503)
+    },
+}
+SPOILED_ANSWERS: dict[str, Mischief] = {
+    "a bit of the answer": lambda p, path, body, forward: (200, _flip(forward(path, body)[1], 40)),
+    "the answer's end": lambda p, path, body, forward: (200, forward(path, body)[1][:-1]),
+    "more behind the answer": lambda p, path, body, forward: (200, forward(path, body)[1] + b"\0"),
+    "the answer as an error": lambda p, path, body, forward: (403, forward(path, body)[1]),
+    "no answer, though it was done": lambda p, path, body, forward: forward(path, body) and None,
+}
+FATAL = SPOILED_REQUESTS | SPOILED_ANSWERS
+
+
+@pytest.mark.parametrize("mischief", FATAL)
+def test_whatever_a_proxy_does_is_never_a_denial_and_never_an_accept(
+    mischief: str, node: Node, proxy: Proxy, behind: Client
+) -> None:
+    with node.client() as direct:
+        live, dead = direct.mint("acme"), direct.mint("acme")
+        direct.revoke(dead)
+        proxy.mischief = FATAL[mischief]
+        for call in (
+            lambda: behind.verify(live),
+            lambda: behind.verify(dead),
+            lambda: behind.mint("acme"),
+            lambda: behind.revoke(live),
+        ):
+            with pytest.raises(errors.Unavailable) as caught:
+                call()
+            assert caught.value.hint
+        # What never arrived whole did nothing; what did was done, whatever became of the answer.
+        [after] = direct.verify_many([live])
+        assert isinstance(after, errors.RevokedToken) == (mischief in SPOILED_ANSWERS)
+
+
+@pytest.mark.parametrize("mischief", FATAL)
+def test_a_proxy_that_stops_its_mischief_in_time_has_only_caused_retries(
+    mischief: str, node: Node, proxy: Proxy, behind: Client
+) -> None:
+    with node.client() as direct:
+        dead = direct.mint("acme")
+        direct.revoke(dead)
+    for call in (lambda: behind.verify(behind.mint("acme")), lambda: _denied(behind, dead)):
+        attempts = 0
+
+        def twice(proxy: Proxy, path: str, body: bytes, forward: Any) -> Answer:
+            nonlocal attempts
+            attempts += 1
+            return FATAL[mischief](proxy, path, body, forward) if attempts <= 2 else forward(path, body)
+
+        proxy.mischief = twice
+        call()
+        assert attempts >= 3
+
+
+def _denied(client: Client, token: Macaroon) -> None:
+    with pytest.raises(errors.RevokedToken):
+        client.verify(token)
+
+
+def test_an_answer_is_of_no_use_for_another_request(node: Node, proxy: Proxy, behind: Client) -> None:
+    with node.client() as direct:
+        live, dead = direct.mint("acme"), direct.mint("acme")
+        direct.revoke(dead)
+    proxy.mischief = _replay
+    behind.verify(live)
+    # Now every answer is "valid", sealed to another request.
+    with pytest.raises(errors.Unavailable):
+        behind.verify(dead)
+
+
+def test_a_write_that_is_sent_many_times_is_done_once(node: Node, proxy: Proxy, behind: Client) -> None:
+    proxy.mischief = lambda p, path, body, forward: [forward(path, body) for _ in range(5)][-1]
+    with node.client() as direct:
+        before = direct.create_organization(f"before-{proxy.url[-5:]}").created_ms
+        name = f"many-{proxy.url[-5:]}"
+        assert behind.create_organization(name).created_ms >= before
+        assert len(behind.rotate_key(name).keys) == 2
+        [listed] = [each for each in direct.list_organizations() if each.name == name]
+        assert len(listed.keys) == 2
+        token = direct.mint(name)
+        assert behind.revoke(token) is False
+        feed = direct.revocations([token.kid])
+        assert feed.revocations == [api.LineageRevoked(token.kid, token.nonce)]
+    assert proxy.passed == 15
+
+
+def test_a_write_whose_answers_are_all_lost_is_said_to_be_in_doubt_and_can_be_repeated(
+    node: Node, proxy: Proxy, behind: Client
+) -> None:
+    with node.client() as direct:
+        token = direct.mint("acme")
+        proxy.mischief = FATAL["no answer, though it was done"]
+        with pytest.raises(errors.OutcomeUnknown):
+            behind.revoke(token)
+        proxy.mischief = lambda p, path, body, forward: forward(path, body)
+        assert behind.revoke(token) is True
