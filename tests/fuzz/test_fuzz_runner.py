@@ -1,0 +1,119 @@
+"""The fuzzer finds what is planted, says how to see it again, and finds nothing else in a short run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.fuzz import engine
+from tests.fuzz.__main__ import main
+from tests.fuzz.engine import attempt, fuzz
+from tests.fuzz.mutate import MAX_BYTES, Mutator
+from tests.fuzz.target import CORPUS, Target
+from tests.fuzz.targets import DEFAULT, TARGETS
+from tkdb import api
+from tkdb.errors import MalformedToken
+
+
+@pytest.mark.parametrize("name", DEFAULT)
+def test_what_is_in_the_corpus_is_read_or_refused(name: str) -> None:
+    """Seeds, and what was once found."""
+    for data in TARGETS[name].corpus():
+        assert attempt(TARGETS[name], data, set()) is None
+
+
+def test_every_file_of_the_corpus_belongs_to_a_target() -> None:
+    assert {path.name for path in CORPUS.iterdir()} <= set(DEFAULT)
+    assert all(path.stat().st_size <= MAX_BYTES for path in CORPUS.glob("*/*"))
+
+
+def test_every_path_is_fuzzed() -> None:
+    for path in api.CALLS_BY_PATH:
+        for what in ("request", "open"):
+            assert what + path.replace("/", "-") in DEFAULT
+
+
+@pytest.mark.slow
+def test_three_seconds_find_no_foreign_exception(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["3", "--findings", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count(" inputs ") == len(DEFAULT) + 1
+    assert "no foreign exception" in said.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_planted_bug_is_found_saved_and_seen_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["30", "--target", "planted", "--findings", str(tmp_path)]) == 1
+    (found,) = tmp_path.iterdir()
+    assert found.read_bytes().startswith(b"tkdb_!")
+    said = capsys.readouterr().out
+    assert "planted: KeyError: 'planted'" in said
+    assert f"--again {found}" in said
+    with pytest.raises(KeyError, match="planted"):
+        main(["--again", str(found)])
+
+
+def test_an_input_that_is_mended_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "planted-000000000000").write_bytes(b"tkdb_a")
+    assert main(["--again", str(tmp_path / "planted-000000000000")]) == 0
+    assert "planted: no foreign exception" in capsys.readouterr().out
+
+
+def hang(data: bytes) -> None:
+    if data:
+        time.sleep(60)
+
+
+def hoard(data: bytes) -> None:
+    if data:
+        bytearray(1 << 45)
+
+
+def lie(data: bytes) -> None:
+    assert data == b"", "what was read is not what came"
+
+
+@pytest.mark.parametrize(("read", "error"), [(hang, "TookTooLong"), (hoard, "MemoryError"), (lie, "AssertionError")])
+def test_a_hang_a_huge_allocation_and_a_false_reading_are_findings(
+    monkeypatch: pytest.MonkeyPatch, read: object, error: str
+) -> None:
+    monkeypatch.setattr(engine, "MAX_BATCH_S", 1)
+    outcome = fuzz(Target("bad", read, (MalformedToken,), [b""]), 20, seed=0)  # type: ignore[arg-type]
+    assert outcome.finding is not None
+    assert outcome.finding.error.startswith(error)
+
+
+def test_inputs_that_end_somewhere_new_are_mutated_further() -> None:
+    """Behind four bytes in a row, of which each has a refusal of its own: no blind mutation arrives there."""
+
+    def lock(data: bytes) -> None:
+        if data[:1] != b"\x13":
+            raise MalformedToken("first")
+        if data[1:2] != b"\x37":
+            raise MalformedToken("second")
+        if data[2:3] != b"\xab":
+            raise MalformedToken("third")
+        if data[3:4] == b"\xcd":
+            raise KeyError("open")
+
+    outcome = fuzz(Target("lock", lock, (MalformedToken,), [b"tkdb!"]), 60, seed=0)
+    assert outcome.finding is not None
+    assert outcome.finding.data.startswith(b"\x13\x37\xab\xcd")
+
+
+def test_the_same_seed_gives_the_same_inputs() -> None:
+    def inputs(seed: int) -> Iterator[bytes]:
+        mutator = Mutator(Random(seed), [b"seed", b"another"], [b"word"])
+        return (mutator.next() for _ in range(200))
+
+    assert list(inputs(1)) == list(inputs(1))
+    assert list(inputs(1)) != list(inputs(2))
+
+
+def test_inputs_are_bounded() -> None:
+    mutator = Mutator(Random(1), [b"x" * MAX_BYTES], [b"y" * MAX_BYTES])
+    assert max(len(mutator.next()) for _ in range(2_000)) <= MAX_BYTES

@@ -1,0 +1,198 @@
+"""Readers of what holders of tokens send: text, wire, caveats, bundles; and clearing with what requests say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.fuzz.target import Target
+from tests.macaroon.forge import NOW_MS, Authority, first_party, third_party, with_third_party, write_packets
+from tests.macaroon.forge import macaroon as hand_made
+from tkdb.armor import ArmorError, armor, b64url, b64url_bytes, dearmor
+from tkdb.errors import CaveatUnmet, Denied, ExpiredToken, MalformedToken, NotYetValid, OverLimit, UnknownCaveat
+from tkdb.macaroon.access import ANY, Access, Policy, Source
+from tkdb.macaroon.bundle import Bundle
+from tkdb.macaroon.caveats import (
+    Act,
+    AnyCaveat,
+    App,
+    Aud,
+    Cnf,
+    Exp,
+    If,
+    Ip,
+    Nbf,
+    Pre,
+    Req,
+    Res,
+    Src,
+    Sub,
+    decode,
+    encode,
+)
+from tkdb.macaroon.chain import walk
+from tkdb.macaroon.clearing import clear, explain
+from tkdb.macaroon.token import Macaroon
+from tkdb.macaroon.wire import PREFIX, ThirdParty, encode_text, read, write_caveat
+
+CAVEATS: Sequence[AnyCaveat] = (
+    Exp(NOW_MS // 1000 + 60), Nbf(5), Act("rw"), Res("app", {"shop": "rw", "blog": "r"}), Res("app", {"*": "r"}),
+    Pre("object", {"*": "r", "logs/": "rd"}), If((Res("app", {"shop": "r"}), Pre("object", {"a": "r"})), "c"),
+    Aud("billing"), Ip(("10.0.0.0/8", "2001:db8::/32")), Src("acme", "shop", None), Req(("GET",), ("/v1/*", "/a/**")),
+    Cnf("A" * 43), App("tier", "gold"), App("tier", {"a": 1}), App("tier", [1, "two"]),
+)  # fmt: skip
+CIDS = [encode(caveat) for caveat in CAVEATS]
+TAGS = "nbf exp act res pre if aud sub ip src req cnf bind usr org x:tier".split()  # noqa: SIM905 - shorter
+JSON_WORDS = (
+    *rb'''" [ ] [] {} {"a": } , null true 1.0 -0 -1 1e9 9007199254740992 \u0000 \ud800 \n "x:a" "*"'''.split(),
+    *(f'["{tag}",'.encode() for tag in TAGS),
+    b" ", b"\xc3\xa9", b"\xe2\x80\xae", b"[" * 99, b'["res","app",{"a":"r"}]',
+)  # fmt: skip
+WIRE_WORDS = (
+    b"\x02\x01x\x00", b"\x00\x06\x20", b"\x01\x01l", b"\x04\x48" + b"v" * 72, b"\x80\x00", b"\x80\x01", b"\xff\x7f",
+    b"\xff\xff\xff\x7f", b"\x02\x80\x01", first_party(b"c" * 130), third_party(), *map(write_caveat, CIDS[:4]),
+)  # fmt: skip
+TEXT_WORDS = (
+    b"tkdb_",
+    b",",
+    b"=",
+    b"==",
+    b" ",
+    b"\n",
+    b"-",
+    b"_",
+    b"+",
+    b"Bearer ",
+    b"\xc3\xa9",
+    b"Ag",
+    b"\xed\xa0\x80",
+)
+FIELD = b"\x1e"
+
+AUTHORITY = Authority()
+TOKEN = AUTHORITY.mint(CAVEATS[0], Sub("kim"))
+THIRD = ThirdParty(b"https://login.example", b"ticket", b"v" * 72)
+TOKENS = [
+    TOKEN,
+    TOKEN.attenuate(*CAVEATS[2:6]),
+    with_third_party(TOKEN, THIRD),
+    TOKEN.attenuate(App("long", "a" * 300)),
+]
+POLICY = Policy(
+    clock=lambda: NOW_MS / 1000, audience="billing", checkers={"tier": lambda value, _: bool(value) or True}
+)
+
+
+def text_of(data: bytes) -> str:
+    """Any text, lone surrogates among it."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def read_text(data: bytes) -> None:
+    text = text_of(data)
+    token = Macaroon.parse(text)
+    assert text in {token.text, b64url(token.raw)}
+    assert Macaroon.parse(token.raw) == token
+
+
+def read_wire(data: bytes) -> None:
+    location, identifier, packets = read(data)
+    assert write_packets(location, identifier, packets, data[-32:]) == data
+
+
+def read_caveat(data: bytes) -> None:
+    assert encode(decode(data)) == data
+
+
+def read_header(data: bytes) -> None:
+    bundle = Bundle.from_header(text_of(data))
+    assert Bundle.parse(bundle.text) == bundle
+
+
+def verify_text(data: bytes) -> None:
+    verified = AUTHORITY.verify(text_of(data))
+    assert verified.macaroon.raw in {token.raw for token in TOKENS}
+
+
+def verify_appended(data: bytes) -> None:
+    """What a holder can do: append packets of its own choice, each under a right link of the chain."""
+    cids = data.split(FIELD)
+    tail = walk(TOKEN.tail, cids)[-1]
+    raw = TOKEN.raw[:-35] + b"".join(map(write_caveat, cids)) + TOKEN.raw[-35:-32] + tail
+    verified = AUTHORITY.verify(raw)
+    assert verified.subject == "kim"
+    assert verified.caveats[2:] == tuple(map(decode, cids))
+    clear(verified.caveats, Access(action="r", resource={"app": "shop"}, method="GET", path="/v1/a"), POLICY)
+
+
+def read_armor(data: bytes) -> None:
+    text = text_of(data)
+    assert armor(PREFIX, dearmor(PREFIX, text)) == text
+
+
+def read_sealed_armor(data: bytes) -> None:
+    """Any body under a right checksum."""
+    body = PREFIX + data.decode("ascii", "replace").replace("\ufffd", "?")
+    text = body + armor(body, b"")[len(body) :]
+    assert armor(PREFIX, dearmor(PREFIX, text)) == text
+    assert b64url(b64url_bytes(body[5:].encode())) == body[5:]
+
+
+def read_bytes(data: bytes) -> None:
+    assert Macaroon.parse(data).raw == data
+
+
+def denial(caveat: AnyCaveat, access: Access) -> str:
+    try:
+        clear((caveat,), access, POLICY)
+    except (CaveatUnmet, ExpiredToken, NotYetValid) as error:
+        return error.message
+    return ""
+
+
+def clear_access(data: bytes) -> str:
+    """An access made of any text, against any caveats that can be read."""
+    fields = [*map(text_of, data.split(FIELD)), *[""] * 10][:10]
+    action, kind, wanted, method, path, ip, organization, app, thumbprint, rest = fields
+    named: Any = {"": None, "ANY": ANY}.get(wanted, wanted)
+    access = Access(
+        action=action or None, resource={kind: named}, method=method or None, path=path or None, ip=ip or None,
+        source=Source(organization=organization, app=app), key_thumbprint=thumbprint, now_s=float(len(rest)) * 1e8,
+    )  # fmt: skip
+    reasons = explain(CAVEATS, access, POLICY)
+    for caveat, why in zip(CAVEATS, reasons, strict=True):
+        said = denial(caveat, access)
+        assert bool(said) == bool(why), caveat
+        assert said.endswith(why or ""), caveat
+    return ",".join(why[:24] if why else "" for why in reasons)
+
+
+ACCESSES = [
+    FIELD.join(fields)
+    for fields in [
+        (b"r", b"app", b"shop", b"GET", b"/v1/a", b"10.0.0.1", b"acme", b"shop", b"A" * 43, b"xxxxxxxxxxxxxxxx"),
+        (b"rd", b"object", b"logs/x", b"PUT", b"/a/b/c", b"::ffff:10.0.0.1", b"", b"", b"", b""),
+        (b"c", b"db", b"ANY", b"get", b"/v1/%2e%2e/a", b"fe80::1%eth0", b"acme", b"", b"", b"x"),
+    ]
+]
+PATH_WORDS = (
+    *rb"// /../ /./ /..;/ %2f %2E %00 %25 \ ? # * ** /v1/ :: % ANY 10. ::ffff: rwcdC".split(), FIELD, b"\xc3\xa9",
+)  # fmt: skip
+HEADERS = [f"Bearer {token.text}".encode() for token in TOKENS] + [
+    f"Bearer {TOKEN.text},{encode_text(hand_made(first_party()))}".encode()
+]
+TEXTS = [token.text.encode() for token in TOKENS]
+BARE = [b64url(TOKEN.raw).encode()]
+
+TARGETS = [
+    Target("token-text", read_text, (Denied,), TEXTS + BARE, TEXT_WORDS),
+    Target("wire", read_wire, (MalformedToken, OverLimit), [token.raw for token in TOKENS], WIRE_WORDS),
+    Target("bytes", read_bytes, (Denied,), [token.raw for token in TOKENS], WIRE_WORDS),
+    Target("caveat", read_caveat, (UnknownCaveat,), CIDS, JSON_WORDS),
+    Target("header", read_header, (Denied,), HEADERS, TEXT_WORDS),
+    Target("verify", verify_text, (Denied,), TEXTS[:2] + BARE, TEXT_WORDS),
+    Target("verify-appended", verify_appended, (Denied,), [*CIDS, FIELD.join(CIDS[2:5])], (FIELD, *JSON_WORDS)),
+    Target("armor", read_armor, (ArmorError,), TEXTS, TEXT_WORDS),
+    Target("armor-sealed", read_sealed_armor, (ArmorError,), [b"AgAA", b"", b"AA", b"AAA", b"-_-_"], TEXT_WORDS),
+    Target("clearing", clear_access, (), ACCESSES, PATH_WORDS),
+]
