@@ -104,3 +104,10 @@ def test_any_table_is_a_signer_or_one_error(fields: dict[str, str]) -> None:
     lines = "".join(f"{name} = '''{value}'''\n" for name, value in fields.items())
     with pytest.raises(errors.ConfigurationError):
         Signers.parse_toml(f"[[signer]]\n{lines}")
+
+
+def test_a_list_that_is_not_utf_8_is_refused() -> None:
+    """An environment variable's bytes that aren't UTF-8 arrive as lone surrogates."""
+    for broken in ('["min\udcff"]', '["mint"] # \ud800'):
+        with pytest.raises(errors.ConfigurationError, match="not text in UTF-8"):
+            Signers.parse_toml(table(may=broken))

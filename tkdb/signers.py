@@ -79,6 +79,8 @@ class Signers:
             ConfigurationError: not TOML, or a signer's field is unknown, missing, repeated, empty or wrong; the
                 message names the signer and the field.
         """
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise errors.ConfigurationError("the list of signers is not text in UTF-8")
         try:
             document = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
