@@ -207,3 +207,11 @@ def test_nothing_typed_shows_the_help_and_no_server_or_client_is_imported_for_it
     loaded = tkdb("--help", env={"PYTHONPROFILEIMPORTTIME": "1"}).err
     for heavy in ("rich", "httpcore", "starlette", "hypercorn", "cryptography"):
         assert not re.search(rf"\| +{heavy}$", loaded, re.MULTILINE), heavy
+
+
+def test_an_unset_variable_is_named(dev: dict[str, str]) -> None:
+    for name in ("TKDB_URL", "TKDB_AUTHORITY"):
+        ran = quick("status", env={other: value for other, value in dev.items() if other != name})
+        assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: {name} is not set")
+    unsigned = {name: value for name, value in dev.items() if name != "TKDB_SIGNER"}
+    assert quick("token", "mint", "dev", env=unsigned).code == 2

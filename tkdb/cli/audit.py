@@ -35,10 +35,11 @@ def _group() -> None:
 
 @command(app)
 def verify(output: Output, database: DatabasePath = None) -> None:
-    """Check every entry of the journal, its chain and signatures, and that the tables are what it says.
+    """Check that the journal is whole and unaltered.
 
-    Needs the sealing secrets (TKDB_SEAL_KEYS); with TKDB_SIGNERS, the signatures that it holds the keys of are checked.
-    The database is opened read-only, and may be in use. Keep the head elsewhere: a journal that lacks it was cut short.
+    Every entry is checked, its chain and signatures, and that the tables are what it says. Needs the sealing
+    secrets (TKDB_SEAL_KEYS); with TKDB_SIGNERS, the signatures that it holds the keys of are checked. The database
+    is opened read-only, and may be in use. Keep the head elsewhere: a journal that lacks it was cut short.
 
     \b
     $ tkdb audit verify tkdb.db

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
+
+from tkdb.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tkdb.macaroon.access import Policy
@@ -18,6 +21,11 @@ def connect(policy: Policy | None = None) -> Client:
     Raises:
         ConfigurationError: one is missing or can't be used.
     """
+    for variable in ("TKDB_URL", "TKDB_AUTHORITY"):
+        if not os.environ.get(variable):
+            raise ConfigurationError(
+                f"{variable} is not set", hint="export what `tkdb dev` prints, or ask the authority's operator"
+            )
     from tkdb_client import Client  # only for commands that ask the authority: it takes a while to import
 
     return Client(policy=policy, timeout_ms=TIMEOUT_MS)

@@ -24,9 +24,10 @@ AuthorityName = Annotated[str, typer.Option(metavar="NAME", help="The authority'
 
 
 def dev(output: Output, bind: Bind = "127.0.0.1:0", name: AuthorityName = "tkdb.dev") -> None:
-    """Run one node in memory, with keys of its own: no configuration, nothing kept, never for production.
+    """Run one node in memory, to learn and to test with.
 
-    It prints what to export, and a first token. Its methods answer plain JSON, too: see the page at its URL.
+    It needs no configuration, makes its own keys, keeps nothing, and is never for production. It prints what to export,
+    and a first token. Its methods answer plain JSON, too: see the page at its URL.
 
     \b
     $ tkdb dev

@@ -48,7 +48,9 @@ NameOption = Annotated[str | None, typer.Option(metavar="NAME", help="The author
 
 @command(app)
 def generate(output: Output, kind: KindOption = Kind.ALL, directory: Directory = None) -> None:
-    """Generate secrets: the authority's key, a signer's, a sealing secret; or all that a first node needs.
+    """Generate secrets, printed or into files.
+
+    They are the authority's key, a signer's, a sealing secret; or all that a first node needs.
 
     \b
     $ tkdb keys generate --directory keys
@@ -127,7 +129,9 @@ def _next(kind: Kind, directory: Path) -> str:
 
 @command(app)
 def public(output: Output, file: SecretFile = None, name: NameOption = None) -> None:
-    """Show the public form of a secret key: for an authority what clients are given, NAME=tkdbpub_….
+    """Show the public form of a secret key.
+
+    For an authority it is what clients are given, NAME=tkdbpub_….
 
     \b
     $ tkdb keys public --name tkdb.example < keys/authority.key
@@ -153,9 +157,10 @@ def public(output: Output, file: SecretFile = None, name: NameOption = None) -> 
 
 @command(app)
 def reseal(output: Output) -> None:
-    """Seal every record that lies under an older sealing secret again, under the first of TKDB_SEAL_KEYS.
+    """Seal records under the newest secret.
 
-    When it is done, the older secrets can be taken out. Needs a signer that may reseal.
+    Every record that lies under an older sealing secret is sealed again, under the first of the authority's
+    TKDB_SEAL_KEYS. When it is done, the older secrets can be taken out. Needs a signer that may reseal.
 
     \b
     $ tkdb keys reseal

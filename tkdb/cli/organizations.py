@@ -42,7 +42,9 @@ def create(output: Output, organization: Organization, max_lifetime: MaxLifetime
 
 @command(app)
 def configure(output: Output, organization: Organization, max_lifetime: NewLifetime) -> None:
-    """Change how long an organization's tokens may live, for those minted from now on.
+    """Change how long tokens may live.
+
+    It holds for those minted from now on.
 
     \b
     $ tkdb org configure acme --max-lifetime 7d
@@ -56,7 +58,9 @@ def configure(output: Output, organization: Organization, max_lifetime: NewLifet
 
 @command(app)
 def rotate(output: Output, organization: Organization) -> None:
-    """Mint under a new root key; the old one verifies until its last token can have expired.
+    """Mint under a new root key from now on.
+
+    The old one verifies until its last token can have expired.
 
     \b
     $ tkdb org rotate acme
@@ -103,7 +107,9 @@ def delete(
     organization: Organization,
     yes: Annotated[bool, typer.Option("--yes", help="Say that you mean it.")] = False,
 ) -> None:
-    """Delete an organization for good: every token of it is dead, and its name is never given again.
+    """Delete an organization, for good.
+
+    Every token of it is dead, and its name is never given again.
 
     \b
     $ tkdb org delete acme --yes

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def serve(output: Output) -> None:
-    """Serve, configured by TKDB_… in the environment (docs/configuration.md), until SIGTERM.
+    """Serve, configured by the environment, until SIGTERM.
 
-    Logs go to stderr, as JSON lines unless it is a terminal. The event "ready" names the address. With --json, the
-    address and the authority's public identity go to stdout once it is ready.
+    docs/configuration.md lists the TKDB_… variables. Logs go to stderr, as JSON lines unless it is a terminal. The
+    event "ready" names the address. With --json, the address and the authority's public identity go to stdout once
+    it is ready.
 
     \b
     $ tkdb serve

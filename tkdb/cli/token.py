@@ -27,7 +27,9 @@ Subject = Annotated[str | None, typer.Option(help="Whom it is minted for: a fact
 
 @command(app)
 def mint(output: Output, organization: Organization, caveats: CaveatOptions, sub: Subject = None) -> None:
-    """Mint a token, and print it: it is the secret to hand out. Needs a signer's key (TKDB_SIGNER).
+    """Mint a token, and print it.
+
+    It is the secret to hand out. Needs a signer's key (TKDB_SIGNER).
 
     \b
     $ tkdb token mint acme --act rw --res app:shop=rw --for 1h
@@ -60,7 +62,9 @@ def attenuate(output: Output, caveats: CaveatOptions, token_file: TokenFile = No
 
 @command(app)
 def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) -> None:
-    """Have the authority verify a token; given an access, also clear its caveats against that. Exit 1: denied.
+    """Have the authority verify a token, and clear it.
+
+    Given an access (--action and so on), its caveats are cleared against that. Exit 1: denied.
 
     \b
     $ tkdb token verify < token.txt --action w --resource app=shop
@@ -151,7 +155,9 @@ def inspect(output: Output, token_file: TokenFile = None) -> None:
 
 @command(app)
 def explain(output: Output, access: AccessOptions, token_file: TokenFile = None) -> None:
-    """Replay the decision on an access, caveat by caveat, without keys or network. Exit 1: it would be denied.
+    """Replay a decision, caveat by caveat.
+
+    It takes neither keys nor network. Exit 1: the access would be denied.
 
     The chain is not verified, and revocations are not looked up: only the authority can.
 
@@ -210,10 +216,10 @@ def revoke(
     subject: Annotated[str | None, typer.Option(help="With --organization: only what it was minted for.")] = None,
     before: Annotated[str | None, typer.Option(metavar="TIME", help="With --organization: issued before.")] = None,
 ) -> None:
-    """Revoke a token and all attenuated from it; it is durable when this returns.
+    """Revoke a token and all attenuated from it.
 
-    With a signer's key, a token as it was minted is revoked with its whole lineage. Without one, possession is enough:
-    exactly the token given, and all attenuated from it.
+    It is durable when this returns. With a signer's key, a token as it was minted is revoked with its whole
+    lineage. Without one, possession is enough: exactly the token given, and all attenuated from it.
 
     \b
     $ tkdb token revoke < token.txt
