@@ -6,7 +6,7 @@ import pytest
 
 from tests.authority.world import DAY_S, HOUR_S, SKEW_MS, START_MS, World, run
 from tkdb import api, errors
-from tkdb.macaroon.caveats import Act, Aud, Bind, Exp, Nbf, Org, Sub, Usr, encode
+from tkdb.macaroon.caveats import Act, Aud, Bind, Exp, Org, Sub, Usr, encode
 from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
 

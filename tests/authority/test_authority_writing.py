@@ -58,9 +58,8 @@ def test_a_request_id_with_another_body_is_refused() -> None:
         with pytest.raises(errors.Conflict, match="request id was used") as caught:
             await world.ask(api.CreateOrganization("newer"), request_id=REQUEST_ID)
         assert caught.value.hint
-        outcomes = await asyncio.gather(
-            *(world.ask(api.CreateOrganization(f"o{i}"), request_id=bytes(16)) for i in range(5)), return_exceptions=True
-        )
+        calls = [world.ask(api.CreateOrganization(f"o{index}"), request_id=bytes(16)) for index in range(5)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes].count(errors.Conflict) == 4
         assert world.position == position + 1
 
@@ -141,8 +140,7 @@ def test_a_write_that_fails_changes_nothing_that_is_served(monkeypatch: pytest.M
 
         with monkeypatch.context() as patch:
             patch.setattr(world.authority._database, "append", fail)
-            obstacle = patch
-            await _refused_and_untouched(world, _until(obstacle))
+            await _refused_and_untouched(world, _until(patch))
 
     run(test)
 
@@ -185,9 +183,10 @@ def test_long_polls_hear_nothing_of_a_write_that_failed(monkeypatch: pytest.Monk
         async def fail(*_: Any) -> None:
             raise errors.StoreUnwritable("the disk is full", hint="free space")
 
-        with monkeypatch.context() as patch, pytest.raises(errors.StoreUnwritable):
+        with monkeypatch.context() as patch:
             patch.setattr(world.authority._database, "append", fail)
-            await world.revoke(lineage(token))
+            with pytest.raises(errors.StoreUnwritable):
+                await world.revoke(lineage(token))
         for _ in range(20):
             await asyncio.sleep(0)
         assert not poll.done()

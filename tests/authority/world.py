@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from tkdb import api
 from tkdb.authority.clock import Clock
-from tkdb.authority.service import DEFAULT_MAX_LIFETIME_S, Authority
+from tkdb.authority.service import Authority
 from tkdb.channel.envelope import prologue, signed_bytes
 from tkdb.channel.keys import SignerSecret
 from tkdb.macaroon.caveats import AnyCaveat, encode
@@ -28,7 +28,11 @@ SKEW_MS = 20_000
 HOUR_S, DAY_S = 3_600, 86_400
 
 OLD_SEAL_KEY, NEW_SEAL_KEY = SealKey(b"\x01" * 32), SealKey(b"\x02" * 32)
-OLD_RING, BOTH_RING, NEW_RING = SealKeys([OLD_SEAL_KEY]), SealKeys([NEW_SEAL_KEY, OLD_SEAL_KEY]), SealKeys([NEW_SEAL_KEY])
+OLD_RING, BOTH_RING, NEW_RING = (
+    SealKeys([OLD_SEAL_KEY]),
+    SealKeys([NEW_SEAL_KEY, OLD_SEAL_KEY]),
+    SealKeys([NEW_SEAL_KEY]),
+)
 
 EVERYTHING: frozenset[Permission] = frozenset(get_args(Permission))
 
@@ -38,20 +42,18 @@ def _signer(name: str, organizations: str, *may: Permission) -> tuple[Signer, Si
     return Signer(name, secret.public, frozenset({organizations}), frozenset(may) or EVERYTHING), secret
 
 
-SIGNERS = dict(
-    [
-        (signer.name, (signer, secret))
-        for signer, secret in (
-            _signer("root", "*"),
-            _signer("acme", "acme"),
-            _signer("evil", "evil"),
-            _signer("minter", "*", "mint"),
-            _signer("revoker", "*", "revoke"),
-            _signer("administrator", "*", "organizations"),
-            _signer("resealer", "*", "reseal"),
-        )
-    ]
-)
+SIGNERS = {
+    signer.name: (signer, secret)
+    for signer, secret in (
+        _signer("root", "*"),
+        _signer("acme", "acme"),
+        _signer("evil", "evil"),
+        _signer("minter", "*", "mint"),
+        _signer("revoker", "*", "revoke"),
+        _signer("administrator", "*", "organizations"),
+        _signer("resealer", "*", "reseal"),
+    )
+}
 
 
 class World:

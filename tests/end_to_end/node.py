@@ -103,7 +103,9 @@ class Node:
         return Client(settings.pop("url", self.url), self.keys.identity, **{"signer": self.keys.signer, **settings})
 
     def async_client(self, **settings: Any) -> AsyncClient:
-        return AsyncClient(settings.pop("url", self.url), self.keys.identity, **{"signer": self.keys.signer, **settings})
+        return AsyncClient(
+            settings.pop("url", self.url), self.keys.identity, **{"signer": self.keys.signer, **settings}
+        )
 
     def holder(self) -> Client:
         """A client without a signer's key."""
@@ -119,6 +121,8 @@ class Node:
 
 def failed_start(environment: dict[str, str]) -> tuple[int, str]:
     """Run an authority that can't start; return its exit code and what it says."""
-    done = subprocess.run(COMMAND[:-1], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(
+        COMMAND[:-1], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
     assert done.stdout == ""
     return done.returncode, done.stderr

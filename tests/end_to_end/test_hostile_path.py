@@ -100,7 +100,9 @@ SPOILED_REQUESTS: dict[str, Mischief] = {
     "the first bit of the request": lambda p, path, body, forward: forward(path, _flip(body, 0)),
     "the request's end": lambda p, path, body, forward: forward(path, body[:-1]),
     "another request": lambda p, path, body, forward: forward(path, os.urandom(len(body))),
-    "another path": lambda p, path, body, forward: forward("/v1/revoke" if path == "/v1/verify" else "/v1/verify", body),
+    "another path": lambda p, path, body, forward: forward(
+        "/v1/revoke" if path == "/v1/verify" else "/v1/verify", body
+    ),
     "no answer": lambda p, path, body, forward: None,
     "the request itself": lambda p, path, body, forward: (200, body),
     "an empty 200": lambda p, path, body, forward: (200, b""),

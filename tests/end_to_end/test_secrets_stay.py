@@ -61,7 +61,7 @@ def _use(signer: Client, holder: Client) -> list[Macaroon]:
 def _send_where_they_do_not_belong(node: Node, secret: str) -> list[bytes]:
     """Send a secret in every place that a confused caller might; return what is answered."""
     bodies = []
-    with httpx.Client(base_url=node.url, trust_env=False) as http:
+    with httpx.Client(base_url=node.url, trust_env=False, headers={"connection": "close"}) as http:
         for path in (*api.CALLS_BY_PATH, "/readyz", "/", f"/{secret[:2000]}"):
             for response in (
                 http.post(path, content=secret),
@@ -83,9 +83,7 @@ async def _root_keys(node: Node) -> list[bytes]:
             for row in state.chain_keys.values()
         ]
         return chain + [
-            ring.unseal_root_key(
-                row.sealed, organization=row.organization, kid=row.kid, generation=row.generation
-            ).raw
+            ring.unseal_root_key(row.sealed, organization=row.organization, kid=row.kid, generation=row.generation).raw
             for row in state.keys.values()
             if row.sealed
         ]
