@@ -336,12 +336,12 @@ def _immutable(value: Any) -> Any:
 
 def _check_actions(actions: str) -> None:
     if actions not in _MASKS:
-        raise InvalidCaveat("its actions are not letters out of rwcdC, in that order")
+        raise InvalidCaveat("its actions are not letters out of rwcdC, in that order", hint="write rw, not wr")
 
 
 def _check_text(text: str) -> None:
     if not text or not text.isprintable():
-        raise InvalidCaveat("a text is empty or has control characters")
+        raise InvalidCaveat("a text is empty or has control characters", hint="write it in printable characters")
 
 
 def _check_bytes(text: str, size: int) -> None:
