@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,3 +119,20 @@ def test_the_same_seed_gives_the_same_inputs() -> None:
 def test_inputs_are_bounded() -> None:
     mutator = Mutator(Random(1), [b"x" * MAX_BYTES], [b"y" * MAX_BYTES])
     assert max(len(mutator.next()) for _ in range(2_000)) <= MAX_BYTES
+
+
+@pytest.mark.slow
+def test_libfuzzer_finds_what_is_planted(tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="the dependency group fuzz is not installed")
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz.guided",
+        "planted",
+        "-max_total_time=60",
+        f"-artifact_prefix={tmp_path}/",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "KeyError: 'planted'" in done.stdout + done.stderr
+    assert [path.read_bytes()[:6] for path in tmp_path.iterdir()] == [b"tkdb_!"]

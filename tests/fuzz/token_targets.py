@@ -164,7 +164,7 @@ def clear_access(data: bytes) -> str:
         said = denial(caveat, access)
         assert bool(said) == bool(why), caveat
         assert said.endswith(why or ""), caveat
-    return ",".join(why[:24] if why else "" for why in reasons)
+    return ",".join(why[:20] if why else "" for why in reasons)
 
 
 ACCESSES = [
