@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 
 def main(name: str, *options: str) -> None:
-    import atheris  # here, and before what it instruments
+    import atheris  # type: ignore[import-untyped]  # here, and before what it instruments
 
     with atheris.instrument_imports(include=["tkdb", "tests.fuzz"]):
         from tests.fuzz.targets import TARGETS

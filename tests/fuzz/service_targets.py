@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -81,7 +82,8 @@ def read_request(path: str, data: bytes) -> None:
 
 def read_answer(data: bytes) -> None:
     answer = api.decode_answer(data)
-    for call in (api.Status(), api.RevokeOwn("tkdb_a"), api.Verify(["tkdb_a"])):
+    calls: list[api.Call[Any]] = [api.Status(), api.RevokeOwn("tkdb_a"), api.Verify(["tkdb_a"])]
+    for call in calls:
         with suppress(ChannelError, errors.Denied, errors.Refused, errors.Unavailable):
             api.decode_result(call, answer)
 

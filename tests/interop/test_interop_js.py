@@ -61,7 +61,7 @@ class Peer:
     def run(self, verify_with: bytes | None = None) -> Any:
         order = json.dumps({"todo": self._todo, "verifyWith": verify_with and verify_with.hex()})
         environment = {**os.environ, "NODE_PATH": str(self._modules)}
-        command = ["node", HERE / "peer.js"]
+        command = ["node", str(HERE / "peer.js")]
         done = subprocess.run(
             command, input=order, env=environment, capture_output=True, text=True, timeout=60, check=False
         )

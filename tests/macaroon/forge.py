@@ -25,7 +25,7 @@ LOCATION, IDENTIFIED, VERIFIED, SIGNED = 1, 2, 4, 6
 
 def varint(size: int, at_least: int = 1) -> bytes:
     """A length in LEB128; padded to ``at_least`` bytes, which no one but an attacker does."""
-    out = []
+    out: list[int] = []
     while size > 127 or len(out) < at_least - 1:
         out.append(size & 127 | 128)
         size >>= 7

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,7 +78,7 @@ def test_every_small_change_is_denied(authority: Authority) -> None:
 
 def test_a_caveat_removed_reordered_changed_repeated_or_put_in_between_is_denied(authority: Authority) -> None:
     token = authority.mint(Exp(5)).attenuate(Act("r"), Aud("a"))
-    exp, act, aud = token.packets
+    exp, act, aud = (encode(caveat) for caveat in (Exp(5), Act("r"), Aud("a")))
     authority.verify(rewritten(token, exp, act, aud))
     for packets in [
         (exp, act), (exp, aud), (exp, aud, act), (act, exp, aud), (exp, act, aud, aud), (exp, act, act, aud),
@@ -156,7 +158,7 @@ def test_the_prepared_states_are_hmac(root_key: bytes, cids: list[bytes]) -> Non
 
 def test_verifying_hashes_each_caveat_once(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 0
-    plain = chain.sha256
+    plain = sha256
 
     def counted(*args: bytes) -> object:
         nonlocal count

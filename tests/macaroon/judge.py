@@ -1,0 +1,28 @@
+"""Whether one caveat clears, and what its denial says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tkdb.errors import Denied
+from tkdb.macaroon.access import Access, Policy
+from tkdb.macaroon.caveats import AnyCaveat
+from tkdb.macaroon.clearing import clear
+
+NOW_S = 1_700_000_000
+POLICY = Policy(clock=lambda: NOW_S)
+
+
+def clears(caveat: AnyCaveat, access: Access, policy: Policy = POLICY) -> bool:
+    try:
+        clear((caveat,), access, policy)
+    except Denied:
+        return False
+    return True
+
+
+def denial(caveat: AnyCaveat, access: Access, policy: Policy = POLICY) -> str:
+    with pytest.raises(Denied) as caught:
+        clear((caveat,), access, policy)
+    assert caught.value.caveat == 1
+    return str(caught.value)
