@@ -5,8 +5,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.authority.world import SKEW_MS, START_MS, World, branch, lineage, run
-from tkdb import api
+from tkdb import api, errors
 from tkdb.macaroon.caveats import Act, Sub
 
 FOREVER_MS = 30_000
@@ -222,16 +224,34 @@ def test_a_follower_far_behind_gets_all_of_it_by_pages(tmp_path: Path) -> None:
     run(test, tmp_path / "tkdb.db")
 
 
+def test_an_entry_that_no_message_could_tell_of_is_refused() -> None:
+    async def test(world: World) -> None:
+        for _ in range(3):
+            await world.ask(api.RotateKey("acme"))
+        position = world.position
+        subjects = [api.Before("acme", subject=f"s{index}") for index in range(129)]
+        with pytest.raises(errors.InvalidRequest, match="516 revocations, key by key"):
+            await world.revoke(*subjects)
+        assert world.position == position
+        await world.revoke(*subjects[:128])
+        feed = await world.feed(*[key.kid for key in await world.keys()], after=position)
+        assert len(feed.revocations) == 512
+        # The largest that there are, in the largest answer.
+        assert len(api.encode(feed)) < 60_000
+
+    run(test)
+
+
 def test_an_entry_with_more_than_a_page_is_told_whole() -> None:
     async def test(world: World) -> None:
         kid = (await world.mint()).kid
         start = world.position
-        nonces = [START_MS.to_bytes(6) + index.to_bytes(10) for index in range(api.MAX_TARGETS - 1)]
-        for half in (nonces[:512], nonces[512:], nonces):
-            await world.revoke(*(api.Lineage(kid, nonce) for nonce in half), api.Before("acme"))
+        nonces = [START_MS.to_bytes(6) + index.to_bytes(10) for index in range(api.MAX_TARGETS)]
+        for half in (nonces[:600], nonces[600:]):
+            await world.revoke(*(api.Lineage(kid, nonce) for nonce in half))
         first = await world.feed(kid, after=start)
-        assert (len(first.revocations), first.more, first.position) == (513, True, start + 1)
+        assert (len(first.revocations), first.more, first.position) == (600, True, start + 1)
         told, _ = await _follow(world, kid, start)
-        assert len(told) == 2 * len(nonces) + 3
+        assert len(told) == len(nonces)
 
     run(test)

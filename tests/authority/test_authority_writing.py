@@ -113,7 +113,7 @@ async def _refused_and_untouched(world: World, obstacle: Any) -> None:
     token = await world.mint()
     tokens = [token, token.attenuate(Act("r")), await world.mint("evil")]
     before = await _served(world, tokens)
-    padding = [api.Lineage(token.kid, token.nonce[:6] + index.to_bytes(10)) for index in range(900)]
+    padding = [api.Lineage(token.kid, token.nonce[:6] + index.to_bytes(10)) for index in range(500)]
     attempts = [
         (api.Revoke([branch(tokens[1]), api.Before("evil"), *padding]), "root"),
         (api.RevokeOwn(tokens[1].text), None),

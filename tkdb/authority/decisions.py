@@ -132,10 +132,11 @@ class Decisions:
 
     def _revoke(self, call: api.Revoke, signer: Signer, now_ms: int) -> Write | Done:
         replacements: dict[str, Replacement] = {}
-        news, not_before_ms = False, 0
+        news, not_before_ms, by_key = False, 0, 0
         for target in call.targets:
             if isinstance(target, api.Before):
                 permit(signer, "revoke", target.organization)
+                by_key += self._live_keys(target.organization)
                 time_ms = self._before(target, now_ms)
                 news |= time_ms is not None
                 not_before_ms = max(not_before_ms, time_ms or 0)
@@ -152,6 +153,8 @@ class Decisions:
                 news |= self._lineage(target, key, now_ms)
         if not news:
             return Done(api.Revoked(already=True))
+        if by_key:  # all others are told in as many bytes as they were asked in
+            self._check_events(sum(not isinstance(target, api.Before) for target in call.targets), by_key)
         return Write(Replaced(list(replacements.values())) if replacements else None, not_before_ms=not_before_ms)
 
     def _before(self, target: api.Before, now_ms: int) -> int | None:
