@@ -111,3 +111,10 @@ def test_a_list_that_is_not_utf_8_is_refused() -> None:
     for broken in ('["min\udcff"]', '["mint"] # \ud800'):
         with pytest.raises(errors.ConfigurationError, match="not text in UTF-8"):
             Signers.parse_toml(table(may=broken))
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "0x" + "f" * 5_000, "0b" + "1" * 20_000])
+def test_a_number_too_long_to_be_shown_is_refused(number: str) -> None:
+    for field in ("name", "key", "may"):
+        with pytest.raises(errors.ConfigurationError):
+            Signers.parse_toml(table(**{field: number}))

@@ -83,7 +83,7 @@ class Signers:
             raise errors.ConfigurationError("the list of signers is not text in UTF-8")
         try:
             document = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits is a bare ValueError
             raise errors.ConfigurationError(
                 f"the list of signers is not TOML ({_place(error)})", hint="write one [[signer]] table a signer"
             ) from None
@@ -129,7 +129,8 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _signer(table: object, place: int) -> Signer:
-    name = str(table.get("name", f"number {place}"))[:64] if isinstance(table, dict) else f"number {place}"
+    given = table.get("name") if isinstance(table, dict) else None
+    name = given[:64] if isinstance(given, str) else f"number {place}"
     try:
         read = msgspec.convert(table, _Table)
     except msgspec.ValidationError as error:
@@ -156,4 +157,4 @@ def _unusable(name: str, field: str, problem: str) -> errors.ConfigurationError:
 def _place(error: Exception) -> str:
     """Return only where in the document the error is: the parser's message may quote from it."""
     _, found, place = str(error).rpartition("(at ")
-    return f"at {place.rstrip(')')}" if found else "nested too deeply"
+    return f"at {place.rstrip(')')}" if found else "nested too deeply, or with too long a number"
