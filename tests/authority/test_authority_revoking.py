@@ -273,7 +273,7 @@ def test_a_revocation_outlives_the_last_second_of_the_longest_token() -> None:
         token = await world.mint("acme", expires_in_s=90 * DAY_S)
         [end] = [caveat.at_s for caveat in token.caveats if isinstance(caveat, Exp)]
         await world.revoke(lineage(token))
-        forgotten_ms = start_ms + 1 + 90 * DAY_S * 1000 + SKEW_MS
+        forgotten_ms = start_ms + 1 + 90 * DAY_S * 1000 + SKEW_MS + 1000
         assert forgotten_ms > end * 1000 + 1000
         position = world.position
         await _purge_at(world, forgotten_ms - 1)
@@ -281,6 +281,8 @@ def test_a_revocation_outlives_the_last_second_of_the_longest_token() -> None:
         await _purge_at(world, forgotten_ms)
         assert world.position == position + 1
         assert not world.authority._state.revoked
+        # What was forgotten is not thereby valid again.
+        assert await world.outcome(token) == "expired"
         # Nothing is left to forget, and nothing is written.
         await _purge_at(world, forgotten_ms + HOUR_S * 1000)
         assert world.position == position + 1

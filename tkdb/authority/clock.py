@@ -1,7 +1,8 @@
 """The wall clock, trusted only while it agrees with the monotonic one.
 
 A wall clock that jumps would date tokens, revocations and the journal wrongly, and the journal's time can't go
-back. So a machine whose clock has jumped, or is behind the journal, neither mints nor writes, and says so.
+back. So a machine whose clock has jumped, or is behind the journal, neither mints nor writes what depends on the
+time, and says so. It goes on verifying, and revoking what is named, by the time that the monotonic clock reckons.
 
 >>> wall, monotonic = [1_000_000], [0]
 >>> clock = Clock(lambda: wall[0], lambda: monotonic[0])
@@ -24,6 +25,8 @@ from tkdb.store.fold import CLOCK_SKEW_MS
 Milliseconds = Callable[[], int]
 
 MAX_JUMP_MS: Final = CLOCK_SKEW_MS
+DRIFT: Final = 60
+"""NTP may move the wall clock by a 60th of the time that passes, and it is no jump."""
 
 
 class Clock:
@@ -38,10 +41,11 @@ class Clock:
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
         self._offset_ms = wall_ms() - monotonic_ms()
+        self._looked_at_ms = monotonic_ms()
 
-    def now_ms(self) -> int:
-        """Return the wall clock's time, whatever it is."""
-        return self._wall_ms()
+    def reckoned_ms(self) -> int:
+        """Return what the wall clock would say had it not jumped: for what must go on although it has."""
+        return self._monotonic_ms() + self._offset_ms
 
     def monotonic_ms(self) -> int:
         """Return the monotonic clock's time."""
@@ -56,9 +60,8 @@ class Clock:
         Raises:
             Unavailable: it jumped since the last call that believed it, or is behind the journal.
         """
-        now_ms = self._wall_ms()
-        offset_ms = now_ms - self._monotonic_ms()
-        jumped_ms = offset_ms - self._offset_ms
+        now_ms, monotonic_ms = self._wall_ms(), self._monotonic_ms()
+        jumped_ms = now_ms - monotonic_ms - self._offset_ms
         if abs(jumped_ms) > MAX_JUMP_MS:
             raise Unavailable(
                 f"this machine's clock jumped by {jumped_ms / 1000:.0f} s",
@@ -69,6 +72,8 @@ class Clock:
                 f"this machine's clock is {(not_before_ms - now_ms) / 1000:.0f} s behind the journal",
                 hint="set it right",
             )
-        # Small corrections, as NTP makes them, are taken over, so that they never add up to a jump.
-        self._offset_ms = offset_ms
+        # Corrections are taken over slowly: many small ones never add up to a jump, two large ones do.
+        drift_ms = (monotonic_ms - self._looked_at_ms) // DRIFT
+        self._offset_ms += max(-drift_ms, min(jumped_ms, drift_ms))
+        self._looked_at_ms += drift_ms * DRIFT
         return now_ms

@@ -265,6 +265,11 @@ def describe(state: State, row: OrganizationRow) -> api.Organization:
     return api.Organization(row.name, row.max_lifetime_s, row.created_ms, keys)
 
 
+def is_timed(call: api.WriteCall) -> bool:
+    """Return whether what a write means depends on when it is. To revoke what is named does not."""
+    return not isinstance(call, api.Revoke) or any(isinstance(target, api.Before) for target in call.targets)
+
+
 def call_of(body: bytes) -> Any:
     """Return the write that a journaled request asked for."""
     return api.decode_request(api.WRITE, body)

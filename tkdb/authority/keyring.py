@@ -11,6 +11,7 @@ from typing import Final
 from tkdb.errors import NotFound
 from tkdb.macaroon.chain import RootKeyState
 from tkdb.macaroon.verify import Key
+from tkdb.store.fold import outlived_ms
 from tkdb.store.rows import KeyRow
 from tkdb.store.seal import RootKey, SealKeys
 from tkdb.store.state import State
@@ -67,6 +68,7 @@ class Keyring:
         return Key(
             row.organization,
             RootKeyState(self.unseal(row).raw),
+            outlived_ms(organization.longest_lifetime_s),
             organization.issued_from_ms.to_bytes(6),
             self._state.subjects_of(row.organization),
         )

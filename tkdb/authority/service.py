@@ -165,7 +165,7 @@ class Authority:
         """
         match call:
             case api.Verify():
-                now_ms = self._clock.now_ms()
+                now_ms = self._clock.reckoned_ms()
                 return api.Verified([self._verify(bundle, now_ms) for bundle in call.bundles])
             case api.Revocations():
                 return await self._revocations(call)
@@ -214,7 +214,7 @@ class Authority:
     async def _revoke_own(self, text: str) -> api.Revoked:
         token = Macaroon.parse(text)
         try:
-            self._verifier.check(token, self._clock.now_ms())
+            self._verifier.check(token, self._clock.reckoned_ms())
         except RevokedToken:
             return api.Revoked(already=True)
         wait_ms = self._own_rate.take(token.lineage)

@@ -15,14 +15,14 @@ import msgspec
 
 from tkdb import api
 from tkdb.authority.clock import Clock
-from tkdb.authority.decisions import SEAL_NONCE_BYTES, Decisions, Done, Write, call_of
+from tkdb.authority.decisions import SEAL_NONCE_BYTES, Decisions, Done, Write, call_of, is_timed
 from tkdb.authority.keyring import Keyring
-from tkdb.errors import Conflict
+from tkdb.errors import Conflict, Unavailable
 from tkdb.ports import Caller
 from tkdb.signers import Signer
 from tkdb.store.database import Database
 from tkdb.store.feed import Feed
-from tkdb.store.fold import CLOCK_SKEW_MS
+from tkdb.store.fold import horizon_ms
 from tkdb.store.journal import Entry, Origin, check_link, link
 from tkdb.store.made import Genesis, Made, Purged, decode_made
 from tkdb.store.rows import Forget
@@ -94,10 +94,11 @@ class Writer:
                 if earlier.body != caller.body:
                     raise Conflict("this request id was used for another request", hint="make a new one for each")
                 return self._decisions.result(call_of(earlier.body), decode_made(earlier.made))
-            decision = self._decisions.decide(call, signer, self._steady_ms())
+            now_ms = self._now_ms(timed=is_timed(call))
+            decision = self._decisions.decide(call, signer, now_ms)
             if isinstance(decision, Done):
                 return decision.result
-            await self._append(decision, caller.body, origin)
+            await self._append(decision, caller.body, origin, now_ms)
             return self._decisions.result(call, decision.made)
 
     @_to_its_end
@@ -114,7 +115,7 @@ class Writer:
             revoked = self._state.revocation(kid + nonce)
             if revoked is True or (revoked is not None and branch in revoked):
                 return True
-            await self._append(Write(), api.encode(revocation), Origin())
+            await self._append(Write(), api.encode(revocation), Origin(), self._now_ms(timed=False))
             return False
 
     @_to_its_end
@@ -125,18 +126,29 @@ class Writer:
             Unavailable, OutcomeUnknown: as ``write``.
         """
         async with self._turn:
-            if has_expired(self._state, self._steady_ms()):
-                await self._append(Write(Purged()), b"", Origin())
+            now_ms = self._now_ms(timed=True)
+            if has_expired(self._state, now_ms):
+                await self._append(Write(Purged()), b"", Origin(), now_ms)
 
-    def _steady_ms(self) -> int:
-        return self._clock.steady_ms(not_before_ms=self._state.head.time_ms)
+    def _now_ms(self, *, timed: bool) -> int:
+        """Return the time; of a clock that can't be believed, only for what doesn't depend on it.
 
-    async def _append(self, write: Write, body: bytes, origin: Origin) -> None:
+        Raises:
+            Unavailable: it can't be believed.
+        """
+        try:
+            return self._clock.steady_ms(not_before_ms=self._state.head.time_ms)
+        except Unavailable:
+            if timed:
+                raise
+            return self._clock.reckoned_ms()
+
+    async def _append(self, write: Write, body: bytes, origin: Origin, now_ms: int) -> None:
         chain_key = write.chain_key or self._chain_key
         entry = link(
             self._state.head,
             chain_key,
-            now_ms=max(self._steady_ms(), write.not_before_ms),
+            now_ms=max(now_ms, write.not_before_ms),
             epoch=EPOCH,
             made=write.made,
             body=body,
@@ -169,7 +181,7 @@ async def begin(
         journal, chain_key = random(16), ChainKey(random(32))
         sealed = seal_keys.seal_chain_key(chain_key, journal=journal, generation=1, nonce=random(SEAL_NONCE_BYTES))
         made: Made = Genesis(journal, name, sealed)
-        entry = link(state.head, chain_key, now_ms=clock.now_ms(), epoch=EPOCH, made=made)
+        entry = link(state.head, chain_key, now_ms=clock.reckoned_ms(), epoch=EPOCH, made=made)
         await database.append(state, [entry])
         state.apply(entry)
         return state, chain_key
@@ -188,8 +200,7 @@ async def begin(
 
 def has_expired(state: State, now_ms: int) -> bool:
     """Return whether a purge at that time would forget something."""
-    horizon_ms = now_ms - state.longest_lifetime_s * 1000 - CLOCK_SKEW_MS
-    first = Forget(max(horizon_ms, 0)).first_bucket
+    first = Forget(horizon_ms(state, now_ms)).first_bucket
     return any(bucket < first for bucket in state.revoked) or any(
         key.until_ms is not None and key.until_ms <= now_ms for key in state.verifying()
     )

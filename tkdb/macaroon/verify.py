@@ -29,6 +29,7 @@ from tkdb.errors import (
     CaveatUnmet,
     DischargeInvalid,
     DischargeMissing,
+    ExpiredToken,
     MalformedToken,
     NotYetValid,
     RevokedToken,
@@ -54,12 +55,14 @@ class Key(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         organization: whose it is.
         state: the key, prepared.
+        outlived_ms: how long after its nonce's time no token is valid any more, whatever it says.
         issued_from: the 48-bit milliseconds of the earliest nonce that is not revoked, big-endian.
         subjects: the same in milliseconds for single subjects, by 16 bytes of SHA-256 of the subject; or None.
     """
 
     organization: str
     state: RootKeyState
+    outlived_ms: int = 2**63
     issued_from: bytes = _NEVER
     subjects: Mapping[bytes, int] | None = None
 
@@ -162,7 +165,7 @@ class Verifier:
         Half of ``verify``: what the token says stays unread.
 
         Raises:
-            MalformedToken, UnknownKey, BadSignature, RevokedToken, NotYetValid: as ``verify``.
+            MalformedToken, UnknownKey, BadSignature, RevokedToken, NotYetValid, ExpiredToken: as ``verify``.
         """
         identifier = token.identifier
         if token.location != self._location:
@@ -183,8 +186,8 @@ class Verifier:
         revoked = self._find_revocation(identifier[LINEAGE])
         if revoked is not None:
             _check_revoked(revoked, tails)
-        if int.from_bytes(issued) > now_ms + MAX_AHEAD_MS:
-            raise NotYetValid("the token says it was minted in the future", hint="check the authority's clocks")
+        if not now_ms - key.outlived_ms <= int.from_bytes(issued) <= now_ms + MAX_AHEAD_MS:
+            raise _untimely(token, now_ms)
         return key
 
 
@@ -194,6 +197,15 @@ def _check_revoked(revoked: AbstractSet[bytes] | Literal[True], tails: list[byte
     # Tails are hashed only here, where the lineage has a revoked branch.
     if not revoked.isdisjoint(map(branch, tails)):
         raise RevokedToken("the token, or one that it was attenuated from, is revoked")
+
+
+def _untimely(token: Macaroon, now_ms: int) -> ExpiredToken | NotYetValid:
+    if token.issued_ms > now_ms:
+        return NotYetValid("the token says it was minted in the future", hint="check the authority's clocks")
+    return ExpiredToken(
+        f"the token was minted {(now_ms - token.issued_ms) // 1000} s ago; none of its organization lives that long",
+        hint="ask for a new token",
+    )
 
 
 def _check_subject(subjects: Mapping[bytes, int], subject: str | None, issued_ms: int) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from tkdb import api
+from tkdb.macaroon.verify import subject_digest
 from tkdb.store.database import Database
-from tkdb.store.fold import read_call, revoked_before_ms, subject_hash
+from tkdb.store.fold import read_call, revoked_before_ms
 from tkdb.store.journal import Entry
 from tkdb.store.state import State
 
@@ -127,7 +128,7 @@ def _before(target: api.Before, kid: bytes, time_ms: int) -> api.Revocation:
     before_ms = revoked_before_ms(target, time_ms)
     if target.subject is None:
         return api.IssuedBefore(kid=kid, before_ms=before_ms)
-    return api.SubjectIssuedBefore(kid=kid, subject=subject_hash(target.subject), before_ms=before_ms)
+    return api.SubjectIssuedBefore(kid=kid, subject=subject_digest(target.subject), before_ms=before_ms)
 
 
 def _notice(entry: Entry) -> _Notice:

@@ -3,19 +3,19 @@
 No clock, no randomness, no configuration: the same on any machine, years later. An entry that doesn't fit the
 rows (a name that exists, a key that is unknown) was never acknowledged by an authority; it is refused whole.
 
->>> subject_hash("user-1").hex()
-'c6c289e49e9c05b2145860387b73bcb1'
+>>> outlived_ms(3600)
+3621000
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import msgspec
 
 from tkdb import api, errors
+from tkdb.macaroon.verify import subject_digest
 from tkdb.store.journal import Entry
 from tkdb.store.made import Created, Genesis, Made, Purged, Replaced, Resealed, Rotated, decode_made
 from tkdb.store.rows import (
@@ -38,9 +38,17 @@ _LAST_MS: Final = 2**53 - 1
 _UNREADABLE: Final = "is this version older than the one that wrote the journal?"
 
 
-def subject_hash(subject: str) -> bytes:
-    """Return 16 bytes of SHA-256 of a subject's UTF-8: how tables and feed name it."""
-    return sha256(subject.encode()).digest()[:16]
+def outlived_ms(lifetime_s: int) -> int:
+    """Return how long after a nonce's time its tokens may still be valid, where they may live ``lifetime_s``.
+
+    A nonce may be dated that much behind the clock, and a token is valid to the end of its last second.
+    """
+    return lifetime_s * 1000 + CLOCK_SKEW_MS + 1000
+
+
+def horizon_ms(rows: Rows, time_ms: int) -> int:
+    """Return the time that is so long before ``time_ms`` that every token with an earlier nonce has expired."""
+    return max(time_ms - outlived_ms(rows.longest_lifetime_s), 0)
 
 
 def revoked_before_ms(target: api.Before, time_ms: int) -> int:
@@ -195,7 +203,7 @@ def _configure(draft: Draft, entry: Entry, call: api.ConfigureOrganization, made
 def _rotate(draft: Draft, entry: Entry, call: api.RotateKey, made: Made | None) -> None:
     rotated = _expect(entry, made, Rotated)
     row = _live_organization(draft, entry, call.name)
-    until_ms = min(entry.time_ms + row.longest_lifetime_s * 1000 + CLOCK_SKEW_MS, _LAST_MS)
+    until_ms = min(entry.time_ms + outlived_ms(row.longest_lifetime_s), _LAST_MS)
     for key in draft.keys_of(call.name):
         if key.state == "signing":
             draft.put(msgspec.structs.replace(key, state="verifying", until_ms=until_ms))
@@ -256,8 +264,7 @@ def _purge(draft: Draft, entry: Entry, _: Purged, __: Made | None) -> None:
         if key.until_ms is not None and key.until_ms <= entry.time_ms:
             _retire(draft, key)
     # The longest lifetime of all, not each organization's own: whole buckets can be dropped without a look inside.
-    horizon_ms = entry.time_ms - draft.longest_lifetime_s * 1000 - CLOCK_SKEW_MS
-    draft.put(Forget(max(horizon_ms, 0)))
+    draft.put(Forget(horizon_ms(draft, entry.time_ms)))
 
 
 def _put_before(draft: Draft, entry: Entry, target: api.Before) -> None:
@@ -266,7 +273,7 @@ def _put_before(draft: Draft, entry: Entry, target: api.Before) -> None:
     if target.subject is None:
         draft.put(msgspec.structs.replace(row, issued_from_ms=max(row.issued_from_ms, before_ms)))
     else:
-        subject = subject_hash(target.subject)
+        subject = subject_digest(target.subject)
         before_ms = max(draft.issued_from(row.name, subject), before_ms)
         draft.put(SubjectRow(row.name, subject, before_ms))
 

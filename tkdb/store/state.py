@@ -124,7 +124,7 @@ class State:
     def issued_from(self, organization: str, subject: bytes) -> int:
         """Return the time before which a subject's tokens are revoked, in ms; 0 where none are.
 
-        ``subject`` is 16 bytes (``fold.subject_hash``). The organization's own time is on its row.
+        ``subject`` is 16 bytes (``fold.subject_digest``). The organization's own time is on its row.
         """
         return self._subjects.get(organization, {}).get(subject, 0)
 
