@@ -13,12 +13,15 @@
     │   └── Conflict             └── OutOfTime
     ├── Unavailable              nothing is known to be wrong with the request: try again
     │   ├── Overloaded           ├── Draining            ├── StoreUnwritable
-    │   └── DeadlineExceeded     └── OutcomeUnknown
+    │   ├── DeadlineExceeded     ├── OutcomeUnknown
+    │   └── NoPrimary
     ├── InvalidCaveat            a caveat that can't be written (a ValueError too)
     ├── ChannelError             a Noise message that can't be opened, whatever the cause
     ├── ConfigurationError       a setting, key or file that can't be used
+    │   └── UnfitObjectStore
     └── StoreError               the database can't be trusted or used
-        ├── ForeignDatabase      ├── WrongSealKey        └── BrokenJournal
+        ├── ForeignDatabase      ├── WrongSealKey        ├── BrokenJournal
+        └── BrokenHead
 
 Each error says what happened and what was expected (``message``), and what to try (``hint``). No error
 carries a secret: no key, no token, no tail.
@@ -252,6 +255,12 @@ class OutcomeUnknown(Unavailable):
     code = "outcome unknown"
 
 
+class NoPrimary(Unavailable):
+    """No machine takes writes now, or not this one: a takeover or a planned move is under way."""
+
+    code = "no primary"
+
+
 class InvalidCaveat(TkdbError, ValueError):
     """A caveat was built that no reader would accept. (A ValueError too: it is a programmer's argument.)"""
 
@@ -268,6 +277,12 @@ class ConfigurationError(TkdbError):
     """A setting, key or file that can't be used."""
 
     code = "configuration"
+
+
+class UnfitObjectStore(ConfigurationError):
+    """The object store doesn't keep its conditions, or doesn't read what was written: two machines could lead."""
+
+    code = "unfit object store"
 
 
 class StoreError(TkdbError):
@@ -292,3 +307,9 @@ class BrokenJournal(StoreError):
     """The journal's chain or its fold doesn't hold: the database was altered or damaged."""
 
     code = "broken journal"
+
+
+class BrokenHead(StoreError):
+    """The head can't be trusted: it is missing, altered, of another journal, or older than one seen before."""
+
+    code = "broken head"

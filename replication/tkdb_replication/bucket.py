@@ -1,0 +1,106 @@
+"""The bucket: where the object store is, and who we are to it, by the usual AWS names of the environment.
+
+>>> bucket = Bucket.parse({"BUCKET_NAME": "acme-tkdb", "AWS_ENDPOINT_URL_S3": "https://fly.storage.tigris.dev",
+...                        "AWS_ACCESS_KEY_ID": "tid_1", "AWS_SECRET_ACCESS_KEY": "tsec_1"})
+>>> bucket
+Bucket(name='acme-tkdb', endpoint='https://fly.storage.tigris.dev', region='auto')
+>>> Bucket.parse({"BUCKET_NAME": "acme-tkdb"})
+Traceback (most recent call last):
+...
+tkdb.errors.ConfigurationError: AWS_ACCESS_KEY_ID is missing: set what `fly storage create` printed
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from tkdb import errors
+from tkdb_client.transport import Url
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch
+_REGION: Final = re.compile(r"[a-z0-9-]{1,40}").fullmatch
+_CREDENTIAL: Final = re.compile(r"[!-~]{1,2048}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An access key of the object store. Its text shows nothing of it.
+
+    Attributes:
+        access_key_id: names the key; it is sent with each request.
+        secret_access_key: signs requests; it is never sent.
+        session_token: goes with temporary keys; it is sent with each request.
+    """
+
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+    def redact(self, text: str) -> str:
+        """Return ``text`` without these credentials, whoever wrote it."""
+        for part in (self.secret_access_key, self.session_token, self.access_key_id):
+            if part:
+                text = text.replace(part, "***")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket of an S3 object store.
+
+    Attributes:
+        name: three to 63 characters.
+        endpoint: the store's URL, without the bucket, which always goes into the path.
+        region: what requests are signed for; "auto" where the store doesn't care.
+    """
+
+    name: str
+    endpoint: Url
+    region: str
+    credentials: Credentials = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"Bucket(name={self.name!r}, endpoint='{self.endpoint}', region={self.region!r})"
+
+    @classmethod
+    def parse(cls, environment: Mapping[str, str]) -> Self:
+        """Return the bucket that the environment names.
+
+        ``BUCKET_NAME``, ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY`` must be set. ``AWS_ENDPOINT_URL_S3`` (or
+        ``AWS_ENDPOINT_URL``) is AWS's own store unless set; ``AWS_REGION`` is "auto"; ``AWS_SESSION_TOKEN`` goes with
+        temporary keys.
+
+        Raises:
+            ConfigurationError: one is missing or can't be right. No value of a credential is repeated.
+        """
+        name = _text(environment, "BUCKET_NAME", _NAME)
+        region = _text(environment, "AWS_REGION", _REGION, default="auto")
+        aws = "https://s3.amazonaws.com" if region == "auto" else f"https://s3.{region}.amazonaws.com"
+        endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or aws
+        credentials = Credentials(
+            _text(environment, "AWS_ACCESS_KEY_ID", _CREDENTIAL),
+            _text(environment, "AWS_SECRET_ACCESS_KEY", _CREDENTIAL),
+            _text(environment, "AWS_SESSION_TOKEN", _CREDENTIAL) if environment.get("AWS_SESSION_TOKEN") else None,
+        )
+        return cls(name, _endpoint(endpoint), region, credentials)
+
+
+def _text(environment: Mapping[str, str], variable: str, matches: Callable[[str], object], default: str = "") -> str:
+    value = environment.get(variable) or default
+    if not value:
+        raise errors.ConfigurationError(f"{variable} is missing", hint="set what `fly storage create` printed")
+    if not matches(value):
+        raise errors.ConfigurationError(f"{variable} can't be right", hint="look for blanks, quotes or a missing end")
+    return value
+
+
+def _endpoint(text: str) -> Url:
+    try:
+        return Url.parse(text)
+    except errors.ConfigurationError as error:
+        raise errors.ConfigurationError(
+            f"AWS_ENDPOINT_URL_S3: {error.message}", hint="give one such as https://fly.storage.tigris.dev"
+        ) from None
