@@ -1,0 +1,125 @@
+"""What a machine wants done. Whoever carries actions out does so in their order.
+
+``Remember``, ``Serve``, ``StartReplication`` and ``StopReplication`` are done before the next action is begun. The
+others are begun, and what becomes of them comes back as an event.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tkdb.errors import StoreError, TkdbError
+from tkdb.store.journal import Entry
+from tkdb_replication.events import Ticket
+from tkdb_replication.head import Place
+
+
+class Read(msgspec.Struct, frozen=True):
+    """GET the head, If-None-Match ``etag`` where there is one. Answered by ``ReadAnswered``."""
+
+    read: int
+    etag: str | None
+
+
+class Swap(msgspec.Struct, frozen=True):
+    """PUT ``body`` as the head, If-Match ``etag``, without any retry. Answered by ``SwapAnswered``."""
+
+    attempt: bytes
+    body: bytes
+    etag: str
+
+
+class Remember(msgspec.Struct, frozen=True):
+    """Keep on this machine's disk the highest rev seen, and the process that last was primary, or tried, here."""
+
+    rev: int
+    owner: bytes
+
+
+class CutBack(msgspec.Struct, frozen=True):
+    """Cut the journal back to the last of ``places`` that lies on it; where none does, leave it as it is.
+
+    Nothing past that place was ever acknowledged. Answered by ``JournalAt``, with the journal's end as it is now.
+    Like all three of these, it waits until a commit that has begun has ended, and been told.
+    """
+
+    step: int
+    places: tuple[Place, ...]
+
+
+class Apply(msgspec.Struct, frozen=True):
+    """Check ``entries`` against the chain key and append them to the journal. Answered by ``JournalAt``."""
+
+    step: int
+    entries: tuple[Entry, ...]
+
+
+class Restore(msgspec.Struct, frozen=True):
+    """Replace the journal by the latest that ``base`` holds. Answered by ``JournalAt``.
+
+    Restore into a new file beside the old one, check its chain, cut it back to the last of ``places`` that lies on it,
+    and swap the files. Where none lies on it, keep the old file: the step failed.
+    """
+
+    step: int
+    base: str
+    places: tuple[Place, ...]
+
+
+class Serve(msgspec.Struct, frozen=True):
+    """Let memory, feed, minting and positions show the journal up to ``place``, and nothing past it."""
+
+    place: Place
+
+
+class StartReplication(msgspec.Struct, frozen=True):
+    """Delete Litestream's local folder, and start it on ``path``, which was never used before."""
+
+    path: str
+
+
+class StopReplication(msgspec.Struct, frozen=True):
+    """Stop Litestream."""
+
+
+class Sync(msgspec.Struct, frozen=True):
+    """Have Litestream bring all that is committed into the object store. Answered by ``Synced`` or ``SyncFailed``."""
+
+    sync: int
+
+
+class Acknowledge(msgspec.Struct, frozen=True):
+    """Tell the caller that it is done, at position ``seq``: a head contains it."""
+
+    ticket: Ticket
+    seq: int
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """Tell the caller that it isn't done, or that nobody knows whether it is."""
+
+    ticket: Ticket
+    error: TkdbError
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """Say loudly that the bucket holds no head that can be believed. It is said once, and lasts until one is read."""
+
+    error: StoreError
+
+
+Action = (
+    Read
+    | Swap
+    | Remember
+    | CutBack
+    | Apply
+    | Restore
+    | Serve
+    | StartReplication
+    | StopReplication
+    | Sync
+    | Acknowledge
+    | Fail
+    | Alarm
+)

@@ -1,0 +1,541 @@
+"""The machine: all rules of the head as one state machine. Events in, actions out.
+
+It decides and never acts: no I/O, no clock. ``now_ms`` is the machine's own monotonic clock, which must not stop while
+the machine does. Why each rule is there: ``docs/replication.md``.
+
+>>> from tkdb.store.seal import SealKey
+>>> from tkdb_replication.events import TimePassed
+>>> from tkdb_replication.head import Place, encode_head, first_head
+>>> from tkdb_replication.objects import Found
+>>> keys = HeadKeys([SealKey(bytes(32))])
+>>> machine = Machine(Settings(machine="m1"), keys, Volume(), owner=b"o" * 16, random=bytes)
+>>> machine.on(TimePassed(), 0)
+[Read(read=1, etag=None)]
+>>> end = Place(1, b"h" * 32)
+>>> head = first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=b"i" * 16, base="e0-00", place=end)
+>>> found = Found(encode_head(head, keys), etag='"1"', date_ms=None)
+>>> [type(action).__name__ for action in machine.on(ReadAnswered(1, found), 20)]
+['Remember', 'CutBack']
+>>> machine.on(JournalAt(2, end), 30) == [actions.Serve(end)]
+True
+>>> machine.age_ms(40)
+40
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from tkdb.errors import (
+    BrokenHead,
+    InvalidRequest,
+    NoPrimary,
+    OutcomeUnknown,
+    Overloaded,
+    StaleAuthority,
+    TkdbError,
+)
+from tkdb_replication import actions
+from tkdb_replication.actions import Action
+from tkdb_replication.epoch import Epoch, Move, Syncs
+from tkdb_replication.events import (
+    Asked,
+    Committed,
+    Event,
+    HandOver,
+    JournalAt,
+    Promote,
+    ReadAnswered,
+    Repeated,
+    SwapAnswered,
+    Synced,
+    SyncFailed,
+    Ticket,
+)
+from tkdb_replication.follower import Follower
+from tkdb_replication.freshness import Freshness
+from tkdb_replication.head import NOBODY, Head, HeadKeys, Place, encode_head
+from tkdb_replication.lease import Lease, patience_ms
+from tkdb_replication.objects import Stored
+from tkdb_replication.publication import Publication
+from tkdb_replication.reader import Known, Reader, Seen, Volume
+from tkdb_replication.settings import NEVER_MS, Settings
+from tkdb_replication.swaps import Swaps
+
+_WAIT: Final = "try again: a primary is found, or takes over, within seconds"
+_REPEAT: Final = "repeat the request with its request id"
+
+
+class Role(StrEnum):
+    """What a machine is. A candidate is a replica that is taking over."""
+
+    REPLICA = "replica"
+    CANDIDATE = "candidate"
+    PRIMARY = "primary"
+
+
+class Machine:
+    """One machine. Each event is given to ``on``, which returns what is to be done, in order.
+
+    Args:
+        settings: its place and its times.
+        keys: under which heads are authenticated.
+        volume: what its disk says.
+        owner: 16 random bytes, new with each process: a restarted process never resumes.
+        random: random bytes, as many as asked for.
+    """
+
+    def __init__(
+        self, settings: Settings, keys: HeadKeys, volume: Volume, *, owner: bytes, random: Callable[[int], bytes]
+    ) -> None:
+        self.settings = settings
+        self.fault: BrokenHead | None = None
+        """Why the bucket's head can't be believed; None while it can."""
+        self.due_ms = -NEVER_MS
+        """When ``TimePassed`` is due at the latest."""
+        self._owner = owner
+        self._keys = keys
+        self._former = self._disk_owner = volume.owner
+        self._random = random
+        self._number = itertools.count(1).__next__
+        self._reader = Reader(settings, keys, volume)
+        self._freshness = Freshness()
+        self._follower = Follower(settings.poll_ms)
+        self._lease = Lease()
+        self._handicap_ms = 0
+        self._swaps = Swaps()
+        self._renew_at_ms = -NEVER_MS
+        self._epoch: Epoch | None = None
+        self._promote: tuple[Ticket, int] | None = None
+        self._now_ms = -NEVER_MS
+        self._actions: list[Action] = []
+
+    # What is known, for those who answer callers.
+
+    @property
+    def role(self) -> Role:
+        """What this machine is."""
+        if self._epoch is None:
+            return Role.REPLICA
+        return Role.CANDIDATE if self._epoch.publication is None else Role.PRIMARY
+
+    @property
+    def head(self) -> Head | None:
+        """The newest head that this machine has seen; None before the first."""
+        return self._reader.known and self._reader.known.head
+
+    @property
+    def served(self) -> Place | None:
+        """The place that is served, whose number is this machine's position; None while nothing is."""
+        return self._freshness.place
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of what this machine commits.
+
+        Raises:
+            NoPrimary: it isn't primary.
+        """
+        return self._leading().number
+
+    @property
+    def primary(self) -> str | None:
+        """The machine that takes writes; None where none is known to."""
+        head = self.head
+        if head is None or head.owner == NOBODY or self._lease.unchanged_ms > head.lease_ms:
+            return None
+        return head.machine or None
+
+    def age_ms(self, now_ms: int) -> int | None:
+        """Return how old what is served may be at most; None where that isn't known."""
+        return self._freshness.age_ms(now_ms)
+
+    def require_fresh(self, now_ms: int) -> int:
+        """Return the age of what is served, in milliseconds.
+
+        Raises:
+            StaleAuthority: this machine can't show that it is inside the bound.
+        """
+        age_ms = self.age_ms(now_ms)
+        if age_ms is None or age_ms > self.settings.bound_ms:
+            seen = "it doesn't know when it last was" if age_ms is None else f"it was {age_ms} ms ago"
+            raise StaleAuthority(
+                f"this machine can't show that it is up to date: {seen}; {self.settings.bound_ms} ms are allowed",
+                hint="try again, or ask another region",
+            )
+        return age_ms
+
+    def require_writable(self, entry_bytes: int, now_ms: int) -> None:
+        """Return if this machine may commit a write that makes an entry of at most so many bytes.
+
+        Whoever commits asks again for each write, and tells of each (``Committed``) before it asks for the next.
+
+        Raises:
+            NoPrimary: it isn't primary, or is being moved.
+            Overloaded: ``recent`` is full: slow down.
+            InvalidRequest: the entry could never be published.
+        """
+        epoch = self._leading()
+        if entry_bytes > self.settings.recent_bytes:
+            raise InvalidRequest(
+                f"this write makes an entry of {entry_bytes} bytes; {self.settings.recent_bytes} are the most",
+                hint="write less at once",
+            )
+        if epoch.publication is None or not epoch.publication.has_room(entry_bytes, now_ms):
+            raise Overloaded(
+                "more was written within a second than regions can follow, or than Litestream has stored",
+                hint="slow down, and revoke many targets at once",
+                retry_after_ms=self.settings.span_ms,
+            )
+
+    # Events in, actions out.
+
+    def on(self, event: Event, now_ms: int) -> list[Action]:
+        """Take one event, and return what is to be done now, in order."""
+        self._now_ms = now_ms
+        self._actions = []
+        self._take(event)
+        self._go_on()
+        self.due_ms = self._next_due_ms()
+        return self._actions
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case ReadAnswered():
+                self._on_read(event)
+            case SwapAnswered():
+                self._on_swap(event)
+            case JournalAt():
+                self._on_journal(event)
+            case Synced() | SyncFailed():
+                self._on_sync(event)
+            case Committed():
+                self._on_committed(event)
+            case Repeated():
+                self._on_repeated(event)
+            case Asked():
+                self._reader.asked(self._now_ms)
+            case HandOver():
+                self._on_hand_over(event)
+            case Promote():
+                self._on_promote(event)
+
+    def _go_on(self) -> None:
+        """Do what time, or what was just learned, makes due."""
+        swap = self._swaps.in_flight
+        if swap is not None and self._now_ms >= swap.sent_ms + self.settings.answer_ms:
+            self._doubt()
+        if self._epoch is not None:
+            self._lead(self._epoch)
+        if self._epoch is None:
+            self._follow()
+        read = self._reader.read(self._number, self._now_ms, urgent=self._urgent())
+        if read is not None:
+            self._do(read)
+
+    def _urgent(self) -> bool:
+        """Whether something waits for the next read of the head."""
+        known = self._reader.known
+        return (
+            self.fault is not None
+            or self._swaps.doubt
+            or self._promote is not None
+            or (self._epoch is None and known is not None and not self._follower.at(known.head))
+        )
+
+    # The head is read.
+
+    def _on_read(self, event: ReadAnswered) -> None:
+        try:
+            seen = self._reader.answered(event)
+        except BrokenHead as error:
+            self._refuse(error)
+            return
+        if seen is not None:
+            self.fault = None
+            self._on_seen(seen)
+
+    def _refuse(self, error: BrokenHead) -> None:
+        if self.fault is None or self.fault.message != error.message:
+            self._do(actions.Alarm(error))
+        self.fault = error
+        if self._epoch is not None:
+            self._step_down()
+
+    def _on_seen(self, seen: Seen) -> None:
+        head, known = seen.known.head, self._reader.known
+        if known is not None and head.attempt == known.head.attempt:
+            self._swaps.doubt = False
+        elif self._epoch is not None and self._swaps.ours(head):
+            self._adopt(seen, self._epoch)
+        else:
+            if self._epoch is not None:
+                self._step_down()
+            self._accept(seen.known)
+        self._lease.saw(head.attempt, sent_ms=seen.sent_ms, now_ms=self._now_ms)
+        self._freshness.named(head.place, sent_ms=seen.sent_ms)
+
+    def _accept(self, known: Known) -> None:
+        if known.head.owner != self._owner:
+            self._handicap_ms = 0
+        self._reader.accept(known, self._now_ms)
+        self._do(actions.Remember(self._reader.rev, self._disk_owner))
+
+    # A replica follows, and may take over.
+
+    def _follow(self) -> None:
+        head = self.head
+        if head is None or self.fault is not None:
+            return
+        step = self._follower.step(self._number, head, self._now_ms)
+        if step is not None:
+            self._do(step)
+        if self._promote is not None and self._now_ms >= self._promote[1]:
+            self._fail_promotion()
+        if self._follower.at(head) and self._may_take_over(head):
+            self._take_over(head)
+
+    def _on_journal(self, event: JournalAt) -> None:
+        self._follower.done(event.step, event.place, self._now_ms)
+        head, place = self.head, self._follower.place
+        if head is not None and place is not None and head.after(place) is not None:
+            self._serve(place)
+
+    def _serve(self, place: Place) -> None:
+        if place != self._freshness.place:
+            self._do(actions.Serve(place))
+        self._freshness.served(place)
+
+    def _may_take_over(self, head: Head) -> bool:
+        patience = patience_ms(head, self.settings, self._former)
+        if self._promote is not None:
+            return True
+        return patience is not None and self._lease.unchanged_ms >= patience + self._handicap_ms
+
+    def _take_over(self, head: Head) -> None:
+        number = head.epoch + 1
+        self._disk_owner = self._owner
+        self._epoch = Epoch(
+            number,
+            path=self._path(number),
+            until_ms=self._now_ms + self.settings.lease_ms,
+            syncs=Syncs(self.settings),
+        )
+        self._do(actions.Remember(self._reader.rev, self._disk_owner))
+        self._do(actions.StartReplication(self._epoch.path))
+        self._lead(self._epoch)
+
+    def _path(self, epoch: int) -> str:
+        return f"e{epoch}-{self._random(16).hex()}"
+
+    # A candidate and a primary lead an epoch.
+
+    def _lead(self, epoch: Epoch) -> None:
+        if self._now_ms >= self._hopeless_at_ms(epoch):
+            self._handicap_ms = self.settings.lease_ms
+            self._step_down()
+            return
+        if epoch.move is not None and self._now_ms >= epoch.move.until_ms:
+            self._fail(epoch.move.ticket, OutcomeUnknown("this primary could not be drained in time", hint=_WAIT))
+            epoch.move = None
+        head = self._next_head(epoch)
+        if head is not None:
+            self._swap(head)
+        self._sync(epoch)
+
+    def _hopeless_at_ms(self, epoch: Epoch) -> int:
+        """When this machine gives up leading: a takeover, or all writes, have failed for a whole lease."""
+        if epoch.publication is None:
+            return epoch.until_ms
+        return epoch.publication.stalled_at_ms()
+
+    def _next_head(self, epoch: Epoch) -> Head | None:
+        """Return the head that is to be swapped in, if one is due: renewal and publication in one."""
+        head, publication = self.head, epoch.publication
+        if head is None or self._swaps.in_flight is not None or self._swaps.doubt:
+            return None
+        if publication is None:
+            return self._taken_over(head, epoch) if epoch.in_store else None
+        if not (publication.pending or epoch.move is not None or self._now_ms >= self._renew_at_ms):
+            return None
+        recent, end = publication.recent(self._now_ms), publication.end
+        changes: dict[str, Any] = {"recent": recent, "seq": end.seq, "hash": end.hash}
+        if epoch.move is not None:
+            changes |= {"owner": NOBODY, "machine": epoch.move.machine}
+        return self._after(head, **changes)
+
+    def _taken_over(self, head: Head, epoch: Epoch) -> Head:
+        return self._after(
+            head,
+            epoch=epoch.number,
+            owner=self._owner,
+            machine=self.settings.machine,
+            region=self.settings.region,
+            lease_ms=self.settings.lease_ms,
+            base=epoch.path,
+        )
+
+    def _after(self, head: Head, **changes: Any) -> Head:
+        return msgspec.structs.replace(head, rev=head.rev + 1, attempt=self._random(16), **changes)
+
+    def _swap(self, head: Head) -> None:
+        known = self._reader.known
+        if known is not None:
+            self._swaps.sent(head, self._now_ms)
+            self._renew_at_ms = self._now_ms + self.settings.lease_ms // 3
+            self._do(actions.Swap(head.attempt, encode_head(head, self._keys), known.etag))
+
+    def _on_swap(self, event: SwapAnswered) -> None:
+        swap = self._swaps.answered(event.attempt)
+        if swap is None or self._epoch is None:
+            return
+        if isinstance(event.answer, Stored):
+            self._adopt(Seen(Known(swap.head, event.answer.etag), swap.sent_ms), self._epoch)
+        else:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        self._swaps.lost()
+        self._reader.hurry()
+
+    def _adopt(self, seen: Seen, epoch: Epoch) -> None:
+        """One of our own swaps has landed."""
+        head = seen.known.head
+        self._swaps.forget()
+        self._accept(seen.known)
+        self._freshness.named(head.place, sent_ms=seen.sent_ms)
+        if epoch.publication is None:
+            epoch.publication = Publication(self.settings, head.recent, head.place, self._now_ms)
+            if self._promote is not None:
+                self._do(actions.Acknowledge(self._promote[0], head.seq))
+                self._promote = None
+        self._serve(head.place)
+        for ticket, seq in epoch.publication.named(head.place, self._now_ms):
+            self._do(actions.Acknowledge(ticket, seq))
+        if head.owner == NOBODY:
+            if epoch.move is not None:
+                self._do(actions.Acknowledge(epoch.move.ticket, head.seq))
+                epoch.move = None
+            self._step_down()
+
+    def _step_down(self) -> None:
+        """Lead no more. What was committed and isn't named by a head will be cut back, unless one names it yet."""
+        epoch = self._epoch
+        if epoch is None:
+            return
+        self._epoch = None
+        self._swaps.forget()
+        self._lease = Lease()
+        self._do(actions.StopReplication())
+        self._fail_promotion()
+        if epoch.publication is not None:
+            self._follower.doubt()
+            self._freshness.lose()
+            for ticket in epoch.publication.waiting:
+                self._fail(ticket, OutcomeUnknown("this machine isn't primary any more", hint=_REPEAT))
+        if epoch.move is not None:
+            self._fail(epoch.move.ticket, OutcomeUnknown("this machine isn't primary any more", hint=_WAIT))
+
+    def _sync(self, epoch: Epoch) -> None:
+        publication, head = epoch.publication, self.head
+        if publication is None:
+            seq = None if epoch.in_store or head is None else head.seq
+        else:
+            seq = publication.end.seq if publication.unsynced else None
+        sync = None if seq is None else epoch.syncs.sync(self._number, seq, self._now_ms)
+        if sync is not None:
+            self._do(sync)
+
+    def _on_sync(self, event: Synced | SyncFailed) -> None:
+        epoch = self._epoch
+        seq = None if epoch is None else epoch.syncs.answered(event)
+        if epoch is None or seq is None:
+            return
+        epoch.in_store = True
+        if epoch.publication is not None:
+            epoch.publication.synced(seq)
+
+    # Callers write, and operators move the primary.
+
+    def _on_committed(self, event: Committed) -> None:
+        if self._epoch is not None and self._epoch.publication is not None:
+            self._epoch.publication.add(event.entry, event.ticket, self._now_ms)
+            return
+        # It was primary when the commit began. The entry is on the disk, and no head will name it.
+        self._follower.doubt()
+        self._freshness.lose()
+        self._fail(event.ticket, OutcomeUnknown("this machine isn't primary any more", hint=_REPEAT))
+
+    def _on_repeated(self, event: Repeated) -> None:
+        served = self._freshness.place
+        if served is not None and event.seq <= served.seq:
+            self._do(actions.Acknowledge(event.ticket, event.seq))
+        elif self._epoch is not None and self._epoch.publication is not None:
+            self._epoch.publication.wait(event.seq, event.ticket)
+        else:
+            self._fail(event.ticket, OutcomeUnknown("this machine isn't primary any more", hint=_REPEAT))
+
+    def _on_hand_over(self, event: HandOver) -> None:
+        epoch = self._epoch
+        if epoch is None or epoch.publication is None or epoch.move is not None:
+            self._fail(event.ticket, NoPrimary("this machine isn't primary, or is being moved already", hint=_WAIT))
+        elif event.machine == self.settings.machine:
+            self._do(actions.Acknowledge(event.ticket, epoch.publication.end.seq))
+        else:
+            epoch.move = Move(event.ticket, event.machine, self._now_ms + self.settings.lease_ms)
+
+    def _on_promote(self, event: Promote) -> None:
+        head = self.head
+        if self.role is Role.PRIMARY and head is not None:
+            self._do(actions.Acknowledge(event.ticket, head.seq))
+        elif self._promote is not None:
+            self._fail(event.ticket, NoPrimary("this machine is being promoted already", hint=_WAIT))
+        else:
+            self._promote = (event.ticket, self._now_ms + self.settings.lease_ms)
+            self._reader.hurry()
+
+    def _fail_promotion(self) -> None:
+        if self._promote is not None:
+            self._fail(self._promote[0], NoPrimary("this machine could not take over in time", hint=_WAIT))
+            self._promote = None
+
+    # Small things.
+
+    def _leading(self) -> Epoch:
+        epoch = self._epoch
+        if epoch is None or epoch.publication is None:
+            raise NoPrimary("this machine isn't primary", hint=_WAIT)
+        if epoch.move is not None:
+            raise NoPrimary("the primary is being moved", hint=_WAIT)
+        return epoch
+
+    def _do(self, action: Action) -> None:
+        self._actions.append(action)
+
+    def _fail(self, ticket: Ticket, error: TkdbError) -> None:
+        self._do(actions.Fail(ticket, error))
+
+    def _next_due_ms(self) -> int:
+        head, epoch, swap = self.head, self._epoch, self._swaps.in_flight
+        due_ms = self._reader.due_ms(urgent=self._urgent())
+        if swap is not None:
+            due_ms = min(due_ms, swap.sent_ms + self.settings.answer_ms)
+        if self._promote is not None:
+            due_ms = min(due_ms, self._promote[1])
+        if epoch is None:
+            retry_ms = self._follower.due_ms(head) if head is not None and self.fault is None else NEVER_MS
+            return min(due_ms, retry_ms)
+        due_ms = min(due_ms, self._hopeless_at_ms(epoch))
+        if epoch.move is not None:
+            due_ms = min(due_ms, epoch.move.until_ms)
+        publication = epoch.publication
+        if publication is not None and swap is None and not self._swaps.doubt:
+            due_ms = min(due_ms, self._renew_at_ms)
+        if not epoch.in_store or (publication is not None and publication.unsynced):
+            due_ms = min(due_ms, epoch.syncs.due_ms)
+        return due_ms
