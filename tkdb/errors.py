@@ -21,7 +21,7 @@
     │   └── UnfitObjectStore
     └── StoreError               the database can't be trusted or used
         ├── ForeignDatabase      ├── WrongSealKey        ├── BrokenJournal
-        └── BrokenHead
+        ├── BrokenHead          ├── NoBackup            └── RestoreFailed
 
 Each error says what happened and what was expected (``message``), and what to try (``hint``). No error
 carries a secret: no key, no token, no tail.
@@ -313,3 +313,15 @@ class BrokenHead(StoreError):
     """The head can't be trusted: it is missing, altered, of another journal, or older than one seen before."""
 
     code = "broken head"
+
+
+class NoBackup(StoreError):
+    """There is no backup where one was looked for."""
+
+    code = "no backup"
+
+
+class RestoreFailed(StoreError):
+    """A backup is there, and doesn't give a sound database."""
+
+    code = "restore failed"

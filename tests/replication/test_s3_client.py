@@ -199,7 +199,7 @@ def test_a_list_of_many_pages_is_whole() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b'<!DOCTYPE x [<!ENTITY a "a">]><ListBucketResult><IsTruncated>false</IsTruncated><x>&a;</x></ListBucketResult>',
+        b'<!DOCTYPE x [<!ENTITY a "a">]><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>',
         b"<a>" * 100_000,
         b"<ListBucketResult><IsTruncated>maybe</IsTruncated></ListBucketResult>",
         b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",

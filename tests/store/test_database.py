@@ -493,3 +493,18 @@ async def _loaded(path: Path) -> Any:
         state = await database.load()
         assert report.head == state.head
         return state
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_only_litestream_checkpoints_a_database_that_it_replicates(path: Path, *, checkpoints: bool) -> None:
+    async def run() -> None:
+        async with await Database.open(path, checkpoints=checkpoints) as database:
+            scribe = await begun(database)
+            for turn in range(60):
+                nonces = [nonce_at(START_MS + 1_000 * turn + i) for i in range(900)]
+                await scribe.write(api.Revoke(targets=[api.Lineage(kid=KID, nonce=nonce) for nonce in nonces]))
+            # SQLite checkpoints by itself after 1,000 pages of 4 KiB, and then begins the log anew.
+            log_bytes = path.with_name(path.name + "-wal").stat().st_size
+            assert (log_bytes < 5 << 20) is checkpoints
+
+    asyncio.run(run())

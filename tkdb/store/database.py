@@ -49,8 +49,14 @@ class Database:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path | str, *, read_only: bool = False) -> Self:
+    async def open(cls, path: Path | str, *, read_only: bool = False, checkpoints: bool = True) -> Self:
         """Open the database at ``path``, and make or migrate it first unless ``read_only``. ``":memory:"``: a new one.
+
+        Args:
+            path: the file.
+            read_only: write nothing.
+            checkpoints: let SQLite move the write-ahead log into the file as it grows. False where Litestream
+                replicates the database: then it alone must do that.
 
         Raises:
             ForeignDatabase: the file is another program's, or a newer version's; it was not touched.
@@ -65,7 +71,7 @@ class Database:
             if not read_only:
                 lock = file.WriterLock(path)
         try:
-            connection = await _connect(path, read_only=read_only)
+            connection = await _connect(path, read_only=read_only, checkpoints=checkpoints)
         except BaseException:
             if lock is not None:
                 lock.release()
@@ -219,7 +225,7 @@ class Database:
 _ENTRIES: Final = f"SELECT {tables.ENTRY_COLUMNS} FROM journal "  # noqa: S608 -- our own names
 
 
-async def _connect(path: Path | str, *, read_only: bool) -> aiosqlite.Connection:
+async def _connect(path: Path | str, *, read_only: bool, checkpoints: bool) -> aiosqlite.Connection:
     if path == MEMORY:
         target = "file::memory:"
     else:
@@ -229,16 +235,18 @@ async def _connect(path: Path | str, *, read_only: bool) -> aiosqlite.Connection
     with faults.reading(str(path)) if read_only else faults.writing(str(path)):
         connection = await aiosqlite.connect(target, uri=True, isolation_level=None)
         try:
-            await _prepare(connection, path, read_only=read_only)
+            await _prepare(connection, path, read_only=read_only, checkpoints=checkpoints)
         except BaseException:
             await connection.close()
             raise
     return connection
 
 
-async def _prepare(connection: aiosqlite.Connection, path: Path | str, *, read_only: bool) -> None:
+async def _prepare(connection: aiosqlite.Connection, path: Path | str, *, read_only: bool, checkpoints: bool) -> None:
     await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     await connection.execute("PRAGMA foreign_keys = ON")
+    if not checkpoints:
+        await connection.execute("PRAGMA wal_autocheckpoint = 0")
     [(version,)] = await connection.execute_fetchall("PRAGMA user_version")
     # Again: what the file's own header says may be older than what its write-ahead log says.
     file.check_version(path, version)

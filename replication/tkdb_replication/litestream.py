@@ -1,0 +1,250 @@
+"""Litestream, supervised: one database, replicated to a path of its own for as long as this machine is primary.
+
+    program = await Program.find()
+    replication = await Replication.begin(program, bucket, database, epoch=7, random_bytes=secrets.token_bytes)
+    synced = await replication.sync(timeout_ms=2_000)    # only now may an entry leave the head's ``recent``
+    await replication.stop()
+
+This process supervises Litestream and not the other way round: Litestream's own ``-exec`` leaves the application
+behind, writing and unreplicated, when it is killed. A Litestream that ends is started again; one that doesn't answer
+is killed first. It ends with this process, however that ends. Nothing here can take up a path that was begun before:
+two Litestreams on one path would overwrite each other's objects without a warning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+from asyncio.subprocess import Process
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from tkdb import errors
+from tkdb.server import logs
+from tkdb_client.backoff import Backoff
+from tkdb_replication.bucket import Bucket
+from tkdb_replication.control import Control, Synced
+from tkdb_replication.litestream_config import configuration, fresh_base, local_folder
+from tkdb_replication.litestream_log import parse_line
+from tkdb_replication.program import Program
+
+_TAIL_S: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How patient the supervisor is.
+
+    Attributes:
+        start_ms: how long a new process may take to answer for the first time.
+        look_ms: how often it is asked whether it is well.
+        hung_ms: how long it may give no answer before it is killed.
+        stop_ms: how long it may take to end when it is told to, before it is killed.
+        well_ms: after so long a life, the next restart is a first one again.
+        backoff: the waits between restarts.
+    """
+
+    start_ms: int = 10_000
+    look_ms: int = 1_000
+    hung_ms: int = 5_000
+    stop_ms: int = 3_000
+    well_ms: int = 60_000
+    backoff: Backoff = field(default_factory=lambda: Backoff(base_ms=100, cap_ms=10_000))
+
+
+class Replication:
+    """A database's replication to one path, from ``begin`` to ``stop``."""
+
+    def __init__(
+        self,
+        program: Program,
+        bucket: Bucket,
+        database: Path,
+        base: str,
+        folder: Path,
+        random_bytes: Callable[[int], bytes],
+        timing: Timing,
+    ) -> None:
+        self._program = program
+        self._bucket = bucket
+        self._database = database
+        self._base = base
+        self._folder = folder
+        self._random_bytes = random_bytes
+        self._timing = timing
+        self._control: Control | None = None
+        self._well = asyncio.Event()
+        self._supervisor = asyncio.create_task(self._supervise(), name="litestream")
+
+    @classmethod
+    async def begin(
+        cls,
+        program: Program,
+        bucket: Bucket,
+        database: Path,
+        *,
+        epoch: int,
+        random_bytes: Callable[[int], bytes],
+        timing: Timing | None = None,
+    ) -> Self:
+        """Start replicating to a fresh path, and return once Litestream answers. Nothing is synced yet.
+
+        Args:
+            program: Litestream.
+            bucket: where to.
+            database: the file; only its owner may be writing it, with ``wal_autocheckpoint`` off.
+            epoch: of the primary that this machine is to be; for whoever reads the path.
+            random_bytes: makes the path one that never was, and spreads restarts.
+            timing: how patient to be.
+
+        Raises:
+            StoreUnwritable: Litestream's folder of an earlier path can't be deleted, or its configuration not written.
+            Unavailable: Litestream doesn't run.
+        """
+        timing, base = timing or Timing(), fresh_base(epoch, random_bytes=random_bytes)
+        database = await asyncio.to_thread(database.resolve)
+        folder = await asyncio.to_thread(_prepare, bucket, base, database)
+        replication = cls(program, bucket, database, base, folder, random_bytes, timing)
+        try:
+            async with asyncio.timeout(timing.start_ms / 1000):
+                await replication._well.wait()
+        except TimeoutError:
+            await replication.stop()
+            raise errors.Unavailable(
+                f"Litestream didn't start within {timing.start_ms} ms", hint="its own lines in the log say why"
+            ) from None
+        except BaseException:
+            await replication.stop()
+            raise
+        return replication
+
+    @property
+    def base(self) -> str:
+        """The path in the bucket that this replication alone writes to."""
+        return self._base
+
+    @property
+    def pid(self) -> int | None:
+        """Litestream's process, once it has answered and until it is known to have ended."""
+        return None if self._control is None else self._control.pid
+
+    async def sync(self, *, timeout_ms: int) -> Synced:
+        """Have everything committed so far in the object store, and return once it is.
+
+        Raises:
+            Unavailable: that isn't known to be so. It may be all the same, or become so later.
+        """
+        if self._control is None:
+            raise errors.Unavailable("Litestream isn't running", hint="it is being started again: try again")
+        return await self._control.sync(self._database, timeout_ms=timeout_ms)
+
+    async def stop(self) -> None:
+        """End Litestream, for good. A second time does nothing."""
+        self._supervisor.cancel()
+        await asyncio.wait([self._supervisor])
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def _supervise(self) -> None:
+        loop, retry = asyncio.get_running_loop(), 0
+        while True:
+            began_s = loop.time()
+            reason = await self._live()
+            if loop.time() - began_s >= self._timing.well_ms / 1000:
+                retry = 0
+            jitter = int.from_bytes(self._random_bytes(4), "big") / 2**32
+            wait_ms = self._timing.backoff.wait_ms(retry, jitter=jitter)
+            logs.event(logging.WARNING, "litestream ended", base=self._base, reason=reason, restart_in_ms=wait_ms)
+            await asyncio.sleep(wait_ms / 1000)
+            retry += 1
+
+    async def _live(self) -> str:
+        """One life of the process, and what ended it."""
+        try:
+            process = await self._program.run(
+                *("replicate", "-no-expand-env", "-config", str(self._folder / _CONFIGURATION)),
+                credentials=self._bucket.credentials,
+            )
+        except OSError as error:
+            return f"it can't be started: {error.strerror}"
+        lines = asyncio.create_task(self._log(process))
+        patience_ms = self._timing.stop_ms
+        try:
+            reason = await self._watch(process)
+            patience_ms = 0
+        finally:
+            self._control = None
+            await _end(process, patience_ms)
+            await asyncio.wait([lines], timeout=_TAIL_S)
+            lines.cancel()
+        return reason
+
+    async def _watch(self, process: Process) -> str:
+        control = Control(self._folder / _SOCKET, pid=process.pid, credentials=self._bucket.credentials)
+        loop, timing = asyncio.get_running_loop(), self._timing
+        ending = asyncio.create_task(process.wait())
+        answered, deadline_s = False, loop.time() + timing.start_ms / 1000
+        try:
+            while not ending.done():
+                left_ms = int(1000 * (deadline_s - loop.time()))
+                if left_ms <= 0:
+                    return "it gave no answer, and was killed"
+                if await control.answers(left_ms):
+                    answered, deadline_s = True, loop.time() + timing.hung_ms / 1000
+                    self._control = control
+                    self._well.set()
+                await asyncio.wait([ending], timeout=(timing.look_ms if answered else _STARTING_MS) / 1000)
+            return f"it exited with {process.returncode}"
+        finally:
+            ending.cancel()
+
+    async def _log(self, process: Process) -> None:
+        assert process.stdout is not None  # noqa: S101 -- the program is run with a pipe
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # longer than the reader's limit: that much of it is gone
+                continue
+            if not line:
+                return
+            parsed = parse_line(line, credentials=self._bucket.credentials)
+            logs.event(parsed.level, "litestream", **parsed.fields)
+
+
+_CONFIGURATION: Final = "litestream.json"
+_SOCKET: Final = "control"
+_STARTING_MS: Final = 20
+
+
+def _prepare(bucket: Bucket, base: str, database: Path) -> Path:
+    """Delete what an earlier path left beside the database, and write the configuration into a new private folder."""
+    try:
+        # With it, a sync to another path fails for good.
+        with suppress(FileNotFoundError):
+            shutil.rmtree(local_folder(database))
+        # Not beside the database: the path of a socket has room for 107 bytes.
+        folder = Path(tempfile.mkdtemp(prefix="tkdb-litestream-"))
+        text = configuration(bucket, base, database, socket=folder / _SOCKET)
+        (folder / _CONFIGURATION).write_text(text)
+    except OSError as error:
+        raise errors.StoreUnwritable(
+            f"Litestream's folders can't be made anew: {error.strerror}", hint=f"look at {local_folder(database)}"
+        ) from None
+    return folder
+
+
+async def _end(process: Process, patience_ms: int) -> None:
+    if process.returncode is None and patience_ms:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_ms / 1000):
+                await process.wait()
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
