@@ -208,3 +208,14 @@ def test_no_repr_shows_a_token() -> None:
         repr(call) for call in (api.Verify(["tkdb_secret"]), api.RevokeOwn("tkdb_secret"), api.Minted("tkdb_secret", 5))
     ]
     assert "secret" not in "".join(shown)
+
+
+@pytest.mark.parametrize("kind", [errors.WrongSealKey, errors.BrokenJournal, errors.StoreError, errors.ChannelError])
+def test_a_machines_own_trouble_is_unavailable_to_the_caller_and_tells_nothing_of_it(
+    kind: type[errors.TkdbError],
+) -> None:
+    failure = api.to_failure(kind("the secret 0011 is missing", hint="look into /data"))
+    error = api.to_error(failure)
+    assert type(error) is errors.Unavailable
+    assert "0011" not in str(error)
+    assert "/data" not in str(error)

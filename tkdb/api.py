@@ -419,7 +419,10 @@ def decode_result(call: Call[R], answer: Answer) -> R:
 
 
 def to_failure(error: errors.TkdbError) -> Failure:
-    """Return an error as it goes over the wire."""
+    """Return an error as it goes over the wire. What is neither denied nor refused is this machine's own trouble: to
+    the caller it is unavailable, and another machine may answer."""
+    if not isinstance(error, errors.Denied | errors.Refused | errors.Unavailable):
+        return Failure(errors.Unavailable.code, "this machine can't answer", "try again; the machine's log says more")
     return Failure(
         code=error.code,
         message=error.message,

@@ -194,7 +194,7 @@ def test_a_narrowed_token_lives_as_long_as_asked_and_a_quarter_longer_at_most(fo
 
 
 def test_each_alone_leaves_the_rest_open() -> None:
-    assert make().narrow(method="GET").caveats[2:] == (Req(("GET",), ("/**",)),)
+    assert make().narrow(method="GET").caveats[2:] == (Req(("GET",), ("/", "/**")),)
     assert make().narrow(path="/a").caveats[2:] == (Req(("*",), ("/a",)),)
     assert make().narrow().caveats[2:] == ()
 
@@ -278,3 +278,15 @@ def test_what_is_written_reads_back_as_its_packets() -> None:
     token = make(Exp(5), App("long", "a" * 300))
     assert token.packets == (encode(Exp(5)), encode(App("long", "a" * 300)))
     assert Macaroon.parse(token.raw).packets == token.packets
+
+
+def test_narrowing_by_resources_does_not_depend_on_the_order_they_are_given_in() -> None:
+    token = make()
+    one = token.narrow(res={"db": {"b": "r", "a": "rw"}, "app": {"shop": "r"}})
+    other = token.narrow(res={"app": {"shop": "r"}, "db": {"a": "rw", "b": "r"}})
+    assert one == other
+
+
+def test_a_bind_is_not_added_to_a_root() -> None:
+    with pytest.raises(InvalidCaveat, match="discharges only"):
+        make().attenuate(Bind.of(b"b" * 16))

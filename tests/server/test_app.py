@@ -109,3 +109,16 @@ def test_each_kind_of_problem_is_named_once() -> None:
     assert len(set(kinds)) == len(kinds)
     assert not {"denied", "forbidden", "unauthorized"} & set(kinds)
     assert {problem.status for problem in problems.ALL} & {401} == set()
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/livez", 405)])
+def test_a_body_that_nobody_reads_ends_the_connection_and_says_so(start: Any, run: Any, path: str, status: int) -> None:
+    async def test() -> None:
+        async with start() as server:
+            for _ in range(20):
+                response = await server.http.post(path, content=b"x" * 20_000)
+                assert (response.status_code, response.headers["connection"]) == (status, "close")
+            empty = await server.http.post(path)
+            assert "connection" not in empty.headers
+
+    run(test())

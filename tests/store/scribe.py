@@ -48,11 +48,15 @@ class Scribe:
         self.chain_key = ChainKey(self.random.randbytes(32))
         self.entries: list[Entry] = []
 
-    def make(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin = NOBODY) -> Entry:
+    def make(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin | None = None) -> Entry:
+        """A request is somebody's, unless ``NOBODY`` is said to have asked."""
         body = b"" if call is None else api.encode(call)
+        if origin is None:
+            somebody = Origin(b"S" * 16, self.state.head.seq.to_bytes(16), self.now_ms, b"s" * 64)
+            origin = NOBODY if call is None else somebody
         return link(self.state.head, self.chain_key, now_ms=self.now_ms, epoch=0, made=made, body=body, origin=origin)
 
-    async def write(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin = NOBODY) -> Entry:
+    async def write(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin | None = None) -> Entry:
         entry = self.make(call, made, origin)
         if self.database is not None:
             await self.database.append(self.state, [entry])
@@ -72,7 +76,7 @@ class Scribe:
         self.journal = self.random.randbytes(16)
         return await self.write(None, Genesis(self.journal, NAME, self.seal_chain_key(self.chain_key, 1)))
 
-    async def create(self, name: str = "acme", max_lifetime_s: int = HOUR_S, origin: Origin = NOBODY) -> bytes:
+    async def create(self, name: str = "acme", max_lifetime_s: int = HOUR_S, origin: Origin | None = None) -> bytes:
         kid = self.random.randbytes(16)
         made = Created(kid, self.seal_root_key(name, kid, 1), max_lifetime_s)
         await self.write(api.CreateOrganization(name=name), made, origin)

@@ -242,7 +242,7 @@ class App(msgspec.Struct, frozen=True):
     value: Any
 
     def __post_init__(self) -> None:
-        if not _NAME(self.name):
+        if not isinstance(self.name, str) or not _NAME(self.name):
             raise InvalidCaveat("an app's caveat has a bad name", hint="use a-z, 0-9, dots, dashes and underscores")
         if isinstance(self.value, list | dict):
             msgspec.structs.force_setattr(self, "value", _immutable(self.value))
@@ -340,7 +340,7 @@ def _check_actions(actions: str) -> None:
 
 
 def _check_text(text: str) -> None:
-    if not text or not text.isprintable():
+    if not isinstance(text, str) or not text or not text.isprintable():
         raise InvalidCaveat("a text is empty or has control characters", hint="write it in printable characters")
 
 
@@ -354,9 +354,9 @@ def _check_bytes(text: str, size: int) -> None:
 
 
 def _check_grants(caveat: Res | Pre) -> None:
-    if not _KIND(caveat.kind):
+    if not isinstance(caveat.kind, str) or not _KIND(caveat.kind):
         raise InvalidCaveat("a kind of resource is not a short ASCII name")
-    if not caveat.ids:
+    if not isinstance(caveat.ids, Mapping) or not caveat.ids:
         raise InvalidCaveat("no resource is named", hint="name one, or * for any")
     for name, actions in caveat.ids.items():
         _check_text(name)

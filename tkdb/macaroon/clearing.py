@@ -45,9 +45,12 @@ from tkdb.macaroon.caveats import (
     encode,
 )
 
-# What no glob matches: empty or dot segments, backslashes, what isn't printable ASCII, and escapes that some
-# router may turn into a separator or a dot after the check (%2f %5c %2e, %25 that hides one of them, %00).
-_UNSAFE_PATH = compile_pattern(r"//|/\.\.?(?:[/;]|\Z)|[^!-~]|[\\?#]|%(?:2[fFeE5]|5[cC]|00)").search
+# What no glob matches: empty or dot segments, backslashes, what isn't printable ASCII, and escapes that some router
+# may turn into a separator or a dot after the check: %2f %5c %2e %3b %3f %23 %00, %25 that hides one of them, the lead
+# bytes of overlong UTF-8 (%c0 %c1), and what is no escape at all (%u002e).
+_UNSAFE_PATH = compile_pattern(
+    r"//|/\.\.?(?:[/;]|\Z)|[^!-~]|[\\?#]|%(?:2[fFeE53]|5[cC]|3[bBfF]|00|[cC][01]|(?![0-9A-Fa-f]{2}))"
+).search
 
 
 def clear(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
@@ -58,7 +61,7 @@ def clear(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
     """
     now_s = policy.clock() if access.now_s is None else access.now_s
     for caveat in caveats:
-        why = _CHECKS[type(caveat)](caveat, access, policy, now_s)
+        why = _CHECKS.get(type(caveat), _foreign)(caveat, access, policy, now_s)
         if why is not None:
             raise _denial(caveats, caveat, why)
 
@@ -66,18 +69,25 @@ def clear(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
 def explain(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> list[str | None]:
     """Return, for each caveat, None where it clears and else why not: the whole decision, not its first denial."""
     now_s = policy.clock() if access.now_s is None else access.now_s
-    return [_CHECKS[type(caveat)](caveat, access, policy, now_s) for caveat in caveats]
+    return [_CHECKS.get(type(caveat), _foreign)(caveat, access, policy, now_s) for caveat in caveats]
 
 
 def describe(caveat: AnyCaveat) -> str:
-    """Return a caveat for people: its tag, then its fields."""
+    """Return a caveat for people: its tag, then its fields, with nothing in them that a terminal would obey."""
     tag, _, fields = encode(caveat).decode()[2:-1].partition('",')
-    return f"{tag} {fields[1:-1]}" if fields.startswith('"') and "," not in fields else f"{tag} {fields}"
+    return printable(f"{tag} {fields[1:-1]}" if fields.startswith('"') and "," not in fields else f"{tag} {fields}")
+
+
+def printable(text: str) -> str:
+    """Return a text that came from a holder or a request so that it can be shown."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _denial(caveats: Sequence[AnyCaveat], caveat: AnyCaveat, why: str) -> Denied:
     index = next(at for at, other in enumerate(caveats, 1) if other is caveat)
-    where = f"caveat {index} of {len(caveats)} ({describe(caveat)})"
+    where = f"caveat {index} of {len(caveats)}"
+    if type(caveat) in _CHECKS:
+        where += f" ({describe(caveat)})"
     if isinstance(caveat, Exp):
         return ExpiredToken(f"{where}: {why}", caveat=index, hint="ask for a new token")
     if isinstance(caveat, Nbf):
@@ -201,6 +211,10 @@ def _discharge_only(_caveat: Any, _access: Access, _policy: Policy, _now_s: floa
     return "it may stand in a discharge only"
 
 
+def _foreign(_caveat: Any, _access: Access, _policy: Policy, _now_s: float) -> str | None:
+    return "it is no first-party caveat, and nothing here can clear it"
+
+
 def _app(caveat: App, access: Access, policy: Policy, _now_s: float) -> str | None:
     checker = policy.checkers.get(caveat.name)
     if checker is None:
@@ -237,18 +251,20 @@ def _allowed(actions: str, wanted: str | None) -> str | None:
         return "action unspecified: the request names no action"
     if wanted in actions if len(wanted) == 1 else set(wanted).issubset(actions):
         return None
-    return f"it allows {actions or 'nothing'}; the request is {wanted}"
+    return f"it allows {actions or 'nothing'}; the request is {printable(wanted)[:32]}"
 
 
 def _names(wanted: object) -> TypeGuard[str | AnyId]:
-    """Whether a request names a resource: by ``ANY``, or by an id. A request's own "*" is no id, nor is an int."""
-    return wanted is ANY or (isinstance(wanted, str) and wanted != ANY_ID)
+    """Whether a request names a resource: by ``ANY``, or by an id. Its own "*" is no id, nor is "" or an int."""
+    return wanted is ANY or (isinstance(wanted, str) and wanted != ANY_ID and wanted != "")
 
 
 def _unspecified(kind: str, wanted: object) -> str:
     if wanted is None:
         return f"resource unspecified: the request names no {kind}"
-    return f"resource unspecified: {ascii(wanted)[:200]} is no id of a {kind}; ids are text, and all of them is ANY"
+    return (
+        f"resource unspecified: {ascii(wanted)[:200]} is no id of the kind {kind}; ids are text, and all of them is ANY"
+    )
 
 
 def _shown(wanted: str | AnyId) -> str:

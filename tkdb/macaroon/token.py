@@ -23,7 +23,7 @@ from typing import Self
 import msgspec
 
 from tkdb.errors import InvalidCaveat, MalformedToken, OverLimit
-from tkdb.macaroon.caveats import Act, AnyCaveat, Aud, Exp, Req, Res, decode_all, encode
+from tkdb.macaroon.caveats import Act, AnyCaveat, Aud, Bind, Exp, Req, Res, decode_all, encode
 from tkdb.macaroon.chain import branch, walk
 from tkdb.macaroon.identifier import IDENTIFIER_BYTES, ISSUED, KID, LINEAGE, NONCE, VERSION, M
 from tkdb.macaroon.limits import DEFAULT, Limits
@@ -125,6 +125,8 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         for caveat in caveats:
             if caveat.fact:
                 raise InvalidCaveat(f"{type(caveat).__name__} states a fact, which only the authority may")
+            if isinstance(caveat, Bind):
+                raise InvalidCaveat("a bind caveat stands in discharges only: here it would deny everything")
         return self.extend(caveats, limits)
 
     def extend(self, caveats: Iterable[AnyCaveat], limits: Limits = DEFAULT) -> Self:
@@ -174,9 +176,9 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
             caveats.append(Aud(aud))
         if act is not None:
             caveats.append(Act(act))
-        caveats += [Res(kind, ids) for kind, ids in (res or {}).items()]
+        caveats += [Res(kind, dict(sorted(ids.items()))) for kind, ids in sorted((res or {}).items())]
         if method is not None or path is not None:
-            caveats.append(Req((method or "*",), (path or "/**",)))
+            caveats.append(Req((method or "*",), ("/", "/**") if path is None else (path,)))
         if for_s is not None:
             if now_s is None or not (1 <= for_s < 2**40 and 0 <= now_s < 2**40):
                 raise InvalidCaveat("for_s is not a number of seconds from 1 on, or now_s is missing or no time")

@@ -27,7 +27,7 @@ from tkdb.server.exchange import Exchange
 from tkdb.server.health import Live, Ready
 from tkdb.server.lifecycle import Lifecycle
 from tkdb.server.limits import Limits
-from tkdb.server.problems import Problem, ProblemError, send_problem
+from tkdb.server.problems import ProblemError, send_problem
 from tkdb.server.work import Work
 from tkdb.signers import Signers
 
@@ -129,12 +129,14 @@ def _check_head(scope: Scope, limits: Limits) -> None:
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
-    """Turn what Starlette's routing raises into a problem."""
+    """Turn what Starlette's routing raises into a problem. A body that nobody reads ends the connection.
+
+    Raises:
+        ProblemError: always.
+    """
     assert isinstance(error, HTTPException)  # noqa: S101  it is registered for this class
     problem = _PROBLEM_BY_STATUS.get(error.status_code, problems.BAD_REQUEST)
-    return _response(problem, f"{request.method} is not a method of it" if problem.status == 405 else "", error)
-
-
-def _response(problem: Problem, detail: str, error: HTTPException) -> Response:
-    headers = {"cache-control": "no-store", **(error.headers or {})}
-    return Response(problem.body(detail), problem.status, headers, problems.CONTENT_TYPE.decode())
+    detail = f"{request.method} is not a method of it" if problem.status == 405 else ""
+    headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+    unread = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    raise ProblemError(problem, detail, headers=headers, close=unread) from None

@@ -15,9 +15,10 @@ from typing import Any, Final
 
 import msgspec
 
-from tkdb import errors
+from tkdb import api, errors
 from tkdb.store import tables
 from tkdb.store.database import MEMORY, Database
+from tkdb.store.fold import read_call
 from tkdb.store.journal import Entry, Head, check_link
 from tkdb.store.rows import AuthorityRow, ChainKeyRow
 from tkdb.store.seal import ChainKey, SealKeys
@@ -78,11 +79,23 @@ async def audit(database: Database, seal_keys: SealKeys, verify: Callable[[Entry
 def _check_signature(entry: Entry, verify: Callable[[Entry], bool | None]) -> bool | None:
     """Return True if the signature was checked, None if its key isn't known, False if there is none to check."""
     if not entry.signer and not entry.signature:
+        _check_unsigned(entry)
         return False
     verdict = verify(entry)
     if verdict is False:
         raise errors.BrokenJournal(f"entry {entry.seq}: its signature isn't its signer's", hint=_HINT)
     return verdict
+
+
+def _check_unsigned(entry: Entry) -> None:
+    """Without a signer, an entry is the authority's own, or revokes one branch for whoever presented a token of it.
+
+    Else who holds the sealing secret could strip a write of its signature and make another of it.
+    """
+    match read_call(entry):
+        case None | api.Revoke(targets=[api.Branch()]):
+            return
+    raise errors.BrokenJournal(f"entry {entry.seq}: it needs a signer's signature, and has none", hint=_HINT)
 
 
 async def _chain_keys(database: Database, seal_keys: SealKeys) -> list[tuple[int, ChainKey]]:
