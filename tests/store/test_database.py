@@ -508,3 +508,17 @@ def test_only_litestream_checkpoints_a_database_that_it_replicates(path: Path, *
             assert (log_bytes < 5 << 20) is checkpoints
 
     asyncio.run(run())
+
+
+def test_a_process_that_fails_with_its_database_open_ends(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys; from tkdb.store.database import Database\n"
+        "async def main():\n"
+        "    await Database.open(sys.argv[1])\n"
+        "    raise RuntimeError('a fault')\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "tkdb.db")], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, "a fault" in done.stderr) == (1, True)

@@ -233,7 +233,11 @@ async def _connect(path: Path | str, *, read_only: bool, checkpoints: bool) -> a
             file.create(Path(path))
         target = file.uri(Path(path), read_only=read_only)
     with faults.reading(str(path)) if read_only else faults.writing(str(path)):
-        connection = await aiosqlite.connect(target, uri=True, isolation_level=None)
+        connection = aiosqlite.connect(target, uri=True, isolation_level=None)
+        # A process that fails must end, and be started again, not wait for a thread that nobody will tell to stop.
+        # Nothing is lost by that: what was acknowledged has been committed.
+        connection._thread.daemon = True
+        await connection
         try:
             await _prepare(connection, path, read_only=read_only, checkpoints=checkpoints)
         except BaseException:
