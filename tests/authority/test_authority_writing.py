@@ -263,3 +263,22 @@ def test_a_second_process_on_the_same_database_is_turned_away(tmp_path: Path) ->
             await second.open()
 
     run(test, tmp_path / "tkdb.db")
+
+
+def test_without_the_lock_a_second_process_would_accept_what_the_first_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control of the test above."""
+
+    async def test(world: World) -> None:
+        token = await world.mint()
+        monkeypatch.setattr("fcntl.flock", lambda *_: None)
+        second = World(world.path)
+        await second.open()
+        try:
+            await world.revoke(lineage(token))
+            assert (await world.outcome(token), await second.outcome(token)) == ("revoked", "valid")
+        finally:
+            await second.authority.close()
+
+    run(test, tmp_path / "tkdb.db")

@@ -82,6 +82,17 @@ def test_every_guarantee_names_tests_that_exist() -> None:
     assert promised == shown == {f"G{number}" for number in range(1, 9)}
 
 
+def test_every_test_that_a_guarantee_names_exists() -> None:
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", (ROOT / "GUARANTEES.md").read_text()))
+    defined = {
+        name
+        for path in ROOT.glob("tests/**/test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 15
+    assert named <= defined
+
+
 def test_every_decision_is_listed() -> None:
     listed = set(re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", (ROOT / "docs/decisions/README.md").read_text()))
     assert listed == {path.name for path in (ROOT / "docs/decisions").glob("0*.md")}
