@@ -6,9 +6,9 @@
     await replication.stop()
 
 This process supervises Litestream and not the other way round: Litestream's own ``-exec`` leaves the application
-behind, writing and unreplicated, when it is killed. A Litestream that ends is started again; one that doesn't answer
-is killed first. It ends with this process, however that ends. Nothing here can take up a path that was begun before:
-two Litestreams on one path would overwrite each other's objects without a warning.
+behind, writing and unreplicated, when it is killed. A Litestream that ends is started again; one that doesn't answer,
+or gets nowhere, is killed first. It ends with this process, however that ends. Nothing here can take up a path that
+was begun before: two Litestreams on one path would overwrite each other's objects without a warning.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Timing:
         start_ms: how long a new process may take to answer for the first time.
         look_ms: how often it is asked whether it is well.
         hung_ms: how long it may give no answer before it is killed.
+        stuck_ms: how long no sync may be successful before it is killed, although it answers: it waits without a
+            limit on a connection whose other end is gone. More than the first sync of a large database takes.
         stop_ms: how long it may take to end when it is told to, before it is killed.
         well_ms: after so long a life, the next restart is a first one again.
         backoff: the waits between restarts.
@@ -52,6 +54,7 @@ class Timing:
     start_ms: int = 10_000
     look_ms: int = 1_000
     hung_ms: int = 5_000
+    stuck_ms: int = 60_000
     stop_ms: int = 3_000
     well_ms: int = 60_000
     backoff: Backoff = field(default_factory=lambda: Backoff(base_ms=100, cap_ms=10_000))
@@ -79,6 +82,7 @@ class Replication:
         self._timing = timing
         self._control: Control | None = None
         self._well = asyncio.Event()
+        self._failing_since_s: float | None = None
         self._supervisor = asyncio.create_task(self._supervise(), name="litestream")
 
     @classmethod
@@ -141,7 +145,14 @@ class Replication:
         """
         if self._control is None:
             raise errors.Unavailable("Litestream isn't running", hint="it is being started again: try again")
-        return await self._control.sync(self._database, timeout_ms=timeout_ms)
+        began_s = asyncio.get_running_loop().time()
+        try:
+            synced = await self._control.sync(self._database, timeout_ms=timeout_ms)
+        except errors.Unavailable:
+            self._failing_since_s = self._failing_since_s or began_s
+            raise
+        self._failing_since_s = None
+        return synced
 
     async def stop(self) -> None:
         """End Litestream, for good. A second time does nothing."""
@@ -153,7 +164,11 @@ class Replication:
         loop, retry = asyncio.get_running_loop(), 0
         while True:
             began_s = loop.time()
-            reason = await self._live()
+            try:
+                reason = await self._live()
+            except Exception as error:  # noqa: BLE001 -- a fault of ours must not end the supervision in silence
+                logs.failure("litestream unsupervised", error)
+                reason = "its supervision failed"
             if loop.time() - began_s >= self._timing.well_ms / 1000:
                 retry = 0
             jitter = int.from_bytes(self._random_bytes(4), "big") / 2**32
@@ -172,6 +187,7 @@ class Replication:
         except OSError as error:
             return f"it can't be started: {error.strerror}"
         lines = asyncio.create_task(self._log(process))
+        self._failing_since_s = None
         patience_ms = self._timing.stop_ms
         try:
             reason = await self._watch(process)
@@ -193,6 +209,8 @@ class Replication:
                 left_ms = int(1000 * (deadline_s - loop.time()))
                 if left_ms <= 0:
                     return "it gave no answer, and was killed"
+                if loop.time() - (self._failing_since_s or loop.time()) >= timing.stuck_ms / 1000:
+                    return "no sync was successful for too long, and it was killed"
                 if await control.answers(left_ms):
                     answered, deadline_s = True, loop.time() + timing.hung_ms / 1000
                     self._control = control

@@ -1,4 +1,4 @@
-"""The real parts: one SeaweedFS for the session, a bucket of its own for each test, a faulty proxy before it."""
+"""The real parts: one SeaweedFS for the session, buckets in it, and a faulty proxy before it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,16 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bucket(s3_server: Seaweed) -> Bucket:
-    """A new, empty bucket."""
-    bucket = s3_server.bucket(f"test-{uuid4().hex[:16]}")
-    make_bucket(bucket)
-    return bucket
+    """A bucket that all tests share: for who writes under names of its own."""
+    return make_bucket(s3_server)
+
+
+@pytest.fixture
+def empty_bucket(s3_server: Seaweed) -> Bucket:
+    """A bucket of the test's own."""
+    return make_bucket(s3_server)
 
 
 @pytest.fixture
@@ -55,8 +59,9 @@ def shaky_bucket(s3_server: Seaweed, bucket: Bucket, proxy: FaultyProxy) -> Buck
     return s3_server.bucket(bucket.name, proxy.url)
 
 
-def make_bucket(bucket: Bucket) -> None:
-    """Create the bucket, and wait until it can be written."""
+def make_bucket(server: Seaweed) -> Bucket:
+    """Return a new bucket, once it can be written."""
+    bucket = server.bucket(f"test-{uuid4().hex[:16]}")
     headers = sign(
         "PUT", f"/{bucket.name}", {}, {"host": bucket.endpoint.host_header}, b"",
         credentials=CREDENTIALS, region=bucket.region, now_ms=now_ms(),
@@ -67,6 +72,7 @@ def make_bucket(bucket: Bucket) -> None:
     assert answer.status == 200, answer.read()
     connection.close()
     asyncio.run(_write_once(bucket))
+    return bucket
 
 
 async def _write_once(bucket: Bucket) -> None:

@@ -39,6 +39,8 @@ class Fault(Enum):
     """Each request is answered 503 and not passed on."""
     LOSE_ANSWER = auto()
     """Requests pass; the connection is reset in place of the answer."""
+    FORSAKE = auto()
+    """Connections that are open now never pass anything again, and aren't closed; new ones are well."""
 
 
 class FaultyProxy:
@@ -50,6 +52,7 @@ class FaultyProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="faults")
         self._writers: set[asyncio.StreamWriter] = set()
+        self._forsaken: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.chunks = 0
 
@@ -88,6 +91,8 @@ class FaultyProxy:
         if fault is Fault.CUT:
             for writer in list(self._writers):
                 _reset(writer)
+        if fault is Fault.FORSAKE:
+            self._forsaken |= self._writers
 
     async def _close(self) -> None:
         self._server.close()
@@ -108,7 +113,6 @@ class FaultyProxy:
         ends = {writer}
         self._writers.add(writer)
         try:
-            await self._unstalled()
             if self._fault is Fault.CUT:
                 _reset(writer)
                 return
@@ -129,6 +133,7 @@ class FaultyProxy:
             pass
         finally:
             self._writers -= ends
+            self._forsaken -= ends
             for end in ends:
                 end.close()
 
@@ -137,7 +142,7 @@ class FaultyProxy:
     ) -> None:
         while chunk := await reader.read(_CHUNK_BYTES):
             self.chunks += 1
-            await self._unstalled()
+            await self._unstalled(writer)
             if self._fault is Fault.ERROR:
                 writer.write(_ERROR)
                 writer.write_eof()
@@ -149,15 +154,15 @@ class FaultyProxy:
 
     async def _answers(self, up_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await up_reader.read(_CHUNK_BYTES):
-            await self._unstalled()
+            await self._unstalled(writer)
             if self._fault is Fault.LOSE_ANSWER:
                 _reset(writer)
                 return
             writer.write(chunk)
             await writer.drain()
 
-    async def _unstalled(self) -> None:
-        while self._fault is Fault.STALL:
+    async def _unstalled(self, writer: asyncio.StreamWriter) -> None:
+        while self._fault is Fault.STALL or writer in self._forsaken:
             await self._changed.wait()
 
 

@@ -99,10 +99,11 @@ def test_what_was_synced_is_restored(bucket: Bucket, path: Path, tmp_path: Path)
 
 
 def test_what_was_synced_survives_the_loss_of_process_and_disk_and_nothing_is_left_running(
-    bucket: Bucket, path: Path, tmp_path: Path
+    bucket: Bucket, path: Path, tmp_path: Path, folders: Path
 ) -> None:
     environment = {
         **os.environ,
+        "TMPDIR": str(folders),
         "BUCKET_NAME": bucket.name,
         "AWS_ENDPOINT_URL_S3": str(bucket.endpoint),
         "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key_id,
@@ -215,6 +216,27 @@ def test_replication_begins_and_ends_while_the_store_is_stalled(
                 await one.replication.sync(timeout_ms=100)
             pid = one.pid
         assert gone(pid)
+
+    asyncio.run(trial())
+
+
+def test_litestream_that_waits_for_ever_on_a_dead_connection_is_started_again(
+    bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, tmp_path: Path
+) -> None:
+    async def trial() -> None:
+        proxy.fault = Fault.STALL
+        async with machine(shaky_bucket, path, timing=replace(PATIENT, stuck_ms=600)) as one:
+            old_pid, chunks = one.pid, proxy.chunks
+            async with asyncio.timeout(TIMEOUT_MS / 1000):
+                while proxy.chunks == chunks:  # noqa: ASYNC110 -- until its first, unlimited, attempt is under way
+                    await asyncio.sleep(0.01)
+            await one.write()
+            with pytest.raises(errors.Unavailable, match="within 100 ms"):
+                await one.replication.sync(timeout_ms=100)
+            proxy.fault = Fault.FORSAKE
+            await one.restarted(old_pid)
+            await one.sync()
+            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
 
     asyncio.run(trial())
 

@@ -39,7 +39,7 @@ def on_store(request: pytest.FixtureRequest) -> OnStore:
     """Runs a trial on each kind of store."""
     if request.param == "memory":
         return lambda trial: asyncio.run(trial(MemoryObjects(now_ms=lambda: DATE_MS)))
-    bucket: Bucket = request.getfixturevalue("bucket")
+    bucket: Bucket = request.getfixturevalue("empty_bucket")
 
     async def on_s3(trial: Trial) -> None:
         async with S3Objects(bucket, now_ms=now_ms) as objects:

@@ -245,9 +245,9 @@ def test_a_put_whose_answer_was_lost_may_have_been_done(shaky_bucket: Bucket, pr
     async def trial() -> None:
         async with S3Objects(shaky_bucket, now_ms=now_ms) as objects:
             proxy.fault = Fault.LOSE_ANSWER
-            assert isinstance(await objects.put("k", b"mine", if_none_match="*", timeout_ms=5_000), Unknown)
+            assert isinstance(await objects.put("lost", b"mine", if_none_match="*", timeout_ms=5_000), Unknown)
             proxy.fault = Fault.NONE
-            found = await objects.get("k", timeout_ms=5_000)
+            found = await objects.get("lost", timeout_ms=5_000)
             assert isinstance(found, Found)
             assert found.body == b"mine"
 
