@@ -7,7 +7,7 @@ SECONDS ?= 60
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo dev test lint types imports pytest fuzz bench clean
+.PHONY: help venv demo dev test lint types imports pytest fuzz simulate bench clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ pytest: venv
 
 fuzz: venv  ## Feed every reader of untrusted bytes, for SECONDS=60.
 	$(BIN)/python -m tests.fuzz $(SECONDS)
+
+simulate: venv  ## Machines that share a head, in random schedules, for SECONDS=60; then each negative control.
+	$(BIN)/python -m tests.replication.simulation $(SECONDS)
+	$(BIN)/python -m tests.replication.simulation --controls 300
 
 bench: venv  ## Measure, beside peers in the same run. See docs/performance.md.
 	$(BIN)/python -m bench.tokens

@@ -30,9 +30,10 @@ class Swap(msgspec.Struct, frozen=True):
 
 
 class Remember(msgspec.Struct, frozen=True):
-    """Keep on this machine's disk the highest rev seen, and the process that last was primary, or tried, here."""
+    """Keep these on this machine's disk, for the ``Volume`` of its next start."""
 
     rev: int
+    place: Place
     owner: bytes
 
 
@@ -58,12 +59,14 @@ class Restore(msgspec.Struct, frozen=True):
     """Replace the journal by the latest that ``base`` holds. Answered by ``JournalAt``.
 
     Restore into a new file beside the old one, check its chain, cut it back to the last of ``places`` that lies on it,
-    and swap the files. Where none lies on it, keep the old file: the step failed.
+    and swap the files. Where none lies on it, or ``through`` doesn't, which is the last place that was served here, keep
+    the old file: the step failed.
     """
 
     step: int
     base: str
     places: tuple[Place, ...]
+    through: Place
 
 
 class Serve(msgspec.Struct, frozen=True):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from tkdb_replication.actions import Sync
 from tkdb_replication.events import Synced, SyncFailed, Ticket
+from tkdb_replication.head import NOBODY, Head
 from tkdb_replication.publication import Publication
 from tkdb_replication.settings import NEVER_MS, Settings
 
@@ -68,24 +71,93 @@ class Move:
     until_ms: int
 
 
-@dataclass(slots=True)
 class Epoch:
-    """One epoch of one machine.
+    """One epoch of one machine: a candidate's until the one swap of its takeover has landed, then a primary's.
 
-    Attributes:
+    Args:
+        settings: the machine's.
         number: the epoch's.
-        path: where its Litestream writes; never used before, never again.
-        until_ms: when a takeover is given up.
-        syncs: its syncs.
-        in_store: whether the first of them has succeeded, so that ``path`` holds all that the head names.
-        publication: what is published; None until the one swap of the takeover has landed.
-        move: a planned move that is under way.
+        path: where the machine's Litestream writes in it; never used before, never again.
+        owner: the machine's process.
+        now_ms: when it begins.
     """
 
-    number: int
-    path: str
-    until_ms: int
-    syncs: Syncs
-    in_store: bool = False
-    publication: Publication | None = None
-    move: Move | None = None
+    def __init__(self, settings: Settings, number: int, path: str, owner: bytes, now_ms: int) -> None:
+        self.number = number
+        self.path = path
+        self.syncs = Syncs(settings)
+        self.in_store = False
+        """Whether a sync has succeeded, so that ``path`` holds all that the head names."""
+        self.publication: Publication | None = None
+        """What is published; None for a candidate."""
+        self.move: Move | None = None
+        """A planned move that is under way."""
+        self._settings = settings
+        self._owner = owner
+        self._until_ms = now_ms + settings.lease_ms
+        self._renew_at_ms = -NEVER_MS
+
+    @property
+    def hopeless_at_ms(self) -> int:
+        """When the machine gives up leading: the takeover, or all writes, have failed for a whole lease."""
+        return self._until_ms if self.publication is None else self.publication.stalled_at_ms
+
+    def due_ms(self, *, swaps: bool) -> int:
+        """Return when something is to be done next; ``swaps``: whether a swap could be sent."""
+        due_ms = self.hopeless_at_ms
+        if self.move is not None:
+            due_ms = min(due_ms, self.move.until_ms)
+        if self.publication is not None and swaps:
+            due_ms = min(due_ms, self._renew_at_ms)
+        if not self.in_store or (self.publication is not None and self.publication.unsynced):
+            due_ms = min(due_ms, self.syncs.due_ms)
+        return due_ms
+
+    def next_head(self, head: Head, attempt: Callable[[], bytes], now_ms: int) -> Head | None:
+        """Return the head that is to be swapped in for ``head``, if one is due: renewal and publication in one."""
+        if self.publication is None:
+            if not self.in_store:
+                return None
+            changes = self._takeover()
+        elif self.publication.pending or self.move is not None or now_ms >= self._renew_at_ms:
+            changes = self._round(self.publication, now_ms)
+        else:
+            return None
+        self._renew_at_ms = now_ms + self._settings.lease_ms // 3
+        return msgspec.structs.replace(head, **self._stamp(head, attempt), **changes)
+
+    def sync(self, head: Head, number: Callable[[], int], now_ms: int) -> Sync | None:
+        """Return a sync of what isn't known to be in the object store, if one is due."""
+        if self.publication is None:
+            return None if self.in_store else self.syncs.sync(number, head.seq, now_ms)
+        return self.syncs.sync(number, self.publication.end.seq, now_ms) if self.publication.unsynced else None
+
+    def synced(self, event: Synced | SyncFailed) -> None:
+        """A sync ended."""
+        seq = self.syncs.answered(event)
+        if seq is not None:
+            self.in_store = True
+            if self.publication is not None:
+                self.publication.synced(seq)
+
+    def _stamp(self, head: Head, attempt: Callable[[], bytes]) -> dict[str, Any]:
+        """What makes each swap's head another one than any before."""
+        return {"rev": head.rev + 1, "attempt": attempt()}
+
+    def _takeover(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "epoch": self.number,
+            "owner": self._owner,
+            "machine": settings.machine,
+            "region": settings.region,
+            "lease_ms": settings.lease_ms,
+            "base": self.path,
+        }
+
+    def _round(self, publication: Publication, now_ms: int) -> dict[str, Any]:
+        end = publication.end
+        changes: dict[str, Any] = {"recent": publication.recent(now_ms), "seq": end.seq, "hash": end.hash}
+        if self.move is not None:
+            changes |= {"owner": NOBODY, "machine": self.move.machine}
+        return changes

@@ -101,6 +101,11 @@ class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         first = self.recent[0]
         return (Place(first.seq - 1, first.previous), *(Place(entry.seq, entry.hash) for entry in self.recent))
 
+    def contradicts(self, place: Place) -> bool:
+        """Return whether ``place``, which an earlier head has named, is shown not to lie on this head's journal."""
+        places = self.places
+        return place.seq > self.seq or (place.seq >= places[0].seq and places[place.seq - places[0].seq] != place)
+
     def after(self, place: Place) -> tuple[Entry, ...] | None:
         """Return the entries that lead from ``place`` to this head; None where it doesn't name that place."""
         places = self.places

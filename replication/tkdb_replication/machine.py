@@ -15,9 +15,9 @@ the machine does. Why each rule is there: ``docs/replication.md``.
 >>> head = first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=b"i" * 16, base="e0-00", place=end)
 >>> found = Found(encode_head(head, keys), etag='"1"', date_ms=None)
 >>> [type(action).__name__ for action in machine.on(ReadAnswered(1, found), 20)]
-['Remember', 'CutBack']
->>> machine.on(JournalAt(2, end), 30) == [actions.Serve(end)]
-True
+['CutBack']
+>>> [type(action).__name__ for action in machine.on(JournalAt(2, end), 30)]
+['Remember', 'Serve']
 >>> machine.age_ms(40)
 40
 """
@@ -27,9 +27,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from tkdb.errors import (
     BrokenHead,
@@ -42,7 +40,7 @@ from tkdb.errors import (
 )
 from tkdb_replication import actions
 from tkdb_replication.actions import Action
-from tkdb_replication.epoch import Epoch, Move, Syncs
+from tkdb_replication.epoch import Epoch, Move
 from tkdb_replication.events import (
     Asked,
     Committed,
@@ -109,7 +107,6 @@ class Machine:
         self._lease = Lease()
         self._handicap_ms = 0
         self._swaps = Swaps()
-        self._renew_at_ms = -NEVER_MS
         self._epoch: Epoch | None = None
         self._promote: tuple[Ticket, int] | None = None
         self._now_ms = -NEVER_MS
@@ -213,7 +210,8 @@ class Machine:
             case JournalAt():
                 self._on_journal(event)
             case Synced() | SyncFailed():
-                self._on_sync(event)
+                if self._epoch is not None:
+                    self._epoch.synced(event)
             case Committed():
                 self._on_committed(event)
             case Repeated():
@@ -284,7 +282,11 @@ class Machine:
         if known.head.owner != self._owner:
             self._handicap_ms = 0
         self._reader.accept(known, self._now_ms)
-        self._do(actions.Remember(self._reader.rev, self._disk_owner))
+        if known.head.place == self._freshness.place:
+            self._remember()
+
+    def _remember(self) -> None:
+        self._do(actions.Remember(self._reader.rev, self._reader.place, self._disk_owner))
 
     # A replica follows, and may take over.
 
@@ -292,7 +294,7 @@ class Machine:
         head = self.head
         if head is None or self.fault is not None:
             return
-        step = self._follower.step(self._number, head, self._now_ms)
+        step = self._follower.step(self._number, head, self._reader.place, self._now_ms)
         if step is not None:
             self._do(step)
         if self._promote is not None and self._now_ms >= self._promote[1]:
@@ -308,6 +310,8 @@ class Machine:
 
     def _serve(self, place: Place) -> None:
         if place != self._freshness.place:
+            self._reader.place = place
+            self._remember()
             self._do(actions.Serve(place))
         self._freshness.served(place)
 
@@ -320,13 +324,8 @@ class Machine:
     def _take_over(self, head: Head) -> None:
         number = head.epoch + 1
         self._disk_owner = self._owner
-        self._epoch = Epoch(
-            number,
-            path=self._path(number),
-            until_ms=self._now_ms + self.settings.lease_ms,
-            syncs=Syncs(self.settings),
-        )
-        self._do(actions.Remember(self._reader.rev, self._disk_owner))
+        self._remember()
+        self._epoch = Epoch(self.settings, number, self._path(number), self._owner, self._now_ms)
         self._do(actions.StartReplication(self._epoch.path))
         self._lead(self._epoch)
 
@@ -336,58 +335,25 @@ class Machine:
     # A candidate and a primary lead an epoch.
 
     def _lead(self, epoch: Epoch) -> None:
-        if self._now_ms >= self._hopeless_at_ms(epoch):
+        known = self._reader.known
+        if known is None or self._now_ms >= epoch.hopeless_at_ms:
             self._handicap_ms = self.settings.lease_ms
             self._step_down()
             return
         if epoch.move is not None and self._now_ms >= epoch.move.until_ms:
             self._fail(epoch.move.ticket, OutcomeUnknown("this primary could not be drained in time", hint=_WAIT))
             epoch.move = None
-        head = self._next_head(epoch)
+        self._swap(known, epoch)
+        sync = epoch.sync(known.head, self._number, self._now_ms)
+        if sync is not None:
+            self._do(sync)
+
+    def _swap(self, known: Known, epoch: Epoch) -> None:
+        if self._swaps.in_flight is not None or self._swaps.doubt:
+            return
+        head = epoch.next_head(known.head, lambda: self._random(16), self._now_ms)
         if head is not None:
-            self._swap(head)
-        self._sync(epoch)
-
-    def _hopeless_at_ms(self, epoch: Epoch) -> int:
-        """When this machine gives up leading: a takeover, or all writes, have failed for a whole lease."""
-        if epoch.publication is None:
-            return epoch.until_ms
-        return epoch.publication.stalled_at_ms()
-
-    def _next_head(self, epoch: Epoch) -> Head | None:
-        """Return the head that is to be swapped in, if one is due: renewal and publication in one."""
-        head, publication = self.head, epoch.publication
-        if head is None or self._swaps.in_flight is not None or self._swaps.doubt:
-            return None
-        if publication is None:
-            return self._taken_over(head, epoch) if epoch.in_store else None
-        if not (publication.pending or epoch.move is not None or self._now_ms >= self._renew_at_ms):
-            return None
-        recent, end = publication.recent(self._now_ms), publication.end
-        changes: dict[str, Any] = {"recent": recent, "seq": end.seq, "hash": end.hash}
-        if epoch.move is not None:
-            changes |= {"owner": NOBODY, "machine": epoch.move.machine}
-        return self._after(head, **changes)
-
-    def _taken_over(self, head: Head, epoch: Epoch) -> Head:
-        return self._after(
-            head,
-            epoch=epoch.number,
-            owner=self._owner,
-            machine=self.settings.machine,
-            region=self.settings.region,
-            lease_ms=self.settings.lease_ms,
-            base=epoch.path,
-        )
-
-    def _after(self, head: Head, **changes: Any) -> Head:
-        return msgspec.structs.replace(head, rev=head.rev + 1, attempt=self._random(16), **changes)
-
-    def _swap(self, head: Head) -> None:
-        known = self._reader.known
-        if known is not None:
             self._swaps.sent(head, self._now_ms)
-            self._renew_at_ms = self._now_ms + self.settings.lease_ms // 3
             self._do(actions.Swap(head.attempt, encode_head(head, self._keys), known.etag))
 
     def _on_swap(self, event: SwapAnswered) -> None:
@@ -440,25 +406,6 @@ class Machine:
                 self._fail(ticket, OutcomeUnknown("this machine isn't primary any more", hint=_REPEAT))
         if epoch.move is not None:
             self._fail(epoch.move.ticket, OutcomeUnknown("this machine isn't primary any more", hint=_WAIT))
-
-    def _sync(self, epoch: Epoch) -> None:
-        publication, head = epoch.publication, self.head
-        if publication is None:
-            seq = None if epoch.in_store or head is None else head.seq
-        else:
-            seq = publication.end.seq if publication.unsynced else None
-        sync = None if seq is None else epoch.syncs.sync(self._number, seq, self._now_ms)
-        if sync is not None:
-            self._do(sync)
-
-    def _on_sync(self, event: Synced | SyncFailed) -> None:
-        epoch = self._epoch
-        seq = None if epoch is None else epoch.syncs.answered(event)
-        if epoch is None or seq is None:
-            return
-        epoch.in_store = True
-        if epoch.publication is not None:
-            epoch.publication.synced(seq)
 
     # Callers write, and operators move the primary.
 
@@ -530,12 +477,4 @@ class Machine:
         if epoch is None:
             retry_ms = self._follower.due_ms(head) if head is not None and self.fault is None else NEVER_MS
             return min(due_ms, retry_ms)
-        due_ms = min(due_ms, self._hopeless_at_ms(epoch))
-        if epoch.move is not None:
-            due_ms = min(due_ms, epoch.move.until_ms)
-        publication = epoch.publication
-        if publication is not None and swap is None and not self._swaps.doubt:
-            due_ms = min(due_ms, self._renew_at_ms)
-        if not epoch.in_store or (publication is not None and publication.unsynced):
-            due_ms = min(due_ms, epoch.syncs.due_ms)
-        return due_ms
+        return min(due_ms, epoch.due_ms(swaps=swap is None and not self._swaps.doubt))

@@ -111,8 +111,9 @@ class Publication:
         """Litestream has the journal up to entry ``seq`` in the object store."""
         self._synced_seq = max(seq, self._synced_seq)
 
+    @property
     def stalled_at_ms(self) -> int:
-        """Return when writes will have waited a whole lease without one success; never while none waits."""
+        """When writes will have waited a whole lease without one success; never while none waits."""
         first = next((item for item in self._items if item.named_ms is None), None)
         return NEVER_MS if first is None else max(first.committed_ms, self._success_ms) + self._settings.lease_ms
 

@@ -15,7 +15,7 @@ import msgspec
 from tkdb.errors import BrokenHead
 from tkdb_replication.actions import Read
 from tkdb_replication.events import ReadAnswered
-from tkdb_replication.head import Head, HeadKeys, decode_head
+from tkdb_replication.head import BEGINNING, Head, HeadKeys, Place, decode_head
 from tkdb_replication.objects import Found, Missing, NotModified
 from tkdb_replication.settings import NEVER_MS, Settings
 
@@ -44,18 +44,20 @@ class _InFlight(NamedTuple):
     known: Known | None
 
 
-class Volume(msgspec.Struct, frozen=True):
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
     """What a machine's disk says at start.
 
     Attributes:
         journal: the journal's id; None for a new, empty volume.
-        rev: the highest rev seen; -1 for none.
+        rev: the highest rev seen when something was last served; -1 for none.
+        place: the last place that was served.
         owner: the process that last was primary, or tried to be, on this volume, which one process at a time locks;
             empty for none.
     """
 
     journal: bytes | None = None
     rev: int = -1
+    place: Place = BEGINNING
     owner: bytes = b""
 
 
@@ -73,6 +75,8 @@ class Reader:
         """The newest head; None before the first."""
         self.rev = volume.rev
         """The highest rev seen."""
+        self.place = volume.place
+        """The last place that was served here: it lies on the journal of every later head."""
         self._journal = volume.journal
         self._settings = settings
         self._keys = keys
@@ -146,4 +150,6 @@ class Reader:
             raise BrokenHead(f"the head went back from rev {self.rev} to {head.rev}", hint=_PUT_BACK)
         if self.known and head.rev == self.known.head.rev and head.attempt != self.known.head.attempt:
             raise BrokenHead(f"another head took the place of rev {head.rev}", hint=_PUT_BACK)
+        if head.rev >= self.rev and head.contradicts(self.place):
+            raise BrokenHead(f"the head's journal lacks entry {self.place.seq}, which was acknowledged", hint=_PUT_BACK)
         return head.rev < self.rev
