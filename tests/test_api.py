@@ -33,8 +33,8 @@ RESULTS: list[Any] = [
     api.Feed(
         7,
         [
-            api.LineageRevoked(KID, NONCE),
-            api.BranchRevoked(KID, NONCE, BRANCH),
+            api.Lineage(KID, NONCE),
+            api.Branch(KID, NONCE, BRANCH),
             api.IssuedBefore(KID, 5),
             api.SubjectIssuedBefore(KID, NONCE, 5),
             api.KeyRetired(KID),

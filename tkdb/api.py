@@ -86,15 +86,16 @@ class Verify(Call[Verified], frozen=True, tag="verify"):
         return f"Verify({len(self.bundles)} bundles)"
 
 
-class LineageRevoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lineage"):
-    """Every token of the lineage (kid, nonce)."""
+class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lineage"):
+    """A minted token and every token attenuated from it: to be revoked, or revoked."""
 
     kid: Bytes16
     nonce: Bytes16
 
 
-class BranchRevoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="branch"):
-    """The token of this tail and all attenuated from it. ``branch`` is 16 bytes of SHA-256 of the tail."""
+class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="branch"):
+    """One attenuated token and every token attenuated from it: to be revoked, or revoked. ``branch`` is 16 bytes of
+    SHA-256 of its tail."""
 
     kid: Bytes16
     nonce: Bytes16
@@ -122,7 +123,7 @@ class KeyRetired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="k
     kid: Bytes16
 
 
-Revocation = LineageRevoked | BranchRevoked | IssuedBefore | SubjectIssuedBefore | KeyRetired
+Revocation = Lineage | Branch | IssuedBefore | SubjectIssuedBefore | KeyRetired
 
 
 class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -271,21 +272,6 @@ class DeleteOrganization(Call[Deleted], frozen=True, tag="organization.delete"):
 
     result: ClassVar = Deleted
     name: OrganizationName
-
-
-class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lineage"):
-    """Target: a minted token and every token attenuated from it."""
-
-    kid: Bytes16
-    nonce: Bytes16
-
-
-class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="branch"):
-    """Target: one attenuated token and every token attenuated from it."""
-
-    kid: Bytes16
-    nonce: Bytes16
-    branch: Bytes16
 
 
 class Before(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="before"):

@@ -32,8 +32,8 @@ def test_each_kind_of_revocation_is_told_in_order() -> None:
         assert feed == api.Feed(
             position=start + 3,
             revocations=[
-                api.BranchRevoked(token.kid, token.nonce, child.branch),
-                api.LineageRevoked(token.kid, token.nonce),
+                api.Branch(token.kid, token.nonce, child.branch),
+                api.Lineage(token.kid, token.nonce),
                 api.KeyRetired(token.kid),
             ],
             more=False,
@@ -112,7 +112,7 @@ def test_a_poll_wakes_on_news_of_its_keys_and_sleeps_through_others() -> None:
         assert not poll.done()
         await world.revoke(lineage(token))
         feed = await poll
-        assert feed.revocations == [api.LineageRevoked(token.kid, token.nonce)]
+        assert feed.revocations == [api.Lineage(token.kid, token.nonce)]
         assert feed.position == world.position
 
     run(test)
@@ -209,7 +209,7 @@ def test_a_follower_far_behind_gets_all_of_it_by_pages(tmp_path: Path) -> None:
             nonces = [START_MS.to_bytes(6) + (index * 8 + place).to_bytes(10) for place in range(index % 8)]
             others = (api.Lineage(noise, bytes(16)), api.Before("evil"))
             await world.revoke(*(api.Lineage(kid, nonce) for nonce in nonces), *others)
-            expected += [api.LineageRevoked(kid, nonce) for nonce in nonces]
+            expected += [api.Lineage(kid, nonce) for nonce in nonces]
         told, pages = await _follow(world, kid)
         assert told == expected
         assert len(pages) > 2

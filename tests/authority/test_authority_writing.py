@@ -191,7 +191,7 @@ def test_long_polls_hear_nothing_of_a_write_that_failed(monkeypatch: pytest.Monk
             await asyncio.sleep(0)
         assert not poll.done()
         await world.revoke(lineage(token))
-        assert (await poll).revocations == [api.LineageRevoked(token.kid, token.nonce)]
+        assert (await poll).revocations == [api.Lineage(token.kid, token.nonce)]
 
     run(test)
 

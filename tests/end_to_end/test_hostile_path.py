@@ -193,7 +193,7 @@ def test_a_write_that_is_sent_many_times_is_done_once(node: Node, proxy: Proxy, 
         token = direct.mint(name)
         assert behind.revoke(token) is False
         feed = direct.revocations([token.kid])
-        assert feed.revocations == [api.LineageRevoked(token.kid, token.nonce)]
+        assert feed.revocations == [api.Lineage(token.kid, token.nonce)]
     assert proxy.passed == 15
 
 

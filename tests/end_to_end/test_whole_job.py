@@ -167,7 +167,7 @@ def test_the_feed_tells_of_a_revocation_while_it_is_waited_for(connect: Callable
         later.start()
         feed = follower.revocations([token.kid], after=at, wait_ms=10_000)
         later.join()
-    assert feed.revocations == [api.LineageRevoked(other.kid, other.nonce)]
+    assert feed.revocations == [api.Lineage(other.kid, other.nonce)]
     assert feed.position == at + 1
     assert follower.revocations([token.kid], after=feed.position, wait_ms=1).revocations == []
 

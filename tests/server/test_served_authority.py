@@ -55,7 +55,7 @@ def test_a_long_poll_hears_of_a_revocation(start: Any, run: Any, opened: Any) ->
             heard = opened(await waiting)
             assert heard.position >= written.position
             feed = api.decode_result(poll, heard)
-            assert feed.revocations == [api.LineageRevoked(token.kid, token.nonce)]
+            assert feed.revocations == [api.Lineage(token.kid, token.nonce)]
 
     run(test())
 

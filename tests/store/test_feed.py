@@ -56,11 +56,11 @@ def test_each_key_sees_what_touches_it_in_order_and_nothing_else(recent_targets:
         async with await Database.open(MEMORY) as database:
             f = Followed()
             await f.write(database, recent_targets)
-            assert await f.all([f.evil]) == [api.LineageRevoked(kid=f.evil, nonce=NONCE)]
+            assert await f.all([f.evil]) == [api.Lineage(kid=f.evil, nonce=NONCE)]
             assert await f.all([b"?" * 16]) == []
             assert await f.all([f.acme]) == [
-                api.LineageRevoked(kid=f.acme, nonce=NONCE),
-                api.BranchRevoked(kid=f.acme, nonce=NONCE, branch=BRANCH),
+                api.Lineage(kid=f.acme, nonce=NONCE),
+                api.Branch(kid=f.acme, nonce=NONCE, branch=BRANCH),
                 api.KeyRetired(kid=f.acme),
                 api.KeyRetired(kid=f.acme),
             ]

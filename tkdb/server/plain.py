@@ -6,7 +6,7 @@ that holds that array's text.
 >>> from tkdb import api
 >>> read(api.Mint, {"organization": "acme", "caveats": [["act", "r"], '["aud","shop"]']})
 Mint(organization='acme', caveats=[b'["act","r"]', b'["aud","shop"]'], expires_in_s=None)
->>> write(api.LineageRevoked(kid=bytes(16), nonce=bytes(16)))["kid"]
+>>> write(api.Lineage(kid=bytes(16), nonce=bytes(16)))["kid"]
 '00000000000000000000000000000000'
 """
 

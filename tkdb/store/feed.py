@@ -112,10 +112,8 @@ class _Followed:
         """Yield what ``notice`` means for these keys."""
         for target in notice.targets:
             match target:
-                case api.Lineage(kid=kid, nonce=nonce) if kid in self._kids:
-                    yield api.LineageRevoked(kid=kid, nonce=nonce)
-                case api.Branch(kid=kid, nonce=nonce, branch=branch) if kid in self._kids:
-                    yield api.BranchRevoked(kid=kid, nonce=nonce, branch=branch)
+                case api.Lineage(kid=kid) | api.Branch(kid=kid) if kid in self._kids:
+                    yield target
                 case api.RetireKey(kid=kid) if kid in self._kids:
                     yield api.KeyRetired(kid=kid)
                 case api.DeleteOrganization(name=name):
