@@ -16,7 +16,7 @@ venv: $(READY)  ## Make the environment in .venv, exactly as uv.lock says.
 
 $(READY): pyproject.toml uv.lock
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target .uv "uv==$(UV_VERSION)"
-	UV_PYTHON_DOWNLOADS=never .uv/bin/uv sync --quiet --locked --all-extras --all-groups --python $(PYTHON)
+	UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true .uv/bin/uv sync --quiet --locked --all-extras --all-groups --python $(PYTHON)
 	@touch $@
 
 demo: venv  ## The main job on a real node: mint, verify, narrow, be denied, revoke.
