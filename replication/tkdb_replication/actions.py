@@ -1,7 +1,7 @@
 """What a machine wants done. Whoever carries actions out does so in their order.
 
-``Remember``, ``Serve``, ``StartReplication`` and ``StopReplication`` are done before the next action is begun. The
-others are begun, and what becomes of them comes back as an event.
+``Remember``, ``StartReplication`` and ``StopReplication`` are done before the next action is begun. The others are only
+begun by then, and what becomes of them comes back as an event.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Restore(msgspec.Struct, frozen=True):
     """Replace the journal by the latest that ``base`` holds. Answered by ``JournalAt``.
 
     Restore into a new file beside the old one, check its chain, cut it back to the last of ``places`` that lies on it,
-    and swap the files. Where none lies on it, or ``through`` doesn't, which is the last place that was served here, keep
-    the old file: the step failed.
+    and swap the files. Where none lies on it, or where ``through`` doesn't, the last place that was served here, the
+    old file is kept: the step failed.
     """
 
     step: int
@@ -70,7 +70,10 @@ class Restore(msgspec.Struct, frozen=True):
 
 
 class Serve(msgspec.Struct, frozen=True):
-    """Let memory, feed, minting and positions show the journal up to ``place``, and nothing past it."""
+    """Let memory, feed, minting and positions show the journal up to ``place``, and nothing past it.
+
+    Answered by ``Served``: until then the machine vouches for no more than before.
+    """
 
     place: Place
 

@@ -45,6 +45,12 @@ class JournalAt(msgspec.Struct, frozen=True):
     place: Place | None
 
 
+class Served(msgspec.Struct, frozen=True):
+    """``actions.Serve`` is done: whoever is answered from now on sees the journal up to ``place`` at least."""
+
+    place: Place
+
+
 class Synced(msgspec.Struct, frozen=True):
     """Litestream's answer to ``actions.Sync`` number ``sync``: both numbers are of that one answer."""
 
@@ -95,6 +101,7 @@ Event = (
     | ReadAnswered
     | SwapAnswered
     | JournalAt
+    | Served
     | Synced
     | SyncFailed
     | Asked

@@ -5,7 +5,9 @@ back to the last place that the head names. Then entries are applied from ``rece
 back far enough, the journal is restored from ``base``.
 
 >>> from tkdb_replication.head import BEGINNING, first_head
->>> head = first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e1-00", place=Place(3, b"h" * 32))
+>>> head = first_head(
+...     journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e0-00", place=Place(3, b"h" * 32), epoch=0
+... )
 >>> follower = Follower(retry_ms=250)
 >>> type(follower.step(lambda: 1, head, BEGINNING, 0)).__name__
 'CutBack'

@@ -7,7 +7,7 @@ sealing secret, and is checked before anything is parsed.
 
 >>> from tkdb.store.seal import SealKey
 >>> keys = HeadKeys([SealKey(bytes(32))])
->>> head = first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e1-00", place=BEGINNING)
+>>> head = first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e0-00", place=BEGINNING, epoch=0)
 >>> decode_head(encode_head(head, keys), keys) == head
 True
 >>> decode_head(bytes(200), keys)
@@ -163,12 +163,12 @@ def first_head(
     owner: bytes,
     base: str,
     place: Place,
-    epoch: int = 0,
+    epoch: int,
     machine: str = "",
     region: str = "",
     lease_ms: int = 9_000,
 ) -> Head:
-    """Return the head that begins a cluster: ``base`` holds the whole journal, up to ``place``.
+    """Return the head that begins a cluster. ``base`` holds the whole journal, to ``place``; ``epoch`` is its entry's.
 
     It is put only where there is none (If-None-Match: *). Its maker isn't primary by it; whoever finds ``owner`` on its
     own volume, or that owner's lease run out, takes over.

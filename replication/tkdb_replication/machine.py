@@ -12,12 +12,16 @@ the machine does. Why each rule is there: ``docs/replication.md``.
 >>> machine.on(TimePassed(), 0)
 [Read(read=1, etag=None)]
 >>> end = Place(1, b"h" * 32)
->>> head = first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=b"i" * 16, base="e0-00", place=end)
+>>> head = first_head(
+...     journal=b"j" * 16, attempt=b"a" * 16, owner=b"i" * 16, base="e0-00", place=end, epoch=0
+... )
 >>> found = Found(encode_head(head, keys), etag='"1"', date_ms=None)
 >>> [type(action).__name__ for action in machine.on(ReadAnswered(1, found), 20)]
 ['CutBack']
 >>> [type(action).__name__ for action in machine.on(JournalAt(2, end), 30)]
 ['Remember', 'Serve']
+>>> machine.on(Served(end), 35)
+[]
 >>> machine.age_ms(40)
 40
 """
@@ -50,6 +54,7 @@ from tkdb_replication.events import (
     Promote,
     ReadAnswered,
     Repeated,
+    Served,
     SwapAnswered,
     Synced,
     SyncFailed,
@@ -103,6 +108,7 @@ class Machine:
         self._number = itertools.count(1).__next__
         self._reader = Reader(settings, keys, volume)
         self._freshness = Freshness()
+        self._serving: Place | None = None
         self._follower = Follower(settings.poll_ms)
         self._lease = Lease()
         self._handicap_ms = 0
@@ -209,6 +215,8 @@ class Machine:
                 self._on_swap(event)
             case JournalAt():
                 self._on_journal(event)
+            case Served():
+                self._on_served(event)
             case Synced() | SyncFailed():
                 if self._epoch is not None:
                     self._epoch.synced(event)
@@ -228,6 +236,8 @@ class Machine:
         swap = self._swaps.in_flight
         if swap is not None and self._now_ms >= swap.sent_ms + self.settings.answer_ms:
             self._doubt()
+        if self._promote is not None and self._now_ms >= self._promote[1]:
+            self._fail_promotion()
         if self._epoch is not None:
             self._lead(self._epoch)
         if self._epoch is None:
@@ -282,7 +292,7 @@ class Machine:
         if known.head.owner != self._owner:
             self._handicap_ms = 0
         self._reader.accept(known, self._now_ms)
-        if known.head.place == self._freshness.place:
+        if known.head.place == self._serving:
             self._remember()
 
     def _remember(self) -> None:
@@ -297,8 +307,6 @@ class Machine:
         step = self._follower.step(self._number, head, self._reader.place, self._now_ms)
         if step is not None:
             self._do(step)
-        if self._promote is not None and self._now_ms >= self._promote[1]:
-            self._fail_promotion()
         if self._follower.at(head) and self._may_take_over(head):
             self._take_over(head)
 
@@ -309,11 +317,20 @@ class Machine:
             self._serve(place)
 
     def _serve(self, place: Place) -> None:
-        if place != self._freshness.place:
-            self._reader.place = place
+        if place != self._serving:
+            self._serving = self._reader.place = place
             self._remember()
             self._do(actions.Serve(place))
-        self._freshness.served(place)
+
+    def _on_served(self, event: Served) -> None:
+        if event.place == self._serving:
+            self._freshness.served(event.place)
+
+    def _serve_nothing(self) -> None:
+        """What the journal holds may be named by no head: it is cut back, and nothing is fresh until it has been."""
+        self._serving = None
+        self._freshness.lose()
+        self._follower.doubt()
 
     def _may_take_over(self, head: Head) -> bool:
         patience = patience_ms(head, self.settings, self._former)
@@ -367,7 +384,8 @@ class Machine:
 
     def _doubt(self) -> None:
         self._swaps.lost()
-        self._reader.hurry()
+        if self._swaps.tried == 1:
+            self._reader.hurry()  # a store that refuses again and again is asked at the pace of polling
 
     def _adopt(self, seen: Seen, epoch: Epoch) -> None:
         """One of our own swaps has landed."""
@@ -400,8 +418,7 @@ class Machine:
         self._do(actions.StopReplication())
         self._fail_promotion()
         if epoch.publication is not None:
-            self._follower.doubt()
-            self._freshness.lose()
+            self._serve_nothing()
             for ticket in epoch.publication.waiting:
                 self._fail(ticket, OutcomeUnknown("this machine isn't primary any more", hint=_REPEAT))
         if epoch.move is not None:
@@ -414,16 +431,16 @@ class Machine:
             self._epoch.publication.add(event.entry, event.ticket, self._now_ms)
             return
         # It was primary when the commit began. The entry is on the disk, and no head will name it.
-        self._follower.doubt()
-        self._freshness.lose()
+        self._serve_nothing()
         self._fail(event.ticket, OutcomeUnknown("this machine isn't primary any more", hint=_REPEAT))
 
     def _on_repeated(self, event: Repeated) -> None:
+        publication = None if self._epoch is None else self._epoch.publication
         served = self._freshness.place
-        if served is not None and event.seq <= served.seq:
+        if publication is not None and not publication.is_named(event.seq):
+            publication.wait(event.seq, event.ticket)
+        elif publication is not None or (served is not None and event.seq <= served.seq):
             self._do(actions.Acknowledge(event.ticket, event.seq))
-        elif self._epoch is not None and self._epoch.publication is not None:
-            self._epoch.publication.wait(event.seq, event.ticket)
         else:
             self._fail(event.ticket, OutcomeUnknown("this machine isn't primary any more", hint=_REPEAT))
 

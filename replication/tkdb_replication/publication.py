@@ -59,6 +59,10 @@ class Publication:
         self._success_ms = now_ms
         self._waiting: list[tuple[int, Ticket]] = []
 
+    def is_named(self, seq: int) -> bool:
+        """Return whether a head names entry ``seq``."""
+        return seq <= self._named_seq
+
     @property
     def pending(self) -> bool:
         """Whether there are entries that no head names yet."""

@@ -8,8 +8,12 @@ one of our own attempts, that one is adopted; anything else is another machine's
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from tkdb_replication.head import Head
+
+ATTEMPTS_MAX: Final = 64
+"""So many attempts are recognised. One that was forgotten and lands is another machine's, as far as this one knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Swaps:
         """A swap to ``head`` was sent."""
         self.in_flight = InFlight(head, now_ms)
         self._tried[head.attempt] = head
+        if len(self._tried) > ATTEMPTS_MAX:
+            del self._tried[next(iter(self._tried))]
 
     def answered(self, attempt: bytes) -> InFlight | None:
         """Return the swap that an answer to ``attempt`` is about; None where it came late, and is to be dropped."""
@@ -41,6 +47,11 @@ class Swaps:
             return None
         self.in_flight = None
         return swap
+
+    @property
+    def tried(self) -> int:
+        """How many swaps were tried on the head known."""
+        return len(self._tried)
 
     def lost(self) -> None:
         """The last swap ended in a conflict, or wasn't answered in time."""

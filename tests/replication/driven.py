@@ -45,7 +45,7 @@ def place(entry: Entry) -> Place:
 def head_of(journal: list[Entry], *, recent: int = 0, owner: bytes = b"x" * 16, **changes: Any) -> Head:
     """A head at the end of ``journal``."""
     end = place(journal[-1]) if journal else BEGINNING
-    head = first_head(journal=JOURNAL, attempt=b"a" * 16, owner=owner, base="e0-00", place=end, machine="m9")
+    head = first_head(journal=JOURNAL, attempt=b"a" * 16, owner=owner, base="e0-00", place=end, epoch=0, machine="m9")
     return msgspec.structs.replace(head, recent=tuple(journal[len(journal) - recent :]), **changes)
 
 
@@ -65,6 +65,9 @@ class Driven:
         self.now_ms += after_ms
         done = self.machine.on(event, self.now_ms)
         self.done += done
+        for action in list(done):
+            if isinstance(action, actions.Serve):
+                done += self.tell(events.Served(action.place))
         return done
 
     def wait(self, ms: int) -> list[Action]:

@@ -152,7 +152,7 @@ def test_where_the_first_of_two_attempts_landed_late_it_is_adopted_and_the_rest_
     driven.shown(NotModified(None))
     assert last_head(driven).place == place(NEXT[1])
     driven.swapped(CONFLICT)
-    done = driven.shown(first)
+    done = driven.read_again(first)
     assert [action.ticket for action in done if isinstance(action, Acknowledge)] == ["w0"]
     assert Acknowledge("w1", 5) in driven.swapped()
 
@@ -216,6 +216,16 @@ def test_a_commit_that_ends_after_stepping_down_is_unknown_and_cut_back() -> Non
     assert unknown(done) == ["w"]
     assert isinstance(done[-1], CutBack)
     assert driven.machine.served is None
+
+
+def test_a_store_that_always_refuses_is_asked_at_the_pace_of_polling() -> None:
+    driven = primary(LOG)
+    driven.commits("w", NEXT[0])
+    before_ms = driven.now_ms
+    for _ in range(10):
+        driven.swapped(CONFLICT)
+        driven.read_again(NotModified(None))
+    assert driven.now_ms - before_ms >= 9 * driven.settings.poll_ms
 
 
 # Recent, and Litestream.

@@ -305,6 +305,12 @@ def test_a_promotion_that_cannot_be_done_in_time_fails() -> None:
     assert (fail.ticket, type(fail.error)) == ("operator", NoPrimary)
 
 
+def test_a_promotion_fails_in_time_where_there_is_no_head_to_take_over() -> None:
+    driven = Driven()
+    driven.tell(events.Promote("operator"))
+    assert [action.ticket for action in driven.wait(LEASE_MS) if isinstance(action, Fail)] == ["operator"]
+
+
 # Writes.
 
 

@@ -21,12 +21,12 @@ SEEDS_MOST = 1_000
 
 HARM = {
     "no swap at acknowledgement": {judge.UNPUBLISHED, judge.LOST},
-    "freshness by seq alone, no cut-back": {judge.SERVED, judge.STALE, judge.UNDONE},
+    "freshness by seq alone, no cut-back": {judge.SERVED, judge.STALE, judge.UNDONE, judge.ALARM},
     "freshness dated by arrival": {judge.STALE},
     "no freshness check": {judge.STALE},
     "eventual reads of the store": {judge.STALE},
     "a clock that stops": {judge.STALE},
-    "identical head bytes": {judge.SERVED, judge.UNPUBLISHED, judge.WENT_BACK},
+    "identical head bytes": {judge.SERVED, judge.UNPUBLISHED, judge.WENT_BACK, judge.ALARM},
     "old heads not ignored": {judge.WENT_BACK},
     "late answers not dropped": {judge.WENT_BACK},
     "412 taken as success": {judge.SERVED, judge.ALARM, judge.UNPUBLISHED},
@@ -35,7 +35,12 @@ HARM = {
     "one path for all epochs": {judge.UNRECOVERABLE},
     "a shared identity that resumes": {judge.TWO_WRITERS, judge.UNRECOVERABLE},
     "entries leave recent unsynced": {judge.UNRECOVERABLE},
-    "the primary shows what no head names": {judge.SERVED, judge.WENT_BACK},
+    "a stalled sync believed": {judge.UNRECOVERABLE},
+    "a sync credited with what came later": {judge.UNRECOVERABLE},
+    "takeover without a sync": {judge.UNRECOVERABLE},
+    "what was seen not kept on disk": {judge.WENT_BACK},
+    "freshness before it is served": {judge.STALE, judge.UNDONE},
+    "the primary shows what no head names": {judge.SERVED, judge.WENT_BACK, judge.ALARM},
     "a repeated request answered at once": {judge.UNPUBLISHED},
 }
 

@@ -228,6 +228,47 @@ class LeavesUnsynced(Machine):
             epoch.publication.__class__ = _LeavesAnyTime
 
 
+class BelievesStalls(Machine):
+    """A sync counts that says by its own numbers that the object store doesn't have everything."""
+
+    def _take(self, event: Any) -> None:
+        super()._take(Synced(event.sync, event.txid, event.txid) if isinstance(event, Synced) else event)
+
+
+class CreditsSyncs(Machine):
+    """A sync counts for what was committed after it was asked for, too."""
+
+    def _take(self, event: Any) -> None:
+        super()._take(event)
+        publication = self._epoch and self._epoch.publication
+        if publication and isinstance(event, Synced) and event.txid <= event.replicated_txid:
+            publication.synced(publication.end.seq)
+
+
+class TakesOverUnsynced(Machine):
+    """Takes over before its own path holds anything."""
+
+    def _take_over(self, head: Head) -> None:
+        super()._take_over(head)
+        if self._epoch is not None:
+            self._epoch.in_store = True
+
+
+class Forgets(Machine):
+    """The highest rev and what was served are not kept on disk."""
+
+    def _remember(self) -> None:
+        pass
+
+
+class VouchesAhead(Machine):
+    """What is to be served is vouched for before it is served."""
+
+    def _serve(self, place: Place) -> None:
+        super()._serve(place)
+        self._freshness.served(place)
+
+
 class ServesUnnamed(Machine):
     """The primary shows what it has committed before a head names it."""
 
@@ -273,6 +314,11 @@ CONTROLS: Final = {
     "one path for all epochs": Control(OnePath),
     "a shared identity that resumes": Control(Resumes, shared_identity=True),
     "entries leave recent unsynced": Control(LeavesUnsynced),
+    "a stalled sync believed": Control(BelievesStalls),
+    "a sync credited with what came later": Control(CreditsSyncs),
+    "takeover without a sync": Control(TakesOverUnsynced),
+    "what was seen not kept on disk": Control(Forgets, bucket_goes_back=True),
+    "freshness before it is served": Control(VouchesAhead),
     "the primary shows what no head names": Control(ServesUnnamed),
     "a repeated request answered at once": Control(AnswersRepeatsAtOnce),
 }

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from tests.replication.simulation.controls import SAFE
 from tests.replication.simulation.journal import EMPTY, REVOKE, ROLL_BACK, Node, append
-from tkdb.errors import StaleAuthority, TkdbError
+from tkdb.errors import BrokenJournal, StaleAuthority, TkdbError
 from tkdb.store.journal import Entry
 from tkdb_replication import actions, events
 from tkdb_replication.actions import Action
@@ -70,6 +71,7 @@ class Host:
         self._inbox: deque[Todo] = deque()
         self._disk: deque[Callable[[Todo], None]] = deque()
         self._disk_busy = False
+        self._serving_until_ms = 0
         self._wake_at_ms: float = float("inf")
         world = self.world
         owner = bytes(15) + b"s" if world.control.shared_identity else world.bytes(16)
@@ -115,10 +117,8 @@ class Host:
 
         def arrive() -> None:
             if self.up and self.life == life:
-                if self.world.now_ms < self.paused_until_ms:
-                    self._inbox.append(todo)
-                else:
-                    todo()
+                self._inbox.append(todo)
+                self._resume()
 
         self.world.at(self.world.now_ms + delay_ms, arrive)
 
@@ -127,7 +127,15 @@ class Host:
     def on(self, event: Event) -> None:
         world = self.world
         world.steps += 1
-        todo = self.machine.on(event, self.clock_ms())
+        try:
+            todo = self.machine.on(event, self.clock_ms())
+        except BrokenJournal:
+            if world.control is SAFE:
+                raise
+            self.crash(disk_lost=False)  # without a rule, machines come to where none should be
+            return
+        if world.control is SAFE:
+            assert self.machine.due_ms > self.clock_ms(), "it would be woken again and again"
         if world.telling and (todo or not isinstance(event, events.TimePassed)):
             world.note(f"m{self.number} {self.machine.role} {event} -> {todo}")
         self._carry_out(deque(todo))
@@ -256,9 +264,16 @@ class Host:
         return self.journal.place
 
     def _serve(self, action: actions.Serve) -> None:
-        self.served = self.world.nodes[action.place.hash]
+        """Refold, which after a restore takes its time, and show the result; one after the other."""
+        wait_ms = max(0, self._serving_until_ms - self.world.now_ms) + self.world.refold_ms()
+        self._serving_until_ms = self.world.now_ms + wait_ms
+        self.soon(wait_ms, lambda: self._show(action.place))
+
+    def _show(self, place: Place) -> None:
+        self.served = self.world.nodes[place.hash]
         self.world.judge.serves(self.served, self.shown)
         self.shown = self.served
+        self.on(events.Served(place))
 
     # Writes.
 

@@ -48,6 +48,7 @@ class World:
             owner=self.bytes(16),
             base="e0-first",
             place=node.place,
+            epoch=0,
             lease_ms=200,
         )
         self.bucket = Bucket(head, node, KEYS, self.nodes)
@@ -123,6 +124,9 @@ class World:
 
     def restore_ms(self) -> int:
         return self.long_ms() if self.delays and self.random() < 0.2 else 5 + int(20 * self.random())
+
+    def refold_ms(self) -> int:
+        return self.long_ms() if self.delays and self.random() < 0.1 else self.disk_ms()
 
     def strikes(self) -> bool:
         return self.random() < self.faults
