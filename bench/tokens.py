@@ -43,7 +43,7 @@ from tkdb.store.seal import RootKey, SealKey, SealKeys
 from tkdb.store.state import State
 
 SIZES = (1, 5, 10)
-TURN_TOKENS = 100
+TURN_TOKENS = 1_000
 NAME = "https://tkdb.acme.example"
 LIFETIME_S = 90 * 86_400
 KID, ROOT_KEY = os.urandom(16), os.urandom(32)
