@@ -4,7 +4,7 @@
 - ``attenuate``: text to text, one caveat more.
 - ``mint``: caveats to text.
 
-All tokens are distinct, each has its own ``exp``, and they come shuffled. The contenders take turns, 100 tokens each;
+All tokens are distinct, each has its own ``exp``, and they come shuffled. The contenders take turns, 1,000 tokens each;
 a figure is the mean of a contender's best turn. What the others do is their nearest to it:
 
 - ``pymacaroons`` deserializes binary v2 and verifies with exact-match satisfiers, ``macaroonbakery`` with its
