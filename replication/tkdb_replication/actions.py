@@ -72,7 +72,7 @@ class Restore(msgspec.Struct, frozen=True):
 class Serve(msgspec.Struct, frozen=True):
     """Let memory, feed, minting and positions show the journal up to ``place``, and nothing past it.
 
-    Answered by ``Served``: until then the machine vouches for no more than before.
+    One after the other. Answered by ``Served``: until then the machine vouches for no more than before.
     """
 
     place: Place

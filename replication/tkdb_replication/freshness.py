@@ -1,7 +1,7 @@
 """Freshness: since when, at the latest, this machine has known all that was acknowledged.
 
 A read that was sent at some moment, and answered with a head, shows that head to have been the newest at that moment
-or later. Whoever served that head's place then knew everything acknowledged by that moment. The answer's arrival says
+or later. Whoever serves that head's place knows everything acknowledged by that moment. The answer's arrival says
 nothing: it may have been on its way for long.
 
 >>> freshness = Freshness()
@@ -15,23 +15,29 @@ True
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Final
+
 from tkdb_replication.head import Place
+
+HEADS_MAX: Final = 64
+"""So many heads are kept until their places are served."""
 
 
 class Freshness:
-    """What the newest head known names, when that was asked for, and what is served."""
+    """What the last heads named, when each was asked for, and what is served."""
 
     def __init__(self) -> None:
         self.place: Place | None = None
         """What is served; None while the journal may hold what no head names."""
-        self._named: Place | None = None
-        self._sent_ms = 0
+        self._heads: deque[tuple[Place, int]] = deque(maxlen=HEADS_MAX)
         self._as_of_ms: int | None = None
 
     def named(self, place: Place, *, sent_ms: int) -> None:
         """A read or swap sent at ``sent_ms`` showed the newest head to be at ``place``."""
-        self._sent_ms = sent_ms if place != self._named else max(sent_ms, self._sent_ms)
-        self._named = place
+        if self._heads and self._heads[-1][0] == place:
+            sent_ms = max(sent_ms, self._heads.pop()[1])
+        self._heads.append((place, sent_ms))
         self._renew()
 
     def served(self, place: Place) -> None:
@@ -48,5 +54,14 @@ class Freshness:
         return None if self._as_of_ms is None else now_ms - self._as_of_ms
 
     def _renew(self) -> None:
-        if self.place is not None and self.place == self._named:
-            self._as_of_ms = max(self._sent_ms, self._as_of_ms or self._sent_ms)
+        # Not the newest head alone: under steady writes there is always a newer one than is served.
+        passed = 0
+        for at, (place, sent_ms) in enumerate(self._heads):
+            if self.place is not None and self._is_at(place):
+                self._as_of_ms = sent_ms if self._as_of_ms is None else max(sent_ms, self._as_of_ms)
+                passed = at
+        for _ in range(passed):
+            self._heads.popleft()
+
+    def _is_at(self, place: Place) -> bool:
+        return self.place == place

@@ -323,7 +323,7 @@ class Machine:
             self._do(actions.Serve(place))
 
     def _on_served(self, event: Served) -> None:
-        if event.place == self._serving:
+        if self._serving is not None:
             self._freshness.served(event.place)
 
     def _serve_nothing(self) -> None:

@@ -57,6 +57,7 @@ class Driven:
         self.machine = Machine(self.settings, KEYS, volume or Volume(), owner=b"o" * 16, random=Random(1).randbytes)
         self.now_ms = 1_000_000
         self.done: list[Action] = []
+        self.serves_at_once = True
         self._etags: Iterator[str] = (f'"{number}"' for number in count(1))
         self.tell(events.TimePassed())
 
@@ -66,7 +67,7 @@ class Driven:
         done = self.machine.on(event, self.now_ms)
         self.done += done
         for action in list(done):
-            if isinstance(action, actions.Serve):
+            if isinstance(action, actions.Serve) and self.serves_at_once:
                 done += self.tell(events.Served(action.place))
         return done
 

@@ -102,6 +102,21 @@ def test_a_primary_is_as_fresh_as_its_last_swap_was_sent() -> None:
     assert driven.machine.require_fresh(driven.now_ms) == 700
 
 
+def test_a_primary_that_is_written_to_without_pause_stays_fresh() -> None:
+    driven = primary(LOG)
+    driven.serves_at_once = False
+    for number in range(100):
+        driven.commits(f"w{number}", NEXT[number])
+        driven.now_ms += 100
+        driven.swapped()
+        if number:
+            driven.tell(events.Served(place(NEXT[number - 1])))  # always one behind
+        if number % 10 == 9:
+            driven.wait(driven.settings.poll_ms)
+            driven.synced()
+    assert driven.machine.require_fresh(driven.now_ms) < 1_000
+
+
 # Doubt.
 
 

@@ -41,9 +41,8 @@ class AcknowledgesAtSync(Machine):
 
 
 class _FreshBySeq(Freshness):
-    def _renew(self) -> None:
-        if self.place and self._named and self.place.seq >= self._named.seq:
-            self._as_of_ms = max(self._sent_ms, self._as_of_ms or self._sent_ms)
+    def _is_at(self, place: Place) -> bool:
+        return self.place is not None and self.place.seq >= place.seq
 
 
 class _FollowsBySeq(Follower):
