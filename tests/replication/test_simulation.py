@@ -17,7 +17,7 @@ from tests.replication.simulation.world import World
 
 SCHEDULES = 2_000
 SEEDS_MOST = 1_000
-"""The rarest control is found in about one schedule of fifty: to miss it in so many has a chance of 2e-9."""
+"""The rarest control is found in about one schedule of eighty: to miss it in so many has a chance of 3e-6."""
 
 HARM = {
     "no swap at acknowledgement": {judge.UNPUBLISHED, judge.LOST},

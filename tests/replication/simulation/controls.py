@@ -285,7 +285,10 @@ class AnswersRepeatsAtOnce(Machine):
 
 @dataclass(frozen=True)
 class Control:
-    """What is switched off, and where the world departs from what machines may rely on."""
+    """What is switched off, and where the world departs from what machines may rely on.
+
+    ``stormy``: no schedule is calm, because the harm takes several faults at once.
+    """
 
     machine: type[Machine] = Machine
     shared_identity: bool = False
@@ -293,6 +296,7 @@ class Control:
     clocks_stop: bool = False
     recovery_in_two_steps: bool = False
     bucket_goes_back: bool = False
+    stormy: bool = False
 
 
 SAFE: Final = Control()
@@ -300,7 +304,7 @@ SAFE: Final = Control()
 CONTROLS: Final = {
     "no swap at acknowledgement": Control(AcknowledgesAtSync),
     "freshness by seq alone, no cut-back": Control(SeqAlone),
-    "freshness dated by arrival": Control(DatedByArrival),
+    "freshness dated by arrival": Control(DatedByArrival, stormy=True),
     "no freshness check": Control(NoFreshness),
     "eventual reads of the store": Control(KeepsQuiet, eventual_reads=True),
     "a clock that stops": Control(clocks_stop=True),
@@ -308,9 +312,9 @@ CONTROLS: Final = {
     "old heads not ignored": Control(BelievesOldHeads, bucket_goes_back=True),
     "late answers not dropped": Control(TakesLateAnswers),
     "412 taken as success": Control(ConflictIsSuccess),
-    "takeover in two steps": Control(TakesOverInTwoSteps),
+    "takeover in two steps": Control(TakesOverInTwoSteps, stormy=True),
     "recovery in two steps": Control(recovery_in_two_steps=True),
-    "one path for all epochs": Control(OnePath),
+    "one path for all epochs": Control(OnePath, stormy=True),
     "a shared identity that resumes": Control(Resumes, shared_identity=True),
     "entries leave recent unsynced": Control(LeavesUnsynced),
     "a stalled sync believed": Control(BelievesStalls),

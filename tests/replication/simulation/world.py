@@ -64,7 +64,7 @@ class World:
 
     def _draw_weather(self) -> None:
         """Schedules differ: some are calm but for one thing, in some everything fails."""
-        random, rough = self.random, self.random()
+        random, rough = self.random, 1.0 if self.control.stormy else self.random()
         self.size = (2, 3, 3, 4)[int(random() * 4)]
         self.length_ms = 400 + int(1_600 * random() ** 3) * (4 if random() < 0.1 else 1)
         self.losses = 0.06 * rough * random()
@@ -73,6 +73,7 @@ class World:
         self.stalls = 0.7 * random() ** 2
         self.faults = 0.03 * rough * random() ** 2
         self.drift = 0.03 * random()
+        self.trouble_ms = 120 if self.control.stormy else 250
         self.clocks_stop = self.control.clocks_stop or random() < 0.2
         self.write_ms = 5 + 60 * random()
         self.read_ms = 4 + 20 * random()
@@ -222,7 +223,7 @@ class World:
             elif self.now_ms >= host.paused_until_ms:
                 move = events.HandOver(None, ("", "m0", "m1")[self.pick(3)])
                 host.on(events.Promote(None) if self.random() < 0.3 else move)
-        self.at(self.now_ms + self.spread(250), self._next_trouble)
+        self.at(self.now_ms + self.spread(self.trouble_ms), self._next_trouble)
 
     def _roll_back(self) -> None:
         """Somebody puts an older copy of the bucket back."""
@@ -241,7 +242,7 @@ class World:
         """Run the schedule to its end, or to the first violation."""
         self.at(self.spread(self.write_ms), self._next_write)
         self.at(self.spread(self.read_ms), self._next_read)
-        self.at(self.spread(250), self._next_trouble)
+        self.at(self.spread(self.trouble_ms), self._next_trouble)
         self.at(self.spread(60), self._next_upload)
         if self.rolls_back:
             self.at(self.pick(self.length_ms), self._roll_back)
