@@ -43,7 +43,8 @@ _SEE: Final = "see `tkdb doctor`"
 
 # Names go into headers and paths into URLs: nothing in them can end either.
 MachineName = Annotated[str, msgspec.Meta(max_length=64, pattern=r"\A[A-Za-z0-9._-]*\Z")]
-Path = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
+_PART: Final = "[A-Za-z0-9][A-Za-z0-9._-]*"
+Path = Annotated[str, msgspec.Meta(max_length=128, pattern=rf"\A{_PART}(?:/{_PART})*\Z")]
 
 
 class Place(NamedTuple):

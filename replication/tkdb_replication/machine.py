@@ -64,6 +64,7 @@ from tkdb_replication.follower import Follower
 from tkdb_replication.freshness import Freshness
 from tkdb_replication.head import NOBODY, Head, HeadKeys, Place, encode_head
 from tkdb_replication.lease import Lease, patience_ms
+from tkdb_replication.litestream_config import fresh_base
 from tkdb_replication.objects import Stored
 from tkdb_replication.publication import Publication
 from tkdb_replication.reader import Known, Reader, Seen, Volume
@@ -347,7 +348,7 @@ class Machine:
         self._lead(self._epoch)
 
     def _path(self, epoch: int) -> str:
-        return f"e{epoch}-{self._random(16).hex()}"
+        return fresh_base(epoch, random_bytes=self._random)
 
     # A candidate and a primary lead an epoch.
 

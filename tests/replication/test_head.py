@@ -104,7 +104,10 @@ def test_the_fullest_head_fits() -> None:
         {"region": "a b"},
         {"base": "../other"},
         {"base": ""},
-        {"base": "a/b"},
+        {"base": "/epochs"},
+        {"base": "epochs//1"},
+        {"base": "epochs/../1"},
+        {"base": "epochs/1/"},
         {"recent": tuple(entries(RECENT_ENTRIES_MAX + 1))},
     ],
     ids=str,
@@ -112,6 +115,11 @@ def test_the_fullest_head_fits() -> None:
 def test_a_head_that_makes_no_sense_is_refused_whoever_signed_it(changes: dict[str, object]) -> None:
     with pytest.raises(BrokenHead):
         decode_head(altered(**changes), KEYS)
+
+
+def test_a_base_may_lie_in_folders() -> None:
+    raw = altered(base="epochs/00000007-0123456789abcdef")
+    assert decode_head(raw, KEYS).base == "epochs/00000007-0123456789abcdef"
 
 
 def test_a_head_leads_on_from_each_place_that_it_names_and_from_no_other() -> None:
