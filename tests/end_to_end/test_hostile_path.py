@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -140,8 +141,13 @@ def test_whatever_a_proxy_does_is_never_a_denial_and_never_an_accept(
             with pytest.raises(errors.Unavailable) as caught:
                 call()
             assert caught.value.hint
-        # What never arrived whole did nothing; what did was done, whatever became of the answer.
-        [after] = direct.verify_many([live])
+        # What never arrived whole did nothing; what did is done, whatever became of the answer, though on a busy machine
+        # perhaps after the caller has given up.
+        for _ in range(100 if mischief in SPOILED_ANSWERS else 1):
+            [after] = direct.verify_many([live])
+            if isinstance(after, errors.RevokedToken):
+                break
+            time.sleep(0.05)
         assert isinstance(after, errors.RevokedToken) == (mischief in SPOILED_ANSWERS)
 
 
