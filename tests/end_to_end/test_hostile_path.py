@@ -148,8 +148,8 @@ def test_whatever_a_proxy_does_is_never_a_denial_and_never_an_accept(
             with pytest.raises(errors.Unavailable) as caught:
                 call()
             assert caught.value.hint
-        # What never arrived whole did nothing; what did is done, whatever became of the answer, though perhaps after the
-        # caller has given up.
+        # What never arrived whole did nothing; what did is done, whatever became of the answer, though perhaps only
+        # after the caller has given up.
         for _ in range(100 if mischief in SPOILED_ANSWERS else 1):
             [after] = direct.verify_many([live])
             if isinstance(after, errors.RevokedToken):
