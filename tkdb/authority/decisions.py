@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -179,10 +179,8 @@ class Decisions:
     def _lineage(self, target: api.Lineage | api.Branch, key: KeyRow, now_ms: int) -> bool:
         if int.from_bytes(target.nonce[:6]) > now_ms + MAX_AHEAD_MS:
             raise InvalidRequest("a nonce to revoke lies in the future", hint="no token that is accepted has it")
-        revoked = self._state.revocation(key.kid + target.nonce)
-        if revoked is True or key.state == "retired":
-            return False
-        return revoked is None or isinstance(target, api.Lineage) or target.branch not in revoked
+        branch = target.branch if isinstance(target, api.Branch) else b""
+        return key.state != "retired" and not self._state.is_revoked(key.kid + target.nonce, branch)
 
     def _reseal(self, limit: int) -> Write | Done:
         rows = list(islice(self._state.sealed_otherwise(self._seal_keys.first_id), limit + 1))
@@ -268,8 +266,3 @@ def describe(state: State, row: OrganizationRow) -> api.Organization:
 def is_timed(call: api.WriteCall) -> bool:
     """Return whether what a write means depends on when it is. To revoke what is named does not."""
     return not isinstance(call, api.Revoke) or any(isinstance(target, api.Before) for target in call.targets)
-
-
-def call_of(body: bytes) -> Any:
-    """Return the write that a journaled request asked for."""
-    return api.decode_request(api.WRITE, body)

@@ -15,7 +15,7 @@ import msgspec
 
 from tkdb import api
 from tkdb.authority.clock import Clock
-from tkdb.authority.decisions import SEAL_NONCE_BYTES, Decisions, Done, Write, call_of, is_timed
+from tkdb.authority.decisions import SEAL_NONCE_BYTES, Decisions, Done, Write, is_timed
 from tkdb.authority.keyring import Keyring
 from tkdb.errors import Conflict, Unavailable
 from tkdb.ports import Caller
@@ -93,7 +93,7 @@ class Writer:
             if earlier is not None:
                 if earlier.body != caller.body:
                     raise Conflict("this request id was used for another request", hint="make a new one for each")
-                return self._decisions.result(call_of(earlier.body), decode_made(earlier.made))
+                return self._decisions.result(call, decode_made(earlier.made))
             now_ms = self._now_ms(timed=is_timed(call))
             decision = self._decisions.decide(call, signer, now_ms)
             if isinstance(decision, Done):
@@ -112,8 +112,7 @@ class Writer:
         """
         revocation = api.Revoke([api.Branch(kid, nonce, branch)])
         async with self._turn:
-            revoked = self._state.revocation(kid + nonce)
-            if revoked is True or (revoked is not None and branch in revoked):
+            if self._state.is_revoked(kid + nonce, branch):
                 return True
             await self._append(Write(), api.encode(revocation), Origin(), self._now_ms(timed=False))
             return False

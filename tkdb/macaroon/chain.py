@@ -27,7 +27,6 @@ _OUTER_REST: Final = b"\x5c" * 32
 
 _KEY_GENERATOR: Final = b"macaroons-key-generator".ljust(32, b"\0")
 
-TAIL_BYTES: Final = 32
 BRANCH_BYTES: Final = 16
 
 

@@ -100,6 +100,11 @@ class State:
         """Return what is revoked of a lineage (kid and nonce, 32 bytes as they stand in an identifier)."""
         return self.revoked.get(lineage[16:19], _EMPTY).get(lineage[1:])
 
+    def is_revoked(self, lineage: bytes, branch: bytes) -> bool:
+        """Return whether all of a lineage, or this very branch of it, is revoked; an empty ``branch`` is never one."""
+        revoked = self.revocation(lineage)
+        return revoked is True or (revoked is not None and branch in revoked)
+
     def organization(self, name: str) -> OrganizationRow | None:
         """Return the organization of that name, deleted or not."""
         return self.organizations.get(name)
