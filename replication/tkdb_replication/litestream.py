@@ -1,14 +1,15 @@
 """Litestream, supervised: one database, replicated to a path of its own for as long as this machine is primary.
 
     program = await Program.find()
-    replication = await Replication.begin(program, bucket, database, epoch=7, random_bytes=secrets.token_bytes)
+    base = fresh_base(7, random_bytes=secrets.token_bytes)
+    replication = await Replication.begin(program, bucket, database, base, random_bytes=secrets.token_bytes)
     synced = await replication.sync(timeout_ms=2_000)    # only now may an entry leave the head's ``recent``
     await replication.stop()
 
 This process supervises Litestream and not the other way round: Litestream's own ``-exec`` leaves the application
 behind, writing and unreplicated, when it is killed. A Litestream that ends is started again; one that doesn't answer,
-or gets nowhere, is killed first. It ends with this process, however that ends. Nothing here can take up a path that
-was begun before: two Litestreams on one path would overwrite each other's objects without a warning.
+or gets nowhere, is killed first. It ends with this process, however that ends. Every beginning needs a fresh path
+(``litestream_config.fresh_base``): two Litestreams on one would overwrite each other's objects without a warning.
 """
 
 from __future__ import annotations
@@ -18,22 +19,27 @@ import logging
 import shutil
 import tempfile
 from asyncio.subprocess import Process
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from tkdb import errors
 from tkdb.server import logs
 from tkdb_client.backoff import Backoff
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.control import Control, Synced
-from tkdb_replication.litestream_config import configuration, fresh_base, local_folder
+from tkdb_replication.litestream_config import configuration, local_folder
 from tkdb_replication.litestream_log import parse_line
 from tkdb_replication.program import Program
 
+FIRST_SYNC_BYTES_PER_MS: Final = 2_000
+"""How slowly a whole database may go to the object store: 2 MB/s."""
+
 _TAIL_S: Final = 1
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,8 @@ class Timing:
         look_ms: how often it is asked whether it is well.
         hung_ms: how long it may give no answer before it is killed.
         stuck_ms: how long no sync may be successful before it is killed, although it answers: it waits without a
-            limit on a connection whose other end is gone. More than the first sync of a large database takes.
+            limit on a connection whose other end is gone. The first sync, of the whole database, may take longer by
+            as much as its size demands (``FIRST_SYNC_BYTES_PER_MS``).
         stop_ms: how long it may take to end when it is told to, before it is killed.
         well_ms: after so long a life, the next restart is a first one again.
         backoff: the waits between restarts.
@@ -72,6 +79,7 @@ class Replication:
         folder: Path,
         random_bytes: Callable[[int], bytes],
         timing: Timing,
+        first_sync_ms: int,
     ) -> None:
         self._program = program
         self._bucket = bucket
@@ -80,10 +88,12 @@ class Replication:
         self._folder = folder
         self._random_bytes = random_bytes
         self._timing = timing
+        self._stuck_ms = timing.stuck_ms + first_sync_ms
         self._control: Control | None = None
         self._well = asyncio.Event()
         self._failing_since_s: float | None = None
         self._supervisor = asyncio.create_task(self._supervise(), name="litestream")
+        self._stopping: asyncio.Task[None] | None = None
 
     @classmethod
     async def begin(
@@ -91,40 +101,44 @@ class Replication:
         program: Program,
         bucket: Bucket,
         database: Path,
+        base: str,
         *,
-        epoch: int,
         random_bytes: Callable[[int], bytes],
         timing: Timing | None = None,
     ) -> Self:
         """Start replicating to a fresh path, and return once Litestream answers. Nothing is synced yet.
 
+        Who is cancelled meanwhile leaves no process and no folder behind.
+
         Args:
             program: Litestream.
             bucket: where to.
             database: the file; only its owner may be writing it, with ``wal_autocheckpoint`` off.
-            epoch: of the primary that this machine is to be; for whoever reads the path.
-            random_bytes: makes the path one that never was, and spreads restarts.
+            base: the path in the bucket, which nothing ever wrote to.
+            random_bytes: spreads restarts.
             timing: how patient to be.
 
         Raises:
             StoreUnwritable: Litestream's folder of an earlier path can't be deleted, or its configuration not written.
             Unavailable: Litestream doesn't run.
         """
-        timing, base = timing or Timing(), fresh_base(epoch, random_bytes=random_bytes)
-        database = await asyncio.to_thread(database.resolve)
-        folder = await asyncio.to_thread(_prepare, bucket, base, database)
-        replication = cls(program, bucket, database, base, folder, random_bytes, timing)
-        try:
-            async with asyncio.timeout(timing.start_ms / 1000):
-                await replication._well.wait()
-        except TimeoutError:
-            await replication.stop()
-            raise errors.Unavailable(
-                f"Litestream didn't start within {timing.start_ms} ms", hint="its own lines in the log say why"
-            ) from None
-        except BaseException:
-            await replication.stop()
-            raise
+        timing = timing or Timing()
+        async with AsyncExitStack() as undo:
+            folder = _private_folder()
+            undo.push_async_callback(_in_thread, lambda: shutil.rmtree(folder, ignore_errors=True))
+            database = await _in_thread(database.resolve)
+            size_bytes = await _in_thread(lambda: _prepare(bucket, base, database, folder))
+            first_sync_ms = size_bytes // FIRST_SYNC_BYTES_PER_MS
+            replication = cls(program, bucket, database, base, folder, random_bytes, timing, first_sync_ms)
+            undo.push_async_callback(replication.stop)
+            try:
+                async with asyncio.timeout(timing.start_ms / 1000):
+                    await replication._well.wait()
+            except TimeoutError:
+                raise errors.Unavailable(
+                    f"Litestream didn't start within {timing.start_ms} ms", hint="its own lines in the log say why"
+                ) from None
+            undo.pop_all()
         return replication
 
     @property
@@ -152,10 +166,15 @@ class Replication:
             self._failing_since_s = self._failing_since_s or began_s
             raise
         self._failing_since_s = None
+        self._stuck_ms = self._timing.stuck_ms
         return synced
 
     async def stop(self) -> None:
-        """End Litestream, for good. A second time does nothing."""
+        """End Litestream, for good: who is cancelled meanwhile waits for its end. A second time does nothing."""
+        self._stopping = self._stopping or asyncio.create_task(self._stop())
+        await _to_its_end(self._stopping)
+
+    async def _stop(self) -> None:
         self._supervisor.cancel()
         await asyncio.wait([self._supervisor])
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
@@ -209,7 +228,7 @@ class Replication:
                 left_ms = int(1000 * (deadline_s - loop.time()))
                 if left_ms <= 0:
                     return "it gave no answer, and was killed"
-                if loop.time() - (self._failing_since_s or loop.time()) >= timing.stuck_ms / 1000:
+                if loop.time() - (self._failing_since_s or loop.time()) >= self._stuck_ms / 1000:
                     return "no sync was successful for too long, and it was killed"
                 if await control.answers(left_ms):
                     answered, deadline_s = True, loop.time() + timing.hung_ms / 1000
@@ -238,21 +257,55 @@ _SOCKET: Final = "control"
 _STARTING_MS: Final = 20
 
 
-def _prepare(bucket: Bucket, base: str, database: Path) -> Path:
-    """Delete what an earlier path left beside the database, and write the configuration into a new private folder."""
+async def _to_its_end(task: asyncio.Future[T]) -> T:
+    """Return what ``task`` gives. Who is cancelled meanwhile waits for its end, and is cancelled then."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    return task.result()
+
+
+def _in_thread(function: Callable[[], T]) -> Awaitable[T]:
+    """Run a function in a thread; it isn't left running there alone."""
+    return _to_its_end(asyncio.ensure_future(asyncio.to_thread(function)))
+
+
+def _private_folder() -> Path:
+    # Not beside the database: the path of a socket has room for 107 bytes.
+    try:
+        return Path(tempfile.mkdtemp(prefix="tkdb-litestream-"))
+    except OSError as error:
+        raise errors.StoreUnwritable(
+            f"no folder for Litestream can be made: {error.strerror}", hint="look at TMPDIR, and at the room there"
+        ) from None
+
+
+def _prepare(bucket: Bucket, base: str, database: Path, folder: Path) -> int:
+    """Delete what an earlier path left beside the database, and write the configuration; return the database's size."""
     try:
         # With it, a sync to another path fails for good.
         with suppress(FileNotFoundError):
             shutil.rmtree(local_folder(database))
-        # Not beside the database: the path of a socket has room for 107 bytes.
-        folder = Path(tempfile.mkdtemp(prefix="tkdb-litestream-"))
-        text = configuration(bucket, base, database, socket=folder / _SOCKET)
-        (folder / _CONFIGURATION).write_text(text)
+        (folder / _CONFIGURATION).write_text(configuration(bucket, base, database, socket=folder / _SOCKET))
     except OSError as error:
         raise errors.StoreUnwritable(
             f"Litestream's folders can't be made anew: {error.strerror}", hint=f"look at {local_folder(database)}"
         ) from None
-    return folder
+    return size_bytes(database)
+
+
+def size_bytes(database: Path) -> int:
+    """Return the size of a database and of its write-ahead log; 0 where there is none."""
+    total = 0
+    for path in (database, database.with_name(f"{database.name}-wal")):
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 async def _end(process: Process, patience_ms: int) -> None:

@@ -24,6 +24,7 @@ from tkdb.store.journal import Entry
 from tkdb_client.backoff import Backoff
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.litestream import Replication, Timing
+from tkdb_replication.litestream_config import fresh_base
 from tkdb_replication.program import Program
 from tkdb_replication.restore import restore
 
@@ -81,8 +82,9 @@ async def machine(bucket: Bucket, path: Path, *, epoch: int = 1, timing: Timing 
     async with await Database.open(path, checkpoints=False) as database:
         scribe = Scribe(database)
         await scribe.begin()
+        base = fresh_base(epoch, random_bytes=secrets.token_bytes)
         replication = await Replication.begin(
-            program, bucket, path, epoch=epoch, random_bytes=secrets.token_bytes, timing=timing
+            program, bucket, path, base, random_bytes=secrets.token_bytes, timing=timing
         )
         try:
             yield Machine(database, scribe, replication)

@@ -275,8 +275,9 @@ def test_litestream_out_of_disk_counts_nothing_as_synced_and_goes_on_once_there_
 async def _begin_again(bucket: Bucket, path: Path, epoch: int) -> None:
     """Replicate the database at ``path``, which exists, and sync once."""
     async with await Database.open(path, checkpoints=False):
+        base = fresh_base(epoch, random_bytes=secrets.token_bytes)
         replication = await Replication.begin(
-            await Program.find(), bucket, path, epoch=epoch, random_bytes=secrets.token_bytes, timing=PATIENT
+            await Program.find(), bucket, path, base, random_bytes=secrets.token_bytes, timing=PATIENT
         )
         try:
             await replication.sync(timeout_ms=TIMEOUT_MS)
@@ -340,6 +341,63 @@ def test_stopping_leaves_nothing_behind(bucket: Bucket, path: Path, folders: Pat
     asyncio.run(trial())
 
 
+def processes_in(folder: Path) -> list[str]:
+    """Return the command lines that name a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_text().replace("\0", " "))
+    return [line for line in found if str(folder) in line]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("after_ms", [0, 1, 3, 10, 30, 60, 100])
+def test_a_beginning_that_is_cancelled_leaves_no_process_and_no_folder(
+    after_ms: int, times: int, bucket: Bucket, path: Path, folders: Path
+) -> None:
+    async def trial() -> None:
+        program = await Program.find()
+        async with await Database.open(path, checkpoints=False):
+            base = fresh_base(1, random_bytes=secrets.token_bytes)
+            beginning = asyncio.create_task(
+                Replication.begin(program, bucket, path, base, random_bytes=secrets.token_bytes, timing=PATIENT)
+            )
+            for _ in range(times):
+                await asyncio.sleep(after_ms / 1000)
+                beginning.cancel()
+            await asyncio.wait([beginning])
+            if not beginning.cancelled():
+                await beginning.result().stop()
+            assert (processes_in(folders), modes(folders)) == ([], [])
+
+    asyncio.run(trial())
+
+
+def test_only_the_first_sync_may_take_as_long_as_the_databases_size_demands(
+    bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litestream, "FIRST_SYNC_BYTES_PER_MS", 1)  # its 100 KB are given a minute and more
+
+    async def trial() -> None:
+        proxy.fault = Fault.STALL
+        async with machine(shaky_bucket, path, timing=replace(PATIENT, stuck_ms=100)) as one:
+            first_pid = one.pid
+            for _ in range(3):
+                with pytest.raises(errors.Unavailable):
+                    await one.replication.sync(timeout_ms=200)
+            assert one.pid == first_pid
+            proxy.fault = Fault.NONE
+            await one.sync()
+            assert one.pid == first_pid
+            proxy.fault = Fault.STALL
+            await one.write()
+            with pytest.raises(errors.Unavailable):
+                await one.replication.sync(timeout_ms=200)
+            await one.restarted(first_pid)
+
+    asyncio.run(trial())
+
+
 def test_no_secret_is_in_the_configuration_the_command_line_or_the_log(
     bucket: Bucket, path: Path, folders: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,10 +429,9 @@ def test_a_program_that_ends_at_once_is_said_not_to_run(bucket: Bucket, path: Pa
 
     async def trial() -> None:
         found = await Program.find(beside=tmp_path)
+        timing = replace(IMPATIENT, start_ms=300)
         with pytest.raises(errors.Unavailable, match="didn't start within 300 ms"):
-            await Replication.begin(
-                found, bucket, path, epoch=1, random_bytes=secrets.token_bytes, timing=replace(IMPATIENT, start_ms=300)
-            )
+            await Replication.begin(found, bucket, path, "epochs/1", random_bytes=secrets.token_bytes, timing=timing)
 
     asyncio.run(trial())
 
