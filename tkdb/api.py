@@ -144,8 +144,30 @@ class Revocations(Call[Feed], frozen=True, tag="revocations"):
     wait_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_WAIT_MS)] = 0
 
 
+class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The head of the regions' machines, as the machine that answers last saw it.
+
+    ``epoch`` counts primaries, ``rev`` changes of the head, ``seq`` is the last entry that it names. ``primary`` is the
+    machine that takes writes, in ``region``; empty where none is known to. The head was last seen to change
+    ``unchanged_ms`` ago; when that exceeds ``lease_ms``, another machine may take over.
+    """
+
+    epoch: Count
+    rev: Count
+    seq: Count
+    primary: str
+    region: str
+    lease_ms: Count
+    unchanged_ms: Count
+
+
 class StatusReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a machine says of itself. ``uptime_ms`` since its start."""
+    """What a machine says of itself.
+
+    ``uptime_ms`` is since its start. ``position`` is the last entry that it serves, ``age_ms`` how old that may be at
+    most (None: it doesn't know). ``fault`` says why it can't answer now; empty where it can. ``cluster`` is None for
+    a machine that stands alone.
+    """
 
     name: str
     version: str
@@ -153,6 +175,10 @@ class StatusReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     region: str
     machine: str
     uptime_ms: Count
+    position: Count
+    age_ms: Count | None
+    fault: str = ""
+    cluster: Cluster | None = None
 
 
 class Status(Call[StatusReport], frozen=True, tag="status"):
@@ -236,6 +262,20 @@ class ListOrganizations(Call[Organizations], frozen=True, tag="organization.list
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
 
 
+class TakenOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The machine that answered is primary now, of epoch ``epoch``."""
+
+    machine: str
+    epoch: Count
+
+
+class TakeOver(Call[TakenOver], frozen=True, tag="take-over"):
+    """Make the machine that gets this primary, at once and without asking the one that is. Nothing acknowledged is
+    lost by that; writes under way there end as unknown."""
+
+    result: ClassVar = TakenOver
+
+
 # --- /v1/write ----------------------------------------------------------------------------------------------
 
 
@@ -312,17 +352,53 @@ class Reseal(Call[Resealed], frozen=True, tag="reseal"):
     limit: Annotated[int, msgspec.Meta(ge=1, le=256)] = 256
 
 
+class Restored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Organizations and keys are as after entry ``seq`` again; ``changed`` of them were not."""
+
+    seq: Count
+    changed: Count
+
+
+class Restore(Call[Restored], frozen=True, tag="restore"):
+    """Go back to what entry ``seq``, or the last one before ``at_ms``, left: one of them is given. Revocations, retired
+    keys and deleted organizations since are never undone."""
+
+    result: ClassVar = Restored
+    seq: Count | None = None
+    at_ms: Count | None = None
+
+
+class HandedOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The primary has published all that it had, and leads no more: it is ``machine``'s turn."""
+
+    machine: str
+
+
+class HandOver(Call[HandedOver], frozen=True, tag="hand-over"):
+    """Move the primary to ``machine``, by plan: it takes over at once, or a lease runs out as ever. No entry of the
+    journal."""
+
+    result: ClassVar = HandedOver
+    machine: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9._-]*\Z")]
+
+
 VerifyCall = Verify | Revocations | Status
 RevokeCall = RevokeOwn
-SignCall = Mint | ListOrganizations
-WriteCall = CreateOrganization | ConfigureOrganization | RotateKey | DeleteOrganization | Revoke | Reseal
+SignCall = Mint | ListOrganizations | TakeOver
+WriteCall = CreateOrganization | ConfigureOrganization | RotateKey | DeleteOrganization | Revoke | Reseal | Restore
+"""The calls that an entry of the journal carries out."""
 
 VERIFY: Final = "/v1/verify"
 REVOKE: Final = "/v1/revoke"
 SIGN: Final = "/v1/sign"
 WRITE: Final = "/v1/write"
 
-CALLS_BY_PATH: Final[dict[str, Any]] = {VERIFY: VerifyCall, REVOKE: RevokeCall, SIGN: SignCall, WRITE: WriteCall}
+CALLS_BY_PATH: Final[dict[str, Any]] = {
+    VERIFY: VerifyCall,
+    REVOKE: RevokeCall,
+    SIGN: SignCall,
+    WRITE: WriteCall | HandOver,
+}
 SIGNED_PATHS: Final = frozenset({SIGN, WRITE})
 WRITING_PATHS: Final = frozenset({REVOKE, WRITE})
 

@@ -45,7 +45,7 @@ def test_what_is_named_can_be_revoked_although_the_clock_jumped(step_ms: int) ->
         await world.revoke(lineage(leaked))
         await world.ask(api.RevokeOwn(stolen.text), None)
         assert (await world.outcome(leaked), await world.outcome(stolen)) == ("revoked", "revoked")
-        times = [entry.time_ms for entry in await world.authority._database.entries(0, 100)]
+        times = [entry.time_ms for entry in await world.authority._served.database.entries(0, 100)]
         assert times == sorted(times)
         assert times[-1] == world.wall_ms - step_ms
 
@@ -100,7 +100,7 @@ def test_the_journals_time_never_goes_back() -> None:
         for step_ms in (5_000, -9_000, 3_000, -9_000, 18_000):
             world.step_clock(step_ms)
             await world.ask(api.RotateKey("acme"))
-        times = [entry.time_ms for entry in await world.authority._database.entries(0, 100)]
+        times = [entry.time_ms for entry in await world.authority._served.database.entries(0, 100)]
         assert times == sorted(times)
         assert times[-1] == world.wall_ms
 

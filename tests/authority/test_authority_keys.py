@@ -157,10 +157,10 @@ def test_a_repeated_batch_of_resealing_is_done_once(path: Path) -> None:
 
 def test_old_journal_keys_are_of_no_use_after_resealing(path: Path) -> None:
     async def test(world: World) -> None:
-        old = world.authority._writer._chain_key
+        old = world.authority._served.chain_key()
         await world.restart(seal_keys=BOTH_RING)
         await world.ask(api.Reseal(), "resealer")
-        assert world.authority._writer._chain_key != old
+        assert world.authority._served.chain_key() != old
 
     run(test, path)
 

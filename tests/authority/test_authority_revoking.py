@@ -413,7 +413,7 @@ def test_the_journal_names_no_signer_for_possession_and_keeps_no_token() -> None
     async def test(world: World) -> None:
         token = await world.mint()
         await world.ask(api.RevokeOwn(token.text), "root")
-        [entry] = await world.authority._database.entries(world.position - 1, 1)
+        [entry] = await world.authority._served.database.entries(world.position - 1, 1)
         assert (entry.signer, entry.signature, entry.request_id) == (b"", b"", b"")
         assert token.tail not in entry.body
         assert token.text.encode() not in entry.body

@@ -139,7 +139,7 @@ def test_a_write_that_fails_changes_nothing_that_is_served(monkeypatch: pytest.M
             raise errors.StoreUnwritable("the disk is full", hint="free space")
 
         with monkeypatch.context() as patch:
-            patch.setattr(world.authority._database, "append", fail)
+            patch.setattr(world.authority._served.database, "append", fail)
             await _refused_and_untouched(world, _until(patch))
 
     run(test)
@@ -184,7 +184,7 @@ def test_long_polls_hear_nothing_of_a_write_that_failed(monkeypatch: pytest.Monk
             raise errors.StoreUnwritable("the disk is full", hint="free space")
 
         with monkeypatch.context() as patch:
-            patch.setattr(world.authority._database, "append", fail)
+            patch.setattr(world.authority._served.database, "append", fail)
             with pytest.raises(errors.StoreUnwritable):
                 await world.revoke(lineage(token))
         for _ in range(20):
@@ -199,13 +199,13 @@ def test_long_polls_hear_nothing_of_a_write_that_failed(monkeypatch: pytest.Monk
 def test_a_revoked_token_is_not_denied_before_the_disk_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         token = await world.mint()
-        position, append, held = world.position, world.authority._database.append, asyncio.Event()
+        position, append, held = world.position, world.authority._served.database.append, asyncio.Event()
 
         async def hold(*arguments: Any) -> None:
             await held.wait()
             await append(*arguments)
 
-        monkeypatch.setattr(world.authority._database, "append", hold)
+        monkeypatch.setattr(world.authority._served.database, "append", hold)
         writing = asyncio.create_task(world.revoke(lineage(token)))
         for _ in range(20):
             await asyncio.sleep(0)
@@ -230,7 +230,7 @@ def test_a_caller_who_leaves_during_a_write_leaves_the_authority_whole(tmp_path:
             # What is on the disk is served; what comes next fits.
             other = await world.mint()
             await world.revoke(lineage(other))
-            [last] = await world.authority._database.entries(world.position - 1, 10)
+            [last] = await world.authority._served.database.entries(world.position - 1, 10)
             assert last.seq == world.position
         await world.restart()
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from tkdb import api
 from tkdb.authority.clock import Clock
-from tkdb.authority.service import Authority
+from tkdb.authority.service import Authority, Profile
 from tkdb.channel.envelope import prologue, signed_bytes
 from tkdb.channel.keys import SignerSecret
 from tkdb.macaroon.caveats import AnyCaveat, encode
@@ -71,9 +71,9 @@ class World:
         self.options |= options
         self.authority = await Authority.open(
             self.path,
+            Profile(**self.options),
             clock=Clock(lambda: self.wall_ms, lambda: self.monotonic_ms),
             random=self.random.randbytes,
-            **self.options,
         )
         await asyncio.sleep(0)
 

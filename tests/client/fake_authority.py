@@ -25,7 +25,9 @@ Handler = Callable[[Any], msgspec.Struct]
 
 
 def report(_call: object = None) -> api.StatusReport:
-    return api.StatusReport(name=NAME, version="1", role="primary", region="iad", machine="m1", uptime_ms=1)
+    return api.StatusReport(
+        name=NAME, version="1", role="primary", region="iad", machine="m1", uptime_ms=1, position=1, age_ms=0
+    )
 
 
 @dataclass

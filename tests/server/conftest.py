@@ -64,7 +64,7 @@ class StandIn:
             case api.Verify():
                 return api.Verified([api.Valid("acme") for _ in call.bundles])
             case api.Status():
-                return api.StatusReport(NAME, "0", "primary", "local", "local", 1)
+                return api.StatusReport(NAME, "0", "primary", "local", "local", 1, 0, 0)
             case api.Mint():
                 return api.Minted("tkdb_minted", 1)
             case api.CreateOrganization():

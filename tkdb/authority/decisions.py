@@ -18,11 +18,10 @@ from tkdb.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from tkdb.macaroon.identifier import KID_BYTES
 from tkdb.macaroon.verify import MAX_AHEAD_MS, subject_digest
 from tkdb.signers import ALL, Permission, Signer
-from tkdb.store.fold import CLOCK_SKEW_MS, next_generation
+from tkdb.store.fold import CLOCK_SKEW_MS, Rows, next_generation
 from tkdb.store.made import Created, Made, Replaced, Replacement, Resealed, Rotated
 from tkdb.store.rows import KeyRow, OrganizationRow
 from tkdb.store.seal import ChainKey, RootKey, SealKeys
-from tkdb.store.state import State
 
 KEY_BYTES: Final = 32
 SEAL_NONCE_BYTES: Final = 12
@@ -47,10 +46,9 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Decisions:
-    """Decides on the writes of one authority, by its state.
+    """Decides on the writes of one authority, by the rows that all writes before have left.
 
     Args:
-        state: the rows as they are.
         keyring: unseals root keys.
         seal_keys: seals new keys.
         random: returns so many random bytes.
@@ -59,19 +57,17 @@ class Decisions:
 
     def __init__(
         self,
-        state: State,
         keyring: Keyring,
         seal_keys: SealKeys,
         random: Callable[[int], bytes],
         max_lifetime_s: int,
     ) -> None:
-        self._state = state
         self._keyring = keyring
         self._seal_keys = seal_keys
         self._random = random
         self._max_lifetime_s = max_lifetime_s
 
-    def decide(self, call: api.WriteCall, signer: Signer, now_ms: int) -> Write | Done:
+    def decide(self, rows: Rows, call: api.WriteCall, signer: Signer, now_ms: int) -> Write | Done:
         """Decide on what a signer asks for.
 
         Raises:
@@ -84,89 +80,91 @@ class Decisions:
         match call:
             case api.CreateOrganization():
                 permit(signer, "organizations", call.name)
-                return self._create(call)
+                return self._create(rows, call)
             case api.ConfigureOrganization():
                 permit(signer, "organizations", call.name)
-                self._live(call.name)
+                self._live(rows, call.name)
                 self._check_lifetime(call.max_lifetime_s)
                 return Write()
             case api.RotateKey():
                 permit(signer, "organizations", call.name)
-                self._live(call.name)
-                self._check_events(0, self._live_keys(call.name) + 1)
-                return Write(Rotated(*self._new_key(call.name)))
+                self._live(rows, call.name)
+                self._check_events(0, self._live_keys(rows, call.name) + 1)
+                return Write(Rotated(*self._new_key(rows, call.name)))
             case api.DeleteOrganization():
                 permit(signer, "organizations", call.name)
-                self._live(call.name)
+                self._live(rows, call.name)
                 return Write()
             case api.Revoke():
-                return self._revoke(call, signer, now_ms)
+                return self._revoke(rows, call, signer, now_ms)
             case api.Reseal():
                 permit(signer, "reseal", ALL)
-                return self._reseal(call.limit)
+                return self._reseal(rows, call.limit)
 
-    def result(self, call: api.WriteCall, made: Made | None) -> msgspec.Struct:
-        """Return the result of a write that is in the journal, by the state as it is now."""
+    def result(self, rows: Rows, call: api.WriteCall, made: Made | None) -> msgspec.Struct:
+        """Return the result of a write that is in the journal, by the rows as they are now."""
         match call:
             case api.CreateOrganization() | api.ConfigureOrganization() | api.RotateKey():
-                row = self._state.organization(call.name)
+                row = rows.organization(call.name)
                 if row is None:  # can't be: an organization's row is never dropped
                     raise no_organization(call.name)
-                return describe(self._state, row)
+                return describe(rows, row)
             case api.DeleteOrganization():
                 return api.Deleted()
             case api.Revoke():
                 return api.Revoked(already=False)
             case api.Reseal():
                 done = len(made.keys) + len(made.chain_keys) if isinstance(made, Resealed) else 0
-                remaining = sum(1 for _ in self._state.sealed_otherwise(self._seal_keys.first_id))
+                remaining = sum(1 for _ in rows.sealed_otherwise(self._seal_keys.first_id))
                 return api.Resealed(resealed=done, remaining=remaining)
 
-    def _create(self, call: api.CreateOrganization) -> Write:
-        if self._state.organization(call.name) is not None:
+    def _create(self, rows: Rows, call: api.CreateOrganization) -> Write:
+        if rows.organization(call.name) is not None:
             raise Conflict(f"the organization {call.name} exists, or did", hint="names are never given again")
         lifetime_s = self._max_lifetime_s if call.max_lifetime_s is None else call.max_lifetime_s
         self._check_lifetime(lifetime_s)
-        kid, sealed = self._new_key(call.name)
+        kid, sealed = self._new_key(rows, call.name)
         return Write(Created(kid, sealed, lifetime_s))
 
-    def _revoke(self, call: api.Revoke, signer: Signer, now_ms: int) -> Write | Done:
+    def _revoke(self, rows: Rows, call: api.Revoke, signer: Signer, now_ms: int) -> Write | Done:
         replacements: dict[str, Replacement] = {}
         news, not_before_ms, by_key = False, 0, 0
         for target in call.targets:
             if isinstance(target, api.Before):
                 permit(signer, "revoke", target.organization)
-                by_key += self._live_keys(target.organization)
-                time_ms = self._before(target, now_ms)
+                by_key += self._live_keys(rows, target.organization)
+                time_ms = self._before(rows, target, now_ms)
                 news |= time_ms is not None
                 not_before_ms = max(not_before_ms, time_ms or 0)
                 continue
-            key = self._state.key(target.kid)
+            key = rows.key(target.kid)
             if key is None or not signer.permits("revoke", key.organization):
                 # One answer for both: who may not act for an organization doesn't learn which keys it has.
                 raise NotFound(f"{signer.name} has no root key {target.kid.hex()} to revoke under", hint="see org list")
             if isinstance(target, api.RetireKey):
                 news |= key.state != "retired"
                 if key.state == "signing" and key.organization not in replacements:
-                    replacements[key.organization] = Replacement(key.organization, *self._new_key(key.organization))
+                    replacements[key.organization] = Replacement(
+                        key.organization, *self._new_key(rows, key.organization)
+                    )
             else:
-                news |= self._lineage(target, key, now_ms)
+                news |= self._lineage(rows, target, key, now_ms)
         if not news:
             return Done(api.Revoked(already=True))
         if by_key:  # all others are told in as many bytes as they were asked in
             self._check_events(sum(not isinstance(target, api.Before) for target in call.targets), by_key)
         return Write(Replaced(list(replacements.values())) if replacements else None, not_before_ms=not_before_ms)
 
-    def _before(self, target: api.Before, now_ms: int) -> int | None:
+    def _before(self, rows: Rows, target: api.Before, now_ms: int) -> int | None:
         """Return the least time that the entry needs to revoke what is meant, or None where that is revoked already."""
-        row = self._live(target.organization)
+        row = self._live(rows, target.organization)
         so_far_ms = row.issued_from_ms
         if target.subject is not None:
-            so_far_ms = max(so_far_ms, self._state.issued_from(row.name, subject_digest(target.subject)))
+            so_far_ms = max(so_far_ms, rows.issued_from(row.name, subject_digest(target.subject)))
         if target.before_ms is None:
             # Tokens minted since a revocation are dated behind it, ahead of the clock. "Now" must lie behind them, too.
             if target.subject is None:
-                so_far_ms = max(so_far_ms, *(self._state.subjects_of(row.name) or {}).values(), 0)
+                so_far_ms = max(so_far_ms, *(rows.subjects_of(row.name) or {}).values(), 0)
             return max(so_far_ms - CLOCK_SKEW_MS + 1, 0)
         # Were the future allowed, tokens minted until then would be dated even further ahead, and a later "before" with
         # a time in between would seem done already.
@@ -176,36 +174,37 @@ class Decisions:
             )
         return 0 if target.before_ms + CLOCK_SKEW_MS > so_far_ms else None
 
-    def _lineage(self, target: api.Lineage | api.Branch, key: KeyRow, now_ms: int) -> bool:
+    def _lineage(self, rows: Rows, target: api.Lineage | api.Branch, key: KeyRow, now_ms: int) -> bool:
         if int.from_bytes(target.nonce[:6]) > now_ms + MAX_AHEAD_MS:
             raise InvalidRequest("a nonce to revoke lies in the future", hint="no token that is accepted has it")
         branch = target.branch if isinstance(target, api.Branch) else b""
-        return key.state != "retired" and not self._state.is_revoked(key.kid + target.nonce, branch)
+        return key.state != "retired" and not rows.is_revoked(key.kid + target.nonce, branch)
 
-    def _reseal(self, limit: int) -> Write | Done:
-        rows = list(islice(self._state.sealed_otherwise(self._seal_keys.first_id), limit + 1))
-        if not rows:
+    def _reseal(self, rows: Rows, limit: int) -> Write | Done:
+        records = list(islice(rows.sealed_otherwise(self._seal_keys.first_id), limit + 1))
+        if not records:
             return Done(api.Resealed(resealed=0, remaining=0))
         keys, chain_keys = [], []
-        for row in rows[:limit]:
-            if isinstance(row, KeyRow):
-                keys.append((row.kid, self._seal(self._keyring.unseal(row), row.organization, row.kid, row.generation)))
+        for record in records[:limit]:
+            if isinstance(record, KeyRow):
+                root_key = self._keyring.unseal(record)
+                keys.append((record.kid, self._seal(root_key, record.organization, record.kid, record.generation)))
             else:
-                journal, generation = self._state.journal, row.generation
-                chain_key = self._seal_keys.unseal_chain_key(row.sealed, journal=journal, generation=generation)
-                chain_keys.append((generation, self._seal_chain_key(chain_key, generation)))
-        if len(rows) > limit:
+                journal, generation = rows.journal, record.generation
+                chain_key = self._seal_keys.unseal_chain_key(record.sealed, journal=journal, generation=generation)
+                chain_keys.append((generation, self._seal_chain_key(rows, chain_key, generation)))
+        if len(records) > limit:
             return Write(Resealed(keys, chain_keys, None))
         # All is under the new secret now. A new chain key too: who has the old secret and an old copy of the
         # database holds the chain key of before, and must not be able to write what comes after.
         new = ChainKey(self._random(KEY_BYTES))
-        sealed = self._seal_chain_key(new, self._state.last_generation() + 1)
+        sealed = self._seal_chain_key(rows, new, rows.last_generation() + 1)
         return Write(Resealed(keys, chain_keys, sealed), new)
 
-    def _new_key(self, organization: str) -> tuple[bytes, bytes]:
+    def _new_key(self, rows: Rows, organization: str) -> tuple[bytes, bytes]:
         """Return a new kid, and a new root key sealed as the organization's next generation."""
         kid, root_key = self._random(KID_BYTES), RootKey(self._random(KEY_BYTES))
-        return kid, self._seal(root_key, organization, kid, next_generation(self._state, organization))
+        return kid, self._seal(root_key, organization, kid, next_generation(rows, organization))
 
     def _seal(self, root_key: RootKey, organization: str, kid: bytes, generation: int) -> bytes:
         nonce = self._random(SEAL_NONCE_BYTES)
@@ -213,20 +212,20 @@ class Decisions:
             root_key, organization=organization, kid=kid, generation=generation, nonce=nonce
         )
 
-    def _seal_chain_key(self, chain_key: ChainKey, generation: int) -> bytes:
+    def _seal_chain_key(self, rows: Rows, chain_key: ChainKey, generation: int) -> bytes:
         nonce = self._random(SEAL_NONCE_BYTES)
-        return self._seal_keys.seal_chain_key(
-            chain_key, journal=self._state.journal, generation=generation, nonce=nonce
-        )
+        return self._seal_keys.seal_chain_key(chain_key, journal=rows.journal, generation=generation, nonce=nonce)
 
-    def _live(self, name: str) -> OrganizationRow:
-        row = self._state.organization(name)
+    @staticmethod
+    def _live(rows: Rows, name: str) -> OrganizationRow:
+        row = rows.organization(name)
         if row is None or row.deleted:
             raise no_organization(name)
         return row
 
-    def _live_keys(self, organization: str) -> int:
-        return sum(key.state != "retired" for key in self._state.keys_of(organization))
+    @staticmethod
+    def _live_keys(rows: Rows, organization: str) -> int:
+        return sum(key.state != "retired" for key in rows.keys_of(organization))
 
     @staticmethod
     def _check_events(single: int, by_key: int) -> None:
@@ -256,9 +255,9 @@ def permit(signer: Signer, permission: Permission, organization: str) -> None:
         raise NotPermitted(f"the signer {signer.name} may not: {what}", hint="see the authority's list of signers")
 
 
-def describe(state: State, row: OrganizationRow) -> api.Organization:
+def describe(rows: Rows, row: OrganizationRow) -> api.Organization:
     """Return an organization as callers see it: its newest keys by name and state, never the keys."""
-    newest = state.keys_of(row.name)[: api.MAX_KEYS]
+    newest = rows.keys_of(row.name)[: api.MAX_KEYS]
     keys = [api.Key(key.kid, key.generation, key.state, key.until_ms) for key in newest]
     return api.Organization(row.name, row.max_lifetime_s, row.created_ms, keys)
 

@@ -1,6 +1,6 @@
 """The authority on one machine: each call goes to the part that answers it.
 
-authority = await Authority.open(Path("tkdb.db"), name="tkdb.example", seal_keys=seal_keys, ...)
+authority = await Authority.open(Path("tkdb.db"), Profile("tkdb.example", seal_keys), clock=clock, random=os.urandom)
 minted = await authority.answer(api.Mint(organization="acme"), caller)
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,19 +19,19 @@ import msgspec
 from tkdb import __version__, api
 from tkdb.authority.clock import Clock
 from tkdb.authority.decisions import Decisions, describe, permit
-from tkdb.authority.keyring import Keyring
+from tkdb.authority.genesis import begin
 from tkdb.authority.minting import Minter
+from tkdb.authority.publisher import Alone, Publisher
 from tkdb.authority.rate import Rate
-from tkdb.authority.writer import Writer, begin
-from tkdb.errors import ConfigurationError, Denied, NotPermitted, Overloaded, RevokedToken, TkdbError, Unavailable
+from tkdb.authority.served import Served
+from tkdb.authority.writer import Writer
+from tkdb.errors import Denied, InvalidRequest, NotPermitted, Overloaded, RevokedToken, TkdbError, Unavailable
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.verify import Verifier
 from tkdb.ports import Caller
-from tkdb.signers import Signer
+from tkdb.signers import ALL, Signer
 from tkdb.store.database import Database
-from tkdb.store.feed import Feed
 from tkdb.store.seal import SealKeys
-from tkdb.store.state import State
 
 DEFAULT_MAX_LIFETIME_S: Final = 90 * 24 * 3600
 PURGE_EVERY_S: Final = 3600
@@ -41,61 +42,57 @@ DENIAL_HINT_CHARS: Final = 60
 OWN_BURST: Final = 8
 OWN_EVERY_MS: Final = 10_000
 
+NO_JOURNAL: Final = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Who an authority is, and on which machine.
+
+    Attributes:
+        name: the authority's name, the location of its macaroons.
+        seal_keys: the sealing secrets.
+        max_lifetime_s: the longest life that an organization's tokens may be given.
+        region: where this machine is, as ``status`` tells it.
+        machine: which it is.
+    """
+
+    name: str
+    seal_keys: SealKeys
+    max_lifetime_s: int = DEFAULT_MAX_LIFETIME_S
+    region: str = ""
+    machine: str = ""
+
 
 class Authority:
     """Mints, verifies and revokes, by one journal. Open it with ``Authority.open``."""
 
     def __init__(
-        self,
-        database: Database,
-        state: State,
-        writer: Writer,
-        keyring: Keyring,
-        minter: Minter,
-        feed: Feed,
-        clock: Clock,
-        *,
-        region: str,
-        machine: str,
+        self, served: Served, publisher: Publisher, clock: Clock, random: Callable[[int], bytes], profile: Profile
     ) -> None:
-        self._database = database
-        self._state = state
-        self._writer = writer
-        self._minter = minter
-        self._feed = feed
+        self._served = served
+        self._state = served.state
         self._clock = clock
-        self._verifier = Verifier(state.name, find_key=keyring.find, find_revocation=state.revocation)
+        self._profile = profile
+        decisions = Decisions(served.keyring, profile.seal_keys, random, profile.max_lifetime_s)
+        self._writer = Writer(served, decisions, publisher, clock)
+        self._minter = Minter(served.state, served.keyring, clock, random)
+        self._verifier = Verifier(profile.name, find_key=served.keyring.find, find_revocation=served.state.revocation)
         self._own_rate = Rate(burst=OWN_BURST, every_ms=OWN_EVERY_MS, monotonic_ms=clock.monotonic_ms)
-        self._region = region
-        self._machine = machine
         self._started_ms = clock.monotonic_ms()
         self._draining = asyncio.Event()
         self._maintenance = asyncio.create_task(self._maintain())
 
     @classmethod
-    async def open(
-        cls,
-        path: Path | str,
-        *,
-        name: str,
-        seal_keys: SealKeys,
-        clock: Clock,
-        random: Callable[[int], bytes],
-        max_lifetime_s: int = DEFAULT_MAX_LIFETIME_S,
-        region: str = "",
-        machine: str = "",
-    ) -> Self:
-        """Open the authority whose journal is at ``path`` (``":memory:"``: a new one, not kept), or begin it there.
+    async def open(cls, path: Path | str, profile: Profile, *, clock: Clock, random: Callable[[int], bytes]) -> Self:
+        """Open an authority that stands alone, whose journal is at ``path`` (``":memory:"``: a new one, not kept), or
+        begin it there.
 
         Args:
             path: the database's file.
-            name: the authority's name, the location of its macaroons.
-            seal_keys: the sealing secrets.
+            profile: whose it is, and by which secrets.
             clock: the machine's clocks.
             random: returns so many random bytes.
-            max_lifetime_s: the longest life that an organization's tokens may be given.
-            region: where this machine is, as ``status`` tells it.
-            machine: which it is.
 
         Raises:
             ConfigurationError: the database is another authority's.
@@ -103,17 +100,9 @@ class Authority:
         """
         database = await Database.open(path)
         try:
-            state, chain_key = await begin(database, name, seal_keys, clock, random)
-            if state.name != name:
-                raise ConfigurationError(
-                    f"the database is of the authority {state.name}, not of {name}", hint="check TKDB_NAME and TKDB_DB"
-                )
-            keyring = Keyring(state, seal_keys)
-            feed = Feed(database, state)
-            decisions = Decisions(state, keyring, seal_keys, random, max_lifetime_s)
-            writer = Writer(database, state, chain_key, keyring=keyring, decisions=decisions, feed=feed, clock=clock)
-            minter = Minter(state, keyring, clock, random)
-            return cls(database, state, writer, keyring, minter, feed, clock, region=region, machine=machine)
+            state = await begin(database, profile.name, profile.seal_keys, clock, random)
+            served = Served(database, state, profile.seal_keys)
+            return cls(served, Alone(served), clock, random, profile)
         except BaseException:
             await database.close()
             raise
@@ -121,12 +110,12 @@ class Authority:
     @property
     def name(self) -> str:
         """The authority's name."""
-        return self._state.name
+        return self._profile.name
 
     @property
     def journal(self) -> bytes:
-        """The journal's id, 16 bytes."""
-        return self._state.journal
+        """The journal's id, 16 bytes; zeros where there is none yet."""
+        return self._state.journal or NO_JOURNAL
 
     @property
     def position(self) -> int:
@@ -151,11 +140,12 @@ class Authority:
         self._draining.set()
 
     async def close(self) -> None:
-        """Let go of the database."""
+        """End what is being written, and let go of the database."""
         self._maintenance.cancel()
         with suppress(asyncio.CancelledError):
             await self._maintenance
-        await self._database.close()
+        await self._writer.settle()
+        await self._served.database.close()
 
     async def answer(self, call: api.Call[Any], caller: Caller) -> msgspec.Struct:
         """Return the result of ``call``.
@@ -178,6 +168,9 @@ class Authority:
                 return self._minter.mint(call)
             case api.ListOrganizations():
                 return self._list(call, _signer(caller))
+            case api.HandOver() | api.TakeOver():
+                permit(_signer(caller), "promote", ALL)
+                raise InvalidRequest("this authority stands alone: there is no other machine", hint="see `tkdb init`")
         return await self._writer.write(call, _signer(caller), caller)  # type: ignore[arg-type]  # what is left writes
 
     def _verify(self, bundle: str, now_ms: int) -> api.Valid | api.Invalid:
@@ -193,8 +186,8 @@ class Authority:
         until_ms = self._clock.monotonic_ms() + call.wait_ms
         after = call.after
         while True:
-            news = self._writer.news
-            feed = await self._feed.read(after=after, kids=call.kids)
+            news = self._served.news
+            feed = await self._served.feed.read(after=after, kids=call.kids)
             left_ms = until_ms - self._clock.monotonic_ms()
             if feed.revocations or feed.more or left_ms <= 0 or self._draining.is_set():
                 return feed
@@ -203,12 +196,14 @@ class Authority:
 
     def _status(self) -> api.StatusReport:
         return api.StatusReport(
-            name=self._state.name,
+            name=self._profile.name,
             version=__version__,
             role="primary",
-            region=self._region,
-            machine=self._machine,
+            region=self._profile.region,
+            machine=self._profile.machine,
             uptime_ms=self._clock.monotonic_ms() - self._started_ms,
+            position=self.position,
+            age_ms=self.age_ms(),
         )
 
     async def _revoke_own(self, text: str) -> api.Revoked:

@@ -1,200 +1,269 @@
-"""The one writer: decide, append to the journal, apply, tell who waits.
+"""The one writer: decides, appends to the journal, and answers when that is acknowledged.
 
-One write at a time, so that each is decided on all that came before it. What is served changes only after the
-commit: a write that failed leaves no trace, one that is answered is on the disk.
+Writes that come while others are being acknowledged wait, and are then committed together, in one round: each is
+decided on all that came before it in the round, too. What is served changes only when a round is acknowledged: a write
+that failed leaves no trace there, one that is answered can't be lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import wraps
-from typing import Any, Final, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import msgspec
 
 from tkdb import api
 from tkdb.authority.clock import Clock
-from tkdb.authority.decisions import SEAL_NONCE_BYTES, Decisions, Done, Write, is_timed
-from tkdb.authority.keyring import Keyring
-from tkdb.errors import Conflict, Unavailable
+from tkdb.authority.decisions import Decisions, Done, Write, is_timed
+from tkdb.authority.publisher import Publisher
+from tkdb.authority.served import Served
+from tkdb.errors import Conflict, OutcomeUnknown, TkdbError, Unavailable
 from tkdb.ports import Caller
 from tkdb.signers import Signer
-from tkdb.store.database import Database
-from tkdb.store.feed import Feed
-from tkdb.store.fold import horizon_ms
-from tkdb.store.journal import Entry, Origin, check_link, link
-from tkdb.store.made import Genesis, Made, Purged, decode_made
+from tkdb.store.fold import Draft, Rows, changes, horizon_ms
+from tkdb.store.journal import Entry, Head, Origin, encode_entry, link
+from tkdb.store.made import Made, Purged, decode_made
 from tkdb.store.rows import Forget
-from tkdb.store.seal import ChainKey, SealKeys, seal_id
+from tkdb.store.seal import ChainKey
 from tkdb.store.state import State
 
-EPOCH: Final = 1
-"""How often the primary has changed. One machine never has another."""
 
-P = ParamSpec("P")
-T = TypeVar("T")
+@dataclass(slots=True, eq=False)
+class _Request:
+    """What somebody wants written. ``outcome``: what was added to it, or why nothing needed to be written."""
+
+    decide: Callable[[Rows, int], Write | Done]
+    body: bytes = b""
+    origin: Origin = field(default_factory=Origin)
+    timed: bool = True
+    outcome: asyncio.Future[Made | Done | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    @property
+    def key(self) -> tuple[bytes, bytes]:
+        """What names it, for who repeats it."""
+        return self.origin.signer, self.origin.request_id
+
+    def succeed(self, outcome: Made | Done | None) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # who asked may have gone
 
 
-def _to_its_end(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Let a write go on when its caller is cancelled: what the disk holds must be served, too."""
+class _Round:
+    """Writes that are committed together, each decided on those before it."""
 
-    @wraps(method)
-    async def shielded(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.shield(asyncio.ensure_future(method(*args, **kwargs)))
+    def __init__(self, state: State, chain_key: ChainKey, epoch: int) -> None:
+        self.draft = Draft(state)
+        self.head = state.head
+        self.entries: list[Entry] = []
+        self.size_bytes = 0
+        self.by_request: dict[tuple[bytes, bytes], Entry] = {}
+        self.outcomes: list[tuple[_Request, Made | Done | None]] = []
+        self.repeated: list[tuple[_Request, Made | None, Awaitable[None]]] = []
+        self._chain_key = chain_key
+        self._epoch = epoch
 
-    return shielded
+    def link(self, write: Write, request: _Request, now_ms: int) -> Entry:
+        """Return the entry that ``write`` makes at the end of the round; it isn't in it yet."""
+        return link(
+            self.head,
+            write.chain_key or self._chain_key,
+            now_ms=max(now_ms, write.not_before_ms),
+            epoch=self._epoch,
+            made=write.made,
+            body=request.body,
+            origin=request.origin,
+        )
+
+    def add(self, entry: Entry, size_bytes: int, write: Write, request: _Request) -> None:
+        """Put an entry at the end."""
+        for change in changes(self.draft, entry):
+            self.draft.put(change)
+        self.head = entry.head
+        self._chain_key = write.chain_key or self._chain_key
+        self.entries.append(entry)
+        self.size_bytes += size_bytes
+        self.by_request[request.key] = entry
+        self.outcomes.append((request, write.made))
 
 
 class Writer:
-    """Owns the journal and the state: all that changes them goes through here.
+    """Writes one authority's journal.
 
     Args:
-        database: the journal; open.
-        state: what the journal's entries come to; the keyring and the feed follow it.
-        chain_key: the key in force, under which entries are hashed.
+        served: the journal, and what is shown of it.
+        decisions: decide on what signers ask for.
+        publisher: makes what was committed acknowledged.
+        clock: the machine's clocks.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        state: State,
-        chain_key: ChainKey,
-        *,
-        keyring: Keyring,
-        decisions: Decisions,
-        feed: Feed,
-        clock: Clock,
-    ) -> None:
-        self._database = database
-        self._state = state
-        self._chain_key = chain_key
-        self._keyring = keyring
+    def __init__(self, served: Served, decisions: Decisions, publisher: Publisher, clock: Clock) -> None:
+        self._served = served
         self._decisions = decisions
-        self._feed = feed
+        self._publisher = publisher
         self._clock = clock
-        self._turn = asyncio.Lock()
-        self.news = asyncio.Event()
-        """Set when the next entry is applied; then there is a new event for the one after."""
+        self._waiting: list[_Request] = []
+        self._working: asyncio.Task[None] | None = None
 
-    @_to_its_end
     async def write(self, call: api.WriteCall, signer: Signer, caller: Caller) -> msgspec.Struct:
         """Carry out what a signer asked for, once: a request id that was carried out gives that outcome again.
 
         Raises:
             Conflict: the signer used the request id for something else.
             Unavailable: the clock or the disk can't be used now; nothing was changed.
-            OutcomeUnknown: the disk failed while committing.
+            NoPrimary, Overloaded: not here, or not now.
+            OutcomeUnknown: nobody knows whether it is, or will be, done. To repeat it is safe.
             TkdbError: as ``Decisions.decide``.
         """
-        origin = Origin(signer.key.thumbprint, caller.request_id, caller.signed_ms, caller.signature)
-        async with self._turn:
-            earlier = await self._database.find_request(origin.signer, origin.request_id)
-            if earlier is not None:
-                if earlier.body != caller.body:
-                    raise Conflict("this request id was used for another request", hint="make a new one for each")
-                return self._decisions.result(call, decode_made(earlier.made))
-            now_ms = self._now_ms(timed=is_timed(call))
-            decision = self._decisions.decide(call, signer, now_ms)
-            if isinstance(decision, Done):
-                return decision.result
-            await self._append(decision, caller.body, origin, now_ms)
-            return self._decisions.result(call, decision.made)
+        outcome = await self._ask(
+            _Request(
+                decide=lambda rows, now_ms: self._decisions.decide(rows, call, signer, now_ms),
+                body=caller.body,
+                origin=Origin(signer.key.thumbprint, caller.request_id, caller.signed_ms, caller.signature),
+                timed=is_timed(call),
+            )
+        )
+        return (
+            outcome.result if isinstance(outcome, Done) else self._decisions.result(self._served.state, call, outcome)
+        )
 
-    @_to_its_end
     async def revoke_branch(self, kid: bytes, nonce: bytes, branch: bytes) -> bool:
         """Revoke a branch whose token the caller presented: the journal names no signer for it.
 
         Returns whether it was revoked before: by another, perhaps, while this one waited.
 
         Raises:
-            Unavailable, OutcomeUnknown: as ``write``.
+            Unavailable, NoPrimary, Overloaded, OutcomeUnknown: as ``write``.
         """
-        revocation = api.Revoke([api.Branch(kid, nonce, branch)])
-        async with self._turn:
-            if self._state.is_revoked(kid + nonce, branch):
-                return True
-            await self._append(Write(), api.encode(revocation), Origin(), self._now_ms(timed=False))
-            return False
+        body = api.encode(api.Revoke([api.Branch(kid, nonce, branch)]))
+        done = Done(api.Revoked(already=True))
+        outcome = await self._ask(
+            _Request(
+                decide=lambda rows, _: done if rows.is_revoked(kid + nonce, branch) else Write(),
+                body=body,
+                timed=False,
+            )
+        )
+        return outcome is done
 
-    @_to_its_end
     async def purge(self) -> None:
         """Forget what can matter no more, if there is anything of that kind.
 
         Raises:
-            Unavailable, OutcomeUnknown: as ``write``.
+            Unavailable, NoPrimary, Overloaded, OutcomeUnknown: as ``write``.
         """
-        async with self._turn:
-            now_ms = self._now_ms(timed=True)
-            if has_expired(self._state, now_ms):
-                await self._append(Write(Purged()), b"", Origin(), now_ms)
+        done, state = Done(api.Deleted()), self._served.state
+        await self._ask(_Request(decide=lambda _, now_ms: Write(Purged()) if has_expired(state, now_ms) else done))
 
-    def _now_ms(self, *, timed: bool) -> int:
+    async def settle(self) -> None:
+        """Return when nothing is being written."""
+        while self._working is not None:
+            await asyncio.wait([self._working])
+
+    async def _ask(self, request: _Request) -> Made | Done | None:
+        self._waiting.append(request)
+        if self._working is None:
+            self._working = asyncio.create_task(self._work(), name="writer")
+        # A write goes on when its caller is cancelled: what is acknowledged is served, too.
+        return await asyncio.shield(request.outcome)
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                await self._round()
+        finally:
+            self._working = None
+
+    async def _round(self) -> None:
+        async with self._served.turn:
+            requests, self._waiting = self._waiting, []
+            try:
+                round_, acknowledged = await self._commit(requests)
+            except BaseException as error:
+                for request in requests:
+                    request.fail(error)
+                if isinstance(error, Exception):  # it was given to whom it concerns
+                    return
+                raise
+        await _conclude(round_.outcomes, acknowledged)
+        for request, made, named in round_.repeated:
+            await _conclude([(request, made)], named)
+
+    async def _commit(self, requests: list[_Request]) -> tuple[_Round, Awaitable[None] | None]:
+        """Commit what is to be written; return what ends when it is acknowledged."""
+        round_ = _Round(self._served.state, self._served.chain_key(), self._publisher.epoch())
+        for request in requests:
+            try:
+                await self._add(round_, request)
+            except TkdbError as error:
+                request.fail(error)
+        if not round_.entries:
+            return round_, None
+        try:
+            await self._served.database.append(self._served.state, round_.entries)
+        except Unavailable as error:
+            self._publisher.commit_failed(doubtful=isinstance(error, OutcomeUnknown))
+            raise
+        return round_, self._publisher.committed(round_.entries)
+
+    async def _add(self, round_: _Round, request: _Request) -> None:
+        if request.origin.signer:
+            earlier = round_.by_request.get(request.key)
+            known = earlier or await self._served.database.find_request(*request.key)
+            if known is not None:
+                if known.body != request.body:
+                    raise Conflict("this request id was used for another request", hint="make a new one for each")
+                made = decode_made(known.made)
+                if earlier is None:
+                    round_.repeated.append((request, made, self._publisher.repeated(known.seq)))
+                else:
+                    round_.outcomes.append((request, made))
+                return
+        now_ms = self._now_ms(round_.head, timed=request.timed)
+        decision = request.decide(round_.draft, now_ms)
+        if isinstance(decision, Done):
+            # It may be done by what stands before it in this round: then it is so when that is acknowledged.
+            round_.outcomes.append((request, decision))
+            return
+        entry = round_.link(decision, request, now_ms)
+        size_bytes = len(encode_entry(entry))
+        self._publisher.require_room(len(round_.entries) + 1, round_.size_bytes + size_bytes)
+        round_.add(entry, size_bytes, decision, request)
+
+    def _now_ms(self, head: Head, *, timed: bool) -> int:
         """Return the time; of a clock that can't be believed, only for what doesn't depend on it.
 
         Raises:
             Unavailable: it can't be believed.
         """
         try:
-            return self._clock.steady_ms(not_before_ms=self._state.head.time_ms)
+            return self._clock.steady_ms(not_before_ms=head.time_ms)
         except Unavailable:
             if timed:
                 raise
             return self._clock.reckoned_ms()
 
-    async def _append(self, write: Write, body: bytes, origin: Origin, now_ms: int) -> None:
-        chain_key = write.chain_key or self._chain_key
-        entry = link(
-            self._state.head,
-            chain_key,
-            now_ms=max(now_ms, write.not_before_ms),
-            epoch=EPOCH,
-            made=write.made,
-            body=body,
-            origin=origin,
-        )
-        await self._database.append(self._state, [entry])
-        self._apply(entry, chain_key)
 
-    def _apply(self, entry: Entry, chain_key: ChainKey) -> None:
-        self._state.apply(entry)
-        self._chain_key = chain_key
-        self._keyring.forget()
-        self._feed.add(entry)
-        news, self.news = self.news, asyncio.Event()
-        news.set()
-
-
-async def begin(
-    database: Database, name: str, seal_keys: SealKeys, clock: Clock, random: Callable[[int], bytes]
-) -> tuple[State, ChainKey]:
-    """Return the state of a database and its chain key; of a new database, write the journal's first entry.
-
-    Raises:
-        WrongSealKey: the secrets given don't unseal the chain key, or one of the root keys.
-        BrokenJournal: the last entry wasn't written by a holder of the chain key.
-        StoreError, Unavailable: the database can't be read, or written.
-    """
-    state = await database.load()
-    if state.head.seq == 0:
-        journal, chain_key = random(16), ChainKey(random(32))
-        sealed = seal_keys.seal_chain_key(chain_key, journal=journal, generation=1, nonce=random(SEAL_NONCE_BYTES))
-        made: Made = Genesis(journal, name, sealed)
-        entry = link(state.head, chain_key, now_ms=clock.reckoned_ms(), epoch=EPOCH, made=made)
-        await database.append(state, [entry])
-        state.apply(entry)
-        return state, chain_key
-    generation = state.last_generation()
-    row = state.chain_keys[generation]
-    chain_key = seal_keys.unseal_chain_key(row.sealed, journal=state.journal, generation=generation)
-    last = (await database.entries(state.head.seq - 1, 1))[0]
-    check_link(state.head._replace(seq=last.seq - 1, hash=last.previous), chain_key, last)
-    keyring = Keyring(state, seal_keys)
-    # A secret that is missing is missed now, and not when the first token of some organization is presented. One key
-    # of each sealing secret is enough to know.
-    for key in {seal_id(key.sealed): key for key in state.keys.values() if key.sealed}.values():
-        keyring.unseal(key)
-    return state, chain_key
+async def _conclude(outcomes: list[tuple[_Request, Made | Done | None]], acknowledged: Awaitable[None] | None) -> None:
+    """Tell who waits, once what was committed is acknowledged."""
+    try:
+        if acknowledged is not None:
+            await acknowledged
+    except BaseException as error:
+        for request, _ in outcomes:
+            request.fail(error)
+        if not isinstance(error, Exception):
+            raise
+    else:
+        for request, outcome in outcomes:
+            request.succeed(outcome)
 
 
 def has_expired(state: State, now_ms: int) -> bool:

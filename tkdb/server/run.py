@@ -26,7 +26,7 @@ from hypercorn.typing import ASGIFramework
 
 from tkdb import errors
 from tkdb.authority.clock import Clock
-from tkdb.authority.service import Authority
+from tkdb.authority.service import Authority, Profile
 from tkdb.channel.server import Responder
 from tkdb.ports import Service
 from tkdb.server import logs
@@ -80,16 +80,23 @@ async def open_authority(settings: Settings) -> Authority:
         ConfigurationError: the database is another authority's.
         StoreError, Unavailable: it can't be used, and why.
     """
-    return await Authority.open(
-        settings.database,
-        name=settings.name,
-        seal_keys=settings.seal_keys,
-        clock=Clock(_now_ms, lambda: time.monotonic_ns() // 1_000_000),
-        random=os.urandom,
+    return await Authority.open(settings.database, profile(settings), clock=system_clock(), random=os.urandom)
+
+
+def profile(settings: Settings) -> Profile:
+    """Return who the authority is that ``settings`` describe."""
+    return Profile(
+        settings.name,
+        settings.seal_keys,
         max_lifetime_s=settings.max_lifetime_s,
         region=settings.region,
         machine=settings.machine,
     )
+
+
+def system_clock() -> Clock:
+    """Return this machine's clocks."""
+    return Clock(_now_ms, lambda: time.monotonic_ns() // 1_000_000)
 
 
 async def serve(

@@ -44,9 +44,14 @@ class Feed:
     def __init__(self, database: Database, state: State, *, recent_targets: int = RECENT_TARGETS) -> None:
         self._database = database
         self._state = state
+        self._recent_targets = recent_targets
+        self.restart()
+
+    def restart(self) -> None:
+        """The state was replaced: what is in memory may not be of its journal."""
         self._recent: deque[_Notice] = deque()
-        self._complete_after = state.head.seq
-        self._room = recent_targets
+        self._complete_after = self._state.head.seq
+        self._room = self._recent_targets
 
     def add(self, entry: Entry) -> None:
         """Take note of an entry that the state has just applied."""

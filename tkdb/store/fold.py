@@ -9,7 +9,7 @@ rows (a name that exists, a key that is unknown) was never acknowledged by an au
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import msgspec
@@ -28,6 +28,7 @@ from tkdb.store.rows import (
     RevocationRow,
     SubjectRow,
 )
+from tkdb.store.seal import seal_id
 
 CLOCK_SKEW_MS: Final = 20_000
 """Machines' clocks are within this of each other; one further off doesn't mint. It is part of what entries
@@ -61,7 +62,11 @@ def revoked_before_ms(target: api.Before, time_ms: int) -> int:
 
 
 class Rows(Protocol):
-    """What the fold reads of the rows before an entry."""
+    """What the fold, and those who decide on writes, read of the rows before an entry."""
+
+    @property
+    def journal(self) -> bytes:
+        """The journal's id, 16 bytes; empty before the first entry."""
 
     @property
     def longest_lifetime_s(self) -> int:
@@ -88,6 +93,15 @@ class Rows(Protocol):
     def last_generation(self) -> int:
         """Return the generation of the chain key in force; 0 before the first entry."""
 
+    def is_revoked(self, lineage: bytes, branch: bytes) -> bool:
+        """Return whether all of a lineage, or this very branch of it, is revoked; an empty ``branch`` is never one."""
+
+    def subjects_of(self, name: str) -> Mapping[bytes, int] | None:
+        """Return the subjects of an organization that tokens are revoked of, as ``issued_from``; None for none."""
+
+    def sealed_otherwise(self, first_id: bytes) -> Iterator[KeyRow | ChainKeyRow]:
+        """Yield the rows whose key lies under another sealing secret than ``first_id``: root keys, then chain keys."""
+
 
 class Draft:
     """The rows as they would be after changes that ``base`` doesn't show yet. Itself a base for further ones."""
@@ -95,11 +109,13 @@ class Draft:
     def __init__(self, base: Rows) -> None:
         self._base = base
         self.changes: list[Change] = []
+        self.journal = base.journal
         self.longest_lifetime_s = base.longest_lifetime_s
         self._organizations: dict[str, OrganizationRow] = {}
         self._keys: dict[bytes, KeyRow] = {}
         self._subjects: dict[tuple[str, bytes], int] = {}
         self._chain_keys: dict[int, ChainKeyRow] = {}
+        self._revoked: set[tuple[bytes, bytes]] = set()
         self._horizon_ms = -1
 
     def put(self, change: Change) -> None:
@@ -115,6 +131,10 @@ class Draft:
                 self._subjects[change.organization, change.subject] = change.issued_from_ms
             case ChainKeyRow():
                 self._chain_keys[change.generation] = change
+            case RevocationRow():
+                self._revoked.add((change.kid + change.nonce, change.branch))
+            case AuthorityRow():
+                self.journal = change.journal
             case Forget():
                 self._horizon_ms = change.horizon_ms
                 self._subjects = {at: ms for at, ms in self._subjects.items() if ms > change.horizon_ms}
@@ -146,6 +166,28 @@ class Draft:
 
     def last_generation(self) -> int:
         return max(self._chain_keys, default=self._base.last_generation())
+
+    def is_revoked(self, lineage: bytes, branch: bytes) -> bool:
+        here = (lineage, b"") in self._revoked or (bool(branch) and (lineage, branch) in self._revoked)
+        return here or self._base.is_revoked(lineage, branch)
+
+    def subjects_of(self, name: str) -> Mapping[bytes, int] | None:
+        theirs = (self._base.subjects_of(name) or {}).items()
+        subjects = {subject: ms for subject, ms in theirs if ms > self._horizon_ms}
+        subjects |= {subject: ms for (owner, subject), ms in self._subjects.items() if owner == name}
+        return subjects or None
+
+    def sealed_otherwise(self, first_id: bytes) -> Iterator[KeyRow | ChainKeyRow]:
+        for row in self._base.sealed_otherwise(first_id):
+            ours = self._keys.get(row.kid) if isinstance(row, KeyRow) else self._chain_keys.get(row.generation)
+            if is_sealed_otherwise(ours or row, first_id):
+                yield ours or row
+        # What the draft itself brought is sealed under the first secret: no other is used.
+
+
+def is_sealed_otherwise(row: KeyRow | ChainKeyRow, first_id: bytes) -> bool:
+    """Return whether a row holds a key, and that lies under another sealing secret than ``first_id``."""
+    return bool(row.sealed) and seal_id(row.sealed) != first_id
 
 
 def changes(rows: Rows, entry: Entry) -> list[Change]:

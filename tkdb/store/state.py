@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
-from tkdb.store.fold import changes
+from tkdb.store.fold import changes, is_sealed_otherwise
 from tkdb.store.journal import START, Entry, Head, check_place
 from tkdb.store.rows import (
     AuthorityRow,
@@ -30,7 +30,6 @@ from tkdb.store.rows import (
     SubjectRow,
     bucket,
 )
-from tkdb.store.seal import seal_id
 
 Revoked = frozenset[bytes] | Literal[True]
 """What is revoked of a lineage: these branches, or all of it (True)."""
@@ -76,6 +75,10 @@ class State:
         for change in changes(self, entry):
             self.put(change)
         self.head = entry.head
+
+    def become(self, other: State) -> None:
+        """Hold what ``other`` holds: whoever holds this state sees that. ``other`` isn't to be used again."""
+        self.__dict__.update(other.__dict__)
 
     def put(self, change: Change) -> None:
         """Carry out one change of an entry."""
@@ -148,10 +151,10 @@ class State:
     def sealed_otherwise(self, first_id: bytes) -> Iterator[KeyRow | ChainKeyRow]:
         """Yield the rows whose key lies under another sealing secret than ``first_id``: root keys, then chain keys."""
         for key in self.keys.values():
-            if key.sealed and seal_id(key.sealed) != first_id:
+            if is_sealed_otherwise(key, first_id):
                 yield key
         for chain_key in self.chain_keys.values():
-            if seal_id(chain_key.sealed) != first_id:
+            if is_sealed_otherwise(chain_key, first_id):
                 yield chain_key
 
     def _put_revocation(self, row: RevocationRow) -> None:

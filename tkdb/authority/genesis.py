@@ -1,0 +1,66 @@
+"""The beginning of a journal, and the check of one that is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tkdb.authority.clock import Clock
+from tkdb.authority.keyring import Keyring
+from tkdb.authority.served import chain_key_of
+from tkdb.errors import ConfigurationError
+from tkdb.store.database import Database
+from tkdb.store.journal import check_link, link
+from tkdb.store.made import Genesis
+from tkdb.store.seal import ChainKey, SealKeys, seal_id
+from tkdb.store.state import State
+
+EPOCH: Final = 1
+"""That of the first entry."""
+
+_KEY_BYTES: Final = 32
+_SEAL_NONCE_BYTES: Final = 12
+
+
+async def begin(
+    database: Database, name: str, seal_keys: SealKeys, clock: Clock, random: Callable[[int], bytes]
+) -> State:
+    """Return the state of a database; of a new one, write the journal's first entry.
+
+    Raises:
+        ConfigurationError, WrongSealKey, BrokenJournal: as ``check``.
+        StoreError, Unavailable: the database can't be read, or written.
+    """
+    state = await database.load()
+    if state.head.seq:
+        await check(database, state, name, seal_keys)
+        return state
+    journal, chain_key = random(16), ChainKey(random(_KEY_BYTES))
+    sealed = seal_keys.seal_chain_key(chain_key, journal=journal, generation=1, nonce=random(_SEAL_NONCE_BYTES))
+    made = Genesis(journal, name, sealed)
+    entry = link(state.head, chain_key, now_ms=clock.reckoned_ms(), epoch=EPOCH, made=made)
+    await database.append(state, [entry])
+    state.apply(entry)
+    return state
+
+
+async def check(database: Database, state: State, name: str, seal_keys: SealKeys) -> None:
+    """Check that a journal is of this authority, and that the secrets given unseal what is in it.
+
+    Raises:
+        ConfigurationError: it is another authority's.
+        WrongSealKey: the secrets given don't unseal the chain key, or one of the root keys.
+        BrokenJournal: the last entry wasn't written by a holder of the chain key.
+        StoreError: the database can't be read.
+    """
+    if state.name != name:
+        raise ConfigurationError(
+            f"the database is of the authority {state.name}, not of {name}", hint="check TKDB_NAME and TKDB_DB"
+        )
+    last = (await database.entries(state.head.seq - 1, 1))[0]
+    check_link(state.head._replace(seq=last.seq - 1, hash=last.previous), chain_key_of(state, seal_keys), last)
+    keyring = Keyring(state, seal_keys)
+    # A secret that is missing is missed now, and not when the first token of some organization is presented. One key
+    # of each sealing secret is enough to know.
+    for key in {seal_id(key.sealed): key for key in state.keys.values() if key.sealed}.values():
+        keyring.unseal(key)
