@@ -9,7 +9,7 @@ from tkdb import api
 from tkdb.store.database import Database
 from tkdb.store.fold import next_generation
 from tkdb.store.journal import Entry, Origin, link
-from tkdb.store.made import Created, Genesis, Made, Purged, Replaced, Replacement, Resealed, Rotated
+from tkdb.store.made import Created, Genesis, Made, Purged, Recovered, Replaced, Replacement, Resealed, Rotated
 from tkdb.store.rows import ChainKeyRow
 from tkdb.store.seal import ChainKey, RootKey, SealKey, SealKeys
 from tkdb.store.state import State
@@ -127,3 +127,14 @@ class Scribe:
             self.chain_key = ChainKey(self.random.randbytes(32))
             next_chain_key = self.seal_chain_key(self.chain_key, self.state.last_generation() + 1)
         return await self.write(api.Reseal(), Resealed(keys, chain_keys, next_chain_key))
+
+    async def recover(self) -> Entry:
+        """Another journal from here on."""
+        keys = [self.state.chain_key(generation + 1) for generation in range(self.state.last_generation())]
+        unsealed = [
+            self.ring.unseal_chain_key(row.sealed, journal=self.journal, generation=row.generation) for row in keys
+        ]
+        self.journal, self.chain_key = self.random.randbytes(16), ChainKey(self.random.randbytes(32))
+        chain_keys = [(at, self.seal_chain_key(key, at)) for at, key in enumerate(unsealed, start=1)]
+        next_chain_key = self.seal_chain_key(self.chain_key, self.state.last_generation() + 1)
+        return await self.write(None, Recovered(self.journal, chain_keys, next_chain_key))

@@ -6,11 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.store.scribe import DAY_MS, HOUR_S, START_MS, Scribe, nonce_at, snapshot
+from tests.store.scribe import DAY_MS, HOUR_S, NAME, START_MS, Scribe, nonce_at, snapshot
 from tkdb import api, errors
 from tkdb.macaroon.verify import subject_digest
 from tkdb.store.fold import CLOCK_SKEW_MS, Draft, changes, outlived_ms
-from tkdb.store.made import Created, Genesis, Purged, Replaced, Replacement, Resealed, Rotated
+from tkdb.store.journal import check_link
+from tkdb.store.made import Created, Genesis, Purged, Recovered, Replaced, Replacement, Resealed, Rotated
 from tkdb.store.state import State
 
 BRANCH = b"b" * 16
@@ -150,6 +151,24 @@ def test_the_longest_lifetime_that_can_be_asked_for_overflows_nothing() -> None:
     assert s.state.organization("acme").issued_from_ms == 2**53 - 1
 
 
+def test_a_recovered_journal_has_another_id_and_another_chain_key_and_the_same_name() -> None:
+    s = scribe()
+    before = s.state.chain_key(1)
+    entry = run(s.recover())
+    assert (s.state.journal, s.state.name) == (s.journal, NAME)
+    assert s.journal != JOURNAL
+    assert [row.from_seq for row in s.state.chain_keys.values()] == [before.from_seq, entry.seq]
+    check_link(s.entries[-2].head, s.chain_key, entry)
+
+
+def test_a_draft_knows_the_last_chain_key_while_older_ones_are_sealed_again() -> None:
+    s = scribe()
+    run(s.recover())
+    draft = Draft(s.state)
+    draft.put(s.state.chain_key(1))
+    assert draft.last_generation() == 2
+
+
 def test_a_draft_shows_what_the_state_will_show() -> None:
     s = scribe()
     run(s.revoke(api.Before(organization="acme", subject="ann")))
@@ -173,6 +192,7 @@ def test_applying_is_all_or_nothing() -> None:
 
 
 SEALED = b"s" * 68
+JOURNAL = scribe().journal
 MISFITS = {
     "a second genesis": (None, Genesis(KID, "x", SEALED)),
     "nothing at all": (None, None),
@@ -191,6 +211,9 @@ MISFITS = {
         Replaced([Replacement("acme", KID, SEALED)]),
     ),
     "an unknown key sealed again": (api.Reseal(), Resealed([(KID, SEALED)], [], None)),
+    "a recovery into the same journal": (None, Recovered(JOURNAL, [(1, SEALED)], SEALED)),
+    "a recovery that leaves a chain key out": (None, Recovered(KID, [], SEALED)),
+    "a recovery with a chain key that isn't known": (None, Recovered(KID, [(1, SEALED), (2, SEALED)], SEALED)),
     "an unknown chain key sealed again": (api.Reseal(), Resealed([], [(9, SEALED)], None)),
 }
 

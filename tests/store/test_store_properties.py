@@ -117,6 +117,10 @@ class Writing(RuleBasedStateMachine):
         if any(self.scribe.state.sealed_otherwise(BOTH_RING.first_id)):
             self.run(self.scribe.reseal(BOTH_RING, limit))
 
+    @rule()
+    def recover(self) -> None:
+        self.run(self.scribe.recover())
+
     @rule(ms=st.integers(-DAY_MS, 40 * DAY_MS))
     def pass_time(self, ms: int) -> None:
         self.scribe.now_ms += ms

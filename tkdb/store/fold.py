@@ -17,7 +17,7 @@ import msgspec
 from tkdb import api, errors
 from tkdb.macaroon.verify import subject_digest
 from tkdb.store.journal import Entry
-from tkdb.store.made import Created, Genesis, Made, Purged, Replaced, Resealed, Rotated, decode_made
+from tkdb.store.made import Created, Genesis, Made, Purged, Recovered, Replaced, Resealed, Rotated, decode_made
 from tkdb.store.rows import (
     AuthorityRow,
     ChainKeyRow,
@@ -69,6 +69,10 @@ class Rows(Protocol):
         """The journal's id, 16 bytes; empty before the first entry."""
 
     @property
+    def name(self) -> str:
+        """The authority's name; empty before the first entry."""
+
+    @property
     def longest_lifetime_s(self) -> int:
         """The longest lifetime that any organization's tokens could ever have."""
 
@@ -110,6 +114,7 @@ class Draft:
         self._base = base
         self.changes: list[Change] = []
         self.journal = base.journal
+        self.name = base.name
         self.longest_lifetime_s = base.longest_lifetime_s
         self._organizations: dict[str, OrganizationRow] = {}
         self._keys: dict[bytes, KeyRow] = {}
@@ -134,7 +139,7 @@ class Draft:
             case RevocationRow():
                 self._revoked.add((change.kid + change.nonce, change.branch))
             case AuthorityRow():
-                self.journal = change.journal
+                self.journal, self.name = change.journal, change.name
             case Forget():
                 self._horizon_ms = change.horizon_ms
                 self._subjects = {at: ms for at, ms in self._subjects.items() if ms > change.horizon_ms}
@@ -165,7 +170,7 @@ class Draft:
         return self._chain_keys.get(generation) or self._base.chain_key(generation)
 
     def last_generation(self) -> int:
-        return max(self._chain_keys, default=self._base.last_generation())
+        return max(self._base.last_generation(), *self._chain_keys, 0)
 
     def is_revoked(self, lineage: bytes, branch: bytes) -> bool:
         here = (lineage, b"") in self._revoked or (bool(branch) and (lineage, branch) in self._revoked)
@@ -223,7 +228,7 @@ def read_call(entry: Entry) -> api.WriteCall | None:
 
 def _begin(draft: Draft, entry: Entry, genesis: Genesis, _: Made | None) -> None:
     draft.put(AuthorityRow(genesis.journal, genesis.name))
-    draft.put(ChainKeyRow(generation=1, from_seq=entry.seq, sealed=genesis.chain_key))
+    _put_chain_key(draft, entry, genesis.chain_key)
 
 
 def _create(draft: Draft, entry: Entry, call: api.CreateOrganization, made: Made | None) -> None:
@@ -292,13 +297,19 @@ def _reseal(draft: Draft, entry: Entry, _: api.Reseal, made: Made | None) -> Non
         if key is None or key.state == "retired":
             _misfit(entry, "it seals a key again that isn't there")
         draft.put(msgspec.structs.replace(key, sealed=sealed))
-    for generation, sealed in resealed.chain_keys:
-        chain_key = draft.chain_key(generation)
-        if chain_key is None:
-            _misfit(entry, "it seals a chain key again that isn't there")
-        draft.put(msgspec.structs.replace(chain_key, sealed=sealed))
+    _reseal_chain_keys(draft, entry, resealed.chain_keys)
     if resealed.next_chain_key is not None:
-        draft.put(ChainKeyRow(draft.last_generation() + 1, from_seq=entry.seq, sealed=resealed.next_chain_key))
+        _put_chain_key(draft, entry, resealed.next_chain_key)
+
+
+def _recover(draft: Draft, entry: Entry, recovered: Recovered, _: Made | None) -> None:
+    if recovered.journal == draft.journal:
+        _misfit(entry, "it gives the journal the id that it has")
+    if sorted(generation for generation, _ in recovered.chain_keys) != list(range(1, draft.last_generation() + 1)):
+        _misfit(entry, "it doesn't seal each chain key again")
+    draft.put(AuthorityRow(recovered.journal, draft.name))
+    _reseal_chain_keys(draft, entry, recovered.chain_keys)
+    _put_chain_key(draft, entry, recovered.next_chain_key)
 
 
 def _purge(draft: Draft, entry: Entry, _: Purged, __: Made | None) -> None:
@@ -307,6 +318,18 @@ def _purge(draft: Draft, entry: Entry, _: Purged, __: Made | None) -> None:
             _retire(draft, key)
     # The longest lifetime of all, not each organization's own: whole buckets can be dropped without a look inside.
     draft.put(Forget(horizon_ms(draft, entry.time_ms)))
+
+
+def _reseal_chain_keys(draft: Draft, entry: Entry, chain_keys: list[tuple[int, bytes]]) -> None:
+    for generation, sealed in chain_keys:
+        chain_key = draft.chain_key(generation)
+        if chain_key is None:
+            _misfit(entry, "it seals a chain key again that isn't there")
+        draft.put(msgspec.structs.replace(chain_key, sealed=sealed))
+
+
+def _put_chain_key(draft: Draft, entry: Entry, sealed: bytes) -> None:
+    draft.put(ChainKeyRow(draft.last_generation() + 1, from_seq=entry.seq, sealed=sealed))
 
 
 def _put_before(draft: Draft, entry: Entry, target: api.Before) -> None:
@@ -367,6 +390,7 @@ def _misfit(entry: Entry, why: str) -> NoReturn:
 _FOLDS: Final[dict[type, Callable[[Draft, Entry, Any, Made | None], None]]] = {
     Genesis: _begin,
     Purged: _purge,
+    Recovered: _recover,
     api.CreateOrganization: _create,
     api.ConfigureOrganization: _configure,
     api.RotateKey: _rotate,

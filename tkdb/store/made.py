@@ -68,7 +68,17 @@ class Purged(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """Without a request: what can matter no more at the entry's time is forgotten."""
 
 
-Made = Genesis | Created | Rotated | Replaced | Resealed | Purged
+class Recovered(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="recovered"):
+    """Without a request: recovered from damage, perhaps without its last entries, and therefore another journal from
+    here on. Every chain key is sealed again, by generation, since the journal's id is bound into that; a new one is
+    in force, so that nobody takes entries of the lost end for entries of this one."""
+
+    journal: Bytes16
+    chain_keys: list[tuple[Count, bytes]]
+    next_chain_key: bytes
+
+
+Made = Genesis | Created | Rotated | Replaced | Resealed | Purged | Recovered
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Made)

@@ -1,7 +1,7 @@
 """Changes and entries as SQL, and rows of tables as what they were.
 
->>> statements_of(AuthorityRow(journal=b"j" * 16, name="tkdb.internal"))
-[('INSERT INTO authority (journal, name) VALUES (?, ?)', (b'jjjjjjjjjjjjjjjj', 'tkdb.internal'))]
+>>> statements_of(AuthorityRow(journal=b"j" * 16, name="tkdb.internal"))[1]
+('INSERT INTO authority (journal, name) VALUES (?, ?)', (b'jjjjjjjjjjjjjjjj', 'tkdb.internal'))
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def _insert(table: str, kind: type[Any]) -> str:
 
 _INSERTS: Final = {kind: _insert(table, kind) + _PUT[kind] for kind, (table, _) in TABLES.items()}
 _INSERT_ENTRY: Final = _insert("journal", Entry)
+_CLEAR_AUTHORITY: Final = "DELETE FROM authority"
 _FORGET_REVOCATIONS: Final = "DELETE FROM revocations WHERE nonce < ?"
 _FORGET_SUBJECTS: Final = "DELETE FROM subjects WHERE issued_from_ms <= ?"
 
@@ -119,4 +120,5 @@ def statements_of(change: Change) -> list[Statement]:
     """Return the statements that carry out a change."""
     if isinstance(change, Forget):
         return [(_FORGET_REVOCATIONS, (change.first_bucket,)), (_FORGET_SUBJECTS, (change.horizon_ms,))]
-    return [(_INSERTS[type(change)], msgspec.structs.astuple(change))]
+    put = (_INSERTS[type(change)], msgspec.structs.astuple(change))
+    return [(_CLEAR_AUTHORITY, ()), put] if isinstance(change, AuthorityRow) else [put]
