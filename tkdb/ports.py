@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from tkdb import api
 from tkdb.signers import Signer
+
+UNKNOWN_AGE_MS: Final = 2**53 - 1
+"""The age of what a machine knows, where it doesn't know that: older than any bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,31 @@ class Service(Protocol):
     def position(self) -> int:
         """The sequence number of the last entry that this machine serves."""
 
+    def replay_to(self, path: str) -> str | None:
+        """Return the machine that a proxy should replay requests to ``path`` to: the primary, for writes on another.
+
+        None where this machine answers them itself; also where nobody is known to be primary: ``answer`` says so.
+        A machine's name is 1 to 64 of ``A-Za-z0-9._-``.
+        """
+
+    async def come_to(self, position: int) -> None:
+        """Return once this machine serves ``position``; it waits a moment, about a second at most.
+
+        Raises:
+            Unavailable: it hasn't come to it.
+        """
+
     async def answer(self, call: api.Call[api.R], caller: Caller) -> msgspec.Struct:
         """Return the result of ``call``. A long poll waits inside, and ends early once ``drain`` was called.
 
         Raises:
+            NoPrimary: it is a write, and this machine isn't primary.
+            StaleAuthority: this machine can't show that it is fresh enough.
             TkdbError: the call fails.
         """
 
     def age_ms(self) -> int:
-        """Return how old this machine's knowledge may be at most."""
+        """Return how old this machine's knowledge may be at most; ``UNKNOWN_AGE_MS`` where it doesn't know."""
 
     def ready(self) -> None:
         """Return if this machine can answer.

@@ -43,6 +43,7 @@ OWN_BURST: Final = 8
 OWN_EVERY_MS: Final = 10_000
 
 NO_JOURNAL: Final = bytes(16)
+BEHIND_RETRY_MS: Final = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,23 @@ class Authority:
     def position(self) -> int:
         """The sequence number of the last entry that is served."""
         return self._state.head.seq
+
+    def replay_to(self, path: str) -> str | None:
+        """Return None: who stands alone answers all."""
+        return None
+
+    async def come_to(self, position: int) -> None:
+        """Return if this machine serves ``position``. Alone, it would wait for nobody.
+
+        Raises:
+            Unavailable: it doesn't.
+        """
+        if position > self.position:
+            raise Unavailable(
+                f"the caller has seen position {position} and this machine has come to {self.position}",
+                hint="ask again in a moment, or another region",
+                retry_after_ms=BEHIND_RETRY_MS,
+            )
 
     def age_ms(self) -> int:
         """Return how old this machine's knowledge may be at most: the only writer knows all."""
