@@ -42,10 +42,23 @@ class Clock:
         self._monotonic_ms = monotonic_ms
         self._offset_ms = wall_ms() - monotonic_ms()
         self._looked_at_ms = monotonic_ms()
+        self._apart_ms = 0
+
+    def heard_ms(self, other_ms: int, *, within_ms: int) -> None:
+        """Take note of what a clock that others go by said, at a moment within the last ``within_ms``.
+
+        Where it is further from this one than clocks may be apart, this one isn't believed until they agree again.
+        """
+        apart_ms = self._wall_ms() - other_ms
+        self._apart_ms = 0 if -MAX_JUMP_MS <= apart_ms <= MAX_JUMP_MS + within_ms else apart_ms
 
     def reckoned_ms(self) -> int:
         """Return what the wall clock would say had it not jumped: for what must go on although it has."""
         return self._monotonic_ms() + self._offset_ms
+
+    def wall_ms(self) -> int:
+        """Return what the wall clock says, right or wrong."""
+        return self._wall_ms()
 
     def monotonic_ms(self) -> int:
         """Return the monotonic clock's time."""
@@ -58,7 +71,8 @@ class Clock:
             not_before_ms: the time of the journal's last entry.
 
         Raises:
-            Unavailable: it jumped since the last call that believed it, or is behind the journal.
+            Unavailable: it jumped since the last call that believed it, is behind the journal, or too far from the
+                clock that others go by.
         """
         now_ms, monotonic_ms = self._wall_ms(), self._monotonic_ms()
         jumped_ms = now_ms - monotonic_ms - self._offset_ms
@@ -66,6 +80,10 @@ class Clock:
             raise Unavailable(
                 f"this machine's clock jumped by {jumped_ms / 1000:.0f} s",
                 hint="set it right, then restart this machine",
+            )
+        if self._apart_ms:
+            raise Unavailable(
+                f"this machine's clock is {self._apart_ms / 1000:.0f} s from the object store's", hint="set it right"
             )
         if now_ms < not_before_ms - CLOCK_SKEW_MS:
             raise Unavailable(

@@ -178,18 +178,18 @@ class Authority:
             case api.Revocations():
                 return await self._revocations(call)
             case api.Status():
-                return self._status()
+                return self.status()
             case api.RevokeOwn():
                 return await self._revoke_own(call.token)
             case api.Mint():
-                permit(_signer(caller), "mint", call.organization)
+                permit(signer_of(caller), "mint", call.organization)
                 return self._minter.mint(call)
             case api.ListOrganizations():
-                return self._list(call, _signer(caller))
+                return self._list(call, signer_of(caller))
             case api.HandOver() | api.TakeOver():
-                permit(_signer(caller), "promote", ALL)
+                permit(signer_of(caller), "promote", ALL)
                 raise InvalidRequest("this authority stands alone: there is no other machine", hint="see `tkdb init`")
-        return await self._writer.write(call, _signer(caller), caller)  # type: ignore[arg-type]  # what is left writes
+        return await self._writer.write(call, signer_of(caller), caller)  # type: ignore[arg-type]  # what is left writes
 
     def _verify(self, bundle: str, now_ms: int) -> api.Valid | api.Invalid:
         try:
@@ -212,7 +212,8 @@ class Authority:
             after = feed.position
             await _first(news, self._draining, timeout_ms=left_ms)
 
-    def _status(self) -> api.StatusReport:
+    def status(self) -> api.StatusReport:
+        """Return what this machine says of itself."""
         return api.StatusReport(
             name=self._profile.name,
             version=__version__,
@@ -262,7 +263,12 @@ class Authority:
             await asyncio.sleep(PURGE_EVERY_S)
 
 
-def _signer(caller: Caller) -> Signer:
+def signer_of(caller: Caller) -> Signer:
+    """Return the signer who asks.
+
+    Raises:
+        NotPermitted: there is none.
+    """
     if caller.signer is None:
         raise NotPermitted("this takes a signer", hint="sign the request with a signer's key")
     return caller.signer

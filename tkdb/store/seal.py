@@ -120,6 +120,7 @@ class SealKeys:
     def __init__(self, keys: Sequence[SealKey]) -> None:
         if not keys:
             raise errors.ConfigurationError("no sealing secret is given", hint="set TKDB_SEAL_KEYS")
+        self.keys = tuple(keys)
         self.first_id = keys[0].id
         self._ciphers = {key.id: AESGCM(key.raw) for key in keys}
 
