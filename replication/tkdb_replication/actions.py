@@ -30,7 +30,10 @@ class Swap(msgspec.Struct, frozen=True):
 
 
 class Remember(msgspec.Struct, frozen=True):
-    """Keep these on this machine's disk, for the ``Volume`` of its next start."""
+    """Keep these on this machine's disk, for the ``Volume`` of its next start.
+
+    Where that fails it is tried again: nothing after it may be begun before.
+    """
 
     rev: int
     place: Place
@@ -41,7 +44,8 @@ class CutBack(msgspec.Struct, frozen=True):
     """Cut the journal back to the last of ``places`` that lies on it; where none does, leave it as it is.
 
     Nothing past that place was ever acknowledged. Answered by ``JournalAt``, with the journal's end as it is now.
-    Like all three of these, it waits until a commit that has begun has ended, and been told.
+    Like all three of these, it waits until a commit that has begun has ended, and been told. Where there is nothing to
+    cut, it writes nothing: it must succeed on a disk that is full.
     """
 
     step: int
@@ -49,7 +53,10 @@ class CutBack(msgspec.Struct, frozen=True):
 
 
 class Apply(msgspec.Struct, frozen=True):
-    """Check ``entries`` against the chain key and append them to the journal. Answered by ``JournalAt``."""
+    """Check ``entries`` against the chain key and append them to the journal. Answered by ``JournalAt``.
+
+    All in one transaction: where a batch was published as one, no machine ever shows a part of it.
+    """
 
     step: int
     entries: tuple[Entry, ...]
@@ -79,7 +86,10 @@ class Serve(msgspec.Struct, frozen=True):
 
 
 class StartReplication(msgspec.Struct, frozen=True):
-    """Delete Litestream's local folder, and start it on ``path``, which was never used before."""
+    """Delete Litestream's local folder, and start it on ``path``, which was never used before.
+
+    Where that fails, its syncs fail.
+    """
 
     path: str
 

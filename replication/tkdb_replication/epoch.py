@@ -1,18 +1,30 @@
-"""The epoch that a machine leads, or tries to: its number, its own path in the bucket, its syncs, its publication."""
+"""The epoch that a machine leads, or tries to: its number, its own path in the bucket, its syncs, its publication.
+
+Whoever waits for something of it is told when one of its heads has landed, or when it ends.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from tkdb_replication.actions import Sync
-from tkdb_replication.events import Synced, SyncFailed, Ticket
+from tkdb.errors import NoPrimary, OutcomeUnknown
+from tkdb_replication.actions import Acknowledge, Fail, Sync
+from tkdb_replication.events import CommitFailed, HandOver, Synced, SyncFailed, Ticket
 from tkdb_replication.head import NOBODY, Head
 from tkdb_replication.publication import Publication
 from tkdb_replication.settings import NEVER_MS, Settings
+
+WAIT: Final = "try again: a primary is found, or takes over, within seconds"
+"""What to try where a machine isn't primary."""
+
+
+def deposed(ticket: Ticket, *, hint: str = "repeat the request with its request id") -> Fail:
+    """Return what is told to whoever waits for something of a machine that leads no more."""
+    return Fail(ticket, OutcomeUnknown("this machine isn't primary any more", hint=hint))
 
 
 class _InFlight(NamedTuple):
@@ -64,11 +76,11 @@ class Syncs:
 
 @dataclass(slots=True)
 class Move:
-    """A planned move to ``machine``, given up at ``until_ms``."""
+    """The primary is being moved to ``machine``, or to any where that is empty, until ``until_ms`` at the latest."""
 
-    ticket: Ticket
     machine: str
     until_ms: int
+    tickets: list[Ticket] = field(default_factory=list)
 
 
 class Epoch:
@@ -91,7 +103,9 @@ class Epoch:
         self.publication: Publication | None = None
         """What is published; None for a candidate."""
         self.move: Move | None = None
-        """A planned move that is under way."""
+        """A move that is under way: the next head is handed over."""
+        self.gives_way = False
+        """Whether others are to lead rather than this machine, whose takeover or writes failed."""
         self._settings = settings
         self._owner = owner
         self._until_ms = now_ms + settings.lease_ms
@@ -131,6 +145,45 @@ class Epoch:
         if self.publication is None:
             return None if self.in_store else self.syncs.sync(number, head.seq, now_ms)
         return self.syncs.sync(number, self.publication.end.seq, now_ms) if self.publication.unsynced else None
+
+    def landed(self, head: Head, now_ms: int) -> list[Acknowledge]:
+        """One of this epoch's swaps has put ``head``: return who is told of success."""
+        if self.publication is None:
+            self.publication = Publication(self._settings, head.recent, head.place, now_ms)
+        told = [Acknowledge(ticket, seq) for ticket, seq in self.publication.named(head.place, now_ms)]
+        if head.owner == NOBODY and self.move is not None:
+            told += [Acknowledge(ticket, head.seq) for ticket in self.move.tickets]
+            self.move = None
+        return told
+
+    def ended(self) -> list[Fail]:
+        """The machine leads no more: return who is told that the outcome isn't known."""
+        writes = [] if self.publication is None else self.publication.waiting
+        moves = [] if self.move is None else self.move.tickets
+        return [*map(deposed, writes), *(deposed(ticket, hint=WAIT) for ticket in moves)]
+
+    def hand_over(self, event: HandOver, publication: Publication, now_ms: int) -> list[Acknowledge | Fail]:
+        """Begin a move, and return who is told of what already. One that is under way goes on."""
+        if event.machine == self._settings.machine:
+            return [Acknowledge(event.ticket, publication.named_seq)]
+        if event.machine and self.move is not None:
+            return [Fail(event.ticket, NoPrimary("this primary is being moved already", hint=WAIT))]
+        if self.move is None:
+            self.move = Move(event.machine, now_ms + self._settings.lease_ms)
+        self.move.tickets.append(event.ticket)
+        return []
+
+    def give_up_move(self, move: Move) -> list[Fail]:
+        """Stay primary after all: return who is told."""
+        self.move = None
+        error = OutcomeUnknown("this primary could not be drained in time", hint=WAIT)
+        return [Fail(ticket, error) for ticket in move.tickets]
+
+    def commit_failed(self, event: CommitFailed, publication: Publication, now_ms: int) -> None:
+        """A commit failed. A machine that can't write publishes what it has committed, and lets any other lead."""
+        if publication.failed(now_ms) or event.doubtful:
+            self.gives_way = True
+            self.move = self.move or Move("", now_ms + self._settings.lease_ms)
 
     def synced(self, event: Synced | SyncFailed) -> None:
         """A sync ended."""

@@ -38,7 +38,7 @@ class SwapAnswered(msgspec.Struct, frozen=True):
 class JournalAt(msgspec.Struct, frozen=True):
     """Step ``step`` (``CutBack``, ``Apply`` or ``Restore``) is done and the journal ends at ``place``; None: it failed.
 
-    A step that failed may have been done in part: the journal is then cut back again before it is believed.
+    A step that failed may have been done all the same: the journal is then cut back again before it is believed.
     """
 
     step: int
@@ -70,10 +70,23 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """A write that ``Machine.require_writable`` let pass is on this machine's disk as ``entry``."""
+    """A batch that ``Machine.require_writable`` let pass is on this machine's disk, by one transaction.
+
+    ``entries`` are in order, one at least. They are told of at once, so that one swap publishes them all, and no head
+    ever names a part of them.
+    """
 
     ticket: Ticket
-    entry: Entry
+    entries: tuple[Entry, ...]
+
+
+class CommitFailed(msgspec.Struct, frozen=True):
+    """A batch that ``Machine.require_writable`` let pass could not be committed: the disk is full, or fails.
+
+    ``doubtful``: nobody knows whether it was. Then the journal's end isn't known, and is cut back to what a head names.
+    """
+
+    doubtful: bool
 
 
 class Repeated(msgspec.Struct, frozen=True):
@@ -84,10 +97,13 @@ class Repeated(msgspec.Struct, frozen=True):
 
 
 class HandOver(msgspec.Struct, frozen=True):
-    """The operator moves the primary away from here, to ``machine``; empty: to any (this one is shutting down)."""
+    """The primary is moved away from here, to ``machine``.
+
+    Empty: to any, because this machine is being shut down. It never takes over again.
+    """
 
     ticket: Ticket
-    machine: str
+    machine: str = ""
 
 
 class Promote(msgspec.Struct, frozen=True):
@@ -106,6 +122,7 @@ Event = (
     | SyncFailed
     | Asked
     | Committed
+    | CommitFailed
     | Repeated
     | HandOver
     | Promote

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from tkdb.errors import StaleAuthority
 from tkdb_replication.head import Place
 
 HEADS_MAX: Final = 64
@@ -52,6 +53,21 @@ class Freshness:
     def age_ms(self, now_ms: int) -> int | None:
         """Return how old what is served may be at most; None where that isn't known."""
         return None if self._as_of_ms is None else now_ms - self._as_of_ms
+
+    def require(self, bound_ms: int, now_ms: int) -> int:
+        """Return the age of what is served, in milliseconds.
+
+        Raises:
+            StaleAuthority: it is past the bound, or not known.
+        """
+        age_ms = self.age_ms(now_ms)
+        if age_ms is None or age_ms > bound_ms:
+            seen = "it doesn't know when it last was" if age_ms is None else f"it was {age_ms} ms ago"
+            raise StaleAuthority(
+                f"this machine can't show that it is up to date: {seen}; {bound_ms} ms are allowed",
+                hint="try again, or ask another region",
+            )
+        return age_ms
 
     def _renew(self) -> None:
         # Not the newest head alone: under steady writes there is always a newer one than is served.

@@ -31,22 +31,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Final
 
-from tkdb.errors import (
-    BrokenHead,
-    InvalidRequest,
-    NoPrimary,
-    OutcomeUnknown,
-    Overloaded,
-    StaleAuthority,
-    TkdbError,
-)
+from tkdb.errors import BrokenHead, NoPrimary, TkdbError
 from tkdb_replication import actions
 from tkdb_replication.actions import Action
-from tkdb_replication.epoch import Epoch, Move
+from tkdb_replication.candidacy import Candidacy
+from tkdb_replication.epoch import WAIT, Epoch, deposed
 from tkdb_replication.events import (
     Asked,
+    CommitFailed,
     Committed,
     Event,
     HandOver,
@@ -63,16 +56,12 @@ from tkdb_replication.events import (
 from tkdb_replication.follower import Follower
 from tkdb_replication.freshness import Freshness
 from tkdb_replication.head import NOBODY, Head, HeadKeys, Place, encode_head
-from tkdb_replication.lease import Lease, patience_ms
 from tkdb_replication.litestream_config import fresh_base
 from tkdb_replication.objects import Stored
 from tkdb_replication.publication import Publication
 from tkdb_replication.reader import Known, Reader, Seen, Volume
 from tkdb_replication.settings import NEVER_MS, Settings
 from tkdb_replication.swaps import Swaps
-
-_WAIT: Final = "try again: a primary is found, or takes over, within seconds"
-_REPEAT: Final = "repeat the request with its request id"
 
 
 class Role(StrEnum):
@@ -104,18 +93,16 @@ class Machine:
         """When ``TimePassed`` is due at the latest."""
         self._owner = owner
         self._keys = keys
-        self._former = self._disk_owner = volume.owner
+        self._disk_owner = volume.owner
         self._random = random
         self._number = itertools.count(1).__next__
         self._reader = Reader(settings, keys, volume)
         self._freshness = Freshness()
         self._serving: Place | None = None
         self._follower = Follower(settings.poll_ms)
-        self._lease = Lease()
-        self._handicap_ms = 0
+        self._candidacy = Candidacy(settings, owner=owner, former=volume.owner)
         self._swaps = Swaps()
         self._epoch: Epoch | None = None
-        self._promote: tuple[Ticket, int] | None = None
         self._now_ms = -NEVER_MS
         self._actions: list[Action] = []
 
@@ -145,15 +132,20 @@ class Machine:
         Raises:
             NoPrimary: it isn't primary.
         """
-        return self._leading().number
+        return self._leading()[0]
 
     @property
     def primary(self) -> str | None:
         """The machine that takes writes; None where none is known to."""
         head = self.head
-        if head is None or head.owner == NOBODY or self._lease.unchanged_ms > head.lease_ms:
+        if head is None or head.owner == NOBODY or self.unchanged_ms > head.lease_ms:
             return None
         return head.machine or None
+
+    @property
+    def unchanged_ms(self) -> int:
+        """For how long the head is known to have stood unchanged: past its lease, its primary is silent."""
+        return self._candidacy.lease.unchanged_ms
 
     def age_ms(self, now_ms: int) -> int | None:
         """Return how old what is served may be at most; None where that isn't known."""
@@ -165,37 +157,21 @@ class Machine:
         Raises:
             StaleAuthority: this machine can't show that it is inside the bound.
         """
-        age_ms = self.age_ms(now_ms)
-        if age_ms is None or age_ms > self.settings.bound_ms:
-            seen = "it doesn't know when it last was" if age_ms is None else f"it was {age_ms} ms ago"
-            raise StaleAuthority(
-                f"this machine can't show that it is up to date: {seen}; {self.settings.bound_ms} ms are allowed",
-                hint="try again, or ask another region",
-            )
-        return age_ms
+        return self._freshness.require(self.settings.bound_ms, now_ms)
 
-    def require_writable(self, entry_bytes: int, now_ms: int) -> None:
-        """Return if this machine may commit a write that makes an entry of at most so many bytes.
+    def require_writable(self, entries: int, size_bytes: int, now_ms: int) -> None:
+        """Return if this machine may commit a batch of so many entries, of at most so many bytes together.
 
-        Whoever commits asks again for each write, and tells of each (``Committed``) before it asks for the next.
+        To ask changes nothing: a batch is made by asking again with each write that is added. Whoever commits tells
+        what became of the batch (``Committed``, ``CommitFailed``) before it asks for the next.
 
         Raises:
             NoPrimary: it isn't primary, or is being moved.
-            Overloaded: ``recent`` is full: slow down.
-            InvalidRequest: the entry could never be published.
+            Overloaded: ``recent`` has no room for so much: slow down, or make the batch smaller.
+            InvalidRequest: it is a single entry that could never be published.
         """
-        epoch = self._leading()
-        if entry_bytes > self.settings.recent_bytes:
-            raise InvalidRequest(
-                f"this write makes an entry of {entry_bytes} bytes; {self.settings.recent_bytes} are the most",
-                hint="write less at once",
-            )
-        if epoch.publication is None or not epoch.publication.has_room(entry_bytes, now_ms):
-            raise Overloaded(
-                "more was written within a second than regions can follow, or than Litestream has stored",
-                hint="slow down, and revoke many targets at once",
-                retry_after_ms=self.settings.span_ms,
-            )
+        _, publication = self._leading()
+        publication.require_room(entries, size_bytes, now_ms)
 
     # Events in, actions out.
 
@@ -223,6 +199,8 @@ class Machine:
                     self._epoch.synced(event)
             case Committed():
                 self._on_committed(event)
+            case CommitFailed():
+                self._on_commit_failed(event)
             case Repeated():
                 self._on_repeated(event)
             case Asked():
@@ -237,7 +215,7 @@ class Machine:
         swap = self._swaps.in_flight
         if swap is not None and self._now_ms >= swap.sent_ms + self.settings.answer_ms:
             self._doubt()
-        if self._promote is not None and self._now_ms >= self._promote[1]:
+        if self._now_ms >= self._candidacy.due_ms:
             self._fail_promotion()
         if self._epoch is not None:
             self._lead(self._epoch)
@@ -253,7 +231,7 @@ class Machine:
         return (
             self.fault is not None
             or self._swaps.doubt
-            or self._promote is not None
+            or self._candidacy.promotion is not None
             or (self._epoch is None and known is not None and not self._follower.at(known.head))
         )
 
@@ -286,12 +264,11 @@ class Machine:
             if self._epoch is not None:
                 self._step_down()
             self._accept(seen.known)
-        self._lease.saw(head.attempt, sent_ms=seen.sent_ms, now_ms=self._now_ms)
+        self._candidacy.lease.saw(head.attempt, sent_ms=seen.sent_ms, now_ms=self._now_ms)
         self._freshness.named(head.place, sent_ms=seen.sent_ms)
 
     def _accept(self, known: Known) -> None:
-        if known.head.owner != self._owner:
-            self._handicap_ms = 0
+        self._candidacy.accept(known.head)
         self._reader.accept(known, self._now_ms)
         if known.head.place == self._serving:
             self._remember()
@@ -308,7 +285,7 @@ class Machine:
         step = self._follower.step(self._number, head, self._reader.place, self._now_ms)
         if step is not None:
             self._do(step)
-        if self._follower.at(head) and self._may_take_over(head):
+        if self._follower.at(head) and self._candidacy.may_take_over(head):
             self._take_over(head)
 
     def _on_journal(self, event: JournalAt) -> None:
@@ -333,12 +310,6 @@ class Machine:
         self._freshness.lose()
         self._follower.doubt()
 
-    def _may_take_over(self, head: Head) -> bool:
-        patience = patience_ms(head, self.settings, self._former)
-        if self._promote is not None:
-            return True
-        return patience is not None and self._lease.unchanged_ms >= patience + self._handicap_ms
-
     def _take_over(self, head: Head) -> None:
         number = head.epoch + 1
         self._disk_owner = self._owner
@@ -355,12 +326,14 @@ class Machine:
     def _lead(self, epoch: Epoch) -> None:
         known = self._reader.known
         if known is None or self._now_ms >= epoch.hopeless_at_ms:
-            self._handicap_ms = self.settings.lease_ms
+            epoch.gives_way = True
             self._step_down()
             return
         if epoch.move is not None and self._now_ms >= epoch.move.until_ms:
-            self._fail(epoch.move.ticket, OutcomeUnknown("this primary could not be drained in time", hint=_WAIT))
-            epoch.move = None
+            if epoch.gives_way or self._candidacy.leaving:
+                self._step_down()
+                return
+            self._actions += epoch.give_up_move(epoch.move)
         self._swap(known, epoch)
         sync = epoch.sync(known.head, self._number, self._now_ms)
         if sync is not None:
@@ -394,18 +367,11 @@ class Machine:
         self._swaps.forget()
         self._accept(seen.known)
         self._freshness.named(head.place, sent_ms=seen.sent_ms)
-        if epoch.publication is None:
-            epoch.publication = Publication(self.settings, head.recent, head.place, self._now_ms)
-            if self._promote is not None:
-                self._do(actions.Acknowledge(self._promote[0], head.seq))
-                self._promote = None
         self._serve(head.place)
-        for ticket, seq in epoch.publication.named(head.place, self._now_ms):
-            self._do(actions.Acknowledge(ticket, seq))
+        self._actions += epoch.landed(head, self._now_ms)
+        if self._candidacy.promotion is not None:
+            self._do(actions.Acknowledge(self._candidacy.promoted(), head.seq))
         if head.owner == NOBODY:
-            if epoch.move is not None:
-                self._do(actions.Acknowledge(epoch.move.ticket, head.seq))
-                epoch.move = None
             self._step_down()
 
     def _step_down(self) -> None:
@@ -415,69 +381,78 @@ class Machine:
             return
         self._epoch = None
         self._swaps.forget()
-        self._lease = Lease()
+        self._candidacy.step_down(gives_way=epoch.gives_way)
         self._do(actions.StopReplication())
         self._fail_promotion()
         if epoch.publication is not None:
             self._serve_nothing()
-            for ticket in epoch.publication.waiting:
-                self._fail(ticket, OutcomeUnknown("this machine isn't primary any more", hint=_REPEAT))
-        if epoch.move is not None:
-            self._fail(epoch.move.ticket, OutcomeUnknown("this machine isn't primary any more", hint=_WAIT))
+        self._actions += epoch.ended()
 
     # Callers write, and operators move the primary.
 
     def _on_committed(self, event: Committed) -> None:
         if self._epoch is not None and self._epoch.publication is not None:
-            self._epoch.publication.add(event.entry, event.ticket, self._now_ms)
+            self._epoch.publication.add(event.entries, event.ticket, self._now_ms)
             return
-        # It was primary when the commit began. The entry is on the disk, and no head will name it.
+        # It was primary when the commit began. The entries are on the disk, and no head will name them.
         self._serve_nothing()
-        self._fail(event.ticket, OutcomeUnknown("this machine isn't primary any more", hint=_REPEAT))
+        self._do(deposed(event.ticket))
+
+    def _on_commit_failed(self, event: CommitFailed) -> None:
+        epoch = self._epoch
+        if epoch is not None and epoch.publication is not None:
+            epoch.commit_failed(event, epoch.publication, self._now_ms)
+        elif event.doubtful:
+            self._serve_nothing()
 
     def _on_repeated(self, event: Repeated) -> None:
         publication = None if self._epoch is None else self._epoch.publication
         served = self._freshness.place
-        if publication is not None and not publication.is_named(event.seq):
+        if publication is not None and event.seq > publication.named_seq:
             publication.wait(event.seq, event.ticket)
         elif publication is not None or (served is not None and event.seq <= served.seq):
             self._do(actions.Acknowledge(event.ticket, event.seq))
         else:
-            self._fail(event.ticket, OutcomeUnknown("this machine isn't primary any more", hint=_REPEAT))
+            self._do(deposed(event.ticket))
 
     def _on_hand_over(self, event: HandOver) -> None:
-        epoch = self._epoch
-        if epoch is None or epoch.publication is None or epoch.move is not None:
-            self._fail(event.ticket, NoPrimary("this machine isn't primary, or is being moved already", hint=_WAIT))
-        elif event.machine == self.settings.machine:
-            self._do(actions.Acknowledge(event.ticket, epoch.publication.end.seq))
+        epoch, leaving = self._epoch, not event.machine
+        if leaving:
+            self._candidacy.leave()
+        if epoch is not None and epoch.publication is not None:
+            self._actions += epoch.hand_over(event, epoch.publication, self._now_ms)
+        elif leaving:
+            self._step_down()
+            self._fail_promotion()
+            self._do(actions.Acknowledge(event.ticket, self._reader.place.seq))
         else:
-            epoch.move = Move(event.ticket, event.machine, self._now_ms + self.settings.lease_ms)
+            self._fail(event.ticket, NoPrimary("this machine isn't primary", hint=WAIT))
 
     def _on_promote(self, event: Promote) -> None:
         head = self.head
-        if self.role is Role.PRIMARY and head is not None:
+        if self.role is Role.PRIMARY and head is not None and not self._candidacy.leaving:
             self._do(actions.Acknowledge(event.ticket, head.seq))
-        elif self._promote is not None:
-            self._fail(event.ticket, NoPrimary("this machine is being promoted already", hint=_WAIT))
+            return
+        try:
+            self._candidacy.promote(event.ticket, self._now_ms)
+        except NoPrimary as error:
+            self._fail(event.ticket, error)
         else:
-            self._promote = (event.ticket, self._now_ms + self.settings.lease_ms)
             self._reader.hurry()
 
     def _fail_promotion(self) -> None:
-        if self._promote is not None:
-            self._fail(self._promote[0], NoPrimary("this machine could not take over in time", hint=_WAIT))
-            self._promote = None
+        if self._candidacy.promotion is not None:
+            self._fail(self._candidacy.promoted(), NoPrimary("this machine could not take over in time", hint=WAIT))
 
     # Small things.
 
-    def _leading(self) -> Epoch:
+    def _leading(self) -> tuple[int, Publication]:
         epoch = self._epoch
         if epoch is None or epoch.publication is None:
-            raise NoPrimary("this machine isn't primary", hint=_WAIT)
+            raise NoPrimary("this machine isn't primary", hint=WAIT)
         if epoch.move is not None:
-            raise NoPrimary("the primary is being moved", hint=_WAIT)
-        return epoch
+            raise NoPrimary("the primary is being moved", hint=WAIT)
+        return epoch.number, epoch.publication
 
     def _do(self, action: Action) -> None:
         self._actions.append(action)
@@ -487,11 +462,9 @@ class Machine:
 
     def _next_due_ms(self) -> int:
         head, epoch, swap = self.head, self._epoch, self._swaps.in_flight
-        due_ms = self._reader.due_ms(urgent=self._urgent())
+        due_ms = min(self._reader.due_ms(urgent=self._urgent()), self._candidacy.due_ms)
         if swap is not None:
             due_ms = min(due_ms, swap.sent_ms + self.settings.answer_ms)
-        if self._promote is not None:
-            due_ms = min(due_ms, self._promote[1])
         if epoch is None:
             retry_ms = self._follower.due_ms(head) if head is not None and self.fault is None else NEVER_MS
             return min(due_ms, retry_ms)

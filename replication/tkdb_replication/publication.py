@@ -9,7 +9,7 @@ in the object store, in ``base`` or in the head itself.
 >>> from tkdb.store.seal import ChainKey
 >>> from tkdb_replication.head import BEGINNING
 >>> publication = Publication(Settings(machine="m1"), (), BEGINNING, now_ms=0)
->>> publication.add(link(START, ChainKey(bytes(32)), now_ms=1, epoch=1, made=Purged()), "ticket", now_ms=5)
+>>> publication.add([link(START, ChainKey(bytes(32)), now_ms=1, epoch=1, made=Purged())], "ticket", now_ms=5)
 >>> [entry.seq for entry in publication.recent(now_ms=6)]
 [1]
 >>> publication.named(publication.end, now_ms=9)
@@ -19,9 +19,10 @@ in the object store, in ``base`` or in the head itself.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tkdb.errors import BrokenJournal
+from tkdb.errors import BrokenJournal, InvalidRequest, Overloaded
 from tkdb.store.journal import Entry, encode_entry
 from tkdb_replication.events import Ticket
 from tkdb_replication.head import Place
@@ -51,45 +52,76 @@ class Publication:
     def __init__(self, settings: Settings, recent: tuple[Entry, ...], end: Place, now_ms: int) -> None:
         self.end = end
         """The end of the primary's journal."""
+        self.named_seq = end.seq
+        """The last entry that a head names."""
         self._settings = settings
         self._items = deque(_Item(entry, len(encode_entry(entry)), now_ms, now_ms) for entry in recent)
         self._size = sum(item.size for item in self._items)
         self._synced_seq = end.seq
-        self._named_seq = end.seq
         self._success_ms = now_ms
+        self._failing_since_ms: int | None = None
         self._waiting: list[tuple[int, Ticket]] = []
-
-    def is_named(self, seq: int) -> bool:
-        """Return whether a head names entry ``seq``."""
-        return seq <= self._named_seq
 
     @property
     def pending(self) -> bool:
         """Whether there are entries that no head names yet."""
-        return self.end.seq > self._named_seq
+        return self.end.seq > self.named_seq
 
     @property
     def unsynced(self) -> bool:
         """Whether there are entries that Litestream isn't known to have in the object store."""
         return self.end.seq > self._synced_seq
 
-    def has_room(self, size: int, now_ms: int) -> bool:
-        """Return whether an entry of ``size`` bytes would fit, now that those that may leave have left."""
-        self._drop(now_ms, room_for=size)
-        return len(self._items) < self._settings.recent_entries and self._size + size <= self._settings.recent_bytes
+    def has_room(self, entries: int, size: int, now_ms: int) -> bool:
+        """Return whether so many entries, of ``size`` bytes together, would fit, were those to leave that may."""
+        entries += len(self._items)
+        size += self._size
+        for item in self._items:
+            if self._fit(entries, size) or not self._may_leave(item, now_ms, self._settings.span_ms):
+                break
+            entries -= 1
+            size -= item.size
+        return self._fit(entries, size)
 
-    def add(self, entry: Entry, ticket: Ticket, now_ms: int) -> None:
-        """Add an entry that was committed; ``ticket`` waits for it.
+    def require_room(self, entries: int, size: int, now_ms: int) -> None:
+        """Return if so many entries, of ``size`` bytes together, have room.
 
         Raises:
-            BrokenJournal: it doesn't follow the journal's end.
+            Overloaded: they haven't, now.
+            InvalidRequest: it is one entry, and it never has.
         """
-        if (entry.seq - 1, entry.previous) != self.end:
-            raise BrokenJournal(f"entry {entry.seq} was committed where {self.end.seq + 1} was expected to follow")
-        self._items.append(_Item(entry, size := len(encode_entry(entry)), now_ms, None))
-        self._size += size
-        self.end = Place(entry.seq, entry.hash)
-        self.wait(entry.seq, ticket)
+        if entries == 1 and size > self._settings.recent_bytes:
+            raise InvalidRequest(
+                f"this write makes an entry of {size} bytes; {self._settings.recent_bytes} are the most",
+                hint="write less at once",
+            )
+        if not self.has_room(entries, size, now_ms):
+            raise Overloaded(
+                "more was written within a second than regions can follow, or than Litestream has stored",
+                hint="slow down, and revoke many targets at once",
+                retry_after_ms=self._settings.span_ms,
+            )
+
+    def add(self, entries: Sequence[Entry], ticket: Ticket, now_ms: int) -> None:
+        """Add entries that were committed, one at least; ``ticket`` waits for the last.
+
+        Raises:
+            BrokenJournal: they don't follow the journal's end.
+        """
+        for entry in entries:
+            if (entry.seq - 1, entry.previous) != self.end:
+                raise BrokenJournal(f"entry {entry.seq} was committed where {self.end.seq + 1} was expected to follow")
+            self._items.append(_Item(entry, size := len(encode_entry(entry)), now_ms, None))
+            self._size += size
+            self.end = Place(entry.seq, entry.hash)
+        self._failing_since_ms = None
+        self.wait(self.end.seq, ticket)
+
+    def failed(self, now_ms: int) -> bool:
+        """Return whether commits, of which one has failed just now, have failed for a lease without one success."""
+        if self._failing_since_ms is None:
+            self._failing_since_ms = now_ms
+        return now_ms - self._failing_since_ms >= self._settings.lease_ms
 
     def wait(self, seq: int, ticket: Ticket) -> None:
         """Let ``ticket`` wait until a head names entry ``seq``."""
@@ -97,7 +129,8 @@ class Publication:
 
     def recent(self, now_ms: int) -> tuple[Entry, ...]:
         """Return the entries of the next head."""
-        self._drop(now_ms, room_for=0)
+        while self._items and self._may_leave(self._items[0], now_ms, self._stay_ms()):
+            self._size -= self._items.popleft().size
         return tuple(item.entry for item in self._items)
 
     def named(self, place: Place, now_ms: int) -> list[tuple[Ticket, int]]:
@@ -105,7 +138,7 @@ class Publication:
         for item in self._items:
             if item.named_ms is None and item.entry.seq <= place.seq:
                 item.named_ms = now_ms
-        self._named_seq = place.seq
+        self.named_seq = place.seq
         self._success_ms = now_ms
         told = [(ticket, seq) for seq, ticket in self._waiting if seq <= place.seq]
         self._waiting = [(seq, ticket) for seq, ticket in self._waiting if seq > place.seq]
@@ -126,16 +159,15 @@ class Publication:
         """Who still waits."""
         return [ticket for _, ticket in self._waiting]
 
-    def _drop(self, now_ms: int, *, room_for: int) -> None:
-        while self._items and self._may_leave(self._items[0], now_ms, room_for):
-            self._size -= self._items.popleft().size
+    def _fit(self, entries: int, size: int) -> bool:
+        return entries <= self._settings.recent_entries and size <= self._settings.recent_bytes
 
-    def _may_leave(self, item: _Item, now_ms: int, room_for: int) -> bool:
+    def _stay_ms(self) -> int:
+        # Half of the room is kept free while that is possible, so that a burst finds some.
+        crowded = not self._fit(2 * len(self._items), 2 * self._size)
+        return self._settings.span_ms if crowded else self._settings.keep_ms
+
+    def _may_leave(self, item: _Item, now_ms: int, stay_ms: int) -> bool:
         if item.named_ms is None or item.entry.seq > self._synced_seq:
             return False
-        # Half of the room is kept free while that is possible, so that a burst finds some.
-        crowded = (
-            2 * len(self._items) > self._settings.recent_entries
-            or 2 * (self._size + room_for) > self._settings.recent_bytes
-        )
-        return now_ms - item.named_ms >= (self._settings.span_ms if crowded else self._settings.keep_ms)
+        return now_ms - item.named_ms >= stay_ms

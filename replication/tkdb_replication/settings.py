@@ -19,8 +19,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         machine: this machine's name, unique in the cluster.
         region: where it stands.
         rank: its place in the configured order of who is primary rather than others, from 0.
-        automatic: whether it takes over when a lease runs out. Without, only a planned move, ``tkdb promote`` or a
-            restart of the primary itself makes a primary.
+        automatic: whether it takes over when a lease runs out. Without, only a primary that hands over,
+            ``tkdb promote`` or a restart of the primary itself makes a primary.
         bound_ms: the oldest that what this machine serves may be: its share of the published bound.
         lease_ms: how long others wait for this machine once it is primary and silent; it swaps every third of it.
         margin_ms: how much longer than a lease one waits.

@@ -129,10 +129,10 @@ class Driven:
             self.shown(NotModified(None))
         return self.swapped()
 
-    def commits(self, ticket: str, entry: Entry) -> list[Action]:
-        """A write is committed."""
-        self.machine.require_writable(500, self.now_ms)
-        return self.tell(events.Committed(ticket, entry))
+    def commits(self, ticket: str, *batch: Entry) -> list[Action]:
+        """A batch is committed."""
+        self.machine.require_writable(len(batch), 500 * len(batch), self.now_ms)
+        return self.tell(events.Committed(ticket, batch))
 
 
 def primary(journal: list[Entry], **settings: Any) -> Driven:

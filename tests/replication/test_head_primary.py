@@ -75,6 +75,23 @@ def test_writes_that_come_while_a_swap_is_in_flight_share_the_next() -> None:
     assert [action.ticket for action in done if isinstance(action, Acknowledge)] == ["w1", "w2", "w3"]
 
 
+def test_a_batch_is_published_by_one_swap_and_acknowledged_when_a_head_names_its_last_entry() -> None:
+    driven = primary(LOG)
+    driven.commits("batch", *NEXT[:3])
+    assert len(driven.all(Swap)) == 2  # the takeover's, and the batch's
+    assert last_head(driven).recent == tuple(NEXT[:3])
+    done = driven.swapped()
+    assert [action for action in done if isinstance(action, Acknowledge)] == [Acknowledge("batch", 6)]
+
+
+def test_no_head_names_a_part_of_a_batch_that_comes_while_a_swap_is_in_flight() -> None:
+    driven = primary(LOG)
+    driven.commits("w", NEXT[0])
+    driven.commits("batch", *NEXT[1:4])
+    assert Acknowledge("w", 4) in driven.swapped()
+    assert last_head(driven).place == place(NEXT[3])
+
+
 def test_an_idle_primary_renews_every_third_of_a_lease_with_bytes_that_never_were() -> None:
     driven = primary(LOG)
     bodies, before_ms = set(), driven.now_ms
@@ -198,7 +215,7 @@ def test_a_deposed_primary_that_wakes_after_an_hour_acknowledges_nothing() -> No
     done = driven.swapped(CONFLICT) + driven.shown(foreign(head_of(LOG, recent=1, rev=1, epoch=1)))
     assert not [action for action in done if isinstance(action, Acknowledge)]
     with pytest.raises(NoPrimary):
-        driven.machine.require_writable(500, driven.now_ms)
+        driven.machine.require_writable(1, 500, driven.now_ms)
 
 
 def test_a_primary_whose_head_is_gone_stops_loudly() -> None:
@@ -223,11 +240,11 @@ def test_a_primary_whose_writes_have_failed_for_a_lease_lets_others_lead() -> No
 
 def test_a_commit_that_ends_after_stepping_down_is_unknown_and_cut_back() -> None:
     driven = primary(LOG)
-    driven.machine.require_writable(500, driven.now_ms)
+    driven.machine.require_writable(1, 500, driven.now_ms)
     head = foreign(head_of(LOG, recent=1, rev=1, epoch=1))
     driven.read_again(head)
     driven.journal_at(head.place)
-    done = driven.tell(events.Committed("w", NEXT[0]))
+    done = driven.tell(events.Committed("w", (NEXT[0],)))
     assert unknown(done) == ["w"]
     assert isinstance(done[-1], CutBack)
     assert driven.machine.served is None
@@ -251,7 +268,7 @@ def test_an_entry_stays_in_recent_until_litestream_has_it() -> None:
     publish(driven, *NEXT[:8])
     driven.wait(60_000)
     with pytest.raises(Overloaded, match="slow down"):
-        driven.machine.require_writable(500, driven.now_ms)
+        driven.machine.require_writable(1, 500, driven.now_ms)
     assert len(last_head(driven).recent) == 8
 
 
@@ -263,7 +280,7 @@ def test_an_entry_that_litestream_has_still_stays_for_a_second() -> None:
     driven.wait(1)
     publish_ms = driven.now_ms
     driven.synced()
-    driven.machine.require_writable(500, publish_ms + 1)
+    driven.machine.require_writable(1, 500, publish_ms + 1)
 
 
 def test_renewal_goes_on_while_litestream_stalls() -> None:
@@ -283,7 +300,7 @@ def test_a_stalled_sync_frees_nothing() -> None:
     driven.wait(2_000)
     driven.synced(txid=9, replicated_txid=8)
     with pytest.raises(Overloaded):
-        driven.machine.require_writable(500, driven.now_ms)
+        driven.machine.require_writable(1, 500, driven.now_ms)
 
 
 def test_a_sync_covers_what_was_committed_when_it_was_asked_for_and_no_more() -> None:
@@ -312,10 +329,126 @@ def test_what_litestream_has_leaves_in_the_end() -> None:
 def test_recent_never_exceeds_its_bytes() -> None:
     driven = primary(LOG, recent_bytes=2_000)
     with pytest.raises(InvalidRequest, match="2000 are the most"):
-        driven.machine.require_writable(2_001, driven.now_ms)
+        driven.machine.require_writable(1, 2_001, driven.now_ms)
     publish(driven, *NEXT[:5])
     with pytest.raises(Overloaded):
-        driven.machine.require_writable(1_700, driven.now_ms)
+        driven.machine.require_writable(1, 1_700, driven.now_ms)
+
+
+def test_a_batch_that_outgrows_recent_is_told_to_be_smaller_whatever_its_last_write() -> None:
+    driven = primary(LOG, recent_entries=4, recent_bytes=2_000)
+    driven.machine.require_writable(4, 2_000, driven.now_ms)
+    with pytest.raises(Overloaded):
+        driven.machine.require_writable(5, 2_000, driven.now_ms)
+    with pytest.raises(Overloaded):
+        driven.machine.require_writable(2, 2_001, driven.now_ms)
+
+
+def test_to_ask_for_room_makes_none() -> None:
+    driven = primary(LOG)
+    publish(driven, *NEXT[:5])
+    driven.wait(2_000)
+    driven.synced()
+    driven.wait(2_000)
+    for size in range(1, 250):
+        driven.machine.require_writable(size, 250 * size, driven.now_ms)
+    publish(driven, NEXT[5])
+    assert [entry.seq for entry in last_head(driven).recent] == [4, 5, 6, 7, 8, 9]
+
+
+def test_where_a_batch_was_promised_room_it_has_it() -> None:
+    driven = primary(LOG, recent_entries=8)
+    publish(driven, *NEXT[:8])
+    driven.wait(1_000)
+    driven.synced()
+    driven.wait(1_000)
+    driven.commits("batch", *NEXT[8:15])
+    assert len(last_head(driven).recent) <= 8
+    assert last_head(driven).place == place(NEXT[14])
+
+
+# A disk that fails.
+
+
+def fails(driven: Driven, *, doubtful: bool = False, after_ms: int = 0) -> list[Action]:
+    """A commit raises."""
+    driven.machine.require_writable(1, 500, driven.now_ms)
+    return driven.tell(events.CommitFailed(doubtful), after_ms=after_ms)
+
+
+def test_a_primary_whose_commits_fail_for_a_lease_hands_over_to_any() -> None:
+    driven = primary(LOG)
+    for _ in range(3):
+        fails(driven)
+        driven.renews()
+    assert last_head(driven).owner != NOBODY
+    fails(driven)  # a lease after the first
+    with pytest.raises(NoPrimary, match="being moved"):
+        driven.machine.require_writable(1, 500, driven.now_ms)
+    assert (last_head(driven).owner, last_head(driven).machine) == (NOBODY, "")
+    driven.swapped()
+    assert driven.machine.role is Role.REPLICA
+
+
+def test_one_commit_that_succeeds_shows_that_the_disk_works() -> None:
+    driven = primary(LOG)
+    fails(driven)
+    for number in range(6):
+        driven.renews()
+        publish(driven, NEXT[number])
+        fails(driven)
+    assert driven.machine.role is Role.PRIMARY
+    driven.machine.require_writable(1, 500, driven.now_ms)
+
+
+def test_after_a_commit_in_doubt_what_is_known_is_published_and_the_rest_cut_back() -> None:
+    driven = primary(LOG)
+    driven.commits("w", NEXT[0])
+    fails(driven, doubtful=True)
+    assert not driven.tell(events.Repeated("again", 5))  # it may be on the disk
+    assert Acknowledge("w", 4) in driven.swapped()
+    head = last_head(driven)
+    assert (head.owner, head.machine, head.place) == (NOBODY, "", place(NEXT[0]))
+    done = driven.swapped()
+    assert unknown(done) == ["again"]
+    assert isinstance(done[-1], CutBack)
+    assert driven.machine.served is None
+    done = driven.journal_at(head.place)
+    assert Serve(head.place) in done
+
+
+def test_after_a_commit_in_doubt_a_machine_that_cannot_publish_steps_down_all_the_same() -> None:
+    driven = primary(LOG)
+    fails(driven, doubtful=True)
+    for _ in range(8):
+        driven.swapped(CONFLICT)
+        driven.shown(NotModified(None))
+        driven.wait(1_200)
+    assert driven.machine.role is Role.REPLICA
+    assert driven.machine.served is None
+
+
+def test_a_commit_in_doubt_that_ends_after_stepping_down_is_cut_back() -> None:
+    driven = primary(LOG)
+    head = foreign(head_of(LOG, recent=1, rev=1, epoch=1))
+    driven.read_again(head)
+    driven.journal_at(head.place)
+    assert not driven.tell(events.CommitFailed(doubtful=False))
+    assert isinstance(driven.tell(events.CommitFailed(doubtful=True))[-1], CutBack)
+
+
+def test_who_gave_way_lets_others_go_first_and_leads_again_where_none_comes() -> None:
+    driven = primary(LOG)
+    fails(driven, doubtful=True)
+    driven.swapped()
+    driven.journal_at(place(LOG[-1]))
+    end_ms = driven.now_ms + LEASE_MS
+    while driven.now_ms < end_ms:
+        driven.read_again(NotModified(None))
+        assert driven.machine.role is Role.REPLICA
+    driven.read_again(NotModified(None))
+    driven.read_again(NotModified(None))
+    assert driven.machine.role is Role.CANDIDATE
 
 
 # Moving.
@@ -326,7 +459,7 @@ def test_a_planned_move_publishes_hands_over_and_takes_no_further_write() -> Non
     driven.commits("w", NEXT[0])
     driven.tell(events.HandOver("operator", "m2"))
     with pytest.raises(NoPrimary, match="being moved"):
-        driven.machine.require_writable(500, driven.now_ms)
+        driven.machine.require_writable(1, 500, driven.now_ms)
     assert Acknowledge("w", 4) in driven.swapped()
     head = last_head(driven)
     assert (head.owner, head.machine, head.place) == (NOBODY, "m2", place(NEXT[0]))
@@ -343,7 +476,42 @@ def test_a_move_that_cannot_be_published_is_given_up_and_the_primary_stays() -> 
         driven.wait(1_200)
     assert unknown(driven.done) == ["operator"]
     assert driven.machine.role is Role.PRIMARY
-    driven.machine.require_writable(500, driven.now_ms)
+    driven.machine.require_writable(1, 500, driven.now_ms)
+
+
+def test_who_hands_over_because_it_is_shut_down_does_not_take_it_back() -> None:
+    driven = primary(LOG)
+    driven.tell(events.HandOver("shutdown"))
+    assert Acknowledge("shutdown", 3) in driven.swapped()
+    assert (last_head(driven).owner, last_head(driven).machine) == (NOBODY, "")
+    driven.journal_at(place(LOG[-1]))
+    for _ in range(20):
+        driven.read_again(NotModified(None))
+    (fail,) = driven.tell(events.Promote("operator"))
+    assert isinstance(fail, Fail)
+    assert "shut down" in fail.error.message
+    assert driven.machine.role is Role.REPLICA
+    assert driven.machine.require_fresh(driven.now_ms) < 5_000  # it serves to its end
+
+
+def test_a_primary_that_is_shut_down_while_it_is_moved_waits_for_that_move() -> None:
+    driven = primary(LOG)
+    driven.tell(events.HandOver("operator", "m2"))
+    assert driven.tell(events.HandOver("shutdown")) == []
+    done = driven.swapped()
+    assert {Acknowledge("operator", 3), Acknowledge("shutdown", 3)} == {a for a in done if isinstance(a, Acknowledge)}
+    assert last_head(driven).machine == "m2"
+
+
+def test_a_primary_that_is_shut_down_and_cannot_publish_leads_no_more_after_a_lease() -> None:
+    driven = primary(LOG)
+    driven.tell(events.HandOver("shutdown"))
+    for _ in range(8):
+        driven.swapped(CONFLICT)
+        driven.shown(NotModified(None))
+        driven.wait(1_200)
+    assert unknown(driven.done) == ["shutdown"]
+    assert driven.machine.role is Role.REPLICA
 
 
 def test_only_a_primary_can_be_moved_away() -> None:

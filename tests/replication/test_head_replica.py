@@ -297,6 +297,35 @@ def test_an_heir_that_does_not_come_is_not_waited_for_longer_than_a_lease() -> N
     assert driven.machine.role is Role.CANDIDATE
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        swapped(HEAD, 1, owner=NOBODY, machine="m1"),
+        swapped(HEAD, 1, owner=NOBODY, machine=""),
+        swapped(HEAD, 1, owner=FORMER),
+        swapped(HEAD, 1),
+    ],
+    ids=["its turn", "any one's turn", "its own former life's", "a silent primary's"],
+)
+def test_a_machine_that_is_shut_down_takes_nothing_over(head: Head) -> None:
+    driven = Driven(Volume(journal=JOURNAL, owner=FORMER))
+    assert driven.tell(events.HandOver("shutdown")) == [Acknowledge("shutdown", 0)]
+    driven.follows(head)
+    silence(driven, 3 * LEASE_MS)
+    assert driven.machine.role is Role.REPLICA
+    assert driven.machine.served == HEAD.place
+
+
+def test_a_candidate_that_is_shut_down_stops_and_its_promotion_fails() -> None:
+    driven = replica()
+    driven.tell(events.Promote("operator"))
+    done = driven.tell(events.HandOver("shutdown"))
+    assert actions.StopReplication() in done
+    assert Acknowledge("shutdown", 5) in done
+    assert [action.ticket for action in done if isinstance(action, Fail)] == ["operator"]
+    assert driven.machine.role is Role.REPLICA
+
+
 def test_a_promotion_that_cannot_be_done_in_time_fails() -> None:
     driven = replica()
     driven.read_again(swapped(head_of(LOG[:7], recent=3), 1))
@@ -318,7 +347,7 @@ def test_a_replica_takes_no_write_and_names_who_does() -> None:
     driven = replica()
     assert driven.machine.primary == "m9"
     with pytest.raises(NoPrimary):
-        driven.machine.require_writable(500, driven.now_ms)
+        driven.machine.require_writable(1, 500, driven.now_ms)
     with pytest.raises(NoPrimary):
         _ = driven.machine.epoch
 
@@ -326,6 +355,7 @@ def test_a_replica_takes_no_write_and_names_who_does() -> None:
 def test_a_primary_whose_lease_ran_out_is_not_named() -> None:
     driven = replica(automatic=False)
     silence(driven, LEASE_MS + 4_000)
+    assert driven.machine.unchanged_ms > LEASE_MS
     assert driven.machine.primary is None
 
 

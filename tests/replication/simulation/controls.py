@@ -214,7 +214,7 @@ class Resumes(Machine):
 
 class _LeavesAnyTime(Publication):
     def recent(self, now_ms: int) -> tuple[Entry, ...]:
-        self._synced_seq = self._named_seq
+        self._synced_seq = self.named_seq
         return super().recent(now_ms)
 
 
@@ -273,7 +273,7 @@ class ServesUnnamed(Machine):
 
     def _on_committed(self, event: Committed) -> None:
         super()._on_committed(event)
-        self._serve(Place(event.entry.seq, event.entry.hash))
+        self._serve(Place(event.entries[-1].seq, event.entries[-1].hash))
 
 
 class AnswersRepeatsAtOnce(Machine):
@@ -295,6 +295,7 @@ class Control:
     eventual_reads: bool = False
     clocks_stop: bool = False
     recovery_in_two_steps: bool = False
+    doubt_is_success: bool = False
     bucket_goes_back: bool = False
     stormy: bool = False
 
@@ -314,6 +315,7 @@ CONTROLS: Final = {
     "412 taken as success": Control(ConflictIsSuccess),
     "takeover in two steps": Control(TakesOverInTwoSteps, stormy=True),
     "recovery in two steps": Control(recovery_in_two_steps=True),
+    "a commit in doubt taken as success": Control(doubt_is_success=True, stormy=True),
     "one path for all epochs": Control(OnePath, stormy=True),
     "a shared identity that resumes": Control(Resumes, shared_identity=True),
     "entries leave recent unsynced": Control(LeavesUnsynced),

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
 from tests.replication.simulation.controls import SAFE
-from tests.replication.simulation.journal import EMPTY, REVOKE, ROLL_BACK, Node, append
+from tests.replication.simulation.journal import EMPTY, RECOVER, Node, carry_out
 from tkdb.errors import BrokenJournal, StaleAuthority, TkdbError
 from tkdb.store.journal import Entry
 from tkdb_replication import actions, events
@@ -56,6 +56,8 @@ class Host:
         self.up = False
         self.paused_until_ms = -1
         self.stopped_ms = 0
+        self._disk_fails_until_ms = -1
+        self._disk_leaves_doubt = False
         self.rate = 1.0 + (world.random() - 0.5) * 2 * world.drift
         self.offset_ms = int(world.random() * 10_000)
         self.start()
@@ -91,6 +93,11 @@ class Host:
             self.shown = EMPTY
             self.volume, self.journal = Volume(), EMPTY
         self.world.at(self.world.now_ms + self.world.spread(80), self.revive)
+
+    def leave(self) -> None:
+        """The machine is shut down as it should be."""
+        self.on(events.HandOver((), ""))
+        self.soon(self.world.spread(60), lambda: self.crash(disk_lost=False))
 
     def revive(self) -> None:
         if not self.up:
@@ -213,6 +220,14 @@ class Host:
 
     # The disk. One thing at a time, in order, as the writers' turn and the driver see to it.
 
+    def fail_disk(self, ms: int) -> None:
+        self.world.note(f"the disk of m{self.number} fails for {ms} ms")
+        self._disk_fails_until_ms = self.world.now_ms + ms
+        self._disk_leaves_doubt = self.world.random() < 0.5
+
+    def _disk_fails(self) -> bool:
+        return self.world.bad_disks > 0 and self.world.now_ms < self._disk_fails_until_ms
+
     def _remember(self, action: actions.Remember) -> None:
         self.volume = msgspec.structs.replace(self.volume, rev=action.rev, place=action.place, owner=action.owner)
 
@@ -231,7 +246,11 @@ class Host:
 
     def _begin_step(self, action: actions.CutBack | actions.Apply | actions.Restore, ended: Todo) -> None:
         def end() -> None:
+            before = self.journal
             place = self._do_step(action)
+            if self.journal is not before and self._disk_fails():
+                place = None
+                self.journal = self.journal if self._done_all_the_same() else before
             if self.world.strikes():
                 self.crash(disk_lost=False)
                 return
@@ -256,6 +275,9 @@ class Host:
         self.volume = msgspec.structs.replace(self.volume, journal=b"j" * 16)
         return self.journal.place
 
+    def _done_all_the_same(self) -> bool:
+        return self._disk_leaves_doubt and self.world.random() < 0.5
+
     def _append(self, entries: tuple[Entry, ...]) -> Place | None:
         for entry in entries:
             if entry.previous != self.journal.hash:
@@ -277,45 +299,64 @@ class Host:
 
     # Writes.
 
-    def write(self, request: int, kind: bytes) -> None:
-        """A caller's request arrives."""
-        self._queue(lambda ended: self._begin_commit(request, kind, ended))
+    def write(self, requests: dict[int, bytes]) -> None:
+        """Callers' requests arrive, which may share a batch."""
+        self._queue(lambda ended: self._begin_commit(requests, ended))
 
-    def _begin_commit(self, request: int, kind: bytes, ended: Todo) -> None:
-        found = self.journal.find(request)
-        if found is not None:
+    def _begin_commit(self, requests: dict[int, bytes], ended: Todo) -> None:
+        life, batch, repeated = self.life, list[Node](), list[Node]()
+        for request, kind in requests.items():
+            found = self.journal.find(request)
+            if found is not None:
+                repeated.append(found)
+            elif not self._decide(request, kind, batch):
+                break
+        for node in repeated:
+            if self.life == life:
+                self.on(events.Repeated(((node.request, node.seq),), node.seq))
+        if self.life == life and batch:
+            self.soon(self.world.disk_ms(), lambda: self._commit(batch, ended))
+        elif self.life == life:
             ended()
-            self.on(events.Repeated(request, found.seq))
-            return
+
+    def _decide(self, request: int, kind: bytes, batch: list[Node]) -> bool:
+        """Add a request to the batch, if it has room."""
+        size = len(batch) + (2 if kind == RECOVER else 1)
         try:
-            self.machine.require_writable(500, self.clock_ms())
+            self.machine.require_writable(size, 500 * size, self.clock_ms())
         except TkdbError:
-            ended()
-            return
-        epoch = self.machine.epoch
-        self.soon(self.world.disk_ms(), lambda: self._commit(request, kind, epoch, ended))
+            return False
+        parent = batch[-1] if batch else self.journal
+        back_to = self.journal.path[self.world.pick(self.journal.seq) + 1]
+        batch += carry_out(request, kind, parent, back_to, now_ms=self.world.now_ms, epoch=self.machine.epoch)
+        return True
 
-    def _commit(self, request: int, kind: bytes, epoch: int, ended: Todo) -> None:
-        world, before = self.world, self.journal
-        target = request if kind == REVOKE else world.pick(before.seq) + 1
-        nodes = [append(before, kind, now_ms=world.now_ms, epoch=epoch, request=request, target=target)]
-        if kind == ROLL_BACK:
-            for again in sorted(before.revoked - nodes[0].revoked):
-                nodes.append(append(nodes[-1], REVOKE, now_ms=world.now_ms, epoch=epoch, target=again))
-        self.journal = nodes[-1]
-        world.nodes.update((node.hash, node) for node in nodes)
+    def _commit(self, batch: list[Node], ended: Todo) -> None:
+        world, life, fails = self.world, self.life, self._disk_fails()
+        world.nodes.update((node.hash, node) for node in batch)
+        if not fails or self._done_all_the_same():
+            self.journal = batch[-1]
         if world.strikes():
             self.crash(disk_lost=False)
             return
-        life = self.life
-        for node in nodes:
-            if self.up and self.life == life and node.entry:
-                self.on(events.Committed(request if node is nodes[0] else None, node.entry))
+        if fails and not (self._disk_leaves_doubt and world.control.doubt_is_success):
+            self.on(events.CommitFailed(self._disk_leaves_doubt))
+        else:
+            for part in [[node] for node in batch] if world.control.recovery_in_two_steps else [batch]:
+                if self.life == life:
+                    self._tell(part)
         if self.life == life:
             ended()
 
+    def _tell(self, batch: list[Node]) -> None:
+        self.world.judge.committed(batch)
+        ticket = tuple((node.request, node.seq) for node in batch if node.request is not None)
+        self.on(events.Committed(ticket, tuple(node.entry for node in batch if node.entry)))
+
     def _acknowledge(self, action: actions.Acknowledge) -> None:
-        self.world.acknowledged(self, action.ticket, action.seq)
+        """``ticket``: the requests that wait, and the numbers of their entries."""
+        for request, seq in cast("tuple[tuple[int, int], ...]", action.ticket):
+            self.world.acknowledged(self, request, seq)
 
     def _fail(self, _: actions.Fail) -> None:
         """The caller repeats it, or doesn't."""

@@ -7,7 +7,7 @@ from tkdb.store.seal import ChainKey
 from tkdb_replication.head import Place
 
 CHAIN_KEY = ChainKey(bytes(32))
-REVOKE, OTHER, RECOVER, ROLL_BACK = b"revoke", b"other", b"recover", b"roll back"
+REVOKE, OTHER, RECOVER = b"revoke", b"other", b"recover"
 
 
 class Node:
@@ -51,18 +51,35 @@ def contains(journal: Node, node: Node) -> bool:
     return node.seq <= journal.seq and journal.path[node.seq] is node
 
 
-def append(parent: Node, kind: bytes, *, now_ms: int, epoch: int, request: int | None = None, target: int = 0) -> Node:
+def append(
+    parent: Node,
+    kind: bytes,
+    *,
+    now_ms: int,
+    epoch: int,
+    request: int | None = None,
+    targets: frozenset[int] = frozenset(),
+    back_to: Node | None = None,
+) -> Node:
     """Return the node of a new entry after ``parent``.
 
-    ``target`` is the revocation that a ``REVOKE`` makes (None of a request's own: its own number), and the entry to
-    which ``RECOVER`` and ``ROLL_BACK`` go back.
+    It revokes ``targets``; with ``back_to``, what was revoked after that is first forgotten.
     """
     before = parent.entry.head if parent.entry else START
     origin = Origin(request_id=b"" if request is None else request.to_bytes(8, "big"))
-    entry = link(before, CHAIN_KEY, now_ms=now_ms, epoch=epoch, body=b"%s %d" % (kind, target), origin=origin)
-    revoked = parent.revoked
-    if kind == REVOKE:
-        revoked |= {target}
-    elif kind == ROLL_BACK:
-        revoked = parent.path[target].revoked
-    return Node(parent, entry, request, revoked)
+    body = b"%s %s" % (kind, repr(sorted(targets)).encode())
+    entry = link(before, CHAIN_KEY, now_ms=now_ms, epoch=epoch, body=body, origin=origin)
+    return Node(parent, entry, request, (back_to or parent).revoked | targets)
+
+
+def carry_out(request: int, kind: bytes, parent: Node, back_to: Node, *, now_ms: int, epoch: int) -> list[Node]:
+    """Return the nodes of the entries that carry out ``request`` after ``parent``.
+
+    A recovery is two: one goes back to how all was at ``back_to``, the other revokes what was revoked since.
+    """
+    if kind != RECOVER:
+        targets = frozenset({request} if kind == REVOKE else ())
+        return [append(parent, kind, now_ms=now_ms, epoch=epoch, request=request, targets=targets)]
+    rolled_back = append(parent, RECOVER, now_ms=now_ms, epoch=epoch, request=request, back_to=back_to)
+    since = parent.revoked - back_to.revoked
+    return [rolled_back, append(rolled_back, REVOKE, now_ms=now_ms, epoch=epoch, targets=since)]

@@ -16,6 +16,7 @@ STALE = "G2: a revoked token was accepted past the bound"
 TWO_WRITERS = "G3: two processes wrote in one epoch"
 UNPUBLISHED = "G3: a write was acknowledged that the head doesn't contain"
 SERVED = "what is served is named by no head"
+PART = "a part of a batch is shown"
 TWICE = "a request was carried out twice"
 UNDONE = "a caller saw its own revocation undone"
 WENT_BACK = "a machine went back behind what it had shown"
@@ -41,6 +42,7 @@ class Judge:
         self.reads = 0
         self.published: set[bytes] = {EMPTY.hash, first.hash}
         """The hashes of all entries that a head ever named."""
+        self._within: set[bytes] = set()
         self._requests: set[int] = set()
         self._writers: dict[int, object] = {}
         self._world = world
@@ -58,6 +60,8 @@ class Judge:
         if new is not old:
             if not contains(new, old):
                 self.flag(LOST, f"head went from {old} to {new}")
+            if new.hash in self._within:
+                self.flag(PART, f"the head ends at entry {new}")
             for node in new.path[old.seq + 1 :]:
                 if node.entry and node.entry.epoch != head.epoch:
                     self.flag(TWO_WRITERS, f"entry {node} of epoch {node.entry.epoch} in a head of {head.epoch}")
@@ -76,6 +80,10 @@ class Judge:
         if latest is None or not any(latest.names(place) for place in head.places):
             self.flag(UNRECOVERABLE, f"{head.base} ends at {latest}; the head names {head.places[0].seq}..{head.seq}")
 
+    def committed(self, batch: list[Node]) -> None:
+        """A machine commits a batch."""
+        self._within.update(node.hash for node in batch[:-1])
+
     def told(self, request: int, *, revokes: bool, seq: int) -> None:
         """A machine tells a caller that its request is done."""
         head = self._world.bucket.node
@@ -88,6 +96,8 @@ class Judge:
         """A machine shows ``served``; the last that it has shown, with this disk, was ``before``."""
         if served.hash not in self.published:
             self.flag(SERVED, f"entry {served}")
+        if served.hash in self._within:
+            self.flag(PART, f"up to entry {served}")
         if not contains(served, before):
             self.flag(WENT_BACK, f"from {before} to {served}")
 

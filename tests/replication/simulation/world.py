@@ -11,7 +11,7 @@ from tests.replication.simulation import judge as judging
 from tests.replication.simulation.bucket import Bucket
 from tests.replication.simulation.controls import SAFE, Control
 from tests.replication.simulation.host import Host, Todo
-from tests.replication.simulation.journal import EMPTY, OTHER, RECOVER, REVOKE, ROLL_BACK, append
+from tests.replication.simulation.journal import EMPTY, OTHER, RECOVER, REVOKE, append
 from tests.replication.simulation.judge import Judge
 from tkdb.store.seal import SealKey
 from tkdb_replication import events
@@ -78,6 +78,8 @@ class World:
         self.write_ms = 5 + 60 * random()
         self.read_ms = 4 + 20 * random()
         self.moves = 0.05 * random() ** 2
+        self.leaves = 0.1 * random()
+        self.bad_disks = 0.15 * rough * random()
         self.judges_staleness = self.control.clocks_stop or not self.clocks_stop
         self.rolls_back = self.control.bucket_goes_back or random() < 0.04
         self.rolled_back = False
@@ -154,32 +156,33 @@ class World:
 
     # Callers.
 
-    def _next_write(self) -> None:
+    def _request(self) -> int:
+        """A request: a new one, or one whose answer the caller has never seen."""
         if self._open and self.random() < 0.5:
-            request = self._open[self.pick(len(self._open))]
-        else:
-            request = len(self._kinds)
-            draw = self.random()
-            recovery = ROLL_BACK if self.control.recovery_in_two_steps else RECOVER
-            self._kinds.append(REVOKE if draw < 0.75 else OTHER if draw < 0.95 else recovery)
-            self._open.append(request)
+            return self._open[self.pick(len(self._open))]
+        draw = self.random()
+        self._kinds.append(REVOKE if draw < 0.75 else OTHER if draw < 0.95 else RECOVER)
+        self._open.append(len(self._kinds) - 1)
+        return self._open[-1]
+
+    def _next_write(self) -> None:
+        several = 2 + self.pick(3) if self.random() < 0.2 else 1
+        requests = {request: self._kinds[request] for request in [self._request() for _ in range(several)]}
         primaries = [host for host in self.hosts if host.up and host.machine.role is Role.PRIMARY]
         host = primaries[self.pick(len(primaries))] if primaries else self.hosts[self.pick(self.size)]
         if host.up:
-            self.note(f"request {request} ({self._kinds[request].decode()}) goes to m{host.number}")
-            host.soon(1 + int(4 * self.random()), lambda: host.write(request, self._kinds[request]))
+            self.note(f"requests {requests} go to m{host.number}")
+            host.soon(1 + int(4 * self.random()), lambda: host.write(requests))
         self.at(self.now_ms + self.spread(self.write_ms), self._next_write)
 
-    def acknowledged(self, host: Host, ticket: Any, seq: int) -> None:
-        if not isinstance(ticket, int):
-            return
-        self.note(f"m{host.number} acknowledges request {ticket} at {seq}")
-        revokes = self._kinds[ticket] == REVOKE
-        self.judge.told(ticket, revokes=revokes, seq=seq)
+    def acknowledged(self, host: Host, request: int, seq: int) -> None:
+        self.note(f"m{host.number} acknowledges request {request} at {seq}")
+        revokes = self._kinds[request] == REVOKE
+        self.judge.told(request, revokes=revokes, seq=seq)
         if revokes:
-            self._positions[ticket] = seq
-        if ticket in self._open and self.random() < 0.8:  # else that answer is lost, and the caller repeats
-            self._open.remove(ticket)
+            self._positions[request] = seq
+        if request in self._open and self.random() < 0.8:  # else that answer is lost, and the caller repeats
+            self._open.remove(request)
 
     def _next_read(self) -> None:
         host = self.hosts[self.pick(self.size)]
@@ -218,11 +221,17 @@ class World:
             draw = self.random()
             if draw < 0.35:
                 host.crash(disk_lost=self.random() < 0.4)
-            elif draw < 0.9 - 5 * self.moves:
+            elif draw < 0.35 + self.bad_disks:
+                host.fail_disk(2 * self.long_ms())
+            elif draw < 0.9 - 5 * self.moves - self.leaves:
                 host.pause(self.long_ms())
-            elif self.now_ms >= host.paused_until_ms:
-                move = events.HandOver(None, ("", "m0", "m1")[self.pick(3)])
-                host.on(events.Promote(None) if self.random() < 0.3 else move)
+            elif self.now_ms < host.paused_until_ms:
+                pass
+            elif draw >= 1 - self.leaves:
+                host.leave()
+            else:
+                move = events.HandOver((), ("m0", "m1")[self.pick(2)])
+                host.on(events.Promote(()) if self.random() < 0.3 else move)
         self.at(self.now_ms + self.spread(self.trouble_ms), self._next_trouble)
 
     def _roll_back(self) -> None:
@@ -263,7 +272,7 @@ class World:
     def _heal(self) -> None:
         """With all faults ended, there must soon be one primary that acknowledges, and replicas that keep up."""
         self.note("all faults end")
-        self.losses = self.delays = self.duplicates = self.faults = self.stalls = 0.0
+        self.losses = self.delays = self.duplicates = self.faults = self.stalls = self.bad_disks = 0.0
         self._next_trouble = lambda: None  # type: ignore[method-assign]
         self._run_to(self.now_ms + 1_500)
         done = len(self._positions)
