@@ -334,7 +334,7 @@ def test_a_full_disk_refuses_writes_and_nothing_else(path: Path) -> None:
 def test_a_database_that_another_program_holds_refuses_writes_for_now(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tkdb.store.database.BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr("tkdb.store.connection.BUSY_TIMEOUT_MS", 1)
 
     @contextmanager
     def held() -> Iterator[None]:

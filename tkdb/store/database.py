@@ -6,88 +6,125 @@
         await database.append(state, [entry])
         state.apply(entry)
 
-SQLite runs in WAL mode with ``synchronous=FULL``: a commit that was acknowledged is on the disk.
+Where several machines share one journal, this one's file may have to be cut back, or another be put in its place; the
+``Database`` stays, and with it the lock by which no other process writes there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import aiosqlite
 
 from tkdb import errors
+from tkdb.store import connection as connections
 from tkdb.store import faults, file, tables
 from tkdb.store.fold import Draft, changes
-from tkdb.store.journal import Entry, Head, check_place
-from tkdb.store.migrations import APPLICATION_ID, MIGRATIONS
+from tkdb.store.journal import Entry, check_place
+from tkdb.store.place import Place
+from tkdb.store.reader import Reader
+from tkdb.store.refold import Refold, differences, in_turns
 from tkdb.store.state import State
 
 MEMORY: Final = ":memory:"
-BUSY_TIMEOUT_MS: Final = 2_000
-_PAGE_ROWS: Final = 2_000
 
-# At DEBUG aiosqlite logs each statement with its arguments, and those are none of a log's business.
-logging.getLogger("aiosqlite").setLevel(logging.INFO)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class Database:
+def _to_its_end(
+    method: Callable[Concatenate[Database, P], Awaitable[R]],
+) -> Callable[Concatenate[Database, P], Coroutine[Any, Any, R]]:
+    """Make a method that takes its turn, and then goes on to its end when its caller is cancelled."""
+
+    async def in_turn(self: Database, *args: P.args, **kwargs: P.kwargs) -> R:
+        async with self._turn:
+            return await method(self, *args, **kwargs)
+
+    @wraps(method)
+    async def shielded(self: Database, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.shield(asyncio.ensure_future(in_turn(self, *args, **kwargs)))
+
+    return shielded
+
+
+class Database(Reader):
     """A journal and its fold. Open it with ``Database.open``; close it, or its thread keeps the process alive."""
 
-    def __init__(self, connection: aiosqlite.Connection, name: str, lock: file.WriterLock | None) -> None:
-        self._connection = connection
-        self._name = name
-        self._lock = lock
-        # Readers share the connection, and would see the half of a transaction.
-        self._turn = asyncio.Lock()
-        self._closed = False
+    def __init__(
+        self, connection: aiosqlite.Connection, name: str, writer: _Writer | None = None, *, checkpoints: bool = True
+    ) -> None:
+        super().__init__(connection, name)
+        self._writer = writer
+        self._checkpoints = checkpoints
 
     @classmethod
-    async def open(cls, path: Path | str, *, read_only: bool = False, checkpoints: bool = True) -> Self:
+    async def open(
+        cls,
+        path: Path | str,
+        *,
+        read_only: bool = False,
+        immutable: bool = False,
+        checkpoints: bool = True,
+        set_aside: str | None = None,
+    ) -> Self:
         """Open the database at ``path``, and make or migrate it first unless ``read_only``. ``":memory:"``: a new one.
 
         Args:
             path: the file.
             read_only: write nothing.
+            immutable: read a file that nobody writes and that has no write-ahead log, as one just restored, and make
+                nothing beside it. Other read-only openings leave SQLite's files there.
             checkpoints: let SQLite move the write-ahead log into the file as it grows. False where Litestream
                 replicates the database: then it alone must do that.
+            set_aside: where the file is found to be damaged, set it aside under this suffix and begin a new one. What
+                opening doesn't look at may still be damaged: see the method ``set_aside``.
 
         Raises:
             ForeignDatabase: the file is another program's, or a newer version's; it was not touched.
             StoreUnwritable: it can't be written.
+            BrokenJournal: it is damaged.
             StoreError: another process writes it, or it can't be read.
         """
-        lock = None
-        if path != MEMORY:
-            path = Path(path)
-            if read_only or path.exists():
-                file.check_ours(path)
-            if not read_only:
-                lock = file.WriterLock(path)
+        if path == MEMORY:
+            return cls(await connections.connect(None, "write", checkpoints=checkpoints), MEMORY)
+        path = Path(path)
+        if read_only or immutable:
+            file.check_ours(path)
+            Place(path).check_settled(log=not immutable)
+            access: file.Access = "immutable" if immutable else "read"
+            return cls(await connections.connect(path, access, checkpoints=False), str(path))
+        if path.exists():
+            file.check_ours(path)
+        writer = _Writer(path)
         try:
-            connection = await _connect(path, read_only=read_only, checkpoints=checkpoints)
+            writer.place.settle()
+            try:
+                connection = await connections.connect(path, "write", checkpoints=checkpoints)
+            except errors.BrokenJournal:
+                if set_aside is None:
+                    raise
+                writer.place.set_aside(set_aside)
+                connection = await connections.connect(path, "write", checkpoints=checkpoints)
         except BaseException:
-            if lock is not None:
-                lock.release()
+            writer.lock.release()
             raise
-        return cls(connection, str(path), lock)
+        return cls(connection, str(path), writer, checkpoints=checkpoints)
 
     async def close(self) -> None:
         """Finish what is under way, and close the file."""
         async with self._turn:
-            if self._closed:
-                return
-            self._closed = True
-            with suppress(sqlite3.Error):  # what was acknowledged is in the log; a last checkpoint may fail
-                await self._connection.close()
-            if self._lock is not None:
-                self._lock.release()
+            await self._disconnect()
+            if self._writer is not None:
+                self._writer.lock.release()
+                self._writer = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,106 +151,140 @@ class Database:
             for change in changes(draft, entry):
                 draft.put(change)
             head = entry.head
-        runs = list(tables.statements(entries, draft.changes))
-        await asyncio.shield(asyncio.ensure_future(self._write(runs)))
+        await self._write(list(tables.statements(entries, draft.changes)))
 
-    async def load(self) -> State:
-        """Return the state that the tables hold.
+    @_to_its_end
+    async def cut_back(self, seq: int) -> State | None:
+        """Drop all entries after ``seq`` and make the tables the fold of those that stay, in one transaction.
+
+        They are folded from the first one on; of the tables only what differs is written. Takes about 6 s for each
+        million revocations, during which others read nothing here. Where the journal already ends at ``seq`` or
+        before, nothing is touched. A caller's cancellation doesn't end it.
+
+        Returns:
+            the state as of ``seq``; None where nothing was touched.
 
         Raises:
-            StoreError: they can't be read.
+            StoreUnwritable, OutcomeUnknown: as ``append``.
+            BrokenJournal: the entries that stay aren't a journal. Nothing was changed.
         """
-        state = State()
-        shared: dict[Any, Any] = {}
-        async with self.snapshot():
+        if (await self._end()).seq <= seq:
+            return None
+        refold = Refold()
+        async with self._transaction() as connection:
+            # Rows are replaced by deleting and inserting them; what refers to them is looked at when all is done.
+            await connection.execute("PRAGMA defer_foreign_keys = ON")
+            await connection.execute("DELETE FROM journal WHERE seq > ?", (seq,))
+            async for entry in in_turns(self.journal()):
+                refold.apply(entry)
             for kind in tables.TABLES:
-                async for page in self.pages(tables.select(kind)):
-                    for row in tables.rows(kind, page, shared):
-                        state.put(row)
-            async for page in self.pages("SELECT seq, hash, epoch, time_ms FROM journal ORDER BY seq DESC LIMIT 1"):
-                state.head = Head(*page[0])
-        return state
+                found = [pair async for pair in differences(kind, self.pages(tables.select(kind)), refold.rows(kind))]
+                for sql, arguments in tables.corrections(kind, found):
+                    await connection.executemany(sql, arguments)
+        return refold.state
 
-    async def entries(self, after: int, limit: int) -> list[Entry]:
-        """Return at most ``limit`` entries after seq ``after``, in order.
+    @_to_its_end
+    async def replace(self, path: Path) -> None:
+        """Put the database file at ``path`` in place of this one, and go on with that.
 
-        Raises:
-            StoreError: they can't be read.
-        """
-        where = "WHERE seq > ? ORDER BY seq LIMIT ?"
-        return [tables.entry(values) for values in await self._rows(_ENTRIES + where, (after, limit))]
+        It is migrated if it is an older version's. A crash leaves the old file or the new one, each with no log but
+        its own: what it cut short is taken up again when the database is next opened for writing. A caller's
+        cancellation doesn't end it.
 
-    async def find_request(self, signer: bytes, request_id: bytes) -> Entry | None:
-        """Return the entry that carried out a signer's request, if there is one.
+        Args:
+            path: a sound database, on the same filesystem, that nobody else has open. It is moved away.
 
         Raises:
-            StoreError: the journal can't be read.
+            ForeignDatabase, BrokenJournal: it isn't one. This database goes on as it was.
+            StoreUnwritable: it can't be moved, or this database isn't a file that is open for writing.
+            StoreError: another process has it open.
         """
-        where = "WHERE signer = ? AND request_id = ? AND signer <> x''"
-        rows = await self._rows(_ENTRIES + where, (signer, request_id))
-        return tables.entry(rows[0]) if rows else None
+        place = self._place()
+        await asyncio.to_thread(file.check_ours, path)
+        with faults.writing(str(path)):
+            # Opening migrates it, and takes in and removes a log that was left beside it.
+            await (await connections.connect(path, "write", checkpoints=True)).close()
+        await asyncio.to_thread(place.appoint, path)
+        await self._disconnect()
+        await asyncio.to_thread(place.settle)
+        await self._connect(place)
+
+    @_to_its_end
+    async def set_aside(self, suffix: str) -> Path:
+        """Set the damaged file aside, for somebody to look at, and go on with a new empty database in its place.
+
+        What was set aside under the same suffix before is overwritten. After a crash the file is found here or there,
+        perhaps without its newest entries. A caller's cancellation doesn't end it.
+
+        Returns:
+            where the file is now: ``NAME.SUFFIX``, its log beside it.
+
+        Raises:
+            ForeignDatabase: the file is another program's, or a newer version's; it was not touched.
+            StoreUnwritable: it can't be moved, or this database isn't a file that is open for writing.
+        """
+        place = self._place()
+        if place.path.exists():
+            await asyncio.to_thread(file.check_ours, place.path)
+        await self._disconnect()
+        aside = await asyncio.to_thread(place.set_aside, suffix)
+        await self._connect(place)
+        return aside
+
+    @_to_its_end
+    async def let_checkpoint(self, on: bool) -> None:
+        """Let SQLite move the write-ahead log into the file as it grows, from now on; or leave that to Litestream.
+
+        It stays so when the file is replaced or set aside. Switched on, it begins with what has piled up.
+
+        Raises:
+            StoreUnwritable: the disk is full or failing; it is tried again with later writes.
+        """
+        connection, self._checkpoints = self._open(), on
+        with faults.writing(self._name):
+            await connections.let_checkpoint(connection, on=on)
+            if on:
+                # While another process reads, it does what it can, and raises nothing.
+                await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _place(self) -> Place:
+        self._open()
+        if self._writer is None:
+            raise errors.StoreUnwritable(f"{self._name} isn't a file open for writing", hint="open it for writing")
+        return self._writer.place
+
+    async def _connect(self, place: Place) -> None:
+        self._connection = await connections.connect(place.path, "write", checkpoints=self._checkpoints)
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):  # what was acknowledged is in the log; a last checkpoint may fail
+                await connection.close()
+
+    @_to_its_end
+    async def _write(self, runs: list[tables.Run]) -> None:
+        async with self._transaction() as connection:
+            for sql, arguments in runs:
+                await connection.executemany(sql, arguments)
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[None]:
-        """Within this context ``pages`` shows the database as of its beginning; this process's writes wait.
-
-        Raises:
-            StoreError: it can't be read.
-        """
-        async with self._turn:
-            self._check_open()
-            with faults.reading(self._name):
-                await self._connection.execute("BEGIN")
+    async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
+        connection = self._open()
+        with faults.writing(self._name):
             try:
-                yield
-            finally:
-                with faults.reading(self._name):
-                    await self._connection.rollback()
+                await connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                await self._commit(connection)
+            except BaseException:
+                if connection.in_transaction:
+                    with suppress(sqlite3.Error):  # the first error says more
+                        await connection.rollback()
+                raise
 
-    async def pages(self, sql: str) -> AsyncIterator[list[tuple[Any, ...]]]:
-        """Yield the rows of a query, some thousands at a time. To be used within ``snapshot``.
-
-        Raises:
-            StoreError: they can't be read.
-        """
-        self._check_open()
-        with faults.reading(self._name):
-            cursor = await self._connection.execute(sql)
-            try:
-                while page := list(await cursor.fetchmany(_PAGE_ROWS)):
-                    yield page  # type: ignore[misc]  # rows are tuples while there is no row_factory
-            finally:
-                with suppress(ValueError):  # the connection was closed before a reader that gave up was tidied away
-                    await cursor.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise errors.StoreError(f"{self._name} is closed")
-
-    async def _rows(self, sql: str, arguments: tuple[Any, ...]) -> list[Any]:
-        async with self._turn:
-            self._check_open()
-            with faults.reading(self._name):
-                return list(await self._connection.execute_fetchall(sql, arguments))
-
-    async def _write(self, runs: list[tuple[str, list[tuple[Any, ...]]]]) -> None:
-        async with self._turn:
-            self._check_open()
-            with faults.writing(self._name):
-                try:
-                    await self._connection.execute("BEGIN IMMEDIATE")
-                    for sql, arguments in runs:
-                        await self._connection.executemany(sql, arguments)
-                    await self._commit()
-                except BaseException:
-                    if self._connection.in_transaction:
-                        with suppress(sqlite3.Error):  # the first error says more
-                            await self._connection.rollback()
-                    raise
-
-    async def _commit(self) -> None:
+    async def _commit(self, connection: aiosqlite.Connection) -> None:
         try:
-            await self._connection.execute("COMMIT")
+            await connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             if not faults.leaves_doubt(error):
                 raise
@@ -222,46 +293,9 @@ class Database:
             ) from None
 
 
-_ENTRIES: Final = f"SELECT {tables.ENTRY_COLUMNS} FROM journal "  # noqa: S608 -- our own names
+class _Writer:
+    """What the one process that writes a file has: its place, and the lock on it."""
 
-
-async def _connect(path: Path | str, *, read_only: bool, checkpoints: bool) -> aiosqlite.Connection:
-    if path == MEMORY:
-        target = "file::memory:"
-    else:
-        if not read_only:
-            file.create(Path(path))
-        target = file.uri(Path(path), read_only=read_only)
-    with faults.reading(str(path)) if read_only else faults.writing(str(path)):
-        connection = aiosqlite.connect(target, uri=True, isolation_level=None)
-        # A process that fails must end, and be started again, not wait for a thread that nobody will tell to stop.
-        # Nothing is lost by that: what was acknowledged has been committed.
-        connection._thread.daemon = True
-        await connection
-        try:
-            await _prepare(connection, path, read_only=read_only, checkpoints=checkpoints)
-        except BaseException:
-            await connection.close()
-            raise
-    return connection
-
-
-async def _prepare(connection: aiosqlite.Connection, path: Path | str, *, read_only: bool, checkpoints: bool) -> None:
-    await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    await connection.execute("PRAGMA foreign_keys = ON")
-    if not checkpoints:
-        await connection.execute("PRAGMA wal_autocheckpoint = 0")
-    [(version,)] = await connection.execute_fetchall("PRAGMA user_version")
-    # Again: what the file's own header says may be older than what its write-ahead log says.
-    file.check_version(path, version)
-    if read_only:
-        if version < len(MIGRATIONS):
-            raise errors.StoreError(f"{path} has an older version", hint="open it for writing once")
-        return
-    if version == 0:
-        # Before the write-ahead log begins, so that the file's own header tells whose it is from then on.
-        await connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    await connection.execute("PRAGMA journal_mode = WAL")
-    await connection.execute("PRAGMA synchronous = FULL")
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        await connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+    def __init__(self, path: Path) -> None:
+        self.place = Place(path)
+        self.lock = file.WriterLock(path)

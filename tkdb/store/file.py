@@ -11,10 +11,13 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from tkdb import errors
 from tkdb.store.migrations import APPLICATION_ID, MIGRATIONS
+
+Access = Literal["write", "read", "immutable"]
+"""How a file is opened. "immutable": as it is, by nobody else and without its log; nothing is made beside it."""
 
 _HEADER_BYTES: Final = 100
 _MAGIC: Final = b"SQLite format 3\0"
@@ -72,9 +75,12 @@ def create(path: Path) -> None:
         ) from None
 
 
-def uri(path: Path, *, read_only: bool) -> str:
+def uri(path: Path, access: Access) -> str:
     """Return the address by which SQLite opens the file (https://www.sqlite.org/uri.html); it never creates it."""
-    return path.absolute().as_uri() + ("?mode=ro" if read_only else "?mode=rw")
+    return path.absolute().as_uri() + _QUERIES[access]
+
+
+_QUERIES: Final = {"write": "?mode=rw", "read": "?mode=ro", "immutable": "?mode=ro&immutable=1"}
 
 
 class WriterLock:
