@@ -82,5 +82,12 @@ class Service(Protocol):
     def drain(self) -> None:
         """End the long polls with what they have, now and from now on."""
 
+    async def ended(self) -> None:
+        """Return when it was closed.
+
+        Raises:
+            TkdbError: this process can't go on; a new one may.
+        """
+
     async def close(self) -> None:
         """Let go of the database. Nothing is asked afterwards."""

@@ -19,6 +19,7 @@ see docs/configuration.md
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -32,7 +33,9 @@ from tkdb.signers import Signers
 from tkdb.store.seal import SealKeys
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+ANY: Final = "any"
 _FILE: Final = "_FILE"
+_LABEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,10 @@ class Settings:
     log_level: str = "info"
     region: str = "local"
     machine: str = "local"
+    primary_regions: tuple[str, ...] = ()
+    automatic_promotion: bool = True
+    bound_ms: int = 5_000
+    lease_ms: int = 9_000
 
     @classmethod
     def parse(cls, environment: Mapping[str, str], *, read_file: Callable[[str], str] | None = None) -> Self:
@@ -206,9 +213,20 @@ def _log_level(text: str) -> str:
 
 
 def _label(text: str) -> str:
-    if len(text) > 64 or not text.isascii() or not text.isprintable():
-        raise errors.ConfigurationError("at most 64 printable ASCII characters were expected")
+    # They go into the head, into headers and into tables.
+    if not _LABEL(text):
+        raise errors.ConfigurationError("at most 64 letters, digits, points, dashes and underscores were expected")
     return text
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    return () if text == ANY else tuple(_label(part.strip()) for part in text.split(","))
+
+
+def _promotion(text: str) -> bool:
+    if text not in ("automatic", "manual"):
+        raise errors.ConfigurationError("automatic or manual was expected")
+    return text == "automatic"
 
 
 CLIENT_VARIABLES: Final = frozenset({"TKDB_URL", "TKDB_AUTHORITY", "TKDB_SIGNER", "TKDB_SIGNER_FILE", "TKDB_TOKEN"})
@@ -263,6 +281,42 @@ SETTINGS: Final = (
         "How many requests may be in progress; long polls are counted apart.",
     ),
     Setting("TKDB_LOG_LEVEL", "log_level", _log_level, "info", "`debug`, `info`, `warning` or `error`."),
-    Setting("TKDB_REGION", "region", _label, "local", "The region that `status` names.", instead="FLY_REGION"),
-    Setting("TKDB_MACHINE", "machine", _label, "local", "The machine that `status` names.", instead="FLY_MACHINE_ID"),
+    Setting("TKDB_REGION", "region", _label, "local", "The region that this machine is in.", instead="FLY_REGION"),
+    Setting(
+        "TKDB_MACHINE",
+        "machine",
+        _label,
+        "local",
+        "This machine's name, another on each: where requests are replayed to.",
+        instead="FLY_MACHINE_ID",
+    ),
+    Setting(
+        "TKDB_PRIMARY_REGIONS",
+        "primary_regions",
+        _labels,
+        ANY,
+        "With a bucket: the regions whose machines are primary rather than others', in this order, comma-separated.",
+        instead="PRIMARY_REGION",
+    ),
+    Setting(
+        "TKDB_PROMOTION",
+        "automatic_promotion",
+        _promotion,
+        "automatic",
+        "With a bucket: whether a machine takes over by itself when a primary falls silent; or `manual`.",
+    ),
+    Setting(
+        "TKDB_BOUND_MS",
+        "bound_ms",
+        _integer(1_000, 60_000),
+        "5000",
+        "With a bucket: how old what a machine serves may be at most, in milliseconds; past that it refuses.",
+    ),
+    Setting(
+        "TKDB_LEASE_MS",
+        "lease_ms",
+        _integer(3_000, 60_000),
+        "9000",
+        "With a bucket: how long a silent primary is waited for, in milliseconds.",
+    ),
 )

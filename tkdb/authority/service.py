@@ -134,11 +134,7 @@ class Authority:
             Unavailable: it doesn't.
         """
         if position > self.position:
-            raise Unavailable(
-                f"the caller has seen position {position} and this machine has come to {self.position}",
-                hint="ask again in a moment, or another region",
-                retry_after_ms=BEHIND_RETRY_MS,
-            )
+            raise behind(position, self.position)
 
     def age_ms(self) -> int:
         """Return how old this machine's knowledge may be at most: the only writer knows all."""
@@ -156,6 +152,10 @@ class Authority:
     def drain(self) -> None:
         """End the long polls with what they have, now and from now on."""
         self._draining.set()
+
+    async def ended(self) -> None:
+        """Return when it was closed."""
+        await asyncio.wait([self._maintenance])
 
     async def close(self) -> None:
         """End what is being written, and let go of the database."""
@@ -272,6 +272,15 @@ def signer_of(caller: Caller) -> Signer:
     if caller.signer is None:
         raise NotPermitted("this takes a signer", hint="sign the request with a signer's key")
     return caller.signer
+
+
+def behind(position: int, here: int) -> Unavailable:
+    """Return the error for a caller who has seen ``position`` where this machine has come to ``here``."""
+    return Unavailable(
+        f"the caller has seen position {position} and this machine has come to {here}",
+        hint="ask again in a moment, or another region",
+        retry_after_ms=BEHIND_RETRY_MS,
+    )
 
 
 async def _first(*events: asyncio.Event, timeout_ms: int) -> None:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 def serve(output: Output) -> None:
     """Serve, configured by the environment, until SIGTERM.
 
-    docs/configuration.md lists the TKDB_… variables. Logs go to stderr, as JSON lines unless it is a terminal. The
-    event "ready" names the address. With --json, the address and the authority's public identity go to stdout once
-    it is ready.
+    docs/configuration.md lists the variables. With BUCKET_NAME and the AWS_… ones it is one of several machines that
+    share that bucket, which `tkdb init` has prepared; without, it stands alone.
+
+    Logs go to stderr, as JSON lines unless it is a terminal. The event "ready" names the address. With --json, the
+    address and the authority's public identity go to stdout once it is ready.
 
     \b
     $ tkdb serve
@@ -45,4 +47,11 @@ def serve(output: Output) -> None:
         )
         output.result({"address": str(address), "name": settings.name, "authority": identity.text()})
 
-    run(settings, ready=ready)
+    if "BUCKET_NAME" not in os.environ:
+        run(settings, ready=ready)
+        return
+    from tkdb_replication.bucket import Bucket
+    from tkdb_replication.node import open_node
+
+    bucket = Bucket.parse(os.environ)
+    run(settings, ready=ready, open_service=lambda settings: open_node(settings, bucket))

@@ -80,10 +80,10 @@ async def open_authority(settings: Settings) -> Authority:
         ConfigurationError: the database is another authority's.
         StoreError, Unavailable: it can't be used, and why.
     """
-    return await Authority.open(settings.database, profile(settings), clock=system_clock(), random=os.urandom)
+    return await Authority.open(settings.database, profile_of(settings), clock=system_clock(), random=os.urandom)
 
 
-def profile(settings: Settings) -> Profile:
+def profile_of(settings: Settings) -> Profile:
     """Return who the authority is that ``settings`` describe."""
     return Profile(
         settings.name,
@@ -120,7 +120,7 @@ async def serve(
 
     Raises:
         ConfigurationError: it can't listen at ``settings.bind``, or ``dev`` is asked of another address than loopback.
-        TkdbError: whatever ``open_service`` raises.
+        TkdbError: whatever ``open_service`` raises, or what keeps the service from going on.
     """
     if dev and not settings.bind.loopback:
         raise errors.ConfigurationError(
@@ -142,7 +142,7 @@ async def serve(
                 keys = [signer.key for signer in settings.signers]
                 lifecycle.start(service, Responder(settings.name, settings.authority_keys, keys, random=os.urandom))
                 ready(address)
-                await asyncio.wait({server})
+                await _until_ended(server, service)
         finally:
             stopping.end()
             await server
@@ -173,6 +173,19 @@ async def _opened(opening: Coroutine[Any, Any, Service], server: asyncio.Task[No
         task.cancel()
         await asyncio.wait({task})
     return None if task.cancelled() else task.result()
+
+
+async def _until_ended(server: asyncio.Task[None], service: Service) -> None:
+    """Return when the server was stopped.
+
+    Raises:
+        TkdbError: the service can't go on. To start again is whoever started this process's to do.
+    """
+    ended = asyncio.create_task(service.ended())
+    await asyncio.wait({server, ended}, return_when=asyncio.FIRST_COMPLETED)
+    if ended.done():
+        ended.result()
+    ended.cancel()
 
 
 def _config(listener: int, limits: Limits) -> Config:
