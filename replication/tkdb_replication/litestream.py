@@ -66,6 +66,10 @@ class Timing:
     well_ms: int = 60_000
     backoff: Backoff = field(default_factory=lambda: Backoff(base_ms=100, cap_ms=10_000))
 
+    def first_sync_ms(self, database_bytes: int) -> int:
+        """Return how long the first sync of a database of that size may take."""
+        return self.stuck_ms + database_bytes // FIRST_SYNC_BYTES_PER_MS
+
 
 class Replication:
     """A database's replication to one path, from ``begin`` to ``stop``."""
@@ -79,7 +83,7 @@ class Replication:
         folder: Path,
         random_bytes: Callable[[int], bytes],
         timing: Timing,
-        first_sync_ms: int,
+        patience_ms: int,
     ) -> None:
         self._program = program
         self._bucket = bucket
@@ -88,7 +92,7 @@ class Replication:
         self._folder = folder
         self._random_bytes = random_bytes
         self._timing = timing
-        self._stuck_ms = timing.stuck_ms + first_sync_ms
+        self._patience_ms = patience_ms
         self._control: Control | None = None
         self._well = asyncio.Event()
         self._failing_since_s: float | None = None
@@ -127,9 +131,9 @@ class Replication:
             folder = _private_folder()
             undo.push_async_callback(_in_thread, lambda: shutil.rmtree(folder, ignore_errors=True))
             database = await _in_thread(database.resolve)
-            size_bytes = await _in_thread(lambda: _prepare(bucket, base, database, folder))
-            first_sync_ms = size_bytes // FIRST_SYNC_BYTES_PER_MS
-            replication = cls(program, bucket, database, base, folder, random_bytes, timing, first_sync_ms)
+            await _in_thread(lambda: _prepare(bucket, base, database, folder))
+            patience_ms = timing.first_sync_ms(await _in_thread(lambda: size_bytes(database)))
+            replication = cls(program, bucket, database, base, folder, random_bytes, timing, patience_ms)
             undo.push_async_callback(replication.stop)
             try:
                 async with asyncio.timeout(timing.start_ms / 1000):
@@ -166,7 +170,7 @@ class Replication:
             self._failing_since_s = self._failing_since_s or began_s
             raise
         self._failing_since_s = None
-        self._stuck_ms = self._timing.stuck_ms
+        self._patience_ms = self._timing.stuck_ms
         return synced
 
     async def stop(self) -> None:
@@ -228,7 +232,7 @@ class Replication:
                 left_ms = int(1000 * (deadline_s - loop.time()))
                 if left_ms <= 0:
                     return "it gave no answer, and was killed"
-                if loop.time() - (self._failing_since_s or loop.time()) >= self._stuck_ms / 1000:
+                if loop.time() - (self._failing_since_s or loop.time()) >= self._patience_ms / 1000:
                     return "no sync was successful for too long, and it was killed"
                 if await control.answers(left_ms):
                     answered, deadline_s = True, loop.time() + timing.hung_ms / 1000
@@ -285,8 +289,8 @@ def _private_folder() -> Path:
         ) from None
 
 
-def _prepare(bucket: Bucket, base: str, database: Path, folder: Path) -> int:
-    """Delete what an earlier path left beside the database, and write the configuration; return the database's size."""
+def _prepare(bucket: Bucket, base: str, database: Path, folder: Path) -> None:
+    """Delete what an earlier path left beside the database, and write the configuration."""
     try:
         # With it, a sync to another path fails for good.
         with suppress(FileNotFoundError):
@@ -296,7 +300,6 @@ def _prepare(bucket: Bucket, base: str, database: Path, folder: Path) -> int:
         raise errors.StoreUnwritable(
             f"Litestream's folders can't be made anew: {error.strerror}", hint=f"look at {local_folder(database)}"
         ) from None
-    return size_bytes(database)
 
 
 def size_bytes(database: Path) -> int:

@@ -84,10 +84,10 @@ async def _audit(path: Path, seal_keys: SealKeys, signers: Signers) -> tuple[str
 
     async with await Database.open(path, read_only=True) as database:
         name = (await database.load()).name
-        return name, await audit(database, seal_keys, _verifier(name, signers))
+        return name, await audit(database, seal_keys, verifier(name, signers))
 
 
-def _verifier(name: str, signers: Signers) -> Callable[[Entry], bool | None]:
+def verifier(name: str, signers: Signers) -> Callable[[Entry], bool | None]:
     """Return what says whether an entry's signature is its signer's: None where the signer isn't known."""
     from tkdb.api import WRITE
     from tkdb.channel.envelope import prologue, verify_signature

@@ -1,0 +1,86 @@
+"""What the commands on a cluster share: its bucket and its secrets, from the environment of ``tkdb serve``.
+
+>>> size(900), size(61_440), size(25_000_000)
+('900 B', '61.4 kB', '25.0 MB')
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from tkdb.cli import inputs
+from tkdb.cli.audit import verifier
+from tkdb.cli.output import UsageError
+
+if TYPE_CHECKING:
+    from tkdb.settings import Settings
+    from tkdb_replication.cluster import Cluster
+    from tkdb_replication.head import HeadKeys
+    from tkdb_replication.objects import Objects
+
+
+def now_ms() -> int:
+    """Return the time, ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Cluster]:
+    """Give the cluster that the environment names. Litestream's warnings go to stderr.
+
+    Raises:
+        ConfigurationError: the bucket's variables can't be right, or Litestream isn't here.
+    """
+    from tkdb.server import logs
+    from tkdb_replication.bucket import Bucket
+    from tkdb_replication.cluster import Cluster
+    from tkdb_replication.head import HeadKeys
+    from tkdb_replication.program import Program
+    from tkdb_replication.s3 import S3Objects
+
+    logs.configure("warning", sys.stderr)
+    bucket, program = Bucket.parse(os.environ), await Program.find()
+    async with S3Objects(bucket, now_ms=now_ms) as objects:
+        yield Cluster(
+            name=settings.name,
+            seal_keys=settings.seal_keys,
+            head_keys=HeadKeys(settings.seal_keys.keys),
+            verify=verifier(settings.name, settings.signers),
+            bucket=bucket,
+            objects=objects,
+            program=program,
+            random_bytes=os.urandom,
+        )
+
+
+@asynccontextmanager
+async def bucket_only() -> AsyncIterator[tuple[Objects, HeadKeys]]:
+    """Give the bucket that the environment names, and what authenticates its head: all that some commands need.
+
+    Raises:
+        ConfigurationError, UsageError: a variable is missing or can't be right.
+    """
+    from tkdb.store.seal import SealKeys
+    from tkdb_replication.bucket import Bucket
+    from tkdb_replication.head import HeadKeys
+    from tkdb_replication.s3 import S3Objects
+
+    seal_keys = inputs.setting("TKDB_SEAL_KEYS")
+    if seal_keys is None:
+        raise UsageError("no sealing secret was given", hint="set TKDB_SEAL_KEYS or TKDB_SEAL_KEYS_FILE")
+    keys = HeadKeys(SealKeys.parse(seal_keys).keys)
+    async with S3Objects(Bucket.parse(os.environ), now_ms=now_ms) as objects:
+        yield objects, keys
+
+
+def size(count_bytes: int) -> str:
+    """Return a size in words."""
+    for unit, each in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count_bytes >= each:
+            return f"{count_bytes / each:,.1f} {unit}"
+    return f"{count_bytes} B"

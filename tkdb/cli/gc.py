@@ -1,0 +1,84 @@
+"""``tkdb gc``: what lies in the bucket and is needed no more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from tkdb.cli.cluster import bucket_only, size
+from tkdb.cli.output import Cell, Marked, Output, Rows, faint, good
+from tkdb.cli.words import moment
+
+if TYPE_CHECKING:
+    from tkdb_replication.garbage import Collection
+
+_DAY_MS: Final = 86_400_000
+
+KeepDays = Annotated[
+    float, typer.Option("--keep-days", metavar="DAYS", min=0, max=36_500, help="How long backups are kept.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")]
+
+
+def gc(output: Output, keep_days: KeepDays = 7, dry_run: DryRun = False) -> None:
+    """Delete from the bucket what nothing needs any more.
+
+    Each takeover begins a path of its own in the bucket. The one that the head names is never deleted; the others are
+    backups for `tkdb recover`, until they have been superseded for --keep-days, and for an hour at least. Needs
+    TKDB_SEAL_KEYS, to believe the head, and the bucket's variables.
+
+    \b
+    $ tkdb gc --dry-run
+    PATH                              EPOCH  SIZE     NEWEST                   FATE
+    epochs/00000002-2c26b46b68ffc68f  2      61.0 KB  2026-11-23 03:41:44 UTC  kept: the head names it
+    epochs/00000001-9f86d081884c7d65  1      60.2 KB  2026-11-02 10:02:11 UTC  to be deleted
+    1 of 2 paths would be deleted, 60.2 KB
+    """
+    collection = asyncio.run(_collect(keep_days, rehearse=dry_run))
+    garbage = [each.backup for each in collection.paths if each.fate.value == "garbage"]
+    freed_bytes = sum(backup.size_bytes for backup in garbage)
+    paths = [
+        {
+            "path": each.backup.base,
+            "epoch": each.backup.epoch,
+            "bytes": each.backup.size_bytes,
+            "newest_ms": each.backup.newest_ms,
+            "fate": each.fate.value,
+        }
+        for each in collection.paths
+    ]
+    document = {"deleted": not dry_run, "paths": paths, "probes": collection.probes, "bytes": freed_bytes}
+    would = "would be" if dry_run else "were"
+    probes = f" and {collection.probes} objects of old probes" if collection.probes else ""
+    total = f"{len(garbage)} of {len(paths)} paths{probes} {would} deleted, {size(freed_bytes)}"
+    output.result(document, _table(collection, dry_run=dry_run), good(total))
+
+
+async def _collect(keep_days: float, *, rehearse: bool) -> Collection:
+    from tkdb_replication.garbage import collect
+
+    async with bucket_only() as (objects, keys):
+        return await collect(objects, keys, keep_ms=int(keep_days * _DAY_MS), rehearse=rehearse)
+
+
+def _table(collection: Collection, *, dry_run: bool) -> Rows:
+    fates: dict[str, Cell] = {
+        "base": "kept: the head names it",
+        "kept": "kept: a backup",
+        "strange": faint("left alone: no name of ours"),
+        "garbage": Marked("to be deleted" if dry_run else "deleted", "yellow"),
+    }
+    rows: list[Sequence[Cell]] = [
+        (
+            each.backup.base,
+            "-" if each.backup.epoch is None else str(each.backup.epoch),
+            size(each.backup.size_bytes),
+            moment(each.backup.newest_ms / 1000),
+            fates[each.fate.value],
+        )
+        for each in collection.paths
+    ]
+    return Rows(rows, header=("PATH", "EPOCH", "SIZE", "NEWEST", "FATE") if rows else ())

@@ -1,0 +1,100 @@
+"""``tkdb recover``: a cluster whose head, or whose base, is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from tkdb.cli.cluster import opened
+from tkdb.cli.output import Output, UsageError
+
+if TYPE_CHECKING:
+    from tkdb.settings import Settings
+    from tkdb_replication.recovery import Done
+    from tkdb_replication.survey import Plan, Survey
+
+
+class Source(StrEnum):
+    """Where the journal is looked for."""
+
+    BUCKET = "bucket"
+    VOLUME = "volume"
+
+
+From = Annotated[Source, typer.Option("--from", help="All backups in the bucket, or this machine's own TKDB_DB.")]
+Force = Annotated[bool, typer.Option("--force", help="Also where there is nothing to recover.")]
+AcceptLoss = Annotated[bool, typer.Option("--accept-loss", help="Go on although acknowledged entries may be lost.")]
+
+
+class Outcome(NamedTuple):
+    """What was found, decided and done."""
+
+    survey: Survey
+    plan: Plan
+    done: Done | None
+
+
+def recover(output: Output, from_: From = Source.BUCKET, force: Force = False, accept_loss: AcceptLoss = False) -> None:
+    """Recover a cluster whose head is lost or damaged, or whose head's base can't be restored.
+
+    Stop every machine first. Reads the environment of `tkdb serve`. Every backup is restored and audited, and what was
+    found is shown. Where nothing can be lost by it, the cluster is recovered at once. Otherwise that takes
+    --accept-loss; without it nothing is changed. Exit 1: nothing was changed.
+
+    \b
+    $ tkdb recover
+    the head is lost
+    SOURCE                            EPOCH  ENTRIES  LAST ENTRY
+    epochs/00000002-2c26b46b68ffc68f  2      14       2026-11-23 03:41:44 UTC  chosen
+    epochs/00000001-9f86d081884c7d65  1      12       2026-11-23 03:11:02 UTC  contained in what was chosen
+    what was acknowledged after entry 14 (2026-11-23 03:41:44 UTC) is lost
+    …
+    nothing was changed; to accept that: tkdb recover --accept-loss
+    """
+    from tkdb.cli import surveys
+    from tkdb.settings import Settings
+
+    outcome = asyncio.run(_recover(Settings.parse(os.environ), from_, force=force, accept_loss=accept_loss))
+    output.result(surveys.document(*outcome), *surveys.parts(*outcome))
+    for line in surveys.following(*outcome):
+        output.note(line)
+    if outcome.done is None:
+        raise typer.Exit(1)
+
+
+async def _recover(settings: Settings, source: Source, *, force: bool, accept_loss: bool) -> Outcome:
+    from tkdb.store.database import Database
+    from tkdb_replication.recovery import check_idle, renew, resume
+    from tkdb_replication.survey import Nothing, Resume, survey_bucket, survey_volume
+
+    database = Path(settings.database)
+    async with AsyncExitStack() as stack:
+        if source is Source.VOLUME:
+            # Held until the end, so that this machine's process can't be running.
+            _check_there(database)
+            await stack.enter_async_context(await Database.open(database, checkpoints=False))
+        cluster = await stack.enter_async_context(opened(settings))
+        if source is Source.VOLUME:
+            survey = await survey_volume(cluster, database)
+        else:
+            survey = await survey_bucket(cluster, database)
+        plan = survey.plan(anyway=force)
+        done: Done | None = None
+        if isinstance(plan, Resume):
+            await check_idle(cluster, survey)
+            done = await resume(cluster, survey, plan, database)
+        elif not isinstance(plan, Nothing) and accept_loss:
+            await check_idle(cluster, survey)
+            done = await renew(cluster, survey, plan, database)
+        return Outcome(survey, plan, done)
+
+
+def _check_there(database: Path) -> None:
+    if not database.exists():
+        raise UsageError(f"there is no {database}", hint="set TKDB_DB to this machine's database")
