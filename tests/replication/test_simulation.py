@@ -32,7 +32,7 @@ HARM = {
     "412 taken as success": {judge.SERVED, judge.ALARM, judge.UNPUBLISHED},
     "takeover in two steps": {judge.UNRECOVERABLE},
     "recovery in two steps": {judge.LOST},
-    "a commit in doubt taken as success": {judge.UNRECOVERABLE},
+    "a commit in doubt taken as success": {judge.WENT_BACK, judge.UNRECOVERABLE, judge.LOST},
     "one path for all epochs": {judge.UNRECOVERABLE},
     "a shared identity that resumes": {judge.TWO_WRITERS, judge.UNRECOVERABLE},
     "entries leave recent unsynced": {judge.UNRECOVERABLE},

@@ -71,6 +71,10 @@ class Host:
         self.served: Node = EMPTY
         self.litestream: Litestream | None = None
         self._inbox: deque[Todo] = deque()
+        self._events: deque[Event] = deque()
+        self._todo: deque[Action] = deque()
+        self._driving = False
+        self._busy_until_ms = -1
         self._disk: deque[Callable[[Todo], None]] = deque()
         self._disk_busy = False
         self._serving_until_ms = 0
@@ -112,6 +116,8 @@ class Host:
         world.at(self.paused_until_ms, self._resume)
 
     def _resume(self) -> None:
+        if self.up:
+            self._drive()
         while self._inbox and self.up and self.world.now_ms >= self.paused_until_ms:
             self._inbox.popleft()()
 
@@ -132,6 +138,27 @@ class Host:
     # Events in, actions out.
 
     def on(self, event: Event) -> None:
+        """Tell the driver, which takes one event after the other."""
+        self._events.append(event)
+        self._drive()
+
+    def _drive(self) -> None:
+        if self._driving:
+            return
+        world, life = self.world, self.life
+        self._driving = True
+        while self.life == life and world.now_ms >= max(self.paused_until_ms, self._busy_until_ms):
+            if self._todo:
+                self._begin()
+            elif self._events:
+                self._take(self._events.popleft())
+            else:
+                break
+        if self.life == life:
+            self._driving = False
+            self._wake()
+
+    def _take(self, event: Event) -> None:
         world = self.world
         world.steps += 1
         try:
@@ -145,25 +172,22 @@ class Host:
             assert self.machine.due_ms > self.clock_ms(), "it would be woken again and again"
         if world.telling and (todo or not isinstance(event, events.TimePassed)):
             world.note(f"m{self.number} {self.machine.role} {event} -> {todo}")
-        self._carry_out(deque(todo))
-        if self.up:
-            self._wake()
+        self._todo.extend(todo)
 
-    def _carry_out(self, todo: deque[Action]) -> None:
+    def _begin(self) -> None:
+        """Begin the next action; some are waited for, while the writer and the steps go on."""
         world = self.world
-        life = self.life
-        while todo:
-            if world.strikes():
-                if world.random() < 0.5:
-                    self.crash(disk_lost=world.random() < 0.4)
-                    return
+        if world.strikes():
+            if world.random() < 0.5:
+                self.crash(disk_lost=world.random() < 0.4)
+            else:
                 self.pause(world.long_ms())
-            if world.now_ms < self.paused_until_ms:
-                self._inbox.appendleft(lambda: self._carry_out(todo))
-                return
-            _DO[type(todo[0])](self, todo.popleft())
-            if self.life != life:
-                return
+            return
+        action = self._todo.popleft()
+        _DO[type(action)](self, action)
+        if isinstance(action, _WAITED_FOR) and world.random() < 0.2:
+            self._busy_until_ms = world.now_ms + world.disk_ms()
+            self.soon(self._busy_until_ms - world.now_ms, self._drive)
 
     def _wake(self) -> None:
         wait_ms = max(1, int((self.machine.due_ms - self.clock_ms()) / self.rate) + 1)
@@ -414,6 +438,8 @@ class Host:
             self.world.judge.caught_up(served, target)
         self.world.reply(served, age_ms, sent_ms)
 
+
+_WAITED_FOR: Final = (actions.Remember, actions.StartReplication, actions.StopReplication)
 
 _DO: Final[dict[type, Callable[..., None]]] = {
     actions.Read: Host._read,
