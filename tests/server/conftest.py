@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -48,6 +48,19 @@ class StandIn:
         self.drained = asyncio.Event()
         self.finished = 0
         self.closed = False
+        self.primary: str | None = None
+        self.moved = asyncio.Event()
+
+    def replay_to(self, path: str) -> str | None:
+        return self.primary if path in api.WRITING_PATHS else None
+
+    async def come_to(self, position: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                while self.position < position:
+                    await self.moved.wait()
+        if self.position < position:
+            raise errors.Unavailable(f"position {position} hasn't come", retry_after_ms=250)
 
     async def answer(self, call: Any, caller: Caller) -> msgspec.Struct:
         self.calls.append((call, caller))
@@ -85,6 +98,9 @@ class StandIn:
     def ready(self) -> None:
         if self.unready is not None:
             raise self.unready
+
+    async def ended(self) -> None:
+        await asyncio.get_running_loop().create_future()
 
     def drain(self) -> None:
         self.drained.set()

@@ -5,7 +5,8 @@
     -> e, es, s, ss        the request, sealed to the authority                POST /v1/verify, 200
     <- e, ee, se           the answer, a denial too, sealed to the caller      application/octet-stream
 
-What can't be opened is the problem "handshake", whatever the cause. All else is said inside message 2.
+What can't be opened is the problem "handshake", whatever the cause. All else is said inside message 2. So is that
+another machine is primary; the header of that answer has a proxy replay the request there (`tkdb.server.replay`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tkdb import api, errors
 from tkdb.channel.envelope import check_time
 from tkdb.channel.server import Opened, Responder
 from tkdb.ports import Caller, Service
-from tkdb.server import logs, problems
+from tkdb.server import logs, problems, replay
 from tkdb.server.asgi import Header, Receive, Scope, Send, respond
 from tkdb.server.lifecycle import Lifecycle
 from tkdb.server.methods import name_of
@@ -31,7 +32,6 @@ from tkdb.signers import Signers
 
 CONTENT_TYPE: Final = b"application/octet-stream"
 _HEADERS: Final[tuple[Header, ...]] = ((b"cache-control", b"no-store"),)
-BEHIND_RETRY_MS: Final = 250
 # A read that went well is worth a line only to who looks for it: at 1,000 a second they would drown the rest.
 _QUIET: Final = frozenset({"verify", "revocations", "status"})
 
@@ -59,33 +59,32 @@ class Exchange:
             message = await self._work.read(scope, receive)
             service, responder = self._lifecycle.serving()
             opened = _open(responder, path, scope, message)
-            method, outcome = "", "ok"
+            method, outcome, primary = path, "ok", None
             try:
-                call = self._call(service, path, opened)
+                primary = None if replay.passed_on(scope) else service.replay_to(path)
+                if primary is not None:  # before anything is read: the primary may be of a newer version
+                    raise replay.not_here(primary)
+                call = self._call(path, opened)
                 method = name_of(call)
+                await self._work.catch_up(service, opened.envelope.position, place)
                 result = await self._work.answer(service, call, self._caller(path, opened), place, receive)
                 sealed = opened.seal(_answer(service, result=msgspec.Raw(api.encode(result))))
-            except errors.TkdbError as error:
-                outcome = error.code
+            except errors.TkdbError as raised:
+                error = replay.in_doubt(path, raised) if replay.brought_back(scope) else raised
+                outcome = error.code if primary is None else "replayed"
                 sealed = opened.seal(_answer(service, failure=api.to_failure(error)))
-        await respond(send, 200, CONTENT_TYPE, sealed, headers=_HEADERS)
-        self._log(method or path, outcome, began, opened)
+        headers = _HEADERS if primary is None else (*_HEADERS, replay.header_to(primary))
+        await respond(send, 200, CONTENT_TYPE, sealed, headers=headers)
+        self._log(method, outcome, began, opened)
 
-    def _call(self, service: Service, path: str, opened: Opened) -> api.Call[Any]:
-        """Return what is asked, if it is asked in time, and of a machine that has come as far as the caller.
+    def _call(self, path: str, opened: Opened) -> api.Call[Any]:
+        """Return what is asked, if it is asked in time.
 
         Raises:
-            OutOfTime, Unavailable, InvalidRequest: it isn't.
+            OutOfTime, InvalidRequest: it isn't.
         """
-        envelope = opened.envelope
-        check_time(envelope, self._now_ms())
-        if envelope.position > service.position:
-            raise errors.Unavailable(
-                f"the caller has seen position {envelope.position} and this machine has come to {service.position}",
-                hint="ask again in a moment, or another region",
-                retry_after_ms=BEHIND_RETRY_MS,
-            )
-        call: api.Call[Any] = api.decode_request(path, envelope.body)
+        check_time(opened.envelope, self._now_ms())
+        call: api.Call[Any] = api.decode_request(path, opened.envelope.body)
         return call
 
     def _caller(self, path: str, opened: Opened) -> Caller:

@@ -64,13 +64,21 @@ class Gate:
         Raises:
             Overloaded: all are taken.
         """
+        self.require_active()
+        return Place(self)
+
+    def require_active(self) -> None:
+        """Return if one more may be active.
+
+        Raises:
+            Overloaded: all places are taken.
+        """
         if self.active >= self.active_max:
             raise errors.Overloaded(
                 f"{self.active} requests are in progress, as many as this machine takes",
                 hint=_HINT,
                 retry_after_ms=RETRY_AFTER_MS,
             )
-        return Place(self)
 
 
 class Place:
@@ -99,6 +107,18 @@ class Place:
         gate.active -= 1
         gate.waiting += 1
         self._waiting = True
+
+    def resume(self) -> None:
+        """Move back to the active.
+
+        Raises:
+            Overloaded: their places are all taken.
+        """
+        gate = self._gate
+        gate.require_active()
+        gate.waiting -= 1
+        gate.active += 1
+        self._waiting = False
 
     def __enter__(self) -> Self:
         return self

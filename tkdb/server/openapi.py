@@ -1,7 +1,7 @@
 """The methods of ``tkdb.api``, as ``tkdb dev`` serves them, described in OpenAPI 3.1.
 
 >>> sorted(document()["paths"])[:3]
-['/dev/mint', '/dev/organization.configure', '/dev/organization.create']
+['/dev/hand-over', '/dev/mint', '/dev/organization.configure']
 """
 
 from __future__ import annotations

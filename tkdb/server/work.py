@@ -54,6 +54,18 @@ class Work:
             detail = f"a body must be complete within {self.limits.read_ms} ms"
             raise ProblemError(problems.SLOW_REQUEST, detail, close=True) from None
 
+    async def catch_up(self, service: Service, position: int, place: Place) -> None:
+        """Return once ``service`` serves ``position``. To wait for that takes a long poll's place: whoever claims to
+        have seen the future keeps nobody else out.
+
+        Raises:
+            Unavailable: it doesn't come to it in a moment; Overloaded: there is no place, to wait or to go on.
+        """
+        if position > service.position:
+            place.wait()
+            await service.come_to(position)
+            place.resume()
+
     async def answer(
         self, service: Service, call: api.Call[Any], caller: Caller, place: Place, receive: Receive
     ) -> msgspec.Struct:
