@@ -114,8 +114,8 @@ class Driver:
             self._asked_ms = now_ms
             self._tell(events.Asked())
 
-    async def wait_shown(self, timeout_ms: int) -> None:
-        """Return when another place is shown, or the time is over."""
+    async def wait_news(self, timeout_ms: int) -> None:
+        """Return when something may be known, or shown, that wasn't before; or when the time is over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_ms / 1000):
                 await self._news.wait()
@@ -185,6 +185,8 @@ class Driver:
             event = self._events.popleft() if self._events else events.TimePassed()
             for action in self.machine.on(event, self._clock.monotonic_ms()):
                 await self._begin(action)
+            news, self._news = self._news, asyncio.Event()
+            news.set()
 
     async def _begin(self, action: Action) -> None:
         match action:
@@ -268,8 +270,6 @@ class Driver:
                 case actions.Serve(place):
                     await self._steps.serve(place)
                     self.shown = place
-                    news, self._news = self._news, asyncio.Event()
-                    news.set()
                     self._tell(events.Served(place))
                 case actions.Acknowledge(ticket):
                     if isinstance(ticket, asyncio.Future) and not ticket.done():
