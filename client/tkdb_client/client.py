@@ -123,8 +123,9 @@ class Client(_Configured[Transport]):
     """One authority's methods, blocking. Threads may share it: make one and keep it, as it keeps connections.
 
     Every method that asks the authority may raise
-    ``Unavailable`` (no answer in time), ``Refused`` (the authority will not), and ``ConfigurationError`` (it needs a
-    signer's key, or the client is closed).
+    ``Unavailable`` (no answer in time), ``StaleAuthority`` (the same: who answered couldn't show that it is fresh
+    enough), ``Refused`` (the authority will not), and ``ConfigurationError`` (it needs a signer's key, or the client
+    is closed).
     """
 
     @staticmethod
@@ -267,6 +268,30 @@ class Client(_Configured[Transport]):
         """Ask who answers."""
         return self._run(self._operations.status())
 
+    def hand_over(self, machine: str) -> None:
+        """Have the primary, whichever machine gets the request, publish what it has and make way for ``machine``.
+
+        When it returns, no machine is primary, and it is ``machine``'s turn: ``status`` tells when it is. If it doesn't
+        come, a lease runs out, and another takes over. Nothing acknowledged is lost either way.
+
+        Raises:
+            NoPrimary: no machine is primary, and none was before time ran out.
+            OutcomeUnknown: it was sent, and nobody told what came of it: ask ``status``. The journal keeps no record of
+                it, so a repeated request may move the primary once more, to the same machine; that does no harm.
+        """
+        self._run(self._operations.hand_over(machine))
+
+    def take_over(self) -> api.TakenOver:
+        """Make the machine that gets the request primary, at once and without asking the one that is.
+
+        The URL must lead to that machine alone. Nothing acknowledged is lost; writes under way at the old primary end
+        as ``OutcomeUnknown``. To ask again does no harm: who is primary already stays it.
+
+        Raises:
+            NoPrimary: it could not take over in time.
+        """
+        return self._run(self._operations.take_over())
+
     def close(self) -> None:
         """Close its connections; calls under way in other threads fail."""
         self._transport.close()
@@ -370,6 +395,14 @@ class AsyncClient(_Configured[AsyncTransport]):
     async def status(self) -> api.StatusReport:
         """As ``Client.status``."""
         return await self._run(self._operations.status())
+
+    async def hand_over(self, machine: str) -> None:
+        """As ``Client.hand_over``."""
+        await self._run(self._operations.hand_over(machine))
+
+    async def take_over(self) -> api.TakenOver:
+        """As ``Client.take_over``."""
+        return await self._run(self._operations.take_over())
 
     async def close(self) -> None:
         """Close its connections; calls under way fail."""

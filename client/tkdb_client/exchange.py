@@ -6,8 +6,10 @@ what it returns is the call's result. Whoever drives it decides whether that blo
 
 The rules: a request is sealed afresh for each attempt, with the time of then, and with the same request id and
 body, so a write that is repeated happens once. Only ``Unavailable`` is tried again, whether the authority said so
-or nothing came back; ``Denied`` and ``Refused`` are the authority's own words and final. Calls end by a deadline,
-retries by a budget. A write that was sent, and whose outcome nobody told, ends as ``OutcomeUnknown``.
+or nothing came back, and ``StaleAuthority``, which is about the machine that answered; ``Refused`` and all else that
+is ``Denied`` are the authority's own words and final. Calls end by a deadline, retries by a budget. A write that was
+sent, and whose outcome nobody told, ends as ``OutcomeUnknown``; one that the authority said it took no part in
+(``NoPrimary``), as what it said.
 """
 
 from __future__ import annotations
@@ -37,6 +39,9 @@ class Sleep:
 
 Steps: TypeAlias = Generator[Send | Sleep, Outcome, T]
 """What a call does until it has its result. ``Send`` is answered with its outcome, ``Sleep`` with nothing."""
+
+Passing: TypeAlias = errors.Unavailable | errors.StaleAuthority
+"""What the next attempt may not meet again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,7 @@ class Exchange:
 
         Raises:
             Denied, Refused: the authority's answer.
+            StaleAuthority: who answered couldn't show that it is fresh enough, until the deadline.
             Unavailable: no answer in time; of the subclass that says most.
             OutcomeUnknown: the same, and a write was sent.
             ChannelError: the authority's answer can't be read; a newer version's, perhaps.
@@ -128,10 +134,11 @@ class Exchange:
         """
         course = self._start(path, call, wait_ms)
         while True:
+            last: Passing
             try:
                 answer = yield from self._attempt(course)
                 return api.decode_result(call, answer), answer
-            except errors.Unavailable as error:
+            except (errors.Unavailable, errors.StaleAuthority) as error:
                 last = error
             except errors.ChannelError as error:
                 raise _unreadable(course, error) from None
@@ -207,7 +214,7 @@ class Exchange:
             self._journal = answer.journal
             self._positions[answer.journal] = max(answer.position, self._positions.get(answer.journal, 0))
 
-    def _pause_ms(self, course: _Course, error: errors.Unavailable) -> int:
+    def _pause_ms(self, course: _Course, error: Passing) -> int:
         """Return how long to wait before the next attempt, or raise what the call ends in."""
         if 0 < course.unopened == course.attempts < self._key_count:
             return 0  # the other key of the authority is no retry of this one
@@ -215,7 +222,7 @@ class Exchange:
             raise _end(course, error)
         jitter = int.from_bytes(self._random(4)) / 2**32
         wait_ms = self._timing.backoff.wait_ms(
-            course.attempts - 1, jitter=jitter, at_least_ms=error.retry_after_ms or 0
+            course.attempts - 1, jitter=jitter, at_least_ms=_retry_after_ms(error) or 0
         )
         now_ms = self._clock.monotonic_ms()
         if now_ms + wait_ms + _LEAST_ATTEMPT_MS > course.deadline_ms:
@@ -243,7 +250,14 @@ def _unreadable(course: _Course, error: errors.ChannelError) -> errors.TkdbError
     return errors.OutcomeUnknown(f"the write was answered, but {error.message}", hint=error.hint)
 
 
-def _late(course: _Course, last: errors.Unavailable) -> errors.Unavailable:
+def _retry_after_ms(error: Passing) -> int | None:
+    return error.retry_after_ms if isinstance(error, errors.Unavailable) else None
+
+
+def _late(course: _Course, last: Passing) -> Passing:
+    """Return what a call ends in whose time is over."""
+    if type(last) is not errors.Unavailable:
+        return last  # what the authority itself said says more
     tries = "1 attempt" if course.attempts == 1 else f"{course.attempts} attempts"
     return errors.DeadlineExceeded(
         f"no answer in time, after {tries}; the last: {last.message}",
@@ -252,7 +266,7 @@ def _late(course: _Course, last: errors.Unavailable) -> errors.Unavailable:
     )
 
 
-def _end(course: _Course, error: errors.Unavailable) -> errors.Unavailable:
+def _end(course: _Course, error: Passing) -> Passing:
     if course.path not in api.WRITING_PATHS or not course.in_doubt:
         return error
     # A plain 400 may be forged, so it raises doubt like any other; but where there was nothing else, keys are wrong.
@@ -260,5 +274,5 @@ def _end(course: _Course, error: errors.Unavailable) -> errors.Unavailable:
     return errors.OutcomeUnknown(
         f"the write was sent and its outcome is not known: {error.message}",
         hint=error.hint if never_opened else "revoking again does no harm; else look first whether it was done",
-        retry_after_ms=error.retry_after_ms,
+        retry_after_ms=_retry_after_ms(error),
     )

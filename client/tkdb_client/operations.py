@@ -25,6 +25,9 @@ Resources: TypeAlias = Mapping[str, Mapping[str, str]]
 MAX_BODY_BYTES = MAX_PAYLOAD_BYTES - 256
 """Of a request: the envelope around it takes some 120 bytes of the payload."""
 
+MOVE_MS = 8_000
+"""How long the authority may take to move the primary. Where an answer comes later, the call is repeated."""
+
 _FRAME_BYTES = 64
 """Of a batch: the method's name and the list's head."""
 
@@ -159,6 +162,14 @@ class Operations:
                 raise errors.Unavailable(
                     f"{step.remaining:,} records could not be resealed", hint="see the server's log"
                 )
+
+    def hand_over(self, machine: str) -> Steps[None]:
+        """Whoever gets it passes it on to the primary."""
+        yield from self._result(api.WRITE, api.HandOver(machine=machine), wait_ms=MOVE_MS)
+
+    def take_over(self) -> Steps[api.TakenOver]:
+        """It isn't passed on: the machine that gets it is meant."""
+        return (yield from self._result(api.SIGN, api.TakeOver(), wait_ms=MOVE_MS))
 
     def _result(self, path: str, call: api.Call[T], *, wait_ms: int = 0) -> Steps[T]:
         result, _ = yield from self._exchange.ask(path, call, wait_ms=wait_ms)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import httpcore
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from tests.client.fake_authority import JOURNAL, Brain, Request, report
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
 from tkdb_client.exchange import Clock, Exchange, Sleep, Steps, Timing
-from tkdb_client.transport import Lost, Outcome, Send, Url
+from tkdb_client.transport import Lost, Outcome, Send, Url, _refusal
 
 World = Callable[[Send, int], tuple[int, Outcome]]
 """What happens to an attempt: how long it takes (ms), and what comes of it."""
@@ -207,6 +208,67 @@ def test_an_answer_that_is_a_failure_counts_for_positions_too(sim: Simulation) -
     opened = sim.brain.requests[-1].opened
     assert opened is not None
     assert opened.envelope.position == 9
+
+
+def hand_over(sim: Simulation) -> Steps[Any]:
+    return sim.exchange.ask(api.WRITE, api.HandOver(machine="m-2"), wait_ms=8_000)
+
+
+def test_a_write_on_a_replica_is_tried_again_until_there_is_a_primary(sim: Simulation) -> None:
+    sim.brain.handler = lambda _: api.Organization(name="acme", max_lifetime_s=1, created_ms=1, keys=[])
+
+    def world(send: Send, attempt: int) -> tuple[int, Outcome]:
+        return 1, sim.deliver(send, errors.NoPrimary("nobody is") if attempt < 6 else None)
+
+    organization, _ = sim.run(rotate(sim), world)
+    assert (organization.name, len(sim.sends)) == ("acme", 6)
+
+
+@pytest.mark.parametrize("call", [rotate, hand_over])
+def test_a_write_that_met_no_primary_is_known_not_to_be_done_and_names_the_machine_to_ask(
+    sim: Simulation, call: Callable[[Simulation], Steps[Any]]
+) -> None:
+    word = errors.NoPrimary("this machine isn't primary: m-2 is", hint="ask m-2")
+    with pytest.raises(errors.NoPrimary, match="m-2 is: ask m-2"):
+        sim.run(call(sim), lambda send, _: (5, sim.deliver(send, word)))
+    assert len(sim.sends) > 3
+
+
+def test_a_move_whose_answer_got_lost_is_not_called_undone(sim: Simulation) -> None:
+    def world(send: Send, attempt: int) -> tuple[int, Outcome]:
+        return (5, Lost("broke off")) if attempt == 1 else (5, sim.deliver(send, errors.NoPrimary("nobody is")))
+
+    with pytest.raises(errors.OutcomeUnknown, match="nobody is"):
+        sim.run(hand_over(sim), world)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=80)), max_size=8), st.integers(100, 999))
+def test_no_header_of_a_plain_answer_is_believed_or_breaks_the_client(
+    headers: list[tuple[bytes, bytes]], status: int
+) -> None:
+    named = [(name, value) for _, value in headers for name in (b"fly-replay", b"Retry-After", b"Location")]
+    response = httpcore.Response(status, headers=headers + named)
+    refused = _refusal(response)
+    assert (refused is None) == (status == 200)
+    if refused is not None:
+        assert refused.sent
+        assert refused.retry_after_ms is None or 0 <= refused.retry_after_ms < 10**12
+
+
+def test_who_is_stale_is_asked_again_and_the_next_answer_counts(sim: Simulation) -> None:
+    def world(send: Send, attempt: int) -> tuple[int, Outcome]:
+        return 1, sim.deliver(send, errors.StaleAuthority("6.1 s behind") if attempt < 3 else None)
+
+    result, _ = sim.run(status(sim), world)
+    assert (result, len(sim.sends)) == (report(), 3)
+
+
+def test_who_stays_stale_is_a_denial_of_that_kind_and_no_other(sim: Simulation) -> None:
+    stale = errors.StaleAuthority("6.1 s behind", hint="ask another region")
+    with pytest.raises(errors.StaleAuthority, match=r"6\.1 s behind: ask another region"):
+        sim.run(status(sim), lambda send, _: (5, sim.deliver(send, stale)))
+    assert len(sim.sends) > 3
+    assert sim.elapsed_ms <= 10_000
 
 
 def two_keys() -> tuple[Brain, AuthorityIdentity]:

@@ -242,3 +242,21 @@ def test_resealing_that_gets_nowhere_stops(client: Any, authority: FakeAuthority
 
 def test_status_says_who_answers(client: Any) -> None:
     assert client.call("status") == report()
+
+
+def test_the_primary_is_moved_by_two_calls_on_their_own_paths(client: Any, authority: FakeAuthority) -> None:
+    answers: dict[type, Any] = {api.HandOver: api.HandedOver("m2"), api.TakeOver: api.TakenOver("m1", 8)}
+    authority.handler = lambda call: answers[type(call)]
+    assert client.call("hand_over", "m2") is None
+    assert client.call("take_over") == api.TakenOver("m1", 8)
+    assert [(request.path, request.call) for request in authority.requests] == [
+        (api.WRITE, api.HandOver("m2")),
+        (api.SIGN, api.TakeOver()),
+    ]
+
+
+@pytest.mark.parametrize("method", [("hand_over", "m2"), ("take_over",)])
+def test_only_a_signer_moves_the_primary(connect: Any, authority: FakeAuthority, method: tuple[str, ...]) -> None:
+    with pytest.raises(errors.ConfigurationError, match="signer"):
+        connect(signer=None).call(*method)
+    assert authority.requests == []
