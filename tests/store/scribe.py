@@ -6,10 +6,22 @@ import random
 from typing import Any
 
 from tkdb import api
+from tkdb.authority.past import differences
 from tkdb.store.database import Database
 from tkdb.store.fold import next_generation
 from tkdb.store.journal import Entry, Origin, link
-from tkdb.store.made import Created, Genesis, Made, Purged, Recovered, Replaced, Replacement, Resealed, Rotated
+from tkdb.store.made import (
+    Created,
+    Genesis,
+    Made,
+    Purged,
+    Recovered,
+    Replaced,
+    Replacement,
+    Resealed,
+    Restored,
+    Rotated,
+)
 from tkdb.store.rows import ChainKeyRow
 from tkdb.store.seal import ChainKey, RootKey, SealKey, SealKeys
 from tkdb.store.state import State
@@ -127,6 +139,16 @@ class Scribe:
             self.chain_key = ChainKey(self.random.randbytes(32))
             next_chain_key = self.seal_chain_key(self.chain_key, self.state.last_generation() + 1)
         return await self.write(api.Reseal(), Resealed(keys, chain_keys, next_chain_key))
+
+    async def restore(self, seq: int) -> Restored | None:
+        """Go back to an entry; None where nothing differs."""
+        past = State()
+        for entry in self.entries[:seq]:
+            past.apply(entry)
+        made = differences(past, self.state)
+        if made is not None:
+            await self.write(api.Restore(seq=seq), made)
+        return made
 
     async def recover(self) -> Entry:
         """Another journal from here on."""

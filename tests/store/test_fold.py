@@ -11,7 +11,7 @@ from tkdb import api, errors
 from tkdb.macaroon.verify import subject_digest
 from tkdb.store.fold import CLOCK_SKEW_MS, Draft, changes, outlived_ms
 from tkdb.store.journal import check_link
-from tkdb.store.made import Created, Genesis, Purged, Recovered, Replaced, Replacement, Resealed, Rotated
+from tkdb.store.made import Created, Genesis, Purged, Recovered, Replaced, Replacement, Resealed, Restored, Rotated
 from tkdb.store.state import State
 
 BRANCH = b"b" * 16
@@ -151,6 +151,59 @@ def test_the_longest_lifetime_that_can_be_asked_for_overflows_nothing() -> None:
     assert s.state.organization("acme").issued_from_ms == 2**53 - 1
 
 
+def test_a_restore_brings_back_the_key_that_signed_and_retires_those_made_since() -> None:
+    s = scribe()
+    run(s.configure("acme", 60))
+    old = s.state.signing_key("acme")
+    position = s.state.head.seq
+    rotated = [run(s.rotate()), run(s.rotate())]
+    run(s.configure("acme", DAY_MS))
+    late = run(s.create("late"))
+    assert run(s.restore(position)) == Restored(position, [("acme", 60)], ["late"], [old.kid], [*rotated[::-1], late])
+    assert s.state.signing_key("acme") == old
+    assert {s.state.keys[kid].state for kid in (*rotated, late)} == {"retired"}
+    row = s.state.organization("acme")
+    assert (row.max_lifetime_s, row.longest_lifetime_s) == (60, DAY_MS)
+    assert s.state.organization("late").deleted
+    assert run(s.restore(position)) is None
+
+
+def test_a_restore_revives_neither_keys_nor_organizations_nor_tokens() -> None:
+    s = scribe()
+    run(s.create("gone"))
+    old = s.state.signing_key("acme")
+    nonce, position = nonce_at(START_MS), s.state.head.seq
+    run(s.revoke(api.Lineage(kid=old.kid, nonce=nonce), api.RetireKey(kid=old.kid), api.Before(organization="acme")))
+    run(s.revoke(api.Before(organization="acme", subject="ann")))
+    run(s.delete("gone"))
+    before = snapshot(s.state)
+    assert run(s.restore(position)) is None
+    assert snapshot(s.state) == before
+
+
+def test_where_the_key_that_signed_is_retired_the_one_that_signs_goes_on_and_no_other() -> None:
+    s = scribe()
+    position = s.state.head.seq
+    run(s.revoke(api.RetireKey(kid=s.state.signing_key("acme").kid)))
+    replacement = s.state.signing_key("acme").kid
+    newest = run(s.rotate())
+    assert run(s.restore(position)) == Restored(position, [], [], [], [replacement])
+    assert s.state.signing_key("acme").kid == newest
+
+
+def test_a_restore_to_before_a_restore_revives_nothing_that_one_ended() -> None:
+    s = scribe()
+    first = s.state.signing_key("acme").kid
+    position = s.state.head.seq
+    run(s.rotate())
+    run(s.create("late"))
+    between = s.state.head.seq
+    run(s.restore(position))
+    assert run(s.restore(between)) is None
+    assert s.state.signing_key("acme").kid == first
+    assert s.state.organization("late").deleted
+
+
 def test_a_recovered_journal_has_another_id_and_another_chain_key_and_the_same_name() -> None:
     s = scribe()
     before = s.state.chain_key(1)
@@ -193,6 +246,7 @@ def test_applying_is_all_or_nothing() -> None:
 
 SEALED = b"s" * 68
 JOURNAL = scribe().journal
+SIGNING = scribe().state.signing_key("acme").kid
 MISFITS = {
     "a second genesis": (None, Genesis(KID, "x", SEALED)),
     "nothing at all": (None, None),
@@ -211,6 +265,20 @@ MISFITS = {
         Replaced([Replacement("acme", KID, SEALED)]),
     ),
     "an unknown key sealed again": (api.Reseal(), Resealed([(KID, SEALED)], [], None)),
+    "a restore without what it comes to": (api.Restore(seq=1), None),
+    "a restore to the beginning of nothing": (api.Restore(seq=0), Restored(0, [], [], [], [])),
+    "a restore to what isn't yet": (api.Restore(seq=3), Restored(3, [], [], [], [])),
+    "a restore to another entry": (api.Restore(seq=1), Restored(2, [], [], [], [])),
+    "a restore of a lifetime that never was": (api.Restore(seq=1), Restored(1, [("acme", 2**53 - 1)], [], [], [])),
+    "a restore that configures nothing": (api.Restore(seq=1), Restored(1, [("evil", 1)], [], [], [])),
+    "a restore that deletes nothing": (api.Restore(seq=1), Restored(1, [], ["evil"], [], [])),
+    "a restore that deletes and leaves keys": (api.Restore(seq=1), Restored(1, [], ["acme"], [], [])),
+    "a restore that retires what isn't known": (api.Restore(seq=1), Restored(1, [], [], [], [KID])),
+    "a restore that leaves no signing key": (api.Restore(seq=1), Restored(1, [], [], [], [SIGNING])),
+    "a restore that retires a key twice": (api.Restore(seq=1), Restored(1, [], ["acme"], [], [SIGNING, SIGNING])),
+    "a restore by which an unknown key signs": (api.Restore(seq=1), Restored(1, [], [], [KID], [SIGNING])),
+    "a restore by which a signing key signs": (api.Restore(seq=1), Restored(1, [], [], [SIGNING], [])),
+    "a restore by which a retired key signs": (api.Restore(seq=1), Restored(1, [], [], [SIGNING], [SIGNING])),
     "a recovery into the same journal": (None, Recovered(JOURNAL, [(1, SEALED)], SEALED)),
     "a recovery that leaves a chain key out": (None, Recovered(KID, [], SEALED)),
     "a recovery with a chain key that isn't known": (None, Recovered(KID, [(1, SEALED), (2, SEALED)], SEALED)),

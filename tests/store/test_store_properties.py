@@ -117,6 +117,10 @@ class Writing(RuleBasedStateMachine):
         if any(self.scribe.state.sealed_otherwise(BOTH_RING.first_id)):
             self.run(self.scribe.reseal(BOTH_RING, limit))
 
+    @rule(draw=st.data())
+    def restore(self, draw: st.DataObject) -> None:
+        self.run(self.scribe.restore(draw.draw(st.integers(1, self.scribe.state.head.seq))))
+
     @rule()
     def recover(self) -> None:
         self.run(self.scribe.recover())
@@ -138,6 +142,7 @@ class Writing(RuleBasedStateMachine):
             assert sum(key.state == "signing" for key in keys) == self.live(name)
             assert all(bool(key.sealed) == (key.state != "retired") for key in keys)
             assert [key.generation for key in keys] == list(range(len(keys), 0, -1))
+            assert not self.live(name) or next(key.state for key in keys if key.state != "retired") == "signing"
 
     @invariant()
     def time_never_decreases(self) -> None:

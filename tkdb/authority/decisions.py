@@ -14,17 +14,31 @@ import msgspec
 
 from tkdb import api
 from tkdb.authority.keyring import Keyring, no_organization
+from tkdb.authority.past import differences
 from tkdb.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from tkdb.macaroon.identifier import KID_BYTES
 from tkdb.macaroon.verify import MAX_AHEAD_MS, subject_digest
 from tkdb.signers import ALL, Permission, Signer
 from tkdb.store.fold import CLOCK_SKEW_MS, Rows, next_generation
-from tkdb.store.made import Created, Made, Replaced, Replacement, Resealed, Rotated
+from tkdb.store.made import Created, Made, Replaced, Replacement, Resealed, Restored, Rotated, encode_made
 from tkdb.store.rows import KeyRow, OrganizationRow
 from tkdb.store.seal import ChainKey, RootKey, SealKeys
+from tkdb.store.state import State
 
 KEY_BYTES: Final = 32
 SEAL_NONCE_BYTES: Final = 12
+MAX_MADE_BYTES: Final = 60_000
+"""Of what is added to a restore: an entry must fit the 64 KiB that regions share."""
+
+Immediate = (
+    api.CreateOrganization
+    | api.ConfigureOrganization
+    | api.RotateKey
+    | api.DeleteOrganization
+    | api.Revoke
+    | api.Reseal
+)
+"""The writes that are decided on by the rows as they are. To restore takes those of the past, too."""
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -67,7 +81,7 @@ class Decisions:
         self._random = random
         self._max_lifetime_s = max_lifetime_s
 
-    def decide(self, rows: Rows, call: api.WriteCall, signer: Signer, now_ms: int) -> Write | Done:
+    def decide(self, rows: Rows, call: Immediate, signer: Signer, now_ms: int) -> Write | Done:
         """Decide on what a signer asks for.
 
         Raises:
@@ -101,6 +115,23 @@ class Decisions:
                 permit(signer, "reseal", ALL)
                 return self._reseal(rows, call.limit)
 
+    def restore(self, rows: Rows, past: State) -> Write | Done:
+        """Decide on going back to ``past`` (``tkdb.authority.past``). That the signer may has been checked.
+
+        Raises:
+            InvalidRequest: one entry can't carry all that differs.
+        """
+        made = differences(past, rows)
+        if made is None:
+            return Done(api.Restored(seq=past.head.seq, changed=0))
+        # Each key that is retired is an event of the feed, which never splits an entry.
+        if len(made.retired) > api.MAX_FEED_EVENTS or len(encode_made(made)) > MAX_MADE_BYTES:
+            raise InvalidRequest(
+                f"{made.changed:,} organizations and keys differ from entry {made.seq}: too many for one entry",
+                hint="restore to a later entry first, then further back",
+            )
+        return Write(made)
+
     def result(self, rows: Rows, call: api.WriteCall, made: Made | None) -> msgspec.Struct:
         """Return the result of a write that is in the journal, by the rows as they are now."""
         match call:
@@ -117,6 +148,9 @@ class Decisions:
                 done = len(made.keys) + len(made.chain_keys) if isinstance(made, Resealed) else 0
                 remaining = sum(1 for _ in rows.sealed_otherwise(self._seal_keys.first_id))
                 return api.Resealed(resealed=done, remaining=remaining)
+            case api.Restore():
+                seq, changed = (made.seq, made.changed) if isinstance(made, Restored) else (0, 0)
+                return api.Restored(seq, changed)
 
     def _create(self, rows: Rows, call: api.CreateOrganization) -> Write:
         if rows.organization(call.name) is not None:

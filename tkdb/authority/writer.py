@@ -15,12 +15,13 @@ import msgspec
 
 from tkdb import api
 from tkdb.authority.clock import Clock
-from tkdb.authority.decisions import Decisions, Done, Write, is_timed
+from tkdb.authority.decisions import Decisions, Done, Write, is_timed, permit
+from tkdb.authority.past import read_past
 from tkdb.authority.publisher import Publisher
 from tkdb.authority.served import Served
 from tkdb.errors import Conflict, OutcomeUnknown, TkdbError, Unavailable
 from tkdb.ports import Caller
-from tkdb.signers import Signer
+from tkdb.signers import ALL, Signer
 from tkdb.store.fold import Draft, Rows, changes, horizon_ms
 from tkdb.store.journal import Entry, Head, Origin, encode_entry, link
 from tkdb.store.made import Made, Purged, decode_made
@@ -124,7 +125,7 @@ class Writer:
         """
         outcome = await self._ask(
             _Request(
-                decide=lambda rows, now_ms: self._decisions.decide(rows, call, signer, now_ms),
+                decide=await self._decider(call, signer),
                 body=caller.body,
                 origin=Origin(signer.key.thumbprint, caller.request_id, caller.signed_ms, caller.signature),
                 timed=is_timed(call),
@@ -161,6 +162,13 @@ class Writer:
         """
         done, state = Done(api.Deleted()), self._served.state
         await self._ask(_Request(decide=lambda _, now_ms: Write(Purged()) if has_expired(state, now_ms) else done))
+
+    async def _decider(self, call: api.WriteCall, signer: Signer) -> Callable[[Rows, int], Write | Done]:
+        if not isinstance(call, api.Restore):
+            return lambda rows, now_ms: self._decisions.decide(rows, call, signer, now_ms)
+        permit(signer, "restore", ALL)
+        past = await read_past(self._served.database, call, self._served.state.head.seq)
+        return lambda rows, _: self._decisions.restore(rows, past)
 
     async def settle(self) -> None:
         """Return when nothing is being written."""

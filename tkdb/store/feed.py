@@ -3,6 +3,9 @@
 What an entry revokes is read from the entry alone; whom that touches follows from the organization that a
 followed key belongs to. The last entries are kept in memory; who is further behind is served from the journal,
 some entries at a time.
+
+A restore ends tokens by retiring keys, and in no other way; its entry names them all. So followers hear of it as of
+any retired key, and need not drop the rest.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from tkdb.macaroon.verify import subject_digest
 from tkdb.store.database import Database
 from tkdb.store.fold import read_call, revoked_before_ms
 from tkdb.store.journal import Entry
+from tkdb.store.made import Restored, decode_made
 from tkdb.store.state import State
 
 RECENT_TARGETS: Final = 10_000
@@ -134,10 +138,18 @@ def _before(target: api.Before, kid: bytes, time_ms: int) -> api.Revocation:
     return api.SubjectIssuedBefore(kid=kid, subject=subject_digest(target.subject), before_ms=before_ms)
 
 
+def _retired(entry: Entry) -> list[bytes]:
+    """Return the keys that a restore retires, those of the organizations that it deletes among them."""
+    made = decode_made(entry.made)
+    return made.retired if isinstance(made, Restored) else []
+
+
 def _notice(entry: Entry) -> _Notice:
     match read_call(entry):
         case api.Revoke(targets=targets):
             return _Notice(entry.seq, entry.time_ms, tuple(targets))
         case api.DeleteOrganization() as deletion:
             return _Notice(entry.seq, entry.time_ms, (deletion,))
+        case api.Restore():
+            return _Notice(entry.seq, entry.time_ms, tuple(map(api.RetireKey, _retired(entry))))
     return _Notice(entry.seq, entry.time_ms, ())

@@ -9,7 +9,7 @@ rows (a name that exists, a key that is unknown) was never acknowledged by an au
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import msgspec
@@ -17,7 +17,18 @@ import msgspec
 from tkdb import api, errors
 from tkdb.macaroon.verify import subject_digest
 from tkdb.store.journal import Entry
-from tkdb.store.made import Created, Genesis, Made, Purged, Recovered, Replaced, Resealed, Rotated, decode_made
+from tkdb.store.made import (
+    Created,
+    Genesis,
+    Made,
+    Purged,
+    Recovered,
+    Replaced,
+    Resealed,
+    Restored,
+    Rotated,
+    decode_made,
+)
 from tkdb.store.rows import (
     AuthorityRow,
     ChainKeyRow,
@@ -78,6 +89,9 @@ class Rows(Protocol):
 
     def organization(self, name: str) -> OrganizationRow | None:
         """Return the organization of that name, deleted or not."""
+
+    def live(self) -> Iterable[OrganizationRow]:
+        """Return the organizations that aren't deleted."""
 
     def key(self, kid: bytes) -> KeyRow | None:
         """Return the root key of that name, retired or not."""
@@ -147,10 +161,16 @@ class Draft:
     def organization(self, name: str) -> OrganizationRow | None:
         return self._organizations.get(name) or self._base.organization(name)
 
+    def live(self) -> Iterable[OrganizationRow]:
+        rows = {row.name: row for row in self._base.live()} | self._organizations
+        return [row for row in rows.values() if not row.deleted]
+
     def key(self, kid: bytes) -> KeyRow | None:
         return self._keys.get(kid) or self._base.key(kid)
 
     def keys_of(self, name: str) -> list[KeyRow]:
+        if not self._keys:  # whoever goes through all organizations asks many times
+            return self._base.keys_of(name)
         rows = {row.kid: row for row in self._base.keys_of(name)}
         rows |= {row.kid: row for row in self._keys.values() if row.organization == name}
         return sorted(rows.values(), key=lambda row: -row.generation)
@@ -302,6 +322,45 @@ def _reseal(draft: Draft, entry: Entry, _: api.Reseal, made: Made | None) -> Non
         _put_chain_key(draft, entry, resealed.next_chain_key)
 
 
+def _restore(draft: Draft, entry: Entry, call: api.Restore, made: Made | None) -> None:
+    restored = _expect(entry, made, Restored)
+    if not 1 <= restored.seq < entry.seq or call.seq not in (None, restored.seq):
+        _misfit(entry, f"it can't go back to entry {restored.seq}")
+    without = _retire_all(draft, entry, restored.retired)
+    for kid in restored.signing:
+        key = draft.key(kid)
+        if key is None or key.state != "verifying" or key.organization not in without:
+            _misfit(entry, "a key signs again that can't")
+        without.remove(key.organization)
+        draft.put(msgspec.structs.replace(key, state="signing", until_ms=None))
+    for name in restored.deleted:
+        row = _live_organization(draft, entry, name)
+        if any(key.state != "retired" for key in draft.keys_of(name)):
+            _misfit(entry, f"it deletes organization {name} and leaves it a key")
+        without.discard(name)
+        draft.put(msgspec.structs.replace(row, deleted=True))
+    if without:
+        _misfit(entry, f"it leaves organization {min(without)} without a signing key")
+    for name, max_lifetime_s in restored.lifetimes:
+        row = _live_organization(draft, entry, name)
+        if max_lifetime_s > row.longest_lifetime_s:
+            _misfit(entry, f"organization {name} never had that maximum")
+        draft.put(msgspec.structs.replace(row, max_lifetime_s=max_lifetime_s))
+
+
+def _retire_all(draft: Draft, entry: Entry, kids: list[bytes]) -> set[str]:
+    """Retire keys; return the organizations that have no signing key by that."""
+    without = set()
+    for kid in kids:
+        key = draft.key(kid)
+        if key is None or key.state == "retired":
+            _misfit(entry, "it retires a key that isn't there")
+        if key.state == "signing":
+            without.add(key.organization)
+        _retire(draft, key)
+    return without
+
+
 def _recover(draft: Draft, entry: Entry, recovered: Recovered, _: Made | None) -> None:
     if recovered.journal == draft.journal:
         _misfit(entry, "it gives the journal the id that it has")
@@ -397,4 +456,5 @@ _FOLDS: Final[dict[type, Callable[[Draft, Entry, Any, Made | None], None]]] = {
     api.DeleteOrganization: _delete,
     api.Revoke: _revoke,
     api.Reseal: _reseal,
+    api.Restore: _restore,
 }

@@ -68,6 +68,22 @@ class Purged(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """Without a request: what can matter no more at the entry's time is forgotten."""
 
 
+class Restored(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="restored"):
+    """For ``Restore``: the entry that it goes back to, and what that comes to. Organizations that get the maximum that
+    they had, those deleted since they weren't there, keys that sign again, and all keys that are retired by it."""
+
+    seq: Count
+    lifetimes: list[tuple[OrganizationName, Count]]
+    deleted: list[OrganizationName]
+    signing: list[Bytes16]
+    retired: list[Bytes16]
+
+    @property
+    def changed(self) -> int:
+        """How many organizations and keys it changes."""
+        return len(self.lifetimes) + len(self.deleted) + len(self.signing) + len(self.retired)
+
+
 class Recovered(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="recovered"):
     """Without a request: recovered from damage, perhaps without its last entries, and therefore another journal from
     here on. Every chain key is sealed again, by generation, since the journal's id is bound into that; a new one is
@@ -78,7 +94,7 @@ class Recovered(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     next_chain_key: bytes
 
 
-Made = Genesis | Created | Rotated | Replaced | Resealed | Purged | Recovered
+Made = Genesis | Created | Rotated | Replaced | Resealed | Restored | Purged | Recovered
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Made)

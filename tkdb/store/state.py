@@ -14,7 +14,7 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Literal
 
 from tkdb.store.fold import changes, is_sealed_otherwise
@@ -111,6 +111,10 @@ class State:
     def organization(self, name: str) -> OrganizationRow | None:
         """Return the organization of that name, deleted or not."""
         return self.organizations.get(name)
+
+    def live(self) -> Iterable[OrganizationRow]:
+        """Return the organizations that aren't deleted."""
+        return (row for row in self.organizations.values() if not row.deleted)
 
     def key(self, kid: bytes) -> KeyRow | None:
         """Return the root key of that name, retired or not."""
