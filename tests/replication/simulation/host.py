@@ -57,7 +57,7 @@ class Host:
         self.paused_until_ms = -1
         self.stopped_ms = 0
         self._disk_fails_until_ms = -1
-        self._disk_leaves_doubt = False
+        self._disk_leaves_doubt = self._volume_fails = False
         self.rate = 1.0 + (world.random() - 0.5) * 2 * world.drift
         self.offset_ms = int(world.random() * 10_000)
         self.start()
@@ -183,11 +183,17 @@ class Host:
             else:
                 self.pause(world.long_ms())
             return
+        if isinstance(self._todo[0], actions.Remember) and self._volume_fails and self._disk_fails():
+            self._wait_ms(10)  # and try again
+            return
         action = self._todo.popleft()
         _DO[type(action)](self, action)
         if isinstance(action, _WAITED_FOR) and world.random() < 0.2:
-            self._busy_until_ms = world.now_ms + world.disk_ms()
-            self.soon(self._busy_until_ms - world.now_ms, self._drive)
+            self._wait_ms(world.disk_ms())
+
+    def _wait_ms(self, ms: int) -> None:
+        self._busy_until_ms = self.world.now_ms + ms
+        self.soon(ms, self._drive)
 
     def _wake(self) -> None:
         wait_ms = max(1, int((self.machine.due_ms - self.clock_ms()) / self.rate) + 1)
@@ -248,6 +254,7 @@ class Host:
         self.world.note(f"the disk of m{self.number} fails for {ms} ms")
         self._disk_fails_until_ms = self.world.now_ms + ms
         self._disk_leaves_doubt = self.world.random() < 0.5
+        self._volume_fails = self.world.random() < 0.3
 
     def _disk_fails(self) -> bool:
         return self.world.bad_disks > 0 and self.world.now_ms < self._disk_fails_until_ms

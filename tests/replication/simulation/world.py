@@ -79,7 +79,7 @@ class World:
         self.read_ms = 4 + 20 * random()
         self.moves = 0.05 * random() ** 2
         self.leaves = 0.1 * random()
-        self.bad_disks = 0.15 * rough * random()
+        self.bad_disks = 0.2 * random()
         self.judges_staleness = self.control.clocks_stop or not self.clocks_stop
         self.rolls_back = self.control.bucket_goes_back or random() < 0.04
         self.rolled_back = False
@@ -165,11 +165,15 @@ class World:
         self._open.append(len(self._kinds) - 1)
         return self._open[-1]
 
+    def _some_primary(self) -> Host:
+        """A primary; where there is none, any machine."""
+        primaries = [host for host in self.hosts if host.up and host.machine.role is Role.PRIMARY]
+        return primaries[self.pick(len(primaries))] if primaries else self.hosts[self.pick(self.size)]
+
     def _next_write(self) -> None:
         several = 2 + self.pick(3) if self.random() < 0.2 else 1
         requests = {request: self._kinds[request] for request in [self._request() for _ in range(several)]}
-        primaries = [host for host in self.hosts if host.up and host.machine.role is Role.PRIMARY]
-        host = primaries[self.pick(len(primaries))] if primaries else self.hosts[self.pick(self.size)]
+        host = self._some_primary()
         if host.up:
             self.note(f"requests {requests} go to m{host.number}")
             host.soon(1 + int(4 * self.random()), lambda: host.write(requests))
@@ -216,13 +220,13 @@ class World:
     # Trouble, and its end.
 
     def _next_trouble(self) -> None:
-        host = self.hosts[self.pick(self.size)]
+        host = self._some_primary() if self.random() < 0.3 else self.hosts[self.pick(self.size)]
         if host.up:
             draw = self.random()
             if draw < 0.35:
                 host.crash(disk_lost=self.random() < 0.4)
             elif draw < 0.35 + self.bad_disks:
-                host.fail_disk(2 * self.long_ms())
+                host.fail_disk(100 + 2 * self.long_ms())
             elif draw < 0.9 - 5 * self.moves - self.leaves:
                 host.pause(self.long_ms())
             elif self.now_ms < host.paused_until_ms:
