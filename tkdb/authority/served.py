@@ -64,9 +64,10 @@ class Served:
             StoreError: the database can't be read.
         """
         async with self.turn:
-            if not await self._go_on(seq):
+            await self._go_on(seq)
+            if not self._is_at(seq, digest):
                 self.replace(await self.database.load())
-            if (self.state.head.seq, self.state.head.hash) != (seq, digest):
+            if not self._is_at(seq, digest):
                 raise BrokenJournal(f"the journal on the disk isn't the one that entry {seq} stands on")
 
     def replace(self, state: State) -> None:
@@ -76,21 +77,23 @@ class Served:
         self.feed.restart()
         self._tell()
 
-    async def _go_on(self, seq: int) -> bool:
-        """Apply the entries up to ``seq``; return False where they don't follow what is shown, or are too many."""
-        if not 0 <= seq - self.state.head.seq <= LOAD_AFTER_ENTRIES:
-            return False
+    async def _go_on(self, seq: int) -> None:
+        """Apply the entries up to ``seq``, as long as they follow what is shown, and aren't too many."""
+        if seq - self.state.head.seq > LOAD_AFTER_ENTRIES:
+            return
         while self.state.head.seq < seq:
             limit = min(PAGE_ENTRIES, seq - self.state.head.seq)
             entries = await self.database.entries(self.state.head.seq, limit)
             if not entries or entries[0].previous != self.state.head.hash:
-                return False
+                return
             for entry in entries:
                 self.state.apply(entry)
                 self.keyring.forget()
                 self.feed.add(entry)
             self._tell()
-        return True
+
+    def _is_at(self, seq: int, digest: bytes) -> bool:
+        return (self.state.head.seq, self.state.head.hash) == (seq, digest)
 
     def _tell(self) -> None:
         news, self.news = self.news, asyncio.Event()

@@ -1,0 +1,257 @@
+"""Rounds: writes that come while others are being acknowledged share what comes next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.authority.world import World, branch, lineage, run
+from tkdb import api, errors
+from tkdb.authority.publisher import Alone
+from tkdb.store.journal import Entry
+
+
+class Held(Alone):
+    """Acknowledges a round only when it is told to."""
+
+    def __init__(self, world: World) -> None:
+        self.served = world.authority._served
+        super().__init__(self.served)
+        self.rounds: list[tuple[list[Entry], asyncio.Future[None]]] = []
+        self.room = 256
+        self.failed: list[bool] = []
+        world.authority._writer._publisher = self
+
+    def require_room(self, entries: int, size_bytes: int) -> None:
+        if entries > self.room:
+            raise errors.Overloaded("slow down")
+
+    def committed(self, entries: Sequence[Entry]) -> Awaitable[None]:
+        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.rounds.append((list(entries), acknowledged))
+        return acknowledged
+
+    def commit_failed(self, *, doubtful: bool) -> None:
+        self.failed.append(doubtful)
+
+    async def begun(self, number: int) -> None:
+        """Wait until so many rounds were committed."""
+        while len(self.rounds) < number:  # noqa: ASYNC110 -- it tells nobody
+            await asyncio.sleep(0.001)
+
+    async def acknowledge(self, number: int) -> None:
+        """A head names what was committed in a round: show it, and say so."""
+        await self.begun(number)
+        entries, acknowledged = self.rounds[number - 1]
+        await self.served.show(entries[-1].seq, entries[-1].hash)
+        acknowledged.set_result(None)
+
+
+def held(test: Callable[[World, Held], Awaitable[None]]) -> None:
+    async def with_publisher(world: World) -> None:
+        await test(world, Held(world))
+
+    run(with_publisher)
+
+
+def ask(world: World, call: Any, request_id: bytes | None = None) -> asyncio.Task[Any]:
+    return asyncio.create_task(world.ask(call, request_id=request_id))
+
+
+async def settled(*tasks: asyncio.Task[Any]) -> None:
+    """Let everything go on that can."""
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+
+
+def test_writes_that_come_meanwhile_share_the_next_round() -> None:
+    async def test(world: World, publisher: Held) -> None:
+        first = ask(world, api.CreateOrganization("one"))
+        await publisher.begun(1)
+        others = [ask(world, api.CreateOrganization(f"org-{number}")) for number in range(50)]
+        await settled()
+        assert len(publisher.rounds) == 1
+        await publisher.acknowledge(1)
+        await publisher.acknowledge(2)
+        assert len(await asyncio.gather(first, *others)) == 51
+        assert [len(entries) for entries, _ in publisher.rounds] == [1, 50]
+
+    held(test)
+
+
+def test_nothing_is_served_and_nobody_is_answered_before_it_is_acknowledged() -> None:
+    async def test(world: World, publisher: Held) -> None:
+        token, position = await world.mint(), world.position
+        feed = asyncio.create_task(world.feed(token.kid, after=position, wait_ms=20_000))
+        revoking = ask(world, api.Revoke([lineage(token)]))
+        await publisher.begun(1)
+        await settled()
+        assert (await world.outcome(token), world.position) == ("valid", position)
+        assert not revoking.done()
+        assert not feed.done()
+        await publisher.acknowledge(1)
+        await revoking
+        assert (await world.outcome(token), world.position) == ("revoked", position + 1)
+        assert (await feed).revocations == [lineage(token)]
+
+    held(test)
+
+
+def test_each_write_is_decided_on_those_before_it_in_its_round() -> None:
+    async def test(world: World, publisher: Held) -> None:
+        token = await world.mint()
+        blocker = ask(world, api.CreateOrganization("blocker"))
+        await publisher.begun(1)
+        calls = [
+            api.CreateOrganization("new"),
+            api.CreateOrganization("new"),
+            api.RotateKey("new"),
+            api.RotateKey("new"),
+            api.Revoke([lineage(token)]),
+            api.Revoke([lineage(token)]),
+            api.Revoke([branch(token)]),
+            api.DeleteOrganization("evil"),
+            api.RotateKey("evil"),
+        ]
+        asked = [ask(world, call) for call in calls]
+        await settled()
+        await publisher.acknowledge(1)
+        await publisher.acknowledge(2)
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        await blocker
+        assert isinstance(done[1], errors.Conflict)
+        assert isinstance(done[8], errors.NotFound)
+        assert [key.generation for key in done[3].keys] == [3, 2, 1]
+        assert [outcome.already for outcome in done[4:7]] == [False, True, True]
+        assert len(publisher.rounds[1][0]) == 5
+
+    held(test)
+
+
+def test_what_a_round_only_found_to_be_done_already_is_told_when_the_round_is_acknowledged() -> None:
+    async def test(world: World, publisher: Held) -> None:
+        token = await world.mint()
+        blocker = ask(world, api.CreateOrganization("blocker"))
+        await publisher.begun(1)
+        revoking, again = ask(world, api.Revoke([lineage(token)])), ask(world, api.Revoke([lineage(token)]))
+        await settled()
+        await publisher.acknowledge(1)
+        await publisher.begun(2)
+        await settled()
+        assert not again.done()
+        publisher.rounds[1][1].set_exception(errors.OutcomeUnknown("this machine isn't primary any more"))
+        for task in (revoking, again):
+            with pytest.raises(errors.OutcomeUnknown):
+                await task
+        await blocker
+
+    held(test)
+
+
+def test_a_request_repeated_in_its_own_round_is_carried_out_once() -> None:
+    async def test(world: World, publisher: Held) -> None:
+        request_id = bytes(range(16))
+        blocker = ask(world, api.CreateOrganization("blocker"))
+        await publisher.begun(1)
+        twice = [ask(world, api.CreateOrganization("new"), request_id) for _ in range(2)]
+        other = ask(world, api.CreateOrganization("other"), request_id)
+        await settled()
+        await publisher.acknowledge(1)
+        await publisher.acknowledge(2)
+        one, two = await asyncio.gather(*twice)
+        assert one == two
+        with pytest.raises(errors.Conflict):
+            await other
+        assert len(publisher.rounds[1][0]) == 1
+        await blocker
+
+    held(test)
+
+
+def test_who_finds_no_room_is_told_to_slow_down_and_the_rest_is_written() -> None:
+    async def test(world: World, publisher: Held) -> None:
+        blocker = ask(world, api.CreateOrganization("blocker"))
+        await publisher.begun(1)
+        publisher.room = 2
+        asked = [ask(world, api.CreateOrganization(f"org-{number}")) for number in range(3)]
+        await settled()
+        await publisher.acknowledge(1)
+        await publisher.acknowledge(2)
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        assert [isinstance(outcome, errors.Overloaded) for outcome in done] == [False, False, True]
+        await blocker
+
+    held(test)
+
+
+@pytest.mark.parametrize("error", [errors.StoreUnwritable("the disk is full"), errors.OutcomeUnknown("it failed")])
+def test_a_commit_that_fails_fails_its_round_alone(error: errors.Unavailable, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World, publisher: Held) -> None:
+        async def fail(*_: object) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.authority._served.database, "append", fail)
+            with pytest.raises(type(error)):
+                await world.ask(api.CreateOrganization("new"))
+        assert publisher.failed == [isinstance(error, errors.OutcomeUnknown)]
+        creating = ask(world, api.CreateOrganization("new"))
+        await publisher.acknowledge(1)
+        assert (await creating).name == "new"
+
+    held(test)
+
+
+def test_a_caller_that_has_gone_leaves_its_write_and_the_others_alone() -> None:
+    async def test(world: World, publisher: Held) -> None:
+        gone, stays = ask(world, api.CreateOrganization("gone")), ask(world, api.CreateOrganization("stays"))
+        await publisher.begun(1)
+        gone.cancel()
+        await publisher.acknowledge(1)
+        assert (await stays).name == "stays"
+        assert {each.name for each in (await world.ask(api.ListOrganizations())).organizations} > {"gone", "stays"}
+
+    held(test)
+
+
+WRITES = st.lists(
+    st.one_of(
+        st.sampled_from(["a", "b", "c"]).map(api.CreateOrganization),
+        st.sampled_from(["a", "b", "acme"]).map(api.RotateKey),
+        st.sampled_from(["a", "evil"]).map(api.DeleteOrganization),
+        st.sampled_from([60, 3600]).map(lambda lifetime_s: api.ConfigureOrganization("acme", lifetime_s)),
+        st.sampled_from(["acme", "a"]).map(lambda name: api.Revoke([api.Before(name)])),
+        st.sampled_from(["s1", "s2"]).map(lambda subject: api.Revoke([api.Before("acme", None, subject)])),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(writes=WRITES)
+def test_one_round_comes_to_the_same_as_one_write_after_the_other(writes: list[api.WriteCall]) -> None:
+    async def play(world: World, *, at_once: bool) -> list[str]:
+        if at_once:
+            done = await asyncio.gather(*(world.ask(call) for call in writes), return_exceptions=True)
+        else:
+            done = [await asyncio.gather(world.ask(call), return_exceptions=True) for call in writes]
+            done = [outcome for [outcome] in done]
+        entries = await world.authority._served.database.entries(0, 1_000)
+        return [
+            *(f"{type(one).__name__} {getattr(one, 'already', '')}" for one in done),
+            *(f"{e.body!r}" for e in entries),
+        ]
+
+    outcomes: list[list[str]] = []
+    for at_once in (False, True):
+
+        async def test(world: World, at_once: bool = at_once) -> None:
+            outcomes.append(await play(world, at_once=at_once))
+
+        run(test)
+    assert outcomes[0] == outcomes[1]
