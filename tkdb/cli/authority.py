@@ -15,17 +15,17 @@ TIMEOUT_MS: Final = 5_000
 """How long a call may take, its retries included: somebody sits and waits."""
 
 
-def connect(policy: Policy | None = None) -> Client:
-    """Return a client of the authority that ``TKDB_URL`` and ``TKDB_AUTHORITY`` name.
+def connect(policy: Policy | None = None, *, url: str | None = None, timeout_ms: int = TIMEOUT_MS) -> Client:
+    """Return a client of the authority that ``TKDB_AUTHORITY`` names, at ``url`` or at ``TKDB_URL``.
 
     Raises:
         ConfigurationError: one is missing or can't be used.
     """
     for variable in ("TKDB_URL", "TKDB_AUTHORITY"):
-        if not os.environ.get(variable):
+        if not os.environ.get(variable) and not (url and variable == "TKDB_URL"):
             raise ConfigurationError(
                 f"{variable} is not set", hint="export what `tkdb dev` prints, or ask the authority's operator"
             )
     from tkdb_client import Client  # only for commands that ask the authority: it takes a while to import
 
-    return Client(policy=policy, timeout_ms=TIMEOUT_MS)
+    return Client(url, policy=policy, timeout_ms=timeout_ms)

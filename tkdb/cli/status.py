@@ -1,43 +1,108 @@
-"""``tkdb status``: who answers."""
+"""``tkdb status``: who answers, how fresh it is, and who is primary."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import typer
 
-from tkdb.cli.authority import connect
-from tkdb.cli.output import Cell, Output, Rows, good
+from tkdb.cli.machines import Asked, Machines, Urls, is_led, newest, seconds, urls
+from tkdb.cli.output import Cell, Marked, Output, Part, Rows, bad, good
+
+if TYPE_CHECKING:
+    from tkdb import api
+
+_HEADER: Final = ("REGION", "MACHINE", "ROLE", "SEQ", "LAG", "FRESH", "HEALTH", "ANSWERED")
 
 
-def status(output: Output) -> None:
-    """Ask the authority who answers, and how long that takes.
+def status(output: Output, url: Urls = None) -> None:
+    """Ask who answers, how fresh it is, and who is primary.
+
+    Given the URLs of several machines, shows one row for each, the nearest first. Exit 3: one can't answer, or there is
+    no primary.
 
     \b
-    $ tkdb status
-    ok        tkdb.example
-    role      primary
-    region    syd
-    machine   m-1a2b
-    version   0.1.0
-    up        3 h
-    answered  in 4.1 ms
+    $ tkdb status --url http://syd.tkdb.internal:8080 --url http://iad.tkdb.internal:8080
+    REGION  MACHINE  ROLE     SEQ   LAG  FRESH  HEALTH  ANSWERED
+    syd     m-1a2b   replica  1412  0    0.2 s  ok      in 93.0 ms
+    iad     m-5e6f   primary  1412  0    0.1 s  ok      in 225.1 ms
+    primary m-5e6f in iad · epoch 7 · rev 31044 · seq 1412 · lease 9.0 s, seen changed 1.2 s ago
     """
+    with Machines(urls(url)) as machines:
+        asked = sorted(machines.ask(), key=lambda each: (each.report is None, each.rtt_ms))
+    if len(asked) == 1 and asked[0].error is not None:
+        raise asked[0].error
+    head = newest(asked)
+    ok = not any(each.fault for each in asked) and (head is None or is_led(head))
+    document = {"ok": ok, "machines": [_document(each) for each in asked], "head": msgspec.to_builtins(head)}
+    parts = _alone(asked[0]) if len(asked) == 1 else _table(asked, head)
+    output.result(document, *parts, *([] if head is None else [_line(head)]))
+    if not ok:
+        raise typer.Exit(3)
+
+
+def _document(asked: Asked) -> dict[str, Any]:
+    if asked.report is None:
+        return {"url": asked.url, "error": asked.fault}
+    return {"url": asked.url, "rtt_ms": asked.rtt_ms, **msgspec.to_builtins(asked.report)}
+
+
+def _alone(asked: Asked) -> list[Part]:
+    """Return all that one machine says of itself."""
     from tkdb.cli.words import distance
 
-    with connect() as client:
-        client.status()  # the first call looks up the name and connects
-        started = time.perf_counter()
-        report = client.status()
-        rtt_ms = round((time.perf_counter() - started) * 1000, 1)
+    report = asked.report
+    assert report is not None  # noqa: S101  an error was raised
     rows: list[Sequence[Cell]] = [
-        (good("ok"), report.name),
+        (good("ok") if not report.fault else bad("faulty"), report.name),
+        *([("why", report.fault)] if report.fault else []),
         ("role", report.role),
         ("region", report.region),
         ("machine", report.machine),
+        ("seq", str(report.position)),
+        ("fresh", _age(report)),
         ("version", report.version),
         ("up", distance(report.uptime_ms / 1000).removeprefix("in ")),
-        ("answered", f"in {rtt_ms} ms"),
+        ("answered", f"in {asked.rtt_ms} ms"),
     ]
-    output.result({**msgspec.to_builtins(report), "rtt_ms": rtt_ms}, Rows(rows))
+    return [Rows(rows)]
+
+
+def _table(asked: Sequence[Asked], head: api.Cluster | None) -> list[Part]:
+    """Return a row for each machine, then why those that can't answer can't."""
+    positions = [each.report.position for each in asked if each.report is not None]
+    last = max([*positions, *([] if head is None else [head.seq])], default=0)
+    faults = [(each.report.machine if each.report else each.url, each.fault) for each in asked if each.fault]
+    parts: list[Part] = [Rows([_row(each, last) for each in asked], header=_HEADER)]
+    return [*parts, Rows(faults, indent=2)] if faults else parts
+
+
+def _row(asked: Asked, last: int) -> Sequence[Cell]:
+    report = asked.report
+    if report is None:
+        return ("", asked.url, "", "", "", "", bad("unreachable"), "")
+    return (
+        report.region,
+        report.machine,
+        Marked(report.role, "bold") if report.role == "primary" else report.role,
+        str(report.position),
+        str(max(0, last - report.position)),
+        _age(report),
+        bad("faulty") if report.fault else good("ok"),
+        f"in {asked.rtt_ms} ms",
+    )
+
+
+def _line(head: api.Cluster) -> Cell:
+    """Return the head on one line."""
+    led = is_led(head)
+    who = f"primary {head.primary} in {head.region}" if head.primary else "no primary"
+    seen = f"seen changed {seconds(head.unchanged_ms)} ago" + ("" if led else ": another machine may take over")
+    text = f"{who} · epoch {head.epoch} · rev {head.rev} · seq {head.seq} · lease {seconds(head.lease_ms)}, {seen}"
+    return text if led else bad(text)
+
+
+def _age(report: api.StatusReport) -> str:
+    return "unknown" if report.age_ms is None else seconds(report.age_ms)

@@ -1,0 +1,253 @@
+"""``tkdb status`` and ``tkdb promote`` against machines of one authority, which say what each test has them say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cli.processes import Ran, quick
+from tests.client import fake_authority as fake
+from tests.client.fake_authority import Brain, FakeAuthority
+from tkdb import api, errors
+from tkdb.cli import promote
+from tkdb.cli.machines import MACHINES_MAX, urls
+from tkdb.cli.output import UsageError
+
+NOBODY = "http://127.0.0.1:9"
+
+
+class Cluster:
+    """Machines that share a head. ``moves`` are the heads to come, one with each question, once a move was asked."""
+
+    def __init__(self, stack: ExitStack, *names: str) -> None:
+        brain = Brain()
+        self.head: api.Cluster | None = api.Cluster(7, 31044, 1412, names[-1], "iad", 9_000, 1_200)
+        self.moves: list[dict[str, Any]] = []
+        self.moving = False
+        self.asked: list[tuple[str, Any]] = []
+        self.reports = {name: fake.report() for name in names}
+        self.machines = {
+            name: stack.enter_context(FakeAuthority(secrets=brain.secrets, signer=brain.signer)) for name in names
+        }
+        for name, machine in self.machines.items():
+            role = "primary" if name == names[-1] else "replica"
+            self.say(name, machine=name, region=name[:3], role=role, position=1412, age_ms=200)
+            machine.handler = lambda call, name=name: self.answer(name, call)
+
+    def say(self, name: str, **fields: Any) -> None:
+        self.reports[name] = msgspec.structs.replace(self.reports[name], **fields)
+
+    def answer(self, name: str, call: Any) -> msgspec.Struct:
+        if isinstance(call, api.Status):
+            if self.moving and self.moves and self.head is not None:
+                self.head = msgspec.structs.replace(self.head, **self.moves.pop(0))
+            return msgspec.structs.replace(self.reports[name], cluster=self.head)
+        self.asked.append((name, call))
+        self.moving = True
+        return api.HandedOver(call.machine) if isinstance(call, api.HandOver) else api.TakenOver(name, 8)
+
+    def env(self, *names: str, more: tuple[str, ...] = ()) -> dict[str, str]:
+        chosen = [self.machines[name] for name in names or self.machines]
+        return {
+            "TKDB_URL": ",".join([*(each.url for each in chosen), *more]),
+            "TKDB_AUTHORITY": chosen[0].identity.text() if chosen else "",
+            "TKDB_SIGNER": chosen[0].signer.text(),
+        }
+
+    def run(self, *arguments: str, machines: tuple[str, ...] = (), more: tuple[str, ...] = ()) -> Ran:
+        return quick(*arguments, env=self.env(*machines, more=more))
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        yield Cluster(stack, "syd-1", "ams-1", "iad-1")
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promote, "POLL_S", 0.001)
+    monkeypatch.setattr("tkdb.cli.machines.EACH_TIMEOUT_MS", 300)
+    monkeypatch.setattr("tkdb_client.operations.MOVE_MS", 100)
+
+
+def cells(ran: Ran) -> list[list[str]]:
+    return [re.split(r"\s{2,}", line.strip()) for line in ran.out.splitlines()]
+
+
+def test_each_machine_has_a_row_and_the_head_a_line(cluster: Cluster) -> None:
+    ran = cluster.run("status")
+    assert (ran.code, ran.err) == (0, "")
+    header, *rows, head = ran.out.splitlines()
+    assert header.split() == ["REGION", "MACHINE", "ROLE", "SEQ", "LAG", "FRESH", "HEALTH", "ANSWERED"]
+    assert {tuple(row.split()[:8]) for row in rows} == {
+        ("syd", "syd-1", "replica", "1412", "0", "0.2", "s", "ok"),
+        ("ams", "ams-1", "replica", "1412", "0", "0.2", "s", "ok"),
+        ("iad", "iad-1", "primary", "1412", "0", "0.2", "s", "ok"),
+    }
+    assert head == "primary iad-1 in iad · epoch 7 · rev 31044 · seq 1412 · lease 9.0 s, seen changed 1.2 s ago"
+
+
+def test_the_urls_come_from_options_before_the_environment(cluster: Cluster) -> None:
+    arguments = [f"--url={cluster.machines[name].url}" for name in ("syd-1", "iad-1")]
+    ran = quick("status", "--json", *arguments, env=cluster.env("ams-1"))
+    assert {each["machine"] for each in json.loads(ran.out)["machines"]} == {"syd-1", "iad-1"}
+    without = {name: value for name, value in cluster.env().items() if name != "TKDB_URL"}
+    assert quick("status", *arguments, env=without).code == 0
+
+
+def test_a_machine_that_lags_or_is_stale_or_gone_is_a_row_that_says_so_and_exit_3(cluster: Cluster) -> None:
+    cluster.say("syd-1", position=1400)
+    cluster.say("ams-1", fault="the head was last read 6.1 s ago", age_ms=None)
+    ran = cluster.run("status", more=(NOBODY,))
+    assert ran.code == 3
+    lines = cells(ran)
+    rows = {line[1]: line[3:] for line in lines[1:4]}
+    assert rows["syd-1"][:4] == ["1400", "12", "0.2 s", "ok"]
+    assert rows["ams-1"][:4] == ["1412", "0", "unknown", "faulty"]
+    assert [NOBODY, "unreachable"] in lines
+    assert ["ams-1", "the head was last read 6.1 s ago"] in lines
+    assert any(line[0] == NOBODY and "couldn't be connected to" in line[1] for line in lines)
+    document = json.loads(cluster.run("status", "--json", more=(NOBODY,)).out)
+    assert document["ok"] is False
+    assert [each["url"] for each in document["machines"] if "error" in each] == [NOBODY]
+    assert document["head"]["primary"] == "iad-1"
+
+
+@pytest.mark.parametrize(("change", "said"), [({"primary": ""}, "no primary"), ({"unchanged_ms": 9_001}, "may take")])
+def test_no_primary_is_exit_3(cluster: Cluster, change: dict[str, Any], said: str) -> None:
+    assert cluster.head is not None
+    cluster.head = msgspec.structs.replace(cluster.head, **change)
+    for machines in ((), ("syd-1",)):
+        ran = cluster.run("status", machines=machines)
+        assert ran.code == 3
+        assert said in ran.out.splitlines()[-1]
+
+
+def test_one_machine_tells_all_of_itself_and_of_the_head(cluster: Cluster) -> None:
+    ran = cluster.run("status", machines=("syd-1",))
+    assert ran.code == 0
+    words = [line.split()[0] for line in ran.out.splitlines()]
+    assert words == ["ok", "role", "region", "machine", "seq", "fresh", "version", "up", "answered", "primary"]
+    cluster.say("syd-1", fault="the head is broken")
+    faulty = cluster.run("status", machines=("syd-1",))
+    assert (faulty.code, faulty.out.splitlines()[1]) == (3, "why       the head is broken")
+
+
+def test_a_machine_alone_shows_no_head(cluster: Cluster) -> None:
+    cluster.head = None
+    ran = cluster.run("status", machines=("iad-1",))
+    assert ran.code == 0
+    assert "epoch" not in ran.out
+    assert json.loads(cluster.run("status", "--json", machines=("iad-1",)).out)["head"] is None
+
+
+def test_nobody_at_the_one_url_is_an_error_and_not_a_row(cluster: Cluster) -> None:
+    ran = quick("promote", "ams-1", env=cluster.env() | {"TKDB_URL": NOBODY + "," + NOBODY + "1"})
+    assert (ran.code, ran.out) == (3, "")
+    assert NOBODY in ran.err
+
+
+@given(st.lists(st.text(max_size=30), max_size=80))
+def test_any_urls_are_each_asked_once_or_refused(given: list[str]) -> None:
+    try:
+        found = urls(given)
+    except UsageError:
+        return
+    assert 1 <= len(found) <= MACHINES_MAX
+    assert len(set(found)) == len(found)
+    assert all(each and "," not in each for each in found)
+
+
+def test_a_move_by_plan_is_asked_of_the_primary_and_waited_for(cluster: Cluster) -> None:
+    cluster.moves = [{"primary": ""}] * 3 + [{"primary": "ams-1", "region": "ams", "epoch": 8, "rev": 31050}]
+    ran = cluster.run("promote", "ams-1")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("ams-1 is primary, of epoch 8, after ")
+    assert cluster.asked == [("iad-1", api.HandOver("ams-1"))]
+
+
+def test_behind_a_proxy_whoever_answers_is_asked(cluster: Cluster) -> None:
+    cluster.moves = [{"primary": "ams-1", "epoch": 8}]
+    ran = cluster.run("promote", "ams-1", "--json", machines=("syd-1",))
+    document = json.loads(ran.out)
+    assert (document.pop("took_ms") >= 0, document) == (True, {"primary": "ams-1", "epoch": 8, "moved": True})
+    assert cluster.asked == [("syd-1", api.HandOver("ams-1"))]
+
+
+def test_who_is_primary_already_is_not_moved(cluster: Cluster) -> None:
+    ran = cluster.run("promote", "iad-1")
+    assert (ran.code, ran.out) == (0, "iad-1 is primary already, of epoch 7\n")
+    assert cluster.asked == []
+
+
+def test_a_machine_that_does_not_come_is_named_with_who_took_over_instead(cluster: Cluster) -> None:
+    cluster.moves = [{"primary": ""}, {"primary": "syd-1", "region": "syd", "epoch": 8}]
+    ran = cluster.run("promote", "nowhere")
+    assert ran.code == 3
+    assert "nowhere is not primary: syd-1 in syd took over, epoch 8" in ran.err
+    assert "does nowhere run?" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("move", "said"), [({"primary": ""}, "no machine is; when a lease"), ({}, "iad-1 in iad still is, epoch 7")]
+)
+def test_what_does_not_happen_in_time_ends_with_how_it_stands(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, move: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(promote, "WAIT_MS", 20)
+    cluster.moves = [move]
+    ran = cluster.run("promote", "ams-1", machines=("syd-1",))
+    assert ran.code == 3
+    assert said in ran.err
+
+
+def test_a_move_whose_outcome_is_unknown_is_looked_for(cluster: Cluster) -> None:
+    def doubtful(call: Any) -> Any:
+        answer = cluster.answer("iad-1", call)
+        if isinstance(call, api.HandOver):
+            raise errors.OutcomeUnknown("the swap was not answered")
+        return answer
+
+    cluster.machines["iad-1"].handler = doubtful
+    cluster.moves = [{}] * 2 + [{"primary": "ams-1", "epoch": 8}] * 9
+    ran = cluster.run("promote", "ams-1")
+    assert ran.code == 0
+    assert "looking who is primary" in ran.err
+
+
+def test_a_signer_that_may_not_promote_is_refused(cluster: Cluster) -> None:
+    def refusing(call: Any) -> Any:
+        if isinstance(call, api.HandOver | api.TakeOver):
+            raise errors.NotPermitted("api may not promote")
+        return cluster.answer("iad-1", call)
+
+    cluster.machines["iad-1"].handler = refusing
+    for arguments in (["ams-1"], ["--take-over"]):
+        ran = cluster.run("promote", *arguments, machines=("iad-1",))
+        assert (ran.code, ran.out) == (1, "")
+        assert "may not promote" in ran.err
+
+
+def test_a_takeover_asks_the_one_machine_and_no_primary(cluster: Cluster) -> None:
+    ran = cluster.run("promote", "--take-over", machines=("ams-1",))
+    assert ran.code == 0
+    assert ran.out.startswith("ams-1 is primary, of epoch 8, after ")
+    assert "nothing acknowledged is lost" in ran.err
+    assert cluster.asked == [("ams-1", api.TakeOver())]
+    assert [type(request.call) for request in cluster.machines["ams-1"].requests] == [api.TakeOver]
+
+
+@pytest.mark.parametrize("arguments", [[], ["ams-1", "--take-over"], ["--take-over"], ["a b"], ["x" * 65], [""]])
+def test_a_move_that_is_not_said_clearly_is_a_wrong_command_line(cluster: Cluster, arguments: list[str]) -> None:
+    ran = cluster.run("promote", *arguments)
+    assert ran.code == 2
+    assert cluster.asked == []

@@ -1,0 +1,128 @@
+"""The machines of one authority, each at a URL of its own, asked at once: what ``status`` and ``promote`` look at.
+
+>>> urls(["http://a,http://b", "http://a"])
+['http://a', 'http://b']
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final, Self
+
+import typer
+
+from tkdb.cli.authority import TIMEOUT_MS, connect
+from tkdb.cli.output import UsageError
+from tkdb.errors import ConfigurationError, TkdbError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tkdb import api
+    from tkdb_client import Client
+
+Urls = Annotated[
+    list[str] | None,
+    typer.Option("--url", metavar="URL", help="Where a machine answers; repeat it. By default TKDB_URL."),
+]
+
+MACHINES_MAX: Final = 64
+EACH_TIMEOUT_MS: Final = 2_000
+"""How long one of several may take: one that is down keeps the others' answers waiting."""
+
+
+def urls(given: Iterable[str] | None) -> list[str]:
+    """Return each URL once: those given, or those in ``TKDB_URL``; commas part them.
+
+    Raises:
+        UsageError: there are none, or too many.
+    """
+    texts = list(given or ()) or [os.environ.get("TKDB_URL", "")]
+    found = list(dict.fromkeys(each.strip() for text in texts for each in text.split(",") if each.strip()))
+    if not found:
+        raise UsageError("TKDB_URL is not set", hint="set it, or give --url; `tkdb dev` prints one")
+    if len(found) > MACHINES_MAX:
+        raise UsageError(f"{len(found)} URLs were given, and {MACHINES_MAX} can be asked", hint="ask fewer at a time")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking one machine: its ``report`` after ``rtt_ms``, or else the ``error``."""
+
+    url: str
+    report: api.StatusReport | None = None
+    rtt_ms: float = 0
+    error: TkdbError | None = None
+
+    @property
+    def fault(self) -> str:
+        """Why it can't answer calls now; empty where it can."""
+        return self.report.fault if self.report is not None else str(self.error)
+
+
+class Machines:
+    """Clients of machines. Use it as a context manager, which closes them.
+
+    Raises:
+        ConfigurationError: a URL, or a setting, can't be used.
+    """
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        timeout_ms = EACH_TIMEOUT_MS if len(urls) > 1 else TIMEOUT_MS
+        self._connected: set[str] = set()
+        with ExitStack() as stack:
+            self._clients = {url: stack.enter_context(connect(url=url, timeout_ms=timeout_ms)) for url in urls}
+            self._cleanup = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cleanup.close()
+
+    def client(self, url: str) -> Client:
+        """Return the client of the machine at ``url``."""
+        return self._clients[url]
+
+    def ask(self) -> list[Asked]:
+        """Ask every machine at once; return what came of it, in the URLs' order."""
+        with ThreadPoolExecutor(len(self._clients)) as pool:
+            return list(pool.map(self._ask, self._clients))
+
+    def _ask(self, url: str) -> Asked:
+        client = self._clients[url]
+        try:
+            if url not in self._connected:
+                client.status()  # the first call looks up the name and connects: it isn't timed
+                self._connected.add(url)
+            started = time.perf_counter()
+            report = client.status()
+            return Asked(url, report, round((time.perf_counter() - started) * 1000, 1))
+        except ConfigurationError:
+            raise
+        except TkdbError as error:
+            return Asked(url, error=error)
+
+
+def newest(asked: Iterable[Asked]) -> api.Cluster | None:
+    """Return the newest head that any of the machines knows; None where they stand alone, or know none."""
+    known = [each.report.cluster for each in asked if each.report is not None and each.report.cluster is not None]
+    return max(known, key=lambda head: (head.rev, -head.unchanged_ms), default=None)
+
+
+def is_led(head: api.Cluster) -> bool:
+    """Return whether there is a primary, and its lease hasn't run out."""
+    return bool(head.primary) and head.unchanged_ms <= head.lease_ms
+
+
+def seconds(ms: int) -> str:
+    """Return a span of time in seconds."""
+    return f"{ms / 1000:.1f} s"
