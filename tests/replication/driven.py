@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tkdb.errors import OutcomeUnknown
 from tkdb.store.journal import START, Entry, link
 from tkdb.store.made import Purged
 from tkdb.store.seal import ChainKey, SealKey
 from tkdb_replication import actions, events
 from tkdb_replication.actions import Action
 from tkdb_replication.events import Event
-from tkdb_replication.head import BEGINNING, Head, HeadKeys, Place, encode_head, first_head
+from tkdb_replication.head import BEGINNING, Head, HeadKeys, Place, decode_head, encode_head, first_head
 from tkdb_replication.machine import Machine, Role
 from tkdb_replication.objects import Conflict, Found, Missing, NotModified, Stored, Unknown
 from tkdb_replication.reader import Volume
@@ -143,3 +144,30 @@ def primary(journal: list[Entry], **settings: Any) -> Driven:
     driven.swapped()
     assert driven.machine.role is Role.PRIMARY
     return driven
+
+
+def last_head(driven: Driven) -> Head:
+    return decode_head(driven.last(actions.Swap).body, KEYS)
+
+
+def unknown(done: list[Action]) -> list[object]:
+    """Who is told that the outcome isn't known."""
+    return [
+        action.ticket
+        for action in done
+        if isinstance(action, actions.Fail) and isinstance(action.error, OutcomeUnknown)
+    ]
+
+
+def publish(driven: Driven, *new: Entry) -> list[Action]:
+    """Commit entries, one swap for each."""
+    done: list[Action] = []
+    for entry in new:
+        done += driven.commits(f"w{entry.seq}", entry)
+        done += driven.swapped()
+    return done
+
+
+def foreign(head: Head) -> Head:
+    """The head after another machine took over."""
+    return msgspec.structs.replace(head, rev=head.rev + 1, attempt=b"z" * 16, epoch=head.epoch + 1, owner=b"z" * 16)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
-from tests.replication.driven import KEYS, Driven, entries, head_of, place, primary
-from tkdb.errors import InvalidRequest, NoPrimary, OutcomeUnknown, Overloaded
-from tkdb.store.journal import Entry
+from tests.replication.driven import entries, foreign, head_of, last_head, place, primary, publish, unknown
+from tkdb.errors import InvalidRequest, NoPrimary, Overloaded
 from tkdb_replication import events
-from tkdb_replication.actions import Acknowledge, Action, Alarm, CutBack, Fail, Read, Serve, StopReplication, Swap, Sync
-from tkdb_replication.head import NOBODY, Head, decode_head
+from tkdb_replication.actions import Acknowledge, Alarm, CutBack, Read, Serve, StopReplication, Swap, Sync
 from tkdb_replication.machine import Role
 from tkdb_replication.objects import Conflict, Missing, NotModified, Unknown
 
@@ -18,29 +15,6 @@ LOG = entries(3)
 NEXT = entries(300, epoch=1, after=LOG[-1])
 LEASE_MS = 9_000
 CONFLICT = Conflict(None)
-
-
-def last_head(driven: Driven) -> Head:
-    return decode_head(driven.last(Swap).body, KEYS)
-
-
-def unknown(done: list[Action]) -> list[object]:
-    """Who is told that the outcome isn't known."""
-    return [action.ticket for action in done if isinstance(action, Fail) and isinstance(action.error, OutcomeUnknown)]
-
-
-def publish(driven: Driven, *new: Entry) -> list[Action]:
-    """Commit entries, one swap for each."""
-    done: list[Action] = []
-    for entry in new:
-        done += driven.commits(f"w{entry.seq}", entry)
-        done += driven.swapped()
-    return done
-
-
-def foreign(head: Head) -> Head:
-    """The head after another machine took over."""
-    return msgspec.structs.replace(head, rev=head.rev + 1, attempt=b"z" * 16, epoch=head.epoch + 1, owner=b"z" * 16)
 
 
 # Acknowledged = swapped.
@@ -365,164 +339,3 @@ def test_where_a_batch_was_promised_room_it_has_it() -> None:
     driven.commits("batch", *NEXT[8:15])
     assert len(last_head(driven).recent) <= 8
     assert last_head(driven).place == place(NEXT[14])
-
-
-# A disk that fails.
-
-
-def fails(driven: Driven, *, doubtful: bool = False, after_ms: int = 0) -> list[Action]:
-    """A commit raises."""
-    driven.machine.require_writable(1, 500, driven.now_ms)
-    return driven.tell(events.CommitFailed(doubtful), after_ms=after_ms)
-
-
-def test_a_primary_whose_commits_fail_for_a_lease_hands_over_to_any() -> None:
-    driven = primary(LOG)
-    for _ in range(3):
-        fails(driven)
-        driven.renews()
-    assert last_head(driven).owner != NOBODY
-    fails(driven)  # a lease after the first
-    with pytest.raises(NoPrimary, match="being moved"):
-        driven.machine.require_writable(1, 500, driven.now_ms)
-    assert (last_head(driven).owner, last_head(driven).machine) == (NOBODY, "")
-    driven.swapped()
-    assert driven.machine.role is Role.REPLICA
-
-
-def test_one_commit_that_succeeds_shows_that_the_disk_works() -> None:
-    driven = primary(LOG)
-    fails(driven)
-    for number in range(6):
-        driven.renews()
-        publish(driven, NEXT[number])
-        fails(driven)
-    assert driven.machine.role is Role.PRIMARY
-    driven.machine.require_writable(1, 500, driven.now_ms)
-
-
-def test_after_a_commit_in_doubt_what_is_known_is_published_and_the_rest_cut_back() -> None:
-    driven = primary(LOG)
-    driven.commits("w", NEXT[0])
-    fails(driven, doubtful=True)
-    assert not driven.tell(events.Repeated("again", 5))  # it may be on the disk
-    assert Acknowledge("w", 4) in driven.swapped()
-    head = last_head(driven)
-    assert (head.owner, head.machine, head.place) == (NOBODY, "", place(NEXT[0]))
-    done = driven.swapped()
-    assert unknown(done) == ["again"]
-    assert isinstance(done[-1], CutBack)
-    assert driven.machine.served is None
-    done = driven.journal_at(head.place)
-    assert Serve(head.place) in done
-
-
-def test_after_a_commit_in_doubt_a_machine_that_cannot_publish_steps_down_all_the_same() -> None:
-    driven = primary(LOG)
-    fails(driven, doubtful=True)
-    for _ in range(8):
-        driven.swapped(CONFLICT)
-        driven.shown(NotModified(None))
-        driven.wait(1_200)
-    assert driven.machine.role is Role.REPLICA
-    assert driven.machine.served is None
-
-
-def test_a_commit_in_doubt_that_ends_after_stepping_down_is_cut_back() -> None:
-    driven = primary(LOG)
-    head = foreign(head_of(LOG, recent=1, rev=1, epoch=1))
-    driven.read_again(head)
-    driven.journal_at(head.place)
-    assert not driven.tell(events.CommitFailed(doubtful=False))
-    assert isinstance(driven.tell(events.CommitFailed(doubtful=True))[-1], CutBack)
-
-
-def test_who_gave_way_lets_others_go_first_and_leads_again_where_none_comes() -> None:
-    driven = primary(LOG)
-    fails(driven, doubtful=True)
-    driven.swapped()
-    driven.journal_at(place(LOG[-1]))
-    end_ms = driven.now_ms + LEASE_MS
-    while driven.now_ms < end_ms:
-        driven.read_again(NotModified(None))
-        assert driven.machine.role is Role.REPLICA
-    driven.read_again(NotModified(None))
-    driven.read_again(NotModified(None))
-    assert driven.machine.role is Role.CANDIDATE
-
-
-# Moving.
-
-
-def test_a_planned_move_publishes_hands_over_and_takes_no_further_write() -> None:
-    driven = primary(LOG)
-    driven.commits("w", NEXT[0])
-    driven.tell(events.HandOver("operator", "m2"))
-    with pytest.raises(NoPrimary, match="being moved"):
-        driven.machine.require_writable(1, 500, driven.now_ms)
-    assert Acknowledge("w", 4) in driven.swapped()
-    head = last_head(driven)
-    assert (head.owner, head.machine, head.place) == (NOBODY, "m2", place(NEXT[0]))
-    assert Acknowledge("operator", 4) in driven.swapped()
-    assert driven.machine.role is Role.REPLICA
-
-
-def test_a_move_that_cannot_be_published_is_given_up_and_the_primary_stays() -> None:
-    driven = primary(LOG)
-    driven.tell(events.HandOver("operator", "m2"))
-    for _ in range(8):
-        driven.swapped(CONFLICT)
-        driven.shown(NotModified(None))
-        driven.wait(1_200)
-    assert unknown(driven.done) == ["operator"]
-    assert driven.machine.role is Role.PRIMARY
-    driven.machine.require_writable(1, 500, driven.now_ms)
-
-
-def test_who_hands_over_because_it_is_shut_down_does_not_take_it_back() -> None:
-    driven = primary(LOG)
-    driven.tell(events.HandOver("shutdown"))
-    assert Acknowledge("shutdown", 3) in driven.swapped()
-    assert (last_head(driven).owner, last_head(driven).machine) == (NOBODY, "")
-    driven.journal_at(place(LOG[-1]))
-    for _ in range(20):
-        driven.read_again(NotModified(None))
-    (fail,) = driven.tell(events.Promote("operator"))
-    assert isinstance(fail, Fail)
-    assert "shut down" in fail.error.message
-    assert driven.machine.role is Role.REPLICA
-    assert driven.machine.require_fresh(driven.now_ms) < 5_000  # it serves to its end
-
-
-def test_a_primary_that_is_shut_down_while_it_is_moved_waits_for_that_move() -> None:
-    driven = primary(LOG)
-    driven.tell(events.HandOver("operator", "m2"))
-    assert driven.tell(events.HandOver("shutdown")) == []
-    done = driven.swapped()
-    assert {Acknowledge("operator", 3), Acknowledge("shutdown", 3)} == {a for a in done if isinstance(a, Acknowledge)}
-    assert last_head(driven).machine == "m2"
-
-
-def test_a_primary_that_is_shut_down_and_cannot_publish_leads_no_more_after_a_lease() -> None:
-    driven = primary(LOG)
-    driven.tell(events.HandOver("shutdown"))
-    for _ in range(8):
-        driven.swapped(CONFLICT)
-        driven.shown(NotModified(None))
-        driven.wait(1_200)
-    assert unknown(driven.done) == ["shutdown"]
-    assert driven.machine.role is Role.REPLICA
-
-
-def test_only_a_primary_can_be_moved_away() -> None:
-    driven = Driven()
-    (fail,) = driven.tell(events.HandOver("operator", "m2"))
-    assert isinstance(fail, Fail)
-    assert isinstance(fail.error, NoPrimary)
-
-
-def test_to_move_or_promote_to_where_it_is_changes_nothing() -> None:
-    driven = primary(LOG)
-    assert driven.tell(events.HandOver("a", "m1")) == [Acknowledge("a", 3)]
-    assert driven.tell(events.Promote("b")) == [Acknowledge("b", 3)]
-    assert driven.machine.role is Role.PRIMARY

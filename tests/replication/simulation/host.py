@@ -69,6 +69,7 @@ class Host:
         self.up = True
         self.process = object()
         self.served: Node = EMPTY
+        self._end = self.journal  # as the writer knows it; after a commit in doubt the disk may hold more
         self.litestream: Litestream | None = None
         self._inbox: deque[Todo] = deque()
         self._events: deque[Event] = deque()
@@ -282,6 +283,7 @@ class Host:
             if self.journal is not before and self._disk_fails():
                 place = None
                 self.journal = self.journal if self._done_all_the_same() else before
+            self._end = self._end if place is None else self.journal
             if self.world.strikes():
                 self.crash(disk_lost=False)
                 return
@@ -357,22 +359,25 @@ class Host:
             self.machine.require_writable(size, 500 * size, self.clock_ms())
         except TkdbError:
             return False
-        parent = batch[-1] if batch else self.journal
-        back_to = self.journal.path[self.world.pick(self.journal.seq) + 1]
+        parent = batch[-1] if batch else self._end
+        back_to = self._end.path[self.world.pick(self._end.seq) + 1]
         batch += carry_out(request, kind, parent, back_to, now_ms=self.world.now_ms, epoch=self.machine.epoch)
         return True
 
     def _commit(self, batch: list[Node], ended: Todo) -> None:
         world, life, fails = self.world, self.life, self._disk_fails()
+        follows = batch[0].path[-2] is self.journal  # or the database refuses it: it holds another of that number
         world.nodes.update((node.hash, node) for node in batch)
-        if not fails or self._done_all_the_same():
+        if follows and (not fails or self._done_all_the_same()):
             self.journal = batch[-1]
         if world.strikes():
             self.crash(disk_lost=False)
             return
-        if fails and not (self._disk_leaves_doubt and world.control.doubt_is_success):
-            self.on(events.CommitFailed(self._disk_leaves_doubt))
+        doubtful = follows and self._disk_leaves_doubt
+        if not follows or (fails and not (doubtful and world.control.doubt_is_success)):
+            self.on(events.CommitFailed(doubtful))
         else:
+            self._end = batch[-1]
             for part in [[node] for node in batch] if world.control.recovery_in_two_steps else [batch]:
                 if self.life == life:
                     self._tell(part)
