@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import json
 import os
 import shutil
@@ -16,9 +18,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from tkdb_client.transport import Url
 from tkdb_replication.bucket import Bucket, Credentials
+from tkdb_replication.objects import Stored
+from tkdb_replication.s3 import S3Objects
+from tkdb_replication.sigv4 import sign
 
 CREDENTIALS = Credentials("tkdb-tests", "tkdb-tests-secret")
 START_S = 60
@@ -79,6 +85,33 @@ def running(program: Path, folder: Path) -> Iterator[Seaweed]:
         process.wait(STOP_S)
         for name in names:  # its own sockets between its parts, in a place that can't be chosen
             Path(f"/tmp/seaweedfs-{name}-grpc-{ports[f'{name}.grpc']}.sock").unlink(missing_ok=True)
+
+
+def now_ms() -> int:
+    """The time, ms since 1970."""
+    return int(time.time() * 1000)
+
+
+def make_bucket(server: Seaweed) -> Bucket:
+    """Return a new bucket, once it can be written."""
+    bucket = server.bucket(f"test-{uuid4().hex[:16]}")
+    headers = sign(
+        "PUT", f"/{bucket.name}", {}, {"host": bucket.endpoint.host_header}, b"",
+        credentials=CREDENTIALS, region=bucket.region, now_ms=now_ms(),
+    )  # fmt: skip
+    connection = http.client.HTTPConnection(bucket.endpoint.host, bucket.endpoint.port, timeout=10)
+    connection.request("PUT", f"/{bucket.name}", headers=headers)
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.read()
+    connection.close()
+    asyncio.run(_write_once(bucket))
+    return bucket
+
+
+async def _write_once(bucket: Bucket) -> None:
+    async with S3Objects(bucket, now_ms=now_ms) as objects:
+        assert isinstance(await objects.put("first", b"1", timeout_ms=20_000), Stored)
+        await objects.delete("first", timeout_ms=5_000)
 
 
 def free_ports(count: int) -> list[int]:

