@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
+
 from tests.end_to_end.node import ROOT, Keys, Node
+from tests.regions.heads import HeadObject
 from tkdb import api
 from tkdb.errors import TkdbError, Unavailable
-from tkdb_client.backoff import Backoff
 from tkdb_replication.bucket import Bucket
 
 LEASE_MS = 3_000
@@ -27,14 +29,26 @@ class Cluster:
         folder: each machine's volume is a folder in it.
         bucket: what they share.
         size: how many machines there are.
+        via: the bucket as machines reach it: through a proxy, perhaps. The operator reaches it directly.
+        keys: those of another cluster; by default they are new.
         settings: for all of them, by their variables.
     """
 
-    def __init__(self, folder: Path, bucket: Bucket, *, size: int = 3, **settings: str) -> None:
-        self.keys = Keys()
+    def __init__(
+        self,
+        folder: Path,
+        bucket: Bucket,
+        *,
+        size: int = 3,
+        via: Bucket | None = None,
+        keys: Keys | None = None,
+        **settings: str,
+    ) -> None:
+        self.keys = keys or Keys()
         self.folder = folder
+        self.head = HeadObject(bucket, self.keys.seal)
         self.settings = {"TKDB_LEASE_MS": str(LEASE_MS), "TKDB_PRIMARY_REGIONS": "r1,r2,r3", **settings}
-        self.nodes = {f"m{number}": self.node(f"m{number}", bucket) for number in range(1, size + 1)}
+        self.nodes = {f"m{number}": self.node(f"m{number}", via or bucket) for number in range(1, size + 1)}
         self._bucket = bucket
 
     def node(self, name: str, bucket: Bucket, **settings: str) -> Node:
@@ -75,6 +89,15 @@ class Cluster:
                 return client.status()
         except TkdbError:
             return None
+
+    def readyz(self, name: str) -> tuple[int, str]:
+        """What a machine says to a proxy that asks whether it is ready: the HTTP status, and the text."""
+        answer = httpx.get(f"{self.nodes[name].url}/readyz", timeout=5)
+        return answer.status_code, answer.text
+
+    def log(self, name: str) -> str:
+        """What a machine has logged, in all its lives."""
+        return self.nodes[name].log.read_text()
 
     def primary(self) -> str:
         """Wait until one machine says that it is primary; return its name."""

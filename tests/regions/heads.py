@@ -1,0 +1,52 @@
+"""The head's object, in the hands of somebody who can write the bucket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tests.replication.seaweed import now_ms
+from tkdb.store.seal import SealKey
+from tkdb_replication.bucket import Bucket
+from tkdb_replication.head import Head, HeadKeys, decode_head
+from tkdb_replication.head_object import HEAD_KEY
+from tkdb_replication.objects import Deleted, Found, Stored
+from tkdb_replication.s3 import S3Objects
+
+T = TypeVar("T")
+
+_TIMEOUT_MS = 10_000
+
+
+class HeadObject:
+    """The head of one bucket, past all rules."""
+
+    def __init__(self, bucket: Bucket, seal: SealKey) -> None:
+        self._bucket = bucket
+        self._keys = HeadKeys([seal])
+
+    def read(self) -> bytes:
+        """Return what lies there."""
+        found = self._do(lambda objects: objects.get(HEAD_KEY, timeout_ms=_TIMEOUT_MS))
+        assert isinstance(found, Found)
+        return found.body
+
+    def head(self) -> Head:
+        """Return the head that lies there."""
+        return decode_head(self.read(), self._keys)
+
+    def put(self, body: bytes) -> None:
+        """Put anything there, whatever is there."""
+        assert isinstance(self._do(lambda objects: objects.put(HEAD_KEY, body, timeout_ms=_TIMEOUT_MS)), Stored)
+
+    def wipe(self) -> None:
+        """Delete it."""
+        assert isinstance(self._do(lambda objects: objects.delete(HEAD_KEY, timeout_ms=_TIMEOUT_MS)), Deleted)
+
+    def _do(self, act: Callable[[S3Objects], Awaitable[T]]) -> T:
+        async def done() -> T:
+            async with S3Objects(self._bucket, now_ms=now_ms) as objects:
+                return await act(objects)
+
+        return asyncio.run(done())
