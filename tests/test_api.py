@@ -16,7 +16,7 @@ KID, NONCE, BRANCH = b"k" * 16, b"n" * 16, b"b" * 16
 EXAMPLES: dict[str, list[Any]] = {
     api.VERIFY: [api.Verify(["tkdb_a", "tkdb_b,tkdb_c"]), api.Revocations([KID], after=5, wait_ms=100), api.Status()],
     api.REVOKE: [api.RevokeOwn("tkdb_a")],
-    api.SIGN: [api.Mint("acme", [b'["act","r"]'], 60), api.ListOrganizations("acme", 5)],
+    api.SIGN: [api.Mint("acme", [b'["act","r"]'], 60), api.ListOrganizations("acme", 5), api.TakeOver()],
     api.WRITE: [
         api.CreateOrganization("acme", 60),
         api.ConfigureOrganization("acme", 60),
@@ -25,6 +25,8 @@ EXAMPLES: dict[str, list[Any]] = {
         api.Revoke([api.Lineage(KID, NONCE), api.Branch(KID, NONCE, BRANCH)]),
         api.Revoke([api.Before("acme", 5, "kim"), api.Before("acme"), api.RetireKey(KID)]),
         api.Reseal(5),
+        api.Restore(seq=5),
+        api.HandOver("m-1a2b"),
     ],
 }
 CASES = [(path, call) for path, calls in EXAMPLES.items() for call in calls]

@@ -264,6 +264,20 @@ class Client(_Configured[Transport]):
         """
         return self._run(self._operations.reseal(progress))
 
+    def restore(self, *, seq: int | None = None, at_ms: int | None = None) -> api.Restored:
+        """Make all organizations and keys what they were after one entry of the journal.
+
+        Organizations and keys made since are gone for good. What was revoked, retired or deleted since stays so.
+
+        Args:
+            seq: the entry's number.
+            at_ms: or a time, in ms since 1970: the last entry up to it.
+
+        Raises:
+            InvalidRequest: there is no such entry, or one entry can't undo that much.
+        """
+        return self._run(self._operations.restore(seq, at_ms))
+
     def status(self) -> api.StatusReport:
         """Ask who answers."""
         return self._run(self._operations.status())
@@ -391,6 +405,10 @@ class AsyncClient(_Configured[AsyncTransport]):
     async def reseal(self, progress: Callable[[api.Resealed], None] | None = None) -> int:
         """As ``Client.reseal``."""
         return await self._run(self._operations.reseal(progress))
+
+    async def restore(self, *, seq: int | None = None, at_ms: int | None = None) -> api.Restored:
+        """As ``Client.restore``."""
+        return await self._run(self._operations.restore(seq, at_ms))
 
     async def status(self) -> api.StatusReport:
         """As ``Client.status``."""

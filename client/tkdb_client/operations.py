@@ -171,6 +171,10 @@ class Operations:
         """It isn't passed on: the machine that gets it is meant."""
         return (yield from self._result(api.SIGN, api.TakeOver(), wait_ms=MOVE_MS))
 
+    def restore(self, seq: int | None, at_ms: int | None) -> Steps[api.Restored]:
+        """To one entry."""
+        return (yield from self._result(api.WRITE, api.Restore(seq=seq, at_ms=at_ms)))
+
     def _result(self, path: str, call: api.Call[T], *, wait_ms: int = 0) -> Steps[T]:
         result, _ = yield from self._exchange.ask(path, call, wait_ms=wait_ms)
         return result

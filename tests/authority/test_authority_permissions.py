@@ -18,9 +18,10 @@ WRITES: dict[str, tuple[Call, str]] = {
     "delete": (api.DeleteOrganization("acme"), "administrator"),
     "revoke before": (api.Revoke([api.Before("acme")]), "revoker"),
     "reseal": (api.Reseal(), "resealer"),
+    "restore": (api.Restore(seq=3), "restorer"),
     "mint": (api.Mint("acme"), "minter"),
 }
-SPECIALISTS = ("minter", "revoker", "administrator", "resealer")
+SPECIALISTS = ("minter", "revoker", "administrator", "resealer", "restorer")
 
 
 @pytest.mark.parametrize("name", WRITES)

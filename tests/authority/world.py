@@ -52,6 +52,7 @@ SIGNERS = {
         _signer("revoker", "*", "revoke"),
         _signer("administrator", "*", "organizations"),
         _signer("resealer", "*", "reseal"),
+        _signer("restorer", "*", "restore"),
     )
 }
 

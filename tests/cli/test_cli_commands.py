@@ -215,3 +215,25 @@ def test_an_unset_variable_is_named(dev: dict[str, str]) -> None:
         assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: {name} is not set")
     unsigned = {name: value for name, value in dev.items() if name != "TKDB_SIGNER"}
     assert quick("token", "mint", "dev", env=unsigned).code == 2
+
+
+def test_a_restore_undoes_what_was_made_since_and_says_how_much(dev: dict[str, str]) -> None:
+    [machine] = json.loads(quick("status", "--json", env=dev).out)["machines"]
+    position = machine["position"]
+    assert quick("org", "create", "since", env=dev).code == 0
+    assert quick("restore", "--seq", str(position), env=dev).code == 2
+    done = quick("restore", "--seq", str(position), "--yes", env=dev)
+    assert done.out == f"restored to entry {position}: 2 organizations and keys changed\n"
+    again = quick("restore", "--seq", str(position), "--yes", "--json", env=dev)
+    assert json.loads(again.out) == {"seq": position, "changed": 0}
+    assert quick("org", "rotate", "since", env=dev).code == 1
+
+
+@pytest.mark.parametrize("options", [(), ("--seq", "1", "--at", "5"), ("--seq", "0"), ("--at", "tomorrow")])
+def test_a_restore_takes_one_entry_to_go_back_to(dev: dict[str, str], options: tuple[str, ...]) -> None:
+    assert quick("restore", *options, "--yes", env=dev).code == 2
+
+
+def test_a_restore_to_a_time_after_all_is_refused(dev: dict[str, str]) -> None:
+    refused = quick("restore", "--at", "2100-01-01", "--yes", env=dev)
+    assert (refused.code, "nothing was written after that time" in refused.err) == (1, True)

@@ -240,6 +240,15 @@ def test_resealing_that_gets_nowhere_stops(client: Any, authority: FakeAuthority
     assert len(authority.requests) == 1
 
 
+@pytest.mark.parametrize("where", [{"seq": 7}, {"at_ms": 7}])
+def test_a_restore_names_its_entry_and_says_what_changed(
+    client: Any, authority: FakeAuthority, where: dict[str, int]
+) -> None:
+    authority.handler = lambda _: api.Restored(seq=7, changed=2)
+    assert client.call("restore", **where) == api.Restored(seq=7, changed=2)
+    assert calls(authority) == [api.Restore(**where)]
+
+
 def test_status_says_who_answers(client: Any) -> None:
     assert client.call("status") == report()
 

@@ -28,7 +28,19 @@ from tkdb.settings import Settings
 from tkdb.signers import Signers
 from tkdb.store.fold import changes
 from tkdb.store.journal import decode_entry, encode_entry
-from tkdb.store.made import Created, Genesis, Purged, Replaced, Replacement, Resealed, Rotated, decode_made, encode_made
+from tkdb.store.made import (
+    Created,
+    Genesis,
+    Purged,
+    Recovered,
+    Replaced,
+    Replacement,
+    Resealed,
+    Restored,
+    Rotated,
+    decode_made,
+    encode_made,
+)
 from tkdb.store.seal import SealKey
 
 NAME = "tkdb.example"
@@ -55,6 +67,7 @@ CALLS: dict[str, list[bytes]] = {
             api.CreateOrganization("other", 60), api.ConfigureOrganization("acme", 60), api.RotateKey("acme"),
             api.DeleteOrganization("acme"), api.Reseal(5), api.Revoke([api.Lineage(KID, NONCE)]),
             api.Revoke([api.Before("acme", 5, "kim"), api.RetireKey(KID), api.Branch(KID, NONCE, KID)]),
+            api.Restore(seq=5), api.Restore(at_ms=5),
         )
     ],
 }  # fmt: skip
@@ -63,6 +76,7 @@ MADE = [
     for made in (
         Genesis(KID, NAME, b"sealed"), Created(KID, b"sealed", 60), Rotated(KID, b"sealed"), Purged(),
         Replaced([Replacement("acme", KID, b"sealed")]), Resealed([(KID, b"sealed")], [(1, b"sealed")], b"sealed"),
+        Restored(5, [("acme", 60)], ["other"], [KID], [KID]), Recovered(KID, [(1, b"sealed")], b"sealed"),
     )
 ]  # fmt: skip
 ANSWERS = [

@@ -71,7 +71,7 @@ async def read_past(database: Database, call: api.Restore, position: int) -> Sta
             past.apply(entry)
     if call.at_ms is not None:
         # What is written just now may yet have that time, or an earlier one.
-        raise InvalidRequest(f"nothing was written after that time; entry {until} was the last", hint="see the journal")
+        raise InvalidRequest(f"nothing was written after that time; entry {until} is the last", hint="times are UTC")
     return past
 
 

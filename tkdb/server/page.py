@@ -19,6 +19,8 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "organization.rotate": {"name": "acme"},
     "organization.delete": {"name": "acme"},
     "revoke": {"targets": [{"type": "before", "organization": "acme"}]},
+    "restore": {"seq": 2},
+    "hand-over": {"machine": "m-1a2b"},
 }
 """A body for each method that needs one."""
 
