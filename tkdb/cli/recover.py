@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from tkdb.cli.cluster import opened
-from tkdb.cli.output import Output, UsageError
+from tkdb.cli.output import Output, UsageError, faint
 
 if TYPE_CHECKING:
     from tkdb.settings import Settings
@@ -60,7 +60,7 @@ def recover(output: Output, from_: From = Source.BUCKET, force: Force = False, a
     from tkdb.cli import surveys
     from tkdb.settings import Settings
 
-    outcome = asyncio.run(_recover(Settings.parse(os.environ), from_, force=force, accept_loss=accept_loss))
+    outcome = asyncio.run(_recover(output, Settings.parse(os.environ), from_, force=force, accept_loss=accept_loss))
     output.result(surveys.document(*outcome), *surveys.parts(*outcome))
     for line in surveys.following(*outcome):
         output.note(line)
@@ -68,10 +68,10 @@ def recover(output: Output, from_: From = Source.BUCKET, force: Force = False, a
         raise typer.Exit(1)
 
 
-async def _recover(settings: Settings, source: Source, *, force: bool, accept_loss: bool) -> Outcome:
+async def _recover(output: Output, settings: Settings, source: Source, *, force: bool, accept_loss: bool) -> Outcome:
     from tkdb.store.database import Database
     from tkdb_replication.recovery import check_idle, renew, resume
-    from tkdb_replication.survey import Nothing, Resume, survey_bucket, survey_volume
+    from tkdb_replication.survey import Renew, Resume, survey_bucket, survey_volume
 
     database = Path(settings.database)
     async with AsyncExitStack() as stack:
@@ -86,12 +86,13 @@ async def _recover(settings: Settings, source: Source, *, force: bool, accept_lo
             survey = await survey_bucket(cluster, database)
         plan = survey.plan(anyway=force)
         done: Done | None = None
-        if isinstance(plan, Resume):
+        if isinstance(plan, Resume) or (isinstance(plan, Renew) and accept_loss):
+            output.note(faint("watching for a primary that is alive: a lease long"))
             await check_idle(cluster, survey)
-            done = await resume(cluster, survey, plan, database)
-        elif not isinstance(plan, Nothing) and accept_loss:
-            await check_idle(cluster, survey)
-            done = await renew(cluster, survey, plan, database)
+            if isinstance(plan, Resume):
+                done = await resume(cluster, survey, plan, database)
+            else:
+                done = await renew(cluster, survey, plan, database)
         return Outcome(survey, plan, done)
 
 

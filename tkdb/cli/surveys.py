@@ -57,23 +57,21 @@ def _head(survey: Survey, plan: Plan) -> Part:
 
 
 def _rows(survey: Survey, plan: Plan) -> Iterator[Sequence[Cell]]:
-    chosen = None if isinstance(plan, Nothing) else plan.candidate
-    apart = {} if chosen is None else {other.source: seq for other, seq in survey.divergences(chosen)}
+    apart = {} if isinstance(plan, Nothing) else dict(survey.divergences(plan.candidate))
     for each in survey.candidates:
         epoch = "-" if each.backup is None else str(each.backup.epoch)
-        end = each.audited.end
-        yield each.source, epoch, str(end.seq), _time(each), _standing(each, chosen, apart)
+        yield each.source, epoch, str(each.audited.end.seq), _time(each), _standing(each, plan, apart)
     for refused in survey.refused:
         yield refused.source, "", "", "", bad(f"refused: {refused.error.message}")
 
 
-def _standing(each: Candidate, chosen: Candidate | None, apart: dict[str, int]) -> Cell:
-    if chosen is None:
-        return ""
-    if each is chosen:
+def _standing(each: Candidate, plan: Plan, apart: dict[Candidate, int]) -> Cell:
+    if isinstance(plan, Nothing):
+        return good("the head's base") if each.source == plan.head.base else faint("a backup")
+    if each is plan.candidate:
         return good("chosen")
-    if each.source in apart:
-        return bad(f"goes its own way after entry {apart[each.source]}")
+    if each in apart:
+        return bad(f"goes its own way after entry {apart[each]}")
     return faint("contained in what was chosen")
 
 
@@ -105,12 +103,12 @@ def document(survey: Survey, plan: Plan, done: Done | None) -> dict[str, Any]:
     """Return the same for programs."""
     there = {Absent: "lost", Damaged: "damaged"}.get(type(survey.there), "sound")
     chosen = None if isinstance(plan, Nothing) else plan.candidate
-    apart = {} if chosen is None else {other.source: seq for other, seq in survey.divergences(chosen)}
+    apart = {} if chosen is None else dict(survey.divergences(chosen))
     return {
         "head": there,
         "plan": {Nothing: "nothing", Resume: "resume", Renew: "renew"}[type(plan)],
         "candidates": [
-            {**_candidate(each), "chosen": each is chosen, "diverges_after": apart.get(each.source)}
+            {**_candidate(each), "chosen": each is chosen, "diverges_after": apart.get(each)}
             for each in survey.candidates
         ],
         "refused": [
