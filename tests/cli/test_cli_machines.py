@@ -18,8 +18,11 @@ from tests.client import fake_authority as fake
 from tests.client.fake_authority import Brain, FakeAuthority
 from tkdb import api, errors
 from tkdb.cli import promote
+from tkdb.cli.authority import connect
 from tkdb.cli.machines import MACHINES_MAX, urls
 from tkdb.cli.output import UsageError
+from tkdb.macaroon.caveats import Exp
+from tkdb.macaroon.mint import mint
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -76,6 +79,7 @@ def cluster() -> Iterator[Cluster]:
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promote, "POLL_S", 0.001)
     monkeypatch.setattr("tkdb.cli.machines.EACH_TIMEOUT_MS", 300)
+    monkeypatch.setitem(connect.__kwdefaults__, "timeout_ms", 300)
     monkeypatch.setattr("tkdb_client.operations.MOVE_MS", 100)
 
 
@@ -147,7 +151,9 @@ def test_a_machine_alone_shows_no_head(cluster: Cluster) -> None:
     ran = cluster.run("status", machines=("iad-1",))
     assert ran.code == 0
     assert "epoch" not in ran.out
-    assert json.loads(cluster.run("status", "--json", machines=("iad-1",)).out)["head"] is None
+    document = json.loads(cluster.run("status", "--json", machines=("iad-1",)).out)
+    [machine] = document["machines"]
+    assert (machine["machine"], machine["position"], document["head"]) == ("iad-1", 1412, None)
 
 
 def test_nobody_at_the_one_url_is_an_error_and_not_a_row(cluster: Cluster) -> None:
@@ -251,3 +257,14 @@ def test_a_move_that_is_not_said_clearly_is_a_wrong_command_line(cluster: Cluste
     ran = cluster.run("promote", *arguments)
     assert ran.code == 2
     assert cluster.asked == []
+
+
+def test_a_stale_authority_is_unavailable_and_says_nothing_of_the_token(cluster: Cluster) -> None:
+    def stale(_call: Any) -> Any:
+        raise errors.StaleAuthority("the head was last read 6.1 s ago", hint="ask another region")
+
+    cluster.machines["syd-1"].handler = stale
+    token = mint(fake.NAME, b"r" * 32, kid=b"k" * 16, time_ms=1, random=bytes(10), caveats=[Exp(2**40)])
+    ran = quick("token", "verify", stdin=token.text, env=cluster.env("syd-1"))
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err == "error: the head was last read 6.1 s ago\ntry: ask another region\n"

@@ -13,7 +13,7 @@ from tkdb.cli.authority import connect
 from tkdb.cli.command import command
 from tkdb.cli.options import AccessOptions, CaveatOptions, Organization, TokenFile
 from tkdb.cli.output import Output, Rows, UsageError, faint, good
-from tkdb.errors import Denied
+from tkdb.errors import Denied, StaleAuthority
 
 if TYPE_CHECKING:
     from tkdb.cli.report import Trial
@@ -84,6 +84,8 @@ def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) 
             verified = client.verify(presented)
         if access.given:
             verified.clear(attempted)
+    except StaleAuthority:
+        raise  # about who answered, and not about the token
     except Denied as denied:
         root, organization = _known(presented, verified)
         why = _why(verified, denied, access)

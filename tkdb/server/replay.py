@@ -50,7 +50,7 @@ def in_doubt(path: str, error: errors.TkdbError) -> errors.TkdbError:
     so "this machine takes no writes" isn't "nothing was done"."""
     if path in api.WRITING_PATHS and isinstance(error, errors.NoPrimary):
         return errors.OutcomeUnknown(
-            f"the write was passed on, and whether it arrived isn't known: {error.message}",
+            "it was passed on to the primary, which couldn't be reached in time",
             hint="repeat it with the same request id",
             retry_after_ms=error.retry_after_ms,
         )
