@@ -22,8 +22,12 @@ chain key, authority   any → any                   as now: neither resealing n
 Of an organization's keys that live, the newest signs, always. So a key that signs now is never to verify again: either
 it was made since, or the one that signed then is retired.
 
->>> differences(State(), State()) is None
-True
+>>> from tkdb.store.rows import OrganizationRow
+>>> past, now = State(), State()
+>>> past.put(OrganizationRow("acme", max_lifetime_s=60, longest_lifetime_s=60, created_ms=0))
+>>> now.put(OrganizationRow("acme", max_lifetime_s=90, longest_lifetime_s=90, created_ms=0))
+>>> differences(past, now).lifetimes
+[('acme', 60)]
 """
 
 from __future__ import annotations
@@ -53,7 +57,8 @@ async def read_past(database: Database, call: api.Restore, position: int) -> Sta
 
     Raises:
         InvalidRequest: it names no entry up to ``position``, or a time after which nothing was written.
-        BrokenJournal, StoreError: the journal can't be read, or isn't whole.
+        Unavailable: the journal was replaced meanwhile.
+        BrokenJournal, StoreError: it can't be read, or isn't whole.
     """
     if (call.seq is None) == (call.at_ms is None):
         raise InvalidRequest("a restore goes back to one entry: by its number or by a time", hint="give seq or at_ms")
