@@ -38,7 +38,7 @@ class Keys:
             f'[[signer]]\nname = "{name}"\nkey = "{secret.public.text()}"\norganizations = ["{organizations}"]\n'
             f"may = {may}\n"
             for name, secret, organizations, may in (
-                ("operator", self.signer, "*", '["mint", "revoke", "organizations", "reseal"]'),
+                ("operator", self.signer, "*", '["mint", "revoke", "organizations", "reseal", "promote"]'),
                 ("minter", self.minter, "acme", '["mint"]'),
             )
         )
@@ -64,12 +64,13 @@ class Node:
         self.log = database.with_name(f"{database.name}.log")
         self._further = further
         self.url = ""
+        self.command = COMMAND
 
     def start(self) -> Self:
         """Start it; return once it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                COMMAND,
+                self.command,
                 cwd=ROOT,
                 env=self.keys.environment(self.database, **self._further),
                 stdout=subprocess.PIPE,

@@ -1,0 +1,162 @@
+"""Faults carried out: on real processes, disks and connections. Each ends by itself, and leaves all as it should be."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+from tests.regions.chaos.callers import Line
+from tests.regions.chaos.machine import Machine
+from tests.regions.chaos.schedule import ALL, PRIMARY, STORE_KINDS, Fault, Kind
+from tests.replication import faults as store
+from tkdb import api
+
+TAKEOVER_S: Final = 12
+"""How long a fault that needs a takeover waits for one."""
+_MOVE_MS: Final = 6_000
+
+_ON_THE_WAY: Final = {
+    Kind.STALL: store.Fault.STALL,
+    Kind.CUT: store.Fault.CUT,
+    Kind.ERROR: store.Fault.ERROR,
+    Kind.LOSE_ANSWER: store.Fault.LOSE_ANSWER,
+    Kind.FORSAKE: store.Fault.FORSAKE,
+}
+
+
+class Faults:
+    """Carries out faults.
+
+    Args:
+        machines: by name.
+        line: to them, for planned moves.
+        primary: names the machine that was last seen to be primary.
+        unwilling: called with a machine that didn't end when it was told to.
+    """
+
+    def __init__(
+        self,
+        machines: dict[str, Machine],
+        line: Line,
+        primary: Callable[[], str],
+        unwilling: Callable[[Machine], None],
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        """How many of each kind there were."""
+        self._machines = machines
+        self._line = line
+        self._primary = primary
+        self._unwilling = unwilling
+
+    async def carry_out(self, fault: Fault) -> None:
+        """Let it happen, and return when it is over."""
+        self.counts[fault.kind.value] += 1
+        name = self._primary() if fault.target == PRIMARY else fault.target
+        for_s = fault.for_ms / 1000
+        if fault.kind in STORE_KINDS:
+            ways = self._machines.values() if name == ALL else [self._machines[name]]
+            await asyncio.gather(*(self._on_the_way(machine, fault.kind, for_s) for machine in ways))
+            return
+        machine, other = self._machines[name], self._machines[fault.other]
+        match fault.kind:
+            case Kind.HAND_OVER:
+                await self._ask(machine, api.WRITE, api.HandOver(other.name))
+            case Kind.PROMOTE:
+                await self._ask(other, api.SIGN, api.TakeOver())
+            case Kind.ALL_DISKS:
+                await self._all_disks(asyncio.sleep(0))
+            case Kind.UNSYNCED_DISKS:
+                await self._all_disks(self._unsynced(machine, for_s))
+            case Kind.TAKEOVER_DISKS:
+                await self._all_disks(self._takeover(machine, for_s))
+            case _:
+                async with machine.process_turn:
+                    await self._on_process(machine, fault.kind, for_s)
+
+    async def _on_the_way(self, machine: Machine, kind: Kind, for_s: float) -> None:
+        async with machine.store_turn:
+            machine.proxy.fault = _ON_THE_WAY[kind]
+            try:
+                await asyncio.sleep(for_s)
+            finally:
+                machine.proxy.fault = store.Fault.NONE
+
+    async def _on_process(self, machine: Machine, kind: Kind, for_s: float) -> None:
+        match kind:
+            case Kind.PAUSE:
+                await _paused(for_s, machine.send)
+            case Kind.FREEZE:
+                await _paused(for_s, machine.send, machine.send_litestream)
+            case Kind.PAUSE_LITESTREAM:
+                await _paused(for_s, machine.send_litestream)
+            case Kind.KILL_LITESTREAM:
+                machine.send_litestream(signal.SIGKILL)
+            case Kind.STOP:
+                if not await machine.stop():
+                    self._unwilling(machine)
+                await asyncio.sleep(for_s)
+                await machine.start()
+            case Kind.KILL | Kind.LOSE_DISK:
+                await machine.kill()
+                if kind is Kind.LOSE_DISK:
+                    machine.lose_disk()
+                await asyncio.sleep(for_s)
+                await machine.start()
+
+    async def _all_disks(self, first: Coroutine[Any, Any, None]) -> None:
+        """Let something happen, then take every machine and its disk at once: only the bucket is left."""
+        async with _turns(machine.process_turn for machine in self._machines.values()):
+            await first
+            for machine in self._machines.values():
+                machine.send(signal.SIGKILL)
+            for machine in self._machines.values():
+                await machine.kill()
+                machine.lose_disk()
+            for machine in self._machines.values():
+                await machine.start()
+
+    async def _unsynced(self, machine: Machine, for_s: float) -> None:
+        """Nothing that the primary writes goes further than into the head, and nobody else reads that."""
+        others = [other for other in self._machines.values() if other is not machine]
+        machine.send_litestream(signal.SIGSTOP)
+        async with asyncio.TaskGroup() as group:
+            for other in others:
+                group.create_task(self._on_the_way(other, Kind.CUT, for_s))
+
+    async def _takeover(self, machine: Machine, for_s: float) -> None:
+        await machine.kill()
+        try:
+            async with asyncio.timeout(TAKEOVER_S):
+                while self._primary() == machine.name:  # noqa: ASYNC110 -- it is heard of by asking
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return
+        await asyncio.sleep(for_s)
+
+    async def _ask(self, machine: Machine, path: str, call: api.Call[Any]) -> None:
+        reply = await self._line.ask(machine, path, call, timeout_ms=_MOVE_MS)
+        if reply.error is not None:
+            self.counts[f"{call.__struct_config__.tag} in vain"] += 1
+
+
+async def _paused(for_s: float, *signals: Callable[[signal.Signals], None]) -> None:
+    try:
+        for send in signals:
+            send(signal.SIGSTOP)
+        await asyncio.sleep(for_s)
+    finally:
+        for send in signals:
+            send(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def _turns(locks: Iterable[asyncio.Lock]) -> AsyncIterator[None]:
+    """Hold all, taken in one order, so that nobody waits for another forever."""
+    async with AsyncExitStack() as stack:
+        for lock in locks:
+            await stack.enter_async_context(lock)
+        yield

