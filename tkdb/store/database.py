@@ -213,8 +213,8 @@ class Database(Reader):
     async def set_aside(self, suffix: str) -> Path:
         """Set the damaged file aside, for somebody to look at, and go on with a new empty database in its place.
 
-        What was set aside under the same suffix before is overwritten. After a crash the file is found here or there,
-        perhaps without its newest entries. A caller's cancellation doesn't end it.
+        What was set aside under the same suffix before is overwritten. After a crash the file is found as it was, or
+        set aside, perhaps without its log. A caller's cancellation doesn't end it.
 
         Returns:
             where the file is now: ``NAME.SUFFIX``, its log beside it.

@@ -1,8 +1,8 @@
 """The place of a database: the path at which one file is put for another, with what SQLite keeps beside it.
 
 SQLite finds a file's write-ahead log by the file's name and replays whatever lies there. So a log must never come to
-lie beside another file than its own, whenever the power fails: a log goes first, and is gone on the disk, before its
-file does.
+lie beside another file than its own, whenever the power fails; nor may a file lose its log while it is still in use,
+since a checkpoint that was cut short has left it between two states.
 
 >>> place = Place(Path("/data/tkdb.db"))
 >>> str(place.successor)
@@ -21,7 +21,8 @@ from tkdb import errors
 from tkdb.store import file
 
 _BESIDE: Final = ("-wal", "-journal", "-shm")
-"""What SQLite keeps beside a file: https://www.sqlite.org/tempfiles.html."""
+"""What SQLite keeps beside a file: two kinds of log, and an index of one (https://www.sqlite.org/tempfiles.html)."""
+_LOGS: Final = 2
 
 
 class Place:
@@ -52,7 +53,7 @@ class Place:
             sync_to_disk(self.path.parent)
 
     def settle(self) -> None:
-        """Put the successor in place, if there is one. What a crash cut short is taken up again.
+        """Put the successor in place, if there is one; drop a log whose file was set aside. So crashes are mended.
 
         Raises:
             ForeignDatabase: the file there isn't one that this process could have appointed.
@@ -64,6 +65,8 @@ class Place:
                 self._drop_beside()
                 self.successor.replace(self.path)
                 sync_to_disk(self.path.parent)
+            elif not self.path.exists():
+                self._drop_beside()
 
     def check_settled(self, *, log: bool) -> None:
         """Check that a reader finds a whole database here; with no log beside it unless ``log``.
@@ -73,14 +76,14 @@ class Place:
         """
         if self.successor.exists():
             raise errors.StoreError(f"{self.path} is being replaced", hint="open it for writing once")
-        logs = _beside(self.path)[:2]
+        logs = _beside(self.path)[:_LOGS]
         if not log and any(beside.exists() and beside.stat().st_size for beside in logs):
             raise errors.StoreError(f"{self.path} has a log beside it", hint="end what has it open")
 
     def set_aside(self, suffix: str) -> Path:
         """Move the file and its log to ``NAME.SUFFIX``, in place of what an earlier time left there; return that path.
 
-        A crash leaves the file here without its newest entries, there or here; never its log beside a new file.
+        A crash leaves both untouched, or the file moved; a log that then stayed behind is dropped by ``settle``.
 
         Raises:
             StoreUnwritable: it can't be moved.
@@ -89,13 +92,13 @@ class Place:
         with _moving(self.path):
             for left in (*_beside(aside), aside):
                 left.unlink(missing_ok=True)
-            log, log_aside = _beside(self.path)[0], _beside(aside)[0]
-            if log.exists():
-                log.replace(log_aside)
-            self._drop_beside()
             if self.path.exists():
                 self.path.replace(aside)
-            sync_to_disk(self.path.parent)
+                sync_to_disk(self.path.parent)
+            for log, log_aside in zip(_beside(self.path)[:_LOGS], _beside(aside), strict=False):
+                if log.exists():
+                    log.replace(log_aside)
+            self._drop_beside()
         return aside
 
     def _drop_beside(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -114,7 +115,8 @@ class Reader:
                 while page := list(await cursor.fetchmany(rows)):
                     yield page  # type: ignore[misc]  # rows are tuples while there is no row_factory
             finally:
-                with suppress(ValueError):  # the connection was closed before a reader that gave up was tidied away
+                # The connection may be closed before a reader that gave up is tidied away.
+                with suppress(ValueError, sqlite3.ProgrammingError):
                     await cursor.close()
 
     def journal(self) -> AsyncIterator[list[tuple[Any, ...]]]:

@@ -105,7 +105,8 @@ def head(values: tuple[Any, ...]) -> Head:
 
 def _convert(kind: type[R], values: Any, what: type[Any]) -> R:
     try:
-        return msgspec.convert(values, kind)
+        # Bytes as they are: else a text in their place would be taken for base64.
+        return msgspec.convert(values, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise errors.BrokenJournal(
             f"the tables hold what is no {what.__name__}: {error}", hint="restore a copy that audits clean"
