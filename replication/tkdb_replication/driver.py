@@ -32,8 +32,6 @@ from tkdb_replication.volume import VolumeFile
 ASKED_EVERY_MS: Final = 1_000
 """So often the machine is told that callers ask: it remembers that for longer."""
 REMEMBER_AGAIN_S: Final = 0.25
-LEAVE_S: Final = 3.0
-"""How long a primary that shuts down waits until it has handed over."""
 
 _Step = actions.CutBack | actions.Apply | actions.Restore
 
@@ -72,6 +70,9 @@ class Driver:
         self._work: asyncio.Queue[_Step | actions.Serve | actions.Acknowledge] = asyncio.Queue()
         self._news = asyncio.Event()
         self._asked_ms = -ASKED_EVERY_MS
+        self._tickets: set[asyncio.Future[None]] = set()
+        self._leaving = False
+        self._unread = self._not_done = ""
         self._beside: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -81,6 +82,8 @@ class Driver:
             asyncio.create_task(self._drive(), name="driver"),
             asyncio.create_task(self._do_steps(), name="steps"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._abandon)
 
     async def ended(self) -> None:
         """Return when it was stopped.
@@ -95,17 +98,18 @@ class Driver:
                 task.result()
 
     async def stop(self) -> None:
-        """Hand over, if this machine is primary, and end."""
-        if all(not task.done() for task in self._tasks):
-            with suppress(TimeoutError, errors.TkdbError):
-                async with asyncio.timeout(LEAVE_S):
-                    await self.leave()
+        """End."""
         for task in (*self._tasks, *self._beside):
             task.cancel()
         await asyncio.wait([*self._tasks, *self._beside])
         await self._replicator.stop()
 
     # What callers, operators and the writer want.
+
+    @property
+    def trouble(self) -> str:
+        """What keeps this machine from following the head, as far as is known; empty for nothing."""
+        return "; ".join(filter(None, (self._unread, self._not_done)))
 
     def asked(self) -> None:
         """A caller asked something that takes freshness."""
@@ -122,6 +126,7 @@ class Driver:
 
     def leave(self) -> Awaitable[None]:
         """Lead no more, and never again: this machine is being shut down. Ends when another may lead."""
+        self._leaving = True
         return self._told_with(lambda ticket: events.HandOver(ticket, ""))
 
     def hand_over(self, machine: str) -> Awaitable[None]:
@@ -167,8 +172,17 @@ class Driver:
 
     def _told_with(self, event: Callable[[asyncio.Future[None]], Event]) -> asyncio.Future[None]:
         ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tickets.add(ticket)
+        ticket.add_done_callback(self._tickets.discard)
         self._tell(event(ticket))
+        if any(task.done() for task in self._tasks):
+            _fail(ticket, _stopped())
         return ticket
+
+    def _abandon(self, _: asyncio.Task[None]) -> None:
+        """Events or steps have ended: nobody would ever tell those who wait."""
+        for ticket in list(self._tickets):
+            _fail(ticket, _stopped())
 
     def _tell(self, event: Event) -> None:
         self._events.append(event)
@@ -203,9 +217,7 @@ class Driver:
             case actions.StopReplication():
                 await self._replicator.stop()
             case actions.Fail(asyncio.Future() as ticket, error):
-                if not ticket.done():
-                    ticket.set_exception(error)
-                    ticket.exception()  # who asked may have gone
+                _fail(ticket, error)
             case actions.Alarm(error):
                 logs.event(logging.ERROR, "head refused", why=str(error))
             case actions.CutBack() | actions.Apply() | actions.Restore() | actions.Serve() | actions.Acknowledge():
@@ -224,6 +236,7 @@ class Driver:
     async def _read(self, action: actions.Read) -> None:
         timeout_ms = self.machine.settings.answer_ms
         answer = await self._objects.get(HEAD_KEY, if_none_match=action.etag, timeout_ms=timeout_ms)
+        self._unread = answer.message if isinstance(answer, Unknown) else ""
         if isinstance(answer, Unknown):
             logs.event(logging.WARNING, "head unread", why=answer.message)
         elif answer.date_ms is not None:
@@ -248,7 +261,11 @@ class Driver:
             self._tell(events.Synced(action.sync, synced.txid, synced.replicated_txid))
 
     async def _remember(self, action: actions.Remember) -> None:
-        """Until it is on the disk, nothing goes on: this machine grows stale, and others take over."""
+        """Until it is on the disk, nothing goes on: this machine grows stale, and others take over.
+
+        Raises:
+            StoreUnwritable: it can't be, and this machine is being shut down.
+        """
         head = self.machine.head
         journal = None if head is None else head.journal
         volume = Volume(journal=journal, rev=action.rev, place=action.place, owner=action.owner)
@@ -257,6 +274,8 @@ class Driver:
             try:
                 return await asyncio.to_thread(self._volume.write, volume)
             except errors.StoreUnwritable as error:
+                if self._leaving:
+                    raise
                 if not said:
                     logs.event(logging.ERROR, "volume unwritable", why=error.message)
                 said = True
@@ -269,7 +288,7 @@ class Driver:
             match await self._work.get():
                 case actions.Serve(place):
                     await self._steps.serve(place)
-                    self.shown = place
+                    self.shown, self._not_done = place, ""
                     self._tell(events.Served(place))
                 case actions.Acknowledge(ticket):
                     if isinstance(ticket, asyncio.Future) and not ticket.done():
@@ -289,5 +308,16 @@ class Driver:
                     logs.event(logging.INFO, "restored", base=base, position=place.seq)
                     return place
         except errors.TkdbError as error:
+            self._not_done = error.message
             logs.event(logging.WARNING, "step failed", step=type(step).__name__, why=error.message)
             return None
+
+
+def _fail(ticket: asyncio.Future[None], error: errors.TkdbError) -> None:
+    if not ticket.done():
+        ticket.set_exception(error)
+        ticket.exception()  # who asked may have gone
+
+
+def _stopped() -> errors.OutcomeUnknown:
+    return errors.OutcomeUnknown("this machine has stopped", hint="repeat the request with its request id")

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -46,6 +46,8 @@ from tkdb_replication.settings import Settings
 from tkdb_replication.steps import DAMAGED, Steps
 from tkdb_replication.volume import VolumeFile
 
+LEAVE_S: Final = 3.0
+"""How long a primary that shuts down waits until it has handed over."""
 COME_TO_MS: Final = 1_000
 """How long a caller waits for a machine that is behind what that caller has seen."""
 IDLE_POLL_MS: Final = 3_000
@@ -67,6 +69,7 @@ class Node:
         self._machine = driver.machine
         self._fit = fit
         self._clock = clock
+        self._leaving: asyncio.Task[None] | None = None
         self._cleanup = AsyncExitStack()
 
     @classmethod
@@ -150,10 +153,12 @@ class Node:
         self._driver.asked()
         try:
             self._machine.require_fresh(self._clock.monotonic_ms())
-        except errors.StaleAuthority:
+        except errors.StaleAuthority as error:
             if self._machine.fault is not None:
                 raise self._machine.fault from None
-            raise
+            if not self._driver.trouble:
+                raise
+            raise errors.StaleAuthority(f"{error.message}; {self._driver.trouble}", hint=error.hint) from None
         self._authority.ready()
 
     def replay_to(self, path: str) -> str | None:
@@ -190,7 +195,9 @@ class Node:
                 return self._status()
             case api.HandOver(machine):
                 permit(signer_of(caller), "promote", ALL)
-                await self._driver.hand_over(machine)
+                async with self._served.turn:  # so that no commit comes between its permission and its publication
+                    handed_over = self._driver.hand_over(machine)
+                await handed_over
                 return api.HandedOver(machine)
             case api.TakeOver():
                 permit(signer_of(caller), "promote", ALL)
@@ -226,7 +233,7 @@ class Node:
     def drain(self) -> None:
         """End the long polls, and lead no more: another machine takes over while this one still answers reads."""
         self._authority.drain()
-        self._driver.leave()
+        self._leaving = asyncio.create_task(self._leave(), name="leaving")
 
     async def ended(self) -> None:
         """Return when it was closed.
@@ -244,9 +251,18 @@ class Node:
     async def close(self) -> None:
         """Hand over, and let go of the database."""
         self._fit.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await (self._leaving or self._leave())
         await self._driver.stop()
         await self._authority.close()
         await self._cleanup.aclose()
+
+    async def _leave(self) -> None:
+        async with self._served.turn:
+            left = self._driver.leave()
+        with suppress(errors.TkdbError):  # then a lease runs out, as when it had crashed
+            await left
 
     def _status(self) -> api.StatusReport:
         machine, now_ms = self._machine, self._clock.monotonic_ms()

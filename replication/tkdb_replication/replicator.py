@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from tkdb import errors
+from tkdb.server import logs
 from tkdb.store.database import Database
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.control import Synced
@@ -48,10 +49,7 @@ class Replicator:
     async def start(self, base: str) -> None:
         """Begin to replicate to the path ``base``. It is under way when this returns, and may yet fail."""
         await self.stop()
-        await self._database.let_checkpoint(False)
-        self._replication = asyncio.create_task(
-            Replication.begin(self._program, self._bucket, self._path, base, random_bytes=self._random_bytes)
-        )
+        self._replication = asyncio.create_task(self._start(base))
 
     async def sync(self, *, timeout_ms: int) -> Synced:
         """Have all that is committed in the object store, and return once it is.
@@ -66,11 +64,21 @@ class Replicator:
         return await replication.sync(timeout_ms=timeout_ms)
 
     async def stop(self) -> None:
-        """End Litestream, if it runs."""
-        starting, self._replication = self._replication, None
+        """End Litestream, if it runs. Who is cancelled meanwhile calls this again."""
+        starting = self._replication
         if starting is None:
             return
         starting.cancel()
-        with suppress(asyncio.CancelledError, errors.TkdbError):
-            await (await starting).stop()
-        await self._database.let_checkpoint(True)
+        await asyncio.wait([starting])
+        if not starting.cancelled() and starting.exception() is None:
+            await starting.result().stop()
+        self._replication = None
+        try:
+            await self._database.let_checkpoint(True)
+        except errors.TkdbError as error:
+            # The disk is full, or the file damaged: the next step on the journal meets that, and knows what to do.
+            logs.event(logging.WARNING, "no checkpoint", why=error.message)
+
+    async def _start(self, base: str) -> Replication:
+        await self._database.let_checkpoint(False)
+        return await Replication.begin(self._program, self._bucket, self._path, base, random_bytes=self._random_bytes)

@@ -6,6 +6,7 @@ none: the next step restores it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Final
@@ -104,7 +105,7 @@ class Steps:
             NoBackup, StoreUnwritable, Unavailable: there is none, or it can't be had.
         """
         new = self._path.with_name(f"{self._path.name}.restored")
-        new.unlink(missing_ok=True)
+        await asyncio.to_thread(_clear, new)
         await restore(self._program, self._bucket, base, new, timeout_ms=RESTORE_TIMEOUT_MS)
         async with await Database.open(new, immutable=True) as database:
             proven = await prove(database, self._seal_keys)
@@ -140,6 +141,21 @@ class Steps:
     async def _set_aside(self, error: errors.BrokenJournal) -> None:
         path = await self._database.set_aside(DAMAGED)
         logs.event(logging.ERROR, "journal damaged", why=error.message, kept_at=str(path))
+
+
+def _clear(path: Path) -> None:
+    """Delete a database file that an earlier try left, and what SQLite keeps beside one.
+
+    Raises:
+        StoreUnwritable: it can't be.
+    """
+    try:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise errors.StoreUnwritable(
+            f"{path} can't be deleted: {error.strerror}", hint="make its folder writable for this user"
+        ) from None
 
 
 async def _end(database: Database) -> Place:

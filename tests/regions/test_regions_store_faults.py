@@ -1,0 +1,139 @@
+"""The object store fails under one machine: what is read, what is written, and what is said meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from tests.regions import meddler as rules
+from tests.regions.cluster import Cluster, until
+from tests.regions.ledger import Ledger
+from tests.regions.meddler import Meddler
+from tests.replication.seaweed import Seaweed, make_bucket
+from tkdb import errors
+
+pytestmark = pytest.mark.slow
+
+BOUND_MS = 2_000
+
+
+@pytest.fixture(scope="module")
+def store(s3_server: Seaweed) -> Iterator[Meddler]:
+    with Meddler(s3_server.port) as meddler:
+        yield meddler
+
+
+@pytest.fixture(scope="module")
+def running(s3_server: Seaweed, store: Meddler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    bucket = make_bucket(s3_server)
+    via = s3_server.bucket(bucket.name, store.url)
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder, bucket, size=1, via=via, TKDB_BOUND_MS=str(BOUND_MS)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(running: Cluster, store: Meddler) -> Iterator[Cluster]:
+    """One machine, m1, which is primary and fresh, before a store that is well until a test gives it a rule."""
+    running.settled()
+    yield running
+    store.rule = rules.honest
+
+
+def test_without_the_store_reads_go_on_to_the_end_of_the_bound_and_then_are_refused(
+    cluster: Cluster, store: Meddler
+) -> None:
+    ledger = Ledger(cluster)
+    with cluster.nodes["m1"].client(timeout_ms=700) as client:
+        ledger.write(client, "unreachable")
+        token = client.mint("unreachable")
+        store.rule = rules.unreachable
+        client.verify(token)
+        until(lambda: cluster.readyz("m1")[0] == 503)
+        with pytest.raises(errors.StaleAuthority, match="can't show that it is up to date"):
+            client.verify(token)
+        with pytest.raises((errors.Unavailable, errors.StaleAuthority)):
+            client.create_organization("unacknowledged")
+        for said in (cluster.readyz("m1")[1], client.status().fault):
+            assert "can't show that it is up to date" in said
+            assert "couldn't be reached" in said
+    store.rule = rules.honest
+    cluster.settled()
+    ledger.assert_kept()
+
+
+def test_a_machine_that_starts_without_the_store_says_so_and_comes_up_with_it(cluster: Cluster, store: Meddler) -> None:
+    ledger = Ledger(cluster)
+    with cluster.nodes["m1"].client() as client:
+        ledger.write(client, "before")
+        token = client.mint("before")
+    cluster.nodes["m1"].kill()
+    store.rule = rules.unreachable
+    cluster.nodes["m1"].start()
+    code, said = until(lambda: (answer := cluster.readyz("m1")) and "couldn't be reached" in answer[1] and answer)
+    assert code == 503
+    with cluster.nodes["m1"].client(timeout_ms=700) as client, pytest.raises(errors.StaleAuthority):
+        client.verify(token)
+    store.rule = rules.honest
+    cluster.settled()
+    ledger.assert_kept()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(rules.slow(0.3), id="slow"),
+        pytest.param(rules.failing(3), id="failing"),
+        pytest.param(rules.untold_writes, id="answers cut"),
+    ],
+)
+def test_writes_are_acknowledged_or_repeated_exactly_by_a_store_that_is_half_well(
+    cluster: Cluster, store: Meddler, rule: rules.Rule, request: pytest.FixtureRequest
+) -> None:
+    ledger = Ledger(cluster)
+    name = request.node.callspec.id.replace(" ", "-")
+    store.rule = rule
+    with cluster.nodes["m1"].client(timeout_ms=30_000) as client:
+        for number in range(3):
+            # Each call repeats its request, by one id, until it is told of success: it never meets a Conflict.
+            ledger.write(client, f"{name}-{number}")
+    ledger.assert_kept()
+    assert cluster.status("m1").role == "primary"
+
+
+def test_a_write_of_unknown_outcome_is_exact_when_it_is_repeated_by_its_id(cluster: Cluster, store: Meddler) -> None:
+    node = cluster.nodes["m1"]
+    store.rule = rules.refuse_writes(503)
+    with node.client(timeout_ms=1_000, random=Random(1).randbytes) as client, pytest.raises(errors.OutcomeUnknown):
+        client.create_organization("once")
+    store.rule = rules.honest
+    with node.client(random=Random(1).randbytes) as client:
+        made = client.create_organization("once")
+        with pytest.raises(errors.Conflict):
+            client.create_organization("once")
+        assert [each for each in client.list_organizations() if each.name == "once"] == [made]
+
+
+def test_a_full_store_is_read_on_and_a_primary_that_can_not_write_lets_others_lead(
+    cluster: Cluster, store: Meddler
+) -> None:
+    ledger = Ledger(cluster)
+    node = cluster.nodes["m1"]
+    with node.client(timeout_ms=1_000) as client:
+        ledger.write(client, "room")
+        store.rule = rules.refuse_writes(507)
+        with pytest.raises(errors.OutcomeUnknown):
+            client.create_organization("no-room")
+        until(lambda: (said := cluster.status("m1")) and said.role == "replica" and not said.fault)
+        ledger.assert_kept()
+        with pytest.raises(errors.NoPrimary):
+            client.create_organization("no-room-either")
+    assert "507" in cluster.log("m1")
+    store.rule = rules.honest
+    cluster.settled()
+    with node.client() as client:
+        assert "no-room" not in {each.name for each in client.list_organizations()}
+        ledger.write(client, "room-again")
+    ledger.assert_kept()
