@@ -1,6 +1,7 @@
 """What a machine must not forget, in a small file beside its database: never replicated, never restored.
 
 >>> import tempfile
+>>> from tkdb_replication.head import Place
 >>> path = Path(tempfile.mkdtemp()) / "tkdb.db"
 >>> file = VolumeFile(path)
 >>> file.write(Volume(journal=b"j" * 16, rev=7, place=Place(3, b"h" * 32), owner=b"o" * 16))

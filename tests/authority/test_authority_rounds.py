@@ -173,17 +173,53 @@ def test_a_request_repeated_in_its_own_round_is_carried_out_once() -> None:
     held(test)
 
 
-def test_who_finds_no_room_is_told_to_slow_down_and_the_rest_is_written() -> None:
+def test_who_finds_no_room_in_a_round_is_the_first_of_the_next() -> None:
     async def test(world: World, publisher: Held) -> None:
         blocker = ask(world, api.CreateOrganization("blocker"))
         await publisher.begun(1)
         publisher.room = 2
         asked = [ask(world, api.CreateOrganization(f"org-{number}")) for number in range(3)]
         await settled()
+        for number in (1, 2, 3):
+            await publisher.acknowledge(number)
+        assert [organization.name for organization in await asyncio.gather(*asked)] == ["org-0", "org-1", "org-2"]
+        assert [len(entries) for entries, _ in publisher.rounds] == [1, 2, 1]
+        await blocker
+
+    held(test)
+
+
+def test_where_there_is_no_room_at_all_writes_are_told_to_slow_down() -> None:
+    async def test(world: World, publisher: Held) -> None:
+        publisher.room = 0
+        with pytest.raises(errors.Overloaded):
+            await world.ask(api.CreateOrganization("new"))
+        publisher.room = 1
+        creating = ask(world, api.CreateOrganization("new"))
         await publisher.acknowledge(1)
+        assert (await creating).name == "new"
+
+    held(test)
+
+
+def test_a_commit_that_fails_says_nothing_of_what_was_done_before() -> None:
+    async def test(world: World, publisher: Held) -> None:
+        request_id = bytes(range(16))
+        creating = ask(world, api.CreateOrganization("one"), request_id)
+        await publisher.acknowledge(1)
+        blocker = ask(world, api.CreateOrganization("blocker"))
+        await publisher.begun(2)
+
+        async def fail(*_: object) -> None:
+            raise errors.StoreUnwritable("the disk is full")
+
+        repeated, new = ask(world, api.CreateOrganization("one"), request_id), ask(world, api.CreateOrganization("two"))
+        await settled()
+        world.authority._served.database.append = fail
         await publisher.acknowledge(2)
-        done = await asyncio.gather(*asked, return_exceptions=True)
-        assert [isinstance(outcome, errors.Overloaded) for outcome in done] == [False, False, True]
+        assert await repeated == await creating
+        with pytest.raises(errors.StoreUnwritable):
+            await new
         await blocker
 
     held(test)

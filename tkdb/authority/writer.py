@@ -19,7 +19,7 @@ from tkdb.authority.decisions import Decisions, Done, Write, is_timed, permit
 from tkdb.authority.past import read_past
 from tkdb.authority.publisher import Publisher
 from tkdb.authority.served import Served
-from tkdb.errors import Conflict, OutcomeUnknown, TkdbError, Unavailable
+from tkdb.errors import Conflict, Overloaded, StoreUnwritable, TkdbError, Unavailable
 from tkdb.ports import Caller
 from tkdb.signers import ALL, Signer
 from tkdb.store.fold import Draft, Rows, changes, horizon_ms
@@ -193,33 +193,46 @@ class Writer:
         async with self._served.turn:
             requests, self._waiting = self._waiting, []
             try:
-                round_, acknowledged = await self._commit(requests)
+                round_ = await self._gather(requests)
             except BaseException as error:
                 for request in requests:
                     request.fail(error)
                 if isinstance(error, Exception):  # it was given to whom it concerns
                     return
                 raise
+            acknowledged = None if not round_.entries else await self._commit(round_)
         await _conclude(round_.outcomes, acknowledged)
         for request, made, named in round_.repeated:
             await _conclude([(request, made)], named)
 
-    async def _commit(self, requests: list[_Request]) -> tuple[_Round, Awaitable[None] | None]:
-        """Commit what is to be written; return what ends when it is acknowledged."""
+    async def _gather(self, requests: list[_Request]) -> _Round:
+        """Decide on as many requests as there is room for; the rest are the first of the next round.
+
+        Raises:
+            NoPrimary: this machine takes no writes.
+        """
         round_ = _Round(self._served.state, self._served.chain_key(), self._publisher.epoch())
-        for request in requests:
+        for number, request in enumerate(requests):
             try:
                 await self._add(round_, request)
+            except Overloaded as error:
+                if not round_.entries:
+                    request.fail(error)
+                    continue
+                self._waiting = requests[number:] + self._waiting
+                break
             except TkdbError as error:
                 request.fail(error)
-        if not round_.entries:
-            return round_, None
+        return round_
+
+    async def _commit(self, round_: _Round) -> Awaitable[None]:
+        """Commit a round; return what ends when it is acknowledged."""
         try:
             await self._served.database.append(self._served.state, round_.entries)
-        except Unavailable as error:
-            self._publisher.commit_failed(doubtful=isinstance(error, OutcomeUnknown))
-            raise
-        return round_, self._publisher.committed(round_.entries)
+        except BaseException as error:
+            self._publisher.commit_failed(doubtful=not isinstance(error, StoreUnwritable))
+            return _failed(error)
+        return self._publisher.committed(round_.entries)
 
     async def _add(self, round_: _Round, request: _Request) -> None:
         if request.origin.signer:
@@ -257,6 +270,10 @@ class Writer:
             if timed:
                 raise
             return self._clock.reckoned_ms()
+
+
+async def _failed(error: BaseException) -> None:
+    raise error
 
 
 async def _conclude(outcomes: list[tuple[_Request, Made | Done | None]], acknowledged: Awaitable[None] | None) -> None:

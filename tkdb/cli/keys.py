@@ -35,7 +35,7 @@ _SIGNERS: Final = """\
 name = "operator"
 key = "{key}"
 organizations = ["*"]
-may = ["mint", "revoke", "organizations", "reseal"]
+may = ["mint", "revoke", "organizations", "reseal", "restore", "promote"]
 """
 
 KindOption = Annotated[Kind, typer.Option(help="Which secret.")]
