@@ -1,7 +1,8 @@
 """A database of any size, written through the store, entry by entry, as the authority would have written it.
 
 >>> import asyncio
->>> secrets = Secrets(SealKey(bytes(32)), ChainKey(bytes(32)))
+>>> signer = SignerSecret.generate(lambda size: bytes(range(size)))
+>>> secrets = Secrets(SealKey(bytes(32)), ChainKey(bytes(32)), signer)
 >>> owners = asyncio.run(fill(":memory:", "tkdb.example", secrets, organizations=3, revocations=5))
 >>> [owner.organization for owner in owners]
 ['organization-0', 'organization-1', 'organization-2']
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tkdb import api
+from tkdb.channel.envelope import prologue, signed_bytes
+from tkdb.channel.keys import SignerSecret
 from tkdb.store.database import Database
-from tkdb.store.journal import link
+from tkdb.store.journal import Origin, link
 from tkdb.store.made import Created, Genesis, Made
 from tkdb.store.seal import ChainKey, RootKey, SealKey, SealKeys
 from tkdb.store.state import State
@@ -31,10 +34,11 @@ ENTRIES_AT_ONCE = 1_000
 
 
 class Secrets(NamedTuple):
-    """What the database lies under."""
+    """What the database lies under, and whose key its writes are signed with."""
 
     seal_key: SealKey
     chain_key: ChainKey
+    signer: SignerSecret
 
 
 class Owner(NamedTuple):
@@ -51,6 +55,7 @@ Write = tuple[api.WriteCall | None, Made | None]
 async def fill(path: Path | str, name: str, secrets: Secrets, *, organizations: int, revocations: int) -> list[Owner]:
     """Make the database of the authority ``name`` at ``path``; return its organizations."""
     ring, now_ms = SealKeys([secrets.seal_key]), time.time_ns() // 1_000_000
+    context = prologue(api.WRITE, name)
     owners = [Owner(f"organization-{index}", os.urandom(16), os.urandom(32)) for index in range(organizations)]
     state = State()
     async with await Database.open(path) as database:
@@ -59,12 +64,21 @@ async def fill(path: Path | str, name: str, secrets: Secrets, *, organizations: 
             entries, head = [], state.head
             for call, made in some:
                 body = b"" if call is None else api.encode(call)
-                entries.append(link(head, secrets.chain_key, now_ms=now_ms, epoch=1, made=made, body=body))
+                origin = _origin(secrets.signer, context, now_ms, body) if body else Origin()
+                entries.append(
+                    link(head, secrets.chain_key, now_ms=now_ms, epoch=1, made=made, body=body, origin=origin)
+                )
                 head = entries[-1].head
             await database.append(state, entries)
             for entry in entries:
                 state.apply(entry)
     return owners
+
+
+def _origin(signer: SignerSecret, context: bytes, now_ms: int, body: bytes) -> Origin:
+    request_id = os.urandom(16)
+    signature = signer.sign(signed_bytes(context, now_ms, request_id, body))
+    return Origin(signer.public.thumbprint, request_id, now_ms, signature)
 
 
 def _writes(

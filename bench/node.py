@@ -65,7 +65,7 @@ class Process:
         self._process.wait()
 
     def _wait(self, until: float) -> None:
-        while not _is_ready(self.port):
+        while not is_ready(self.port):
             if self._process.poll() is not None or time.perf_counter() > until:
                 raise RuntimeError(f"{self._process.args!r} is not ready")
             time.sleep(0.002)
@@ -82,7 +82,8 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _is_ready(port: int) -> bool:
+def is_ready(port: int) -> bool:
+    """Return whether ``/readyz`` answers with 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_WITHIN_S)
     try:
         connection.request("GET", "/readyz")

@@ -61,8 +61,8 @@ class Deployment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.secrets = Secrets(SealKey(os.urandom(32)), ChainKey(os.urandom(32)))
         authority, signer = AuthoritySecret.generate(os.urandom), SignerSecret.generate(os.urandom)
+        self.secrets = Secrets(SealKey(os.urandom(32)), ChainKey(os.urandom(32)), signer)
         self._environment = {
             "TKDB_NAME": NAME,
             "TKDB_AUTHORITY_KEY": authority.text(),

