@@ -14,6 +14,7 @@ from tkdb import errors
 from tkdb.authority import genesis
 from tkdb.authority.clock import Clock
 from tkdb.store.database import Database
+from tkdb.store.state import State
 from tkdb_replication.backups import back_up, scratch
 from tkdb_replication.cluster import Cluster
 from tkdb_replication.head import NOBODY, Head, Place, first_head
@@ -21,6 +22,7 @@ from tkdb_replication.head_object import Absent, Damaged, describe, put_head, re
 from tkdb_replication.litestream import size_bytes
 from tkdb_replication.litestream_config import fresh_base
 from tkdb_replication.probe import check_store
+from tkdb_replication.volume import VolumeFile
 
 _ATTEMPT_BYTES: Final = 16
 
@@ -47,7 +49,7 @@ async def found(cluster: Cluster, database: Path, clock: Clock) -> Founded:
         clock: dates the first entry of a new journal.
 
     Raises:
-        Conflict: there is a head already, or another founding was quicker.
+        Conflict: there is a head already, or another founding was quicker; or the database is of a cluster's machine.
         BrokenHead: something lies where the head belongs, and isn't one of ours.
         UnfitObjectStore: the bucket doesn't keep its conditions.
         ConfigurationError, WrongSealKey, BrokenJournal, StoreError: the database can't be used, and why.
@@ -59,6 +61,7 @@ async def found(cluster: Cluster, database: Path, clock: Clock) -> Founded:
         source, begun = await _source(database, folder)
         async with await Database.open(source, checkpoints=False) as opened:
             state = await genesis.begin(opened, cluster.name, cluster.seal_keys, clock, cluster.random_bytes)
+            _check_single(database, state)
             base = fresh_base(state.head.epoch, random_bytes=cluster.random_bytes)
             await back_up(cluster.program, cluster.bucket, source, base, random_bytes=cluster.random_bytes)
             await cluster.prove(base, state.head, source, folder / "proof.db")
@@ -88,6 +91,15 @@ async def _check_absent(cluster: Cluster) -> Absent:
         f"the bucket has a head: {describe(there.head)}",
         hint="start machines with `tkdb serve`; for another cluster, use another bucket",
     )
+
+
+def _check_single(database: Path, state: State) -> None:
+    """A cluster's machine may lack what others acknowledged; to go on from it as if it didn't would revive tokens."""
+    if VolumeFile(database).read(journal=state.journal).rev >= 0:
+        raise errors.Conflict(
+            f"{database} is of a machine of another cluster, and may lack entries of it",
+            hint="`tkdb recover --from volume` goes on from it",
+        )
 
 
 async def _source(database: Path, folder: Path) -> tuple[Path, bool]:

@@ -38,13 +38,13 @@ from tkdb_replication.head_object import (
 )
 from tkdb_replication.litestream_config import fresh_base
 from tkdb_replication.objects import NotModified, Unknown
-from tkdb_replication.settings import Settings
 from tkdb_replication.survey import Candidate, Renew, Resume, Survey
 
 KEPT_HEADS: Final = "heads/"
 """Heads that were replaced lie here, each under its time."""
 
 LOOK_MS: Final = 500
+MARGIN_MS: Final = 1_000
 _ID_BYTES: Final = 16
 _PAGE: Final = 1_000
 
@@ -62,24 +62,24 @@ class Done:
     kept: str | None
 
 
-async def check_idle(cluster: Cluster, survey: Survey, *, lease_ms: int | None = None) -> None:
+async def check_idle(cluster: Cluster, survey: Survey, *, lease_ms: int) -> None:
     """Watch the head for a lease, and check that nobody swaps it.
 
     Args:
         cluster: the bucket.
         survey: what lay there.
-        lease_ms: for how long; the head's own lease unless given.
+        lease_ms: for how long, where the head doesn't say itself.
 
     Raises:
         Conflict: it changed: a primary is alive.
         Unavailable: the object store gave no answer.
     """
-    there, settings = survey.there, Settings(machine="")
+    there = survey.there
     if isinstance(there, Absent):
         return
-    if lease_ms is None:
-        lease_ms = (there.head.lease_ms if isinstance(there, Sound) else settings.lease_ms) + settings.margin_ms
-    for _ in range(lease_ms // LOOK_MS + 1):
+    if isinstance(there, Sound):
+        lease_ms = there.head.lease_ms
+    for _ in range((lease_ms + MARGIN_MS) // LOOK_MS + 1):
         outcome = await cluster.objects.get(HEAD_KEY, if_none_match=there.etag, timeout_ms=TIMEOUT_MS)
         if isinstance(outcome, Unknown):
             raise unavailable(outcome)

@@ -15,6 +15,8 @@ from tkdb.store.database import Database
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.head import NOBODY
 from tkdb_replication.head_object import HEAD_KEY
+from tkdb_replication.reader import Volume
+from tkdb_replication.volume import VolumeFile
 
 
 def test_init_makes_a_head_whose_base_restores_and_leaves_nothing_on_the_disk(
@@ -85,6 +87,23 @@ def test_another_authoritys_database_is_not_founded_with(empty_bucket: Bucket, t
     refused = tkdb("init", env=env | {"TKDB_NAME": "other.example"})
     assert refused.code == 2
     assert "not of other.example" in refused.err
+    assert keys_in(empty_bucket) == []
+
+
+def test_a_machine_of_a_cluster_founds_no_other_one(empty_bucket: Bucket, tmp_path: Path) -> None:
+    """It may lack entries that were acknowledged; as the same journal it would be believed to be whole."""
+    env = environment(empty_bucket, tmp_path)
+    single_machine(env)
+    volume = VolumeFile(Path(env["TKDB_DB"]))
+
+    async def journal() -> bytes:
+        async with await Database.open(Path(env["TKDB_DB"])) as database:
+            return (await database.load()).journal
+
+    volume.write(Volume(journal=asyncio.run(journal()), rev=3))
+    refused = tkdb("init", env=env)
+    assert refused.code == 1
+    assert "tkdb recover --from volume" in refused.err
     assert keys_in(empty_bucket) == []
 
 

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from tests.cli.processes import BARE, TKDB, Ran, tkdb
+from tests.replication.conftest import make_bucket
 from tests.replication.faults import Fault, FaultyProxy
 from tests.replication.operator import (
     alter,
@@ -147,7 +148,7 @@ def test_a_head_that_someone_edited_is_kept_aside_and_not_believed(empty_bucket:
     body = bytearray(read(empty_bucket, HEAD_KEY))
     body[60] ^= 1
     write(empty_bucket, HEAD_KEY, bytes(body))
-    code, document = recover(env, "--accept-loss")
+    code, document = recover(env | {"TKDB_LEASE_MS": "3000"}, "--accept-loss")
     assert (code, document["head"], document["plan"]) == (0, "damaged", "renew")
     [kept] = keys_in(empty_bucket, "heads/damaged-")
     assert kept == document["recovered"]["kept"]
@@ -357,3 +358,13 @@ def test_an_empty_bucket_gives_nothing_to_recover_from(empty_bucket: Bucket, tmp
     refused = failed(environment(empty_bucket, tmp_path), "--accept-loss")
     assert refused.code == 3
     assert "of 0 backups, none" in refused.err
+
+
+def test_a_lost_bucket_is_replaced_by_an_empty_one_from_a_machines_volume(
+    empty_bucket: Bucket, env: dict[str, str], s3_server: Seaweed
+) -> None:
+    head = led(empty_bucket, env, synced=2, unsynced=1)
+    other = machine(env) | {"BUCKET_NAME": make_bucket(s3_server).name}
+    code, document = recover(other, "--from", "volume", "--accept-loss")
+    assert (code, document["recovered"]["seq"]) == (0, head.seq + 1)
+    assert recover(other)[1]["plan"] == "nothing"

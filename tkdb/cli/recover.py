@@ -88,7 +88,7 @@ async def _recover(output: Output, settings: Settings, source: Source, *, force:
         done: Done | None = None
         if isinstance(plan, Resume) or (isinstance(plan, Renew) and accept_loss):
             output.note(faint("watching for a primary that is alive: a lease long"))
-            await check_idle(cluster, survey)
+            await check_idle(cluster, survey, lease_ms=settings.lease_ms)
             if isinstance(plan, Resume):
                 done = await resume(cluster, survey, plan, database)
             else:
