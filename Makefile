@@ -7,7 +7,7 @@ SECONDS ?= 60
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo dev test lint types imports pytest fuzz simulate bench clean
+.PHONY: help venv demo dev test lint types imports pytest fuzz simulate chaos bench clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ fuzz: venv  ## Feed every reader of untrusted bytes, for SECONDS=60.
 simulate: venv  ## Machines that share a head, in random schedules, for SECONDS=60; then each negative control.
 	$(BIN)/python -m tests.replication.simulation $(SECONDS)
 	$(BIN)/python -m tests.replication.simulation --controls 300
+
+chaos: venv  ## Real machines, a real object store and random faults, for SECONDS=60. See docs/replication.md.
+	$(BIN)/python -m tests.regions.chaos $(SECONDS)
 
 bench: venv  ## Measure, beside peers in the same run. See docs/performance.md.
 	$(BIN)/python -m bench.tokens
