@@ -157,7 +157,7 @@ class Database(Reader):
     async def cut_back(self, seq: int) -> State | None:
         """Drop all entries after ``seq`` and make the tables the fold of those that stay, in one transaction.
 
-        They are folded from the first one on; of the tables only what differs is written. Takes about 6 s for each
+        They are folded from the first one on; of the tables only what differs is written. Takes about 7 s for a
         million revocations, during which others read nothing here. Where the journal already ends at ``seq`` or
         before, nothing is touched. A caller's cancellation doesn't end it.
 
