@@ -15,8 +15,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from tests.cli.processes import quick
-from tests.replication.conftest import now_ms
-from tests.replication.seaweed import CREDENTIALS
+from tests.replication.seaweed import CREDENTIALS, now_ms
 from tests.store.scribe import Scribe
 from tkdb import api
 from tkdb.authority.clock import Clock

@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cli.processes import tkdb
-from tests.replication.conftest import now_ms
 from tests.replication.faults import Fault, FaultyProxy
 from tests.replication.operator import delete, environment, head_in, head_keys, keys_in, write
-from tests.replication.seaweed import Seaweed
+from tests.replication.seaweed import Seaweed, now_ms
 from tkdb import errors
 from tkdb.store.seal import SealKey
 from tkdb_replication.backups import Backup, group

@@ -16,7 +16,6 @@ import msgspec
 import pytest
 
 from tests.cli.processes import BARE, TKDB, Ran, tkdb
-from tests.replication.conftest import make_bucket
 from tests.replication.faults import Fault, FaultyProxy
 from tests.replication.operator import (
     alter,
@@ -31,7 +30,7 @@ from tests.replication.operator import (
     read,
     write,
 )
-from tests.replication.seaweed import Seaweed
+from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb.authority.genesis import check
 from tkdb.store.database import Database
 from tkdb.store.seal import SealKeys

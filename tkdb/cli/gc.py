@@ -33,9 +33,9 @@ def gc(output: Output, keep_days: KeepDays = 7, dry_run: DryRun = False) -> None
     \b
     $ tkdb gc --dry-run
     PATH                              EPOCH  SIZE     NEWEST                   FATE
-    epochs/00000002-2c26b46b68ffc68f  2      61.0 KB  2026-11-23 03:41:44 UTC  kept: the head names it
-    epochs/00000001-9f86d081884c7d65  1      60.2 KB  2026-11-02 10:02:11 UTC  to be deleted
-    1 of 2 paths would be deleted, 60.2 KB
+    epochs/00000002-2c26b46b68ffc68f  2      61.0 kB  2026-11-23 03:41:44 UTC  kept: the head names it
+    epochs/00000001-9f86d081884c7d65  1      60.2 kB  2026-11-02 10:02:11 UTC  to be deleted
+    1 of 2 paths would be deleted, 60.2 kB
     """
     collection = asyncio.run(_collect(keep_days, rehearse=dry_run))
     garbage = [each.backup for each in collection.paths if each.fate.value == "garbage"]

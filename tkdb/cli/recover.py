@@ -70,6 +70,7 @@ def recover(output: Output, from_: From = Source.BUCKET, force: Force = False, a
 
 async def _recover(output: Output, settings: Settings, source: Source, *, force: bool, accept_loss: bool) -> Outcome:
     from tkdb.store.database import Database
+    from tkdb_replication.head_object import Absent
     from tkdb_replication.recovery import check_idle, renew, resume
     from tkdb_replication.survey import Renew, Resume, survey_bucket, survey_volume
 
@@ -87,7 +88,8 @@ async def _recover(output: Output, settings: Settings, source: Source, *, force:
         plan = survey.plan(anyway=force)
         done: Done | None = None
         if isinstance(plan, Resume) or (isinstance(plan, Renew) and accept_loss):
-            output.note(faint("watching for a primary that is alive: a lease long"))
+            if not isinstance(survey.there, Absent):
+                output.note(faint("watching the head for a lease: is a primary alive?"))
             await check_idle(cluster, survey, lease_ms=settings.lease_ms)
             if isinstance(plan, Resume):
                 done = await resume(cluster, survey, plan, database)

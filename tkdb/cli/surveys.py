@@ -34,7 +34,8 @@ def parts(survey: Survey, plan: Plan, done: Done | None) -> Iterator[Part]:
 def following(survey: Survey, plan: Plan, done: Done | None) -> Iterator[str]:
     """Yield what is to be done next, for people."""
     if isinstance(plan, Renew) and done is None:
-        yield "nothing was changed; to accept that: tkdb recover --accept-loss"
+        source = "--from volume " if plan.candidate.backup is None else ""
+        yield f"nothing was changed; to accept that: tkdb recover {source}--accept-loss"
     if done is None:
         return
     if isinstance(plan, Renew):
@@ -78,14 +79,15 @@ def _standing(each: Candidate, plan: Plan, apart: dict[Candidate, int]) -> Cell:
 def _loss(plan: Renew) -> Iterator[Part]:
     end = plan.candidate.audited.end
     yield bad(f"what was acknowledged after entry {end.seq} ({_time(plan.candidate)}) is lost")
-    if plan.lost:
+    if plan.lost is not None:
         yield f"  the head shows that these are {plan.lost} entries at least"
+    elif plan.candidate.backup is None:
+        yield "  nothing, if this machine followed the head to its end"
+        yield "  another machine's disk may hold more: look there, too"
     else:
-        yield (
-            f"  at most {RECENT_ENTRIES_MAX} entries if this was written by the last primary: those since its last sync"
-        )
+        yield f"  at most {RECENT_ENTRIES_MAX} entries if this is the last primary's backup: those since its last sync"
+        yield "  a machine's disk may hold more: tkdb recover --from volume, there"
     yield "  a token that was revoked by one of them is valid again: revoke what was revoked since that time again"
-    yield "  another machine's disk may hold more: tkdb recover --from volume, there"
 
 
 def _result(plan: Plan, done: Done) -> list[Sequence[Cell]]:
