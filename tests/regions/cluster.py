@@ -58,7 +58,7 @@ class Cluster:
         return Node(volume / "tkdb.db", self.keys, **self.settings, **own, **variables(bucket), **settings)
 
     def run(self, *arguments: str, code: int = 0, **settings: str) -> str:
-        """Run a command of the cluster's operator; return what it says."""
+        """Run a command of the cluster's operator; return what it says: where it fails, on stderr."""
         environment = self.keys.environment(self.folder / "operator.db", **self.settings, **settings)
         done = subprocess.run(
             [sys.executable, "-m", "tkdb.cli", *arguments],
@@ -70,7 +70,7 @@ class Cluster:
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
+        return done.stderr if code else done.stdout
 
     def start(self) -> Self:
         """Found the cluster, start every machine, and return once there is a primary and all are fresh."""

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import msgspec
+
 from tests.replication.seaweed import now_ms
 from tkdb.store.seal import SealKey
 from tkdb_replication.bucket import Bucket
-from tkdb_replication.head import Head, HeadKeys, decode_head
+from tkdb_replication.head import Head, HeadKeys, decode_head, encode_head
 from tkdb_replication.head_object import HEAD_KEY
 from tkdb_replication.objects import Deleted, Found, Stored
 from tkdb_replication.s3 import S3Objects
@@ -39,6 +41,24 @@ class HeadObject:
     def put(self, body: bytes) -> None:
         """Put anything there, whatever is there."""
         assert isinstance(self._do(lambda objects: objects.put(HEAD_KEY, body, timeout_ms=_TIMEOUT_MS)), Stored)
+
+    def take(self, change: Callable[[bytes], bytes]) -> bytes:
+        """Change what lies there, and return what it was: the newest head that any machine can have seen."""
+
+        async def swap(objects: S3Objects) -> bytes:
+            while True:
+                found = await objects.get(HEAD_KEY, timeout_ms=_TIMEOUT_MS)
+                assert isinstance(found, Found)
+                body = change(found.body)
+                outcome = await objects.put(HEAD_KEY, body, if_match=found.etag, timeout_ms=_TIMEOUT_MS)
+                if isinstance(outcome, Stored):
+                    return found.body
+
+        return self._do(swap)
+
+    def of_another_journal(self, body: bytes) -> bytes:
+        """Return a head as that of another journal would be, under the same secret."""
+        return encode_head(msgspec.structs.replace(decode_head(body, self._keys), journal=bytes(16)), self._keys)
 
     def wipe(self) -> None:
         """Delete it."""

@@ -1,0 +1,106 @@
+"""The head is altered, lost or put back by who can write the bucket: it is refused, loudly, until it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.regions.cluster import Cluster, until
+from tests.regions.ledger import Ledger
+from tests.replication.seaweed import Seaweed, make_bucket
+from tkdb import errors
+
+pytestmark = pytest.mark.slow
+
+BOUND_MS = 3_000
+
+
+@pytest.fixture(scope="module")
+def running(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder, make_bucket(s3_server), size=2, TKDB_BOUND_MS=str(BOUND_MS)) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def older(running: Cluster) -> bytes:
+    """A head of this cluster that is newest no more."""
+    body = running.head.read()
+    until(lambda: running.head.read() != body)
+    return body
+
+
+def flipped(body: bytes) -> bytes:
+    return body[:-1] + bytes([body[-1] ^ 1])
+
+
+def refused(cluster: Cluster, name: str, why: str) -> bool:
+    """Whether a machine isn't ready, and says why to proxies, to callers and in its log."""
+    code, said = cluster.readyz(name)
+    report = cluster.status(name)
+    return code == 503 and why in said and report is not None and why in report.fault and why in cluster.log(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        pytest.param(lambda cluster, body, _: flipped(body), "the head was altered in the bucket", id="a flipped byte"),
+        pytest.param(lambda cluster, _, __: b"", "or isn't one", id="emptied"),
+        pytest.param(lambda cluster, _, __: bytes(200), "under another sealing secret", id="another secret's"),
+        pytest.param(
+            lambda cluster, body, _: cluster.head.of_another_journal(body),
+            "the head is of journal 000000",
+            id="another's",
+        ),
+        pytest.param(lambda cluster, _, older: older, "the head went back from rev", id="an older version"),
+    ],
+)
+def test_a_head_that_is_not_right_is_refused_until_it_is_right_again(
+    running: Cluster, older: bytes, change: Callable[[Cluster, bytes, bytes], bytes], why: str
+) -> None:
+    right = running.head.take(lambda body: change(running, body, older))
+    try:
+        for name in running.nodes:
+            until(lambda name=name: refused(running, name, why))
+            with (
+                running.nodes[name].client(timeout_ms=500) as client,
+                pytest.raises((errors.Unavailable, errors.StaleAuthority)),
+            ):
+                client.create_organization("unacknowledged")
+    finally:
+        running.head.put(right)
+    for name in running.nodes:
+        until(lambda name=name: running.readyz(name)[0] == 200)
+
+
+def test_a_replica_serves_to_the_end_of_the_bound_while_the_head_is_gone_and_all_heals(running: Cluster) -> None:
+    primary = running.settled()
+    replica = next(name for name in running.nodes if name != primary)
+    ledger = Ledger(running)
+    with running.nodes[primary].client() as client:
+        ledger.write(client, "acme")
+        token = client.mint("acme")
+    ledger.assert_kept()
+    right = running.head.take(flipped)
+    running.head.wipe()
+    with running.nodes[replica].client(timeout_ms=500) as client:
+        until(lambda: "the bucket has no head" in running.log(replica))
+        client.verify(token)
+        until(lambda: refused(running, replica, "make one with `tkdb init`"))
+        with pytest.raises(errors.StaleAuthority):
+            client.verify(token)
+    running.head.put(right)
+    with running.nodes[running.settled()].client() as client:
+        ledger.write(client, "beta")
+    ledger.assert_kept()
+
+
+def test_a_head_that_was_put_back_is_refused_across_a_restart(running: Cluster, older: bytes) -> None:
+    running.settled()
+    running.nodes["m2"].kill()
+    right = running.head.take(lambda _: older)
+    running.nodes["m2"].start()
+    until(lambda: refused(running, "m2", "the head went back from rev"))
+    running.head.put(right)
+    until(lambda: running.readyz("m2")[0] == 200)
