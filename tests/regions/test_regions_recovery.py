@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.node import Node
 from tests.regions.cluster import Cluster, until
 from tests.replication.operator import delete
 from tkdb import errors
@@ -70,3 +71,26 @@ def test_a_volume_of_before_the_recovery_is_not_believed(empty_bucket: Bucket, t
         cluster.nodes["m1"].start()
         until(lambda: "this machine's volume of another" in cluster.log("m1"))
         assert cluster.readyz("m1")[0] == 503
+
+
+@pytest.mark.slow
+def test_a_single_machine_becomes_a_cluster_that_serves_what_it_served(empty_bucket: Bucket, tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, empty_bucket, size=2)
+    database = cluster.nodes["m1"].database
+    with Node(database, cluster.keys) as alone, alone.client() as client:
+        client.create_organization("acme")
+        token, dead = client.mint("acme"), client.mint("acme")
+        client.revoke(dead)
+    cluster.run("init", TKDB_DB=str(database))
+    try:
+        for node in cluster.nodes.values():
+            node.start()
+        cluster.settled()
+        for node in cluster.nodes.values():
+            with node.client() as client:
+                client.verify(token)
+                with pytest.raises(errors.RevokedToken):
+                    client.verify(dead)
+        assert cluster.run("gc").count("kept: the head names it") == 1
+    finally:
+        kill_all(cluster)
