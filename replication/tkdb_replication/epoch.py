@@ -108,12 +108,13 @@ class Epoch:
         """Whether others are to lead rather than this machine, whose takeover or writes failed."""
         self._settings = settings
         self._owner = owner
-        self._until_ms = now_ms + settings.lease_ms
+        self._until_ms = now_ms + settings.takeover_ms
+        self._unsynced_since_ms: int | None = None
         self._renew_at_ms = -NEVER_MS
 
     @property
     def hopeless_at_ms(self) -> int:
-        """When the machine gives up leading: the takeover, or all writes, have failed for a whole lease."""
+        """When the machine gives up leading: the takeover has failed, or all writes have for a whole lease."""
         return self._until_ms if self.publication is None else self.publication.stalled_at_ms
 
     def due_ms(self, *, swaps: bool) -> int:
@@ -141,10 +142,19 @@ class Epoch:
         return msgspec.structs.replace(head, **self._stamp(head, attempt), **changes)
 
     def sync(self, head: Head, number: Callable[[], int], now_ms: int) -> Sync | None:
-        """Return a sync of what isn't known to be in the object store, if one is due."""
+        """Return a sync of what isn't known to be in the object store, if one is due.
+
+        A primary for which none succeeds lets another lead: that one's Litestream may do better.
+        """
         if self.publication is None:
             return None if self.in_store else self.syncs.sync(number, head.seq, now_ms)
-        return self.syncs.sync(number, self.publication.end.seq, now_ms) if self.publication.unsynced else None
+        if not self.publication.unsynced:
+            return None
+        if self._unsynced_since_ms is None:
+            self._unsynced_since_ms = now_ms
+        if now_ms - self._unsynced_since_ms >= self._settings.unsynced_ms:
+            self._give_way(now_ms)
+        return self.syncs.sync(number, self.publication.end.seq, now_ms)
 
     def landed(self, head: Head, now_ms: int) -> list[Acknowledge]:
         """One of this epoch's swaps has put ``head``: return who is told of success."""
@@ -182,16 +192,19 @@ class Epoch:
     def commit_failed(self, event: CommitFailed, publication: Publication, now_ms: int) -> None:
         """A commit failed. A machine that can't write publishes what it has committed, and lets any other lead."""
         if publication.failed(now_ms) or event.doubtful:
-            self.gives_way = True
-            self.move = self.move or Move("", now_ms + self._settings.lease_ms)
+            self._give_way(now_ms)
 
     def synced(self, event: Synced | SyncFailed) -> None:
         """A sync ended."""
         seq = self.syncs.answered(event)
         if seq is not None:
-            self.in_store = True
+            self.in_store, self._unsynced_since_ms = True, None
             if self.publication is not None:
                 self.publication.synced(seq)
+
+    def _give_way(self, now_ms: int) -> None:
+        self.gives_way = True
+        self.move = self.move or Move("", now_ms + self._settings.lease_ms)
 
     def _stamp(self, head: Head, attempt: Callable[[], bytes]) -> dict[str, Any]:
         """What makes each swap's head another one than any before."""

@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         in_use_ms: for how long after a caller asked.
         answer_ms: how long an answer of the object store is waited for.
         sync_ms: how long one of Litestream is.
+        takeover_ms: how long a takeover may take: the first sync brings the whole database into the object store.
+        unsynced_ms: how long syncs may fail before a primary lets another machine lead.
         sync_pace_ms: the least time between two syncs.
         span_ms: the least time for which an entry stays in ``recent``.
         keep_ms: the time for which it stays while there is room.
@@ -50,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     in_use_ms: int = 10_000
     answer_ms: int = 1_500
     sync_ms: int = 10_000
+    takeover_ms: int = 60_000
+    unsynced_ms: int = 60_000
     sync_pace_ms: int = 1_000
     span_ms: int = 1_000
     keep_ms: int = 30_000

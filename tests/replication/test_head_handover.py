@@ -186,3 +186,28 @@ def test_to_move_or_promote_to_where_it_is_changes_nothing() -> None:
     assert driven.tell(events.HandOver("a", "m1")) == [Acknowledge("a", 3)]
     assert driven.tell(events.Promote("b")) == [Acknowledge("b", 3)]
     assert driven.machine.role is Role.PRIMARY
+
+
+def test_a_primary_whose_litestream_never_succeeds_lets_others_lead() -> None:
+    driven = primary(LOG)
+    publish(driven, NEXT[0])
+    began_ms = driven.now_ms
+    while driven.now_ms < began_ms + driven.settings.unsynced_ms + driven.settings.sync_ms:
+        driven.renews()
+        if last_head(driven).owner == NOBODY:
+            break
+    head = last_head(driven)
+    assert (head.owner, head.machine, head.place) == (NOBODY, "", place(NEXT[0]))
+    assert driven.now_ms - began_ms >= driven.settings.unsynced_ms
+    driven.swapped()
+    assert driven.machine.role is Role.REPLICA
+
+
+def test_a_primary_that_had_nothing_to_sync_for_long_is_not_blamed_for_it() -> None:
+    driven = primary(LOG)
+    for _ in range(40):
+        driven.renews()
+    publish(driven, NEXT[0])
+    for _ in range(3):
+        driven.renews()
+    assert last_head(driven).owner != NOBODY

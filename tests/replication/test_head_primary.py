@@ -240,7 +240,7 @@ def test_a_store_that_always_refuses_is_asked_at_the_pace_of_polling() -> None:
 def test_an_entry_stays_in_recent_until_litestream_has_it() -> None:
     driven = primary(LOG, recent_entries=8)
     publish(driven, *NEXT[:8])
-    driven.wait(60_000)
+    driven.wait(driven.settings.unsynced_ms - 1_000)
     with pytest.raises(Overloaded, match="slow down"):
         driven.machine.require_writable(1, 500, driven.now_ms)
     assert len(last_head(driven).recent) == 8

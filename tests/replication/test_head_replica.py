@@ -272,7 +272,7 @@ def test_who_loses_the_race_stops_and_follows_the_winner() -> None:
 
 
 def test_a_takeover_that_does_not_succeed_is_given_up_and_others_go_first() -> None:
-    driven = replica()
+    driven = replica(takeover_ms=LEASE_MS)
     silence(driven, LEASE_MS + MARGIN_MS + 3_000)
     silence(driven, LEASE_MS)
     assert driven.machine.role is Role.REPLICA
@@ -280,6 +280,16 @@ def test_a_takeover_that_does_not_succeed_is_given_up_and_others_go_first() -> N
     assert driven.machine.role is Role.REPLICA
     silence(driven, LEASE_MS)
     assert driven.machine.role is Role.CANDIDATE
+
+
+def test_a_takeover_may_take_longer_than_a_lease_for_a_large_database_takes_its_time() -> None:
+    driven = replica()
+    silence(driven, LEASE_MS + MARGIN_MS + 3_000)
+    silence(driven, 3 * LEASE_MS)
+    assert driven.machine.role is Role.CANDIDATE
+    driven.synced()
+    driven.swapped()
+    assert driven.machine.role is Role.PRIMARY
 
 
 @pytest.mark.parametrize(

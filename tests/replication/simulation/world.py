@@ -101,6 +101,8 @@ class World:
             in_use_ms=150,
             answer_ms=self._answer_ms,
             sync_ms=60,
+            takeover_ms=200,
+            unsynced_ms=300,
             sync_pace_ms=20,
             span_ms=30,
             keep_ms=80,
