@@ -144,7 +144,7 @@ class Lives(RuleBasedStateMachine):
             self.do(self.world.own(token.macaroon))
         except errors.Overloaded:
             return
-        except errors.UnknownKey:
+        except (errors.UnknownKey, errors.ExpiredToken):
             assert self.is_over(token)
             return
         self.model.kill(branch=token.macaroon.branch)
