@@ -25,7 +25,7 @@ from typing import NamedTuple
 from bench.counted import Counts
 from bench.moves import killed, moved
 from bench.requests import counted
-from bench.restores import Restores, filled
+from bench.restores import Restores
 from bench.rows import Row, arguments, emit
 from bench.writes import acknowledged, refused
 from tests.regions.cluster import Cluster
@@ -60,13 +60,13 @@ class Bench:
         self._scale = scale
 
     def rows(self) -> list[Row]:
-        """Measure all. What is restored is written aside while requests are counted, as that takes as long."""
+        """Measure all. What is to be restored is made while requests are counted: both take a while."""
         restores = [(self._restores(size_mb), rounds) for size_mb, rounds in self._scale.restores]
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as aside:
-            fills = [aside.submit(filled, *each.to_fill) for each, _ in restores]
+            foundings = [aside.submit(each.founding.make) for each, _ in restores]
             requests = self._requests()
-            for fill in fills:
-                fill.result()
+            for founding in foundings:
+                founding.result()
         rows = self._writes()
         for each, rounds in restores:
             rows += each.measure(rounds)

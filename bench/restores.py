@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from bench.filled import Secrets, fill
 from bench.node import is_ready
 from bench.rows import Row
 from tests.end_to_end.node import NAME
-from tests.regions.cluster import Cluster
+from tests.regions.cluster import Cluster, variables
 from tkdb.channel.keys import SignerSecret
 from tkdb.store.seal import ChainKey, SealKey
 from tkdb_replication.bucket import Bucket
@@ -30,18 +33,33 @@ READY_WITHIN_S = 120
 LOOK_AGAIN_S = 0.01
 
 
-def filled(path: Path, seal_key: str, signer: str, size_mb: int) -> None:
-    """Make a database of so many MB at ``path``, as a machine that stands alone would have left it."""
-    secrets = Secrets(SealKey.parse(seal_key), ChainKey(os.urandom(32)), SignerSecret.parse(signer))
-    organizations, revocations = ORGANIZATIONS_PER_MB * size_mb, REVOCATIONS_PER_MB * size_mb
-    asyncio.run(fill(path, NAME, secrets, organizations=organizations, revocations=revocations))
+class Founding(NamedTuple):
+    """A cluster that is to be made of a database of ``size_mb``; it can be sent to another process."""
+
+    database: Path
+    size_mb: int
+    signer: str
+    environment: dict[str, str]
+
+    def make(self) -> None:
+        """Write the database, as a machine that stands alone would have left it, and have ``tkdb init`` take it up."""
+        secrets = Secrets(
+            SealKey.parse(self.environment["TKDB_SEAL_KEYS"]),
+            ChainKey(os.urandom(32)),
+            SignerSecret.parse(self.signer),
+        )
+        organizations, revocations = ORGANIZATIONS_PER_MB * self.size_mb, REVOCATIONS_PER_MB * self.size_mb
+        asyncio.run(fill(self.database, NAME, secrets, organizations=organizations, revocations=revocations))
+        command = [sys.executable, "-m", "tkdb.cli", "init"]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 class Restores:
-    """New machines of a cluster that is founded with a large database.
+    """New machines of a cluster that has a large database.
 
     Args:
-        cluster: what it is to be: not founded yet, without machines.
+        cluster: how it is configured. It has no machines yet, and isn't founded.
         bucket: its bucket.
         size_mb: how large the database is.
     """
@@ -50,17 +68,16 @@ class Restores:
         self._cluster = cluster
         self._bucket = bucket
         self._size_mb = size_mb
-        self._database = cluster.folder / "full.db"
 
     @property
-    def to_fill(self) -> tuple[Path, str, str, int]:
-        """What ``filled`` is to be called with before anything is measured."""
-        keys = self._cluster.keys
-        return self._database, keys.seal.text(), keys.signer.text(), self._size_mb
+    def founding(self) -> Founding:
+        """What is to be made before anything is measured."""
+        keys, database = self._cluster.keys, self._cluster.folder / "full.db"
+        environment = keys.environment(database, TKDB_LOG_LEVEL="warning", **variables(self._bucket))
+        return Founding(database, self._size_mb, keys.signer.text(), environment)
 
     def measure(self, rounds: int) -> list[Row]:
-        """Found the cluster, and restore so often, in turns with Litestream alone."""
-        self._cluster.run("init", TKDB_DB=str(self._database))
+        """Restore so often, in turns with Litestream alone."""
         base, ready_s, bare_s = asyncio.run(self._base()), [], []
         for number in range(1, rounds + 1):
             ready_s.append(self._ready_s(f"m{number}"))
