@@ -134,4 +134,12 @@ class AsyncBackend(httpcore.AnyIOBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """As httpcore's."""
-        return AsyncStream(await super().connect_tcp(host, port, timeout, local_address, socket_options), _Age())
+        inner = await super().connect_tcp(host, port, timeout, local_address, socket_options)
+        try:
+            # Of a connection that was reset at once uvloop has no socket to show, and anyio counts on one. Once it
+            # was shown, it stays.
+            inner.get_extra_info("socket")
+        except AttributeError:
+            await inner.aclose()
+            raise httpcore.ConnectError("the connection was reset as soon as it was made") from None
+        return AsyncStream(inner, _Age())

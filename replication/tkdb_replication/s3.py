@@ -21,6 +21,7 @@ from typing import Final, Literal, Self
 
 import httpcore
 
+from tkdb_client.streams import AsyncBackend
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.listing import error_code, parse_page
 from tkdb_replication.objects import (
@@ -92,6 +93,7 @@ class S3Objects:
             max_keepalive_connections=MAX_CONNECTIONS,
             keepalive_expiry=MAX_IDLE_S,
             retries=0,
+            network_backend=AsyncBackend(),
         )
 
     async def close(self) -> None:

@@ -88,7 +88,7 @@ def find(seconds: float, seed: int, tell: Callable[[str], None]) -> int:
         found = report.violations[0] if report.violations else "not found"
         tell(f"{name:<40} {report.seconds:>6} s  {report.storms:>3} storms  {found[:150]}")
         missed += not report.violations
-        if report.evidence:
+        if report.evidence:  # it was to be found
             shutil.rmtree(report.evidence, ignore_errors=True)
     return bool(missed)
 

@@ -26,7 +26,8 @@ class AcknowledgesAtCommit(Machine):
 
     def _on_committed(self, event: Committed) -> None:
         super()._on_committed(event)
-        if self._epoch is not None:
+        # An organization's caller is told of it as it is served, and it isn't yet.
+        if self._epoch is not None and not any(b"organization" in entry.body for entry in event.entries):
             self._do(Acknowledge(event.ticket, event.entries[-1].seq))
 
 
