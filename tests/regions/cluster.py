@@ -47,15 +47,21 @@ class Cluster:
         self.folder = folder
         self.head = HeadObject(bucket, self.keys.seal)
         self.settings = {"TKDB_LEASE_MS": str(LEASE_MS), "TKDB_PRIMARY_REGIONS": "r1,r2,r3", **settings}
+        self._settings: dict[str, dict[str, str]] = {}
         self.nodes = {f"m{number}": self.node(f"m{number}", via or bucket) for number in range(1, size + 1)}
-        self._bucket = bucket
+        self.bucket = bucket
 
     def node(self, name: str, bucket: Bucket, **settings: str) -> Node:
         """A machine, not started. It may reach the bucket in a way of its own."""
         volume = self.folder / name
         volume.mkdir(exist_ok=True)
         own = {"TKDB_MACHINE": name, "TKDB_REGION": f"r{name.removeprefix('m')}"}
-        return Node(volume / "tkdb.db", self.keys, **self.settings, **own, **variables(bucket), **settings)
+        self._settings[name] = {**self.settings, **own, **variables(bucket), **settings}
+        return Node(volume / "tkdb.db", self.keys, **self._settings[name])
+
+    def environment(self, name: str) -> dict[str, str]:
+        """The environment of a machine, at any free port."""
+        return self.keys.environment(self.folder / name / "tkdb.db", **self._settings[name])
 
     def run(self, *arguments: str, code: int = 0, **settings: str) -> str:
         """Run a command of the cluster's operator; return what it says: where it fails, on stderr."""
@@ -63,7 +69,7 @@ class Cluster:
         done = subprocess.run(
             [sys.executable, "-m", "tkdb.cli", *arguments],
             cwd=ROOT,
-            env={**environment, **variables(self._bucket), **settings},
+            env={**environment, **variables(self.bucket), **settings},
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,

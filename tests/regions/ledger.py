@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from tests.regions.cluster import Cluster, until
-from tkdb import errors
+from tkdb import api, errors
 from tkdb_client import Client, Macaroon
+
+TARGETS = 400
+"""So many revocations make an entry of about 24 KB: three of them are more than ``recent`` holds."""
 
 
 class Ledger:
@@ -24,6 +29,18 @@ class Ledger:
         dead = client.mint(name)
         client.revoke(dead)
         self._dead.append(dead)
+
+    def fill(self, client: Client, organization: str, entries: int = 4) -> None:
+        """Write entries so large that ``recent`` has no room for four of them."""
+        token = client.mint(organization)
+        for _ in range(entries):
+            nonces = [token.nonce[:6] + os.urandom(10) for _ in range(TARGETS)]
+            client.revoke_many([api.Lineage(token.kid, nonce) for nonce in nonces])
+
+    @property
+    def token(self) -> Macaroon:
+        """A token that lives."""
+        return self._live[0]
 
     def assert_kept(self, *names: str) -> None:
         """Every machine, or each of those named, comes to know all that was acknowledged."""

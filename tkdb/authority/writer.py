@@ -19,7 +19,7 @@ from tkdb.authority.decisions import Decisions, Done, Write, is_timed, permit
 from tkdb.authority.past import read_past
 from tkdb.authority.publisher import Publisher
 from tkdb.authority.served import Served
-from tkdb.errors import Conflict, Overloaded, StoreUnwritable, TkdbError, Unavailable
+from tkdb.errors import BrokenJournal, Conflict, Overloaded, StoreUnwritable, TkdbError, Unavailable
 from tkdb.ports import Caller
 from tkdb.signers import ALL, Signer
 from tkdb.store.fold import Draft, Rows, changes, horizon_ms
@@ -237,7 +237,7 @@ class Writer:
     async def _add(self, round_: _Round, request: _Request) -> None:
         if request.origin.signer:
             earlier = round_.by_request.get(request.key)
-            known = earlier or await self._served.database.find_request(*request.key)
+            known = earlier or await self._find(request)
             if known is not None:
                 if known.body != request.body:
                     raise Conflict("this request id was used for another request", hint="make a new one for each")
@@ -257,6 +257,15 @@ class Writer:
         size_bytes = len(encode_entry(entry))
         self._publisher.require_room(len(round_.entries) + 1, round_.size_bytes + size_bytes)
         round_.add(entry, size_bytes, decision, request)
+
+    async def _find(self, request: _Request) -> Entry | None:
+        """Return the entry that carried out a request that came before."""
+        try:
+            return await self._served.database.find_request(*request.key)
+        except BrokenJournal:
+            # The file is damaged. As after a commit in doubt, this machine can't go on writing to it.
+            self._publisher.commit_failed(doubtful=True)
+            raise
 
     def _now_ms(self, head: Head, *, timed: bool) -> int:
         """Return the time; of a clock that can't be believed, only for what doesn't depend on it.

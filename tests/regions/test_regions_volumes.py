@@ -1,0 +1,209 @@
+"""A volume that is old, another's, damaged or gone: all that was acknowledged is there again, or it is said why not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.node import NAME, Node, failed_start
+from tests.regions.cluster import Cluster, until
+from tests.regions.ledger import Ledger
+from tests.replication.seaweed import Seaweed, make_bucket, now_ms
+from tkdb import errors
+from tkdb.authority.clock import Clock
+from tkdb.authority.genesis import begin
+from tkdb.store.database import Database
+from tkdb.store.seal import SealKey, SealKeys
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def running(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster"), make_bucket(s3_server), size=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def ledger(running: Cluster) -> Ledger:
+    ledger = Ledger(running)
+    with running.nodes[running.primary()].client() as client:
+        ledger.write(client, "acme")
+    return ledger
+
+
+@pytest.fixture
+def replica(running: Cluster, ledger: Ledger) -> Node:
+    """The machine that isn't primary, fresh. Tests leave it running."""
+    primary = running.settled()
+    return next(node for name, node in running.nodes.items() if name != primary)
+
+
+def clear(node: Node, pattern: str = "*") -> None:
+    """Delete what is on a machine's volume, but for its log."""
+    for path in node.database.parent.glob(pattern):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != node.log:
+            path.unlink()
+
+
+def damage(database: Path) -> None:
+    """Write over the journal's pages, past SQLite, and have who reads them by now read them again."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        roots = connection.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'journal'").fetchall()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        with database.open("r+b") as file:
+            for (root,) in roots:
+                file.seek((root - 1) * size)
+                file.write(os.urandom(size))
+        connection.execute(f"PRAGMA user_version = {version}")
+
+
+async def begin_another(database: Path, seal: SealKey) -> bytes:
+    """Begin another journal of the same authority; return its id."""
+    async with await Database.open(database) as opened:
+        clock = Clock(now_ms, now_ms)
+        return (await begin(opened, NAME, SealKeys([seal]), clock, os.urandom)).journal
+
+
+async def journal_of(database: Path) -> bytes:
+    async with await Database.open(database) as opened:
+        return (await opened.load()).journal
+
+
+def name_of(cluster: Cluster, node: Node) -> str:
+    return next(name for name, each in cluster.nodes.items() if each is node)
+
+
+def test_a_volume_older_than_recent_is_restored_from_the_bucket(
+    running: Cluster, ledger: Ledger, replica: Node
+) -> None:
+    name, primary = name_of(running, replica), running.primary()
+    position = running.status(name).position
+    replica.kill()
+    with running.nodes[primary].client(timeout_ms=30_000) as client:
+        ledger.write(client, "while-away")
+        ledger.fill(client, "while-away")
+    until(lambda: running.head.head().recent[0].seq > position + 1)
+    replica.start()
+    ledger.assert_kept(name)
+    assert "restored" in running.log(name)
+
+
+@pytest.mark.parametrize("lost", ["*", "tkdb.db.machine", "tkdb.db"])
+def test_a_volume_that_is_lost_or_in_part_is_made_anew(
+    running: Cluster, ledger: Ledger, replica: Node, lost: str
+) -> None:
+    replica.kill()
+    clear(replica, lost)
+    replica.start()
+    ledger.assert_kept(name_of(running, replica))
+
+
+def test_a_damaged_file_beside_the_database_is_as_good_as_none(running: Cluster, ledger: Ledger, replica: Node) -> None:
+    replica.kill()
+    replica.database.with_name("tkdb.db.machine").write_bytes(b"\x00\x01\x02\x03" + os.urandom(60))
+    replica.start()
+    ledger.assert_kept(name_of(running, replica))
+    assert "volume file damaged" in running.log(name_of(running, replica))
+
+
+def test_a_database_that_was_damaged_while_the_machine_was_down_is_kept_aside_and_restored(
+    running: Cluster, ledger: Ledger, replica: Node
+) -> None:
+    assert replica.stop() == 0
+    damage(replica.database)
+    replica.start()
+    ledger.assert_kept(name_of(running, replica))
+    assert "journal damaged" in running.log(name_of(running, replica))
+    assert replica.database.with_name("tkdb.db.damaged").exists()
+
+
+def test_a_replicas_database_that_is_damaged_while_it_runs_is_kept_aside_and_restored(
+    running: Cluster, ledger: Ledger, replica: Node
+) -> None:
+    name, primary = name_of(running, replica), running.primary()
+    aside = replica.database.with_name("tkdb.db.damaged")
+    aside.unlink(missing_ok=True)
+    damage(replica.database)
+    with running.nodes[primary].client() as client:
+        ledger.write(client, "after-damage")
+    until(aside.exists)
+    ledger.assert_kept(name)
+    assert replica.process.poll() is None
+
+
+def test_a_primary_whose_database_is_damaged_while_it_runs_lets_another_lead(
+    running: Cluster, ledger: Ledger, replica: Node
+) -> None:
+    primary = running.primary()
+    damage(running.nodes[primary].database)
+    with running.nodes[primary].client(timeout_ms=500) as client, pytest.raises(errors.TkdbError):
+        client.create_organization("unacknowledged")
+    until(lambda: running.status(name_of(running, replica)).role == "primary")
+    running.settled()
+    with replica.client() as client:
+        ledger.write(client, "another-leads")
+    ledger.assert_kept()
+
+
+def test_another_programs_file_in_its_place_is_refused_and_left_alone(running: Cluster, replica: Node) -> None:
+    assert replica.stop() == 0
+    kept = replica.database.read_bytes()
+    replica.database.write_bytes(b"not a database " * 1_000)
+    code, said = failed_start(running.environment(name_of(running, replica)))
+    assert code == 2
+    assert "is not a tkdb database" in said
+    assert replica.database.read_bytes() == b"not a database " * 1_000
+    replica.database.write_bytes(kept)
+    replica.start()
+    running.settled()
+
+
+def test_a_volume_of_another_cluster_is_refused_and_left_alone(
+    running: Cluster, ledger: Ledger, replica: Node, tmp_path: Path
+) -> None:
+    name = name_of(running, replica)
+    assert replica.stop() == 0
+    shutil.copytree(replica.database.parent, tmp_path / "own")
+    clear(replica)
+    journal = asyncio.run(begin_another(replica.database, running.keys.seal))
+    replica.start()
+    until(lambda: "this machine's volume of another" in running.readyz(name)[1])
+    assert "use the volume and the bucket that belong together" in running.status(name).fault
+    with replica.client(timeout_ms=500) as holder, pytest.raises(errors.StaleAuthority):
+        holder.verify(ledger.token)
+    replica.kill()
+    assert asyncio.run(journal_of(replica.database)) == journal
+    clear(replica)
+    shutil.copytree(tmp_path / "own", replica.database.parent, dirs_exist_ok=True)
+    replica.start()
+    ledger.assert_kept(name)
+
+
+def test_a_second_process_on_one_volume_is_refused(running: Cluster, replica: Node) -> None:
+    code, said = failed_start(running.environment(name_of(running, replica)))
+    assert (code, "another process writes" in said) == (3, True)
+    assert running.status(name_of(running, replica)).fault == ""
+
+
+def test_two_machines_of_one_name_never_lead_together(running: Cluster, ledger: Ledger) -> None:
+    primary = running.settled()
+    twin = running.node("twin", running.bucket, TKDB_MACHINE=primary)
+    with twin, twin.client(timeout_ms=1_000) as client:
+        until(lambda: not client.status().fault)
+        assert client.status().role == "replica"
+        with pytest.raises(errors.NoPrimary):
+            client.create_organization("by-the-twin")
+        assert running.status(primary).role == "primary"
+    ledger.assert_kept()
