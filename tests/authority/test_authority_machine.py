@@ -123,7 +123,10 @@ class Lives(RuleBasedStateMachine):
     def attenuate(self, number: int, caveat: Any) -> None:
         parent = self.pick(number)
         if len(parent.line) < 6:
-            self.model.tokens.append(parent.attenuated(caveat))
+            child = parent.attenuated(caveat)
+            # The same caveat makes the same token again, which may have been revoked.
+            child.dead |= any(twin.dead for twin in self.model.tokens if twin.macaroon == child.macaroon)
+            self.model.tokens.append(child)
 
     @precondition(lambda self: self.model.tokens)
     @rule(number=picks, whole=st.booleans())
