@@ -179,7 +179,7 @@ class Writer:
     async def _mint(self) -> Case:
         name = self._draw.choice(list(self._population.organizations))
         while True:
-            machine = self._draw.choice(self._machines)
+            machine = self._any()
             reply = await self._line.ask(machine, api.SIGN, api.Mint(organization=name), timeout_ms=1_500)
             if reply.error is None:
                 return Case(reply.result.token, name)
@@ -201,10 +201,14 @@ class Writer:
     async def _write(self, path: str, call: api.Call[Any]) -> None:
         await self._repeat(Write(path, call, os.urandom(16)))
 
+    def _any(self) -> Machine:
+        """Any machine, but mostly the one that last carried out a write."""
+        return self._prefer if self._draw.random() < 0.8 else self._draw.choice(self._machines)
+
     async def _repeat(self, write: Write) -> None:
         self.pending = 1
         while True:
-            machine = self._prefer if self._draw.random() < 0.8 else self._draw.choice(self._machines)
+            machine = self._any()
             timeout_ms = self._draw.choice(ATTEMPT_MS)
             reply = await self._line.ask(
                 machine, write.path, write.call, request_id=write.request_id, timeout_ms=timeout_ms

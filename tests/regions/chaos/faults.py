@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final
 
 from tests.regions.chaos.callers import Line
@@ -129,13 +129,20 @@ class Faults:
 
     async def _takeover(self, machine: Machine, for_s: float) -> None:
         await machine.kill()
-        try:
+        others = [other for other in self._machines.values() if other is not machine]
+        with suppress(TimeoutError):
             async with asyncio.timeout(TAKEOVER_S):
-                while self._primary() == machine.name:  # noqa: ASYNC110 -- it is heard of by asking
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            return
+                while not await self._one_leads(others):
+                    pass
         await asyncio.sleep(for_s)
+
+    async def _one_leads(self, machines: Iterable[Machine]) -> bool:
+        await asyncio.sleep(0.02)
+        for machine in machines:
+            reply = await self._line.ask(machine, api.VERIFY, api.Status(), timeout_ms=200)
+            if reply.error is None and reply.result.role == "primary":
+                return True
+        return False
 
     async def _ask(self, machine: Machine, path: str, call: api.Call[Any]) -> None:
         reply = await self._line.ask(machine, path, call, timeout_ms=_MOVE_MS)

@@ -7,7 +7,7 @@ import json
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -38,7 +38,7 @@ FORSAKEN_MS: Final = 75_000
 CALM_S: Final = 4.0
 WATCH_S: Final = 0.3
 _ASK_MS: Final = 5_000
-_ALARMS: Final = ("head refused", "journal damaged", "unforeseen", "unhandled")
+_ALARMS: Final = ('"head refused"', '"journal damaged"', '"unforeseen"', '"unhandled"', "Traceback (most recent")
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,9 @@ class Chaos:
 
     async def _storms(self, line: Line) -> None:
         self._faults = Faults(self._machines, line, lambda: self._primary, self._unwilling)
-        kinds = frozenset(Kind) if self.plan.control is None else CONTROLS[self.plan.control].kinds
         end_ms = now_ms() + self.plan.seconds * 1000
         await self._heal(now_ms(), HEAL_MS)
-        for storm in storms(self.plan.seed, kinds):
+        for storm in self._schedule():
             if now_ms() >= end_ms or self.report.storms >= self.plan.storms:
                 return
             self.report.storms += 1
@@ -168,6 +167,11 @@ class Chaos:
             healed_ms = now_ms()
             await self._still(asyncio.sleep(CALM_S))
             self.report.gap_outside_ms = max(self.report.gap_outside_ms, self._gap_ms(healed_ms))
+
+    def _schedule(self) -> Iterator[list[Fault]]:
+        if self.plan.control is None:
+            return storms(self.plan.seed)
+        return storms(self.plan.seed, CONTROLS[self.plan.control].kinds, faults_most=2)
 
     async def _storm(self, storm: list[Fault]) -> None:
         async def happen(fault: Fault) -> None:
@@ -349,4 +353,4 @@ def _rows(database: Path) -> list[Row]:
 
 def _alarms(log: Path) -> list[str]:
     lines = log.read_text(errors="replace").splitlines()
-    return [line[:300] for line in lines if any(f'"{alarm}"' in line for alarm in _ALARMS)]
+    return [line[:300] for line in lines if any(alarm in line for alarm in _ALARMS)]

@@ -64,10 +64,9 @@ _ODDS: Final[Mapping[Kind, _Odds]] = {
     Kind.PROMOTE: _Odds(2, 0, 0),
     Kind.ALL_DISKS: _Odds(1, 0, 500),
     Kind.UNSYNCED_DISKS: _Odds(1, 5_000, 9_000),
-    Kind.TAKEOVER_DISKS: _Odds(1, 0, 1_500),
+    Kind.TAKEOVER_DISKS: _Odds(1, 0, 800),
 }
 STORE_KINDS: Final = frozenset({Kind.STALL, Kind.CUT, Kind.ERROR, Kind.LOSE_ANSWER, Kind.FORSAKE})
-_FAULTS_MOST: Final = 6
 _STORM_MS: Final = (4_000, 18_000)
 
 
@@ -88,19 +87,20 @@ class Fault(NamedTuple):
         return f"{self.target} {self.kind}{lasts}"
 
 
-def storms(seed: int, kinds: frozenset[Kind] = frozenset(Kind)) -> Iterator[list[Fault]]:
+def storms(seed: int, kinds: frozenset[Kind] = frozenset(Kind), faults_most: int = 6) -> Iterator[list[Fault]]:
     """Yield storms without end: the faults of each, the earliest first. Between storms, all is well.
 
     Args:
         seed: what they follow from.
         kinds: the kinds that may be drawn.
+        faults_most: how many faults a storm has at most.
     """
     draw = random.Random(seed)
     drawn = sorted(kinds)
     weights = [_ODDS[kind].weight for kind in drawn]
     while True:
         storm_ms = draw.randint(*_STORM_MS)
-        count = draw.randint(1, _FAULTS_MOST)
+        count = draw.randint(1, faults_most)
         faults = [_fault(draw, kind, storm_ms) for kind in draw.choices(drawn, weights, k=count)]
         yield sorted(faults, key=lambda fault: fault.at_ms)
 
