@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from tests.cli.processes import quick
+from tests.replication.replicated import eventually
 from tests.replication.seaweed import CREDENTIALS, now_ms
 from tests.store.scribe import Scribe
 from tkdb import api
@@ -161,7 +162,8 @@ def founded(bucket: Bucket, env: Mapping[str, str]) -> Head:
     async def run() -> Head:
         async with cluster_of(bucket, env) as cluster:
             clock = Clock(now_ms, lambda: time.monotonic_ns() // 1_000_000)
-            return (await found(cluster, Path(env["TKDB_DB"]), clock)).head
+            # However busy the machine is: what a try that was cut short has left is garbage.
+            return (await eventually(lambda: found(cluster, Path(env["TKDB_DB"]), clock))).head
 
     return asyncio.run(run())
 
