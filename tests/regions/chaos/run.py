@@ -24,7 +24,6 @@ from tests.regions.chaos.report import Report
 from tests.regions.chaos.schedule import MACHINES, Fault, Kind, storms
 from tests.regions.cluster import Cluster
 from tests.replication import seaweed
-from tests.replication.conftest import make_bucket
 from tests.replication.faults import FaultyProxy
 from tkdb import api
 from tkdb_replication.bucket import Bucket
@@ -82,7 +81,7 @@ class Chaos:
 
     def __enter__(self) -> Self:
         """Found the cluster. No machine runs yet."""
-        bucket = make_bucket(self._server)
+        bucket = seaweed.make_bucket(self._server)
         self._cluster = Cluster(self._folder, bucket, size=0)
         self._cluster.settings |= {
             "TKDB_BOUND_MS": str(self.plan.bound_ms),
