@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from tkdb import errors
 from tkdb.server import logs
@@ -14,6 +15,9 @@ from tkdb_replication.bucket import Bucket
 from tkdb_replication.control import Synced
 from tkdb_replication.litestream import Replication
 from tkdb_replication.program import Program
+
+START_AGAIN_S: Final = 1.0
+"""How long after Litestream couldn't be given its folders it is tried again."""
 
 
 class Replicator:
@@ -81,4 +85,15 @@ class Replicator:
 
     async def _start(self, base: str) -> Replication:
         await self._database.let_checkpoint(False)
-        return await Replication.begin(self._program, self._bucket, self._path, base, random_bytes=self._random_bytes)
+        said = False
+        while True:
+            try:
+                return await Replication.begin(
+                    self._program, self._bucket, self._path, base, random_bytes=self._random_bytes
+                )
+            except errors.StoreUnwritable as error:
+                # Litestream hasn't run: the path is as fresh as it was.
+                if not said:
+                    logs.event(logging.ERROR, "litestream not started", why=error.message)
+                said = True
+            await asyncio.sleep(START_AGAIN_S)

@@ -1,0 +1,98 @@
+"""Litestream dies, hangs or can't work under a primary: writes go on while ``recent`` has room, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.node import Node
+from tests.regions.cluster import Cluster, until
+from tests.regions.ledger import Ledger
+from tests.replication.seaweed import Seaweed, make_bucket
+from tkdb import errors
+from tkdb_replication.litestream_config import local_folder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def running(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster"), make_bucket(s3_server), size=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def ledger(running: Cluster) -> Ledger:
+    ledger = Ledger(running)
+    with running.nodes["m1"].client() as client:
+        ledger.write(client, "acme")
+    return ledger
+
+
+def litestream(node: Node) -> int:
+    """Return the process that replicates a machine's database."""
+
+    def found() -> int | None:
+        children = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split()
+        return next((int(pid) for pid in children if b"replicate" in Path(f"/proc/{pid}/cmdline").read_bytes()), None)
+
+    return until(found)
+
+
+def test_a_litestream_that_is_killed_holds_up_no_write_and_is_started_again(running: Cluster, ledger: Ledger) -> None:
+    node = running.nodes["m1"]
+    killed = litestream(node)
+    os.kill(killed, signal.SIGKILL)
+    with node.client() as client:
+        ledger.write(client, "without")
+        until(lambda: litestream(node) != killed)
+        # More than has room in ``recent``: what left it is in the bucket.
+        ledger.fill(client, "without")
+    ledger.assert_kept()
+    assert "litestream ended" in running.log("m1")
+
+
+def test_a_litestream_that_hangs_slows_writes_down_when_recent_is_full_until_it_goes_on(
+    running: Cluster, ledger: Ledger
+) -> None:
+    node = running.nodes["m1"]
+    hung = litestream(node)
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        with node.client(timeout_ms=1_000) as client:
+            ledger.write(client, "hung")
+            with pytest.raises(errors.Overloaded, match="than Litestream has stored"):
+                ledger.fill(client, "hung", entries=8)
+            ledger.assert_kept()
+    finally:
+        os.kill(hung, signal.SIGCONT)
+    with node.client() as client:
+        ledger.fill(client, "hung")
+        ledger.write(client, "goes-on")
+    ledger.assert_kept()
+    assert running.status("m1").role == "primary"
+
+
+def test_a_machine_on_which_litestream_can_not_work_does_not_lead_until_it_can(
+    running: Cluster, ledger: Ledger
+) -> None:
+    node = running.nodes["m1"]
+    node.kill()
+    folder = local_folder(node.database)
+    shutil.rmtree(folder)
+    folder.write_bytes(b"no folder")  # as little to be deleted as one that isn't ours
+    node.start()
+    until(lambda: "Litestream's folders can't be made anew" in running.log("m1"))
+    ledger.assert_kept()
+    with node.client(timeout_ms=500) as client, pytest.raises(errors.NoPrimary):
+        client.create_organization("unacknowledged")
+    folder.unlink()
+    running.settled()
+    with node.client() as client:
+        ledger.write(client, "leads-again")
+    ledger.assert_kept()
