@@ -1,0 +1,81 @@
+"""Machines that start together, before there is a cluster; and who of them leads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.regions.cluster import LEASE_MS, Cluster, until
+from tests.regions.ledger import Ledger
+from tkdb import errors
+from tkdb_replication.bucket import Bucket
+
+pytestmark = pytest.mark.slow
+
+
+def roles(cluster: Cluster) -> list[str]:
+    """What each running machine says that it is."""
+    return [said.role if (said := cluster.status(name)) else "" for name in cluster.running()]
+
+
+def test_machines_that_start_before_their_cluster_is_founded_wait_for_it_and_then_one_leads(
+    empty_bucket: Bucket, tmp_path: Path
+) -> None:
+    cluster = Cluster(tmp_path, empty_bucket)
+    try:
+        for node in cluster.nodes.values():
+            node.start()
+        for name in cluster.nodes:
+            until(lambda name=name: "make one with `tkdb init`" in cluster.readyz(name)[1])
+            assert cluster.readyz(name)[0] == 503
+            assert "the bucket has no head" in cluster.status(name).fault
+        cluster.run("init")
+        cluster.settled()
+        assert sorted(roles(cluster)) == ["primary", "replica", "replica"]
+        ledger = Ledger(cluster)
+        with cluster.nodes[cluster.primary()].client() as client:
+            ledger.write(client, "acme")
+        ledger.assert_kept()
+    finally:
+        cluster.__exit__()
+
+
+def test_the_order_of_regions_decides_who_leads(empty_bucket: Bucket, tmp_path: Path) -> None:
+    # Each place in the order is half a second: so far down, m1 leaves m2 all the time that it needs.
+    order = ",".join(["r2", *(f"x{number}" for number in range(60)), "r1"])
+    with Cluster(tmp_path, empty_bucket, size=2, TKDB_PRIMARY_REGIONS=order) as cluster:
+        assert cluster.primary() == "m2"
+
+
+def test_with_manual_promotion_nobody_takes_over_until_told(empty_bucket: Bucket, tmp_path: Path) -> None:
+    with Cluster(tmp_path, empty_bucket, size=2, TKDB_PROMOTION="manual") as cluster:
+        primary = cluster.settled()
+        other = next(name for name in cluster.nodes if name != primary)
+        ledger = Ledger(cluster)
+        with cluster.nodes[primary].client() as client:
+            ledger.write(client, "acme")
+        ledger.assert_kept()
+        cluster.nodes[primary].kill()
+        until(lambda: cluster.status(other).cluster.unchanged_ms > LEASE_MS + 2_000)
+        assert cluster.status(other).role == "replica"
+        with cluster.nodes[other].client(timeout_ms=500) as client, pytest.raises(errors.NoPrimary):
+            client.create_organization("unacknowledged")
+        ledger.assert_kept()
+        said = cluster.run("promote", "--take-over", **operator(cluster, other))
+        assert f"{other} is primary" in said
+        with cluster.nodes[other].client() as client:
+            ledger.write(client, "beta")
+        # The one that was killed comes back, and doesn't resume.
+        cluster.nodes[primary].start()
+        ledger.assert_kept()
+        assert cluster.status(primary).role == "replica"
+
+
+def operator(cluster: Cluster, name: str) -> dict[str, str]:
+    """The environment of an operator who asks one machine."""
+    return {
+        "TKDB_URL": cluster.nodes[name].url,
+        "TKDB_AUTHORITY": cluster.keys.identity.text(),
+        "TKDB_SIGNER": cluster.keys.signer.text(),
+    }
