@@ -1,5 +1,7 @@
 """How many requests all machines make to the object store in an hour, and what a month of them costs.
 
+Somebody always asks: what stands before the machines looks at each one's ``/readyz``, as ``fly.toml`` says.
+
 >>> round(month_usd({"PUT": 1_200, "GET": 2_400, "GET, unchanged": 50_000}), 2)
 5.26
 """
@@ -9,26 +11,30 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Final
 
 from bench.caller import Caller
 from bench.counted import Counts
+from bench.node import is_ready
 from bench.rows import Row
 from tests.regions.cluster import Cluster
 
 CLASS_A: Final = ("PUT", "POST", "LIST")
 CLASS_A_USD: Final = 0.005 / 1_000
 CLASS_B_USD: Final = 0.0005 / 1_000
-"""Tigris's prices, https://www.tigrisdata.com/pricing/, in October 2025."""
+"""Tigris's prices (https://www.tigrisdata.com/docs/pricing/), of a bucket in one region or global, standard tier."""
 MONTH_H: Final = 730
 
+HEALTH_CHECK_S: Final = 5.0
 READ_AGAIN_S: Final = 0.02
 WRITE_AGAIN_S: Final = 1.0
 
 
 def counted(cluster: Cluster, counts: Counts, kid: bytes, *, quiet_s: float, measured_s: float) -> list[Row]:
-    """Count while nobody asks, and then while callers read at each machine and write once a second.
+    """Count while nobody asks but for health, and then while callers read at each machine and write once a second.
 
     Args:
         cluster: machines whose bucket lies behind ``counts``.
@@ -37,21 +43,20 @@ def counted(cluster: Cluster, counts: Counts, kid: bytes, *, quiet_s: float, mea
         quiet_s: how long a machine takes to notice that nobody asks.
         measured_s: how long each count lasts.
     """
-    primary = cluster.settled()
-    time.sleep(quiet_s)
-    idle = _per_hour(counts, measured_s)
-    enough = threading.Event()
-    threads = [threading.Thread(target=_read, args=(cluster, name, enough)) for name in cluster.nodes]
-    threads.append(threading.Thread(target=_write, args=(cluster, primary, kid, enough)))
-    for thread in threads:
-        thread.start()
-    try:
-        busy = _per_hour(counts, measured_s)
-    finally:
-        enough.set()
-        for thread in threads:
-            thread.join()
-    return [*_rows("requests idle", idle), *_rows("requests busy", busy)]
+    primary, names = cluster.settled(), list(cluster.nodes)
+    with ExitStack() as idle:
+        for name in names:
+            idle.enter_context(_again_and_again(partial(is_ready, _port(cluster, name)), HEALTH_CHECK_S))
+        time.sleep(quiet_s)
+        idle_per_hour = _per_hour(counts, measured_s)
+        with ExitStack() as busy:
+            for name in names:
+                client = busy.enter_context(cluster.nodes[name].client())
+                busy.enter_context(_again_and_again(partial(client.verify, client.mint("acme")), READ_AGAIN_S))
+            caller = busy.enter_context(Caller(cluster.nodes[primary]))
+            busy.enter_context(_again_and_again(partial(caller.revoke, kid), WRITE_AGAIN_S))
+            busy_per_hour = _per_hour(counts, measured_s)
+    return [*_rows("requests idle", idle_per_hour), *_rows("requests busy", busy_per_hour)]
 
 
 def month_usd(per_hour: Mapping[str, int]) -> float:
@@ -79,14 +84,23 @@ def _rows(what: str, per_hour: Counter[str]) -> list[Row]:
     ]
 
 
-def _read(cluster: Cluster, name: str, enough: threading.Event) -> None:
-    with cluster.nodes[name].client() as client:
-        token = client.mint("acme")
-        while not enough.wait(READ_AGAIN_S):
-            client.verify(token)
+@contextmanager
+def _again_and_again(ask: Callable[[], object], wait_s: float) -> Iterator[None]:
+    """Ask in a thread of its own, with pauses, for as long as what is within takes."""
+    enough = threading.Event()
+
+    def go_on() -> None:
+        while not enough.wait(wait_s):
+            ask()
+
+    thread = threading.Thread(target=go_on, name="asking")
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
 
 
-def _write(cluster: Cluster, primary: str, kid: bytes, enough: threading.Event) -> None:
-    with Caller(cluster.nodes[primary]) as caller:
-        while not enough.wait(WRITE_AGAIN_S):
-            caller.revoke(kid)
+def _port(cluster: Cluster, name: str) -> int:
+    return int(cluster.nodes[name].url.rpartition(":")[2])

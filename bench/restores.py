@@ -34,7 +34,7 @@ LOOK_AGAIN_S = 0.01
 
 
 class Founding(NamedTuple):
-    """A cluster that is to be made of a database of ``size_mb``; it can be sent to another process."""
+    """How to make a database of ``size_mb``, and a cluster of it; it can be sent to another process."""
 
     database: Path
     size_mb: int
@@ -55,32 +55,32 @@ class Founding(NamedTuple):
         assert done.returncode == 0, done.stderr
 
 
-class Restores:
-    """New machines of a cluster that has a large database.
+class Founded:
+    """A cluster that has a large database.
 
     Args:
-        cluster: how it is configured. It has no machines yet, and isn't founded.
-        bucket: its bucket.
-        size_mb: how large the database is.
+        cluster: its machines, none of which was ever started.
+        bucket: its bucket, empty.
+        size_mb: how large the database is to be.
     """
 
     def __init__(self, cluster: Cluster, bucket: Bucket, size_mb: int) -> None:
-        self._cluster = cluster
-        self._bucket = bucket
+        self.cluster = cluster
+        self.bucket = bucket
         self._size_mb = size_mb
 
     @property
     def founding(self) -> Founding:
         """What is to be made before anything is measured."""
-        keys, database = self._cluster.keys, self._cluster.folder / "full.db"
-        environment = keys.environment(database, TKDB_LOG_LEVEL="warning", **variables(self._bucket))
+        keys, database = self.cluster.keys, self.cluster.folder / "full.db"
+        environment = keys.environment(database, TKDB_LOG_LEVEL="warning", **variables(self.bucket))
         return Founding(database, self._size_mb, keys.signer.text(), environment)
 
-    def measure(self, rounds: int) -> list[Row]:
-        """Restore so often, in turns with Litestream alone."""
+    def restores(self, rounds: int) -> list[Row]:
+        """Have new machines restore it, in turns with Litestream alone; return the medians."""
         base, ready_s, bare_s = asyncio.run(self._base()), [], []
         for number in range(1, rounds + 1):
-            ready_s.append(self._ready_s(f"m{number}"))
+            ready_s.append(self._ready_s(f"m{len(self.cluster.nodes) + number}"))
             bare_s.append(self._bare_s(base))
         return [
             Row("restore", self._size_mb, "tkdb", round(median(ready_s), 2), "s"),
@@ -89,7 +89,7 @@ class Restores:
 
     def _ready_s(self, name: str) -> float:
         # It shall only restore, and not take over then.
-        node = self._cluster.node(name, self._bucket, TKDB_PROMOTION="manual")
+        node = self.cluster.node(name, self.bucket, TKDB_PROMOTION="manual")
         began_s = time.perf_counter()
         with node:
             port = int(node.url.rpartition(":")[2])
@@ -99,21 +99,21 @@ class Restores:
             return time.perf_counter() - began_s
 
     async def _base(self) -> str:
-        async with S3Objects(self._bucket, now_ms=lambda: time.time_ns() // 1_000_000) as objects:
-            found = await read_head(objects, HeadKeys([self._cluster.keys.seal]))
+        async with S3Objects(self.bucket, now_ms=lambda: time.time_ns() // 1_000_000) as objects:
+            found = await read_head(objects, HeadKeys([self.cluster.keys.seal]))
         assert isinstance(found, Sound)
         return found.head.base
 
     def _bare_s(self, base: str) -> float:
-        with tempfile.TemporaryDirectory(dir=self._cluster.folder) as folder:
+        with tempfile.TemporaryDirectory(dir=self.cluster.folder) as folder:
             target, settings = Path(folder, "bare.db"), Path(folder, "litestream.json")
-            settings.write_text(configuration(self._bucket, base, target))
+            settings.write_text(configuration(self.bucket, base, target))
             return asyncio.run(self._litestream_s("restore", "-no-expand-env", "-config", str(settings), str(target)))
 
     async def _litestream_s(self, *arguments: str) -> float:
         program = await Program.find()
         began_s = time.perf_counter()
-        process = await program.run(*arguments, credentials=self._bucket.credentials)
+        process = await program.run(*arguments, credentials=self.bucket.credentials)
         said, _ = await process.communicate()
         assert process.returncode == 0, said
         return time.perf_counter() - began_s
