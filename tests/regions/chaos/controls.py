@@ -88,16 +88,15 @@ class Control:
 
 
 _DEPOSED: Final = frozenset({Kind.PAUSE, Kind.FREEZE, Kind.STALL, Kind.CUT, Kind.LOSE_ANSWER, Kind.PROMOTE})
-_DISKS: Final = frozenset({Kind.LOSE_DISK, Kind.ALL_DISKS, Kind.UNSYNCED_DISKS, Kind.TAKEOVER_DISKS})
+_DISKS: Final = frozenset({Kind.LOSE_DISK, Kind.ALL_DISKS, Kind.UNSYNCED_DISKS, Kind.STALLED_TAKEOVER_DISKS})
 
 CONTROLS: Final = {
     "no fence": Control(NoFence, _DEPOSED),
     "acknowledged at the commit": Control(AcknowledgesAtCommit, _DEPOSED | {Kind.KILL, Kind.LOSE_DISK}),
     "acknowledged at the sync": Control(AcknowledgesAtSync, _DEPOSED | {Kind.KILL}),
     "entries leave recent unsynced": Control(simulated.LeavesUnsynced, frozenset({Kind.UNSYNCED_DISKS}), hurried=True),
-    "takeover without a sync": Control(simulated.TakesOverUnsynced, frozenset({Kind.TAKEOVER_DISKS})),
+    "takeover without a sync": Control(simulated.TakesOverUnsynced, frozenset({Kind.STALLED_TAKEOVER_DISKS})),
     "no freshness check": Control(simulated.NoFreshness, frozenset({Kind.STALL, Kind.CUT, Kind.PAUSE})),
-    "freshness by seq alone, no cut-back": Control(simulated.SeqAlone, _DEPOSED | {Kind.KILL}),
     "one path for all epochs": Control(simulated.OnePath, _DISKS | {Kind.PAUSE, Kind.PROMOTE, Kind.HAND_OVER}),
 }
 

@@ -71,8 +71,9 @@ class Faults:
                 await self._all_disks(asyncio.sleep(0))
             case Kind.UNSYNCED_DISKS:
                 await self._all_disks(self._unsynced(machine, for_s))
-            case Kind.TAKEOVER_DISKS:
-                await self._all_disks(self._takeover(machine, for_s))
+            case Kind.TAKEOVER_DISKS | Kind.STALLED_TAKEOVER_DISKS:
+                stalled = fault.kind is Kind.STALLED_TAKEOVER_DISKS
+                await self._all_disks(self._takeover(machine, for_s, stalled=stalled))
             case _:
                 async with machine.process_turn:
                     await self._on_process(machine, fault.kind, for_s)
@@ -127,13 +128,14 @@ class Faults:
             for other in others:
                 group.create_task(self._on_the_way(other, Kind.CUT, for_s))
 
-    async def _takeover(self, machine: Machine, for_s: float) -> None:
+    async def _takeover(self, machine: Machine, for_s: float, *, stalled: bool) -> None:
         await machine.kill()
         others = [other for other in self._machines.values() if other is not machine]
         with suppress(TimeoutError):
             async with asyncio.timeout(TAKEOVER_S):
                 while not await self._one_leads(others):
-                    pass
+                    for other in others if stalled else ():
+                        other.send_litestream(signal.SIGSTOP)
         await asyncio.sleep(for_s)
 
     async def _one_leads(self, machines: Iterable[Machine]) -> bool:

@@ -1,7 +1,7 @@
 """The schedule: which faults come when, drawn from a seed. Pure.
 
 >>> print(*next(storms(14))[:2], sep="; ")
-m3 its store answers 503 for 3.4 s; m3 its store stalls for 2.3 s
+m3 its store answers 503 for 3.4 s; m3 its store answers 503 for 1.9 s
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Kind(StrEnum):
     ALL_DISKS = "all disks lost"
     UNSYNCED_DISKS = "all disks lost after a stalled Litestream that nobody else could follow"
     TAKEOVER_DISKS = "all disks lost after a takeover"
+    STALLED_TAKEOVER_DISKS = "all disks lost after a takeover whose Litestream stood still"
 
 
 class _Odds(NamedTuple):
@@ -64,6 +65,7 @@ _ODDS: Final[Mapping[Kind, _Odds]] = {
     Kind.ALL_DISKS: _Odds(1, 0, 500),
     Kind.UNSYNCED_DISKS: _Odds(1, 5_000, 9_000),
     Kind.TAKEOVER_DISKS: _Odds(1, 0, 800),
+    Kind.STALLED_TAKEOVER_DISKS: _Odds(1, 0, 800),
 }
 STORE_KINDS: Final = frozenset({Kind.STALL, Kind.CUT, Kind.ERROR, Kind.LOSE_ANSWER, Kind.FORSAKE})
 _STORM_MS: Final = (4_000, 18_000)
