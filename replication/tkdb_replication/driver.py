@@ -150,6 +150,8 @@ class Driver:
 
     def epoch(self) -> int:
         """As ``Publisher``."""
+        if self._has_ended:
+            raise errors.NoPrimary("this machine has stopped", hint="ask another")
         return self.machine.epoch
 
     def require_room(self, entries: int, size_bytes: int) -> None:
@@ -175,9 +177,13 @@ class Driver:
         self._tickets.add(ticket)
         ticket.add_done_callback(self._tickets.discard)
         self._tell(event(ticket))
-        if any(task.done() for task in self._tasks):
+        if self._has_ended:
             _fail(ticket, _stopped())
         return ticket
+
+    @property
+    def _has_ended(self) -> bool:
+        return any(task.done() for task in self._tasks)
 
     def _abandon(self, _: asyncio.Task[None]) -> None:
         """Events or steps have ended: nobody would ever tell those who wait."""

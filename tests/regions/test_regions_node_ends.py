@@ -1,0 +1,208 @@
+"""A node that can't go on, or is closed at an awkward moment: it ends, and whoever waits for a write is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.node import NAME, Keys
+from tests.regions import meddler as rules
+from tests.regions.cluster import Cluster
+from tests.regions.meddler import Meddler
+from tests.replication.seaweed import Seaweed, now_ms
+from tkdb import api, errors
+from tkdb.authority.service import Profile
+from tkdb.ports import Caller
+from tkdb.server.run import system_clock
+from tkdb.signers import Signer
+from tkdb.store.database import Database
+from tkdb.store.seal import SealKeys
+from tkdb_replication.bucket import Bucket
+from tkdb_replication.litestream_config import fresh_base
+from tkdb_replication.node import Node
+from tkdb_replication.program import Program
+from tkdb_replication.replicator import Replicator
+from tkdb_replication.settings import Settings
+from tkdb_replication.steps import Steps
+from tkdb_replication.volume import VolumeFile
+
+pytestmark = pytest.mark.slow
+
+PATIENCE_S = 30
+
+
+@pytest.fixture
+def cluster(s3_server: Seaweed, empty_bucket: Bucket, meddler: Meddler, tmp_path: Path) -> Cluster:
+    """One that is founded, and has no machine yet. They reach the store through the meddler."""
+    cluster = Cluster(tmp_path, empty_bucket, size=0, via=s3_server.bucket(empty_bucket.name, meddler.url))
+    cluster.run("init")
+    return cluster
+
+
+@pytest.fixture
+def bucket(s3_server: Seaweed, empty_bucket: Bucket, meddler: Meddler) -> Bucket:
+    return s3_server.bucket(empty_bucket.name, meddler.url)
+
+
+async def opened(cluster: Cluster, bucket: Bucket) -> Node:
+    """A machine of the cluster, in this process."""
+    profile = Profile(NAME, SealKeys([cluster.keys.seal]))
+    settings = Settings(machine="m1", lease_ms=3_000)
+    return await Node.open(
+        cluster.folder / "tkdb.db", profile, bucket, settings, clock=system_clock(), random=secrets.token_bytes
+    )
+
+
+async def led(node: Node) -> None:
+    """Return once it is primary, and fresh."""
+    while True:
+        said: api.StatusReport = await node.answer(api.Status(), caller(None, api.Status()))
+        if said.role == "primary" and not said.fault:
+            return
+        await asyncio.sleep(0.02)
+
+
+def caller(keys: Keys | None, call: api.Call[Any]) -> Caller:
+    signer = keys and Signer("operator", keys.signer.public, frozenset({"*"}), frozenset({"organizations"}))
+    return Caller(signer, api.WRITE, os.urandom(16), now_ms(), bytes(64), api.encode(call))
+
+
+def create(node: Node, keys: Keys, name: str) -> asyncio.Task[Any]:
+    call = api.CreateOrganization(name)
+    return asyncio.create_task(node.answer(call, caller(keys, call)))
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await test()
+
+    asyncio.run(bounded())
+
+
+def test_what_was_written_and_can_not_be_shown_is_of_unknown_outcome_and_the_machine_ends(
+    cluster: Cluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve(*_: object) -> None:
+        raise errors.StoreError("the disk is gone")
+
+    async def test() -> None:
+        node = await opened(cluster, bucket)
+        await led(node)
+        monkeypatch.setattr(Steps, "serve", serve)
+        with pytest.raises(errors.OutcomeUnknown, match="this machine has stopped"):
+            await create(node, cluster.keys, "acme")
+        with pytest.raises(errors.StoreError, match="the disk is gone"):
+            await node.ended()
+        # Whoever comes too late isn't kept waiting either.
+        with pytest.raises(errors.NoPrimary, match="this machine has stopped"):
+            await create(node, cluster.keys, "beta")
+        await node.close()
+
+    run(test)
+
+
+def test_a_write_that_waits_is_told_when_its_machine_is_closed(
+    cluster: Cluster, bucket: Bucket, meddler: Meddler
+) -> None:
+    async def test() -> None:
+        node = await opened(cluster, bucket)
+        await led(node)
+        meddler.rule = rules.refuse_writes(503)
+        writing = create(node, cluster.keys, "acme")
+        await asyncio.sleep(0)
+        await node.close()
+        with pytest.raises(errors.Unavailable):
+            await writing
+
+    run(test)
+
+
+def test_a_machine_that_can_not_remember_and_is_told_to_stop_stops(
+    cluster: Cluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+
+    def write(*_: object) -> None:
+        tried.set()
+        raise errors.StoreUnwritable("the disk is full")
+
+    async def test() -> None:
+        node = await opened(cluster, bucket)
+        await led(node)
+        monkeypatch.setattr(VolumeFile, "write", write)
+        writing = create(node, cluster.keys, "acme")
+        await asyncio.to_thread(tried.wait)
+        node.drain()
+        with pytest.raises(errors.OutcomeUnknown):
+            await writing
+        with pytest.raises(errors.StoreUnwritable):
+            await node.ended()
+        await node.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_machine_that_has_only_just_started_can_be_closed(
+    cluster: Cluster, bucket: Bucket, meddler: Meddler, *, reachable: bool
+) -> None:
+    async def test() -> None:
+        for waits in range(0, 200, 40):
+            meddler.rule = rules.honest if reachable else rules.unreachable
+            node = await opened(cluster, bucket)
+            await asyncio.sleep(waits / 1000)
+            await node.close()
+
+    run(test)
+
+
+@asynccontextmanager
+async def replicator(bucket: Bucket, path: Path) -> AsyncIterator[Replicator]:
+    async with await Database.open(path) as database:
+        fit = asyncio.get_running_loop().create_future()
+        fit.set_result(None)
+        yield Replicator(await Program.find(), bucket, database, path, random_bytes=secrets.token_bytes, fit=fit)
+
+
+def test_who_is_cancelled_while_litestream_ends_is_cancelled_and_litestream_ends(
+    empty_bucket: Bucket, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with replicator(empty_bucket, tmp_path / "tkdb.db") as one:
+            await one.start(fresh_base(1, random_bytes=secrets.token_bytes))
+            await one.sync(timeout_ms=10_000)
+            stopping = asyncio.create_task(one.stop())
+            await asyncio.sleep(0)
+            stopping.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await stopping
+            await one.stop()
+            with pytest.raises(errors.Unavailable, match="isn't running"):
+                await one.sync(timeout_ms=10_000)
+
+    run(test)
+
+
+def test_litestream_ends_although_the_disk_is_full(
+    empty_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def let_checkpoint(_: object, on: bool) -> None:
+        if on:
+            raise errors.StoreUnwritable("the disk is full")
+
+    async def test() -> None:
+        async with replicator(empty_bucket, tmp_path / "tkdb.db") as one:
+            monkeypatch.setattr(Database, "let_checkpoint", let_checkpoint)
+            await one.start(fresh_base(1, random_bytes=secrets.token_bytes))
+            await one.stop()
+
+    run(test)
