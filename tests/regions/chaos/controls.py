@@ -88,7 +88,6 @@ class Control:
 
 
 _DEPOSED: Final = frozenset({Kind.PAUSE, Kind.FREEZE, Kind.STALL, Kind.CUT, Kind.LOSE_ANSWER, Kind.PROMOTE})
-_DISKS: Final = frozenset({Kind.LOSE_DISK, Kind.ALL_DISKS, Kind.UNSYNCED_DISKS, Kind.STALLED_TAKEOVER_DISKS})
 
 CONTROLS: Final = {
     "no fence": Control(NoFence, _DEPOSED),
@@ -97,7 +96,6 @@ CONTROLS: Final = {
     "entries leave recent unsynced": Control(simulated.LeavesUnsynced, frozenset({Kind.UNSYNCED_DISKS}), hurried=True),
     "takeover without a sync": Control(simulated.TakesOverUnsynced, frozenset({Kind.STALLED_TAKEOVER_DISKS})),
     "no freshness check": Control(simulated.NoFreshness, frozenset({Kind.STALL, Kind.CUT, Kind.PAUSE})),
-    "one path for all epochs": Control(simulated.OnePath, _DISKS | {Kind.PAUSE, Kind.PROMOTE, Kind.HAND_OVER}),
 }
 
 
