@@ -296,7 +296,12 @@ class Machine:
 
     def _serve(self, place: Place) -> None:
         if place != self._serving:
-            self._serving = self._reader.place = place
+            self._serving = place
+            if place.seq < self._reader.place.seq:
+                # A damaged journal was restored, to before what was served here: that isn't vouched for again.
+                self._freshness.lose()
+            else:
+                self._reader.place = place
             self._remember()
             self._do(actions.Serve(place))
 

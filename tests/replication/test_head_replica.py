@@ -173,6 +173,23 @@ def test_the_head_is_read_often_only_while_callers_ask() -> None:
     assert 35 <= len(driven.all(Read)) - reads <= 50
 
 
+def test_a_journal_restored_to_before_what_was_served_is_not_vouched_for_until_it_is_there_again() -> None:
+    driven = replica(swapped(HEAD, 9))
+    driven.machine.require_fresh(driven.now_ms)
+    driven.read_again(swapped(head_of(LOG[:6], recent=3), 10))
+    # The file turns out to be damaged: it is set aside, and the backup ends where ``recent`` begins.
+    driven.journal_at(None)
+    driven.wait(1_000)
+    driven.journal_at(BEGINNING)
+    driven.journal_at(place(LOG[2]))
+    assert driven.machine.served == place(LOG[2])
+    with pytest.raises(StaleAuthority):
+        driven.machine.require_fresh(driven.now_ms)
+    assert driven.last(Remember).place == place(LOG[4])
+    driven.journal_at(place(LOG[5]))
+    driven.machine.require_fresh(driven.now_ms)
+
+
 # Taking over.
 
 
