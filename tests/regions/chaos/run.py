@@ -111,6 +111,8 @@ class Chaos:
         background: list[asyncio.Task[None]] = []
         try:
             await asyncio.gather(*(machine.start() for machine in self._machines.values()))
+            # Else all wait for the lease of the head that `init` has made.
+            await line.ask(self._machines[self._primary], api.SIGN, api.TakeOver(), timeout_ms=_ASK_MS)
             over = asyncio.Event()
             writing = self._begin(line, over, background)
             await self._storms(line)
