@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import httpcore
+
 from tests.end_to_end.node import Keys
 from tests.regions.chaos.judge import DENIED, REFUSED, Attempt, Case, Judge, Process, Write
 from tests.regions.chaos.machine import Machine
@@ -21,7 +23,6 @@ from tkdb.channel.client import Initiator
 from tkdb.errors import ChannelError, Denied, Refused, StaleAuthority, TkdbError, Unavailable
 from tkdb.macaroon.caveats import Act
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.transport import AsyncTransport, Lost, Send
 
 ATTEMPT_MS: Final = (300, 1_000, 2_000, 6_000)
 """How long writers wait for one attempt. The patient ones hear what a machine says after it was paused."""
@@ -50,7 +51,7 @@ class Line:
 
     def __init__(self, keys: Keys) -> None:
         self._initiator = Initiator(keys.identity, signer=keys.signer, random=os.urandom)
-        self._transport = AsyncTransport()
+        self._pool = httpcore.AsyncConnectionPool(max_connections=None, keepalive_expiry=30)
 
     async def ask(
         self,
@@ -71,20 +72,23 @@ class Line:
             now_ms=time.time_ns() // 1_000_000,
             position=position,
         )
-        outcome = await self._transport.post(Send(machine.url, path, sealed.message, sealed.headers, timeout_ms))
-        if isinstance(outcome, Lost):
-            return Reply(asked, error=Unavailable(outcome.why))
+        url = f"{machine.node.url}{path}"
+        headers: dict[bytes | str, bytes | str] = {"content-type": "application/octet-stream", **sealed.headers}
         try:
-            answer = api.decode_answer(sealed.open(outcome))
+            async with asyncio.timeout(timeout_ms / 1000):
+                response = await self._pool.request("POST", url, headers=headers, content=sealed.message)
+            if response.status != 200:
+                return Reply(asked, error=Unavailable(f"HTTP {response.status}"))
+            answer = api.decode_answer(sealed.open(response.content))
             return Reply(asked, api.decode_result(call, answer), answer.position)
-        except ChannelError as error:
-            return Reply(asked, error=Unavailable(error.message))
+        except (OSError, httpcore.NetworkError, httpcore.ProtocolError, ChannelError) as error:
+            return Reply(asked, error=Unavailable(type(error).__name__))
         except TkdbError as error:
             return Reply(asked, error=error)
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._transport.close()
+        await self._pool.aclose()
 
 
 class Population:

@@ -27,6 +27,14 @@ UNAUDITED = "a machine's database doesn't pass the audit"
 ALARM = "a machine raised an alarm without cause"
 
 
+HEAL_MS = 45_000
+"""Once no fault is left, writes are acknowledged and every machine is fresh within this time. Mostly it takes 10 s."""
+
+
+class Stop(Exception):
+    """The run ends: something happened that never must."""
+
+
 class Process(NamedTuple):
     """One life of a machine: between a start and an end."""
 

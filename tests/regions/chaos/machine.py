@@ -13,7 +13,6 @@ from typing import Final
 
 from tests.end_to_end.node import Node
 from tests.replication.faults import FaultyProxy
-from tkdb_client.transport import Url
 
 _STARTS_MOST: Final = 3
 
@@ -33,11 +32,6 @@ class Machine:
         self.store_turn = asyncio.Lock()
         self.life = 0
         """How often it was started."""
-
-    @property
-    def url(self) -> Url:
-        """Where it answers, or did when it last ran."""
-        return Url.parse(self.node.url)
 
     @property
     def database(self) -> Path:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from tests.regions.chaos import judge as judged
 from tests.regions.chaos.callers import Line, Population, Reader, Writer, now_ms
+from tests.regions.chaos.checks import Checks
 from tests.regions.chaos.controls import CONTROLS, command
 from tests.regions.chaos.faults import Faults
-from tests.regions.chaos.judge import Case, Judge, Row
+from tests.regions.chaos.judge import HEAL_MS, Judge, Stop
 from tests.regions.chaos.machine import Machine
 from tests.regions.chaos.report import Report
 from tests.regions.chaos.schedule import MACHINES, Fault, Kind, storms
@@ -28,16 +28,13 @@ from tests.replication.faults import FaultyProxy
 from tkdb import api
 from tkdb_replication.bucket import Bucket
 
-R = TypeVar("R")
-
-HEAL_MS: Final = 45_000
-"""Within this time after a storm, writes are acknowledged and every machine is fresh. Mostly it takes 10 s."""
 FORSAKEN_MS: Final = 75_000
 """So much longer where connections died without a word: Litestream is killed once it got nowhere for a minute."""
 CALM_S: Final = 4.0
 WATCH_S: Final = 0.3
 _ASK_MS: Final = 5_000
-_ALARMS: Final = ('"head refused"', '"journal damaged"', '"unforeseen"', '"unhandled"', "Traceback (most recent")
+_ALL_DISKS: Final = Fault(Kind.ALL_DISKS, MACHINES[0], 0, 0, MACHINES[0])
+"""At the end all that was acknowledged must be in the bucket alone."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,6 @@ class Plan:
     writers: int = 4
     pause_ms: int = 120
     bound_ms: int = 4_000
-
-
-class Stop(Exception):
-    """The run ends: something happened that never must."""
 
 
 class Chaos:
@@ -118,7 +111,10 @@ class Chaos:
             await self._storms(line)
             over.set()
             await self._ended(writing)
-            await self._check(line)
+            checks = Checks(line, self._cluster, self._machines, self._population, self.judge)
+            await checks.run()
+            await self._faults.carry_out(_ALL_DISKS)
+            await checks.run()
         except Stop:
             pass
         finally:
@@ -272,57 +268,6 @@ class Chaos:
             self.judge.flag(judged.STUCK, "a writer still waits")
             raise Stop from None
 
-    async def _check(self, line: Line) -> None:
-        position = max((write.position for write in self.judge.writes), default=0)
-        for machine in self._machines.values():
-            await self._check_tokens(line, machine, position)
-            await self._check_organizations(line, machine, position)
-        self.judge.journals({name: _rows(machine.database) for name, machine in self._machines.items()})
-        for name, machine in self._machines.items():
-            try:
-                await asyncio.to_thread(self._cluster.run, "audit", "verify", str(machine.database))
-            except AssertionError as error:
-                self.judge.flag(judged.UNAUDITED, f"{name}: {error}")
-            for alarm in _alarms(machine.node.log):
-                self.judge.flag(judged.ALARM, f"{name}: {alarm}")
-
-    async def _check_tokens(self, line: Line, machine: Machine, position: int) -> None:
-        cases: list[Case] = [*self._population.revoked, *self._population.live]
-        for first in range(0, len(cases), api.MAX_BUNDLES // 2):
-            batch = cases[first : first + api.MAX_BUNDLES // 2]
-            call = api.Verify([case.text for case in batch])
-            result = await self._certain(line, machine, api.VERIFY, call, position)
-            self.judge.last_verified(machine.name, batch, result.results)
-
-    async def _check_organizations(self, line: Line, machine: Machine, position: int) -> None:
-        there: dict[str, int] = {}
-        more, after = True, ""
-        while more:
-            page = await self._certain(line, machine, api.SIGN, api.ListOrganizations(after=after), position)
-            there |= {each.name: max(key.generation for key in each.keys) for each in page.organizations}
-            more = page.more
-            after = page.organizations[-1].name if more else ""
-        first = min(there.values(), default=0)
-        for name, rotations in self._population.organizations.items():
-            if name not in there:
-                self.judge.flag(judged.LOST, f"{machine.name} doesn't know the organization {name}")
-            elif there[name] != first + rotations:
-                kind = judged.TWICE if there[name] > first + rotations else judged.LOST
-                self.judge.flag(kind, f"{machine.name}: {name} was rotated {rotations} times: generation {there[name]}")
-
-    async def _certain(self, line: Line, machine: Machine, path: str, call: api.Call[R], position: int) -> R:
-        """Ask until there is a result: no faults are left that could excuse there being none."""
-        give_up_ms = now_ms() + HEAL_MS
-        while True:
-            reply = await line.ask(machine, path, call, timeout_ms=_ASK_MS, position=position)
-            if reply.error is None:
-                result: R = reply.result
-                return result
-            if now_ms() > give_up_ms:
-                self.judge.flag(judged.STUCK, f"{machine.name} still says: {reply.error}")
-                raise Stop
-            await asyncio.sleep(0.2)
-
     def _fill(self, began_ms: int) -> None:
         report, judge = self.report, self.judge
         report.seconds = round((now_ms() - began_ms) / 1000, 1)
@@ -341,17 +286,3 @@ def _signers(cluster: Cluster) -> str:
     key = cluster.keys.signer.public.text()
     may = ["mint", "revoke", "organizations", "promote"]
     return f'[[signer]]\nname = "operator"\nkey = "{key}"\norganizations = ["*"]\nmay = {json.dumps(may)}\n'
-
-
-def _rows(database: Path) -> list[Row]:
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-    try:
-        rows = connection.execute("SELECT seq, hash, epoch, request_id FROM journal ORDER BY seq").fetchall()
-    finally:
-        connection.close()
-    return [Row(*row) for row in rows]
-
-
-def _alarms(log: Path) -> list[str]:
-    lines = log.read_text(errors="replace").splitlines()
-    return [line[:300] for line in lines if any(alarm in line for alarm in _ALARMS)]
