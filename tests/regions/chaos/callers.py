@@ -73,7 +73,7 @@ class Line:
             position=position,
         )
         url = f"{machine.node.url}{path}"
-        headers: dict[bytes | str, bytes | str] = {"content-type": "application/octet-stream", **sealed.headers}
+        headers = [("content-type", "application/octet-stream"), *sealed.headers.items()]
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 response = await self._pool.request("POST", url, headers=headers, content=sealed.message)
