@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bench.caller import Caller
 from bench.rows import Row
 from tests.regions.cluster import Cluster, until
-from tkdb import errors
+from tkdb import api, errors
 
 AGAIN_S = 0.02
 MOVE_WITHIN_MS = 15_000
@@ -106,7 +106,7 @@ def _move_ms(cluster: Cluster, kid: bytes) -> tuple[float, float]:
     to = names[(names.index(primary) + 1) % len(names)]
     with writing(cluster, kid) as writer, Caller(cluster.nodes[primary], timeout_ms=MOVE_WITHIN_MS) as operator:
         began_s = time.perf_counter()
-        operator.ask(lambda operations: operations.hand_over(to))
+        operator.ask(api.WRITE, api.HandOver(to))
         there_s: float = until(lambda: writer.first({to}, began_s))
     return 1_000 * (there_s - began_s), _longest_gap_ms(writer.acknowledged, there_s)
 

@@ -9,6 +9,7 @@ PUT to the same store, and a bare ``litestream restore``.
 - ``primary killed``: by SIGKILL, until another machine acknowledges a write; the longest of all rounds.
 - ``planned move``: from its request until the named machine acknowledges a write.
 - ``restore``: a new machine, from its process's start on an empty volume to 200 from ``/readyz``.
+- ``first sync``: a copy of the whole database, put in the bucket by Litestream, as before a machine leads.
 - ``requests idle``, ``requests busy``: to the object store, by all machines, in an hour, and what a month of it costs.
 
 Run ``python -m bench.regions [--json] [--quick]``. It takes about five minutes, two of them to count requests.
@@ -70,7 +71,8 @@ class Bench:
             for founding in foundings:
                 founding.result()
         restores = [each.restores(rounds) for each, (_, rounds) in zip(founded, self._scale.restores, strict=True)]
-        return [*self._writes(founded[0]), *chain(*restores), *requests]
+        first_syncs = [each.first_sync() for each in founded]
+        return [*self._writes(founded[0]), *chain(*restores), *first_syncs, *requests]
 
     def _requests(self) -> list[Row]:
         bucket, scale = make_bucket(self._server), self._scale

@@ -1,4 +1,4 @@
-"""How long a new machine takes from an empty volume to its first answer, beside a bare ``litestream restore``."""
+"""How long a large database takes on its way from the bucket to a new machine, and to the bucket from a new primary."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from bench.rows import Row
 from tests.end_to_end.node import NAME
 from tests.regions.cluster import Cluster, variables
 from tkdb.channel.keys import SignerSecret
+from tkdb.store.database import Database
 from tkdb.store.seal import ChainKey, SealKey
+from tkdb_replication.backups import back_up
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.head import HeadKeys
 from tkdb_replication.head_object import Sound, read_head
-from tkdb_replication.litestream_config import configuration
+from tkdb_replication.litestream_config import configuration, fresh_base
 from tkdb_replication.program import Program
 from tkdb_replication.s3 import S3Objects
 
@@ -68,13 +70,14 @@ class Founded:
         self.cluster = cluster
         self.bucket = bucket
         self._size_mb = size_mb
+        self._database = cluster.folder / "full.db"
 
     @property
     def founding(self) -> Founding:
         """What is to be made before anything is measured."""
-        keys, database = self.cluster.keys, self.cluster.folder / "full.db"
-        environment = keys.environment(database, TKDB_LOG_LEVEL="warning", **variables(self.bucket))
-        return Founding(database, self._size_mb, keys.signer.text(), environment)
+        keys = self.cluster.keys
+        environment = keys.environment(self._database, TKDB_LOG_LEVEL="warning", **variables(self.bucket))
+        return Founding(self._database, self._size_mb, keys.signer.text(), environment)
 
     def restores(self, rounds: int) -> list[Row]:
         """Have new machines restore it, in turns with Litestream alone; return the medians."""
@@ -96,6 +99,17 @@ class Founded:
             while not is_ready(port):
                 assert time.perf_counter() < began_s + READY_WITHIN_S, node.log.read_text()
                 time.sleep(LOOK_AGAIN_S)
+            return time.perf_counter() - began_s
+
+    def first_sync(self) -> Row:
+        """Have Litestream put the database at a fresh path, as before a machine leads; return how long it took."""
+        return Row("first sync", self._size_mb, "tkdb", round(asyncio.run(self._first_sync_s()), 2), "s")
+
+    async def _first_sync_s(self) -> float:
+        program, base = await Program.find(), fresh_base(0, random_bytes=os.urandom)
+        async with await Database.open(self._database, checkpoints=False):
+            began_s = time.perf_counter()
+            await back_up(program, self.bucket, self._database, base, random_bytes=os.urandom)
             return time.perf_counter() - began_s
 
     async def _base(self) -> str:
