@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,10 @@ from tests.regions.ledger import Ledger
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb import errors
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="only on Linux: its kernel limits another process's files"),
+]
 
 ROOM_FOR_SMALL_FILES = 4_096
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb import errors
 from tkdb_replication.litestream_config import local_folder
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="only on Linux: its /proc tells whose child Litestream is"),
+]
 
 
 @pytest.fixture(scope="module")
