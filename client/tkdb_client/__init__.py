@@ -27,6 +27,7 @@ from tkdb.macaroon import caveats
 from tkdb.macaroon.access import ANY, Access, Policy, Source
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.client import AsyncClient, Client
+from tkdb_client.regions import Region
 from tkdb_client.verified import Verified
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "OutcomeUnknown",
     "Policy",
     "Refused",
+    "Region",
     "Source",
     "TkdbError",
     "Unavailable",

@@ -25,15 +25,18 @@ from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.caveats import AnyCaveat
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.driving import run, run_async
-from tkdb_client.exchange import Clock, Exchange, Steps, Timing
+from tkdb_client.attempts import Clock
+from tkdb_client.driving import AsyncDriver, Driver
+from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.operations import Operations, Resources, Token
+from tkdb_client.regions import Region
 from tkdb_client.settings import Settings
+from tkdb_client.steps import Steps
 from tkdb_client.transport import AsyncTransport, Transport
 from tkdb_client.verified import Verified
 
 T = TypeVar("T")
-X = TypeVar("X", Transport, AsyncTransport)
+X = TypeVar("X", Driver, AsyncDriver)
 
 
 class _Configured(ABC, Generic[X]):
@@ -41,26 +44,30 @@ class _Configured(ABC, Generic[X]):
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Iterable[str] | None = None,
         authority: AuthorityIdentity | str | None = None,
         *,
         signer: SignerSecret | str | None = None,
         policy: Policy | None = None,
         timeout_ms: int = 10_000,
         attempt_timeout_ms: int = 1_500,
+        hedge: bool = False,
         clock: Clock | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """Make a client; nothing is sent yet.
 
         Args:
-            url: where the authority answers; by default ``TKDB_URL``.
+            url: where the authority answers; by default ``TKDB_URL``. With several URLs, one for each region, calls go
+                to the nearest that is well; to the first, until more is known.
             authority: its name and public key, ``NAME=tkdbpub_…``; by default ``TKDB_AUTHORITY``.
             signer: a signer's secret, to mint and to administer; by default ``TKDB_SIGNER``, or what is in the
                 file ``TKDB_SIGNER_FILE``. Without one, a client verifies, and revokes what it holds.
             policy: what the app knows before any request: its name (audience), its clock, its own caveats' checkers.
             timeout_ms: how long a call may take, its retries included; a long poll's wait comes on top.
-            attempt_timeout_ms: how long one attempt may take.
+            attempt_timeout_ms: how long one attempt may take at most.
+            hedge: with several regions, send a verification that takes longer than usual to the next one, too, and take
+                the answer that comes first. At most one of ten is.
             clock: the clocks that deadlines and requests go by.
             random: where request ids, ephemeral keys and jitter come from.
 
@@ -69,21 +76,21 @@ class _Configured(ABC, Generic[X]):
         """
         settings = Settings.read(url, authority, signer, os.environ)
         exchange = Exchange(
-            settings.url,
+            settings.urls,
             settings.authority,
             signer=settings.signer,
-            timing=Timing(timeout_ms=timeout_ms, attempt_timeout_ms=attempt_timeout_ms),
+            timing=Timing(timeout_ms, attempt_timeout_ms, hedge),
             clock=clock or Clock(),
             random=random,
         )
-        self._url = settings.url
+        self._urls = settings.urls
         self._policy = policy or Policy(clock=time.time)
         self._operations = Operations(exchange, self._policy)
-        self._transport: X = self._new_transport()
+        self._driver: X = self._new_driver()
 
     @staticmethod
     @abstractmethod
-    def _new_transport() -> X: ...
+    def _new_driver() -> X: ...
 
     def narrow(
         self,
@@ -116,10 +123,10 @@ class _Configured(ABC, Generic[X]):
         return macaroon.narrow(act=act, res=res, aud=aud, method=method, path=path, for_s=for_s, now_s=now_s)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._url}>"
+        return f"<{type(self).__name__} of {', '.join(map(str, self._urls))}>"
 
 
-class Client(_Configured[Transport]):
+class Client(_Configured[Driver]):
     """One authority's methods, blocking. Threads may share it: make one and keep it, as it keeps connections.
 
     Every method that asks the authority may raise
@@ -129,11 +136,11 @@ class Client(_Configured[Transport]):
     """
 
     @staticmethod
-    def _new_transport() -> Transport:
-        return Transport()
+    def _new_driver() -> Driver:
+        return Driver(Transport())
 
     def _run(self, steps: Steps[T]) -> T:
-        return run(steps, self._transport)
+        return self._driver.run(steps)
 
     def verify(self, token: Token) -> Verified:
         """Return what is now trusted of a token; clear it against each access.
@@ -282,6 +289,13 @@ class Client(_Configured[Transport]):
         """Ask who answers."""
         return self._run(self._operations.status())
 
+    def regions(self) -> list[Region]:
+        """Ask every region who and how it is, all at once; return them as calls would go to them, the nearest first.
+
+        One that doesn't answer is in the list, and says why. Behind a single URL, that is one region: the nearest.
+        """
+        return self._operations.nearest_first(self._driver.run_all(self._operations.survey()))
+
     def hand_over(self, machine: str) -> None:
         """Have the primary, whichever machine gets the request, publish what it has and make way for ``machine``.
 
@@ -308,7 +322,7 @@ class Client(_Configured[Transport]):
 
     def close(self) -> None:
         """Close its connections; calls under way in other threads fail."""
-        self._transport.close()
+        self._driver.close()
 
     def __enter__(self) -> Self:
         return self
@@ -319,15 +333,15 @@ class Client(_Configured[Transport]):
         self.close()
 
 
-class AsyncClient(_Configured[AsyncTransport]):
+class AsyncClient(_Configured[AsyncDriver]):
     """One authority's methods, awaited. It belongs to the event loop that it is first used in."""
 
     @staticmethod
-    def _new_transport() -> AsyncTransport:
-        return AsyncTransport()
+    def _new_driver() -> AsyncDriver:
+        return AsyncDriver(AsyncTransport())
 
     async def _run(self, steps: Steps[T]) -> T:
-        return await run_async(steps, self._transport)
+        return await self._driver.run(steps)
 
     async def verify(self, token: Token) -> Verified:
         """As ``Client.verify``."""
@@ -414,6 +428,10 @@ class AsyncClient(_Configured[AsyncTransport]):
         """As ``Client.status``."""
         return await self._run(self._operations.status())
 
+    async def regions(self) -> list[Region]:
+        """As ``Client.regions``."""
+        return self._operations.nearest_first(await self._driver.run_all(self._operations.survey()))
+
     async def hand_over(self, machine: str) -> None:
         """As ``Client.hand_over``."""
         await self._run(self._operations.hand_over(machine))
@@ -424,7 +442,7 @@ class AsyncClient(_Configured[AsyncTransport]):
 
     async def close(self) -> None:
         """Close its connections; calls under way fail."""
-        await self._transport.close()
+        await self._driver.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,63 +1,47 @@
-"""One call to the authority, and the attempts that it takes. Pure: it yields what to send and how long to sleep.
+"""One call to the authority: which attempts it makes, and when it ends. Pure: it yields what to do, and does nothing.
 
-A call is a generator. It yields ``Send`` and is resumed with the outcome, or ``Sleep`` and is resumed afterwards;
-what it returns is the call's result. Whoever drives it decides whether that blocks a thread or awaits
-(`tkdb_client.driving`), so there is one set of rules under both clients, and tests need neither time nor network.
+A call is a generator of steps (`tkdb_client.steps`); what it returns is the call's result. Whoever drives it decides
+whether that blocks a thread or awaits (`tkdb_client.driving`), so there is one set of rules under both clients, and
+tests need neither time nor network.
 
-The rules: a request is sealed afresh for each attempt, with the time of then, and with the same request id and
-body, so a write that is repeated happens once. Only ``Unavailable`` is tried again, whether the authority said so
-or nothing came back, and ``StaleAuthority``, which is about the machine that answered; ``Refused`` and all else that
-is ``Denied`` are the authority's own words and final. Calls end by a deadline, retries by a budget. A write that was
-sent, and whose outcome nobody told, ends as ``OutcomeUnknown``; one that the authority said it took no part in
-(``NoPrimary``), as what it said.
+The rules: a write that is repeated happens once, as its request id stays the same. Only ``Unavailable`` is tried
+again, whether the authority said so or nothing came back, and ``StaleAuthority``, which is about the machine that
+answered; ``Refused`` and all else that is ``Denied`` are the authority's own words and final. Calls end by a deadline,
+retries by a budget. A write that was sent, and whose outcome nobody told, ends as ``OutcomeUnknown``; one that the
+authority said it took no part in (``NoPrimary``), as what it said.
+
+Attempts go in **rounds**: each region is asked once, in the order that `tkdb_client.regions` gives, as soon as the one
+before has failed. That is no retry, as none is asked twice. Only then is there a pause, and the budget pays for it.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from tkdb import api, errors
-from tkdb.channel.client import Initiator
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
+from tkdb_client.attempts import PASSING, Attempts, Clock, Course, Passing
 from tkdb_client.backoff import Backoff, RetryBudget
-from tkdb_client.transport import Lost, Outcome, Send, Url
+from tkdb_client.regions import Region
+from tkdb_client.steps import Aside, Race, Sleep, Steps
+from tkdb_client.transport import Url
 
 R = TypeVar("R")
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """Do nothing for ``wait_ms``."""
-
-    wait_ms: int
-
-
-Steps: TypeAlias = Generator[Send | Sleep, Outcome, T]
-"""What a call does until it has its result. ``Send`` is answered with its outcome, ``Sleep`` with nothing."""
-
-Passing: TypeAlias = errors.Unavailable | errors.StaleAuthority
-"""What the next attempt may not meet again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """The two clocks: one that only goes forward, for waiting, and the wall's, for what others will compare."""
-
-    monotonic_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000
-    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long a call may take in all, and one attempt of it; a long poll's own wait comes on top of both."""
+    """How long a call may take in all, and one attempt of it; a long poll's own wait comes on top of both.
+
+    With ``hedge``, a verification that takes longer than usual is sent to the next region, too.
+    """
 
     timeout_ms: int = 10_000
     attempt_timeout_ms: int = 1_500
+    hedge: bool = False
     backoff: Backoff = field(default_factory=Backoff)
 
     def __post_init__(self) -> None:
@@ -65,26 +49,11 @@ class Timing:
             raise errors.ConfigurationError("a timeout must be more than 0 ms", hint="leave it out for the default")
 
 
-@dataclass(slots=True)
-class _Course:
-    """One call under way."""
-
-    path: str
-    body: bytes = field(repr=False)  # it may hold tokens
-    request_id: bytes
-    deadline_ms: int
-    attempt_timeout_ms: int
-    key: int
-    attempts: int = 0
-    unopened: int = 0
-    in_doubt: bool = False
-
-
 class Exchange:
     """Makes calls to one authority. Any number of threads may share one.
 
     Args:
-        url: where it answers.
+        urls: where it answers; with more than one, each is a region.
         identity: its name and public keys; more than one while its key is being changed.
         signer: the secret of a signer, for calls that only signers may make.
         timing: how long calls may take.
@@ -94,7 +63,7 @@ class Exchange:
 
     def __init__(
         self,
-        url: Url,
+        urls: Sequence[Url],
         identity: AuthorityIdentity,
         *,
         signer: SignerSecret | None,
@@ -102,9 +71,9 @@ class Exchange:
         clock: Clock,
         random: Callable[[int], bytes],
     ) -> None:
-        self._url = url
-        self._initiator = Initiator(identity, signer=signer, random=random)
-        self._key_count = len(identity.keys)
+        self._attempts = Attempts(urls, identity, signer=signer, clock=clock, random=random)
+        self._unopened_max = _UNOPENED_ROUNDS * len(identity.keys) * len(urls)
+        self.count = len(urls)
         self.is_signer = signer is not None
         self._timing = timing
         self._clock = clock
@@ -112,9 +81,7 @@ class Exchange:
         self._lock = threading.Lock()
         # What calls leave behind for the next ones; under the lock, which is never held across a step.
         self._budget = RetryBudget()
-        self._key = 0
-        self._journal = b""
-        self._positions: dict[bytes, int] = {}
+        self._hedges = RetryBudget(share=0.1, floor_per_s=0, reserve=10)
 
     def ask(self, path: str, call: api.Call[R], *, wait_ms: int = 0) -> Steps[tuple[R, api.Answer]]:
         """Return the result of ``call``, and the answer that it came in.
@@ -134,101 +101,89 @@ class Exchange:
         """
         course = self._start(path, call, wait_ms)
         while True:
-            last: Passing
+            due = self._attempts.due()
+            if due is not None:
+                yield Aside(self._probe(due))
             try:
-                answer = yield from self._attempt(course)
+                answer = yield from self._round(course)
                 return api.decode_result(call, answer), answer
-            except (errors.Unavailable, errors.StaleAuthority) as error:
-                last = error
+            except PASSING as error:
+                pause_ms = self._pause_ms(course, error)
             except errors.ChannelError as error:
                 raise _unreadable(course, error) from None
-            pause_ms = self._pause_ms(course, last)
             if pause_ms:
                 yield Sleep(pause_ms)
 
-    def _start(self, path: str, call: api.Call[R], wait_ms: int) -> _Course:
+    def survey(self) -> list[Steps[Region]]:
+        """Return, for each region, the steps that ask who and how it is."""
+        return [self._probe(region) for region in range(self.count)]
+
+    def nearest_first(self, found: Sequence[Region]) -> list[Region]:
+        """Return what a survey found, in the order in which a read would ask now."""
+        return self._attempts.nearest_first(found)
+
+    def _probe(self, region: int) -> Steps[Region]:
+        return self._attempts.probe(region, self._timing.attempt_timeout_ms)
+
+    def _start(self, path: str, call: api.Call[R], wait_ms: int) -> Course:
         if path in api.SIGNED_PATHS and not self.is_signer:
             raise errors.ConfigurationError("this call needs a signer's key", hint="set TKDB_SIGNER or pass signer=")
         with self._lock:
             self._budget.deposit()
-            key = self._key
-        return _Course(
-            path=path,
-            body=api.encode(call),
-            request_id=self._random(16),
-            deadline_ms=self._clock.monotonic_ms() + self._timing.timeout_ms + wait_ms,
-            attempt_timeout_ms=self._timing.attempt_timeout_ms + wait_ms,
-            key=key,
-        )
+            self._hedges.deposit()
+        return self._attempts.course(path, call, timeout_ms=self._timing.timeout_ms, wait_ms=wait_ms)
 
-    def _attempt(self, course: _Course) -> Steps[api.Answer]:
+    def _round(self, course: Course) -> Steps[api.Answer]:
+        """Ask one region after the other until one answers; where none does, raise what says most."""
+        course.begin_round()
+        told: Passing | None = None
+        while untried := self._attempts.untried(course):
+            if told is not None and self._left_ms(course) < _LEAST_ATTEMPT_MS:
+                break
+            try:
+                return (yield from self._turn(course, untried))
+            except PASSING as error:
+                course.retry_after_ms = max(course.retry_after_ms, _retry_after_ms(error) or 0)
+                if told is None or type(error) is not errors.Unavailable:  # what the authority itself said says more
+                    told = error
+        assert told is not None  # noqa: S101  a round that begins has someone to ask
+        raise told
+
+    def _turn(self, course: Course, untried: Sequence[int]) -> Steps[api.Answer]:
+        """Ask the first of ``untried``; where that takes long, and calls are hedged, the second, too."""
+        region, after = untried[0], untried[1] if len(untried) > 1 else None
+        timeout_ms = self._timing.attempt_timeout_ms + course.wait_ms
+        usual_ms = None
+        if after is not None and course.is_quick:
+            timeout_ms = self._attempts.patience_ms(region, after, timeout_ms)
+            if self._timing.hedge and course.path == api.VERIFY:
+                usual_ms = self._attempts.usual_ms(region, after)
+        first = self._attempts.attempt(course, region, timeout_ms)
+        if after is None or usual_ms is None:
+            return (yield from first)
+        won: api.Answer = yield Race(first, self._hedge(course, after), usual_ms)
+        return won
+
+    def _hedge(self, course: Course, region: int) -> Steps[api.Answer]:
         with self._lock:
-            position = self._positions.get(self._journal, 0)
-        sealed = self._initiator.seal(
-            course.path,
-            course.body,
-            request_id=course.request_id,
-            now_ms=self._clock.now_ms(),
-            position=position,
-            key=course.key,
-        )
-        left_ms = max(1, course.deadline_ms - self._clock.monotonic_ms())
-        timeout_ms = min(course.attempt_timeout_ms, left_ms)
-        course.attempts += 1
-        outcome = yield Send(self._endpoint(), course.path, sealed.message, sealed.headers, timeout_ms)
-        if isinstance(outcome, Lost):
-            raise self._lost(course, outcome)
-        try:
-            opened = sealed.open(outcome)
-        except errors.ChannelError:
-            course.in_doubt = True
-            raise errors.Unavailable(
-                "what came back isn't the authority's answer to this request",
-                hint="something between here and the authority answers in its stead, or alters answers",
-            ) from None
-        answer = api.decode_answer(opened)
-        self._note(course, answer)
-        return answer
+            affordable = self._hedges.withdraw(now_ms=self._clock.monotonic_ms())
+        if not affordable:
+            raise errors.Unavailable("too many calls have been sent twice", hint="wait for the first answer")
+        return (yield from self._attempts.attempt(course, region, self._timing.attempt_timeout_ms))
 
-    def _endpoint(self) -> Url:
-        """Return where the next attempt goes."""
-        return self._url
+    def _left_ms(self, course: Course) -> int:
+        return course.deadline_ms - self._clock.monotonic_ms()
 
-    def _lost(self, course: _Course, lost: Lost) -> errors.Unavailable:
-        course.in_doubt = course.in_doubt or lost.sent
-        if not lost.unopened:
-            return errors.Unavailable(lost.why, hint="try again", retry_after_ms=lost.retry_after_ms)
-        course.unopened += 1
-        course.key = (course.key + 1) % self._key_count
-        setting = "TKDB_AUTHORITY and TKDB_SIGNER" if course.path in api.SIGNED_PATHS else "TKDB_AUTHORITY"
-        return errors.Unavailable(
-            f"the request couldn't be opened over there ({lost.why})",
-            hint=f"check {setting}: is this the authority's name and public key?",
-        )
-
-    def _note(self, course: _Course, answer: api.Answer) -> None:
-        if answer.failure is not None and answer.failure.code in _DOUBTFUL:
-            course.in_doubt = True
-        with self._lock:
-            self._key = course.key
-            self._journal = answer.journal
-            self._positions[answer.journal] = max(answer.position, self._positions.get(answer.journal, 0))
-
-    def _pause_ms(self, course: _Course, error: Passing) -> int:
-        """Return how long to wait before the next attempt, or raise what the call ends in."""
-        if 0 < course.unopened == course.attempts < self._key_count:
-            return 0  # the other key of the authority is no retry of this one
-        if course.unopened >= _UNOPENED_ROUNDS * self._key_count:
+    def _pause_ms(self, course: Course, error: Passing) -> int:
+        """Return how long to wait before the next round, or raise what the call ends in."""
+        if course.unopened >= self._unopened_max:
             raise _end(course, error)
         jitter = int.from_bytes(self._random(4)) / 2**32
-        wait_ms = self._timing.backoff.wait_ms(
-            course.attempts - 1, jitter=jitter, at_least_ms=_retry_after_ms(error) or 0
-        )
-        now_ms = self._clock.monotonic_ms()
-        if now_ms + wait_ms + _LEAST_ATTEMPT_MS > course.deadline_ms:
+        wait_ms = self._timing.backoff.wait_ms(course.rounds - 1, jitter=jitter, at_least_ms=course.retry_after_ms)
+        if wait_ms + _LEAST_ATTEMPT_MS > self._left_ms(course):
             raise _end(course, _late(course, error))
         with self._lock:
-            affordable = self._budget.withdraw(now_ms=now_ms)
+            affordable = self._budget.withdraw(now_ms=self._clock.monotonic_ms())
         if not affordable:
             raise _end(course, error)
         return wait_ms
@@ -240,12 +195,10 @@ _UNOPENED_ROUNDS = 3
 _LEAST_ATTEMPT_MS = 50
 """With less time than this left, another attempt would sooner put a write in doubt than bring an answer."""
 
-_DOUBTFUL = frozenset({errors.OutcomeUnknown.code, errors.DeadlineExceeded.code})
 
-
-def _unreadable(course: _Course, error: errors.ChannelError) -> errors.TkdbError:
+def _unreadable(course: Course, error: errors.ChannelError) -> errors.TkdbError:
     """Return what becomes of a call whose answer is the authority's, and in no language that we know."""
-    if course.path not in api.WRITING_PATHS:
+    if not course.writes:
         return error
     return errors.OutcomeUnknown(f"the write was answered, but {error.message}", hint=error.hint)
 
@@ -254,7 +207,7 @@ def _retry_after_ms(error: Passing) -> int | None:
     return error.retry_after_ms if isinstance(error, errors.Unavailable) else None
 
 
-def _late(course: _Course, last: Passing) -> Passing:
+def _late(course: Course, last: Passing) -> Passing:
     """Return what a call ends in whose time is over."""
     if type(last) is not errors.Unavailable:
         return last  # what the authority itself said says more
@@ -266,8 +219,8 @@ def _late(course: _Course, last: Passing) -> Passing:
     )
 
 
-def _end(course: _Course, error: Passing) -> Passing:
-    if course.path not in api.WRITING_PATHS or not course.in_doubt:
+def _end(course: Course, error: Passing) -> Passing:
+    if not course.writes or not course.in_doubt:
         return error
     # A plain 400 may be forged, so it raises doubt like any other; but where there was nothing else, keys are wrong.
     never_opened = course.unopened == course.attempts

@@ -14,7 +14,9 @@ from tkdb.macaroon import caveats as typed
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.exchange import Exchange, Steps
+from tkdb_client.exchange import Exchange
+from tkdb_client.regions import Region
+from tkdb_client.steps import Steps
 from tkdb_client.verified import Verified
 
 T = TypeVar("T")
@@ -128,6 +130,14 @@ class Operations:
         """Who answers."""
         return (yield from self._result(api.VERIFY, api.Status()))
 
+    def survey(self) -> list[Steps[Region]]:
+        """Who answers, in each region."""
+        return self._exchange.survey()
+
+    def nearest_first(self, found: Sequence[Region]) -> list[Region]:
+        """As a read would go to them now."""
+        return self._exchange.nearest_first(found)
+
     def create_organization(self, name: str, max_lifetime_s: int | None) -> Steps[api.Organization]:
         """A first root key with it."""
         return (yield from self._result(api.WRITE, api.CreateOrganization(name=name, max_lifetime_s=max_lifetime_s)))
@@ -169,6 +179,8 @@ class Operations:
 
     def take_over(self) -> Steps[api.TakenOver]:
         """It isn't passed on: the machine that gets it is meant."""
+        if self._exchange.count > 1:
+            raise errors.ConfigurationError("one machine can take over", hint="make a client of its URL alone")
         return (yield from self._result(api.SIGN, api.TakeOver(), wait_ms=MOVE_MS))
 
     def restore(self, seq: int | None, at_ms: int | None) -> Steps[api.Restored]:

@@ -1,11 +1,11 @@
 """What a client is told, by arguments or by the environment: where the authority is, who it is, and who we are.
 
-==================== ===========================================================================
-``TKDB_URL``         where it answers, such as ``http://tkdb.flycast``
+==================== ===============================================================================================
+``TKDB_URL``         where it answers, such as ``http://tkdb.flycast``; several, one for each region, parted by commas
 ``TKDB_AUTHORITY``   its name and public key, ``NAME=tkdbpub_…``; two keys while they are changed
 ``TKDB_SIGNER``      a signer's secret, ``tkdbsigner_…``; only for those who mint or administer
 ``TKDB_SIGNER_FILE`` the same, in a file
-==================== ===========================================================================
+==================== ===============================================================================================
 
 An argument wins over the environment, ``TKDB_SIGNER`` over ``TKDB_SIGNER_FILE``.
 
@@ -17,27 +17,52 @@ tkdb.errors.ConfigurationError: no URL of the authority: set TKDB_URL or pass ur
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.errors import ConfigurationError
 from tkdb_client.transport import Url
+
+URLS_MAX: Final = 64
+
+
+def urls(texts: str | Iterable[str]) -> tuple[Url, ...]:
+    """Return each URL of ``texts`` once, in order; commas part them.
+
+    Raises:
+        ConfigurationError: there is none, there are too many, or one can't be used.
+
+    >>> [str(each) for each in urls("http://syd.tkdb.internal:8080, http://ams.tkdb.internal:8080/")]
+    ['http://syd.tkdb.internal:8080', 'http://ams.tkdb.internal:8080']
+    """
+    parts = [part.strip() for text in ([texts] if isinstance(texts, str) else texts) for part in text.split(",")]
+    found = tuple(dict.fromkeys(Url.parse(part) for part in parts if part))
+    if not found:
+        raise ConfigurationError(
+            "no URL of the authority", hint="set TKDB_URL or pass url=, such as http://tkdb.flycast"
+        )
+    if len(found) > URLS_MAX:
+        raise ConfigurationError(
+            f"{len(found)} URLs were given, and {URLS_MAX} are the most", hint="give one for each region"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Where, whom, and as whom."""
 
-    url: Url
+    urls: tuple[Url, ...]
     authority: AuthorityIdentity
     signer: SignerSecret | None
 
     @classmethod
     def read(
         cls,
-        url: str | None,
+        url: str | Iterable[str] | None,
         authority: AuthorityIdentity | str | None,
         signer: SignerSecret | str | None,
         environ: Mapping[str, str],
@@ -47,11 +72,7 @@ class Settings:
         Raises:
             ConfigurationError: one is missing or can't be used.
         """
-        url = url or environ.get("TKDB_URL")
-        if not url:
-            raise ConfigurationError(
-                "no URL of the authority", hint="set TKDB_URL or pass url=, such as http://tkdb.flycast"
-            )
+        where = urls(url or environ.get("TKDB_URL", ""))
         authority = authority or environ.get("TKDB_AUTHORITY")
         if not authority:
             raise ConfigurationError(
@@ -59,7 +80,7 @@ class Settings:
             )
         signer = signer or environ.get("TKDB_SIGNER") or _signer_in(environ.get("TKDB_SIGNER_FILE"))
         return cls(
-            url=Url.parse(url),
+            urls=where,
             authority=AuthorityIdentity.parse(authority.strip()) if isinstance(authority, str) else authority,
             signer=SignerSecret.parse(signer.strip()) if isinstance(signer, str) else signer,
         )

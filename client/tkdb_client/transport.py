@@ -29,6 +29,7 @@ MAX_ANSWER_BYTES = 65_535
 MAX_IDLE_S = 55
 """Idle connections are cut after 60 s by what stands in between: not used for that long."""
 MAX_CONNECTIONS = 100
+"""To one URL."""
 
 P = TypeVar("P")
 
@@ -111,24 +112,40 @@ class Lost:
     Args:
         why: what happened, as one clause.
         sent: whether the authority may have got the request.
+        silent: whether the other side was turned to, and no whole answer came until time ran out.
         unopened: whether it was told, by whoever answered, that message 1 couldn't be opened (HTTP 400).
         retry_after_ms: the least time to wait that the answer asked for.
     """
 
     why: str
     sent: bool = True
+    silent: bool = False
     unopened: bool = False
     retry_after_ms: int | None = None
 
 
-Outcome = bytes | Lost
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An attempt that brought what may be message 2.
+
+    Args:
+        message: what came.
+        rtt_ms: from when the request began to leave until its answer's head was there; connecting isn't in it.
+    """
+
+    message: bytes = field(repr=False)
+    rtt_ms: float
+
+
+Outcome = Answered | Lost
 
 
 class Transport:
-    """Sends attempts over a pool of connections. Any number of threads may share one."""
+    """Sends attempts over connections that it keeps, for each URL in a pool of its own: one that hangs takes none of
+    another's. Any number of threads may share one."""
 
     def __init__(self) -> None:
-        self._pool: httpcore.ConnectionPool | None = httpcore.ConnectionPool(network_backend=streams.Backend(), **_POOL)
+        self._pools: dict[Url, httpcore.ConnectionPool] | None = {}
 
     def post(self, send: Send) -> Outcome:
         """Make one attempt. Looking up a host's name is the system's, and not within the timeout.
@@ -136,7 +153,10 @@ class Transport:
         Raises:
             ConfigurationError: the transport is closed.
         """
-        pool = _open(self._pool)
+        pools = _open(self._pools)
+        pool = pools.get(send.url) or pools.setdefault(
+            send.url, httpcore.ConnectionPool(network_backend=streams.Backend(), **_POOL)
+        )
         progress = _Progress()
         timeout_s = send.timeout_ms / 1000
         token = streams.deadline_s.set(time.monotonic() + timeout_s)
@@ -148,7 +168,7 @@ class Transport:
                     for chunk in response.iter_stream():
                         if not reading.take(chunk):
                             break
-                return reading.outcome()
+                return reading.outcome(progress.rtt_ms)
         except _FAILURES as error:
             return progress.lost(error, send)
         finally:
@@ -156,18 +176,16 @@ class Transport:
 
     def close(self) -> None:
         """Close every connection. A second time does nothing."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        pools, self._pools = self._pools, None
+        for pool in (pools or {}).values():
             pool.close()
 
 
 class AsyncTransport:
-    """Sends attempts over a pool of connections of one event loop."""
+    """The same, for one event loop."""
 
     def __init__(self) -> None:
-        self._pool: httpcore.AsyncConnectionPool | None = httpcore.AsyncConnectionPool(
-            network_backend=streams.AsyncBackend(), **_POOL
-        )
+        self._pools: dict[Url, httpcore.AsyncConnectionPool] | None = {}
 
     async def post(self, send: Send) -> Outcome:
         """Make one attempt.
@@ -175,7 +193,10 @@ class AsyncTransport:
         Raises:
             ConfigurationError: the transport is closed.
         """
-        pool = _open(self._pool)
+        pools = _open(self._pools)
+        pool = pools.get(send.url) or pools.setdefault(
+            send.url, httpcore.AsyncConnectionPool(network_backend=streams.AsyncBackend(), **_POOL)
+        )
         progress = _Progress()
         request = _request(send, {"trace": progress.note_async})
         try:
@@ -185,14 +206,14 @@ class AsyncTransport:
                     async for chunk in response.aiter_stream():
                         if not reading.take(chunk):
                             break
-                return reading.outcome()
+                return reading.outcome(progress.rtt_ms)
         except _FAILURES as error:
             return progress.lost(error, send)
 
     async def close(self) -> None:
         """Close every connection. A second time does nothing."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        pools, self._pools = self._pools, None
+        for pool in (pools or {}).values():
             await pool.aclose()
 
 
@@ -205,10 +226,10 @@ _TIMEOUTS = (TimeoutError, httpcore.TimeoutException)
 _FAILURES = (*_TIMEOUTS, httpcore.NetworkError, httpcore.ProtocolError, OSError)
 
 
-def _open(pool: P | None) -> P:
-    if pool is None:
+def _open(pools: P | None) -> P:
+    if pools is None:
         raise errors.ConfigurationError("this client is closed", hint="make a new one, or close it later")
-    return pool
+    return pools
 
 
 def _request(send: Send, extensions: dict[str, Any]) -> dict[str, Any]:
@@ -225,17 +246,26 @@ def _request(send: Send, extensions: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Progress:
-    """How far one attempt has come: whether anything of the request has left."""
+    """How far one attempt has come: whether the other side was turned to, whether anything of the request has left, and
+    how long its answer took."""
 
-    __slots__ = ("_sent",)
+    __slots__ = ("_began_s", "_sent", "_turned_to", "rtt_ms")
 
     def __init__(self) -> None:
+        self._turned_to = False
         self._sent = False
+        self._began_s = 0.0
+        self.rtt_ms = 0.0
 
     def note(self, event: str, _info: Mapping[str, Any]) -> None:
         """httpcore's trace."""
-        if event == "http11.send_request_headers.started":
-            self._sent = True
+        if event == "connection.connect_tcp.started":
+            self._turned_to = True
+        elif event == "http11.send_request_headers.started":
+            self._turned_to = self._sent = True
+            self._began_s = time.perf_counter()
+        elif event == "http11.receive_response_headers.complete":
+            self.rtt_ms = (time.perf_counter() - self._began_s) * 1000
 
     async def note_async(self, event: str, info: Mapping[str, Any]) -> None:
         """The same, as asynchronous pools want it."""
@@ -245,7 +275,8 @@ class _Progress:
         """Return what became of an attempt that ended in ``error``; the error's own text is left out."""
         if isinstance(error, _TIMEOUTS):
             what = "didn't answer" if self._sent else "couldn't be connected to"
-            return Lost(f"{send.url} {what} within {send.timeout_ms} ms", sent=self._sent)
+            # Who has waited for a free connection all the time has learnt nothing of the other side.
+            return Lost(f"{send.url} {what} within {send.timeout_ms} ms", sent=self._sent, silent=self._turned_to)
         what = "broke off without a whole answer" if self._sent else "couldn't be connected to"
         return Lost(f"{send.url} {what}", sent=self._sent)
 
@@ -267,9 +298,9 @@ class _Reading:
         self._body += chunk
         return True
 
-    def outcome(self) -> Outcome:
-        """Return what was read."""
-        return bytes(self._body) if self.lost is None else self.lost
+    def outcome(self, rtt_ms: float) -> Outcome:
+        """Return what was read, after ``rtt_ms``."""
+        return Answered(bytes(self._body), rtt_ms) if self.lost is None else self.lost
 
 
 def _refusal(response: httpcore.Response) -> Lost | None:

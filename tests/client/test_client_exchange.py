@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from tests.client.fake_authority import JOURNAL, Brain, Request, report
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
-from tkdb_client.exchange import Clock, Exchange, Sleep, Steps, Timing
-from tkdb_client.transport import Lost, Outcome, Send, Url, _refusal
+from tkdb_client.attempts import Clock
+from tkdb_client.exchange import Exchange, Timing
+from tkdb_client.steps import Sleep, Steps
+from tkdb_client.transport import Answered, Lost, Outcome, Send, Url, _refusal
 
 World = Callable[[Send, int], tuple[int, Outcome]]
 """What happens to an attempt: how long it takes (ms), and what comes of it."""
@@ -33,7 +35,7 @@ class Simulation:
         given = {"identity": brain.identity, "signer": brain.signer, "random": os.urandom} | settings
         clock = Clock(monotonic_ms=lambda: self.elapsed_ms, now_ms=lambda: 1_700_000_000_000 + self.elapsed_ms)
         self.exchange = Exchange(
-            Url.parse("http://authority"), given.pop("identity"), timing=timing, clock=clock, **given
+            [Url.parse("http://authority")], given.pop("identity"), timing=timing, clock=clock, **given
         )
 
     def run(self, steps: Steps[Any], world: World) -> Any:
@@ -46,6 +48,7 @@ class Simulation:
                     self.elapsed_ms += step.wait_ms
                     step = next(steps)
                 else:
+                    assert isinstance(step, Send)
                     self.sends.append(step)
                     took_ms, outcome = world(step, len(self.sends))
                     self.elapsed_ms += min(took_ms, step.timeout_ms)
@@ -59,7 +62,8 @@ class Simulation:
     def deliver(self, send: Send, error: errors.TkdbError | None = None) -> Outcome:
         request = Request(send.path, dict(send.headers), send.message, 0)
         self.brain.note(request)
-        return self.brain.answer(request, error) or Lost("the answer is a plain HTTP 400", unopened=True)
+        message = self.brain.answer(request, error)
+        return Lost("the answer is a plain HTTP 400", unopened=True) if message is None else Answered(message, 1.0)
 
 
 @pytest.fixture
@@ -100,7 +104,7 @@ def test_a_call_ends_by_its_deadline_whatever_happens(
             "lost": Lost("lost"),
             "unsent": Lost("unsent", sent=False),
             "unopened": Lost("unopened", unopened=True),
-            "garbage": b"garbage",
+            "garbage": Answered(b"garbage", 1.0),
             "overloaded": sim.deliver(send, errors.Overloaded("slow down", retry_after_ms=50)),
             "told to wait": Lost("wait", retry_after_ms=10**9),
         }[fate]

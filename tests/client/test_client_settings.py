@@ -32,7 +32,7 @@ def read(**environ: str) -> Settings:
 
 def test_everything_may_come_from_the_environment() -> None:
     settings = read(TKDB_URL=URL, TKDB_AUTHORITY=AUTHORITY + "\n", TKDB_SIGNER=SIGNER + "\n")
-    assert str(settings.url) == URL
+    assert list(map(str, settings.urls)) == [URL]
     assert settings.authority == BRAIN.identity
     assert settings.signer is not None
     assert settings.signer.public == BRAIN.signer.public
@@ -41,7 +41,7 @@ def test_everything_may_come_from_the_environment() -> None:
 def test_arguments_win_over_the_environment() -> None:
     environ = {"TKDB_URL": "http://elsewhere", "TKDB_AUTHORITY": "nonsense", "TKDB_SIGNER": "nonsense"}
     settings = Settings.read(URL, BRAIN.identity, BRAIN.signer, environ)
-    assert (str(settings.url), settings.authority, settings.signer) == (URL, BRAIN.identity, BRAIN.signer)
+    assert (settings.urls, settings.authority, settings.signer) == ((Url.parse(URL),), BRAIN.identity, BRAIN.signer)
 
 
 def test_a_signer_may_lie_in_a_file(tmp_path: Path) -> None:

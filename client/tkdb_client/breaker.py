@@ -1,0 +1,87 @@
+"""Whether a region is worth a call: a circuit breaker (Nygard, "Release It!", 2007). Pure.
+
+::
+
+    closed ──── it is silent once, or fails three times in a row ────▶ open
+      ▲                                                                │ for 1 s, then twice as long each time
+      └───────── any answer ───────── half-open ◀──────────────────────┘
+                                          one trial; where that fails, open again
+
+Silence weighs more than a refusal: it costs a call seconds, and a refusal no more than the way there.
+
+>>> breaker = Breaker()
+>>> breaker.failed(now_ms=0, began_ms=0, at_once=True)
+>>> [str(breaker.state(now_ms)) for now_ms in (999, 1_000)]
+['open', 'half-open']
+>>> breaker.answered(now_ms=1_050)
+>>> str(breaker.state(1_050))
+'closed'
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+FAILURES: Final = 3
+"""So many quick failures in a row open it."""
+OPEN_MS: Final = 1_000
+OPEN_MAX_MS: Final = 5_000
+"""Less than a call may take by default, so that a call can outlast it."""
+
+
+class State(StrEnum):
+    """What a breaker lets through: all, one trial, nothing."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half-open"
+    OPEN = "open"
+
+
+class Breaker:
+    """One region's breaker; closed at first. Times are monotonic, in ms."""
+
+    __slots__ = ("_closed_ms", "_failures", "_open_ms", "_until_ms")
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._open_ms = OPEN_MS
+        self._until_ms: int | None = None
+        self._closed_ms: int | None = None
+
+    def state(self, now_ms: int) -> State:
+        """Return what it lets through now."""
+        if self._until_ms is None:
+            return State.CLOSED
+        return State.OPEN if now_ms < self._until_ms else State.HALF_OPEN
+
+    def answered(self, now_ms: int) -> None:
+        """Note an answer: whatever was before, the region is there."""
+        if self._until_ms is not None:
+            self._until_ms, self._closed_ms = None, now_ms
+        self._failures, self._open_ms = 0, OPEN_MS
+
+    def failed(self, now_ms: int, began_ms: int, *, at_once: bool) -> None:
+        """Note an attempt that failed.
+
+        Args:
+            now_ms: when it had failed.
+            began_ms: when it began. What began before the region came back says nothing of it now.
+            at_once: whether this failure alone is enough.
+        """
+        if self._closed_ms is not None and began_ms < self._closed_ms:
+            return
+        state = self.state(now_ms)
+        if state is State.OPEN:
+            return  # those that had set out together count as one
+        self._failures += 1
+        if state is State.HALF_OPEN:
+            self._open_ms = min(2 * self._open_ms, OPEN_MAX_MS)
+        elif not at_once and self._failures < FAILURES:
+            return
+        self._until_ms = now_ms + self._open_ms
+
+    def try_once(self, now_ms: int) -> None:
+        """Take the one trial of a breaker that is half-open: to others it is open for a while, even if nothing is heard
+        of the trial."""
+        self._until_ms = now_ms + self._open_ms

@@ -1,0 +1,44 @@
+"""What a call is made of: it yields these, and whoever drives it does them (`tkdb_client.driving`).
+
+``Send`` is answered with its outcome, ``Race`` with the result that came first; ``Sleep`` and ``Aside`` with nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from tkdb_client.transport import Send
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Do nothing for ``wait_ms``."""
+
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Begin ``steps`` beside the call, and go on at once. Nobody hears of their result."""
+
+    steps: Steps[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Race(Generic[T]):
+    """Take ``first``; where it hasn't ended after ``after_ms``, take ``second`` beside it.
+
+    Answered with what is returned first. Their error is thrown only when none is left that may return.
+    """
+
+    first: Steps[T]
+    second: Steps[T]
+    after_ms: int
+
+
+Steps: TypeAlias = Generator[Send | Sleep | Aside | Race[Any], Any, T]
+"""What a call does until it has its result."""
