@@ -229,7 +229,7 @@ class Writer:
         """Commit a round; return what ends when it is acknowledged."""
         try:
             await self._served.database.append(self._served.state, round_.entries)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the journal's end isn't known now
             self._publisher.commit_failed(doubtful=not isinstance(error, StoreUnwritable))
             return _failed(error)
         return self._publisher.committed(round_.entries)
@@ -281,7 +281,7 @@ class Writer:
             return self._clock.reckoned_ms()
 
 
-async def _failed(error: BaseException) -> None:
+async def _failed(error: Exception) -> None:
     raise error
 
 
