@@ -58,15 +58,32 @@ def clear(node: Node, pattern: str = "*") -> None:
 def damage(database: Path) -> None:
     """Write over the journal's pages, past SQLite, and have who reads them by now read them again."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (size,) = connection.execute("PRAGMA page_size").fetchone()
-        roots = connection.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'journal'").fetchall()
+        roots = {
+            root for (root,) in connection.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'journal'")
+        }
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         with database.open("r+b") as file:
-            for (root,) in roots:
+            for root in roots:
                 file.seek((root - 1) * size)
                 file.write(os.urandom(size))
+        _damage_log(database.with_name(f"{database.name}-wal"), size, roots)
         connection.execute(f"PRAGMA user_version = {version}")
+
+
+def _damage_log(log: Path, size: int, pages: set[int]) -> None:
+    """The same in the write-ahead log: a header of 32 bytes, then frames, each a header of 24 bytes and a page.
+
+    https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+    """
+    if not log.exists():
+        return
+    with log.open("r+b") as file:
+        for at in range(32, log.stat().st_size, 24 + size):
+            file.seek(at)
+            if int.from_bytes(file.read(4)) in pages:
+                file.seek(at + 24)
+                file.write(os.urandom(size))
 
 
 async def begin_another(database: Path, seal: SealKey) -> bytes:
