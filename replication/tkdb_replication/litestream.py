@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import tempfile
 from asyncio.subprocess import Process
@@ -257,6 +258,7 @@ class Replication:
 
 
 _CONFIGURATION: Final = "litestream.json"
+_FOLDER: Final = "tkdb-litestream-"
 _SOCKET: Final = "control"
 _STARTING_MS: Final = 20
 
@@ -280,13 +282,28 @@ def _in_thread(function: Callable[[], T]) -> Awaitable[T]:
 
 
 def _private_folder() -> Path:
+    """Make the folder of Litestream's configuration and socket, and remove those of processes that were killed."""
     # Not beside the database: the path of a socket has room for 107 bytes.
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+        pid = left.name.removeprefix(_FOLDER).partition("-")[0]
+        if pid.isdigit() and not _runs(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
     try:
-        return Path(tempfile.mkdtemp(prefix="tkdb-litestream-"))
+        return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
     except OSError as error:
         raise errors.StoreUnwritable(
             f"no folder for Litestream can be made: {error.strerror}", hint="look at TMPDIR, and at the room there"
         ) from None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def _prepare(bucket: Bucket, base: str, database: Path, folder: Path) -> None:

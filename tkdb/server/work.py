@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Final
 
 import msgspec
@@ -128,5 +129,7 @@ class Work:
 def _log_late(task: asyncio.Task[msgspec.Struct]) -> None:
     """Take the outcome of a write that nobody waits for any more, so that its failure isn't lost."""
     error = None if task.cancelled() else task.exception()
-    if error is not None:
+    if isinstance(error, errors.TkdbError):
+        logs.event(logging.INFO, "late write", outcome=error.code)
+    elif error is not None:
         logs.failure("late write", error)
