@@ -36,7 +36,11 @@ class HeadObject:
 
     def head(self) -> Head:
         """Return the head that lies there."""
-        return decode_head(self.read(), self._keys)
+        return self.decode(self.read())
+
+    def decode(self, body: bytes) -> Head:
+        """Return the head that ``body`` is."""
+        return decode_head(body, self._keys)
 
     def put(self, body: bytes) -> None:
         """Put anything there, whatever is there."""
@@ -58,7 +62,7 @@ class HeadObject:
 
     def of_another_journal(self, body: bytes) -> bytes:
         """Return a head as that of another journal would be, under the same secret."""
-        return encode_head(msgspec.structs.replace(decode_head(body, self._keys), journal=bytes(16)), self._keys)
+        return encode_head(msgspec.structs.replace(self.decode(body), journal=bytes(16)), self._keys)
 
     def wipe(self) -> None:
         """Delete it."""

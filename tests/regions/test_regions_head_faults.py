@@ -25,9 +25,10 @@ def running(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def older(running: Cluster) -> bytes:
-    """A head of this cluster that is newest no more."""
+    """A head of this cluster than which every machine has seen a newer one."""
     body = running.head.read()
-    until(lambda: running.head.read() != body)
+    rev = running.head.decode(body).rev
+    until(lambda: all(running.status(name).cluster.rev > rev for name in running.nodes))
     return body
 
 
