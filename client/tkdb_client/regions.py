@@ -20,6 +20,7 @@ than noise before it becomes the home, so that two that are alike don't alternat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from tkdb_client.breaker import Breaker, State
@@ -107,7 +108,7 @@ class Regions:
     def __init__(self, count: int) -> None:
         self._distances = [Distance() for _ in range(count)]
         self._breakers = [Breaker() for _ in range(count)]
-        self._probed_ms: list[int | None] = [None] * count
+        self._heard_ms = [-inf] * count
         self._writer: int | None = None
         self._in_use = False
         self.home = 0
@@ -151,8 +152,8 @@ class Regions:
         due = [region for region in range(len(self._breakers)) if self._is_due(region, now_ms)]
         if not due:
             return None
-        region = min(due, key=lambda each: (self.is_well(each, now_ms), self._probed_ms[each] or -1))
-        self._probed_ms[region] = now_ms
+        region = min(due, key=lambda each: (self.is_well(each, now_ms), self._heard_ms[each]))
+        self._heard_ms[region] = now_ms
         if not self.is_well(region, now_ms):
             self._breakers[region].try_once(now_ms)
         return region
@@ -163,7 +164,7 @@ class Regions:
         self._breakers[region].answered(now_ms)
         if rtt_ms is not None:
             self._distances[region].add(rtt_ms)
-            self._probed_ms[region] = now_ms
+            self._heard_ms[region] = now_ms
         self._settle(now_ms)
 
     def failed(self, region: int, now_ms: int, began_ms: int, *, at_once: bool) -> None:
@@ -180,15 +181,14 @@ class Regions:
 
     def _far(self, region: int) -> float:
         rtt_ms = self.rtt_ms(region)
-        return float("inf") if rtt_ms is None else rtt_ms
+        return inf if rtt_ms is None else rtt_ms
 
     def _is_due(self, region: int, now_ms: int) -> bool:
         state = self._breakers[region].state(now_ms)
-        probed_ms = self._probed_ms[region]
         if state is not State.CLOSED:
             return state is State.HALF_OPEN
         few = self._distances[region].count < FEW
-        return probed_ms is None or now_ms - probed_ms >= (PROBE_FIRST_MS if few else PROBE_MS)
+        return now_ms - self._heard_ms[region] >= (PROBE_FIRST_MS if few else PROBE_MS)
 
     def _settle(self, now_ms: int) -> None:
         """Choose the home anew."""
