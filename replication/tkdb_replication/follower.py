@@ -19,10 +19,15 @@ back far enough, the journal is restored from ``base``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from tkdb_replication.actions import Apply, CutBack, Restore
 from tkdb_replication.head import Head, Place
 from tkdb_replication.settings import NEVER_MS
+
+RETRY_MAX_MS: Final = 10_000
+"""A restore that fails again and again is tried as seldom as this: each one reads a whole backup."""
+_DOUBLINGS_MAX: Final = 16
 
 
 class Follower:
@@ -38,6 +43,8 @@ class Follower:
         self._step: int | None = None
         self._retry_at_ms = -NEVER_MS
         self._retry_ms = retry_ms
+        self._restoring = False
+        self._failures = 0
 
     def at(self, head: Head) -> bool:
         """Return whether the journal is exactly at ``head``, and stays there."""
@@ -61,9 +68,11 @@ class Follower:
         if now_ms < self.due_ms(head):
             return None
         self._step = step = number()
+        self._restoring = False
         if self.place is None:
             return CutBack(step, head.places)
         entries = head.after(self.place)
+        self._restoring = entries is None
         return Restore(step, head.base, head.places, through) if entries is None else Apply(step, entries)
 
     def done(self, step: int, place: Place | None, now_ms: int) -> None:
@@ -72,5 +81,7 @@ class Follower:
             return
         self._step = None
         self.place = place
+        if self._restoring:
+            self._failures = 0 if place is not None else min(self._failures + 1, _DOUBLINGS_MAX)
         if place is None:
-            self._retry_at_ms = now_ms + self._retry_ms
+            self._retry_at_ms = now_ms + min(self._retry_ms << self._failures, RETRY_MAX_MS)

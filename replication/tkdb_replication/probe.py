@@ -31,7 +31,7 @@ async def check_store(
     random_bytes: Callable[[int], bytes],
     rounds: int = ROUNDS,
     racers: int = RACERS,
-    timeout_ms: int = 5_000,
+    timeout_ms: int = 15_000,
 ) -> None:
     """Check that a bucket honours conditional writes and reads what was written, on an object of its own.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 
@@ -297,6 +299,26 @@ def test_a_takeover_that_does_not_succeed_is_given_up_and_others_go_first() -> N
     assert driven.machine.role is Role.REPLICA
     silence(driven, LEASE_MS)
     assert driven.machine.role is Role.CANDIDATE
+
+
+def test_a_restore_that_fails_again_and_again_is_tried_less_and_less_often() -> None:
+    driven = replica(head_of(LOG[:1]))
+    far = swapped(head_of(LOG[:9], recent=2), 1)
+    driven.read_again(far)
+    tried_ms: list[int] = []
+    last = None
+    while len(tried_ms) < 12:
+        step = next(one for one in reversed(driven.done) if isinstance(one, CutBack | Restore))
+        if step is not last:
+            last = step
+            if isinstance(step, Restore):
+                tried_ms.append(driven.now_ms)
+            driven.journal_at(None if isinstance(step, Restore) else place(LOG[0]))
+        driven.tell(events.TimePassed(), after_ms=50)
+    waits_ms = [later - earlier for earlier, later in itertools.pairwise(tried_ms)]
+    assert waits_ms[0] < 1_000
+    assert waits_ms == sorted(waits_ms)
+    assert 9_000 <= waits_ms[-1] <= 11_000
 
 
 def test_a_takeover_may_take_longer_than_a_lease_for_a_large_database_takes_its_time() -> None:
