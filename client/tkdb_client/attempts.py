@@ -212,10 +212,12 @@ class Attempts:
         )
 
     def nearest_first(self, found: Sequence[Region]) -> list[Region]:
-        """Return regions, given in the order of the URLs, in the order in which a read would ask them now."""
+        """Return regions, given in the order of the URLs, in the order in which a read would come to them: first those
+        that can answer, of which the nearest is ``serving``."""
         with self._lock:
-            order, home = self._regions.order(self._clock.monotonic_ms()), self._regions.home
-        return [replace(found[region], serving=region == home and not found[region].fault) for region in order]
+            order = self._regions.order(self._clock.monotonic_ms())
+        ranked = sorted((found[region] for region in order), key=lambda each: (each.fault != "", each.rtt_ms is None))
+        return [replace(each, serving=place == 0 and not each.fault) for place, each in enumerate(ranked)]
 
     def _sent(self, course: Course, region: int, position: int, timeout_ms: int) -> Steps[tuple[api.Answer, float]]:
         """Return the authority's answer, and its round trip in ms.

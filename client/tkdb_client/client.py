@@ -290,9 +290,9 @@ class Client(_Configured[Driver]):
         return self._run(self._operations.status())
 
     def regions(self) -> list[Region]:
-        """Ask every region who and how it is, all at once; return them as calls would go to them, the nearest first.
+        """Ask every region who and how it is, all at once; return them as a read would come to them, the nearest first.
 
-        One that doesn't answer is in the list, and says why. Behind a single URL, that is one region: the nearest.
+        One that doesn't answer is in the list, and says why. Behind a single URL, whoever answers is the one region.
         """
         return self._operations.nearest_first(self._driver.run_all(self._operations.survey()))
 

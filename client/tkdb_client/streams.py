@@ -7,6 +7,7 @@ attempt (synchronous; asyncio has its own), and an age after which a connection 
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Iterable
@@ -85,8 +86,18 @@ class Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """As httpcore's."""
-        return Stream(super().connect_tcp(host, port, timeout, local_address, socket_options), _Age())
+        """As httpcore's, but ``timeout`` is for all the host's addresses: each may take its share of what is left.
+        (An asynchronous pool tries several at once.)"""
+        ends_s = time.monotonic() + (timeout or 0)
+        addresses = list(dict.fromkeys(info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        while True:
+            address, *addresses = addresses
+            share_s = max(0.001, ends_s - time.monotonic()) / (len(addresses) + 1) if timeout else None
+            try:
+                return Stream(super().connect_tcp(str(address), port, share_s, local_address, socket_options), _Age())
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if not addresses:
+                    raise
 
 
 class AsyncStream(httpcore.AsyncNetworkStream):

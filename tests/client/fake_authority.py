@@ -92,8 +92,10 @@ Fault = Callable[["FakeAuthority", Request, asyncio.StreamWriter], Awaitable[Non
 class FakeAuthority(Brain):
     """The same behind a socket, in a thread. Each request takes the next fault of ``script``, if there is one."""
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", **given: Any) -> None:
         super().__init__(**given)
+        self.host = host
+        self.delay_s = 0.0
         self.script: deque[Fault] = deque()
         self._released = threading.Event()
         self._connections = 0
@@ -113,7 +115,8 @@ class FakeAuthority(Brain):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -121,12 +124,14 @@ class FakeAuthority(Brain):
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connected, self.host, 0)
         self.port = server.sockets[0].getsockname()[1]
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready.set()
         await self._stop.wait()
         server.close()
+        for _ in range(3):  # a connection that was just accepted gets its task, which closes it
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -183,6 +188,7 @@ def abort(writer: asyncio.StreamWriter) -> None:
 
 
 async def honest(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(authority.delay_s)
     message = authority.answer(request)
     if message is None:
         await respond(writer, 400, b'{"code":"channel"}')

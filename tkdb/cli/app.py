@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import typer
 
-from tkdb.cli import audit, dev, gc, init, keys, organizations, promote, recover, restore, serve, status, token
+from tkdb.cli import audit, dev, gc, init, keys, organizations, promote, recover, regions, restore, serve, status, token
 from tkdb.cli.command import command
 from tkdb.cli.inputs import check_arguments
 from tkdb.cli.output import Output, UsageError
@@ -34,6 +34,7 @@ command(app)(dev.dev)
 command(app)(serve.serve)
 command(app)(init.init)
 command(app)(status.status)
+command(app)(regions.regions)
 command(app)(promote.promote)
 command(app)(restore.restore)
 command(app)(gc.gc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from tkdb.errors import ConfigurationError
@@ -15,8 +16,10 @@ TIMEOUT_MS: Final = 5_000
 """How long a call may take, its retries included: somebody sits and waits."""
 
 
-def connect(policy: Policy | None = None, *, url: str | None = None, timeout_ms: int = TIMEOUT_MS) -> Client:
-    """Return a client of the authority that ``TKDB_AUTHORITY`` names, at ``url`` or at ``TKDB_URL``.
+def connect(
+    policy: Policy | None = None, *, url: str | Sequence[str] | None = None, timeout_ms: int = TIMEOUT_MS
+) -> Client:
+    """Return a client of the authority that ``TKDB_AUTHORITY`` names, at ``url`` or at ``TKDB_URL``: one or several.
 
     Raises:
         ConfigurationError: one is missing or can't be used.

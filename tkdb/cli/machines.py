@@ -31,7 +31,6 @@ Urls = Annotated[
     typer.Option("--url", metavar="URL", help="Where a machine answers; repeat it. By default TKDB_URL."),
 ]
 
-MACHINES_MAX: Final = 64
 EACH_TIMEOUT_MS: Final = 2_000
 """How long one of several may take: one that is down keeps the others' answers waiting."""
 
@@ -40,15 +39,15 @@ def urls(given: Iterable[str] | None) -> list[str]:
     """Return each URL once: those given, or those in ``TKDB_URL``; commas part them.
 
     Raises:
-        UsageError: there are none, or too many.
+        UsageError: none is given.
+        ConfigurationError: there are too many, or one can't be used.
     """
-    texts = list(given or ()) or [os.environ.get("TKDB_URL", "")]
-    found = list(dict.fromkeys(each.strip() for text in texts for each in text.split(",") if each.strip()))
-    if not found:
+    texts = list(given or ()) or os.environ.get("TKDB_URL")
+    if not texts:
         raise UsageError("TKDB_URL is not set", hint="set it, or give --url; `tkdb dev` prints one")
-    if len(found) > MACHINES_MAX:
-        raise UsageError(f"{len(found)} URLs were given, and {MACHINES_MAX} can be asked", hint="ask fewer at a time")
-    return found
+    from tkdb_client import settings  # only for commands that ask the authority: it takes a while to import
+
+    return [str(url) for url in settings.urls(texts)]
 
 
 @dataclass(frozen=True, slots=True)
