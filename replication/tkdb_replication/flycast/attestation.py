@@ -1,0 +1,202 @@
+"""Fly-Src: who sent a request over the private network, as the proxy says it. Pure: time is handed in.
+
+::
+
+    Fly-Src: instance=4d891d7e;app=web;org=acme;ts=1756684800
+    Fly-Src-Signature: base64 of Ed25519 over exactly the text above
+
+The public key is in ``/.fly/fly-src.pub`` on every Machine, as hex. Source: Fly's verifier for Go,
+https://pkg.go.dev/github.com/superfly/macaroon/flyio (FlySrcVerifier); it wants the same peers, age and keys.
+
+A signature isn't a request's own: Ed25519 is deterministic and ``ts`` is in seconds, so all requests that a machine
+sends within a second carry the same two headers. What is accepted once is therefore a pair of headers together with
+what the proxy says of the one request (`Presented.request`).
+
+>>> from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+>>> key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+>>> verifier = Verifier(key.public_key())
+>>> source, signature = sign(key, Source("4d891d7e", "web", "acme", 1_756_684_800))
+>>> presented = Presented("172.16.1.1", source, signature, "01K3-iad")
+>>> verifier.verify(presented, now_s=1_756_684_801.0).app
+'web'
+>>> verifier.verify(presented, now_s=1_756_684_802.0)
+Traceback (most recent call last):
+...
+tkdb.errors.NotPermitted: this request was seen already: it was sent again past the proxy
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_address
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from tkdb import errors
+
+PROXIES: Final = IPv4Network("172.16.0.0/16")
+"""Where Fly's proxy connects from: believed only there."""
+
+AGE_MAX_S: Final = 30
+"""How old a signature may be, and how far in the future, in seconds."""
+
+SEEN_MAX: Final = 100_000
+"""How many requests are remembered, at most: those of 30 s at 3,000 a second."""
+
+HEADER: Final = "fly-src"
+SIGNATURE_HEADER: Final = "fly-src-signature"
+
+_UNIQUE: Final = ("fly-request-id", "fly-replay-src", "fly-replay-failed")
+_LENGTH_MAX: Final = 512
+_SOURCE: Final = re.compile(
+    r"instance=([A-Za-z0-9_-]{1,64});app=([A-Za-z0-9_-]{1,64});org=([A-Za-z0-9_-]{1,64});ts=([1-9][0-9]{0,15})"
+).fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who sent a request: a machine, its app and its organization; and when the proxy said so, s since 1970."""
+
+    instance: str
+    app: str
+    org: str
+    ts: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a Fly-Src: exactly the four keys, in this order, with plain values.
+
+        Raises:
+            NotPermitted: it is anything else.
+        """
+        found = _SOURCE(text)
+        if found is None:
+            raise errors.NotPermitted("Fly-Src doesn't name exactly instance, app, org and ts", hint=_ASK)
+        instance, app, org, ts = found.groups()
+        return cls(instance, app, org, int(ts))
+
+    def __str__(self) -> str:
+        return f"instance={self.instance};app={self.app};org={self.org};ts={self.ts}"
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a request brings along.
+
+    Args:
+        peer: the address that the connection came from.
+        source: its Fly-Src, or None.
+        signature: its Fly-Src-Signature, or None.
+        request: what the proxy says of this request and of no other; `Presented.of` takes its id and its replays.
+    """
+
+    peer: str
+    source: str | None
+    signature: str | None
+    request: str
+
+    @classmethod
+    def of(cls, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> Self:
+        """Take it from a request's headers, as ASGI gives them. A header that stands there twice counts as absent."""
+        found: dict[str, list[str]] = {}
+        for name, value in headers:
+            found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        once = {name: values[0] for name, values in found.items() if len(values) == 1}
+        request = "\n".join(once.get(name, "") for name in _UNIQUE)
+        return cls(peer, once.get(HEADER), once.get(SIGNATURE_HEADER), request)
+
+
+class Verifier:
+    """Verifies who sent a request, and that it comes for the first time.
+
+    Args:
+        key: the proxy's public key.
+        proxies: the addresses that the proxy connects from.
+        seen_max: how many requests are remembered; beyond that the oldest are forgotten.
+    """
+
+    def __init__(self, key: Ed25519PublicKey, *, proxies: IPv4Network = PROXIES, seen_max: int = SEEN_MAX) -> None:
+        self._key = key
+        self._proxies = proxies
+        self._seen_max = seen_max
+        self._seen: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def verify(self, presented: Presented, *, now_s: float) -> Source:
+        """Return who sent the request.
+
+        Args:
+            presented: what it brought along.
+            now_s: the time, seconds since 1970.
+
+        Raises:
+            NotPermitted: it didn't come from the proxy, isn't signed by it, is too old, or was seen already.
+        """
+        self._check_peer(presented.peer)
+        if presented.source is None or presented.signature is None:
+            raise errors.NotPermitted("the request has no Fly-Src, or more than one", hint=_ASK)
+        self._check_signature(presented.source, presented.signature)
+        source = Source.parse(presented.source)
+        if not abs(now_s - source.ts) <= AGE_MAX_S:
+            raise errors.NotPermitted(
+                f"Fly-Src is from another time: at most {AGE_MAX_S} s may lie between",
+                hint="check this machine's clock",
+            )
+        self._check_first(presented, source, now_s)
+        return source
+
+    def _check_peer(self, peer: str) -> None:
+        try:
+            inside = ip_address(peer) in self._proxies
+        except ValueError:
+            inside = False
+        if not inside:
+            raise errors.NotPermitted(f"the connection isn't the proxy's, which comes from {self._proxies}", hint=_ASK)
+
+    def _check_signature(self, source: str, signature: str) -> None:
+        try:
+            if len(source) > _LENGTH_MAX or len(signature) != _SIGNATURE_LENGTH:
+                raise InvalidSignature
+            self._key.verify(base64.b64decode(signature.encode("ascii"), validate=True), source.encode("ascii"))
+        except (InvalidSignature, UnicodeEncodeError, binascii.Error):
+            raise errors.NotPermitted("Fly-Src isn't signed by the proxy", hint=_ASK) from None
+
+    def _check_first(self, presented: Presented, source: Source, now_s: float) -> None:
+        while self._seen and next(iter(self._seen.values())) < now_s - 2 * AGE_MAX_S:
+            self._seen.popitem(last=False)
+        key = (str(source), presented.request)
+        if key in self._seen:
+            raise errors.NotPermitted("this request was seen already", hint="it was sent again past the proxy")
+        if len(self._seen) >= self._seen_max:
+            self._seen.popitem(last=False)
+        self._seen[key] = int(now_s)
+
+
+_ASK: Final = "ask over flycast"
+_SIGNATURE_LENGTH: Final = 88
+
+
+def sign(key: Ed25519PrivateKey, source: Source) -> tuple[str, str]:
+    """Return Fly-Src and Fly-Src-Signature, as the proxy writes them."""
+    text = str(source)
+    return text, base64.b64encode(key.sign(text.encode("ascii"))).decode("ascii")
+
+
+def parse_public_key(text: str) -> Ed25519PublicKey:
+    """Read a public key as ``/.fly/fly-src.pub`` has it: 64 hex digits.
+
+    Raises:
+        ConfigurationError: it is anything else.
+    """
+    try:
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text.strip()))
+    except ValueError:
+        raise errors.ConfigurationError(
+            "the public key of Fly-Src can't be read: 64 hex digits were expected", hint="read /.fly/fly-src.pub"
+        ) from None

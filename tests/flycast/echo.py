@@ -1,0 +1,80 @@
+"""An app for the stand-in's tests: it says which machine answered, and what it was sent. Run as a script.
+
+What it is asked for stands in the request's own headers, so that a replayed request carries it along:
+
+``x-answer-replay``   the ``fly-replay`` that it answers with, where the request wasn't replayed yet
+``x-answer-always``   the same, replayed or not
+``x-answer-status``   its status; ``x-answer-header``: ``name: value`` of its own
+``x-answer-ms``       how long it takes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+
+MACHINE, REGION = os.environ["FLY_MACHINE_ID"], os.environ["FLY_REGION"]
+asked = 0
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    global asked
+    try:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            first, *lines = head.split("\r\n")
+            method, path, _ = first.split(" ", 2)
+            headers: dict[str, str] = {}
+            for line in filter(None, lines):
+                name, _, value = line.partition(":")
+                headers[name.lower()] = value.strip()
+            body = await _body(reader, headers)
+            asked += path != "/readyz"
+            await asyncio.sleep(int(headers.get("x-answer-ms", "0")) / 1000)
+            writer.write(answer(method, path, headers, body))
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+
+
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding") != "chunked":
+        return await reader.readexactly(int(headers.get("content-length", "0")))
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+    return body
+
+
+def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
+    said = {
+        "machine": MACHINE, "region": REGION, "method": method, "path": path, "headers": headers, "asked": asked,
+        "length": len(body), "sha256": hashlib.sha256(body).hexdigest(),
+    }  # fmt: skip
+    content = json.dumps(said).encode()
+    lines = [f"HTTP/1.1 {headers.get('x-answer-status', '200')} Said", f"content-length: {len(content)}"]
+    replayed = "fly-replay-src" in headers or "fly-replay-failed" in headers
+    replay = headers.get("x-answer-always") or ("" if replayed else headers.get("x-answer-replay", ""))
+    if replay:
+        lines.append(f"fly-replay: {replay}")
+    if "x-answer-header" in headers:
+        lines.append(headers["x-answer-header"])
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (b"" if method == "HEAD" else content)
+
+
+async def main() -> None:
+    host, _, port = os.environ["BIND"].rpartition(":")
+    server = await asyncio.start_server(serve, host, int(port), limit=1 << 21)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
