@@ -12,6 +12,8 @@
     verified = tkdb.verify(child.text)                                    # raises Denied
     verified.clear(Access(action="r", resource={"app": "shop"}))          # raises Denied, naming the caveat
     tkdb.revoke(token)                                                    # durable when it returns
+
+Given several URLs, one for each region, a client goes to the nearest that is well (`tkdb_client.regions`).
 """
 
 from tkdb import errors

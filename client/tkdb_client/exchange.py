@@ -59,6 +59,10 @@ class Exchange:
         timing: how long calls may take.
         clock: both clocks.
         random: returns so many random bytes.
+
+    Attributes:
+        count: how many regions there are.
+        is_signer: whether calls can be made that only signers may make.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class Map:
             name: stack.enter_context(FakeAuthority(secrets=brain.secrets, signer=brain.signer)) for name in names
         }
         for distance, (name, machine) in enumerate(self.machines.items()):
-            machine.delay_s = 0.06 * distance
+            machine.delay_s = 0.2 * distance
             self.say(name, role="primary" if name == names[-1] else "replica")
 
     def say(self, name: str, **fields: object) -> None:

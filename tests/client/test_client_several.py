@@ -145,7 +145,7 @@ def test_a_write_that_no_region_takes_says_where_the_primary_is(
 
 
 def test_regions_are_told_nearest_first_with_who_is_there(join: Any, regions: list[FakeAuthority]) -> None:
-    regions[0].delay_s, regions[2].delay_s = 0.15, 0.06
+    regions[0].delay_s, regions[2].delay_s = 0.5, 0.25
     regions[1].position = 7
     client = join(url=[*(each.url for each in regions), NOBODY])
     found = client.call("regions")
@@ -211,6 +211,7 @@ def test_with_one_url_nothing_goes_on_beside_calls(
 def test_a_slow_verification_is_answered_by_the_next_region(
     join: Any, regions: list[FakeAuthority], token: Macaroon
 ) -> None:
+    regions[1].delay_s = regions[2].delay_s = 0.1
     client = join(hedge=True, attempt_timeout_ms=60_000, timeout_ms=60_000)
     until(lambda: client.call("verify", token).organization == "syd" and calls(regions[0], api.Verify) >= 5)
     regions[0].script.extend([fake.hang] * 100)
@@ -219,7 +220,8 @@ def test_a_slow_verification_is_answered_by_the_next_region(
 
 def test_where_both_of_a_race_fail_the_rest_are_asked(join: Any, regions: list[FakeAuthority], token: Macaroon) -> None:
     client = join(hedge=True)
-    until(lambda: calls(regions[0], api.Verify) >= 5 or not client.call("verify", token))
+    for _ in range(5):
+        client.call("verify", token)
     for each in regions[:2]:
         each.script.extend([fake.plain(503)] * 100)
     assert client.call("verify", token).organization == "iad"
