@@ -365,3 +365,14 @@ def test_a_hung_region_takes_no_connection_from_another(
             assert other.verify(token).organization == "ams"
         first.join(SOON_S)
     assert found == ["ams"]
+
+
+def test_a_connection_that_was_idle_for_too_long_carries_no_new_request(
+    connect: Any, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert transport._POOL["keepalive_expiry"] < 60
+    monkeypatch.setitem(transport._POOL, "keepalive_expiry", 0)
+    client = connect()
+    client.call("status")
+    client.call("status")
+    assert [request.connection for request in authority.requests] == [1, 2]
