@@ -16,7 +16,7 @@ import json
 import os
 import sys
 
-MACHINE, REGION = os.environ["FLY_MACHINE_ID"], os.environ["FLY_REGION"]
+MACHINE, REGION = os.environ.get("FLY_MACHINE_ID"), os.environ.get("FLY_REGION")
 asked = 0
 
 
@@ -34,7 +34,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             body = await _body(reader, headers)
             asked += path != "/readyz"
             await asyncio.sleep(int(headers.get("x-answer-ms", "0")) / 1000)
-            writer.write(answer(method, path, headers, body))
+            peer = writer.get_extra_info("peername")[0]
+            writer.write(answer(method, path, headers, body, peer))
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
@@ -53,10 +54,10 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
     return body
 
 
-def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
+def answer(method: str, path: str, headers: dict[str, str], body: bytes, peer: str) -> bytes:
     said = {
         "machine": MACHINE, "region": REGION, "method": method, "path": path, "headers": headers, "asked": asked,
-        "length": len(body), "sha256": hashlib.sha256(body).hexdigest(),
+        "peer": peer, "length": len(body), "sha256": hashlib.sha256(body).hexdigest(),
     }  # fmt: skip
     content = json.dumps(said).encode()
     lines = [f"HTTP/1.1 {headers.get('x-answer-status', '200')} Said", f"content-length: {len(content)}"]

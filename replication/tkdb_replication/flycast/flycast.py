@@ -52,6 +52,7 @@ ORG: Final = "lab"
 """The organization that every machine of a stand-in belongs to."""
 
 _READY_S: Final = 60
+_ENVOY_OPTIONS: Final = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,9 @@ class Flycast:
         self._services: dict[str, str] = {}
         self._envoys: dict[str, Process] = {}
         self.machines: dict[str, Machine] = {}
+        """The machines, by name; callers' are left out."""
+        self.folder = Path()
+        """Where its configurations, logs and sockets are, while it is open."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -189,10 +193,10 @@ class Flycast:
             ConfigurationError: there is no caller in that region.
         """
         name = self._client(region)
-        log = self._folder / f"run-{time.monotonic_ns()}.log"
+        log = self.folder / f"run-{time.monotonic_ns()}.log"
         slot = self.layout.machine(name)
         program = Program(
-            arguments, self._environment(slot) | dict(environment or {}), self._folder, log, self._mounts(slot)
+            arguments, self._environment(slot) | dict(environment or {}), self.folder, log, self._mounts(slot)
         )
         process = await self._ground.spawn(name, program)
         try:
@@ -224,13 +228,13 @@ class Flycast:
         return path.read_text("utf-8", "replace") if path.exists() else ""
 
     async def _open(self) -> None:
-        folder = Folder()
-        self._stack.callback(folder.remove)
-        self._folder = folder.path
-        self._files = Files(self._folder)
+        own = Folder()
+        self._stack.callback(own.remove)
+        self.folder = own.path
+        self._files = Files(self.folder)
         self._ground: Ground
         if self._isolated:
-            self._ground = namespaces.Namespaces(self.layout, self._folder)
+            self._ground = namespaces.Namespaces(self.layout, self.folder)
         else:
             self._ground = Loopback(self.layout)
         self._stack.push_async_callback(self._ground.close)
@@ -241,21 +245,21 @@ class Flycast:
         if self._start:
             await asyncio.gather(*(machine.start() for machine in self.machines.values()))
             if not await until(self._all_seen, _READY_S):
-                raise errors.Unavailable("a proxy doesn't see every machine", hint=f"see the logs in {self._folder}")
+                raise errors.Unavailable("a proxy doesn't see every machine", hint=f"see the logs in {self.folder}")
 
     def _place_machines(self) -> None:
-        key = self._folder / "fly-src.pub"
+        key = self.folder / "fly-src.pub"
         key.write_text(self.fly_src_key.public_bytes_raw().hex() + "\n", "ascii")
         for slot in self.layout.machines:
             if isinstance(self._ground.addresses, Sixpn):
                 own = self._ground.addresses.private(slot)
                 hosts = f"127.0.0.1 localhost\n::1 localhost\n{own} fly-local-6pn {slot.id}\n"
-                (self._folder / f"{slot.id}.hosts").write_text(hosts, "ascii")
+                (self.folder / f"{slot.id}.hosts").write_text(hosts, "ascii")
             if slot.app != CLIENT:
                 self.machines[slot.id] = Machine(
                     slot, self.layout.app(slot.app), self._ground, self._runs[slot.app],
-                    folder=(self._volumes or self._folder / "volumes") / slot.id,
-                    log=self._folder / f"{slot.id}.log",
+                    folder=(self._volumes or self.folder / "volumes") / slot.id,
+                    log=self.folder / f"{slot.id}.log",
                     environment=self._environment(slot),
                     mounts=self._mounts(slot),
                 )  # fmt: skip
@@ -277,12 +281,12 @@ class Flycast:
         await self._add(Agent(self._files, watched))
 
     async def _start_envoy(self, region: str) -> None:
-        path = self._folder / f"envoy-{region}.json"
+        path = self.folder / f"envoy-{region}.json"
         made = configuration(self.layout, self._ground.addresses, region, self._files)
         path.write_text(json.dumps(made), "utf-8")
-        log = self._folder / f"envoy-{region}.log"
-        arguments = [_envoy(), "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
-        process = await self._ground.spawn(WORKER + region, Program(arguments, inherited(), self._folder, log))
+        log = self.folder / f"envoy-{region}.log"
+        arguments = [envoy_program(), "-c", str(path), *_ENVOY_OPTIONS]
+        process = await self._ground.spawn(WORKER + region, Program(arguments, inherited(), self.folder, log))
         self._envoys[region] = process
         admin = Admin(self._files.admin(region))
 
@@ -317,11 +321,11 @@ class Flycast:
             "FLY_REGION": slot.region,
             "FLY_VM_MEMORY_MB": "512",
             "PRIMARY_REGION": primary,
-            "FLYCAST_SRC_KEY_FILE": str(self._folder / "fly-src.pub"),
+            "FLYCAST_SRC_KEY_FILE": str(self.folder / "fly-src.pub"),
         }
 
     def _mounts(self, slot: Slot) -> list[tuple[Path, Path]]:
-        return [(self._folder / f"{slot.id}.hosts", Path("/etc/hosts"))] if self._isolated else []
+        return [(self.folder / f"{slot.id}.hosts", Path("/etc/hosts"))] if self._isolated else []
 
     def _client(self, region: str) -> str:
         for slot in self.layout.of_app(CLIENT):
@@ -344,7 +348,7 @@ def _choose(isolated: bool | None) -> bool:
     return why is None
 
 
-def _envoy() -> str:
+def envoy_program() -> str:
     """The path of Envoy: PyPI's, or the one on PATH.
 
     Raises:

@@ -58,8 +58,13 @@ class Process:
         """Whether it hasn't ended."""
         return not self._ended.done()
 
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, once it has ended; that of a signal is the signal's number, negative."""
+        return self._ended.result() if self._ended.done() else None
+
     async def wait(self) -> int:
-        """Return its exit code once it has ended; that of a signal is the signal's number, negative."""
+        """Return its exit code once it has ended."""
         return await asyncio.shield(self._ended)
 
     async def send(self, number: signal.Signals) -> None:

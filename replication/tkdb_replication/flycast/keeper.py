@@ -36,6 +36,7 @@ MESSAGE_MAX: Final = 1 << 18
 
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN_NO_PI: Final = 0x1001
+_OWN_SIGNALS: Final = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 Order = dict[str, Any]
@@ -168,7 +169,8 @@ class Keeper:
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in _OWN_SIGNALS:  # what is ignored here would stay so in the program
+                signal.signal(number, signal.SIG_DFL)
             if order["name"] is None:
                 for descriptor in self._tuns.values():
                     os.set_inheritable(descriptor, True)

@@ -95,6 +95,11 @@ class Machine:
         return self._process is not None and self._process.running
 
     @property
+    def exit_code(self) -> int | None:
+        """How its program ended last: a signal is its number, negative; None while it runs, or has never run."""
+        return None if self._process is None else self._process.exit_code
+
+    @property
     def startable(self) -> bool:
         """Whether traffic may start it: it was stopped, or never started, or its program ended by itself."""
         return not self.running and not self._lost
