@@ -128,6 +128,11 @@ class Verifier:
         self._seen_max = seen_max
         self._seen: OrderedDict[tuple[str, str], int] = OrderedDict()
 
+    @property
+    def remembered(self) -> int:
+        """How many requests are remembered."""
+        return len(self._seen)
+
     def verify(self, presented: Presented, *, now_s: float) -> Source:
         """Return who sent the request.
 

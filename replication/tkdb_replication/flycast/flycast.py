@@ -72,7 +72,7 @@ class Flycast:
         isolated: True: with namespaces and a backbone, or not at all. False: on loopback addresses. None: with
             namespaces where this machine allows it; ``not_emulated`` says what is missing.
         volumes: the folder of the machines' own folders; by default they go with the stand-in.
-        start: whether to start all machines; else each is started by ``Machine.start``, or by traffic.
+        start: whether to start all machines at once; else ``start`` does, or ``Machine.start``, or traffic.
 
     Raises:
         ConfigurationError: the apps can't be laid out; or ``isolated`` is asked of a machine that can't.
@@ -91,7 +91,7 @@ class Flycast:
         self._runs = {app.name: run for app, run in apps.items()}
         self._isolated = _choose(isolated)
         self._volumes = volumes
-        self._start = start
+        self._start_all = start
         self._stack = AsyncExitStack()
         self._key = Ed25519PrivateKey.generate()
         self._services: dict[str, str] = {}
@@ -132,6 +132,16 @@ class Flycast:
     def fly_src_key(self) -> Ed25519PublicKey:
         """The key that verifies Fly-Src; machines find it in the file that FLYCAST_SRC_KEY_FILE names."""
         return self._key.public_key()
+
+    async def start(self) -> None:
+        """Start every machine that doesn't run, and return once every proxy sees it.
+
+        Raises:
+            Unavailable: one doesn't start, or isn't seen.
+        """
+        await asyncio.gather(*(machine.start() for machine in self.machines.values()))
+        if not await until(self._all_seen, _READY_S):
+            raise errors.Unavailable("a proxy doesn't see every machine", hint=f"see the logs in {self.folder}")
 
     def url(self, app: str, region: str) -> str:
         """Return the URL of ``app``, as a machine in ``region`` uses it.
@@ -242,10 +252,8 @@ class Flycast:
         self._place_machines()
         await self._open_services()
         await asyncio.gather(*map(self._start_envoy, self.layout.regions))
-        if self._start:
-            await asyncio.gather(*(machine.start() for machine in self.machines.values()))
-            if not await until(self._all_seen, _READY_S):
-                raise errors.Unavailable("a proxy doesn't see every machine", hint=f"see the logs in {self.folder}")
+        if self._start_all:
+            await self.start()
 
     def _place_machines(self) -> None:
         key = self.folder / "fly-src.pub"

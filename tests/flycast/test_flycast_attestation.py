@@ -1,0 +1,146 @@
+"""Fly-Src: who sent a request is believed only from the proxy, signed by it, fresh, and once."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tkdb.errors import ConfigurationError, NotPermitted
+from tkdb_replication.flycast.attestation import (
+    AGE_MAX_S,
+    Presented,
+    Source,
+    Verifier,
+    parse_public_key,
+    sign,
+)
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+SOURCE = Source("4d891d7e", "web", "acme", 1_756_684_800)
+PROXY = "172.16.3.1"
+HEADER, SIGNATURE = sign(KEY, SOURCE)
+
+
+def presented(peer: str = PROXY, source: str = HEADER, signature: str = SIGNATURE, request: str = "1") -> Presented:
+    return Presented(peer, source, signature, request)
+
+
+def refused(one: Presented, words: str, now_s: float = SOURCE.ts) -> None:
+    with pytest.raises(NotPermitted, match=words):
+        Verifier(KEY.public_key()).verify(one, now_s=now_s)
+
+
+def signed(text: str) -> Presented:
+    return presented(source=text, signature=base64.b64encode(KEY.sign(text.encode())).decode())
+
+
+def test_a_request_of_the_proxys_is_believed() -> None:
+    assert Verifier(KEY.public_key()).verify(presented(), now_s=SOURCE.ts + 1.5) == SOURCE
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.1", "172.17.0.1", "fdaa:0:1:0:a:0:1:2", "::ffff:172.16.0.1", "", "localhost"])
+def test_a_connection_from_elsewhere_is_refused(peer: str) -> None:
+    refused(presented(peer=peer), "isn't the proxy's")
+
+
+@pytest.mark.parametrize("lag_s", [AGE_MAX_S + 0.1, -AGE_MAX_S - 0.1, 1e9, float("nan"), float("inf")])
+def test_an_old_or_future_attestation_is_refused(lag_s: float) -> None:
+    refused(presented(), "another time", SOURCE.ts + lag_s)
+
+
+def test_a_signature_of_another_key_is_refused() -> None:
+    refused(presented(signature=sign(Ed25519PrivateKey.generate(), SOURCE)[1]), "isn't signed")
+
+
+def test_another_machines_name_under_the_signature_is_refused() -> None:
+    refused(presented(source=HEADER.replace("web", "root")), "isn't signed")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "instance=a;app=b;org=c",
+        "instance=a;app=b;org=c;ts=1756684800;more=1",
+        "app=b;instance=a;org=c;ts=1756684800",
+        "instance=a;app=b;app=x;org=c;ts=1756684800",
+        "instance=a;app=b;org=c;ts=01756684800",
+        "instance=a;app=b;org=c;ts=-1",
+        "instance=a;app=b;org=c;ts=1756684800 ",
+        "instance=a;app=b;org=;ts=1756684800",
+    ],
+)
+def test_other_than_exactly_the_four_keys_is_refused_even_when_signed(text: str) -> None:
+    refused(signed(text), "exactly instance, app, org and ts")
+
+
+def test_a_request_is_believed_once() -> None:
+    verifier = Verifier(KEY.public_key())
+    verifier.verify(presented(), now_s=SOURCE.ts)
+    with pytest.raises(NotPermitted, match="seen already"):
+        verifier.verify(presented(), now_s=SOURCE.ts + AGE_MAX_S)
+
+
+def test_two_requests_within_a_second_carry_the_same_attestation_and_are_both_believed() -> None:
+    verifier = Verifier(KEY.public_key())
+    assert sign(KEY, SOURCE) == sign(KEY, SOURCE)
+    assert [verifier.verify(presented(request=name), now_s=SOURCE.ts) for name in ("1", "2")] == [SOURCE, SOURCE]
+
+
+def test_a_request_that_was_brought_back_is_another_one() -> None:
+    headers = [(b"Fly-Src", HEADER.encode()), (b"Fly-Src-Signature", SIGNATURE.encode()), (b"Fly-Request-Id", b"1")]
+    back = [*headers, (b"fly-replay-failed", b"reason=timeout")]
+    verifier = Verifier(KEY.public_key())
+    for one in (headers, back):
+        assert verifier.verify(Presented.of(PROXY, one), now_s=SOURCE.ts) == SOURCE
+    with pytest.raises(NotPermitted, match="seen already"):
+        verifier.verify(Presented.of(PROXY, back), now_s=SOURCE.ts)
+
+
+def test_a_header_that_stands_there_twice_counts_as_absent() -> None:
+    headers = [(b"fly-src", HEADER.encode())] * 2 + [(b"fly-src-signature", SIGNATURE.encode())]
+    refused(Presented.of(PROXY, headers), "more than one")
+
+
+def test_what_is_remembered_is_bounded_and_what_is_forgotten_is_too_old_by_then() -> None:
+    verifier = Verifier(KEY.public_key(), seen_max=10)
+    for number in range(100):
+        verifier.verify(presented(request=str(number)), now_s=SOURCE.ts)
+    assert verifier.remembered == 10
+    later = Source("4d891d7e", "web", "acme", SOURCE.ts + 3 * AGE_MAX_S)
+    verifier.verify(Presented(PROXY, *sign(KEY, later), "1"), now_s=later.ts)
+    assert verifier.remembered == 1
+
+
+@given(
+    st.text(max_size=80), st.text(max_size=100) | st.binary(max_size=64).map(lambda raw: base64.b64encode(raw).decode())
+)
+def test_hostile_headers_are_refused_and_nothing_else_happens(source: str, signature: str) -> None:
+    with pytest.raises(NotPermitted):
+        Verifier(KEY.public_key()).verify(presented(source=source, signature=signature), now_s=SOURCE.ts)
+
+
+@given(st.text(max_size=80))
+def test_hostile_text_under_a_true_signature_is_read_strictly(text: str) -> None:
+    try:
+        source = Source.parse(text)
+    except NotPermitted:
+        return
+    assert str(source) == text
+
+
+@given(st.text(max_size=70))
+def test_a_public_key_is_64_hex_digits(text: str) -> None:
+    try:
+        key = parse_public_key(text)
+    except ConfigurationError:
+        return
+    assert len(key.public_bytes_raw()) == 32
+
+
+def test_the_public_key_file_is_read() -> None:
+    text = KEY.public_key().public_bytes_raw().hex() + "\n"
+    assert parse_public_key(text).public_bytes_raw() == KEY.public_key().public_bytes_raw()
