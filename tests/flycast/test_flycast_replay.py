@@ -137,7 +137,7 @@ def test_a_fly_replay_that_can_not_be_read_is_an_error_and_not_an_answer(standin
     assert "fly-replay" in answer.headers["fly-proxy-error"]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.sampled_from(["region", "instance", "app", "state", "elsewhere", "timeout", "fallback", "=", ";", '"', ","])
