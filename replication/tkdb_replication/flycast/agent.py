@@ -78,7 +78,8 @@ class Agent:
         machine, _ = self._machines[name]
         if machine.startable:
             self._note(machine)
-        return self._files.stopped(machine.slot).exists() or await machine.healthy()
+        waits = self._files.stopped(machine.slot).exists() and (machine.running or machine.startable)
+        return waits or await machine.healthy()
 
     def _note(self, machine: Machine) -> None:
         path = self._files.stopped(machine.slot)
