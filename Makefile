@@ -37,8 +37,8 @@ types: venv
 imports: venv
 	$(BIN)/lint-imports --no-cache
 
-pytest: venv
-	$(BIN)/python -m pytest
+pytest: venv  # by file, side by side: tests of real machines mostly wait
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile
 
 fuzz: venv  ## Feed every reader of untrusted bytes, for SECONDS=60.
 	$(BIN)/python -m tests.fuzz $(SECONDS)
