@@ -39,7 +39,7 @@ SECRETS = [
 texts = st.text(max_size=200)
 
 
-@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
 def test_a_secret_among_the_arguments_is_refused_and_never_repeated(secret: str) -> None:
     for arguments in ([secret], ["token", "verify", secret], ["--json", "token", "mint", secret]):
         ran = quick(*arguments)
