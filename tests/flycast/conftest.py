@@ -14,7 +14,7 @@ from tkdb_replication.flycast.layout import App
 
 TKDB = App("tkdb", ("iad", "ams", "syd"))
 NARROW = App("narrow", ("syd", "ams"), hard_limit=1)
-LAZY = App("lazy", ("syd",), autostop_ms=600)
+LAZY = App("lazy", ("syd",), autostop_ms=1_500)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from tkdb_replication.flycast.machines import Machine
 _LOOKS: Final = 4
 """How often one looks within the time after which a machine counts as idle."""
 
-_SETTLE_S: Final = 0.1
+_SETTLE_S: Final = 0.3
 
 
 class Agent:
