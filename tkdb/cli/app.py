@@ -8,7 +8,22 @@ from typing import Any, Final
 
 import typer
 
-from tkdb.cli import audit, dev, gc, init, keys, organizations, promote, recover, regions, restore, serve, status, token
+from tkdb.cli import (
+    audit,
+    dev,
+    gc,
+    init,
+    keys,
+    lab,
+    organizations,
+    promote,
+    recover,
+    regions,
+    restore,
+    serve,
+    status,
+    token,
+)
 from tkdb.cli.command import command
 from tkdb.cli.inputs import check_arguments
 from tkdb.cli.output import Output, UsageError
@@ -43,6 +58,7 @@ app.add_typer(token.app)
 app.add_typer(organizations.app)
 app.add_typer(keys.app)
 app.add_typer(audit.app)
+app.add_typer(lab.app)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -173,6 +173,20 @@ class Flycast:
         await self._add(Relay(listener, partial(connect, self._ground, client, edge.host, edge.port)))
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
+    async def direct(self, machine: str) -> str:
+        """Return a URL at which this machine's own programs reach a machine itself, past proxies and backbone.
+
+        Raises:
+            ConfigurationError: there is no such machine.
+        """
+        slot = self.layout.machine(machine)
+        where = self._ground.addresses.local(slot)
+        if not self._isolated:
+            return f"http://{where}"
+        listener = socket.create_server(("127.0.0.1", 0))
+        await self._add(Relay(listener, partial(connect, self._ground, WORKER + slot.region, where.host, where.port)))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
     async def expose(self, name: str, region: str, port: int) -> str:
         """Show a TCP service of this machine inside, as though it were in ``region``; return its URL there.
 

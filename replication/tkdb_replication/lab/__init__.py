@@ -1,0 +1,1 @@
+"""The lab: a whole tkdb of several regions on this machine, behind the stand-in for flycast."""

@@ -1,0 +1,194 @@
+"""The lab as a whole: an object store, keys, a cluster, and its machines in regions behind the stand-in for flycast.
+
+::
+
+    with claimed(folder):
+        async with Lab(folder, ("iad", "ams", "syd"), ("sin",)) as lab:
+            client = AsyncClient(lab.url, lab.keys.identity, signer=lab.keys.signer)   # as in Singapore: syd answers
+            await lab.machine("tkdb-syd-1").kill()                                     # ams does
+
+Everything ends with the ``async with``, or with this process, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from tkdb import errors
+from tkdb_client import AsyncClient
+from tkdb_replication.bucket import Bucket
+from tkdb_replication.flycast.flycast import Done, Flycast
+from tkdb_replication.flycast.layout import App
+from tkdb_replication.flycast.machines import Command, Machine
+from tkdb_replication.lab import store
+from tkdb_replication.lab.keys import Keys
+
+APP: Final = "tkdb"
+_ASK_MS: Final = 1_000
+_TKDB: Final = (sys.executable, "-m", "tkdb.cli")
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a machine is.
+
+    ``health`` is ``ok``; ``faulty``, and ``fault`` says why; ``silent``: it runs and doesn't answer; or ``down``. What
+    isn't known is None or empty. ``lag`` counts the entries that another machine serves and it doesn't.
+    """
+
+    region: str
+    machine: str
+    health: str
+    role: str = ""
+    seq: int | None = None
+    lag: int | None = None
+    age_ms: int | None = None
+    fault: str = ""
+
+
+class Lab:
+    """A cluster of one machine a region.
+
+    Args:
+        folder: where its keys, volumes, objects and logs are; it is there, and empty.
+        regions: where machines are; the first is where the primary is to be.
+        clients: where callers are; ``url`` is the door of the first.
+        isolated: as in ``Flycast``.
+    """
+
+    def __init__(
+        self, folder: Path, regions: tuple[str, ...], clients: tuple[str, ...], *, isolated: bool | None = None
+    ) -> None:
+        if not clients:
+            raise errors.ConfigurationError("a lab needs a caller", hint="name a region in --clients")
+        self.folder = folder
+        self.keys = Keys.generate(os.urandom)
+        self.url = ""
+        """Where this machine's programs reach the authority, as though from the first region of callers."""
+        self.flycast = Flycast(
+            {App(APP, regions): self._serve},
+            clients=clients,
+            isolated=isolated,
+            volumes=folder / "volumes",
+            start=False,
+        )
+        self._regions = regions
+        self._first_client = clients[0]
+        self._stack = AsyncExitStack()
+        self._asking: dict[str, AsyncClient] = {}
+        self._settings: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @property
+    def signer_file(self) -> Path:
+        """Where the signer's secret is."""
+        return self.folder / "signer.key"
+
+    def exports(self) -> dict[str, str]:
+        """Return the variables with which any program of this machine talks to it."""
+        return {
+            "TKDB_URL": self.url,
+            "TKDB_AUTHORITY": self.keys.identity.text(),
+            "TKDB_SIGNER_FILE": str(self.signer_file),
+        }
+
+    def machine(self, name: str) -> Machine:
+        """Return a machine, by its name or by its region.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        found = self.flycast.machines.get(name) or self.flycast.machines.get(f"{APP}-{name}-1")
+        if found is None:
+            hint = "there is " + " ".join(self.flycast.machines)
+            raise errors.ConfigurationError(f"the lab has no machine {name!r:.40}", hint=hint)
+        return found
+
+    async def status(self) -> list[Standing]:
+        """Ask every machine how it is, past all proxies and cuts."""
+        found = await asyncio.gather(*map(self._ask, self.flycast.machines.values()))
+        last = max((each.seq for each in found if each.seq is not None), default=0)
+        return [
+            each if each.seq is None else msgspec.structs.replace(each, lag=last - each.seq) for each in found
+        ]  # fmt: skip
+
+    async def run(self, region: str, arguments: Sequence[str]) -> Done:
+        """Run a program as the caller in ``region``; return what it said once it has ended.
+
+        Raises:
+            ConfigurationError: there is no caller in that region.
+        """
+        environment = self.exports() | {"TKDB_URL": self.flycast.url(APP, region)}
+        return await self.flycast.run(region, arguments, environment)
+
+    async def _open(self) -> None:
+        program = store.weed()
+        if program is None:
+            raise errors.ConfigurationError("there is no SeaweedFS", hint="pip install 'tkdb[lab]'")
+        self.signer_file.touch(mode=0o600)
+        self.signer_file.write_text(self.keys.signer.text() + "\n", "ascii")
+        objects = self.folder / "store"
+        objects.mkdir()
+        server = self._stack.enter_context(store.running(program, objects))
+        bucket = await store.make_bucket(server, "tkdb-lab")
+        await self._found(bucket)
+        await self._stack.enter_async_context(self.flycast)
+        inside = await self.flycast.expose("store", self._regions[0], server.port)
+        self._settings = self.keys.settings(server.bucket(bucket.name, inside), self._regions)
+        await self.machine(self._regions[0]).start()  # first, so that it is the primary
+        await self.flycast.start()
+        self.url = await self.flycast.door(self._first_client)
+        for machine in self.flycast.machines.values():
+            url = await self.flycast.direct(machine.id)
+            client = AsyncClient(url, self.keys.identity, timeout_ms=_ASK_MS, attempt_timeout_ms=_ASK_MS)
+            self._asking[machine.id] = await self._stack.enter_async_context(client)
+
+    async def _found(self, bucket: Bucket) -> None:
+        """Found the cluster, as its operator does."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("TKDB_", "AWS_"))}
+        environment = own | self.keys.settings(bucket, self._regions) | {"TKDB_DB": str(self.folder / "operator.db")}
+        process = await asyncio.create_subprocess_exec(
+            *_TKDB, "init", env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await process.communicate()
+        if process.returncode:
+            raise errors.Unavailable(
+                "the cluster can't be made", hint=f"`tkdb init` said: {said.decode(errors='replace')[-500:]}"
+            )
+
+    def _serve(self, machine: Machine) -> Command:
+        own = {"TKDB_DB": str(machine.folder / "tkdb.db"), "TKDB_BIND": str(machine.bind)}
+        return Command([*_TKDB, "serve", "--json"], self._settings | own)
+
+    async def _ask(self, machine: Machine) -> Standing:
+        region = machine.slot.region
+        if not machine.running:
+            return Standing(region, machine.id, "down")
+        try:
+            report = await self._asking[machine.id].status()
+        except errors.TkdbError:
+            return Standing(region, machine.id, "silent")
+        health = "faulty" if report.fault else "ok"
+        return Standing(
+            region, machine.id, health, report.role, report.position, age_ms=report.age_ms, fault=report.fault
+        )  # fmt: skip

