@@ -55,6 +55,25 @@ def test_the_platform_names_region_and_machine_unless_the_settings_do() -> None:
     assert Settings.parse({**platform, "TKDB_REGION": "syd"}).region == "syd"
 
 
+def test_attestation_is_off_by_default_and_lists_take_only_names_that_can_occur() -> None:
+    assert not Settings.parse(LEAST).fly_src_required
+    lists = {"TKDB_FLY_SRC_APPS": "web, api", "TKDB_FLY_SRC_ORGS": "acme"}
+    settings = Settings.parse({**LEAST, "TKDB_FLY_SRC": "require", **lists, "FLYCAST_SRC_KEY_FILE": "/lab/key"})
+    assert (settings.fly_src_required, settings.fly_src_apps, settings.fly_src_orgs) == (
+        True,
+        ("web", "api"),
+        ("acme",),
+    )
+    assert settings.fly_src_key_file == Path("/lab/key")
+    for variable, wrong in (
+        ("TKDB_FLY_SRC", "on"),
+        ("TKDB_FLY_SRC_APPS", "web,"),
+        ("TKDB_FLY_SRC_ORGS", "acme.example"),
+    ):
+        with pytest.raises(errors.ConfigurationError, match=variable):
+            Settings.parse({**LEAST, variable: wrong})
+
+
 def test_two_authority_keys_while_one_is_rotated_and_no_more() -> None:
     keys = [AuthoritySecret.generate(os.urandom) for _ in range(3)]
     two = Settings.parse({**LEAST, "TKDB_AUTHORITY_KEY": f"{keys[0].text()}, {keys[1].text()}"})

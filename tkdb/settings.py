@@ -27,7 +27,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tkdb import errors
+from tkdb import attestation, errors
 from tkdb.channel.keys import AuthoritySecret, parse_name
 from tkdb.signers import Signers
 from tkdb.store.seal import SealKeys
@@ -36,6 +36,7 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 ANY: Final = "any"
 _FILE: Final = "_FILE"
 _LABEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+_SOURCE_NAME: Final = re.compile(attestation.NAME).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,10 @@ class Settings:
     automatic_promotion: bool = True
     bound_ms: int = 5_000
     lease_ms: int = 9_000
+    fly_src_required: bool = False
+    fly_src_apps: tuple[str, ...] = ()
+    fly_src_orgs: tuple[str, ...] = ()
+    fly_src_key_file: Path = Path(attestation.KEY_FILE)
 
     @classmethod
     def parse(cls, environment: Mapping[str, str], *, read_file: Callable[[str], str] | None = None) -> Self:
@@ -223,6 +228,21 @@ def _labels(text: str) -> tuple[str, ...]:
     return () if text == ANY else tuple(_label(part.strip()) for part in text.split(","))
 
 
+def _required(text: str) -> bool:
+    if text not in ("off", "require"):
+        raise errors.ConfigurationError("off or require was expected")
+    return text == "require"
+
+
+def _source_names(text: str) -> tuple[str, ...]:
+    names = () if text == ANY else tuple(part.strip() for part in text.split(","))
+    if not all(_SOURCE_NAME(name) for name in names):
+        raise errors.ConfigurationError(
+            "names of letters, digits, dashes and underscores were expected, comma-separated, or any"
+        )
+    return names
+
+
 def _promotion(text: str) -> bool:
     if text not in ("automatic", "manual"):
         raise errors.ConfigurationError("automatic or manual was expected")
@@ -318,5 +338,34 @@ SETTINGS: Final = (
         _integer(3_000, 60_000),
         "9000",
         "With a bucket: how long a silent primary is waited for, in milliseconds.",
+    ),
+    Setting(
+        "TKDB_FLY_SRC",
+        "fly_src_required",
+        _required,
+        "off",
+        "Whether only requests are answered whose caller Fly's proxy attests: `off` or `require`.",
+    ),
+    Setting(
+        "TKDB_FLY_SRC_APPS",
+        "fly_src_apps",
+        _source_names,
+        ANY,
+        "With `TKDB_FLY_SRC=require`: the apps that may call, comma-separated.",
+    ),
+    Setting(
+        "TKDB_FLY_SRC_ORGS",
+        "fly_src_orgs",
+        _source_names,
+        ANY,
+        "With `TKDB_FLY_SRC=require`: the organizations on Fly that may call, comma-separated.",
+    ),
+    Setting(
+        "TKDB_FLY_SRC_KEY_FILE",
+        "fly_src_key_file",
+        Path,
+        attestation.KEY_FILE,
+        "With `TKDB_FLY_SRC=require`: the path of the proxy's public key. It is read at the start.",
+        instead="FLYCAST_SRC_KEY_FILE",
     ),
 )

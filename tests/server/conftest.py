@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +19,7 @@ import msgspec
 import pytest
 
 from tkdb import api, errors
+from tkdb.attestation import PROXIES
 from tkdb.channel.client import Initiator
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
 from tkdb.ports import Caller
@@ -173,7 +175,12 @@ def start(settings: Settings, signer: SignerSecret) -> Start:
 
     @asynccontextmanager
     async def running(
-        *, limits: Limits | None = None, dev: bool = False, real: bool = False, **changes: Any
+        *,
+        limits: Limits | None = None,
+        dev: bool = False,
+        real: bool = False,
+        proxies: IPv4Network = PROXIES,
+        **changes: Any,
     ) -> AsyncIterator[Running]:
         changed = replace(settings, **changes)
         service, stop = StandIn(), Stop()
@@ -190,6 +197,7 @@ def start(settings: Settings, signer: SignerSecret) -> Start:
                 dev=dev,
                 stop=stop,
                 limits=limits,
+                proxies=proxies,
             )
         )
         await asyncio.wait({serving, address}, return_when=asyncio.FIRST_COMPLETED)

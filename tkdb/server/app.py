@@ -21,8 +21,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from tkdb import api
+from tkdb.attestation import Verifier
 from tkdb.server import logs, problems
 from tkdb.server.asgi import Disconnected, Header, Message, Receive, Scope, Send, respond_and_close
+from tkdb.server.attested import Attested
 from tkdb.server.exchange import Exchange
 from tkdb.server.health import Live, Ready
 from tkdb.server.lifecycle import Lifecycle
@@ -42,14 +44,18 @@ def build(
     *,
     now_ms: Callable[[], int],
     further: Sequence[BaseRoute] = (),
+    verifier: Verifier | None = None,
 ) -> Starlette:
-    """Return the app. ``further`` routes are those of ``tkdb dev``."""
+    """Return the app. ``further`` routes are those of ``tkdb dev``; a ``verifier`` has callers attested."""
     exchange = Exchange(lifecycle, work, signers, now_ms)
     routes: list[BaseRoute] = [Route(path, exchange, methods=["POST"]) for path in api.CALLS_BY_PATH]
     routes += [Route("/livez", Live(), methods=["GET"]), Route("/readyz", Ready(lifecycle), methods=["GET"])]
+    middleware = [Middleware(Around, lifecycle=lifecycle, limits=work.limits)]
+    if verifier is not None:
+        middleware.append(Middleware(Attested, verifier=verifier, now_ms=now_ms))
     app = Starlette(
         routes=[*routes, *further],
-        middleware=[Middleware(Around, lifecycle=lifecycle, limits=work.limits)],
+        middleware=middleware,
         exception_handlers={HTTPException: _http_problem},
     )
     app.router.redirect_slashes = False  # a redirect fails a proxy's health check

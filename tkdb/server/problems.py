@@ -45,6 +45,7 @@ class Problem:
 HANDSHAKE: Final = Problem("handshake", "The message can't be opened", 400)
 BAD_REQUEST: Final = Problem("bad-request", "The request can't be read", 400)
 FOREIGN_ORIGIN: Final = Problem("foreign-origin", "This is only for this machine", 403)
+NOT_ATTESTED: Final = Problem("not-attested", "The caller is not attested", 403)
 NOT_FOUND: Final = Problem("not-found", "Nothing is here", 404)
 METHOD_NOT_ALLOWED: Final = Problem("method-not-allowed", "The path has no such method", 405)
 SLOW_REQUEST: Final = Problem("slow-request", "The body came too slowly", 408)

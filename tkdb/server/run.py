@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from ipaddress import IPv4Network
 from typing import Any, Final, cast
 
 import uvloop
@@ -25,12 +26,14 @@ from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 
 from tkdb import errors
+from tkdb.attestation import PROXIES, Verifier
 from tkdb.authority.clock import Clock
 from tkdb.authority.service import Authority, Profile
 from tkdb.channel.server import Responder
 from tkdb.ports import Service
 from tkdb.server import logs
 from tkdb.server.app import build
+from tkdb.server.attested import verifier_of
 from tkdb.server.dev import routes as dev_routes
 from tkdb.server.lifecycle import Lifecycle
 from tkdb.server.limits import Limits
@@ -107,6 +110,7 @@ async def serve(
     dev: bool = False,
     stop: Stop | None = None,
     limits: Limits | None = None,
+    proxies: IPv4Network = PROXIES,
 ) -> None:
     """Serve until stopped.
 
@@ -117,19 +121,22 @@ async def serve(
         dev: also serve the methods as plain JSON; on loopback only.
         stop: how to stop it; by default SIGTERM and SIGINT do.
         limits: other than the default ones.
+        proxies: where attested requests come from, other than on Fly.
 
     Raises:
-        ConfigurationError: it can't listen at ``settings.bind``, or ``dev`` is asked of another address than loopback.
+        ConfigurationError: it can't listen at ``settings.bind``, or ``dev`` is asked of another address than loopback,
+            or the key that attests callers can't be read.
         TkdbError: whatever ``open_service`` raises, or what keeps the service from going on.
     """
     if dev and not settings.bind.loopback:
         raise errors.ConfigurationError(
             f"plain JSON is served on loopback only, and {settings.bind} is not", hint="bind 127.0.0.1"
         )
+    verifier = verifier_of(settings, proxies)
     listener, address = listen(settings.bind)
     lifecycle = Lifecycle()
     work = Work(limits or Limits(active_max=settings.max_concurrency))
-    app = _app(settings, lifecycle, work, dev=dev)
+    app = _app(settings, lifecycle, work, verifier, dev=dev)
     asyncio.get_running_loop().set_exception_handler(_log_unhandled)
     with _signalled(stop) as stopping:
         trigger = partial(stopping.wait, lifecycle, settings.drain_ms)
@@ -159,10 +166,13 @@ def run(settings: Settings, **options: Any) -> None:
         runner.run(serve(settings, **options))
 
 
-def _app(settings: Settings, lifecycle: Lifecycle, work: Work, *, dev: bool) -> ASGIFramework:
+def _app(
+    settings: Settings, lifecycle: Lifecycle, work: Work, verifier: Verifier | None, *, dev: bool
+) -> ASGIFramework:
     routes = dev_routes(lifecycle, work, settings, now_ms=_now_ms, random=os.urandom) if dev else ()
     # Hypercorn types each event of ASGI, Starlette takes any mapping: one protocol, two spellings.
-    return cast("ASGIFramework", build(lifecycle, work, settings.signers, now_ms=_now_ms, further=routes))
+    app = build(lifecycle, work, settings.signers, now_ms=_now_ms, further=routes, verifier=verifier)
+    return cast("ASGIFramework", app)
 
 
 async def _opened(opening: Coroutine[Any, Any, Service], server: asyncio.Task[None]) -> Service | None:

@@ -10,8 +10,8 @@ from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tkdb.attestation import Source, sign
 from tkdb_replication.flycast.addresses import RESOLVER, Addresses
-from tkdb_replication.flycast.attestation import Source, sign
 from tkdb_replication.flycast.ground import WORKER, Ground
 from tkdb_replication.flycast.layout import Layout, Slot
 from tkdb_replication.flycast.names import Names

@@ -29,9 +29,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
 from typing import Final, Self
@@ -53,11 +54,15 @@ SEEN_MAX: Final = 100_000
 HEADER: Final = "fly-src"
 SIGNATURE_HEADER: Final = "fly-src-signature"
 
+NAME: Final = "[A-Za-z0-9_-]{1,64}"
+"""What the name of a machine, an app or an organization is made of, as a regular expression."""
+
+KEY_FILE: Final = "/.fly/fly-src.pub"
+"""Where Fly puts the proxy's public key, on every Machine."""
+
 _UNIQUE: Final = ("fly-request-id", "fly-replay-src", "fly-replay-failed")
 _LENGTH_MAX: Final = 512
-_SOURCE: Final = re.compile(
-    r"instance=([A-Za-z0-9_-]{1,64});app=([A-Za-z0-9_-]{1,64});org=([A-Za-z0-9_-]{1,64});ts=([1-9][0-9]{0,15})"
-).fullmatch
+_SOURCE: Final = re.compile(rf"instance=({NAME});app=({NAME});org=({NAME});ts=([1-9][0-9]{{0,15}})").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +119,31 @@ class Presented:
 
 
 class Verifier:
-    """Verifies who sent a request, and that it comes for the first time.
+    """Verifies who sent a request, that they may, and that it comes for the first time.
 
     Args:
         key: the proxy's public key.
+        apps: whose requests are accepted; empty is any app's.
+        orgs: the same for organizations.
         proxies: the addresses that the proxy connects from.
         seen_max: how many requests are remembered; beyond that the oldest are forgotten.
     """
 
-    def __init__(self, key: Ed25519PublicKey, *, proxies: IPv4Network = PROXIES, seen_max: int = SEEN_MAX) -> None:
+    def __init__(
+        self,
+        key: Ed25519PublicKey,
+        *,
+        apps: Collection[str] = (),
+        orgs: Collection[str] = (),
+        proxies: IPv4Network = PROXIES,
+        seen_max: int = SEEN_MAX,
+    ) -> None:
         self._key = key
+        self._apps = frozenset(apps)
+        self._orgs = frozenset(orgs)
         self._proxies = proxies
         self._seen_max = seen_max
-        self._seen: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._seen: OrderedDict[bytes, int] = OrderedDict()
 
     @property
     def remembered(self) -> int:
@@ -141,7 +158,8 @@ class Verifier:
             now_s: the time, seconds since 1970.
 
         Raises:
-            NotPermitted: it didn't come from the proxy, isn't signed by it, is too old, or was seen already.
+            NotPermitted: it didn't come from the proxy, isn't signed by it, is of another time, is of an app
+                or organization that isn't accepted, or was seen already.
         """
         self._check_peer(presented.peer)
         if presented.source is None or presented.signature is None:
@@ -153,6 +171,7 @@ class Verifier:
                 f"Fly-Src is from another time: at most {AGE_MAX_S} s may lie between",
                 hint="check this machine's clock",
             )
+        self._check_listed(source)
         self._check_first(presented, source, now_s)
         return source
 
@@ -172,10 +191,18 @@ class Verifier:
         except (InvalidSignature, UnicodeEncodeError, binascii.Error):
             raise errors.NotPermitted("Fly-Src isn't signed by the proxy", hint=_ASK) from None
 
+    def _check_listed(self, source: Source) -> None:
+        if (self._apps and source.app not in self._apps) or (self._orgs and source.org not in self._orgs):
+            raise errors.NotPermitted(
+                "the app or organization that asks isn't one of those allowed",
+                hint="allow it where this is configured",
+            )
+
     def _check_first(self, presented: Presented, source: Source, now_s: float) -> None:
         while self._seen and next(iter(self._seen.values())) < now_s - 2 * AGE_MAX_S:
             self._seen.popitem(last=False)
-        key = (str(source), presented.request)
+        # A digest, because headers may be long and what is remembered must be small.
+        key = hashlib.sha256(f"{source}\n{presented.request}".encode("utf-8", "surrogatepass")).digest()
         if key in self._seen:
             raise errors.NotPermitted("this request was seen already", hint="it was sent again past the proxy")
         if len(self._seen) >= self._seen_max:

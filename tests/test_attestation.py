@@ -9,8 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tkdb.errors import ConfigurationError, NotPermitted
-from tkdb_replication.flycast.attestation import (
+from tkdb.attestation import (
     AGE_MAX_S,
     Presented,
     Source,
@@ -18,6 +17,7 @@ from tkdb_replication.flycast.attestation import (
     parse_public_key,
     sign,
 )
+from tkdb.errors import ConfigurationError, NotPermitted
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 SOURCE = Source("4d891d7e", "web", "acme", 1_756_684_800)
@@ -84,6 +84,19 @@ def test_a_request_is_believed_once() -> None:
         verifier.verify(presented(), now_s=SOURCE.ts + AGE_MAX_S)
 
 
+@pytest.mark.parametrize("lists", [{"apps": ["api"]}, {"orgs": ["initech"]}, {"apps": ["web"], "orgs": ["initech"]}])
+def test_an_app_or_organization_that_is_not_listed_is_refused_and_not_remembered(lists: dict[str, list[str]]) -> None:
+    verifier = Verifier(KEY.public_key(), **lists)
+    with pytest.raises(NotPermitted, match="isn't one of those allowed"):
+        verifier.verify(presented(), now_s=SOURCE.ts)
+    assert verifier.remembered == 0
+
+
+def test_an_app_and_organization_that_are_listed_are_believed() -> None:
+    verifier = Verifier(KEY.public_key(), apps=["api", "web"], orgs=["acme"])
+    assert verifier.verify(presented(), now_s=SOURCE.ts) == SOURCE
+
+
 def test_two_requests_within_a_second_carry_the_same_attestation_and_are_both_believed() -> None:
     verifier = Verifier(KEY.public_key())
     assert sign(KEY, SOURCE) == sign(KEY, SOURCE)
@@ -121,6 +134,24 @@ def test_what_is_remembered_is_bounded_and_what_is_forgotten_is_too_old_by_then(
 def test_hostile_headers_are_refused_and_nothing_else_happens(source: str, signature: str) -> None:
     with pytest.raises(NotPermitted):
         Verifier(KEY.public_key()).verify(presented(source=source, signature=signature), now_s=SOURCE.ts)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"fly-src", b"fly-src-signature", b"Fly-Src", b"fly-request-id"]) | st.binary(max_size=20),
+            st.binary(max_size=100) | st.sampled_from([HEADER.encode(), SIGNATURE.encode()]),
+        ),
+        max_size=8,
+    ),
+    st.text(max_size=20) | st.just(PROXY),
+)
+def test_any_header_bytes_are_believed_or_refused(headers: list[tuple[bytes, bytes]], peer: str) -> None:
+    try:
+        source = Verifier(KEY.public_key()).verify(Presented.of(peer, headers), now_s=SOURCE.ts)
+    except NotPermitted:
+        return
+    assert (source, peer) == (SOURCE, PROXY)
 
 
 @given(st.text(max_size=80))

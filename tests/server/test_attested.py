@@ -1,0 +1,122 @@
+"""With Fly-Src required, only callers that the proxy attests get through; health checks stay open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tkdb import api
+from tkdb.attestation import Source, sign
+from tkdb.errors import ConfigurationError
+from tkdb.server.run import serve
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+HERE = IPv4Network("127.0.0.0/8")
+
+
+@pytest.fixture
+def required(tmp_path: Path) -> dict[str, Any]:
+    file = tmp_path / "fly-src.pub"
+    file.write_text(KEY.public_key().public_bytes_raw().hex() + "\n")
+    return {
+        "fly_src_required": True,
+        "fly_src_apps": ("web",),
+        "fly_src_orgs": ("acme",),
+        "fly_src_key_file": file,
+    }
+
+
+def attested(
+    app: str = "web", org: str = "acme", *, age_s: int = 0, key: Ed25519PrivateKey = KEY, request: str = "1"
+) -> dict[str, str]:
+    source, signature = sign(key, Source("4d891d7e", app, org, int(time.time()) - age_s))
+    return {"fly-src": source, "fly-src-signature": signature, "fly-request-id": request}
+
+
+def test_an_attested_request_is_answered_and_once_only(start: Any, run: Any, required: Any) -> None:
+    async def test() -> None:
+        async with start(proxies=HERE, **required) as server:
+            server.http.headers.update(attested())
+            assert (await server.ask("/v1/verify", api.Status())).name == "tkdb.example"
+            again = await server.post("/v1/verify", api.Status())
+            assert again.status_code == 403
+            assert "seen already" in again.json()["detail"]
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("presented", "reason"),
+    [
+        (dict, "no Fly-Src"),
+        (partial(attested, key=Ed25519PrivateKey.from_private_bytes(bytes(32))), "isn't signed"),
+        (lambda: {**attested(), "fly-src": str(Source("4d891d7e", "web", "acme", 1))}, "isn't signed"),
+        (partial(attested, age_s=3_600), "another time"),
+        (partial(attested, app="other"), "isn't one of those allowed"),
+        (partial(attested, org="other"), "isn't one of those allowed"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/verify", "/v1/%76erify", "/v1/write", "/v1/nothing"])
+def test_anything_else_is_refused_before_it_is_opened(
+    start: Any, run: Any, required: Any, log: Any, path: str, presented: Callable[[], dict[str, str]], reason: str
+) -> None:
+    headers = presented()
+
+    async def test() -> None:
+        async with start(proxies=HERE, **required) as server:
+            answer = await server.http.post(path, content=b"x" * 1_000, headers=headers)
+            assert answer.status_code == 403
+            assert answer.headers["connection"] == "close"
+            assert answer.json()["type"] == "urn:tkdb:problem:not-attested"
+            assert reason in answer.json()["detail"]
+            assert server.service.calls == []
+        for value in headers.values():
+            assert len(value) < 4 or value not in log.getvalue() + answer.text
+        assert '"event":"not attested"' in log.getvalue()
+
+    run(test())
+
+
+def test_a_connection_from_elsewhere_than_the_proxy_is_refused(start: Any, run: Any, required: Any) -> None:
+    async def test() -> None:
+        async with start(**required) as server:
+            answer = await server.http.post("/v1/verify", headers=attested())
+            assert answer.status_code == 403
+            assert "isn't the proxy's" in answer.json()["detail"]
+
+    run(test())
+
+
+def test_health_checks_need_no_attestation(start: Any, run: Any, required: Any) -> None:
+    async def test() -> None:
+        async with start(**required) as server:
+            assert [(await server.http.get(path)).status_code for path in ("/livez", "/readyz")] == [200, 200]
+
+    run(test())
+
+
+def test_nothing_is_asked_of_callers_unless_it_is_required(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start() as server:
+            assert (await server.ask("/v1/verify", api.Status())).name == "tkdb.example"
+
+    run(test())
+
+
+@pytest.mark.parametrize("text", [None, "", "00", "\xff"])
+def test_without_a_readable_key_nothing_is_served(
+    run: Any, required: Any, settings: Any, tmp_path: Path, text: str | None
+) -> None:
+    file = tmp_path / "other.pub"
+    if text is not None:
+        file.write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigurationError, match="public key of Fly-Src"):
+        run(serve(replace(settings, **{**required, "fly_src_key_file": file})))

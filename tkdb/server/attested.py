@@ -1,0 +1,70 @@
+"""Who calls the authority: with a verifier, only callers that Fly's proxy attests get through to ``/v1/``.
+
+It is defence in depth. What the attestation says goes no further: it clears no caveat, and stands in for no signature.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from typing import Final
+
+from starlette.types import ASGIApp
+
+from tkdb import errors
+from tkdb.attestation import Presented, Verifier, parse_public_key
+from tkdb.server import logs, problems
+from tkdb.server.asgi import Receive, Scope, Send
+from tkdb.server.problems import ProblemError
+from tkdb.settings import Settings
+
+_GUARDED: Final = "/v1/"
+
+
+class Attested:
+    """Around the routes: a request to ``/v1/`` that isn't attested is the problem "not attested".
+
+    Args:
+        app: what answers the others.
+        verifier: who may call.
+        now_ms: the wall clock, milliseconds since 1970.
+    """
+
+    def __init__(self, app: ASGIApp, verifier: Verifier, now_ms: Callable[[], int]) -> None:
+        self._app = app
+        self._verifier = verifier
+        self._now_ms = now_ms
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(_GUARDED):
+            self._check(scope)
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        peer = scope["client"][0] if scope["client"] else ""
+        try:
+            self._verifier.verify(Presented.of(peer, scope["headers"]), now_s=self._now_ms() / 1000)
+        except errors.NotPermitted as error:
+            # The reasons are fixed texts: nothing of the headers is in them.
+            logs.event(logging.INFO, "not attested", reason=error.message)
+            raise ProblemError(problems.NOT_ATTESTED, str(error), close=True) from None
+
+
+def verifier_of(settings: Settings, proxies: IPv4Network) -> Verifier | None:
+    """Return what verifies callers as ``settings`` ask, or None where they don't.
+
+    Raises:
+        ConfigurationError: the proxy's public key can't be read.
+    """
+    if not settings.fly_src_required:
+        return None
+    path = settings.fly_src_key_file
+    try:
+        key = parse_public_key(path.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is not text in ASCII"
+        raise errors.ConfigurationError(
+            f"the public key of Fly-Src, {path}, can't be read ({cause})", hint="set TKDB_FLY_SRC_KEY_FILE"
+        ) from None
+    return Verifier(key, apps=settings.fly_src_apps, orgs=settings.fly_src_orgs, proxies=proxies)
