@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import typer
 
 from tkdb.cli.command import command
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="lab", help="Run a whole authority of several regions on this machine, and break it.")
 
 _HEADER: Final = ("REGION", "MACHINE", "ROLE", "SEQ", "LAG", "FRESH", "HEALTH")
+_SHOW_S: Final = 1.0
 
 Folder = Annotated[
     Path | None,
@@ -42,8 +45,9 @@ def up(
 ) -> None:
     """Start a lab, and run it until Ctrl-C.
 
-    It prints what to export: the URL is the door of the first region of callers. It makes its own object store and
-    keys, keeps nothing, and is never for production. Regions have their true distances where it runs as root.
+    It prints what to export: the URL is the door of the first region of callers; on a terminal it shows its machines
+    from then on. It makes its own object store and keys, keeps nothing, and is never for production. Regions have their
+    true distances where it runs as root.
 
     \b
     $ tkdb lab up
@@ -194,12 +198,22 @@ async def _run(output: Output, folder: Path, regions: tuple[str, ...], clients: 
     try:
         async with Lab(folder, regions, clients) as lab, Control(lab) as control:
             _ready(output, lab)
-            await control.down.wait()
+            await _watch(output, lab, control.down)
     except asyncio.CancelledError:
         return  # the orderly end
     finally:
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(each)
+
+
+async def _watch(output: Output, lab: Lab, down: asyncio.Event) -> None:
+    """Wait until the lab is to end; on a terminal, show its machines meanwhile."""
+    with output.live() as show:
+        while show is not None and not down.is_set():
+            show(Rows([_row(msgspec.to_builtins(each)) for each in await lab.status()], header=_HEADER))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(down.wait(), _SHOW_S)
+        await down.wait()
 
 
 def _ready(output: Output, lab: Lab) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -108,6 +109,17 @@ class Output:
         """Say something on stderr."""
         for part in parts:
             _write(sys.stderr, _rendered(part, sys.stderr))
+
+    @contextmanager
+    def live(self) -> Iterator[Callable[[Rows], None] | None]:
+        """Give what shows a table in place of the one before; None where stdout is no terminal, or JSON is wanted."""
+        if self.json or not sys.stdout.isatty():
+            yield None
+            return
+        from rich.live import Live
+
+        with Live(console=_console(sys.stdout), auto_refresh=False) as shown:
+            yield lambda rows: shown.update(_grid(rows), refresh=True)
 
     def fail(self, error: errors.TkdbError) -> int:
         """Show an error; return its exit code."""
