@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.end_to_end.node import COMMAND, ROOT, Keys
@@ -81,6 +83,24 @@ def cluster(isolating: None, s3_server: Seaweed, tmp_path: Path) -> Iterator[Clu
     with cluster.standing:
         cluster.found(tmp_path)
         yield cluster
+
+
+def test_only_the_apps_that_are_allowed_get_through(isolating: None) -> None:
+    keys = Keys()
+
+    def serve(machine: Machine, *, allowed: str) -> Command:
+        attested = {"TKDB_FLY_SRC": "require", "TKDB_FLY_SRC_APPS": allowed, "TKDB_FLY_SRC_ORGS": "lab"}
+        environment = keys.environment(machine.folder / "tkdb.db", **attested)
+        return Command(COMMAND, environment | {"TKDB_BIND": str(machine.bind), "PYTHONPATH": str(ROOT)})
+
+    allowed = {"open": "client", "closed": "other"}
+    apps = {App(app, ("iad",)): partial(serve, allowed=name) for app, name in allowed.items()}
+    with Standing(Flycast(apps, clients=["iad"], isolated=True)) as standing:
+        doors = {app: standing.do(standing.flycast.door("iad", app)) for app in allowed}
+        with Client(doors["open"], keys.identity, signer=keys.signer) as client:
+            assert client.status().machine == "open-iad-1"
+        assert httpx.post(doors["closed"] + "/v1/verify").json()["type"] == "urn:tkdb:problem:not-attested"
+        assert '"event":"not attested"' in standing.flycast.log("closed-iad-1")
 
 
 @pytest.mark.slow
