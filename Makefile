@@ -38,7 +38,7 @@ imports: venv
 	$(BIN)/lint-imports --no-cache
 
 pytest: venv  # by file, side by side: tests of real machines mostly wait
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 fuzz: venv  ## Feed every reader of untrusted bytes, for SECONDS=60.
 	$(BIN)/python -m tests.fuzz $(SECONDS)

@@ -204,6 +204,7 @@ async def _run(output: Output, folder: Path, regions: tuple[str, ...], clients: 
     finally:
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_IGN)  # it is ending already
 
 
 async def _watch(output: Output, lab: Lab, down: asyncio.Event) -> None:
