@@ -9,7 +9,6 @@ It is as new as the path's last sync, or newer: cutting back to an exact place i
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from asyncio.subprocess import Process
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tkdb import errors
+from tkdb.store.place import sync_to_disk
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.litestream_config import configuration
 from tkdb_replication.program import Program
@@ -117,17 +117,9 @@ async def _last_said(process: Process) -> str:
 def _move(restored: Path, target: Path) -> None:
     restored.chmod(0o600)
     for path in (restored, restored.parent):
-        _sync_to_disk(path)
+        sync_to_disk(path)
     restored.rename(target)
-    _sync_to_disk(target.parent)
-
-
-def _sync_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_to_disk(target.parent)
 
 
 _CONFIGURATION: Final = "litestream.json"

@@ -22,11 +22,9 @@ from tkdb.signers import ALL, Permission, Signer
 from tkdb.store.fold import CLOCK_SKEW_MS, Rows, next_generation
 from tkdb.store.made import Created, Made, Replaced, Replacement, Resealed, Restored, Rotated, encode_made
 from tkdb.store.rows import KeyRow, OrganizationRow
-from tkdb.store.seal import ChainKey, RootKey, SealKeys
+from tkdb.store.seal import KEY_BYTES, NONCE_BYTES, ChainKey, RootKey, SealKeys
 from tkdb.store.state import State
 
-KEY_BYTES: Final = 32
-SEAL_NONCE_BYTES: Final = 12
 MAX_MADE_BYTES: Final = 60_000
 """Of what is added to a restore: an entry must fit the 64 KiB that regions share."""
 
@@ -241,13 +239,13 @@ class Decisions:
         return kid, self._seal(root_key, organization, kid, next_generation(rows, organization))
 
     def _seal(self, root_key: RootKey, organization: str, kid: bytes, generation: int) -> bytes:
-        nonce = self._random(SEAL_NONCE_BYTES)
+        nonce = self._random(NONCE_BYTES)
         return self._seal_keys.seal_root_key(
             root_key, organization=organization, kid=kid, generation=generation, nonce=nonce
         )
 
     def _seal_chain_key(self, rows: Rows, chain_key: ChainKey, generation: int) -> bytes:
-        nonce = self._random(SEAL_NONCE_BYTES)
+        nonce = self._random(NONCE_BYTES)
         return self._seal_keys.seal_chain_key(chain_key, journal=rows.journal, generation=generation, nonce=nonce)
 
     @staticmethod

@@ -12,14 +12,11 @@ from tkdb.errors import ConfigurationError
 from tkdb.store.database import Database
 from tkdb.store.journal import check_link, link
 from tkdb.store.made import Genesis
-from tkdb.store.seal import ChainKey, SealKeys, seal_id
+from tkdb.store.seal import KEY_BYTES, NONCE_BYTES, ChainKey, SealKeys, seal_id
 from tkdb.store.state import State
 
 EPOCH: Final = 1
 """That of the first entry."""
-
-_KEY_BYTES: Final = 32
-_SEAL_NONCE_BYTES: Final = 12
 
 
 async def begin(
@@ -35,8 +32,8 @@ async def begin(
     if state.head.seq:
         await check(database, state, name, seal_keys)
         return state
-    journal, chain_key = random(16), ChainKey(random(_KEY_BYTES))
-    sealed = seal_keys.seal_chain_key(chain_key, journal=journal, generation=1, nonce=random(_SEAL_NONCE_BYTES))
+    journal, chain_key = random(16), ChainKey(random(KEY_BYTES))
+    sealed = seal_keys.seal_chain_key(chain_key, journal=journal, generation=1, nonce=random(NONCE_BYTES))
     made = Genesis(journal, name, sealed)
     entry = link(state.head, chain_key, now_ms=clock.reckoned_ms(), epoch=EPOCH, made=made)
     await database.append(state, [entry])
