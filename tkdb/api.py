@@ -38,6 +38,7 @@ MAX_BUNDLES: Final = 200
 MAX_KIDS: Final = 1024
 MAX_TARGETS: Final = 1024
 MAX_FEED_EVENTS: Final = 512
+MAX_TOLD_BRANCHES: Final = 8
 MAX_PAGE: Final = 500
 MAX_PAGE_BYTES: Final = 48 * 1024
 MAX_KEYS: Final = 32
@@ -55,10 +56,14 @@ class Call(msgspec.Struct, Generic[R], frozen=True, forbid_unknown_fields=True, 
 # --- /v1/verify ---------------------------------------------------------------------------------------------
 
 
-class Valid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="valid"):
-    """The chain, the discharges and the revocations of one bundle are in order; caveats are not cleared."""
+class Valid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="valid"):
+    """The chain, the discharges and the revocations of one bundle are in order; caveats are not cleared.
+
+    ``branches`` are those of its lineage that are revoked. This token is in none of them, but what is attenuated from
+    it may be: who wants to check that without asking again must know them. None: more than are told."""
 
     organization: str
+    branches: Annotated[list[Bytes16], msgspec.Meta(max_length=MAX_TOLD_BRANCHES)] | None = []
 
 
 class Invalid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="denied"):
@@ -420,7 +425,8 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """The result, or the failure; and how far the machine that answers has come.
 
     ``journal`` is the journal's id, ``position`` the sequence number of the last entry that the machine
-    serves (for a write: at least the write's own), ``age_ms`` how old its knowledge may be at most.
+    serves (for a write: at least the write's own), ``age_ms`` how old its knowledge may be at most. What answers a read
+    was found out at that position or later: they are taken before, not after.
     """
 
     journal: Bytes16

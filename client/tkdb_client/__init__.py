@@ -28,6 +28,7 @@ from tkdb.errors import (
 from tkdb.macaroon import caveats
 from tkdb.macaroon.access import ANY, Access, Policy, Source
 from tkdb.macaroon.token import Macaroon
+from tkdb_client.cache import CacheInfo
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.regions import Region
 from tkdb_client.verified import Verified
@@ -36,6 +37,7 @@ __all__ = [
     "ANY",
     "Access",
     "AsyncClient",
+    "CacheInfo",
     "Client",
     "ConfigurationError",
     "Denied",

@@ -36,6 +36,21 @@ class Clock:
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one attempt brought.
+
+    Attributes:
+        answer: the authority's.
+        sent_ms: when it began, by the monotonic clock: the answer knows of all that is older than that and its age.
+        position: the position that it was sent with: no answer comes from before it.
+    """
+
+    answer: api.Answer
+    sent_ms: int
+    position: int
+
+
 @dataclass(slots=True)
 class Course:
     """One call under way, and what its attempts have left on it.
@@ -46,6 +61,7 @@ class Course:
         request_id: 16 bytes.
         deadline_ms: when it ends, by the monotonic clock.
         wait_ms: how long the authority may hold the answer back by intent (a long poll).
+        max_age_ms: how old what the answer is based on may be when it is here; None: that doesn't matter.
         attempts: how many were made; ``unopened``, how many of them couldn't be opened over there.
         in_doubt: whether the authority may have got it, and nobody told what came of it.
         keys: by region, the authority's key that it is addressed by.
@@ -60,6 +76,7 @@ class Course:
     request_id: bytes
     deadline_ms: int
     wait_ms: int = 0
+    max_age_ms: int | None = None
     attempts: int = 0
     unopened: int = 0
     in_doubt: bool = False
@@ -117,10 +134,12 @@ class Attempts:
         self._journal = b""
         self._positions: dict[bytes, int] = {}
 
-    def course(self, path: str, call: api.Call[Any], *, timeout_ms: int, wait_ms: int = 0) -> Course:
+    def course(
+        self, path: str, call: api.Call[Any], *, timeout_ms: int, wait_ms: int = 0, max_age_ms: int | None = None
+    ) -> Course:
         """Return a new call's course; ``timeout_ms`` is what it may take besides ``wait_ms``."""
         deadline_ms = self._clock.monotonic_ms() + timeout_ms + wait_ms
-        return Course(path, api.encode(call), self._random(16), deadline_ms, wait_ms)
+        return Course(path, api.encode(call), self._random(16), deadline_ms, wait_ms, max_age_ms)
 
     def untried(self, course: Course) -> list[int]:
         """Return the regions that this round has yet to ask, the next first. Once the authority has answered, those
@@ -149,7 +168,7 @@ class Attempts:
         with self._lock:
             return self._regions.usual_ms(region) if self._regions.is_well(after, now_ms) else None
 
-    def attempt(self, course: Course, region: int, timeout_ms: int) -> Steps[api.Answer]:
+    def attempt(self, course: Course, region: int, timeout_ms: int) -> Steps[Told]:
         """Return the authority's answer, a denial or a refusal too.
 
         Raises:
@@ -160,8 +179,8 @@ class Attempts:
         with self._lock:
             position = self._positions.get(self._journal, 0)
         answer, rtt_ms = yield from self._sent(course, region, position, timeout_ms)
-        error = None if answer.failure is None else api.to_error(answer.failure)
         now_ms = self._clock.monotonic_ms()
+        error = _too_old(course, answer, now_ms - began_ms) if answer.failure is None else api.to_error(answer.failure)
         with self._lock:
             course.heard = True
             course.in_doubt = course.in_doubt or isinstance(error, _DOUBTFUL)
@@ -175,7 +194,12 @@ class Attempts:
                 self._regions.wrote(region, well=not isinstance(error, PASSING))
         if isinstance(error, PASSING):
             raise error
-        return answer
+        return Told(answer, began_ms, position)
+
+    def saw(self, journal: bytes, position: int) -> None:
+        """Whoever is asked from now on must have come to ``position``."""
+        with self._lock:
+            self._positions[journal] = max(position, self._positions.get(journal, 0))
 
     def probe(self, region: int, timeout_ms: int) -> Steps[Region]:
         """Ask a region who and how it is, and return that. Without the position: it isn't to wait for anything."""
@@ -278,3 +302,14 @@ class Attempts:
             f"the request couldn't be opened over there ({lost.why})",
             hint=f"check {setting}: is this the authority's name and public key?",
         )
+
+
+def _too_old(course: Course, answer: api.Answer, took_ms: int) -> errors.TkdbError | None:
+    """Return what is wrong with an answer that was on its way too long for what it is based on, or None."""
+    if course.max_age_ms is None or answer.age_ms + took_ms <= course.max_age_ms:
+        return None
+    return errors.StaleAuthority(
+        f"the answer took {took_ms} ms and was based on what was {answer.age_ms} ms old; "
+        f"{course.max_age_ms} ms are the most in all",
+        hint="try again",
+    )

@@ -18,7 +18,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
@@ -26,13 +26,16 @@ from tkdb.macaroon.access import Policy
 from tkdb.macaroon.caveats import AnyCaveat
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.attempts import Clock
+from tkdb_client.cache import Cache, CacheInfo
 from tkdb_client.driving import AsyncDriver, Driver
 from tkdb_client.exchange import Exchange, Timing
+from tkdb_client.feed import Feed
 from tkdb_client.operations import Operations, Resources, Token
 from tkdb_client.regions import Region
 from tkdb_client.settings import Settings
 from tkdb_client.steps import Steps
 from tkdb_client.transport import AsyncTransport, Transport
+from tkdb_client.verification import Verification
 from tkdb_client.verified import Verified
 
 T = TypeVar("T")
@@ -52,6 +55,9 @@ class _Configured(ABC, Generic[X]):
         timeout_ms: int = 10_000,
         attempt_timeout_ms: int = 1_500,
         hedge: bool = False,
+        cache_bytes: int = 32 << 20,
+        bound_ms: int = 5_000,
+        when_stale: Literal["ask", "refuse"] = "ask",
         clock: Clock | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -68,6 +74,11 @@ class _Configured(ABC, Generic[X]):
             attempt_timeout_ms: how long one attempt may take at most.
             hedge: with several regions, send a verification that takes longer than usual to the next one, too, and take
                 the answer that comes first. At most one of ten is.
+            cache_bytes: how much memory what is known of verified tokens may take; 0 keeps nothing and follows no feed.
+            bound_ms: how long after it was acknowledged a revocation may still not be known here, at most: the
+                authority's published bound. What can't be shown to be as fresh isn't accepted.
+            when_stale: what becomes of a token that was verified before, when what is known of it is older than that:
+                ask the authority, or refuse it at once, as ``StaleAuthority``.
             clock: the clocks that deadlines and requests go by.
             random: where request ids, ephemeral keys and jitter come from.
 
@@ -75,17 +86,44 @@ class _Configured(ABC, Generic[X]):
             ConfigurationError: a setting is missing or can't be used.
         """
         settings = Settings.read(url, authority, signer, os.environ)
+        if cache_bytes < 0 or bound_ms <= 0 or when_stale not in {"ask", "refuse"}:
+            raise errors.ConfigurationError("cache_bytes, bound_ms or when_stale can't be used")
+        clock = clock or Clock()
         exchange = Exchange(
             settings.urls,
             settings.authority,
             signer=settings.signer,
             timing=Timing(timeout_ms, attempt_timeout_ms, hedge),
-            clock=clock or Clock(),
+            clock=clock,
             random=random,
         )
         self._urls = settings.urls
         self._policy = policy or Policy(clock=time.time)
-        self._operations = Operations(exchange, self._policy)
+        self._cache = Cache(
+            settings.authority.name,
+            self._policy,
+            max_bytes=cache_bytes,
+            bound_ms=bound_ms,
+            monotonic_ms=clock.monotonic_ms,
+        )
+        feed = Feed(
+            exchange,
+            self._cache,
+            bound_ms=bound_ms,
+            timeout_ms=timeout_ms,
+            monotonic_ms=clock.monotonic_ms,
+            random=random,
+        )
+        verification = Verification(
+            exchange,
+            self._cache,
+            feed,
+            bound_ms=bound_ms,
+            asks_when_stale=when_stale == "ask",
+            timeout_ms=timeout_ms,
+            monotonic_ms=clock.monotonic_ms,
+        )
+        self._operations = Operations(exchange, verification, self._cache)
         self._driver: X = self._new_driver()
 
     @staticmethod
@@ -122,6 +160,10 @@ class _Configured(ABC, Generic[X]):
         now_s = self._policy.clock()
         return macaroon.narrow(act=act, res=res, aud=aud, method=method, path=path, for_s=for_s, now_s=now_s)
 
+    def cache_info(self) -> CacheInfo:
+        """Return how the cache of verified tokens does: hits, misses, size, and how old what it knows is."""
+        return self._cache.info()
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {', '.join(map(str, self._urls))}>"
 
@@ -145,13 +187,16 @@ class Client(_Configured[Driver]):
     def verify(self, token: Token) -> Verified:
         """Return what is now trusted of a token; clear it against each access.
 
+        What is known here, or descends from what is, is answered at once: see ``docs/client.md``.
+
         Args:
             token: a token, a bundle's text, or the value of an Authorization header.
 
         Raises:
             Denied: of the subclass that says why. What can't be read is denied here, without asking anyone.
         """
-        return self._run(self._operations.verify(token))
+        known = self._cache.look(token) if isinstance(token, str) else None
+        return self._run(self._operations.verify(token)) if known is None else known
 
     def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
         """Verify many, in order: for each, what is trusted or what denies it. Cheaper by far than one by one."""
@@ -345,7 +390,8 @@ class AsyncClient(_Configured[AsyncDriver]):
 
     async def verify(self, token: Token) -> Verified:
         """As ``Client.verify``."""
-        return await self._run(self._operations.verify(token))
+        known = self._cache.look(token) if isinstance(token, str) else None
+        return await self._run(self._operations.verify(token)) if known is None else known
 
     async def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
         """As ``Client.verify_many``."""

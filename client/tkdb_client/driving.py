@@ -1,7 +1,8 @@
 """Carries out the steps of calls: one driver blocks its thread, the other awaits.
 
-Both do four things: send, sleep, begin something beside the call, and race two attempts. What goes on beside a call
-does so in daemon threads, or in tasks of the call's event loop, and ends by itself: an attempt has a timeout. The
+Both do five things: send, sleep, begin something beside the call, race two attempts, and wait for another call. What
+goes on beside a call does so in daemon threads, or in tasks of the call's event loop, and ends by itself, or when the
+client is closed: an attempt has a timeout. The
 slower one of a race isn't cut off, as its connection would be lost with it, and so would what is learnt of its region.
 """
 
@@ -9,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, as_completed, wait
 from typing import Any, TypeVar
 
 from tkdb.errors import TkdbError, Unavailable
-from tkdb_client.steps import Aside, Race, Sleep, Steps
+from tkdb_client.steps import Aside, Join, Race, Sleep, Steps
 from tkdb_client.transport import AsyncTransport, Transport
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ class Driver:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self._closed = threading.Event()
 
     def run(self, steps: Steps[T]) -> T:
         """Take ``steps`` to their end and return their result."""
@@ -33,7 +34,7 @@ class Driver:
             step = next(steps)
             while True:
                 if isinstance(step, Sleep):
-                    time.sleep(step.wait_ms / 1000)
+                    self._closed.wait(step.wait_ms / 1000)  # once it is closed, sending ends the call
                     step = next(steps)
                 elif isinstance(step, Aside):
                     self._begin(step.steps)
@@ -45,11 +46,15 @@ class Driver:
                         step = steps.throw(error)
                     else:
                         step = steps.send(won)
+                elif isinstance(step, Join):
+                    step = steps.send(bool(wait([step.other], step.timeout_ms / 1000).done))
                 else:
                     step = steps.send(self._transport.post(step))
         except StopIteration as end:
             result: T = end.value
             return result
+        finally:
+            steps.close()  # others may wait for what it has begun
 
     def run_all(self, many: Sequence[Steps[T]]) -> list[T]:
         """Take all to their ends at once; return their results, in order."""
@@ -57,6 +62,7 @@ class Driver:
 
     def close(self) -> None:
         """Close the connections; calls under way fail."""
+        self._closed.set()
         self._transport.close()
 
     def _begin(self, steps: Steps[T]) -> Future[T]:
@@ -112,11 +118,15 @@ class AsyncDriver:
                         step = steps.throw(error)
                     else:
                         step = steps.send(won)
+                elif isinstance(step, Join):
+                    step = steps.send(await _done(step))
                 else:
                     step = steps.send(await self._transport.post(step))
         except StopIteration as end:
             result: T = end.value
             return result
+        finally:
+            steps.close()  # others may wait for what it has begun
 
     async def run_all(self, many: Sequence[Steps[T]]) -> list[T]:
         """Take all to their ends at once; return their results, in order."""
@@ -152,3 +162,13 @@ class AsyncDriver:
             if won or not running:
                 return (won or list(ended))[0].result()
             attempts = list(running)
+
+
+async def _done(join: Join) -> bool:
+    """Return whether what ``join`` waits for is done in time. It is done in this event loop, as the client is."""
+    if join.other.done():
+        return True
+    here: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    join.other.add_done_callback(lambda _: None if here.done() else here.set_result(None))
+    ended, _ = await asyncio.wait([here], timeout=join.timeout_ms / 1000)
+    return bool(ended)

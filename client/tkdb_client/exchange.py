@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
-from tkdb_client.attempts import PASSING, Attempts, Clock, Course, Passing
+from tkdb_client.attempts import PASSING, Attempts, Clock, Course, Passing, Told
 from tkdb_client.backoff import Backoff, RetryBudget
 from tkdb_client.regions import Region
 from tkdb_client.steps import Aside, Race, Sleep, Steps
@@ -87,36 +87,43 @@ class Exchange:
         self._budget = RetryBudget()
         self._hedges = RetryBudget(share=0.1, floor_per_s=0, reserve=10)
 
-    def ask(self, path: str, call: api.Call[R], *, wait_ms: int = 0) -> Steps[tuple[R, api.Answer]]:
-        """Return the result of ``call``, and the answer that it came in.
+    def ask(
+        self, path: str, call: api.Call[R], *, wait_ms: int = 0, max_age_ms: int | None = None
+    ) -> Steps[tuple[R, Told]]:
+        """Return the result of ``call``, and the attempt that brought it.
 
         Args:
             path: the path that takes the call.
             call: the request.
             wait_ms: how long the authority may hold the answer back by intent (a long poll).
+            max_age_ms: how old what the answer is based on may be when it is here; None: that doesn't matter.
 
         Raises:
             Denied, Refused: the authority's answer.
-            StaleAuthority: who answered couldn't show that it is fresh enough, until the deadline.
+            StaleAuthority: no answer showed that it is fresh enough, until the deadline.
             Unavailable: no answer in time; of the subclass that says most.
             OutcomeUnknown: the same, and a write was sent.
             ChannelError: the authority's answer can't be read; a newer version's, perhaps.
             ConfigurationError: the call needs a signer's key.
         """
-        course = self._start(path, call, wait_ms)
+        course = self._start(path, call, wait_ms, max_age_ms)
         while True:
             due = self._attempts.due()
             if due is not None:
                 yield Aside(self._probe(due))
             try:
-                answer = yield from self._round(course)
-                return api.decode_result(call, answer), answer
+                told = yield from self._round(course)
+                return api.decode_result(call, told.answer), told
             except PASSING as error:
                 pause_ms = self._pause_ms(course, error)
             except errors.ChannelError as error:
                 raise _unreadable(course, error) from None
             if pause_ms:
                 yield Sleep(pause_ms)
+
+    def saw(self, journal: bytes, position: int) -> None:
+        """Whoever is asked from now on must have come to ``position`` of that journal."""
+        self._attempts.saw(journal, position)
 
     def survey(self) -> list[Steps[Region]]:
         """Return, for each region, the steps that ask who and how it is."""
@@ -129,15 +136,17 @@ class Exchange:
     def _probe(self, region: int) -> Steps[Region]:
         return self._attempts.probe(region, self._timing.attempt_timeout_ms)
 
-    def _start(self, path: str, call: api.Call[R], wait_ms: int) -> Course:
+    def _start(self, path: str, call: api.Call[R], wait_ms: int, max_age_ms: int | None) -> Course:
         if path in api.SIGNED_PATHS and not self.is_signer:
             raise errors.ConfigurationError("this call needs a signer's key", hint="set TKDB_SIGNER or pass signer=")
         with self._lock:
             self._budget.deposit()
             self._hedges.deposit()
-        return self._attempts.course(path, call, timeout_ms=self._timing.timeout_ms, wait_ms=wait_ms)
+        return self._attempts.course(
+            path, call, timeout_ms=self._timing.timeout_ms, wait_ms=wait_ms, max_age_ms=max_age_ms
+        )
 
-    def _round(self, course: Course) -> Steps[api.Answer]:
+    def _round(self, course: Course) -> Steps[Told]:
         """Ask one region after the other until one answers; where none does, raise what says most."""
         course.begin_round()
         told: Passing | None = None
@@ -153,7 +162,7 @@ class Exchange:
         assert told is not None  # noqa: S101  a round that begins has someone to ask
         raise told
 
-    def _turn(self, course: Course, untried: Sequence[int]) -> Steps[api.Answer]:
+    def _turn(self, course: Course, untried: Sequence[int]) -> Steps[Told]:
         """Ask the first of ``untried``; where that takes long, and calls are hedged, the second, too."""
         region, after = untried[0], untried[1] if len(untried) > 1 else None
         timeout_ms = self._timing.attempt_timeout_ms + course.wait_ms
@@ -165,10 +174,10 @@ class Exchange:
         first = self._attempts.attempt(course, region, timeout_ms)
         if after is None or usual_ms is None:
             return (yield from first)
-        won: api.Answer = yield Race(first, self._hedge(course, after), usual_ms)
+        won: Told = yield Race(first, self._hedge(course, after), usual_ms)
         return won
 
-    def _hedge(self, course: Course, region: int) -> Steps[api.Answer]:
+    def _hedge(self, course: Course, region: int) -> Steps[Told]:
         with self._lock:
             affordable = self._hedges.withdraw(now_ms=self._clock.monotonic_ms())
         if not affordable:

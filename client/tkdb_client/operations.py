@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 from tkdb import api, errors
-from tkdb.channel.padding import MAX_PAYLOAD_BYTES
 from tkdb.macaroon import caveats as typed
-from tkdb.macaroon.access import Policy
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.token import Macaroon
+from tkdb_client.batches import batches
+from tkdb_client.cache import Cache
 from tkdb_client.exchange import Exchange
 from tkdb_client.regions import Region
 from tkdb_client.steps import Steps
+from tkdb_client.verification import Verification
 from tkdb_client.verified import Verified
 
 T = TypeVar("T")
@@ -24,14 +25,8 @@ Token: TypeAlias = Macaroon | str
 Resources: TypeAlias = Mapping[str, Mapping[str, str]]
 """Kind to id to actions, as in ``{"app": {"shop": "rw"}}``."""
 
-MAX_BODY_BYTES = MAX_PAYLOAD_BYTES - 256
-"""Of a request: the envelope around it takes some 120 bytes of the payload."""
-
 MOVE_MS = 8_000
 """How long the authority may take to move the primary. Where an answer comes later, the call is repeated."""
-
-_FRAME_BYTES = 64
-"""Of a batch: the method's name and the list's head."""
 
 
 class Operations:
@@ -39,47 +34,25 @@ class Operations:
 
     Args:
         exchange: makes the calls.
-        policy: what the app knows beforehand; results are cleared under it.
+        verification: verifies, by what is known and by asking.
+        cache: what is known; it hears at once of what is revoked here.
     """
 
-    def __init__(self, exchange: Exchange, policy: Policy) -> None:
+    def __init__(self, exchange: Exchange, verification: Verification, cache: Cache) -> None:
         self._exchange = exchange
-        self._policy = policy
+        self._verification = verification
+        self._cache = cache
 
     def verify(self, token: Token) -> Steps[Verified]:
         """Raise what denies the one token."""
-        (result,) = yield from self._verify([_bundle(token)])
-        if isinstance(result, errors.Denied):
-            raise result
-        return result
+        return (yield from self._verification.verify(_bundle(token)))
 
     def verify_many(self, tokens: Iterable[Token]) -> Steps[list[Verified | errors.Denied]]:
         """Deny here what can't be read, and ask about the rest."""
         read = [_read(token) for token in tokens]
-        results = yield from self._verify([each for each in read if isinstance(each, Bundle)])
+        results = yield from self._verification.verify_many([each for each in read if isinstance(each, Bundle)])
         answered = iter(results)
         return [next(answered) if isinstance(each, Bundle) else each for each in read]
-
-    def _verify(self, bundles: Sequence[Bundle]) -> Steps[list[Verified | errors.Denied]]:
-        """Return what is known of each, in order. Every verification goes through here."""
-        results: list[api.Valid | api.Invalid] = []
-        for texts in _batches([bundle.text for bundle in bundles], lambda text: len(text) + 5, api.MAX_BUNDLES):
-            answer = yield from self._result(api.VERIFY, api.Verify(bundles=texts))
-            if len(answer.results) != len(texts):
-                raise errors.ChannelError("the answer has another number of results than were asked for")
-            results += answer.results
-        return [self._judged(bundle, result) for bundle, result in zip(bundles, results, strict=True)]
-
-    def _judged(self, bundle: Bundle, result: api.Valid | api.Invalid) -> Verified | errors.Denied:
-        if isinstance(result, api.Invalid):
-            error = api.to_error(result)
-            if isinstance(error, errors.Denied):
-                return error
-            raise error
-        try:
-            return Verified.under(self._policy, result.organization, bundle.root)
-        except errors.Denied as denied:
-            return denied
 
     def mint(
         self,
@@ -109,15 +82,16 @@ class Operations:
         macaroon = _bundle(token).root
         if self._exchange.is_signer:
             return (yield from self.revoke_many([macaroon]))
-        revoked = yield from self._result(api.REVOKE, api.RevokeOwn(token=macaroon.text))
+        branch = api.Branch(macaroon.kid, macaroon.nonce, macaroon.branch)
+        revoked = yield from self._revoking(api.REVOKE, api.RevokeOwn(token=macaroon.text), [branch])
         return revoked.already
 
     def revoke_many(self, targets: Iterable[Token | api.Target]) -> Steps[bool]:
         """As few journal entries as the messages' size allows."""
         wanted = [_target(target) for target in targets]
         already = True
-        for batch in _batches(wanted, lambda each: len(api.encode(each)), api.MAX_TARGETS):
-            revoked = yield from self._result(api.WRITE, api.Revoke(targets=batch))
+        for batch in batches(wanted, lambda each: len(api.encode(each)), api.MAX_TARGETS):
+            revoked = yield from self._revoking(api.WRITE, api.Revoke(targets=batch), batch)
             already = already and revoked.already
         return already
 
@@ -152,7 +126,8 @@ class Operations:
 
     def delete_organization(self, name: str) -> Steps[None]:
         """For good."""
-        yield from self._result(api.WRITE, api.DeleteOrganization(name=name))
+        deletion = api.DeleteOrganization(name=name)
+        yield from self._revoking(api.WRITE, deletion, [deletion])
 
     def organizations(self, after: str) -> Steps[api.Organizations]:
         """One page of the list."""
@@ -185,7 +160,22 @@ class Operations:
 
     def restore(self, seq: int | None, at_ms: int | None) -> Steps[api.Restored]:
         """To one entry."""
-        return (yield from self._result(api.WRITE, api.Restore(seq=seq, at_ms=at_ms)))
+        try:
+            return (yield from self._result(api.WRITE, api.Restore(seq=seq, at_ms=at_ms)))
+        finally:
+            self._cache.clear()
+
+    def _revoking(
+        self, path: str, call: api.Call[T], targets: Sequence[api.Target | api.DeleteOrganization]
+    ) -> Steps[T]:
+        """Make a call that revokes ``targets``; whatever comes of it, they aren't known any more."""
+        position = None
+        try:
+            result, told = yield from self._exchange.ask(path, call)
+            position = told.answer.position
+        finally:
+            self._cache.revoked_here(targets, position)
+        return result
 
     def _result(self, path: str, call: api.Call[T], *, wait_ms: int = 0) -> Steps[T]:
         result, _ = yield from self._exchange.ask(path, call, wait_ms=wait_ms)
@@ -215,18 +205,3 @@ def _target(target: Token | api.Target) -> api.Target:
     if macaroon.minted:
         return api.Lineage(kid=macaroon.kid, nonce=macaroon.nonce)
     return api.Branch(kid=macaroon.kid, nonce=macaroon.nonce, branch=macaroon.branch)
-
-
-def _batches(items: Sequence[T], bytes_of: Callable[[T], int], max_count: int) -> Iterator[list[T]]:
-    """Yield ``items`` in runs that one request carries."""
-    batch: list[T] = []
-    size = _FRAME_BYTES
-    for item in items:
-        item_bytes = bytes_of(item)
-        if batch and (len(batch) == max_count or size + item_bytes > MAX_BODY_BYTES):
-            yield batch
-            batch, size = [], _FRAME_BYTES
-        batch.append(item)
-        size += item_bytes
-    if batch:
-        yield batch

@@ -1,11 +1,13 @@
 """What a call is made of: it yields these, and whoever drives it does them (`tkdb_client.driving`).
 
-``Send`` is answered with its outcome, ``Race`` with the result that came first; ``Sleep`` and ``Aside`` with nothing.
+``Send`` is answered with its outcome, ``Race`` with the result that came first, ``Join`` with whether it is over;
+``Sleep`` and ``Aside`` with nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -40,5 +42,13 @@ class Race(Generic[T]):
     after_ms: int
 
 
-Steps: TypeAlias = Generator[Send | Sleep | Aside | Race[Any], Any, T]
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Wait until ``other``, which another call makes come about, is done; ``timeout_ms`` at most."""
+
+    other: Future[Any]
+    timeout_ms: int
+
+
+Steps: TypeAlias = Generator[Send | Sleep | Aside | Race[Any] | Join, Any, T]
 """What a call does until it has its result."""

@@ -26,7 +26,7 @@ class Caller:
 
     def __init__(self, kind: str, **settings: Any) -> None:
         self._runner = asyncio.Runner() if kind == "awaited" else None
-        given = {"timeout_ms": 3_000, "attempt_timeout_ms": 1_000, "random": unhurried} | settings
+        given = {"timeout_ms": 3_000, "attempt_timeout_ms": 1_000, "random": unhurried, "cache_bytes": 0} | settings
         self.client: Any = (AsyncClient if self._runner else Client)(**given)
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:

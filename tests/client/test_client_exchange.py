@@ -367,6 +367,6 @@ def test_a_timeout_that_is_none_is_refused(settings: dict[str, int]) -> None:
 
 
 def test_a_good_call_is_one_attempt_and_no_sleep(sim: Simulation) -> None:
-    result, answer = sim.run(status(sim), sim.honest)
-    assert (result, answer.journal) == (report(), JOURNAL)
+    result, told = sim.run(status(sim), sim.honest)
+    assert (result, told.answer.journal) == (report(), JOURNAL)
     assert (len(sim.sends), sim.slept_ms) == (1, [])

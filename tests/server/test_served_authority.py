@@ -53,8 +53,8 @@ def test_a_long_poll_hears_of_a_revocation(start: Any, run: Any, opened: Any) ->
             lineage = api.Lineage(token.kid, token.nonce)
             written = opened(await server.post(api.WRITE, api.Revoke([lineage])))
             heard = opened(await waiting)
-            assert heard.position >= written.position
             feed = api.decode_result(poll, heard)
+            assert feed.position >= written.position
             assert feed.revocations == [api.Lineage(token.kid, token.nonce)]
 
     run(test())

@@ -22,13 +22,13 @@ from tkdb.authority.decisions import Decisions, describe, permit
 from tkdb.authority.genesis import begin
 from tkdb.authority.minting import Minter
 from tkdb.authority.publisher import Alone, Publisher
-from tkdb.authority.rate import Rate
 from tkdb.authority.served import Served
 from tkdb.authority.writer import Writer
 from tkdb.errors import Denied, InvalidRequest, NotPermitted, Overloaded, RevokedToken, TkdbError, Unavailable
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.verify import Verifier
 from tkdb.ports import Caller
+from tkdb.rate import Rate
 from tkdb.signers import ALL, Signer
 from tkdb.store.database import Database
 from tkdb.store.seal import SealKeys
@@ -193,11 +193,19 @@ class Authority:
 
     def _verify(self, bundle: str, now_ms: int) -> api.Valid | api.Invalid:
         try:
-            return api.Valid(self._verifier.verify(bundle, now_ms).organization)
+            verified = self._verifier.verify(bundle, now_ms)
         except Denied as denied:
             # Cut, so that a batch of the longest denials still fits one message.
             message, hint = denied.message[:DENIAL_CHARS], denied.hint[:DENIAL_HINT_CHARS]
             return api.Invalid(denied.reason, message, hint, denied.caveat)
+        return api.Valid(verified.organization, self._branches(verified.lineage))
+
+    def _branches(self, lineage: bytes) -> list[bytes] | None:
+        """Return the revoked branches of a lineage that isn't revoked itself; None where they are too many to tell."""
+        revoked = self._state.revocation(lineage)
+        if revoked is None or revoked is True:
+            return []
+        return sorted(revoked) if len(revoked) <= api.MAX_TOLD_BRANCHES else None
 
     async def _revocations(self, call: api.Revocations) -> api.Feed:
         """Wait for news of the keys that are asked about, at most ``wait_ms``, and not while draining."""

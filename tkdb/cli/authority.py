@@ -31,4 +31,4 @@ def connect(
             )
     from tkdb_client import Client  # only for commands that ask the authority: it takes a while to import
 
-    return Client(url, policy=policy, timeout_ms=timeout_ms)
+    return Client(url, policy=policy, timeout_ms=timeout_ms, cache_bytes=0)

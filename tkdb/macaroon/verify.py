@@ -16,13 +16,14 @@ What comes back is what is now trusted. It is not a permission: the app still cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, Literal, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from tkdb.errors import (
     BadSignature,
@@ -41,7 +42,7 @@ from tkdb.macaroon.chain import RootKeyState, branch, walk
 from tkdb.macaroon.identifier import ISSUED, KID, LINEAGE
 from tkdb.macaroon.limits import DEFAULT, Limits
 from tkdb.macaroon.token import Macaroon
-from tkdb.macaroon.wire import SIGNATURE_BYTES, ThirdParty
+from tkdb.macaroon.wire import SIGNATURE_BYTES, Packet, ThirdParty
 
 MAX_AHEAD_MS: Final = 60_000
 """A nonce further in the future than this is refused: its machine's clock is wrong, or it was made up."""
@@ -102,6 +103,17 @@ class Verified(msgspec.Struct, frozen=True):
         if not _PLACED.isdisjoint(map(type, caveats)):
             _check_places(caveats, macaroon.m)
         return cls(organization, macaroon, caveats)  # type: ignore[arg-type]  # no ThirdParty is left among them
+
+    def further(self, macaroon: Macaroon, packets: Sequence[Packet]) -> Self:
+        """Type what a descendant, whose chain is known to be whole, has behind this token's caveats: ``packets``.
+
+        Raises:
+            UnknownCaveat, CaveatUnmet, DischargeMissing: as ``of``.
+        """
+        caveats = decode_all(packets, len(macaroon.raw))
+        if not _PLACED.isdisjoint(map(type, caveats)):
+            _check_places(caveats, macaroon.m, first=len(self.caveats) + 1)
+        return replace(self, macaroon=macaroon, caveats=self.caveats + caveats)
 
     @property
     def subject(self) -> str | None:
@@ -219,10 +231,10 @@ _NOT_IN_ROOTS: Final = frozenset({ThirdParty, Usr, Org, Bind})
 _PLACED: Final = _NOT_IN_ROOTS | {Sub}
 
 
-def _check_places(caveats: tuple[AnyCaveat | ThirdParty, ...], m: int) -> None:
-    for index, kind in enumerate(map(type, caveats), 1):
-        if kind in _NOT_IN_ROOTS or (kind is Sub and index > m):
-            raise _misplaced(caveats[index - 1], index, m)
+def _check_places(caveats: tuple[AnyCaveat | ThirdParty, ...], m: int, first: int = 1) -> None:
+    for index, caveat in enumerate(caveats, first):
+        if type(caveat) in _NOT_IN_ROOTS or (type(caveat) is Sub and index > m):
+            raise _misplaced(caveat, index, m)
 
 
 def _misplaced(caveat: AnyCaveat | ThirdParty, index: int, m: int) -> CaveatUnmet | DischargeMissing:

@@ -33,7 +33,7 @@ VID_BYTES: Final = 72
 SIGNATURE_BYTES: Final = 32
 # End of caveats, type and length of the signature, signature.
 TRAILER_BYTES: Final = 3 + SIGNATURE_BYTES
-_TRAILER_HEAD: Final = b"\x00\x06\x20"
+TRAILER_HEAD: Final = b"\x00\x06\x20"
 _SHORT_HEADS: Final = tuple(b"\x02" + size.to_bytes(1) for size in range(128))
 _SHORTEST: Final = 1 + 3 + 3 + 1 + TRAILER_BYTES
 
@@ -99,7 +99,7 @@ def read(raw: bytes, limits: Limits = DEFAULT) -> tuple[bytes, bytes, list[Packe
     end = size - TRAILER_BYTES
     if size < _SHORTEST or raw[0] != 2:
         raise MalformedToken("this is not a version 2 macaroon")
-    if raw[end : end + 3] != _TRAILER_HEAD:
+    if raw[end : end + 3] != TRAILER_HEAD:
         raise MalformedToken("the signature is not the token's last 32 bytes")
     try:
         if raw[1] != 1:
@@ -158,7 +158,7 @@ def read_caveats(raw: bytes, at: int, end: int, most: int) -> list[Packet]:
 def write(location: bytes, identifier: bytes, packets: list[bytes], signature: bytes) -> bytes:
     """Return a macaroon of first-party caveats in its one encoding."""
     head = b"\x02\x01" + _length(location) + location + b"\x02" + _length(identifier) + identifier + b"\x00"
-    return head + b"".join(map(write_caveat, packets)) + _TRAILER_HEAD + signature
+    return head + b"".join(map(write_caveat, packets)) + TRAILER_HEAD + signature
 
 
 def write_caveat(cid: bytes) -> bytes:
@@ -178,7 +178,7 @@ def write_third_party(caveat: ThirdParty) -> bytes:
 
 def append(raw: bytes, cids: Iterable[bytes], signature: bytes) -> bytes:
     """Return the macaroon ``raw`` with first-party caveats behind its own, and the new signature."""
-    return raw[:-TRAILER_BYTES] + b"".join(map(write_caveat, cids)) + _TRAILER_HEAD + signature
+    return raw[:-TRAILER_BYTES] + b"".join(map(write_caveat, cids)) + TRAILER_HEAD + signature
 
 
 def _length(field: bytes) -> bytes:

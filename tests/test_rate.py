@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tkdb.authority import rate
-from tkdb.authority.rate import Rate
+from tkdb import rate
+from tkdb.rate import Rate
 
 
 class Turned:

@@ -1,0 +1,79 @@
+"""Denials that are final, kept for a moment: who presents the same bad bundle again is denied without asking.
+
+They are found by the SHA-256 of the whole bundle, discharges and all, so one is never another's; and have room of their
+own, so that any number of bad bundles push out nothing that is good. What may turn out otherwise later isn't kept: a
+key that isn't known yet, a time that hasn't come, a machine that is stale.
+
+>>> negatives = Negatives(most=2)
+>>> negatives.put(b"digest", api.Invalid(errors.Reason.REVOKED, "it is revoked"), now_ms=0)
+>>> negatives.get(b"digest", now_ms=KEPT_MS - 1)
+RevokedToken('it is revoked')
+>>> negatives.get(b"digest", now_ms=KEPT_MS) is None
+True
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from tkdb import api, errors
+from tkdb.errors import Reason
+
+KEPT_MS: Final = 10_000
+"""How long a denial is kept."""
+
+FINAL: Final = frozenset(
+    {
+        Reason.BAD_SIGNATURE,
+        Reason.CAVEAT_UNMET,
+        Reason.DISCHARGE_MISSING,
+        Reason.EXPIRED,
+        Reason.MALFORMED,
+        Reason.OVER_LIMIT,
+        Reason.REVOKED,
+        Reason.UNKNOWN_CAVEAT,
+    }
+)
+"""The authority says these of the bundle's bytes, and will say them again."""
+
+
+class Negatives:
+    """The last final denials. Not safe for threads by itself.
+
+    Args:
+        most: how many are kept.
+    """
+
+    def __init__(self, *, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[bytes, tuple[api.Invalid, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, digest: bytes, *, now_ms: int) -> errors.Denied | None:
+        """Return the denial of the bundle with that digest, or None. It is made anew: errors carry their raising."""
+        kept = self._kept.get(digest)
+        if kept is None:
+            return None
+        invalid, until_ms = kept
+        if now_ms >= until_ms:
+            del self._kept[digest]
+            return None
+        self._kept.move_to_end(digest)
+        error = api.to_error(invalid)
+        return error if isinstance(error, errors.Denied) else None
+
+    def put(self, digest: bytes, invalid: api.Invalid, *, now_ms: int) -> None:
+        """Keep a denial, if it is final."""
+        if invalid.reason not in FINAL or not self._most:
+            return
+        self._kept[digest] = invalid, now_ms + KEPT_MS
+        self._kept.move_to_end(digest)
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()

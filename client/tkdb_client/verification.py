@@ -1,0 +1,179 @@
+"""Verification: what is known is answered here, and the authority is asked about the rest. Pure: it yields what to do.
+
+Every verification goes through here, except for what the cache answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from hashlib import sha256
+from typing import Final, TypeAlias
+
+from tkdb import api, errors
+from tkdb.macaroon.bundle import Bundle
+from tkdb.rate import Rate
+from tkdb_client.batches import batches
+from tkdb_client.cache import Cache
+from tkdb_client.exchange import Exchange
+from tkdb_client.feed import Feed
+from tkdb_client.flights import Flights
+from tkdb_client.steps import Join, Steps
+from tkdb_client.verified import Verified
+
+Result: TypeAlias = Verified | errors.Denied
+
+ASK_TIMES: Final = 4
+"""How often the same is asked, while there is news that the answers know nothing of."""
+LINEAGE_BURST: Final = 256
+LINEAGE_EVERY_MS: Final = 16
+"""How many questions about tokens of one lineage may be asked at once, and how soon one more: so that who holds a token
+can't turn this client on the authority by attenuating it."""
+
+
+class Verification:
+    """Verifies bundles, by the cache and by the authority. Any number of threads may share one.
+
+    Args:
+        exchange: makes the calls.
+        cache: what is known.
+        feed: follows what is known.
+        bound_ms: how old what an answer is based on may be when it is here.
+        asks_when_stale: whether the authority is asked about what was known and may be too old by now; else it is
+            refused.
+        timeout_ms: how long a call may take.
+        monotonic_ms: a clock that only goes forward.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        cache: Cache,
+        feed: Feed,
+        *,
+        bound_ms: int,
+        asks_when_stale: bool,
+        timeout_ms: int,
+        monotonic_ms: Callable[[], int],
+    ) -> None:
+        self._exchange = exchange
+        self._cache = cache
+        self._feed = feed
+        self._bound_ms = bound_ms
+        self._asks_when_stale = asks_when_stale
+        self._timeout_ms = timeout_ms
+        self._flights = Flights()
+        self._rate = Rate(burst=LINEAGE_BURST, every_ms=LINEAGE_EVERY_MS, monotonic_ms=monotonic_ms)
+
+    def verify(self, bundle: Bundle) -> Steps[Verified]:
+        """Return what is trusted of a bundle's token.
+
+        Raises:
+            Denied: why not. StaleAuthority, which is one, also where what was known is too old and nobody could be
+                asked.
+            Overloaded: too much is asked about its lineage.
+            TkdbError: the authority couldn't be asked.
+        """
+        digest = _digest(bundle)
+        result = self._cache.find(bundle, digest)
+        if result is None:
+            result = yield from self._unknown(bundle, digest)
+        if isinstance(result, errors.Denied):
+            raise result
+        return result
+
+    def verify_many(self, bundles: Sequence[Bundle]) -> Steps[list[Result]]:
+        """Return what is trusted of each, or what denies it."""
+        digests = [_digest(bundle) for bundle in bundles]
+        wanted = dict(zip(digests, bundles, strict=True))
+        results = {digest: self._cache.find(bundle, digest) for digest, bundle in wanted.items()}
+        unknown = {digest: bundle for digest, bundle in wanted.items() if results[digest] is None}
+        if not self._asks_when_stale:
+            stale = [digest for digest, bundle in unknown.items() if self._cache.was_known(bundle)]
+            results |= {digest: _stale() for digest in stale}
+            unknown = {digest: bundle for digest, bundle in unknown.items() if digest not in stale}
+        results |= yield from self._ask(unknown)
+        return [result for digest in digests if (result := results[digest]) is not None]
+
+    def _unknown(self, bundle: Bundle, digest: bytes) -> Steps[Result]:
+        """Return what the authority says of a bundle that isn't known here, or not well enough."""
+        was_known = self._cache.was_known(bundle)
+        if was_known and not self._asks_when_stale:
+            raise _stale()
+        if not self._cache.is_on or bundle.discharges:  # what isn't kept can't be handed over
+            return (yield from self._ask({digest: bundle}))[digest]
+        wait_ms = self._rate.take(bundle.root.lineage)
+        if wait_ms:
+            raise errors.Overloaded(
+                "too many unknown tokens of one lineage were presented",
+                hint="narrow by what stays the same from call to call",
+                retry_after_ms=wait_ms,
+            )
+        try:
+            return (yield from self._shared(bundle, digest))
+        except errors.Unavailable as error:
+            if was_known:
+                raise _stale(error) from error
+            raise
+
+    def _shared(self, bundle: Bundle, digest: bytes) -> Steps[Result]:
+        """Ask, or wait for who is asking the same and look again."""
+        other = self._flights.board(digest)
+        if other is not None:
+            if (yield Join(other, self._timeout_ms)) and (told := other.result()) is not None:
+                raise copy(told)  # nobody answered: all who wait need not find that out again
+            result = self._cache.find(bundle, digest)
+            return (yield from self._ask({digest: bundle}))[digest] if result is None else result
+        failed: errors.TkdbError | None = None
+        try:
+            return (yield from self._ask({digest: bundle}))[digest]
+        except errors.TkdbError as error:
+            failed = copy(error)
+            raise
+        finally:
+            self._flights.land(digest, failed)
+
+    def _ask(self, wanted: Mapping[bytes, Bundle]) -> Steps[dict[bytes, Result]]:
+        """Return what the authority says of each bundle, by its digest; and see to it that what is kept is followed.
+
+        Raises:
+            Unavailable: also where there was news, each time, that the answer may not have known of.
+        """
+        results: dict[bytes, Result] = {}
+        for _ in range(ASK_TIMES):
+            asked = [(digest, bundle) for digest, bundle in wanted.items() if digest not in results]
+            for batch in batches(asked, lambda pair: len(pair[1].text) + 5, api.MAX_BUNDLES):
+                results |= yield from self._ask_batch(batch)
+            if len(results) == len(wanted):
+                yield from self._feed.begin()
+                return results
+        raise errors.Unavailable("revocations come in faster than answers that know of them", hint="try again")
+
+    def _ask_batch(self, batch: Sequence[tuple[bytes, Bundle]]) -> Steps[dict[bytes, Result]]:
+        question = self._cache.open(len(batch))
+        try:
+            call = api.Verify(bundles=[bundle.text for _, bundle in batch])
+            answer, told = yield from self._exchange.ask(api.VERIFY, call, max_age_ms=self._bound_ms)
+            if len(answer.results) != len(batch):
+                raise errors.ChannelError("the answer has another number of results than were asked for")
+            results: dict[bytes, Result] = {}
+            for (digest, bundle), result in zip(batch, answer.results, strict=True):
+                taken = self._cache.take(question, bundle, digest, result, told)
+                if taken is not None:
+                    results[digest] = taken
+            return results
+        finally:
+            self._cache.close(question)
+
+
+def _digest(bundle: Bundle) -> bytes:
+    return sha256(bundle.text.encode()).digest()
+
+
+def _stale(error: errors.Unavailable | None = None) -> errors.StaleAuthority:
+    """Return the denial of what was known once; ``error`` is why nobody could be asked."""
+    why = "" if error is None else f", and the authority could not be asked ({error.message})"
+    return errors.StaleAuthority(
+        f"this token was verified before, but whether it has been revoked since isn't known{why}",
+        hint="try again when the authority can be reached",
+    )
