@@ -54,11 +54,10 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """One long poll: what touches ``kids`` after ``after``. ``dated_ms`` is how old the oldest of them is."""
+    """One long poll: what touches ``kids`` after ``after``."""
 
     kids: tuple[bytes, ...]
     after: int
-    dated_ms: int
 
 
 class Followed:
@@ -122,9 +121,7 @@ class Followed:
         if not kids:
             return None
         keys = [self._keys[kid] for kid in kids[: api.MAX_KIDS]]
-        poll = Poll(
-            tuple(key.kid for key in keys), min(key.position for key in keys), min(key.dated_ms for key in keys)
-        )
+        poll = Poll(tuple(key.kid for key in keys), min(key.position for key in keys))
         self._polls[number] = poll, due_ms
         return poll
 
