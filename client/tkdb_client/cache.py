@@ -376,17 +376,22 @@ class Cache:
     # --- what this client has done itself ----------------------------------------------------------------------
 
     def revoked_here(self, targets: Iterable[api.Target | api.DeleteOrganization], position: int | None) -> None:
-        """This client has revoked these, at ``position``; None: it isn't known whether it has."""
+        """This client has revoked these, at ``position``; None: it isn't known whether it has.
+
+        What they may concern is dropped, and answers from before won't do: whoever asks, asks anew.
+        """
         with self._lock:
             for target in targets:
                 match target:
-                    case api.Lineage() | api.Branch():
-                        self._revoke(target)
+                    case api.Lineage(kid=kid, nonce=nonce) | api.Branch(kid=kid, nonce=nonce):
+                        found = self._entries.find(kid + nonce)
+                        lineages = [] if found is None else [found]
                     case api.RetireKey(kid=kid):
-                        self._revoke(api.KeyRetired(kid))
+                        lineages = self._entries.of_kid(kid)
                     case api.Before(organization=name) | api.DeleteOrganization(name=name):
-                        for lineage in self._entries.of_organization(name):
-                            self._entries.drop(lineage)
+                        lineages = self._entries.of_organization(name)
+                for lineage in lineages:
+                    self._entries.drop(lineage)
             if position is not None:
                 self._news.overrule(position)
 

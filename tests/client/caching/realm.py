@@ -45,7 +45,7 @@ class Journal:
 class Realm:
     """Root keys, and all that was ever revoked, in order."""
 
-    kids: tuple[bytes, ...] = (b"a" * 16, b"b" * 16)
+    kids: tuple[bytes, ...] = (b"a" * 16, b"b" * 16, b"c" * 16)
     entries: list[Entry] = field(default_factory=list)
     journal: Journal = field(default_factory=lambda: Journal(b"1" * 16, 1_000, 0))
     _folds: dict[int, _Fold] = field(default_factory=dict)

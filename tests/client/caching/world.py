@@ -190,7 +190,7 @@ class World:
         self.violations: list[Violation] = []
         self.counts: dict[str, int] = {}
         self.machines = [Machine(self.realm.journal) for _ in range(self.draw.randint(1, 3))]
-        self.cache_bytes = self.draw.choice([8_000, 1 << 20])
+        self.cache_bytes = self.draw.choice([5_000, 10_000, 1 << 20])
         self.callers = [Caller(self, number, self.parts) for number in range(self.draw.randint(1, 3))]
         self.tokens = self._tokens()
         self.links: dict[tuple[int, int], bool] = {}
@@ -211,7 +211,7 @@ class World:
     def _tokens(self) -> list[Macaroon]:
         """Two lineages or three: minted ones, children, theirs, siblings, forged ones; deeper ones are more."""
         tokens: list[Macaroon] = []
-        for number in range(self.draw.randint(1, 3)):
+        for number in range(self.draw.randint(1, 5)):
             kid = self.draw.choice(self.realm.kids)
             family = [self.realm.mint(kid=kid, number=number, at_ms=NOW_MS - 1_000 * number)]
             for size in range(self.draw.randint(1, 6)):
@@ -284,7 +284,8 @@ class World:
         self.clock.after(self.draw.randint(200, 4_000), self._happen)
         fate = self.draw.random()
         if fate < 0.45:
-            self._revoke()
+            for _ in range(self.draw.choice([1, 1, 1, 6])):
+                self._revoke()
         elif self.calm:
             return
         elif fate < 0.65:
