@@ -12,13 +12,16 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, as_completed, wait
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from tkdb.errors import TkdbError, Unavailable
 from tkdb_client.steps import Aside, Join, Race, Sleep, Steps
 from tkdb_client.transport import AsyncTransport, Transport
 
 T = TypeVar("T")
+
+CLOSE_S: Final = 2
+"""How long closing waits, at most, for what goes on beside calls: its connections are cut, so it has ended by then."""
 
 
 class Driver:
@@ -27,6 +30,7 @@ class Driver:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._closed = threading.Event()
+        self._beside: set[Future[Any]] = set()
 
     def run(self, steps: Steps[T]) -> T:
         """Take ``steps`` to their end and return their result."""
@@ -61,12 +65,15 @@ class Driver:
         return [future.result() for future in [self._begin(steps) for steps in many]]
 
     def close(self) -> None:
-        """Close the connections; calls under way fail."""
+        """Close the connections, and end what goes on beside calls; calls under way fail."""
         self._closed.set()
         self._transport.close()
+        wait(list(self._beside), CLOSE_S)
 
     def _begin(self, steps: Steps[T]) -> Future[T]:
         future: Future[T] = Future()
+        self._beside.add(future)
+        future.add_done_callback(self._beside.discard)
 
         def work() -> None:
             try:

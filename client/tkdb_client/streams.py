@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -61,7 +62,9 @@ class Stream(httpcore.NetworkStream):
         self._inner.write(buffer, left_s)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; a thread that waits for something on it wakes."""
+        with suppress(OSError):  # the other side has closed it
+            self._inner.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         self._inner.close()
 
     def start_tls(

@@ -120,7 +120,9 @@ class Verification:
         """Ask, or wait for who is asking the same and look again."""
         other = self._flights.board(digest)
         if other is not None:
-            if (yield Join(other, self._timeout_ms)) and (told := other.result()) is not None:
+            if not (yield Join(other, self._timeout_ms)):
+                raise errors.DeadlineExceeded("another call asks the same, and has no answer yet", hint="try again")
+            if (told := other.result()) is not None:
                 raise copy(told)  # nobody answered: all who wait need not find that out again
             result = self._cache.find(bundle, digest)
             return (yield from self._ask({digest: bundle}))[digest] if result is None else result

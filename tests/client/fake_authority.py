@@ -130,12 +130,12 @@ class FakeAuthority(Brain):
         self._ready.set()
         await self._stop.wait()
         server.close()
-        for _ in range(3):  # a connection that was just accepted gets its task, which closes it
+        for _ in range(10):  # a connection that was just accepted gets its task, which closes it
             await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for _ in range(3):  # a transport that was just closed lets go of its socket
+        for _ in range(10):  # a transport that was just closed lets go of its socket
             await asyncio.sleep(0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from tests.client.caching import controls
 from tests.client.caching.realm import NAME, NOW_MS, Realm
 from tests.client.caching.single import BOUND_MS, Single, digest
-from tests.client.caching.world import BRAIN
 from tkdb import api, errors
 from tkdb.armor import b64url
 from tkdb.macaroon import verify
-from tkdb.macaroon.access import Access, Policy
+from tkdb.macaroon.access import Access
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, App, Exp, Req, Res, Sub
+from tkdb.macaroon.chain import link
 from tkdb.macaroon.token import Macaroon
-from tkdb.macaroon.wire import encode_text
+from tkdb.macaroon.wire import append, encode_text
 from tkdb_client import cache as module
 from tkdb_client.cache import Cache
 from tkdb_client.entries import LINEAGE_ENTRIES_MAX
@@ -202,9 +202,6 @@ def test_of_the_bytes_in_common_all_are_compared_and_not_the_tail_alone(
 def test_a_descendant_s_own_words_are_read_as_strictly_as_the_authority_reads(
     single: Single, packet: bytes, error: type[errors.Denied]
 ) -> None:
-    from tkdb.macaroon.chain import link
-    from tkdb.macaroon.wire import append
-
     token = single.realm.mint()
     single.ask(token)
     raw = append(token.raw, [packet], link(token.tail, packet))
@@ -220,9 +217,6 @@ def test_a_descendant_beyond_the_limits_is_denied(single: Single) -> None:
     single.ask(token)
     most = token.attenuate(*(Exp(1_900_000_000 + each) for each in range(64 - 3)))
     assert single.look(most) is not None
-    from tkdb.macaroon.chain import link
-    from tkdb.macaroon.wire import append
-
     packet = b'["act","r"]'
     with pytest.raises(errors.OverLimit):
         single.look(encode_text(append(most.raw, [packet], link(most.tail, packet))))
@@ -685,6 +679,3 @@ def test_of_keys_without_tokens_none_is_followed() -> None:
     info = single.cache.info()
     assert (info.keys, info.entries, info.lineages, info.bytes) == (0, 0, 0, 0)
     assert single.cache.enlist() is None
-
-
-_ = (BRAIN, Policy)

@@ -45,7 +45,7 @@ def test_while_all_is_well_nobody_is_denied_what_he_may_have() -> None:
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_rule_of_the_cache_that_is_switched_off_is_missed(name: str) -> None:
     control = CONTROLS[name]
-    for seed in control.seeds:
+    for seed in range(control.first, control.first + SEEDS_MOST):
         kinds = {violation.kind for violation in World(seed, control.parts).run().violations}
         if kinds & control.harm:
             return

@@ -179,7 +179,12 @@ class World:
     """One schedule."""
 
     def __init__(
-        self, seed: int, parts: Parts | None = None, *, calm: bool = False, tell: Callable[[int, str], object] | None = None
+        self,
+        seed: int,
+        parts: Parts | None = None,
+        *,
+        calm: bool = False,
+        tell: Callable[[int, str], object] | None = None,
     ) -> None:
         self.parts = parts or Parts()
         self.draw = random.Random(seed)
