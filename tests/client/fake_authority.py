@@ -129,9 +129,11 @@ class FakeAuthority(Brain):
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready.set()
         await self._stop.wait()
-        server.close()
+        for listening in server.sockets:  # asyncio loses a connection that it accepts while its server closes
+            self._loop.remove_reader(listening.fileno())
         for _ in range(10):  # a connection that was just accepted gets its task, which closes it
             await asyncio.sleep(0)
+        server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
