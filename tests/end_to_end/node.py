@@ -101,12 +101,14 @@ class Node:
         return code
 
     def client(self, **settings: Any) -> Client:
-        return Client(settings.pop("url", self.url), self.keys.identity, **{"signer": self.keys.signer, **settings})
+        """A client that keeps nothing: what is tested here is the authority."""
+        given = {"signer": self.keys.signer, "cache_bytes": 0, **settings}
+        return Client(settings.pop("url", self.url), self.keys.identity, **given)
 
     def async_client(self, **settings: Any) -> AsyncClient:
-        return AsyncClient(
-            settings.pop("url", self.url), self.keys.identity, **{"signer": self.keys.signer, **settings}
-        )
+        """The same, awaited."""
+        given = {"signer": self.keys.signer, "cache_bytes": 0, **settings}
+        return AsyncClient(settings.pop("url", self.url), self.keys.identity, **given)
 
     def holder(self) -> Client:
         """A client without a signer's key."""

@@ -212,7 +212,9 @@ CONTROLS: Final[dict[str, Control]] = {
     "dated by arrival": Control(Parts(cache=DatedByArrival), {STALE_ACCEPT}),
     "the machine's age ignored": Control(Parts(cache=AgeIgnored), {STALE_ACCEPT}),
     "late direct answers believed": Control(Parts(verification=LateDirect), {STALE_ACCEPT}, first=40),
-    "news not held against late answers": Control(Parts(before=_with("_news", NewsForgotten)), {STALE_ACCEPT, UNDONE}),
+    "news not held against late answers": Control(
+        Parts(before=_with("_news", NewsForgotten)), {STALE_ACCEPT, UNDONE}, first=776
+    ),
     "answers from before what was known": Control(
         Parts(before=_with("_news", FloorForgotten)), {STALE_ACCEPT, UNDONE}, first=84
     ),

@@ -1,0 +1,206 @@
+"""Time what a verifier does with a token that it knows, beside what other libraries do, and see how often it knows one.
+
+- ``exact``: a token of 5 caveats that was verified before; ``+1``, ``+3``: one that was attenuated from it by so many
+  caveats and was never seen before. From text to cleared: each is read, looked up, checked and cleared for a request.
+- ``hit ratio``: how many of all verifications the cache answers, on the mix that ``bench.mix`` describes: 35 regions on a
+  simulated clock. Beside it, what the authority is asked, and the same mix with services that narrow with an ``exp`` of
+  the moment, as one would without ``client.narrow``.
+- ``bytes an entry``: what a known token of 5 caveats takes in memory, and what the cache counts for it.
+
+The others do their nearest to it, in the same run: ``pyjwt`` (HS256) and ``pymacaroons`` verify from scratch each time,
+``pymacaroons, LRU`` keeps results by the token's text: it knows no revocation, and a longer token is a new one to it.
+None of them clears but by the comparisons that they are given.
+
+Run ``python -m bench.cache [--json] [--rounds N] [--tokens N] [--seconds N] [--regions N] [--quick]``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jwt
+from pymacaroons import MACAROON_V2, Verifier
+from pymacaroons import Macaroon as PyMacaroon
+
+from bench.mix import Fleet, Outcome
+from bench.rows import Row, arguments, emit
+from bench.tokens import KID, NAME, NOW_MS, ROOT_KEY, Job, Pass, caveats, race
+from tkdb import api
+from tkdb.macaroon.access import Access, Policy
+from tkdb.macaroon.bundle import Bundle
+from tkdb.macaroon.caveats import Act, AnyCaveat, Exp, Req, encode
+from tkdb.macaroon.mint import mint
+from tkdb.macaroon.token import Macaroon
+from tkdb_client.attempts import Told
+from tkdb_client.cache import Cache
+
+N = 5
+EXP_S = 2_000_000_000
+FURTHER = {"exact": 0, "+1": 1, "+3": 3}
+POLICY = Policy(clock=time.time, audience="https://api.acme.example")
+ACCESS = Access(action="r", resource={"app": "123"}, method="GET", path="/v1/apps/123")
+
+
+def further(count: int, number: int) -> list[AnyCaveat]:
+    """Return so many caveats more, that no token before had."""
+    return [Exp(EXP_S - 1 - number), Act("rw"), Req(("GET",), ("/v1/apps/*",))][:count]
+
+
+def minted() -> Macaroon:
+    """Return a token of ``N`` caveats."""
+    said = caveats(N, EXP_S)
+    return mint(NAME, ROOT_KEY, kid=KID, time_ms=NOW_MS, random=os.urandom(10), caveats=said)
+
+
+def opened(max_bytes: int = 32 << 20) -> Cache:
+    """Return an empty cache, as a client's."""
+    return Cache(NAME, POLICY, max_bytes=max_bytes, bound_ms=10**9, monotonic_ms=lambda: time.monotonic_ns() // 1_000_000)
+
+
+def know(cache: Cache, token: Macaroon) -> None:
+    """Let the authority have said that it is in order."""
+    question, bundle = cache.open(), Bundle(token)
+    told = Told(api.Answer(b"j" * 16, 1, 0), time.monotonic_ns() // 1_000_000, 0)
+    cache.take(question, bundle, token.tail, api.Valid("acme"), told)
+    cache.close(question)
+
+
+def ours(tokens: int) -> Iterator[tuple[Job, Pass]]:
+    """The jobs by ``tkdb``."""
+    cache, token = opened(), minted()
+    know(cache, token)
+    number = 0
+
+    def presented(count: int) -> list[str]:
+        nonlocal number
+        number += tokens
+        # Each is a text of its own, as it comes off the wire.
+        return [token.attenuate(*further(count, number + each)).text for each in range(tokens)]
+
+    def verified(text: str) -> None:
+        known = cache.look(text)
+        assert known is not None
+        known.clear(ACCESS)
+
+    for what, count in FURTHER.items():
+        yield (what, N, "tkdb"), lambda count=count: map(verified, presented(count))  # type: ignore[misc]
+
+
+def pymacaroons(tokens: int) -> Iterator[tuple[Job, Pass]]:
+    """The jobs by ``pymacaroons``, and by it behind an LRU of results."""
+    number = 0
+
+    def presented(count: int) -> list[tuple[str, list[str]]]:
+        nonlocal number
+        number += tokens
+        said = [[*map(_condition, [*caveats(N, EXP_S), *further(count, number + each)])] for each in range(tokens)]
+        root = b"i" * 34 if not count else None
+        return [(_built(root or os.urandom(34), each), each) for each in said]
+
+    def verified(text: str, said: Sequence[str]) -> bool:
+        verifier = Verifier()
+        for condition in said:
+            verifier.satisfy_exact(condition)
+        return bool(verifier.verify(PyMacaroon.deserialize(text), ROOT_KEY))
+
+    kept = lru_cache(maxsize=10_000)(lambda text, said: verified(text, said))
+    for what, count in FURTHER.items():
+        yield (what, N, "pymacaroons"), lambda count=count: (  # type: ignore[misc]
+            verified(text, said) for text, said in presented(count)
+        )
+        yield (what, N, "pymacaroons, LRU"), lambda count=count: (  # type: ignore[misc]
+            kept(text, tuple(said)) for text, said in presented(count)
+        )
+
+
+def pyjwt(tokens: int) -> Iterator[tuple[Job, Pass]]:
+    """The jobs by ``PyJWT``: a claim for each caveat."""
+    for what, count in FURTHER.items():
+        said = map(_condition, [*caveats(N, EXP_S)[1:], *further(count, 0)])
+        claims = {"exp": EXP_S, **{f"claim-{index}": condition for index, condition in enumerate(said)}}
+        text = jwt.encode(claims, ROOT_KEY, algorithm="HS256")
+        texts = [text] * tokens
+        yield (what, N, "pyjwt"), lambda texts=texts: (  # type: ignore[misc]
+            jwt.decode(each, ROOT_KEY, algorithms=["HS256"]) for each in texts
+        )
+
+
+def entry_bytes(count: int) -> tuple[float, float]:
+    """Return what an entry takes in memory, and what the cache counts for it."""
+    raws = [minted().raw for _ in range(count)]
+    cache = opened(1 << 30)
+    gc.collect()
+    tracemalloc.start()
+    for raw in raws:
+        know(cache, Macaroon.parse(bytes(bytearray(raw))))  # bytes of its own, as they come off the wire
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return taken / count, cache.info().bytes / count
+
+
+def mixed(outcome: Outcome, n: str) -> list[Row]:
+    """Return the rows of one mix."""
+    return [
+        Row("hit ratio", n, "tkdb", round(100 * outcome.hit_share, 3), "%"),
+        Row("questions", n, "tkdb", round(outcome.asked / outcome.seconds, 2), "1/s"),
+        Row("polls", n, "tkdb", round(outcome.polls / outcome.seconds, 2), "1/s"),
+    ]
+
+
+def measure(*, rounds: int, tokens: int, regions: int, seconds: float) -> list[Row]:
+    """Return all rows."""
+    gc.freeze()
+    contenders: dict[Job, Any] = {**dict(ours(tokens)), **dict(pymacaroons(tokens)), **dict(pyjwt(tokens))}
+    best = race(contenders, rounds=rounds, tokens=tokens)
+    rows = [Row(what, n, who, round(took_s * 1e6, 2), "µs") for (what, n, who), took_s in best.items()]
+    rows += [
+        Row(f"{what}, ratio", n, who, round(took_s / best[what, n, "tkdb"], 2), "times tkdb")
+        for (what, n, who), took_s in best.items()
+        if who != "tkdb"
+    ]
+    rows += mixed(Fleet(regions=regions, seconds=seconds).run(), f"{regions} regions")
+    fresh = Fleet(regions=max(1, regions // 7), seconds=seconds, buckets=False).run()
+    rows.append(Row("hit ratio", "an exp of the moment", "tkdb", round(100 * fresh.hit_share, 3), "%"))
+    taken, counted = entry_bytes(tokens)
+    rows.append(Row("bytes an entry", N, "tkdb", round(taken), "bytes"))
+    rows.append(Row("bytes an entry", N, "tkdb, as counted", round(counted), "bytes"))
+    return rows
+
+
+def _condition(caveat: AnyCaveat) -> str:
+    return encode(caveat).decode()
+
+
+def _built(identifier: bytes, said: Sequence[str]) -> str:
+    token = PyMacaroon(location=NAME, identifier=identifier, key=ROOT_KEY, version=MACAROON_V2)
+    for condition in said:
+        token.add_first_party_caveat(condition)
+    return str(token.serialize())
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = arguments("A known token, from text to cleared, and how often it is known")
+    parser.add_argument("--rounds", type=int, default=9, help="passes over all tokens by each contender")
+    parser.add_argument("--tokens", type=int, default=2_000, help="tokens a pass")
+    parser.add_argument("--regions", type=int, default=35, help="regions of the mix")
+    parser.add_argument("--seconds", type=float, default=300, help="how long the mix is counted, on its own clock")
+    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all?")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.tokens, options.regions, options.seconds = 1, 50, 2, 20
+    rows = measure(
+        rounds=options.rounds, tokens=options.tokens, regions=options.regions, seconds=options.seconds
+    )
+    emit(rows, f"A known token of {N} caveats, best turn of {options.rounds} rounds", options.json)
+
+
+if __name__ == "__main__":
+    main()
