@@ -2,9 +2,9 @@
 
 - ``exact``: a token of 5 caveats that was verified before; ``+1``, ``+3``: one that was attenuated from it by so many
   caveats and was never seen before. From text to cleared: each is read, looked up, checked and cleared for a request.
-- ``hit ratio``: how many of all verifications the cache answers, on the mix that ``bench.mix`` describes: 35 regions on a
-  simulated clock. Beside it, what the authority is asked, and the same mix with services that narrow with an ``exp`` of
-  the moment, as one would without ``client.narrow``.
+- ``hit ratio``: how many of all verifications the cache answers, on the mix that ``bench.mix`` describes: 35 regions
+  on a simulated clock. Beside it, what the authority is asked, and the same mix with services that narrow with an
+  ``exp`` of the moment, as one would without ``client.narrow``.
 - ``bytes an entry``: what a known token of 5 caveats takes in memory, and what the cache counts for it.
 
 The others do their nearest to it, in the same run: ``pyjwt`` (HS256) and ``pymacaroons`` verify from scratch each time,
@@ -49,7 +49,8 @@ ACCESS = Access(action="r", resource={"app": "123"}, method="GET", path="/v1/app
 
 def further(count: int, number: int) -> list[AnyCaveat]:
     """Return so many caveats more, that no token before had."""
-    return [Exp(EXP_S - 1 - number), Act("rw"), Req(("GET",), ("/v1/apps/*",))][:count]
+    said: list[AnyCaveat] = [Exp(EXP_S - 1 - number), Act("rw"), Req(("GET",), ("/v1/apps/*",))]
+    return said[:count]
 
 
 def minted() -> Macaroon:
@@ -60,7 +61,9 @@ def minted() -> Macaroon:
 
 def opened(max_bytes: int = 32 << 20) -> Cache:
     """Return an empty cache, as a client's."""
-    return Cache(NAME, POLICY, max_bytes=max_bytes, bound_ms=10**9, monotonic_ms=lambda: time.monotonic_ns() // 1_000_000)
+    return Cache(
+        NAME, POLICY, max_bytes=max_bytes, bound_ms=10**9, monotonic_ms=lambda: time.monotonic_ns() // 1_000_000
+    )
 
 
 def know(cache: Cache, token: Macaroon) -> None:
@@ -111,11 +114,17 @@ def pymacaroons(tokens: int) -> Iterator[tuple[Job, Pass]]:
 
     kept = lru_cache(maxsize=10_000)(lambda text, said: verified(text, said))
     for what, count in FURTHER.items():
-        yield (what, N, "pymacaroons"), lambda count=count: (  # type: ignore[misc]
-            verified(text, said) for text, said in presented(count)
+        yield (
+            (what, N, "pymacaroons"),
+            lambda count=count: (  # type: ignore[misc]
+                verified(text, said) for text, said in presented(count)
+            ),
         )
-        yield (what, N, "pymacaroons, LRU"), lambda count=count: (  # type: ignore[misc]
-            kept(text, tuple(said)) for text, said in presented(count)
+        yield (
+            (what, N, "pymacaroons, LRU"),
+            lambda count=count: (  # type: ignore[misc]
+                kept(text, tuple(said)) for text, said in presented(count)
+            ),
         )
 
 
@@ -126,8 +135,11 @@ def pyjwt(tokens: int) -> Iterator[tuple[Job, Pass]]:
         claims = {"exp": EXP_S, **{f"claim-{index}": condition for index, condition in enumerate(said)}}
         text = jwt.encode(claims, ROOT_KEY, algorithm="HS256")
         texts = [text] * tokens
-        yield (what, N, "pyjwt"), lambda texts=texts: (  # type: ignore[misc]
-            jwt.decode(each, ROOT_KEY, algorithms=["HS256"]) for each in texts
+        yield (
+            (what, N, "pyjwt"),
+            lambda texts=texts: (  # type: ignore[misc]
+                jwt.decode(each, ROOT_KEY, algorithms=["HS256"]) for each in texts
+            ),
         )
 
 
@@ -196,9 +208,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.tokens, options.regions, options.seconds = 1, 50, 2, 20
-    rows = measure(
-        rounds=options.rounds, tokens=options.tokens, regions=options.regions, seconds=options.seconds
-    )
+    rows = measure(rounds=options.rounds, tokens=options.tokens, regions=options.regions, seconds=options.seconds)
     emit(rows, f"A known token of {N} caveats, best turn of {options.rounds} rounds", options.json)
 
 

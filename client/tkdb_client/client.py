@@ -30,7 +30,8 @@ from tkdb_client.cache import Cache, CacheInfo
 from tkdb_client.driving import AsyncDriver, Driver
 from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.feed import Feed
-from tkdb_client.operations import Operations, Resources, Token
+from tkdb_client.narrowing import Narrowing, Resources
+from tkdb_client.operations import Operations, Token
 from tkdb_client.regions import Region
 from tkdb_client.settings import Settings
 from tkdb_client.steps import Steps
@@ -124,6 +125,7 @@ class _Configured(ABC, Generic[X]):
             monotonic_ms=clock.monotonic_ms,
         )
         self._operations = Operations(exchange, verification, self._cache)
+        self._narrowing = Narrowing()
         self._driver: X = self._new_driver()
 
     @staticmethod
@@ -156,9 +158,9 @@ class _Configured(ABC, Generic[X]):
             InvalidCaveat: an argument can't be a caveat.
             TruncatedToken, MalformedToken, OverLimit: the token can't be read, or gets too large.
         """
-        macaroon = Macaroon.parse(token) if isinstance(token, str) else token
-        now_s = self._policy.clock()
-        return macaroon.narrow(act=act, res=res, aud=aud, method=method, path=path, for_s=for_s, now_s=now_s)
+        return self._narrowing.narrow(
+            token, now_s=self._policy.clock(), act=act, res=res, aud=aud, method=method, path=path, for_s=for_s
+        )
 
     def cache_info(self) -> CacheInfo:
         """Return how the cache of verified tokens does: hits, misses, size, and how old what it knows is."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, TypeVar
 
 from tkdb import api, errors
@@ -15,6 +15,7 @@ from tkdb.macaroon.token import Macaroon
 from tkdb_client.batches import batches
 from tkdb_client.cache import Cache
 from tkdb_client.exchange import Exchange
+from tkdb_client.narrowing import Resources
 from tkdb_client.regions import Region
 from tkdb_client.steps import Steps
 from tkdb_client.verification import Verification
@@ -22,8 +23,6 @@ from tkdb_client.verified import Verified
 
 T = TypeVar("T")
 Token: TypeAlias = Macaroon | str
-Resources: TypeAlias = Mapping[str, Mapping[str, str]]
-"""Kind to id to actions, as in ``{"app": {"shop": "rw"}}``."""
 
 MOVE_MS = 8_000
 """How long the authority may take to move the primary. Where an answer comes later, the call is repeated."""

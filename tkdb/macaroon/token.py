@@ -30,6 +30,19 @@ from tkdb.macaroon.limits import DEFAULT, Limits
 from tkdb.macaroon.wire import SIGNATURE_BYTES, Packet, ThirdParty, append, decode_text, encode_text, read
 
 
+def expiry_s(for_s: float, now_s: float | None) -> int:
+    """Return the Unix second up to which a token lives that is narrowed to ``for_s`` seconds. It is rounded up by a
+    quarter at most, so that for a while it is the same.
+
+    Raises:
+        InvalidCaveat: one of the two is missing or no such number.
+    """
+    if now_s is None or not (1 <= for_s < 2**40 and 0 <= now_s < 2**40):
+        raise InvalidCaveat("for_s is not a number of seconds from 1 on, or now_s is missing or no time")
+    bucket_s = max(1, int(for_s) // 4)
+    return ceil((now_s + for_s) / bucket_s) * bucket_s
+
+
 class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """A token that an authority's chain begins, as read: its structure holds, nothing is verified.
 
@@ -180,10 +193,7 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         if method is not None or path is not None:
             caveats.append(Req((method or "*",), ("/", "/**") if path is None else (path,)))
         if for_s is not None:
-            if now_s is None or not (1 <= for_s < 2**40 and 0 <= now_s < 2**40):
-                raise InvalidCaveat("for_s is not a number of seconds from 1 on, or now_s is missing or no time")
-            bucket_s = max(1, int(for_s) // 4)
-            caveats.append(Exp(ceil((now_s + for_s) / bucket_s) * bucket_s))
+            caveats.append(Exp(expiry_s(for_s, now_s)))
         return self.attenuate(*caveats)
 
     def __repr__(self) -> str:

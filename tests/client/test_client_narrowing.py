@@ -1,0 +1,53 @@
+"""Narrowing that is remembered gives what narrowing gives, no more and no less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.client.caching.realm import Realm
+from tkdb import errors
+from tkdb_client import narrowing
+from tkdb_client.narrowing import Narrowing
+
+TOKENS = [Realm().mint(number=number) for number in range(2)]
+arguments = st.fixed_dictionaries(
+    {
+        "act": st.sampled_from([None, "r", "rw"]),
+        "res": st.sampled_from(
+            [None, {"app": {"a": "r", "b": "w"}}, {"app": {"b": "w", "a": "r"}}, {"job": {"*": "r"}}]
+        ),
+        "aud": st.sampled_from([None, "shop"]),
+        "method": st.sampled_from([None, "GET"]),
+        "path": st.sampled_from([None, "/a", "/**"]),
+        "for_s": st.sampled_from([None, 1, 7.5, 60]),
+    }
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(TOKENS), arguments, st.floats(0, 200), st.booleans()), max_size=30))
+def test_what_is_remembered_is_what_would_be_made(calls: list[tuple[Any, dict[str, Any], float, bool]]) -> None:
+    remembers = Narrowing()
+    for token, given_, now_s, as_text in calls:
+        narrowed = remembers.narrow(token.text if as_text else token, now_s=now_s, **given_)
+        assert narrowed == token.narrow(now_s=now_s, **given_)
+
+
+def test_an_argument_that_is_no_caveat_is_refused_each_time() -> None:
+    remembers = Narrowing()
+    for _ in range(2):
+        with pytest.raises(errors.InvalidCaveat):
+            remembers.narrow(TOKENS[0], now_s=0, act="x")
+        with pytest.raises(errors.InvalidCaveat):
+            remembers.narrow(TOKENS[0], now_s=0, for_s=0)
+
+
+def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(narrowing, "MOST", 5)
+    remembers = Narrowing()
+    for for_s in range(1, 50):
+        remembers.narrow(TOKENS[0], now_s=0, for_s=for_s)
+        assert len(remembers._known) <= 5
