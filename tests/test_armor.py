@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tkdb.armor import ArmorError, ChecksumMismatch, Known, armor, b64url, b64url_bytes, dearmor, dearmor_from
+from tkdb.armor import ArmorError, ChecksumMismatch, armor, b64url, b64url_bytes, dearmor
 
 PREFIX = "tkdb_"
 ALPHABET = string.ascii_letters + string.digits + "-_"
@@ -119,27 +119,3 @@ def test_any_text_is_refused_by_one_class(text: str) -> None:
     except ArmorError:
         return
     assert armor(PREFIX, raw) == text
-
-
-@given(
-    st.binary(max_size=40), st.binary(max_size=10), st.text(st.sampled_from(ALPHABET + "+=é"), max_size=12), st.data()
-)
-def test_a_text_whose_beginning_is_known_is_read_as_any_other(
-    raw: bytes, more: bytes, junk: str, data: st.DataObject
-) -> None:
-    known = Known.of(PREFIX, armor(PREFIX, raw), raw)
-    whole = armor(PREFIX, raw + more)
-    cut = data.draw(st.integers(0, len(whole)))
-    for text in (whole, whole[:cut] + junk, whole[:cut] + junk + whole[cut:], known.text + junk, sealed(known.text)):
-        if not known.begins(text):
-            continue
-        try:
-            expected: bytes | type[ArmorError] = dearmor(PREFIX, text)
-        except ArmorError as error:
-            expected = type(error)
-        try:
-            found: bytes | type[ArmorError] = dearmor_from(known, text)
-        except ArmorError as error:
-            found = type(error)
-        assert found == expected
-    assert dearmor_from(known, whole) == raw + more

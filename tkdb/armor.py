@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
-from typing import NamedTuple
 from zlib import crc32
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -36,25 +35,6 @@ class ArmorError(ValueError):
 
 class ChecksumMismatch(ArmorError):
     """The prefix is right and the checksum is not: cut short, or altered while being copied."""
-
-
-class Known(NamedTuple):
-    """How a text begins that was dearmored: what those characters are, and their CRC-32. They end between two bytes."""
-
-    text: str
-    raw: bytes
-    crc: int
-
-    @classmethod
-    def of(cls, prefix: str, text: str, raw: bytes) -> Known:
-        """Return how ``text`` begins, which begins with ``prefix`` and then ``raw``: as far as whole bytes go."""
-        groups = len(raw) // 3
-        known = text[: len(prefix) + 4 * groups]
-        return cls(known, raw[: 3 * groups], crc32(known.encode()))
-
-    def begins(self, text: str) -> bool:
-        """Return whether ``text`` begins so, and has its checksum behind."""
-        return text.startswith(self.text) and len(text) >= len(self.text) + CHECKSUM_CHARS
 
 
 def armor(prefix: str, raw: bytes) -> str:
@@ -85,26 +65,6 @@ def dearmor(prefix: str, text: str) -> bytes:
     if checksum != crc32(body):
         raise ChecksumMismatch("its checksum doesn't match")
     return b64url_bytes(body[len(prefix) :])
-
-
-def dearmor_from(known: Known, text: str) -> bytes:
-    """Return what ``dearmor`` returns of a text that ``known`` begins, decoding only what is behind.
-
-    Raises:
-        ChecksumMismatch, ArmorError: as ``dearmor``.
-    """
-    rest = text[len(known.text) :]
-    try:
-        body = rest.encode("ascii")
-        checksum = (_PAIR_VALUE[rest[-6:-4]] * 3844 + _PAIR_VALUE[rest[-4:-2]]) * 3844 + _PAIR_VALUE[rest[-2:]]
-    except UnicodeEncodeError:
-        raise ArmorError("it holds a character that is not ASCII") from None
-    except KeyError:
-        checksum = -1
-    body = body[:-CHECKSUM_CHARS]
-    if checksum != crc32(body, known.crc):
-        raise ChecksumMismatch("its checksum doesn't match")
-    return known.raw + b64url_bytes(body)
 
 
 def b64url(raw: bytes) -> str:

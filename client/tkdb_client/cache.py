@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from tkdb import api, errors
-from tkdb.armor import ArmorError, Known, b64url_bytes
 from tkdb.errors import Reason
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.bundle import Bundle
@@ -91,11 +90,7 @@ class Cache:
     ) -> None:
         location = authority.encode()
         self._head = b"\x02\x01" + bytes([len(location)]) + location + b"\x02" + bytes([IDENTIFIER_BYTES])
-        first, end = len(self._head) + LINEAGE.start, len(self._head) + LINEAGE.stop
-        self._lineage_at = slice(first, end)
-        # In a token's text: the characters around the lineage that are whole bytes, and where it lies among those.
-        self._lineage_text = slice(len(PREFIX) + first // 3 * 4, len(PREFIX) + -(-end // 3) * 4)
-        self._lineage_there = slice(first % 3, first % 3 + end - first)
+        self._lineage_at = slice(len(self._head) + LINEAGE.start, len(self._head) + LINEAGE.stop)
         self._policy = policy
         self._max_bytes = max_bytes
         self._bound_ms = bound_ms
@@ -166,24 +161,15 @@ class Cache:
 
     def _look_further(self, text: str) -> Verified | None:
         token = text.strip()
-        if token[:7].lower() == "bearer ":
+        if not token.startswith(PREFIX):
+            if token[:7].lower() != "bearer ":
+                return None
             token = token[7:].strip(" ")
         if token is not text and token in self._texts:
             return self.look(token)
-        if not token.startswith(PREFIX) or "," in token:
-            return None
-        return self._walk(decode_text(token, known=self._beginning(token)), token)
-
-    def _beginning(self, token: str) -> Known | None:
-        """Return how a token's text begins, where one of its lineage that begins so was decoded before. It saves
-        decoding that again; nothing is decided by it."""
-        try:
-            around = b64url_bytes(token[self._lineage_text].encode("ascii", "replace"))
-        except ArmorError:
-            return None
-        lineage = self._entries.find(around[self._lineage_there])
-        known = None if lineage is None else lineage.known
-        return known if known is not None and known.begins(token) else None
+        if "," in token or not token.startswith(PREFIX):
+            return None  # a bundle, or another form of a token
+        return self._walk(decode_text(token), token)
 
     def _walk(self, raw: bytes, text: str | None) -> Verified | None:
         """Return what is trusted of a token that is known, or descends from one that is."""
@@ -217,22 +203,19 @@ class Cache:
         except errors.Denied:
             self._denials += 1
             raise
-        if text is not None:
-            self._sight(entry, branches, verified, text, tails[-1])
+        if tails[-1] not in self._sighted:  # most are seen once
+            if len(self._sighted) >= SIGHTED_MAX:
+                self._sighted.clear()
+            self._sighted[tails[-1]] = None
+        elif text is not None:
+            self._keep_walked(entry, branches, verified, text)
         return verified
 
-    def _sight(
-        self, ancestor: Entry, branches: frozenset[bytes] | None, verified: Verified, text: str, tail: bytes
-    ) -> None:
-        """Keep a token that was walked, when it is seen for the second time: most are seen once.
+    def _keep_walked(self, ancestor: Entry, branches: frozenset[bytes] | None, verified: Verified, text: str) -> None:
+        """Keep a token that was walked from ``ancestor``.
 
         Not if anything was heard of its lineage since ``branches`` were looked at: it may be in a new one.
         """
-        if tail not in self._sighted:
-            if len(self._sighted) >= SIGHTED_MAX:
-                self._sighted.clear()
-            self._sighted[tail] = None
-            return
         with self._lock:
             if ancestor.live and ancestor.lineage.branches is branches:
                 self._entries.put(

@@ -20,8 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from tkdb.armor import Known
-from tkdb.macaroon.wire import PREFIX, TRAILER_BYTES
+from tkdb.macaroon.wire import TRAILER_BYTES
 from tkdb_client.followed import Key
 from tkdb_client.verified import Verified
 
@@ -30,11 +29,11 @@ BRANCHES_MAX: Final = 64
 """With more revoked branches than this in a lineage, only exact presentations are served from the cache."""
 
 # What CPython takes for an entry, measured (tests/client/test_cache_entries.py): the objects and their place in the
-# tables; the token's bytes, which are held six times in all; and what its caveats are as objects. Those are many in a
+# tables; the token's bytes, which are held four times in all; and what its caveats are as objects. Those are many in a
 # short text that lists many things, and there a comma stands before each.
-_FIXED_BYTES: Final = 1_300
+_FIXED_BYTES: Final = 1_100
 _ITEM_BYTES: Final = 150
-_TOKEN_TIMES: Final = 6
+_TOKEN_TIMES: Final = 4
 
 
 class Lineage:
@@ -45,17 +44,15 @@ class Lineage:
         key: how far its root key is followed.
         entries: the longest first.
         branches: its revoked branches, as far as they are known; None where they are too many.
-        known: how the text of its shortest entry begins.
         used: whether it was used since somebody looked for what can go.
     """
 
-    __slots__ = ("branches", "entries", "key", "known", "name", "used")
+    __slots__ = ("branches", "entries", "key", "name", "used")
 
     def __init__(self, name: bytes, key: Key) -> None:
         self.name = name
         self.key = key
         self.entries: tuple[Entry, ...] = ()
-        self.known: Known | None = None
         self.branches: frozenset[bytes] | None = frozenset()
         self.used = False
 
@@ -183,8 +180,6 @@ class Entries:
         for each in gone:
             self._lose(each)
         lineage.entries = tuple(sorted([*kept, entry], key=lambda each: -len(each.body)))
-        if lineage.known is None or lineage.entries[-1] is entry:
-            lineage.known = Known.of(PREFIX, entry.text, entry.body)
         self.texts[text] = entry
         self.bytes += entry.size
         self._make_room()

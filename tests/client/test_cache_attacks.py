@@ -307,14 +307,14 @@ def test_a_token_that_is_kept_while_its_branch_is_revoked_is_not_kept(
     child = token.attenuate(Act("r"))
     single.ask(token)
     assert single.look(child) is not None
-    sight = Cache._sight
+    keep = Cache._keep_walked
 
     def late(cache: Cache, *given: Any) -> None:
         single.realm.revoke(branch_of(child))
         single.poll()
-        sight(cache, *given)
+        keep(cache, *given)
 
-    monkeypatch.setattr(Cache, "_sight", late)
+    monkeypatch.setattr(Cache, "_keep_walked", late)
     single.look(child)
     monkeypatch.undo()
     with pytest.raises(errors.RevokedToken):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -172,3 +173,34 @@ def test_no_log_line_holds_a_token_a_body_a_key_or_a_header(start: Any, run: Any
     assert len(requests[1]["request"]) == 8
     for secret in ("planted", "tkdb_", settings.authority_keys[0].text()):
         assert secret not in log.getvalue()
+
+
+def test_what_an_answer_is_dated_by_was_known_before_it_was_found_out(start: Any, run: Any, opened: Any) -> None:
+    """Else a cache that goes by it would take the answer for one that knows of what came in the meantime."""
+
+    async def test() -> None:
+        async with start() as server:
+            server.service.hold.clear()
+            asking = asyncio.create_task(server.post(api.VERIFY, VERIFY))
+            while not server.service.calls:
+                await asyncio.sleep(0.01)
+            server.service.position += 1  # after the call was taken up
+            server.service.hold.set()
+            answer = opened(await asking)
+            assert answer.position == server.service.position - 1
+
+    run(test())
+
+
+def test_a_write_s_position_is_its_own(start: Any, run: Any, opened: Any) -> None:
+    async def test() -> None:
+        async with start() as server:
+            server.service.hold.clear()
+            writing = asyncio.create_task(server.post(api.WRITE, api.CreateOrganization("acme")))
+            while not server.service.calls:
+                await asyncio.sleep(0.01)
+            server.service.position += 1
+            server.service.hold.set()
+            assert opened(await writing).position == server.service.position
+
+    run(test())

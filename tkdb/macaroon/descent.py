@@ -42,9 +42,10 @@ def go_on(
         MalformedToken, OverLimit: the rest can't be read.
         BadSignature: the token doesn't end in the signature that follows from ``tail``.
     """
-    end = len(raw) - TRAILER_BYTES
-    if len(raw) > limits.token_bytes:
-        raise OverLimit(f"this token has {len(raw)} bytes; at most {limits.token_bytes} are read")
+    size = len(raw)
+    end = size - TRAILER_BYTES
+    if size > limits.token_bytes:
+        raise OverLimit(f"this token has {size} bytes; at most {limits.token_bytes} are read")
     if end < at or raw[end : end + 3] != TRAILER_HEAD:
         raise MalformedToken("the signature is not the token's last 32 bytes")
     try:

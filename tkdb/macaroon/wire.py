@@ -24,7 +24,7 @@ from typing import Final
 
 import msgspec
 
-from tkdb.armor import ArmorError, ChecksumMismatch, Known, armor, b64url_bytes, dearmor, dearmor_from
+from tkdb.armor import ArmorError, ChecksumMismatch, armor, b64url_bytes, dearmor
 from tkdb.errors import MalformedToken, OverLimit, TruncatedToken
 from tkdb.macaroon.limits import DEFAULT, Limits
 
@@ -50,13 +50,8 @@ Packet = bytes | ThirdParty
 """One caveat as bytes: the id of a first-party caveat, or a third-party caveat."""
 
 
-def decode_text(token: str | bytes, limits: Limits = DEFAULT, known: Known | None = None) -> bytes:
+def decode_text(token: str | bytes, limits: Limits = DEFAULT) -> bytes:
     """Return the binary form of a token: armored text, bare base64url, or binary already. ``read`` checks it.
-
-    Args:
-        token: the token.
-        limits: what is read at most.
-        known: how ``token`` begins, where that was decoded before.
 
     Raises:
         TruncatedToken: the checksum doesn't match.
@@ -71,7 +66,7 @@ def decode_text(token: str | bytes, limits: Limits = DEFAULT, known: Known | Non
         raise OverLimit(f"this token has {len(token)} characters; at most {limits.token_bytes} bytes are read")
     try:
         if token.startswith(PREFIX):
-            return dearmor(PREFIX, token) if known is None else dearmor_from(known, token)
+            return dearmor(PREFIX, token)
         if token[:1] == "A" and "g" <= token[1:2] <= "v":  # how base64 shows a first byte of 0x02
             return b64url_bytes(token.encode("ascii", "replace"))
         raise ArmorError(f"it doesn't begin with {PREFIX}")
