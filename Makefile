@@ -52,6 +52,7 @@ chaos: venv  ## Real machines, a real object store and random faults, for SECOND
 
 bench: venv  ## Measure, beside peers in the same run. See docs/performance.md.
 	$(BIN)/python -m bench.tokens
+	$(BIN)/python -m bench.cache
 	$(BIN)/python -m bench.channel
 	$(BIN)/python -m bench.service
 	$(BIN)/python -m bench.regions

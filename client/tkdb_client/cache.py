@@ -32,7 +32,7 @@ from tkdb.macaroon.chain import branch
 from tkdb.macaroon.descent import go_on
 from tkdb.macaroon.identifier import IDENTIFIER_BYTES, LINEAGE
 from tkdb.macaroon.token import Macaroon
-from tkdb.macaroon.wire import PREFIX, decode_text
+from tkdb.macaroon.wire import PREFIX, SIGNATURE_BYTES, TRAILER_BYTES, decode_text, write
 from tkdb_client.attempts import Told
 from tkdb_client.bearing import covers
 from tkdb_client.entries import Entries, Entry, Lineage
@@ -88,8 +88,9 @@ class Cache:
     def __init__(
         self, authority: str, policy: Policy, *, max_bytes: int, bound_ms: int, monotonic_ms: Callable[[], int]
     ) -> None:
-        location = authority.encode()
-        self._head = b"\x02\x01" + bytes([len(location)]) + location + b"\x02" + bytes([IDENTIFIER_BYTES])
+        # How each token of this authority begins, up to its identifier.
+        whole = write(authority.encode(), bytes(IDENTIFIER_BYTES), [], bytes(SIGNATURE_BYTES))
+        self._head = whole[: -IDENTIFIER_BYTES - 1 - TRAILER_BYTES]
         self._lineage_at = slice(len(self._head) + LINEAGE.start, len(self._head) + LINEAGE.stop)
         self._policy = policy
         self._max_bytes = max_bytes

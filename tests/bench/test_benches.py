@@ -44,6 +44,16 @@ def test_the_bench_of_tokens_gives_each_job_of_each_contender_and_the_ratios() -
     assert names(rows, "times tkdb") == ratios
 
 
+def test_the_bench_of_the_cache_gives_known_tokens_the_mix_and_the_bytes() -> None:
+    rows = run("cache", "--quick")
+    peers = ("pyjwt", "pymacaroons", "pymacaroons, LRU")
+    assert names(rows, "µs") == set(product(("exact", "+1", "+3"), (5,), ("tkdb", *peers)))
+    assert names(rows, "times tkdb") == set(product(("exact, ratio", "+1, ratio", "+3, ratio"), (5,), peers))
+    assert names(rows, "%") == {("hit ratio", "2 regions", "tkdb"), ("hit ratio", "an exp of the moment", "tkdb")}
+    assert names(rows, "1/s") == {("questions", "2 regions", "tkdb"), ("polls", "2 regions", "tkdb")}
+    assert names(rows, "bytes") == {("bytes an entry", 5, "tkdb"), ("bytes an entry", 5, "tkdb, as counted")}
+
+
 def test_the_bench_of_the_channel_gives_both_sides_of_both_patterns() -> None:
     rows = run("channel", "--rounds", "2")
     contenders = ("tkdb", "tkdb, Noise alone", "noiseprotocol")

@@ -16,13 +16,15 @@ from tests.client.caching.single import BOUND_MS, Single, digest
 from tkdb import api, errors
 from tkdb.armor import b64url
 from tkdb.macaroon import verify
-from tkdb.macaroon.access import Access
+from tkdb.macaroon.access import Access, Policy
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, App, Exp, Req, Res, Sub
 from tkdb.macaroon.chain import link
+from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import append, encode_text
 from tkdb_client import cache as module
+from tkdb_client.attempts import Told
 from tkdb_client.cache import Cache
 from tkdb_client.entries import LINEAGE_ENTRIES_MAX
 
@@ -679,3 +681,12 @@ def test_of_keys_without_tokens_none_is_followed() -> None:
     info = single.cache.info()
     assert (info.keys, info.entries, info.lineages, info.bytes) == (0, 0, 0, 0)
     assert single.cache.enlist() is None
+
+
+def test_a_name_of_any_length_is_known_by() -> None:
+    for name in ("t", "t" * 127, "t" * 128):
+        cache = Cache(name, Policy(clock=lambda: 0), max_bytes=1 << 20, bound_ms=BOUND_MS, monotonic_ms=lambda: 0)
+        token = mint(name, b"r" * 32, kid=b"k" * 16, time_ms=1, random=bytes(10), caveats=[])
+        question, bundle = cache.open(), Bundle(token)
+        cache.take(question, bundle, digest(bundle), api.Valid("acme"), Told(api.Answer(b"j" * 16, 1, 0), 0, 0))
+        assert cache.look(token.attenuate(Act("r")).text) is not None

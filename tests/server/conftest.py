@@ -47,6 +47,7 @@ class StandIn:
         self.raises: BaseException | None = None
         self.hold = asyncio.Event()
         self.hold.set()
+        self.called = asyncio.Event()
         self.drained = asyncio.Event()
         self.finished = 0
         self.closed = False
@@ -66,6 +67,7 @@ class StandIn:
 
     async def answer(self, call: Any, caller: Caller) -> msgspec.Struct:
         self.calls.append((call, caller))
+        self.called.set()
         if self.raises is not None:
             raise self.raises
         await self.hold.wait()

@@ -182,8 +182,7 @@ def test_what_an_answer_is_dated_by_was_known_before_it_was_found_out(start: Any
         async with start() as server:
             server.service.hold.clear()
             asking = asyncio.create_task(server.post(api.VERIFY, VERIFY))
-            while not server.service.calls:
-                await asyncio.sleep(0.01)
+            await server.service.called.wait()
             server.service.position += 1  # after the call was taken up
             server.service.hold.set()
             answer = opened(await asking)
@@ -197,8 +196,7 @@ def test_a_write_s_position_is_its_own(start: Any, run: Any, opened: Any) -> Non
         async with start() as server:
             server.service.hold.clear()
             writing = asyncio.create_task(server.post(api.WRITE, api.CreateOrganization("acme")))
-            while not server.service.calls:
-                await asyncio.sleep(0.01)
+            await server.service.called.wait()
             server.service.position += 1
             server.service.hold.set()
             assert opened(await writing).position == server.service.position
