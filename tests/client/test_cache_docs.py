@@ -19,7 +19,7 @@ def test_the_example_of_the_cache_asks_once(
 ) -> None:
     kept = Kept(authority)
     monkeypatch.setenv("TKDB_URL", authority.url)
-    monkeypatch.setenv("TKDB_AUTHORITY", authority.identity.text)
+    monkeypatch.setenv("TKDB_AUTHORITY", authority.identity.text())
     shown = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     [code] = [block for block in shown if "cache_" in block]
     given = {"token": kept.realm.mint(Exp(4_000_000_000)).text}
