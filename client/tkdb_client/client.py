@@ -197,7 +197,7 @@ class Client(_Configured[Driver]):
         Raises:
             Denied: of the subclass that says why. What can't be read is denied here, without asking anyone.
         """
-        known = self._cache.look(token) if isinstance(token, str) else None
+        known = self._cache.look(token if isinstance(token, str) else token.text)
         return self._run(self._operations.verify(token)) if known is None else known
 
     def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
@@ -392,7 +392,7 @@ class AsyncClient(_Configured[AsyncDriver]):
 
     async def verify(self, token: Token) -> Verified:
         """As ``Client.verify``."""
-        known = self._cache.look(token) if isinstance(token, str) else None
+        known = self._cache.look(token if isinstance(token, str) else token.text)
         return await self._run(self._operations.verify(token)) if known is None else known
 
     async def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:

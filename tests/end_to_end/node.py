@@ -102,13 +102,13 @@ class Node:
 
     def client(self, **settings: Any) -> Client:
         """A client that keeps nothing: what is tested here is the authority."""
-        given = {"signer": self.keys.signer, "cache_bytes": 0, **settings}
-        return Client(settings.pop("url", self.url), self.keys.identity, **given)
+        given = {"url": self.url, "signer": self.keys.signer, "cache_bytes": 0, **settings}
+        return Client(authority=self.keys.identity, **given)
 
     def async_client(self, **settings: Any) -> AsyncClient:
         """The same, awaited."""
-        given = {"signer": self.keys.signer, "cache_bytes": 0, **settings}
-        return AsyncClient(settings.pop("url", self.url), self.keys.identity, **given)
+        given = {"url": self.url, "signer": self.keys.signer, "cache_bytes": 0, **settings}
+        return AsyncClient(authority=self.keys.identity, **given)
 
     def holder(self) -> Client:
         """A client without a signer's key."""
