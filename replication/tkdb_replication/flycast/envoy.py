@@ -70,9 +70,9 @@ class Files:
         """The socket at which the Envoy of ``region`` says how it is."""
         return self.folder / f"envoy-{region}.sock"
 
-    def stopped(self, machine: Slot) -> Path:
-        """The file that stands while ``machine`` is to be started by the next request."""
-        return self.folder / "stopped" / machine.id
+    def gate(self, machine: Slot) -> Path:
+        """The file that stands while requests have to ask the agent before they are sent to ``machine``."""
+        return self.folder / "gates" / machine.id
 
 
 def configuration(layout: Layout, addresses: Addresses, region: str, files: Files) -> Json:
@@ -198,8 +198,8 @@ class _Build:
         )
         filters = [health]
         if self.layout.app(machine.app).autostop_ms is not None:
-            stopped = str(self.files.stopped(machine))
-            filters.append(_lua(self.lua("wake", STOPPED=stopped, WAKE=f"/wake/{machine.id}", WAKE_MS=60_000)))
+            gate = str(self.files.gate(machine))
+            filters.append(_lua(self.lua("wake", GATE=gate, WAKE=f"/wake/{machine.id}", WAKE_MS=60_000)))
         replies = [_failure(["UH", "NC"], "PC01 the machine isn't there"), *_SENT_OR_NOT]
         manager = _manager(f"backhaul-{machine.id}", host, filters, replies=replies)
         workers = self.addresses.workers()

@@ -52,6 +52,7 @@ ORG: Final = "lab"
 """The organization that every machine of a stand-in belongs to."""
 
 _READY_S: Final = 60
+# One worker thread: the agent relies on it.
 _ENVOY_OPTIONS: Final = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
 
 
@@ -300,7 +301,7 @@ class Flycast:
                 self._stack.callback(resolver.close)
         idle_ms = {app.name: app.autostop_ms for app in self.layout.apps if app.autostop_ms is not None}
         watched = {one.id: (one, idle_ms[one.slot.app]) for one in self.machines.values() if one.slot.app in idle_ms}
-        await self._add(Agent(self._files, watched))
+        await self._add(Agent(self._files, self._ground, watched))
 
     async def _start_envoy(self, region: str) -> None:
         path = self.folder / f"envoy-{region}.json"
