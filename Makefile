@@ -19,7 +19,7 @@ $(READY): pyproject.toml uv.lock
 	UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true .uv/bin/uv sync --quiet --locked --all-extras --all-groups --python $(PYTHON)
 	@touch $@
 
-demo: venv  ## The main job on a real node: mint, verify, narrow, be denied, revoke.
+demo: venv  ## Three regions, and an app in a fourth: mint, narrow, be denied, revoke; lose a region, lose the primary.
 	@$(BIN)/python docs/demo.py
 
 dev: venv  ## One node in memory, with plain JSON for curl, until Ctrl-C.

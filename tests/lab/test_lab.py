@@ -40,6 +40,13 @@ class Running:
         signer = Path(self.exports["TKDB_SIGNER_FILE"]).read_text().strip()
         return Client(self.exports["TKDB_URL"], self.exports["TKDB_AUTHORITY"], signer=signer)
 
+    def until_served(self, caller: str, by: str) -> None:
+        """Wait until the proxy of the callers' region has seen it."""
+        give_up_s = time.monotonic() + PATIENCE_S
+        while [region for region, each in self.machines().items() if caller in each["serves"]] != [by]:
+            assert time.monotonic() < give_up_s, self.machines()
+            time.sleep(0.1)
+
     def until_answers(self, client: Client, region: str) -> None:
         give_up_s = time.monotonic() + PATIENCE_S
         while client.status().region != region:
@@ -80,7 +87,9 @@ def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) 
         "iad": "primary", "ams": "replica", "syd": "replica"
     }  # fmt: skip
     with lab.client() as client:
+        asked = lab.machines()["syd"]["requests"]
         assert client.status().region == "syd"  # the nearest to Singapore
+        assert lab.machines()["syd"]["requests"] == asked + 1
         client.create_organization("acme")
         token = client.mint("acme")
         assert client.verify(token).organization == "acme"
@@ -88,6 +97,7 @@ def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) 
         assert client.status().region == "ams"
         assert client.verify(token).organization == "acme"
         assert lab.machines()["syd"]["health"] == "down"
+        lab.until_served("sin", by="ams")
         assert lab.run("isolate", "ams").code == 0
         lab.until_answers(client, "iad")
         assert lab.run("heal").code == lab.run("start", "tkdb-syd-1").code == 0

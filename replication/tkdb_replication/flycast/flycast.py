@@ -243,6 +243,27 @@ class Flycast:
         well = await Admin(self._files.admin(region)).healthy(app)
         return frozenset(one.id for one in self.layout.of_app(app) if str(self._ground.addresses.backhaul(one)) in well)
 
+    async def served_in(self, region: str, app: str | None = None) -> str | None:
+        """Return the region whose machines are sent the requests of callers in ``region`` now; None if no machine is.
+
+        Raises:
+            ConfigurationError: there is no such region or app.
+            Unavailable: the proxy of ``region`` doesn't answer.
+        """
+        app = self.layout.app(app or self.layout.apps[0].name).name
+        seen = await self.seen(region, app)
+        return next((one.region for one in self.layout.nearest(region, app) if one.id in seen), None)
+
+    async def requests(self, machine: str) -> int:
+        """Return how many requests the proxy beside a machine has sent to it so far.
+
+        Raises:
+            ConfigurationError: there is no such machine.
+            Unavailable: that proxy doesn't answer.
+        """
+        slot = self.layout.machine(machine)
+        return (await Admin(self._files.admin(slot.region)).traffic(slot.id)).total
+
     def log(self, machine: str) -> str:
         """Return what a machine has said, on stdout and stderr.
 
@@ -274,6 +295,7 @@ class Flycast:
         key = self.folder / "fly-src.pub"
         key.write_text(self.fly_src_key.public_bytes_raw().hex() + "\n", "ascii")
         for slot in self.layout.machines:
+            self._temporary(slot).mkdir()
             if isinstance(self._ground.addresses, Sixpn):
                 own = self._ground.addresses.private(slot)
                 hosts = f"127.0.0.1 localhost\n::1 localhost\n{own} fly-local-6pn {slot.id}\n"
@@ -345,7 +367,12 @@ class Flycast:
             "FLY_VM_MEMORY_MB": "512",
             "PRIMARY_REGION": primary,
             "FLYCAST_SRC_KEY_FILE": str(self.folder / "fly-src.pub"),
+            "TMPDIR": str(self._temporary(slot)),
         }
+
+    def _temporary(self, slot: Slot) -> Path:
+        """Where a machine's temporary files are: what a killed one leaves there goes with the stand-in."""
+        return self.folder / f"{slot.id}.tmp"
 
     def _mounts(self, slot: Slot) -> list[tuple[Path, Path]]:
         return [(self.folder / f"{slot.id}.hosts", Path("/etc/hosts"))] if self._isolated else []
