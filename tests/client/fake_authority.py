@@ -110,7 +110,7 @@ class FakeAuthority(Brain):
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     @property
