@@ -267,6 +267,26 @@ class Flycast:
         slot = self.layout.machine(machine)
         return (await Admin(self._files.admin(slot.region)).traffic(slot.id)).total
 
+    def proxy(self, region: str) -> Process:
+        """Return the proxy of a region, which can be sent signals. One that has ended is started by ``start_proxy``.
+
+        Raises:
+            ConfigurationError: there is no such region.
+        """
+        self._check_region(region)
+        return self._envoys[region]
+
+    async def start_proxy(self, region: str) -> None:
+        """Start the proxy of a region again, and return once it serves.
+
+        Raises:
+            ConfigurationError: there is no such region.
+            Unavailable: it doesn't get ready.
+        """
+        self._check_region(region)
+        if not self._envoys[region].running:
+            await self._start_envoy(region)
+
     def log(self, machine: str) -> str:
         """Return what a machine has said, on stdout and stderr.
 
