@@ -19,7 +19,6 @@ DOCS = (ROOT / "docs" / "regions.md").read_text()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_three_machines_by_hand_as_the_page_tells(tmp_path: Path) -> None:
     typed = "\n".join(re.findall(r"^```bash\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL))
     for documented, port in zip((8101, 8102, 8103), free_ports(3), strict=True):
