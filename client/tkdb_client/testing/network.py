@@ -1,0 +1,191 @@
+"""The way between clients and the testing authority: real messages, no sockets.
+
+A region is an address that a fault may be put before; all regions lead to the same authority.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Final
+
+import msgspec
+
+from tkdb import api, errors
+from tkdb.authority import clock as authority_clock
+from tkdb.channel.envelope import check_time
+from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
+from tkdb.channel.server import Opened, Responder
+from tkdb.ports import Caller
+from tkdb.signers import ALL, Permission, Signer
+from tkdb_client.testing.book import Book
+from tkdb_client.testing.clock import Clock
+from tkdb_client.testing.faults import Fault, Sound
+from tkdb_client.transport import Answered, Lost, Outcome, Send, Url
+
+NAME: Final = "tkdb.test"
+"""The authority's name, and the end of its addresses: ``.test`` is nobody's (RFC 6761)."""
+
+_SOUND: Final = Sound()
+_EVERYTHING: Final[frozenset[Permission]] = frozenset(
+    {"mint", "revoke", "organizations", "reseal", "restore", "promote"}
+)
+
+
+class Network:
+    """One authority, the ways to it, and what stands in those ways.
+
+    Args:
+        regions: their names.
+        clock: the time.
+        random: returns so many random bytes.
+
+    Attributes:
+        calls: what was asked of the authority, in order.
+        faults: by region, what stands in the way; the last one counts.
+        changes: how often something has changed that a long poll may wait for.
+    """
+
+    def __init__(self, regions: Sequence[str], clock: Clock, random: Callable[[int], bytes]) -> None:
+        self.clock = clock
+        self.urls = {region: Url.parse(f"http://{region}.{NAME}") for region in regions}
+        self.changes = 0
+        self.faults: dict[str, list[Fault]] = {region: [] for region in regions}
+        self.calls: list[api.Call[Any]] = []
+        self.signer = SignerSecret.generate(random)
+        self._signer = Signer("test", self.signer.public, frozenset({ALL}), _EVERYTHING)
+        secret = AuthoritySecret.generate(random)
+        self.identity = AuthorityIdentity(NAME, (secret.public,))
+        self._responder = Responder(NAME, [secret], [self.signer.public], random=random)
+        self._book = Book(NAME, authority_clock.Clock(clock.now_ms, clock.monotonic_ms), random)
+        self._lock = threading.Lock()
+        self._waiting: set[Future[None]] = set()
+        clock.on_advance(self.tell)
+
+    def fault(self, url: Url) -> Fault:
+        """Return what stands in the way to ``url`` now."""
+        region = next(region for region, known in self.urls.items() if known == url)
+        return (self.faults[region] or [_SOUND])[-1]
+
+    def open(self, send: Send) -> Opened | None:
+        """Return what was sent, opened; None where that can't be done."""
+        with self._lock:
+            try:
+                return self._responder.open(send.path, send.headers, send.message)
+            except errors.ChannelError:
+                return None
+
+    def answer(self, path: str, opened: Opened, *, may_hold: bool, noted: bool) -> bytes | None:
+        """Return message 2.
+
+        Args:
+            path: where the request came to.
+            opened: the request.
+            may_hold: return None instead, while a long poll has nothing to tell.
+            noted: whether the call is shown to the test.
+        """
+        with self._lock:
+            position = self._book.state.head.seq
+            try:
+                check_time(opened.envelope, self.clock.now_ms())
+                call = api.decode_request(path, opened.envelope.body)
+                if noted:
+                    self.calls.append(call)
+                result = self._book.answer(call, self._caller(path, opened))
+                if may_hold and isinstance(result, api.Feed) and not (result.revocations or result.more):
+                    return None
+                outcome: dict[str, Any] = {"result": msgspec.Raw(api.encode(result))}
+            except errors.TkdbError as error:
+                outcome = {"failure": api.to_failure(error)}
+            message = self._sealed(opened, **outcome)
+            changed = self._book.state.head.seq != position
+        if changed:
+            self.tell()
+        return message
+
+    def refuse(self, opened: Opened, error: errors.TkdbError) -> bytes:
+        """Return message 2 that says ``error``."""
+        with self._lock:
+            return self._sealed(opened, failure=api.to_failure(error))
+
+    def tell(self) -> None:
+        """Something has changed: who waits looks again."""
+        with self._lock:
+            self.changes += 1
+            waiting, self._waiting = self._waiting, set()
+        for each in waiting:
+            if each.set_running_or_notify_cancel():
+                each.set_result(None)
+
+    def change(self, seen: int) -> Future[None]:
+        """Return what ends when something has changed since there were ``seen`` changes."""
+        waiter: Future[None] = Future()
+        with self._lock:
+            if self.changes == seen:
+                self._waiting.add(waiter)
+            else:
+                waiter.set_result(None)
+        return waiter
+
+    def _sealed(self, opened: Opened, **outcome: Any) -> bytes:
+        state = self._book.state
+        return opened.seal(api.encode(api.Answer(state.journal, state.head.seq, 0, **outcome)))
+
+    def _caller(self, path: str, opened: Opened) -> Caller:
+        envelope = opened.envelope
+        signer = None if opened.signer is None else self._signer
+        return Caller(signer, path, envelope.request_id, envelope.time_ms, envelope.signature, envelope.body)
+
+
+class Passing:
+    """One request on its way (`faults.Passage`).
+
+    Args:
+        network: where it goes.
+        send: the request.
+        faulty: whether it meets the faults that the test has set up, and is shown to the test.
+    """
+
+    def __init__(self, network: Network, send: Send, *, faulty: bool) -> None:
+        self._network = network
+        self._send = send
+        self._faulty = faulty
+        self._noted = not faulty
+        self._opened = network.open(send)
+        self._until_ms = network.clock.monotonic_ms() + _wait_ms(self._opened, send)
+        self.timeout_ms = send.timeout_ms
+
+    def outcome(self) -> Outcome | None:
+        """Return what becomes of it; None while the authority holds it."""
+        return (self._network.fault(self._send.url) if self._faulty else _SOUND).meet(self)
+
+    def answered(self) -> Outcome | None:
+        """The authority's answer; None while it holds a long poll."""
+        if self._opened is None:
+            return Lost("the answer is a plain HTTP 400, not the authority's", unopened=True)
+        may_hold = self._network.clock.monotonic_ms() < self._until_ms
+        noted, self._noted = not self._noted, True
+        message = self._network.answer(self._send.path, self._opened, may_hold=may_hold, noted=noted)
+        return None if message is None else Answered(message, 0.0)
+
+    def failed(self, error: errors.TkdbError) -> Outcome:
+        """The authority's answer that says ``error``."""
+        if self._opened is None:
+            return Lost("the answer is a plain HTTP 400, not the authority's", unopened=True)
+        return Answered(self._network.refuse(self._opened, error), 0.0)
+
+    def pass_time(self, ms: int) -> None:
+        """Move the clock."""
+        self._network.clock.advance(ms / 1000)
+
+
+def _wait_ms(opened: Opened | None, send: Send) -> int:
+    """Return how long the request asks its answer to be held back."""
+    if opened is None or send.path != api.VERIFY:
+        return 0
+    try:
+        call = api.decode_request(send.path, opened.envelope.body)
+    except errors.InvalidRequest:
+        return 0
+    return call.wait_ms if isinstance(call, api.Revocations) else 0
