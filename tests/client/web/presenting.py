@@ -1,0 +1,87 @@
+"""An app's side and a caller's, for tests of the middlewares."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from tkdb.macaroon.token import Macaroon
+
+Message = MutableMapping[str, Any]
+
+
+@dataclass
+class Got:
+    """What came back."""
+
+    messages: list[Message] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        return int(self.messages[0]["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode().lower(): value.decode() for name, value in self.messages[0]["headers"]}
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages)
+
+    @property
+    def problem(self) -> Any:
+        assert self.headers["content-type"] == "application/problem+json"
+        return msgspec.json.decode(self.body)
+
+    @property
+    def challenge(self) -> str:
+        return self.headers["www-authenticate"]
+
+
+def bearer(token: Macaroon | str) -> tuple[bytes, bytes]:
+    text = token if isinstance(token, str) else token.text
+    return b"authorization", f"Bearer {text}".encode()
+
+
+def scope(
+    path: str = "/", /, *headers: tuple[bytes, bytes], kind: str = "http", method: str = "GET", **given: Any
+) -> dict[str, Any]:
+    """What a server makes of a request for ``path``, as it stands on the wire."""
+    made: dict[str, Any] = {
+        "type": kind,
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "http" if kind == "http" else "ws",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": list(headers),
+        "client": ("203.0.113.7", 40_000),
+        "server": ("app.test", 80),
+    }
+    return made | ({"method": method} if kind == "http" else {"subprotocols": []}) | given
+
+
+def ask(app: Callable[..., Awaitable[None]], request: dict[str, Any], received: Iterable[Message] = ()) -> Got:
+    """Run one request through an ASGI app."""
+    return asyncio.run(asking(app, request, received))
+
+
+async def asking(app: Callable[..., Awaitable[None]], request: dict[str, Any], received: Iterable[Message] = ()) -> Got:
+    got, incoming = Got(), iter([*received, {"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive() -> Message:
+        return next(incoming)
+
+    async def send(message: Message) -> None:
+        got.messages.append(message)
+
+    async with asyncio.timeout(60):
+        await app(request, receive, send)
+    return got
