@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 
@@ -77,11 +79,52 @@ async def asking(app: Callable[..., Awaitable[None]], request: dict[str, Any], r
     got, incoming = Got(), iter([*received, {"type": "http.request", "body": b"", "more_body": False}])
 
     async def receive() -> Message:
-        return next(incoming)
+        for message in incoming:
+            return message
+        return await asyncio.Future()  # the caller says no more, and waits
 
     async def send(message: Message) -> None:
         got.messages.append(message)
 
     async with asyncio.timeout(60):
         await app(request, receive, send)
+    return got
+
+
+def environ(path: str = "/", /, *headers: tuple[bytes, bytes], method: str = "GET", **given: Any) -> dict[str, Any]:
+    """What a WSGI server makes of a request for ``path``, as it stands on the wire: headers of one name are joined."""
+    made: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "RAW_URI": path,
+        "QUERY_STRING": "",
+        "SERVER_NAME": "app.test",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "203.0.113.7",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in headers:
+        key, text = "HTTP_" + name.decode().upper().replace("-", "_"), value.decode("latin-1")
+        made[key] = f"{made[key]},{text}" if key in made else text
+    return made | given
+
+
+def ask_wsgi(app: Callable[..., Iterable[bytes]], request: dict[str, Any]) -> Got:
+    """Run one request through a WSGI app."""
+    got = Got()
+
+    def start(status: str, headers: list[tuple[str, str]], *_: object) -> None:
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        got.messages.append({"status": int(status[:3]), "headers": pairs})
+
+    for chunk in app(request, start):
+        got.messages.append({"body": chunk})
     return got
