@@ -7,7 +7,6 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import django
 import pytest
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings
@@ -18,6 +17,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import clear_url_caches, path
 
+from tests.client.web.django_settings import URLS
 from tests.client.web.presenting import Got, ask, ask_wsgi, bearer, environ, scope
 from tkdb import errors
 from tkdb.macaroon.caveats import Act, Ip, Req
@@ -25,13 +25,8 @@ from tkdb_client import Access, Policy
 from tkdb_client.django import Verified, acleared, cleared, require, token_middleware
 from tkdb_client.testing import Authority, Down
 
-MODULE = "tests_django_shop"
 READ = Access(action="r")
 Ask = Callable[..., Got]
-
-if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=MODULE, SECRET_KEY="x", USE_TZ=True)
-    django.setup()
 
 
 @require(lambda request, app_id: Access(action="r", resource={"app": app_id}))
@@ -96,7 +91,7 @@ def serve(kind: str) -> Iterator[Callable[..., Ask]]:
 
         def make(middleware: Any, views: str = "blocking") -> Ask:
             shown, said = VIEWS[views]
-            module = types.ModuleType(MODULE)
+            module = types.ModuleType(URLS)
             module.urlpatterns = [  # type: ignore[attr-defined]  # a URLconf
                 path("apps/<path:app_id>", shown),
                 path("read", said),
@@ -105,9 +100,9 @@ def serve(kind: str) -> Iterator[Callable[..., Ask]]:
                 path("elsewhere", elsewhere),
             ]
             module.middleware = middleware  # type: ignore[attr-defined]  # what MIDDLEWARE names
-            sys.modules[MODULE] = module
+            sys.modules[URLS] = module
             clear_url_caches()
-            settings.MIDDLEWARE = [f"{MODULE}.middleware"] if middleware else []
+            settings.MIDDLEWARE = [f"{URLS}.middleware"] if middleware else []
             if kind == "wsgi":
                 handler = WSGIHandler()
                 return lambda *given, **further: ask_wsgi(handler, environ(*given, **further))
@@ -115,7 +110,7 @@ def serve(kind: str) -> Iterator[Callable[..., Ask]]:
             return lambda *given, **further: ask(asgi, scope(*given, **further))
 
         yield make
-    sys.modules.pop(MODULE, None)
+    sys.modules.pop(URLS, None)
 
 
 @pytest.fixture
