@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from tests.client.conftest import Caller
 from tkdb import api, errors
 from tkdb.macaroon.caveats import Act, Sub
+from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import encode_text
 from tkdb_client import Access, Policy
+from tkdb_client.steps import Aside, Steps
 from tkdb_client.testing import AnswersLost, Authority, Down, Failing, Fault, Silent, Slow, Stale
+from tkdb_client.testing.authority import BOUND_S
 
 
 class InProcess(Caller):
@@ -29,18 +31,26 @@ class InProcess(Caller):
         make = authority.async_client if self._runner else authority.client
         self.client = make(**settings)  # type: ignore[arg-type]  # as the test gives them
 
+    def run(self, begun: Any) -> None:
+        """Take what a driver has begun to its end."""
+        if self._runner is not None:
+            self._runner.run(begun)
+
+    def settle(self, condition: Callable[[], bool]) -> None:
+        """Let what goes on beside go on, until ``condition``."""
+        end_s = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end_s
+            if self._runner is not None:
+                self._runner.run(asyncio.sleep(0.001))
+            else:
+                time.sleep(0.001)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -76,6 +86,7 @@ def test_every_way_to_revoke_ends_a_token(client: InProcess, authority: Authorit
         token = authority.mint("acme")
         client.call("verify", token)
         revoke(token)
+        authority.clock.advance(BOUND_S)  # what was verified may be in the client's cache
         with pytest.raises(errors.Denied) as caught:
             client.call("verify", token)
         assert caught.value.reason in {errors.Reason.REVOKED, errors.Reason.UNKNOWN_KEY}, way
@@ -185,48 +196,67 @@ def test_the_test_sees_what_its_app_asked_and_not_what_it_asked_itself(client: I
     tokens = [authority.mint("acme") for _ in range(2)]
     for token in tokens:
         client.call("verify", token)
-    asked = [call for call in authority.calls if not isinstance(call, api.Status)]  # regions are probed, too
+    asked = [call for call in authority.calls if isinstance(call, api.Verify)]  # clients probe and follow, too
     assert asked == [api.Verify(bundles=[token.text]) for token in tokens]
 
 
-def polls(authority: Authority) -> int:
-    return sum(isinstance(call, api.Revocations) and call.wait_ms == 5_000 for call in authority.calls)
+def following(client: Any, token: Macaroon, after: int, told: list[Any]) -> Steps[None]:
+    """Begin a long poll beside calls, as a client's cache does."""
+
+    def poll() -> Steps[None]:
+        came: Any = None
+        try:
+            came = yield from client._operations.revocations([token.kid], after=after, wait_ms=3_000)
+        except errors.TkdbError as error:
+            came = error
+        finally:
+            told.append(came)
+
+    yield Aside(poll())
 
 
-def test_a_long_poll_is_held_until_there_is_news(authority: Authority) -> None:
-    token = authority.mint("acme")
-    client, told = authority.client(), []
-    after = client.status().position
+def test_what_goes_on_beside_calls_waits_for_the_test_and_never_moves_the_clock(
+    client: InProcess, authority: Authority
+) -> None:
+    token, told, began_s = authority.mint("acme"), list[Any](), authority.clock.now_s()
+    driver = client.client._driver
 
-    def follow() -> None:
-        told.append(client.revocations([token.kid], after=after, wait_ms=5_000))
+    def polls() -> int:
+        return sum(isinstance(call, api.Revocations) and call.wait_ms == 3_000 for call in authority.calls)
 
-    thread = threading.Thread(target=follow)
-    thread.start()
-    wait_until(lambda: polls(authority) == 1)
-    assert told == []
-    authority.revoke(token)
-    thread.join(30)
-    assert told[0].revocations == [api.Lineage(kid=token.kid, nonce=token.nonce)]
+    def until(count: int, act: Callable[[], object]) -> None:
+        after, before = authority._operator.status().position, polls()
+        client.run(driver.run(following(client.client, token, after, told)))
+        client.settle(lambda: polls() > before)
+        assert len(told) == count - 1
+        assert authority.clock.now_s() == began_s
+        act()
+        client.settle(lambda: len(told) == count)
+
+    def pass_time() -> None:
+        nonlocal began_s
+        authority.clock.advance(3)
+        began_s += 3
+
+    until(1, pass_time)
+    assert told[0].revocations == []
+    with authority.faulty(AnswersLost()):
+        until(2, lambda: authority.clock.advance(20))
+        assert isinstance(told[1], errors.Unavailable)
+    began_s = authority.clock.now_s()
+    until(3, lambda: InProcess("blocking", authority, signer=authority.signer).call("revoke", token))
+    assert told[2].revocations == [api.Lineage(kid=token.kid, nonce=token.nonce)]
+    until(4, lambda: client.call("close"))
+    assert told[3] is None
 
 
-def test_a_long_poll_ends_when_its_time_has_passed_or_its_client_is_closed(authority: Authority) -> None:
-    token = authority.mint("acme")
-
-    async def follow() -> None:
-        client = authority.async_client()
-        after = (await client.status()).position
-        for count, end in enumerate((lambda: authority.clock.advance(5), None), 1):
-            poll = asyncio.create_task(client.revocations([token.kid], after=after, wait_ms=5_000))
-            await asyncio.to_thread(wait_until, lambda count=count: polls(authority) == count)
-            if end is not None:
-                end()
-                assert (await poll).revocations == []
-        await client.close()
-        with pytest.raises(errors.ConfigurationError, match="closed"):
-            await poll
-
-    asyncio.run(asyncio.wait_for(follow(), 30))
+def test_a_long_poll_that_is_called_for_moves_the_clock_and_waits_for_nobody(
+    client: InProcess, authority: Authority
+) -> None:
+    token, began_s = authority.mint("acme"), authority.clock.now_s()
+    after = client.call("status").position
+    assert client.call("revocations", [token.kid], after=after, wait_ms=5_000).revocations == []
+    assert authority.clock.now_s() == began_s + 5
 
 
 def test_no_client_accepts_what_another_authority_has_minted(authority: Authority) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -23,6 +23,9 @@ from tkdb_client.testing.clock import Clock
 from tkdb_client.testing.driving import AsyncTimeless, AsyncWire, Timeless, Wire
 from tkdb_client.testing.faults import Fault
 from tkdb_client.testing.network import Network
+
+BOUND_S: Final = 5
+"""Within this, after it was acknowledged, every client refuses what was revoked."""
 
 
 class Authority:
@@ -129,8 +132,14 @@ class Authority:
         )
 
     def revoke(self, token: Token) -> bool:
-        """Revoke a token, as a signer; return whether that had been done before."""
-        return self._operator.revoke(token)
+        """Revoke a token, as a signer; return whether that had been done before.
+
+        The clock moves on by the published bound, ``BOUND_S``: from then on no client accepts the token. (A client's
+        own ``revoke`` moves no clock: what others know may then be as old as it may be in production.)
+        """
+        already = self._operator.revoke(token)
+        self.clock.advance(BOUND_S)
+        return already
 
     def create_organization(self, name: str, *, max_lifetime_s: int | None = None) -> api.Organization:
         """Make an organization, as ``Client.create_organization``."""

@@ -1,15 +1,21 @@
-"""Drives a client's calls through the testing network: where it would sleep, the clock moves; where it would open a
-socket, the authority is at hand. Only a long poll without news waits, for the test to do something."""
+"""Drives a client's calls through the testing network: no sockets, and no waiting.
+
+Where a call would wait, the clock moves. What goes on beside calls (a feed that is followed, a probe) can't move it, or
+it would run away while the test looks elsewhere: that waits until a call or the test has moved it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Generator
 from concurrent.futures import wait
-from typing import TypeVar
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from tkdb.errors import ConfigurationError
 from tkdb_client.driving import AsyncDriver, Driver
-from tkdb_client.steps import Sleep, Steps
+from tkdb_client.steps import Aside, Race, Sleep, Steps
 from tkdb_client.testing.clock import Clock
 from tkdb_client.testing.network import Network, Passing
 from tkdb_client.transport import AsyncTransport, Outcome, Send, Transport
@@ -17,27 +23,68 @@ from tkdb_client.transport import AsyncTransport, Outcome, Send, Transport
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A step of what goes on beside calls."""
+
+    step: Send | Sleep
+
+
+Look = Callable[[], Outcome | bool | None]
+"""Returns what a step comes to; None while something must happen first."""
+
+
+class _Way:
+    """What both wires do but wait."""
+
+    def __init__(self, network: Network, *, faulty: bool = True) -> None:
+        self._network = network
+        self._faulty = faulty
+        self._closed = False
+
+    def look(self, step: Send | Beside) -> Look:
+        """Return what looks whether a step is over."""
+        if isinstance(step, Beside) and isinstance(step.step, Sleep):
+            clock = self._network.clock
+            until_ms = clock.monotonic_ms() + step.step.wait_ms
+            return self._open(lambda: clock.monotonic_ms() >= until_ms or None)
+        moves = isinstance(step, Send)
+        send: Any = step if moves else step.step  # type: ignore[union-attr]  # one of both
+        return self._open(Passing(self._network, send, faulty=self._faulty, moves=moves).outcome)
+
+    def close(self) -> None:
+        """End what waits."""
+        self._closed = True
+        self._network.tell()
+
+    def _open(self, look: Look) -> Look:
+        def look_if_open() -> Outcome | bool | None:
+            if self._closed:
+                raise ConfigurationError("this client is closed", hint="make a new one, or close it later")
+            return look()
+
+        return look_if_open
+
+
 class Wire(Transport):
     """A transport without sockets.
 
     Args:
         network: where it leads.
-        faulty: as for ``Passing``.
+        faulty: whether faults stand in its way, and what goes over it is shown to the test.
     """
 
     def __init__(self, network: Network, *, faulty: bool = True) -> None:
         super().__init__()
         self._network = network
-        self._faulty = faulty
-        self._closed = False
+        self._way = _Way(network, faulty=faulty)
 
-    def post(self, send: Send) -> Outcome:
-        """Make one attempt."""
-        passing = Passing(self._network, send, faulty=self._faulty)
+    def post(self, send: Send | Beside) -> Any:
+        """Take a step to its end."""
+        look = self._way.look(send)
         while True:
             seen = self._network.changes
-            _check_open(closed=self._closed)
-            outcome = passing.outcome()
+            outcome = look()
             if outcome is not None:
                 return outcome
             wait([self._network.change(seen)])
@@ -45,8 +92,7 @@ class Wire(Transport):
     def close(self) -> None:
         """End what waits."""
         super().close()
-        self._closed = True
-        self._network.tell()
+        self._way.close()
 
 
 class AsyncWire(AsyncTransport):
@@ -55,15 +101,14 @@ class AsyncWire(AsyncTransport):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self._network = network
-        self._closed = False
+        self._way = _Way(network)
 
-    async def post(self, send: Send) -> Outcome:
-        """Make one attempt."""
-        passing = Passing(self._network, send, faulty=True)
+    async def post(self, send: Send | Beside) -> Any:
+        """Take a step to its end."""
+        look = self._way.look(send)
         while True:
             seen = self._network.changes
-            _check_open(closed=self._closed)
-            outcome = passing.outcome()
+            outcome = look()
             if outcome is not None:
                 return outcome
             await asyncio.wrap_future(self._network.change(seen))
@@ -71,8 +116,7 @@ class AsyncWire(AsyncTransport):
     async def close(self) -> None:
         """End what waits."""
         await super().close()
-        self._closed = True
-        self._network.tell()
+        self._way.close()
 
 
 class Timeless(Driver):
@@ -84,7 +128,8 @@ class Timeless(Driver):
 
     def run(self, steps: Steps[T]) -> T:
         """As ``Driver.run``."""
-        return super().run(_timeless(steps, self._clock))
+        with closing(_timeless(steps, self._clock)) as changed:
+            return super().run(changed)
 
 
 class AsyncTimeless(AsyncDriver):
@@ -96,28 +141,52 @@ class AsyncTimeless(AsyncDriver):
 
     async def run(self, steps: Steps[T]) -> T:
         """As ``AsyncDriver.run``."""
-        return await super().run(_timeless(steps, self._clock))
+        with closing(_timeless(steps, self._clock)) as changed:
+            return await super().run(changed)
 
 
-def _timeless(steps: Steps[T], clock: Clock) -> Steps[T]:
-    """Take the steps as they are, but for sleeping: the clock moves instead."""
-    answer, error = None, None
-    while True:
-        try:
-            step = steps.throw(error) if error is not None else steps.send(answer)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        answer, error = None, None
+Changed = Generator[Any, Any, T]
+
+
+def _timeless(steps: Steps[T], clock: Clock) -> Changed[T]:
+    """Take a call's steps: where it sleeps, the clock moves."""
+
+    def change(step: Any) -> Any:
         if isinstance(step, Sleep):
             clock.advance(step.wait_ms / 1000)
-            continue
-        try:
-            answer = yield step
-        except Exception as raised:  # noqa: BLE001 -- whatever it is, it is for the steps
-            error = raised
+            return None
+        return Aside(_beside(step.steps)) if isinstance(step, Aside) else step
+
+    return _changing(steps, change)
 
 
-def _check_open(*, closed: bool) -> None:
-    if closed:
-        raise ConfigurationError("this client is closed", hint="make a new one, or close it later")
+def _beside(steps: Steps[T]) -> Changed[T]:
+    """Take the steps of what goes on beside calls: it waits for others to move the clock."""
+
+    def change(step: Any) -> Any:
+        if isinstance(step, Aside):
+            return Aside(_beside(step.steps))
+        if isinstance(step, Race):
+            return Race(_beside(step.first), _beside(step.second), step.after_ms)
+        return Beside(step) if isinstance(step, Send | Sleep) else step
+
+    return _changing(steps, change)
+
+
+def _changing(steps: Steps[T], change: Callable[[Any], Any]) -> Changed[T]:
+    """Take each step as ``change`` returns it; None is one that is over already."""
+    answer, error = None, None
+    try:
+        while True:
+            step = change(steps.send(answer) if error is None else steps.throw(error))
+            answer, error = None, None
+            if step is not None:
+                try:
+                    answer = yield step
+                except Exception as raised:  # noqa: BLE001 -- whatever it is, it is for the steps
+                    error = raised
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        steps.close()

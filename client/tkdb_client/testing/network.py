@@ -145,39 +145,56 @@ class Passing:
         network: where it goes.
         send: the request.
         faulty: whether it meets the faults that the test has set up, and is shown to the test.
+        moves: whether the clock moves where it has to wait; else others move it.
     """
 
-    def __init__(self, network: Network, send: Send, *, faulty: bool) -> None:
+    def __init__(self, network: Network, send: Send, *, faulty: bool = True, moves: bool = True) -> None:
         self._network = network
         self._send = send
         self._faulty = faulty
+        self._moves = moves
         self._noted = not faulty
         self._opened = network.open(send)
-        self._until_ms = network.clock.monotonic_ms() + _wait_ms(self._opened, send)
+        self._began_ms = network.clock.monotonic_ms()
+        self._hold_ms = _wait_ms(self._opened, send)
         self.timeout_ms = send.timeout_ms
 
     def outcome(self) -> Outcome | None:
-        """Return what becomes of it; None while the authority holds it."""
+        """Return what becomes of it; None while something must happen first."""
         return (self._network.fault(self._send.url) if self._faulty else _SOUND).meet(self)
 
     def answered(self) -> Outcome | None:
-        """The authority's answer; None while it holds a long poll."""
-        if self._opened is None:
-            return Lost("the answer is a plain HTTP 400, not the authority's", unopened=True)
-        may_hold = self._network.clock.monotonic_ms() < self._until_ms
-        noted, self._noted = not self._noted, True
-        message = self._network.answer(self._send.path, self._opened, may_hold=may_hold, noted=noted)
-        return None if message is None else Answered(message, 0.0)
+        """The authority's answer; None while it holds it back (a long poll)."""
+        while True:
+            is_over = self._network.clock.monotonic_ms() - self._began_ms >= self._hold_ms
+            message = self._answer(may_hold=not is_over)
+            if message is not None:
+                return message
+            if not self.has_taken(self._hold_ms):
+                return None
 
     def failed(self, error: errors.TkdbError) -> Outcome:
         """The authority's answer that says ``error``."""
         if self._opened is None:
-            return Lost("the answer is a plain HTTP 400, not the authority's", unopened=True)
+            return _UNOPENED
         return Answered(self._network.refuse(self._opened, error), 0.0)
 
-    def pass_time(self, ms: int) -> None:
-        """Move the clock."""
-        self._network.clock.advance(ms / 1000)
+    def has_taken(self, ms: int) -> bool:
+        """Let ``ms`` pass since it was sent; return False where others must see to that."""
+        left_ms = self._began_ms + ms - self._network.clock.monotonic_ms()
+        if left_ms > 0 and self._moves:
+            self._network.clock.advance(left_ms / 1000)
+        return left_ms <= 0 or self._moves
+
+    def _answer(self, *, may_hold: bool) -> Outcome | None:
+        if self._opened is None:
+            return _UNOPENED
+        noted, self._noted = not self._noted, True
+        message = self._network.answer(self._send.path, self._opened, may_hold=may_hold, noted=noted)
+        return None if message is None else Answered(message, 0.0)
+
+
+_UNOPENED: Final = Lost("the answer is a plain HTTP 400, not the authority's", unopened=True)
 
 
 def _wait_ms(opened: Opened | None, send: Send) -> int:
