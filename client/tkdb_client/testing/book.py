@@ -13,11 +13,11 @@ import msgspec
 from tkdb import __version__, api, errors
 from tkdb.authority.clock import Clock
 from tkdb.authority.decisions import Decisions, Done, describe, permit
+from tkdb.authority.judge import Judge
 from tkdb.authority.keyring import Keyring
 from tkdb.authority.minting import Minter
 from tkdb.authority.past import read_past
 from tkdb.macaroon.token import Macaroon
-from tkdb.macaroon.verify import Verifier
 from tkdb.ports import Caller
 from tkdb.signers import ALL, Signer
 from tkdb.store.feed import Feed
@@ -50,7 +50,7 @@ class Book:
         self._feed = Feed(self, self.state)
         self._decisions = Decisions(self._keyring, seal_keys, random, MAX_LIFETIME_S)
         self._minter = Minter(self.state, self._keyring, clock, random)
-        self._verifier = Verifier(name, find_key=self._keyring.find, find_revocation=self.state.revocation)
+        self._judge = Judge(name, self._keyring, self.state)
         self._chain_key = ChainKey(random(KEY_BYTES))
         journal = random(16)
         sealed = seal_keys.seal_chain_key(self._chain_key, journal=journal, generation=1, nonce=random(NONCE_BYTES))
@@ -70,7 +70,7 @@ class Book:
         """
         match call:
             case api.Verify():
-                return api.Verified([self._verify(bundle) for bundle in call.bundles])
+                return api.Verified([self._judge.verdict(bundle, self._now_ms) for bundle in call.bundles])
             case api.Revocations():
                 return _at_once(self._feed.read(after=call.after, kids=call.kids))
             case api.Status():
@@ -93,12 +93,6 @@ class Book:
     def _now_ms(self) -> int:
         return self._clock.reckoned_ms()
 
-    def _verify(self, bundle: str) -> api.Valid | api.Invalid:
-        try:
-            return api.Valid(self._verifier.verify(bundle, self._now_ms).organization)
-        except errors.Denied as denied:
-            return api.Invalid(denied.reason, denied.message, denied.hint, denied.caveat)
-
     def _status(self) -> api.StatusReport:
         return api.StatusReport(
             name=self.state.name,
@@ -114,7 +108,7 @@ class Book:
     def _revoke_own(self, text: str) -> api.Revoked:
         token = Macaroon.parse(text)
         try:
-            self._verifier.check(token, self._now_ms)
+            self._judge.check(token, self._now_ms)
         except errors.RevokedToken:
             return api.Revoked(already=True)
         body = api.encode(api.Revoke([api.Branch(token.kid, token.nonce, token.branch)]))
