@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tkdb.attestation import Source, sign
 from tkdb.macaroon.token import Macaroon
 
+PROXY = Ed25519PrivateKey.from_private_bytes(b"p" * 32)
 Message = MutableMapping[str, Any]
 
 
@@ -48,6 +52,17 @@ class Got:
 def bearer(token: Macaroon | str) -> tuple[bytes, bytes]:
     text = token if isinstance(token, str) else token.text
     return b"authorization", f"Bearer {text}".encode()
+
+
+def attested(request_id: str, *, ip: str = "10.0.0.1", key: Ed25519PrivateKey = PROXY) -> list[tuple[bytes, bytes]]:
+    """What Fly's proxy adds to a request."""
+    source, signature = sign(key, Source("m1", "web", "acme", int(time.time())))
+    return [
+        (b"fly-src", source.encode()),
+        (b"fly-src-signature", signature.encode()),
+        (b"fly-request-id", request_id.encode()),
+        (b"fly-client-ip", ip.encode()),
+    ]
 
 
 def scope(

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.client.web.presenting import Got, ask, asking, bearer, scope
+from tests.client.web.presenting import PROXY, Got, ask, asking, attested, bearer, scope
 from tkdb import errors
-from tkdb.attestation import Source, Verifier, sign
+from tkdb.attestation import Verifier
 from tkdb.macaroon.caveats import Act, Aud, Ip, Req, Src
 from tkdb_client import Access, Client
 from tkdb_client.asgi import Rejection, TokenMiddleware, cleared
 from tkdb_client.testing import Authority, Down, Failing, Stale
 from tkdb_client.web.rejection import Answer
 
-PROXY = Ed25519PrivateKey.from_private_bytes(b"p" * 32)
 READ = Access(action="r")
 
 
@@ -263,42 +261,30 @@ def test_no_header_makes_up_an_address(client: Any, authority: Authority, forged
     assert ask(closed(client), scope("/", bearer(inside), client=None)).status == 403
 
 
-def attested(
-    authority: Authority, request_id: str, *, ip: str = "10.0.0.1", key: Ed25519PrivateKey = PROXY
-) -> list[tuple[bytes, bytes]]:
-    source, signature = sign(key, Source("m1", "web", "acme", int(time.time())))
-    return [
-        (b"fly-src", source.encode()),
-        (b"fly-src-signature", signature.encode()),
-        (b"fly-request-id", request_id.encode()),
-        (b"fly-client-ip", ip.encode()),
-    ]
-
-
 @pytest.mark.parametrize("caveat", [Src("acme", "web", None), Ip(("10.0.0.0/8",))])
 def test_an_attested_caller_clears_once_by_address_and_source(client: Any, authority: Authority, caveat: Any) -> None:
     token = bearer(authority.mint("acme", Act("r"), caveat))
     app = closed(client, attestation=Verifier(PROXY.public_key()))
     proxy = ("172.16.1.1", 4000)
-    headers = attested(authority, "1")
+    headers = attested("1")
     assert ask(app, scope("/", token, *headers, client=proxy)).status == 200
     assert ask(app, scope("/", token, *headers, client=proxy)).status == 403, "the same attestation, replayed"
-    other = attested(authority, "2")
+    other = attested("2")
     assert ask(app, scope("/", token, *other, client=("203.0.113.7", 4000))).status == 403, "past the proxy"
-    forged = attested(authority, "3", key=Ed25519PrivateKey.from_private_bytes(b"f" * 32))
+    forged = attested("3", key=Ed25519PrivateKey.from_private_bytes(b"f" * 32))
     assert ask(app, scope("/", token, *forged, client=proxy)).status == 403, "not the proxy's signature"
     assert ask(app, scope("/", token, headers[3], client=proxy)).status == 403, "an address that nobody attests"
-    assert ask(closed(client), scope("/", token, *attested(authority, "4"), client=proxy)).status == 403, "no verifier"
+    assert ask(closed(client), scope("/", token, *attested("4"), client=proxy)).status == 403, "no verifier"
 
 
 @pytest.mark.parametrize("ip", [b"10.0.0.1, 10.0.0.2", b"", b"localhost"])
 def test_an_address_that_is_not_one_is_not_known(client: Any, authority: Authority, ip: bytes) -> None:
     token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
     app = closed(client, attestation=Verifier(PROXY.public_key()))
-    headers = attested(authority, "1")
+    headers = attested("1")
     bad = [*headers[:3], (b"fly-client-ip", ip)]
     assert ask(app, scope("/", token, *bad, client=("172.16.1.1", 4000))).status == 403
-    twice = [*attested(authority, "2"), headers[3]]
+    twice = [*attested("2"), headers[3]]
     assert ask(app, scope("/", token, *twice, client=("172.16.1.1", 4000))).status == 403
 
 
@@ -307,10 +293,10 @@ def test_a_request_that_passes_two_gates_is_attested_at_both(client: Any, author
     token = bearer(authority.mint("acme", Act("r"), Src("acme", "web", None)))
     app = closed(client, attestation=verifier)
     nested = TokenMiddleware(app, client, access=lambda scope: READ, attestation=verifier)
-    assert ask(nested, scope("/", token, *attested(authority, "1"), client=("172.16.1.1", 4000))).status == 200
+    assert ask(nested, scope("/", token, *attested("1"), client=("172.16.1.1", 4000))).status == 200
     # A gate that verifies nothing passes on nothing: the inner one asks for itself.
     nested = TokenMiddleware(app, client)
-    assert ask(nested, scope("/", token, *attested(authority, "2"), client=("172.16.1.1", 4000))).status == 200
+    assert ask(nested, scope("/", token, *attested("2"), client=("172.16.1.1", 4000))).status == 200
 
 
 def test_what_the_app_says_of_a_request_counts_before_what_is_known_of_it(client: Any, authority: Authority) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from flask import Blueprint, Flask, request
 
-from tests.client.web.presenting import ask_wsgi, bearer, environ
+from tests.client.web.presenting import PROXY, ask_wsgi, attested, bearer, environ
 from tkdb import errors
-from tkdb.macaroon.caveats import Act, Ip, Req
+from tkdb.attestation import Verifier
+from tkdb.macaroon.caveats import Act, Ip, Req, Src
 from tkdb_client import Access, Client, Policy
 from tkdb_client.flask import Rejection, Tokens, Verified
 from tkdb_client.testing import Authority, Down
@@ -131,6 +132,15 @@ def test_no_header_makes_up_an_address(client: Client, authority: Authority) -> 
     for name in (b"x-forwarded-for", b"fly-client-ip", b"remote-addr"):
         assert ask_wsgi(app, environ("/inner/", token, (name, b"10.0.0.1"))).status == 403
     assert ask_wsgi(app, environ("/inner/", token, REMOTE_ADDR="10.0.0.1")).status == 200
+
+
+def test_an_attested_caller_clears_once(client: Client, authority: Authority) -> None:
+    app = app_of(Tokens(client, attestation=Verifier(PROXY.public_key())))
+    token = bearer(authority.mint("acme", Act("r"), Src("acme", "web", None), Ip(("10.0.0.0/8",))))
+    headers = attested("1")
+    assert ask_wsgi(app, environ("/inner/", token, *headers, REMOTE_ADDR="172.16.1.1")).status == 200
+    assert ask_wsgi(app, environ("/inner/", token, *headers, REMOTE_ADDR="172.16.1.1")).status == 403
+    assert ask_wsgi(app, environ("/inner/", token, *attested("2"))).status == 403
 
 
 def test_an_apps_own_errors_stay_its_own(client: Client, authority: Authority) -> None:
