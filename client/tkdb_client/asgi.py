@@ -82,7 +82,7 @@ class TokenMiddleware:
             await self._app(scope, receive, send)
             return
         visit = self._gate.visit(Arrived.of_scope(scope), outer=scope.get(KEY))
-        scope = {**scope, KEY: visit}
+        scope[KEY] = visit  # not in a copy: who stands further out may read what routing puts beside it
         reply = _Reply(scope, send)
         try:
             if self._access is not None and not (self._exempt is not None and self._exempt(scope)):

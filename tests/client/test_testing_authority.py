@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from tests.client.conftest import Caller
 from tkdb import api, errors
+from tkdb.channel.keys import SignerSecret
 from tkdb.macaroon.caveats import Act, Sub
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import encode_text
@@ -131,6 +133,15 @@ def test_organizations_are_administered_and_restored(client: InProcess, authorit
 def test_a_client_without_a_signers_key_cannot_mint(authority: Authority) -> None:
     with pytest.raises(errors.ConfigurationError, match="signer"):
         authority.client().mint("acme")
+
+
+def test_what_is_exported_for_another_authority_is_not_used(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TKDB_SIGNER", SignerSecret.generate(os.urandom).text())
+    monkeypatch.setenv("TKDB_URL", "http://tkdb.flycast")
+    token = authority.mint("acme")
+    assert authority.client().revoke(token) is False, "by possession, as who has no signer's key"
 
 
 def test_an_apps_own_policy_keeps_all_but_its_clock(authority: Authority) -> None:

@@ -191,7 +191,7 @@ class Authority:
         return {
             "url": [str(url) for url in self._network.urls.values()],
             "authority": self.identity,
-            "signer": signer,
+            "signer": signer or "",  # none: what a developer has exported is another authority's
             "policy": msgspec.structs.replace(ours, clock=self.clock.now_s),
             "timeout_ms": timeout_ms,
             "attempt_timeout_ms": attempt_timeout_ms,

@@ -47,7 +47,8 @@ class Gate:
         self._render = render
 
     def visit(self, arrived: Arrived, outer: Visit | None = None) -> Visit:
-        """Return the visit of one request.
+        """Return the visit of one request. What attests it is used up, whether the app asks for a token or not: or who
+        overhears it could use it once, elsewhere.
 
         Args:
             arrived: the request.

@@ -446,8 +446,12 @@ def test_a_websockets_handshake_clears_as_a_get(client: Any, authority: Authorit
     assert ask(closed(client), scope("/live", bearer(token), kind="websocket")).body == b"hello"
 
 
-def test_the_servers_scope_is_left_as_it_was(client: Any, authority: Authority) -> None:
-    request = scope("/", bearer(authority.mint("acme", act="r")))
-    before = dict(request)
-    ask(closed(client), request)
-    assert request == before
+def test_who_stands_further_out_sees_what_routing_has_found(client: Any) -> None:
+    async def routes(scope: Any, receive: Any, send: Any) -> None:
+        scope["route"] = "/apps/{app_id}"
+        await hello(scope, receive, send)
+
+    request = scope("/")
+    before = set(request)
+    ask(TokenMiddleware(routes, client), request)
+    assert set(request) - before == {"route", "tkdb.visit"}
