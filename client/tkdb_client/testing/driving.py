@@ -44,20 +44,26 @@ class _Way:
 
     def look(self, step: Send | Beside) -> Look:
         """Return what looks whether a step is over."""
-        if isinstance(step, Beside) and isinstance(step.step, Sleep):
-            clock = self._network.clock
-            until_ms = clock.monotonic_ms() + step.step.wait_ms
-            return self._open(lambda: clock.monotonic_ms() >= until_ms or None)
-        moves = isinstance(step, Send)
-        send: Any = step if moves else step.step  # type: ignore[union-attr]  # one of both
-        return self._open(Passing(self._network, send, faulty=self._faulty, moves=moves).outcome)
+        match step:
+            case Beside(Sleep(wait_ms)):
+                return self._if_open(self._slept(wait_ms))
+            case Beside(Send() as send):
+                return self._if_open(Passing(self._network, send, faulty=self._faulty, moves=False).outcome)
+            case Send():
+                return self._if_open(Passing(self._network, step, faulty=self._faulty).outcome)
+        raise AssertionError(f"no step of a call: {step}")
 
     def close(self) -> None:
         """End what waits."""
         self._closed = True
         self._network.tell()
 
-    def _open(self, look: Look) -> Look:
+    def _slept(self, wait_ms: int) -> Look:
+        clock = self._network.clock
+        until_ms = clock.monotonic_ms() + wait_ms
+        return lambda: clock.monotonic_ms() >= until_ms or None
+
+    def _if_open(self, look: Look) -> Look:
         def look_if_open() -> Outcome | bool | None:
             if self._closed:
                 raise ConfigurationError("this client is closed", hint="make a new one, or close it later")

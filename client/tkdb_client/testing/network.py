@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -31,6 +32,20 @@ _SOUND: Final = Sound()
 _EVERYTHING: Final[frozenset[Permission]] = frozenset(
     {"mint", "revoke", "organizations", "reseal", "restore", "promote"}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A request that was opened: where to, what it asks for, or why that can't be read or comes too late."""
+
+    path: str
+    opened: Opened
+    call: api.Call[Any] | errors.TkdbError
+
+    @property
+    def wait_ms(self) -> int:
+        """How long its answer may be held back."""
+        return self.call.wait_ms if isinstance(self.call, api.Revocations) else 0
 
 
 class Network:
@@ -68,46 +83,50 @@ class Network:
         region = next(region for region, known in self.urls.items() if known == url)
         return (self.faults[region] or [_SOUND])[-1]
 
-    def open(self, send: Send) -> Opened | None:
-        """Return what was sent, opened; None where that can't be done."""
+    def receive(self, send: Send) -> Received | None:
+        """Return what was sent, opened and read; None where it can't be opened."""
         with self._lock:
             try:
-                return self._responder.open(send.path, send.headers, send.message)
+                opened = self._responder.open(send.path, send.headers, send.message)
             except errors.ChannelError:
                 return None
+        try:
+            check_time(opened.envelope, self.clock.now_ms())
+            return Received(send.path, opened, api.decode_request(send.path, opened.envelope.body))
+        except errors.TkdbError as error:
+            return Received(send.path, opened, error)
 
-    def answer(self, path: str, opened: Opened, *, may_hold: bool, noted: bool) -> bytes | None:
+    def answer(self, received: Received, *, may_hold: bool, noted: bool) -> bytes | None:
         """Return message 2.
 
         Args:
-            path: where the request came to.
-            opened: the request.
+            received: the request.
             may_hold: return None instead, while a long poll has nothing to tell.
             noted: whether the call is shown to the test.
         """
+        if isinstance(received.call, errors.TkdbError):
+            return self.refuse(received, received.call)
         with self._lock:
             position = self._book.state.head.seq
+            if noted:
+                self.calls.append(received.call)
             try:
-                check_time(opened.envelope, self.clock.now_ms())
-                call = api.decode_request(path, opened.envelope.body)
-                if noted:
-                    self.calls.append(call)
-                result = self._book.answer(call, self._caller(path, opened))
+                result = self._book.answer(received.call, self._caller(received))
                 if may_hold and isinstance(result, api.Feed) and not (result.revocations or result.more):
                     return None
                 outcome: dict[str, Any] = {"result": msgspec.Raw(api.encode(result))}
             except errors.TkdbError as error:
                 outcome = {"failure": api.to_failure(error)}
-            message = self._sealed(opened, **outcome)
+            message = self._sealed(received.opened, **outcome)
             changed = self._book.state.head.seq != position
         if changed:
             self.tell()
         return message
 
-    def refuse(self, opened: Opened, error: errors.TkdbError) -> bytes:
+    def refuse(self, received: Received, error: errors.TkdbError) -> bytes:
         """Return message 2 that says ``error``."""
         with self._lock:
-            return self._sealed(opened, failure=api.to_failure(error))
+            return self._sealed(received.opened, failure=api.to_failure(error))
 
     def tell(self) -> None:
         """Something has changed: who waits looks again."""
@@ -132,10 +151,10 @@ class Network:
         state = self._book.state
         return opened.seal(api.encode(api.Answer(state.journal, state.head.seq, 0, **outcome)))
 
-    def _caller(self, path: str, opened: Opened) -> Caller:
-        envelope = opened.envelope
-        signer = None if opened.signer is None else self._signer
-        return Caller(signer, path, envelope.request_id, envelope.time_ms, envelope.signature, envelope.body)
+    def _caller(self, received: Received) -> Caller:
+        envelope = received.opened.envelope
+        signer = None if received.opened.signer is None else self._signer
+        return Caller(signer, received.path, envelope.request_id, envelope.time_ms, envelope.signature, envelope.body)
 
 
 class Passing:
@@ -154,9 +173,9 @@ class Passing:
         self._faulty = faulty
         self._moves = moves
         self._noted = not faulty
-        self._opened = network.open(send)
+        self._received = network.receive(send)
         self._began_ms = network.clock.monotonic_ms()
-        self._hold_ms = _wait_ms(self._opened, send)
+        self._hold_ms = 0 if self._received is None else self._received.wait_ms
         self.timeout_ms = send.timeout_ms
 
     def outcome(self) -> Outcome | None:
@@ -175,9 +194,9 @@ class Passing:
 
     def failed(self, error: errors.TkdbError) -> Outcome:
         """The authority's answer that says ``error``."""
-        if self._opened is None:
+        if self._received is None:
             return _UNOPENED
-        return Answered(self._network.refuse(self._opened, error), 0.0)
+        return Answered(self._network.refuse(self._received, error), 0.0)
 
     def has_taken(self, ms: int) -> bool:
         """Let ``ms`` pass since it was sent; return False where others must see to that."""
@@ -187,22 +206,11 @@ class Passing:
         return left_ms <= 0 or self._moves
 
     def _answer(self, *, may_hold: bool) -> Outcome | None:
-        if self._opened is None:
+        if self._received is None:
             return _UNOPENED
         noted, self._noted = not self._noted, True
-        message = self._network.answer(self._send.path, self._opened, may_hold=may_hold, noted=noted)
+        message = self._network.answer(self._received, may_hold=may_hold, noted=noted)
         return None if message is None else Answered(message, 0.0)
 
 
 _UNOPENED: Final = Lost("the answer is a plain HTTP 400, not the authority's", unopened=True)
-
-
-def _wait_ms(opened: Opened | None, send: Send) -> int:
-    """Return how long the request asks its answer to be held back."""
-    if opened is None or send.path != api.VERIFY:
-        return 0
-    try:
-        call = api.decode_request(send.path, opened.envelope.body)
-    except errors.InvalidRequest:
-        return 0
-    return call.wait_ms if isinstance(call, api.Revocations) else 0
