@@ -4,8 +4,9 @@ Only what can't be made up by the caller counts, and what isn't known denies:
 
 - The **path** is the one that was received, escapes and all. It is known only where the server hands it over *and* it
   decodes to the very path that the app goes by: where something in between has rewritten one of them, it isn't.
-- The **address** is the connection's. No header changes it, with one exception: where the app has a verifier of Fly's
-  attestation, the address is what the proxy says (``Fly-Client-IP``), and only in a request that is attested.
+- The **address** is the connection's, unless a header claims the same one: then a server may have taken it from there,
+  and it isn't known. One exception: where the app has a verifier of Fly's attestation, the address is what the proxy
+  says (``Fly-Client-IP``), and only in a request that is attested.
 - The **source** is what Fly's proxy attests of *this* request. (Who may call the authority is another matter, which
   the authority looks at itself: `tkdb.server.attested`.)
 """
@@ -27,6 +28,8 @@ from tkdb.errors import NotPermitted
 from tkdb.macaroon.access import Access, Source
 
 CLIENT_IP: Final = b"fly-client-ip"
+_CLAIMS: Final = frozenset({b"x-forwarded-for", b"x-real-ip", b"forwarded", CLIENT_IP})
+"""Headers in which somebody says whose request it is."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
 """Names in lower case, and values."""
@@ -51,10 +54,9 @@ class Arrived:
     @classmethod
     def of_scope(cls, scope: Mapping[str, Any]) -> Self:
         """Read an ASGI scope, of HTTP or of a WebSocket."""
-        client = scope.get("client")
-        # A server that takes the peer from X-Forwarded-For has no port for it, and says 0.
-        peer = client[0] if client and client[1] else None
-        return cls(scope.get("method", "GET"), _scope_path(scope), peer, tuple(scope["headers"]))
+        headers, client = tuple(scope["headers"]), scope.get("client")
+        peer = _peer(client[0] if client else None, headers)
+        return cls(scope.get("method", "GET"), _scope_path(scope), peer, headers)
 
     @classmethod
     def of_environ(cls, environ: Mapping[str, Any]) -> Self:
@@ -64,7 +66,8 @@ class Arrived:
             for name, value in environ.items()
             if name.startswith("HTTP_")
         )
-        return cls(environ["REQUEST_METHOD"], _environ_path(environ), environ.get("REMOTE_ADDR") or None, headers)
+        peer = _peer(environ.get("REMOTE_ADDR"), headers)
+        return cls(environ["REQUEST_METHOD"], _environ_path(environ), peer, headers)
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of all headers of that name, in lower case."""
@@ -122,6 +125,15 @@ def facts(arrived: Arrived, attestation: Attestation | None) -> Facts:
     source = attestation.source(arrived)
     ip = None if source is None else _client_ip(arrived)
     return Facts(arrived.method, arrived.path, ip, source)
+
+
+def _peer(address: str | None, headers: Headers) -> str | None:
+    """Return the address of the connection, or None where a server may have put a header's word in its place: uvicorn
+    does with X-Forwarded-For, in its default where the proxy is local; Werkzeug's ProxyFix does."""
+    if not address:
+        return None
+    said = address.encode("latin-1", "replace")
+    return None if any(said in value for name, value in headers if name.lower() in _CLAIMS) else address
 
 
 def _client_ip(arrived: Arrived) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from flask import Blueprint, Flask, request
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tests.client.web.presenting import PROXY, ask_wsgi, attested, bearer, environ
 from tkdb import errors
@@ -131,6 +132,14 @@ def test_no_header_makes_up_an_address(client: Client, authority: Authority) -> 
     token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
     for name in (b"x-forwarded-for", b"fly-client-ip", b"remote-addr"):
         assert ask_wsgi(app, environ("/inner/", token, (name, b"10.0.0.1"))).status == 403
+    assert ask_wsgi(app, environ("/inner/", token, REMOTE_ADDR="10.0.0.1")).status == 200
+
+
+def test_a_proxy_fix_in_front_does_not_make_a_header_an_address(client: Client, authority: Authority) -> None:
+    app = app_of(Tokens(client))
+    app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]  # as its documentation says
+    token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
+    assert ask_wsgi(app, environ("/inner/", token, (b"x-forwarded-for", b"10.0.0.1"))).status == 403
     assert ask_wsgi(app, environ("/inner/", token, REMOTE_ADDR="10.0.0.1")).status == 200
 
 

@@ -61,6 +61,16 @@ def test_an_address_from_a_header_is_whatever_the_caller_says(
     assert ask(app, dict(attack)).status == 200
 
 
+def test_an_address_that_a_server_has_taken_from_a_header_is_whatever_the_caller_says(
+    client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
+    attack = scope("/", token, (b"x-forwarded-for", b"10.0.0.1:4000"), client=("10.0.0.1", 4000))
+    assert ask(closed(client), dict(attack)).status == 403
+    monkeypatch.setattr(facts, "_peer", lambda address, headers: address)
+    assert ask(closed(client), dict(attack)).status == 200
+
+
 def test_an_attestation_that_counts_twice_can_be_replayed(
     client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
