@@ -38,7 +38,7 @@ from tkdb_replication.flycast.addresses import Sixpn
 from tkdb_replication.flycast.admin import Admin
 from tkdb_replication.flycast.agent import Agent
 from tkdb_replication.flycast.backbone import Backbone
-from tkdb_replication.flycast.envoy import Files, configuration
+from tkdb_replication.flycast.envoy import configuration
 from tkdb_replication.flycast.folder import Folder
 from tkdb_replication.flycast.ground import WORKER, Ground, Process, Program, connect, inherited, until
 from tkdb_replication.flycast.layout import CLIENT, App, Layout, Slot
@@ -47,6 +47,7 @@ from tkdb_replication.flycast.machines import Machine, Run
 from tkdb_replication.flycast.names import Names
 from tkdb_replication.flycast.relay import Relay
 from tkdb_replication.flycast.services import Resolver, Signer
+from tkdb_replication.flycast.worker import Files, site
 
 ORG: Final = "lab"
 """The organization that every machine of a stand-in belongs to."""
@@ -304,7 +305,7 @@ class Flycast:
 
     async def _start_envoy(self, region: str) -> None:
         path = self.folder / f"envoy-{region}.json"
-        made = configuration(self.layout, self._ground.addresses, region, self._files)
+        made = configuration(site(self.layout, self._ground.addresses, region, self._files))
         path.write_text(json.dumps(made), "utf-8")
         log = self.folder / f"envoy-{region}.log"
         arguments = [envoy_program(), "-c", str(path), *_ENVOY_OPTIONS]
