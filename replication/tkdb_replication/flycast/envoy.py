@@ -59,7 +59,7 @@ def configuration(site: Site) -> Json:
     for door in site.doors:
         for machine in door.machines:
             if machine.local is not None:
-                listeners.append(build.backhaul(machine))
+                listeners.append(build.backhaul(door, machine))
                 clusters.append(build.machine_cluster(door, machine, machine.local))
     internal = _typed("envoy.bootstrap.internal_listener", "bootstrap.internal_listener.v3.InternalListener")
     admin = {} if site.admin is None else {"admin": {"address": _address(site.admin)}}
@@ -161,7 +161,7 @@ class _Build:
         manager = _manager("dialler", host, [self.lua("dial")], replies=[*replies, *_SENT_OR_NOT])
         return _listener("dialler", None, manager)
 
-    def backhaul(self, machine: Backend) -> Json:
+    def backhaul(self, door: Door, machine: Backend) -> Json:
         """Where diallers reach one machine: those of all proxies, or only this one's."""
         cluster = f"machine-{machine.id}"
         host = {
@@ -178,7 +178,7 @@ class _Build:
             cluster_min_healthy_percentages={cluster: {"value": 1}},
             headers=[{"name": ":path", "string_match": {"exact": HEALTH_PATH}}],
         )
-        filters = [health]
+        filters = [] if door.direct else [health]
         if machine.stopped is not None:
             filters.append(self.lua("wake", STOPPED=machine.stopped, WAKE=f"/wake/{machine.id}", WAKE_MS=60_000))
         replies = [_failure(["UH", "NC"], "PC01 the machine isn't there"), *_SENT_OR_NOT]
@@ -192,17 +192,16 @@ class _Build:
         by_region: dict[str, list[Json]] = {}
         for machine in door.machines:
             labels = {"any": "1", "region": machine.region, "instance": machine.id}
-            inside = _internal(f"backhaul-{machine.id}")
-            endpoint = {"endpoint": {"address": inside if machine.backhaul is None else _address(machine.backhaul)}}
-            labelled = endpoint | {"metadata": {"filter_metadata": {"envoy.lb": labels}}}
-            by_region.setdefault(machine.region, []).append(labelled)
+            metadata = {"filter_metadata": {"envoy.lb": labels}}
+            by_region.setdefault(machine.region, []).append({"endpoint": _backhaul(machine), "metadata": metadata})
         groups = [
             {"priority": priority, "locality": {"region": region}, "lb_endpoints": endpoints}
             for priority, (region, endpoints) in enumerate(by_region.items())
         ]
         return _cluster(
-            f"app-{door.app}", groups, [_health(HEALTH_PATH, "1s", "1s", "0.5s")],
+            f"app-{door.app}", groups,
             connect_timeout="1s",
+            health_checks=[_health(door.check if door.direct else HEALTH_PATH, "1s", "1s", "0.5s")],
             # The default leaks traffic to further regions as soon as one machine of two is ill.
             assignment={"policy": {"overprovisioning_factor": 100_000}},
             common_lb_config=_AT_ONCE | _NO_PANIC,
@@ -215,22 +214,23 @@ class _Build:
         )  # fmt: skip
 
     def machine_cluster(self, door: Door, machine: Backend, local: Endpoint) -> Json:
-        """One machine: from beside it, or from far away where this proxy is the only one between."""
-        beside = machine.backhaul is not None
+        """One machine, reached from beside it; or from anywhere, where no other proxy is beside it."""
         endpoint: Json = {"address": _address(local)}
         path = door.check
         if machine.stopped is not None and self.site.agent is not None:
             # Who starts it answers while it is stopped: so the check never wakes it.
             endpoint["health_check_config"] = {"address": _address(self.site.agent)}
             path = f"/check/{machine.id}"
+        beside: Json = {"connect_timeout": "0.5s", "health_checks": [_health(path, "1s", "1s", "0.25s")]}
+        direct: Json = {"connect_timeout": "1s"}  # its health is checked in the app's cluster
         group = {"lb_endpoints": [{"endpoint": endpoint}]}
-        far = {"common_lb_config": _AT_ONCE | _NO_PANIC, "outlier_detection": _OUTLIERS}
         return _cluster(
-            f"machine-{machine.id}", [group], [_health(path, "1s", "1s", "0.25s" if beside else "1s")],
-            connect_timeout="0.5s" if beside else "1s",
+            f"machine-{machine.id}",
+            [group],
+            **(direct if door.direct else beside),
+            common_lb_config=_AT_ONCE,
             circuit_breakers=_limits(door.hard_limit),
-            **({"common_lb_config": _AT_ONCE} if beside else far),
-        )  # fmt: skip
+        )
 
 
 # By default changes of health are gathered for a second before anything follows from them.
@@ -309,9 +309,7 @@ def _only_from(hosts: Sequence[str]) -> Json:
     return _typed("envoy.filters.network.rbac", "filters.network.rbac.v3.RBAC", stat_prefix="guard", rules=rules)
 
 
-def _cluster(
-    name: str, groups: Sequence[Json], health: Sequence[Json], *, assignment: Mapping[str, Any] = {}, **fields: Any
-) -> Json:
+def _cluster(name: str, groups: Sequence[Json], *, assignment: Mapping[str, Any] = {}, **fields: Any) -> Json:
     options = {
         "explicit_http_config": {"http_protocol_options": {}},
         "common_http_protocol_options": {"idle_timeout": "4s"},  # Fly pools connections for about as long
@@ -321,7 +319,6 @@ def _cluster(
         "type": "STATIC",
         "lb_policy": "LEAST_REQUEST",
         "load_assignment": {"cluster_name": name, "endpoints": list(groups), **assignment},
-        "health_checks": list(health),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions",
@@ -335,7 +332,7 @@ def _cluster(
 def _dialler_cluster(replay: Json) -> Json:
     group = {"lb_endpoints": [{"endpoint": {"address": _internal("dialler")}}]}
     codec = _typed("envoy.filters.http.upstream_codec", "filters.http.upstream_codec.v3.UpstreamCodec")
-    cluster = _cluster("dialler", [group], [], connect_timeout="1s", circuit_breakers=_limits(_PLENTY))
+    cluster = _cluster("dialler", [group], connect_timeout="1s", circuit_breakers=_limits(_PLENTY))
     options = cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
     options["http_filters"] = [replay, codec]
     return cluster
@@ -343,7 +340,7 @@ def _dialler_cluster(replay: Json) -> Json:
 
 def _pipe_cluster(name: str, path: str) -> Json:
     group = {"lb_endpoints": [{"endpoint": {"address": _address(path)}}]}
-    return _cluster(name, [group], [], connect_timeout="1s")
+    return _cluster(name, [group], connect_timeout="1s")
 
 
 def _limits(requests: int) -> Json:
@@ -371,6 +368,16 @@ def _address(where: Endpoint | str) -> Json:
     if isinstance(where, str):
         return {"pipe": {"path": where}}
     return {"socket_address": {"address": where.host, "port_value": where.port}}
+
+
+def _backhaul(machine: Backend) -> Json:
+    """A machine's backhaul, as an endpoint."""
+    if machine.backhaul is not None:
+        return {"address": _address(machine.backhaul)}
+    endpoint: Json = {"address": _internal(f"backhaul-{machine.id}")}
+    if machine.local is not None:  # Envoy checks health on its main thread, which has no internal listeners
+        endpoint["health_check_config"] = {"address": _address(machine.local)}
+    return endpoint
 
 
 def _internal(listener: str) -> Json:

@@ -6,8 +6,8 @@ machine's limit. Where they haven't, the backhaul is a part of this proxy: then 
 >>> one = Backend("m1", "iad", local=Endpoint("10.0.0.1", 8080))
 >>> two = Backend("m2", "syd", local=Endpoint("10.0.1.1", 8080))
 >>> site = Site("syd", (Door("tkdb", (Endpoint("127.0.0.1", 80),), (two, one)),))
->>> site.regions("tkdb"), site.held
-(('syd', 'iad'), (Backend(id='m2', ...), Backend(id='m1', ...)))
+>>> site.regions("tkdb")
+('syd', 'iad')
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ class Door:
     check: str = "/readyz"
     hard_limit: int = 400
 
+    @property
+    def direct(self) -> bool:
+        """Whether this proxy reaches the machines itself: there is no other beside them."""
+        return all(machine.backhaul is None for machine in self.machines)
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -81,11 +86,6 @@ class Site:
     admin: Endpoint | str | None = None
     agent: str | None = None
     attested: str | None = None
-
-    @property
-    def held(self) -> tuple[Backend, ...]:
-        """The machines whose backhauls are here."""
-        return tuple(machine for door in self.doors for machine in door.machines if machine.local is not None)
 
     def regions(self, app: str) -> tuple[str, ...]:
         """Return where ``app`` has machines, nearest first."""
