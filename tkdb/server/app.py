@@ -49,8 +49,11 @@ def build(
     """Return the app. ``further`` routes are those of ``tkdb dev``; a ``verifier`` has callers attested."""
     exchange = Exchange(lifecycle, work, signers, now_ms)
     routes: list[BaseRoute] = [Route(path, exchange, methods=["POST"]) for path in api.CALLS_BY_PATH]
-    health = {"/livez": Live(), "/readyz": Ready(lifecycle), "/livez/replication": Replicating(lifecycle)}
-    routes += [Route(path, check, methods=["GET"]) for path, check in health.items()]
+    routes += [
+        Route("/livez", Live(), methods=["GET"]),
+        Route("/readyz", Ready(lifecycle), methods=["GET"]),
+        Route("/livez/replication", Replicating(lifecycle), methods=["GET"]),
+    ]
     middleware = [Middleware(Around, lifecycle=lifecycle, limits=work.limits)]
     if verifier is not None:
         middleware.append(Middleware(Attested, verifier=verifier, now_ms=now_ms))

@@ -120,7 +120,7 @@ class _Build:
         filters = [self.lua("edge", APP=door.app)]
         if self.site.attested is not None:
             filters.insert(0, self.lua("attest", ATTESTED=f"{self.site.attested}/"))
-        named = {"server_name": self.site.server, "server_header_transformation": "OVERWRITE"}
+        named: Json = {"server_name": self.site.server, "server_header_transformation": "OVERWRITE"}
         manager = _manager(
             f"edge-{door.app}", host, filters,
             use_remote_address=True,
