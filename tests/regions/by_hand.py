@@ -15,7 +15,7 @@ from tests.end_to_end.node import ROOT
 from tests.replication.seaweed import free_ports
 
 
-def type_page(page: str, folder: Path, *, ports: Iterable[int], patience_s: float = 200) -> tuple[str, int | None]:
+def type_page(page: str, folder: Path, *, ports: Iterable[int], patience_s: float = 240) -> tuple[str, int | None]:
     """Type all ``bash`` blocks of a page, in one shell.
 
     Args:

@@ -19,6 +19,8 @@ from tkdb_replication.bucket import Bucket
 
 LEASE_MS = 3_000
 PATIENCE_S = 60
+TOLD_MS = 3_000
+"""How long a call lasts that is to be refused for a reason: it is told the reason, however busy the machine is."""
 
 
 class Cluster:
@@ -90,7 +92,7 @@ class Cluster:
         """What a machine says of itself; None where it doesn't answer."""
         node = self.nodes[name]
         try:
-            with node.client(timeout_ms=1_000) as client:
+            with node.client(timeout_ms=TOLD_MS) as client:
                 return client.status()
         except TkdbError:
             return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.regions.cluster import LEASE_MS, Cluster, until
+from tests.regions.cluster import LEASE_MS, TOLD_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tkdb import errors
 from tkdb_replication.bucket import Bucket
@@ -62,7 +62,7 @@ def test_with_manual_promotion_nobody_takes_over_until_told(empty_bucket: Bucket
         assert cluster.readyz(other)[0] == 200
         status, said = cluster.replicating(other)
         assert (status, "no machine is primary" in said) == (503, True)
-        with cluster.nodes[other].client(timeout_ms=500) as client, pytest.raises(errors.NoPrimary):
+        with cluster.nodes[other].client(timeout_ms=TOLD_MS) as client, pytest.raises(errors.NoPrimary):
             client.create_organization("unacknowledged")
         ledger.assert_kept()
         said = cluster.run("promote", "--take-over", **operator(cluster, other))
