@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,8 +52,36 @@ class Hosts:
         self._run(
             name,
             [sys.executable, "-I", "-S", str(ECHO)],
-            {"BIND": self._places[name], "FLY_MACHINE_ID": name, "FLY_REGION": region},
+            {
+                "BIND": self._places[name],
+                "FLY_MACHINE_ID": name,
+                "FLY_REGION": region,
+                "UNREADY": str(self.unready(name)),
+            },
         )
+
+    def unready(self, name: str) -> Path:
+        """The file that has a machine say that it isn't ready."""
+        return self._folder / f"{name}.unready"
+
+    @contextmanager
+    def cut_off(self, name: str) -> Iterator[None]:
+        """Lose a machine, and have the kernel drop whatever is sent to it: a connection to it hangs."""
+        self.signal(name, signal.SIGKILL)
+        host, _, port = self._places[name].rpartition(":")
+        with ExitStack() as stack:
+            full = stack.enter_context(socket.socket())
+            full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            full.bind((host, int(port)))
+            full.listen(0)
+            while True:  # until no more fit into its queue; Linux then drops what would open a connection
+                one = stack.enter_context(socket.socket())
+                one.settimeout(1)
+                try:
+                    one.connect((host, int(port)))
+                except TimeoutError:
+                    break
+            yield
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a machine a signal; after SIGKILL, wait until it is gone."""

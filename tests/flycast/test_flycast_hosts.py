@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,6 +50,23 @@ def test_a_machine_that_is_killed_fails_no_request_and_one_that_comes_back_answe
     assert {(answer.status, answer.machine) for answer in answers} == {(200, "m2")}
     pair.start("m1")
     pair.until(lambda: pair.ask().machine == "m1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops what doesn't fit into a listener's queue")
+def test_a_machine_that_is_cut_off_fails_no_new_request(pair: Hosts) -> None:
+    with pair.cut_off("m1"):
+        answers = [pair.ask(b"a write") for _ in range(5)]
+        assert {(answer.status, answer.machine) for answer in answers} == {(200, "m2")}
+        pair.until_well("m2")
+
+
+def test_a_machine_that_says_that_it_is_not_ready_is_left_out_until_it_is(pair: Hosts) -> None:
+    pair.unready("m1").touch()
+    pair.until_well("m2")
+    assert pair.ask().machine == "m2"
+    pair.unready("m1").unlink()
+    pair.until_well("m1", "m2")
+    assert pair.ask().machine == "m1"
 
 
 def test_a_machine_that_hangs_is_left_out_once_its_checks_fail(pair: Hosts) -> None:
