@@ -18,22 +18,22 @@ from tests.cli.processes import BARE, TKDB, tkdb
 USER = 10_001
 
 
-def _unfit() -> str | None:
+@pytest.fixture(scope="module")
+def process_1() -> tuple[str, ...]:
+    """What makes a command process 1 of its own, as the image's user; skips where that can't be."""
     if sys.platform != "linux" or os.geteuid() != 0:
-        return "only root on Linux can be another user"
+        pytest.skip("only root on Linux can be another user")
     for program in ("setpriv", "unshare"):
         if shutil.which(program) is None:
-            return f"there is no {program}"
-    # -S: whoever may not read the interpreter's environment can't run it.
-    tried = subprocess.run([*AS_PROCESS_1, sys.executable, "-c", ""], capture_output=True, check=False)
-    return None if tried.returncode == 0 else f"another user can't run it here: {tried.stderr.decode()[-200:]}"
-
-
-AS_PROCESS_1 = (
-    *("unshare", "--pid", "--fork", "--kill-child=SIGKILL"),
-    *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"),
-)
-pytestmark = pytest.mark.skipif(_unfit() is not None, reason=_unfit() or "")
+            pytest.skip(f"there is no {program}")
+    command = (
+        *("unshare", "--pid", "--fork", "--kill-child=SIGKILL"),
+        *("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"),
+    )
+    tried = subprocess.run([*command, sys.executable, "-c", "import tkdb"], capture_output=True, check=False)
+    if tried.returncode != 0:
+        pytest.skip(f"another user can't run it here: {tried.stderr.decode()[-200:]}")
+    return command
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ def settings(volume: Path) -> dict[str, str]:
 
 
 def test_it_serves_from_a_volume_that_was_given_to_it_and_ends_on_sigterm(
-    volume: Path, settings: dict[str, str]
+    process_1: tuple[str, ...], volume: Path, settings: dict[str, str]
 ) -> None:
     os.chown(volume, USER, USER)  # as Fly's init does, with the image's user
     process = subprocess.Popen(
-        [*AS_PROCESS_1, TKDB, "serve", "--json"],
+        [*process_1, TKDB, "serve", "--json"],
         env=BARE | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -86,9 +86,11 @@ def test_it_serves_from_a_volume_that_was_given_to_it_and_ends_on_sigterm(
     assert '"stopped"' in said
 
 
-def test_a_volume_that_is_not_its_own_is_an_error_that_says_so(volume: Path, settings: dict[str, str]) -> None:
+def test_a_volume_that_is_not_its_own_is_an_error_that_says_so(
+    process_1: tuple[str, ...], volume: Path, settings: dict[str, str]
+) -> None:
     done = subprocess.run(
-        [*AS_PROCESS_1, TKDB, "serve"],
+        [*process_1, TKDB, "serve"],
         env=BARE | settings, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 3

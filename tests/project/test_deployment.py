@@ -108,3 +108,11 @@ def test_the_image_is_built_with_the_locked_tool_and_does_not_run_as_root() -> N
     assert user is not None
     assert f"--uid {user[1]} " in last
     assert f"--gid {user[1]} " in last
+
+
+def test_everything_that_is_copied_into_the_image_is_there_and_not_left_out() -> None:
+    left_out = (ROOT / ".dockerignore").read_text().split()
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    sources = " ".join(copied).split()
+    assert {"uv.lock", "tkdb", "client", "replication"} <= set(sources)
+    assert [source for source in sources if not (ROOT / source).exists() or source in left_out] == []
