@@ -13,7 +13,6 @@ from tkdb_replication.flycast.flycast import envoy_program
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_three_machines_by_hand_as_the_page_tells(tmp_path: Path) -> None:
     said, code = type_page("regions.md", tmp_path, ports=(8101, 8102, 8103))
     assert code == 0, said
