@@ -147,6 +147,14 @@ class Authority:
         if self._maintenance.done():
             raise Unavailable("the authority is closed", hint="ask another machine")
 
+    def replicating(self) -> None:
+        """Return if calls can be answered: there is no other machine.
+
+        Raises:
+            Unavailable: it was closed.
+        """
+        self.ready()
+
     def drain(self) -> None:
         """End the long polls with what they have, now and from now on."""
         self._draining.set()
