@@ -12,9 +12,9 @@ import pytest
 
 from tests.flycast.standing import PATIENCE_S, Answer, Standing, echo
 from tkdb_replication.flycast.admin import Admin
-from tkdb_replication.flycast.envoy import Files
 from tkdb_replication.flycast.flycast import Flycast
 from tkdb_replication.flycast.layout import App
+from tkdb_replication.flycast.worker import Files
 
 IDLE_MS = 200
 CALLERS = 3

@@ -24,9 +24,10 @@ from typing import Final
 from tkdb import errors
 from tkdb_replication.flycast import probe
 from tkdb_replication.flycast.admin import Admin, Traffic
-from tkdb_replication.flycast.envoy import HEALTH_PATH, Files
+from tkdb_replication.flycast.envoy import HEALTH_PATH
 from tkdb_replication.flycast.ground import WORKER, Ground
 from tkdb_replication.flycast.machines import Machine
+from tkdb_replication.flycast.worker import Files
 
 _LOOKS: Final = 4
 """How often one looks within the time after which a machine counts as idle."""
