@@ -99,8 +99,8 @@ class DatedThoughMore(Cache):
 class BranchesUntold(Cache):
     """What the authority tells of a lineage's revoked branches isn't kept."""
 
-    def _keep(self, verified: Any, branches: Any, position: int, dated_ms: int) -> None:
-        super()._keep(verified, [], position, dated_ms)
+    def _keep(self, verified: Any, branches: Any, position: int, told: Told) -> None:
+        super()._keep(verified, [], position, told)
 
 
 class DescendantsKept(Cache):
