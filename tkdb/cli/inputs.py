@@ -86,6 +86,15 @@ def setting(variable: str) -> str | None:
     return _file(path).strip() if path else None
 
 
+def text_of(path: Path) -> str:
+    """Return the text of a file, such as a fly.toml.
+
+    Raises:
+        UsageError: it can't be read.
+    """
+    return _file(str(path))
+
+
 def _read(path: str | None, *variables: str) -> str | None:
     if path is not None and path != "-":
         return _file(path).strip()

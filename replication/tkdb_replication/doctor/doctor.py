@@ -1,0 +1,136 @@
+"""The doctor: gathers what can be learnt of a deployment with what it was given, and has every check judge it.
+
+    findings = await diagnose(Given(urls=..., identity=...), now_ms=now_ms, random_bytes=os.urandom)
+
+Each source of facts is optional, and what can't be judged without one says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tkdb.channel.keys import AuthorityIdentity
+from tkdb.settings import SETTINGS, Address
+from tkdb_client.transport import Url
+from tkdb_replication.asking import Asker
+from tkdb_replication.bucket import Bucket
+from tkdb_replication.doctor import buckets, hosted, machines, network, reach, store
+from tkdb_replication.doctor.deployment import Assignment, Machine, Setup, Written
+from tkdb_replication.doctor.findings import Absent, Finding, NotAsked, Unlearned
+from tkdb_replication.doctor.fly_api import FlyApi
+from tkdb_replication.doctor.verdict import Facts, judge
+from tkdb_replication.head import HeadKeys
+
+_PORT: Final = Address.parse(next(each.default or "" for each in SETTINGS if each.variable == "TKDB_BIND")).port
+NO_URL: Final = "TKDB_URL isn't set"
+NO_AUTHORITY: Final = "TKDB_AUTHORITY isn't set"
+NO_TOKEN: Final = "FLY_API_TOKEN isn't set"  # noqa: S105  the variable's name
+NO_BUCKET: Final = "BUCKET_NAME isn't set"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Where to look. What isn't given is None, or empty.
+
+    Attributes:
+        urls: where callers reach the authority.
+        identity: its name and public keys.
+        app: the app on Fly; by default the one that a .flycast URL or the fly.toml names.
+        fly: Fly's API.
+        written: a fly.toml.
+        bucket: the machines' bucket.
+        head_keys: what authenticates its head.
+    """
+
+    urls: tuple[Url, ...] = ()
+    identity: AuthorityIdentity | None = None
+    app: str = ""
+    fly: FlyApi | None = None
+    written: Written | None = None
+    bucket: Bucket | None = None
+    head_keys: HeadKeys | None = None
+
+
+async def diagnose(given: Given, *, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]) -> list[Finding]:
+    """Return one finding for each check.
+
+    Args:
+        given: where to look.
+        now_ms: the wall clock, ms since 1970.
+        random_bytes: for keys, request ids and the probe's object.
+
+    Raises:
+        ConfigurationError: what was given can't be used.
+    """
+    return judge(await gather(given, now_ms=now_ms, random_bytes=random_bytes))
+
+
+async def gather(given: Given, *, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]) -> Facts:
+    """Learn what can be learnt."""
+    doors = await _doors(given.urls)
+    flycast = None if isinstance(doors, Absent) else doors[0].app
+    app = given.app or flycast or (given.written.app if given.written else "")
+    assignments, listed = await _hosted(given.fly, app)
+    places = await _places(flycast, listed)
+    ports = _ports(given.written, listed)
+    knocks: Sequence[network.Knock] | Absent
+    if flycast is None or isinstance(places, Absent):
+        knocks = _nobody(doors) or (places if isinstance(places, Absent) else Unlearned("no machine is known"))
+    else:
+        knocks = await reach.knocks(flycast, places, ports)
+    seen: Sequence[machines.Seen] | Absent
+    if not given.urls or given.identity is None:
+        seen = NotAsked(NO_AUTHORITY if given.urls else NO_URL)
+    else:
+        asker = Asker(given.identity, now_ms=now_ms, random_bytes=random_bytes)
+        seen = await reach.survey(asker, given.urls, places if flycast else NotAsked("no flycast"))
+    bucket = store.Examined.absent(NotAsked(NO_BUCKET))
+    if given.bucket is not None:  # after the machines: its head can't be older than what they have seen of it
+        bucket = await buckets.examine(given.bucket, given.head_keys, now_ms=now_ms, random_bytes=random_bytes)
+    written = given.written or NotAsked("no --config is given")
+    return Facts(doors, knocks, seen, assignments, listed, written, bucket, _known(places, seen, given))
+
+
+async def _doors(urls: Sequence[Url]) -> list[network.Door] | Absent:
+    if not urls:
+        return NotAsked(NO_URL)
+    found = await asyncio.gather(*map(reach.look_up, urls))
+    lost = [each for each in found if isinstance(each, Unlearned)]
+    return lost[0] if lost else [each for each in found if isinstance(each, network.Door)]
+
+
+async def _hosted(fly: FlyApi | None, app: str) -> tuple[list[Assignment] | Absent, list[Machine] | Absent]:
+    if fly is None:
+        return NotAsked(NO_TOKEN), NotAsked(NO_TOKEN)
+    return await fly.addresses(app), await fly.machines(app)
+
+
+async def _places(flycast: str | None, listed: Sequence[Machine] | Absent) -> list[network.Place] | Absent:
+    """Return the app's machines: as Fly lists them, or else as the resolver does."""
+    if not isinstance(listed, Absent):
+        return [network.Place(each.id, each.region) for each in listed]
+    if flycast is None:
+        return NotAsked("which machines there are isn't known: TKDB_URL isn't a .flycast name")
+    return await reach.places(flycast)
+
+
+def _ports(written: Written | None, listed: Sequence[Machine] | Absent) -> list[int]:
+    setups: list[Setup] = [written] if written else []
+    setups += [] if isinstance(listed, Absent) else hosted.setups_of(listed)
+    return sorted({service.internal_port for each in setups for service in each.config.services or ()}) or [_PORT]
+
+
+def _nobody(doors: Sequence[network.Door] | Absent) -> Absent | None:
+    return doors if isinstance(doors, Absent) else network.off_the_network(doors[0])
+
+
+def _known(
+    places: Sequence[network.Place] | Absent, seen: Sequence[machines.Seen] | Absent, given: Given
+) -> Sequence[network.Place] | Absent:
+    """Return where the machines are: with several URLs, those that answered at them."""
+    if isinstance(places, Absent) and not isinstance(seen, Absent) and len(given.urls) > 1:
+        return [network.Place(each.machine, each.region) for each, _ in machines.told(seen)]
+    return places
