@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tkdb_replication.doctor.findings import Finding
     from tkdb_replication.head import HeadKeys
 
-_MARKS: Final = {"passed": good("✓"), "failed": bad("✗"), "unknown": bad("?"), "skipped": faint("-")}
+_MARKS: Final = {"passed": good("✓"), "failed": bad("✗"), "unknown": bad("?")}
+_OUTCOMES: Final = (*_MARKS, "skipped")
 
 Config = Annotated[
     Path | None,
@@ -45,15 +46,15 @@ def doctor(output: Output, url: Urls = None, app: App = "", config: Config = Non
     $ tkdb doctor
     ✓ the authority is called at a private address        tkdb.flycast is fdaa:0:1:0:1::7
     ✗ tkdb-syd-1 in syd answers requests without Fly-Src  set TKDB_FLY_SRC=require, then `fly deploy`
-    - 3 checks of the app on Fly                          FLY_API_TOKEN isn't set
+    - FLY_API_TOKEN isn't set: no-public-address, hosted, alike
     8 checks passed, 1 failed, 3 not made
     """
     from tkdb_replication.doctor.doctor import diagnose
 
     given = _given(url, app, config)
     findings = asyncio.run(diagnose(given, now_ms=now_ms, random_bytes=os.urandom))
-    counts = {outcome: sum(each.outcome == outcome for each in findings) for outcome in _MARKS}
-    output.result(_document(findings, counts), Rows(_rows(findings)), _total(counts))
+    counts = {outcome: sum(each.outcome == outcome for each in findings) for outcome in _OUTCOMES}
+    output.result(_document(findings, counts), Rows(_made(findings)), *_unmade(findings), _total(counts))
     if counts["failed"] or counts["unknown"]:
         raise typer.Exit(1 if counts["failed"] else 3)
 
@@ -110,22 +111,26 @@ def _head_keys() -> HeadKeys | None:
     return HeadKeys(SealKeys.parse(text).keys) if text else None
 
 
-def _rows(findings: Sequence[Finding]) -> Iterator[Sequence[Cell]]:
-    """Yield a row for each check that was to be made, then one for each reason that others weren't."""
+def _made(findings: Sequence[Finding]) -> Iterator[Sequence[Cell]]:
+    """Yield a row for each check that was to be made."""
     from tkdb_replication.doctor.verdict import CHECKS
 
     titles = {check.id: check.title for check in CHECKS}
-    skipped: dict[str, list[str]] = {}
+    for each in findings:
+        if each.outcome == "failed":
+            yield _MARKS[each.outcome], each.found, each.fix
+        elif each.outcome != "skipped":
+            yield _MARKS[each.outcome], titles[each.check], faint(each.found)
+
+
+def _unmade(findings: Sequence[Finding]) -> Iterator[Cell]:
+    """Yield a line for each reason that checks weren't to be made."""
+    reasons: dict[str, list[str]] = {}
     for each in findings:
         if each.outcome == "skipped":
-            skipped.setdefault(each.found, []).append(each.check)
-        elif each.outcome == "failed":
-            yield _MARKS[each.outcome], each.found, each.fix
-        else:
-            yield _MARKS[each.outcome], titles[each.check], faint(each.found)
-    for why, checks in skipped.items():
-        what = titles[checks[0]] if len(checks) == 1 else f"{len(checks)} checks: {', '.join(checks)}"
-        yield _MARKS["skipped"], faint(what), faint(why)
+            reasons.setdefault(each.found, []).append(each.check)
+    for why, checks in reasons.items():
+        yield faint(f"- {why}: {', '.join(checks)}")
 
 
 def _total(counts: dict[str, int]) -> Part:

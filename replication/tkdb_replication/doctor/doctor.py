@@ -74,7 +74,7 @@ async def gather(given: Given, *, now_ms: Callable[[], int], random_bytes: Calla
     flycast = None if isinstance(doors, Absent) else doors[0].app
     app = given.app or flycast or (given.written.app if given.written else "")
     assignments, listed = await _hosted(given.fly, app)
-    places = await _places(flycast, listed)
+    places = await _places(flycast, listed) if given.urls or given.fly else NotAsked(NO_URL)
     ports = _ports(given.written, listed)
     knocks: Sequence[network.Knock] | Absent
     if flycast is None or isinstance(places, Absent):

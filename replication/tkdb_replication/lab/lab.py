@@ -24,7 +24,8 @@ from typing import Final, Self
 import msgspec
 
 from tkdb import errors
-from tkdb_client import AsyncClient
+from tkdb_client.transport import Url
+from tkdb_replication.asking import Asker, Untold
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.flycast.flycast import Done, Flycast
 from tkdb_replication.flycast.layout import App
@@ -83,7 +84,8 @@ class Lab:
         self._regions = regions
         self._first_client = clients[0]
         self._stack = AsyncExitStack()
-        self._asking: dict[str, AsyncClient] = {}
+        self._asker = Asker(self.keys.identity, now_ms=store.now_ms, random_bytes=os.urandom)
+        self._direct: dict[str, Url] = {}
         self._settings: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
@@ -158,10 +160,8 @@ class Lab:
         await self.machine(self._regions[0]).start()  # first, so that it is the primary
         await self.flycast.start()
         self.url = await self.flycast.door(self._first_client)
-        for machine in self.flycast.machines.values():
-            url = await self.flycast.direct(machine.id)
-            client = AsyncClient(url, self.keys.identity, timeout_ms=_ASK_MS, attempt_timeout_ms=_ASK_MS)
-            self._asking[machine.id] = await self._stack.enter_async_context(client)
+        for name in self.flycast.machines:
+            self._direct[name] = Url.parse(await self.flycast.direct(name))
 
     async def _found(self, bucket: Bucket) -> None:
         """Found the cluster, as its operator does."""
@@ -178,16 +178,20 @@ class Lab:
 
     def _serve(self, machine: Machine) -> Command:
         own = {"TKDB_DB": str(machine.folder / "tkdb.db"), "TKDB_BIND": str(machine.bind)}
+        if not self.flycast.not_emulated:  # on loopback, nobody can tell who calls
+            own["TKDB_FLY_SRC"] = "require"
         return Command([*_TKDB, "serve", "--json"], self._settings | own)
 
     async def _ask(self, machine: Machine) -> Standing:
         region = machine.slot.region
         if not machine.running:
             return Standing(region, machine.id, "down")
-        try:
-            report = await self._asking[machine.id].status()
-        except errors.TkdbError:
+        # Past the proxy, as its caller: who attests callers is asked in the proxy's stead.
+        headers = self.flycast.attestation(machine.id)
+        came = await self._asker.ask(self._direct[machine.id], headers, timeout_ms=_ASK_MS)
+        if isinstance(came, Untold):
             return Standing(region, machine.id, "silent")
+        report = came.report
         health = "faulty" if report.fault else "ok"
         return Standing(
             region, machine.id, health, report.role, report.position, age_ms=report.age_ms, fault=report.fault
