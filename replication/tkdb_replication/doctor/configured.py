@@ -46,9 +46,6 @@ PORTS_SERVED: Final = Check(
 BOUND: Final = Check(
     "bind", "the authority listens at IPv4 only", "set TKDB_BIND=0.0.0.0:8080 in [env], then `fly deploy`"
 )
-FLY_SRC: Final = Check(
-    "fly-src", "attestation is required of callers", 'set TKDB_FLY_SRC = "require" in [env], then `fly deploy`'
-)
 AWAKE: Final = Check(
     "awake",
     "machines are never suspended",
@@ -87,10 +84,11 @@ def configured(setups: Sequence[Setup] | Absent) -> list[Finding]:
     """Return what came of each rule. What is wrong in several places is said once, with all of them."""
     if isinstance(setups, Absent):
         return [check.unmade(setups) for check in RULES]
-    return [check.judged(_faults(rule, setups), listed(each.where for each in setups)) for check, rule in RULES.items()]
+    return [check.judged(faults(rule, setups), listed(each.where for each in setups)) for check, rule in RULES.items()]
 
 
-def _faults(rule: Rule, setups: Iterable[Setup]) -> list[str]:
+def faults(rule: Rule, setups: Iterable[Setup]) -> list[str]:
+    """Return what is wrong by one rule, each with where it was found."""
     found: dict[str, list[str]] = {}
     for each in setups:
         for fault in rule(each.config):
@@ -132,9 +130,9 @@ def bound(config: Config) -> Iterator[str]:
         yield f"TKDB_BIND={address}, where the proxy can't reach it"
 
 
-def fly_src(config: Config) -> Iterator[str]:
-    """Attestation is asked for. Whether it is done, the machines themselves tell."""
-    value = _value(config, "TKDB_FLY_SRC")
+def fly_src(config: Config, *, proven: bool) -> Iterator[str]:
+    """Attestation is asked for. ``proven``: it is seen to be done, so that a variable that isn't here is a secret."""
+    value = config.env.get("TKDB_FLY_SRC", "require" if proven else _value(config, "TKDB_FLY_SRC"))
     if value != "require":
         yield f"TKDB_FLY_SRC={value}"
 
@@ -202,7 +200,6 @@ RULES: Final[Mapping[Check, Rule]] = {
     PLAIN_HTTP: plain_http,
     PORTS_SERVED: ports,
     BOUND: bound,
-    FLY_SRC: fly_src,
     AWAKE: awake,
     VOLUMES: volumes,
     READINESS: readiness,

@@ -70,28 +70,27 @@ async def diagnose(given: Given, *, now_ms: Callable[[], int], random_bytes: Cal
 
 async def gather(given: Given, *, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]) -> Facts:
     """Learn what can be learnt."""
-    doors = await _doors(given.urls)
-    flycast = None if isinstance(doors, Absent) else doors[0].app
+    flycast = network.app_of(given.urls[0].host) if given.urls else None
     app = given.app or flycast or (given.written.app if given.written else "")
-    assignments, listed = await _hosted(given.fly, app)
-    places = await _places(flycast, listed) if given.urls or given.fly else NotAsked(NO_URL)
-    ports = _ports(given.written, listed)
-    knocks: Sequence[network.Knock] | Absent
-    if flycast is None or isinstance(places, Absent):
-        knocks = _nobody(doors) or (places if isinstance(places, Absent) else Unlearned("no machine is known"))
-    else:
-        knocks = await reach.knocks(flycast, places, ports)
-    seen: Sequence[machines.Seen] | Absent
-    if not given.urls or given.identity is None:
-        seen = NotAsked(NO_AUTHORITY if given.urls else NO_URL)
-    else:
-        asker = Asker(given.identity, now_ms=now_ms, random_bytes=random_bytes)
-        seen = await reach.survey(asker, given.urls, places if flycast else NotAsked("no flycast"))
+    doors, (assignments, listed) = await asyncio.gather(_doors(given.urls), _hosted(given.fly, app))
+    if isinstance(assignments, NotAsked) and flycast and not isinstance(doors, Absent):
+        assignments = await _looked_up(flycast, doors)
+    places = await _places(flycast, listed, doors)
+    asker = given.identity and Asker(given.identity, now_ms=now_ms, random_bytes=random_bytes)
+    seen = await _seen(given, doors, places, asker)
     bucket = store.Examined.absent(NotAsked(NO_BUCKET))
     if given.bucket is not None:  # after the machines: its head can't be older than what they have seen of it
         bucket = await buckets.examine(given.bucket, given.head_keys, now_ms=now_ms, random_bytes=random_bytes)
-    written = given.written or NotAsked("no --config is given")
-    return Facts(doors, knocks, seen, assignments, listed, written, bucket, _known(places, seen, given))
+    return Facts(
+        doors=doors,
+        knocks=await _knocks(flycast, places, _ports(given.written, listed)),
+        seen=seen,
+        assignments=assignments,
+        hosted=listed,
+        written=given.written or NotAsked("no --config is given"),
+        bucket=bucket,
+        places=_known(places, seen, given),
+    )
 
 
 async def _doors(urls: Sequence[Url]) -> list[network.Door] | Absent:
@@ -108,23 +107,50 @@ async def _hosted(fly: FlyApi | None, app: str) -> tuple[list[Assignment] | Abse
     return await fly.addresses(app), await fly.machines(app)
 
 
-async def _places(flycast: str | None, listed: Sequence[Machine] | Absent) -> list[network.Place] | Absent:
-    """Return the app's machines: as Fly lists them, or else as the resolver does."""
+async def _looked_up(app: str, doors: Sequence[network.Door]) -> list[Assignment] | Absent:
+    """Return the app's public addresses, by the name that Fly gives them; that there are none, no name can prove."""
+    public = await reach.public_addresses(f"{app}.fly.dev")
+    if not public:
+        return NotAsked(NO_TOKEN)
+    return [Assignment(each) for each in (*public, *doors[0].addresses)]
+
+
+async def _places(
+    flycast: str | None, listed: Sequence[Machine] | Absent, doors: Sequence[network.Door] | Absent
+) -> list[network.Place] | Absent:
+    """Return the app's machines: as Fly lists them, or else as the private network's resolver does."""
     if not isinstance(listed, Absent):
         return [network.Place(each.id, each.region) for each in listed]
-    if flycast is None:
-        return NotAsked("which machines there are isn't known: TKDB_URL isn't a .flycast name")
-    return await reach.places(flycast)
+    if isinstance(doors, Absent):
+        return doors
+    if flycast is not None:
+        return await reach.places(flycast)
+    return NotAsked("TKDB_URL isn't a .flycast name, so which machines there are isn't known")
+
+
+async def _knocks(
+    flycast: str | None, places: Sequence[network.Place] | Absent, ports: Sequence[int]
+) -> list[network.Knock] | Absent:
+    if isinstance(places, Absent):
+        return places
+    return await reach.knocks(flycast, places, ports) if flycast else NotAsked(NO_URL)
+
+
+async def _seen(
+    given: Given,
+    doors: Sequence[network.Door] | Absent,
+    places: Sequence[network.Place] | Absent,
+    asker: Asker | None,
+) -> list[machines.Seen] | Absent:
+    if isinstance(doors, Absent):
+        return doors
+    return NotAsked(NO_AUTHORITY) if asker is None else await reach.survey(asker, given.urls, places)
 
 
 def _ports(written: Written | None, listed: Sequence[Machine] | Absent) -> list[int]:
     setups: list[Setup] = [written] if written else []
     setups += [] if isinstance(listed, Absent) else hosted.setups_of(listed)
     return sorted({service.internal_port for each in setups for service in each.config.services or ()}) or [_PORT]
-
-
-def _nobody(doors: Sequence[network.Door] | Absent) -> Absent | None:
-    return doors if isinstance(doors, Absent) else network.off_the_network(doors[0])
 
 
 def _known(

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from tkdb import api
 from tkdb_replication.asking import Silence, Told, Untold
+from tkdb_replication.doctor import configured
+from tkdb_replication.doctor.deployment import Setup
 from tkdb_replication.doctor.findings import Absent, Check, Finding, NotAsked, Unlearned, listed
 
 APART_MS: Final = 2_000
@@ -53,6 +56,9 @@ CLOCKS: Final = Check(
     "the clocks of machines, bucket and caller agree",
     "set the clock that is alone with its time; a machine that was suspended must be restarted",
 )
+
+
+UNTOLD: Final = Unlearned("no machine said how it is")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ def identity(seen: Sequence[Seen] | Absent) -> Finding:
     if strangers:
         return IDENTITY.judged((f"{each.name}: {_why(each)}" for each in strangers), "")
     if not heard:
-        return IDENTITY.unmade(Unlearned("no machine said how it is"))
+        return IDENTITY.unmade(UNTOLD)
     return IDENTITY.passed(f"{heard[0][1].report.name}, by {_machines(len(heard))}")
 
 
@@ -117,20 +123,29 @@ def machines_answer(seen: Sequence[Seen] | Absent) -> Finding:
     return ANSWERING.judged(faults, f"{_machines(len(seen))}, at most {_oldest(seen)} behind")
 
 
-def attested(seen: Sequence[Seen] | Absent, *, alone: bool) -> Finding:
-    """Judge whether attestation is required. ``alone``: the authority is on the caller's own machine."""
-    if isinstance(seen, Absent):
-        return ATTESTED.unmade(seen)
-    heard = told(seen)
-    if any(_silence(each) is Silence.ATTESTATION for each in seen) and not heard:
-        return ATTESTED.passed("this caller was refused for want of it")
-    if not heard:
-        return ATTESTED.unmade(Unlearned("no machine said how it is"))
-    if alone:
+def attested(seen: Sequence[Seen] | Absent, setups: Sequence[Setup] | Absent, *, alone: bool) -> Finding:
+    """Judge whether attestation is required: by what machines say, and what is configured.
+
+    Args:
+        seen: the machines.
+        setups: how they are set up.
+        alone: whether the authority is called on the caller's own machine: there is no network then.
+    """
+    heard = [] if isinstance(seen, Absent) else told(seen)
+    refused = not isinstance(seen, Absent) and any(_silence(each) is Silence.ATTESTATION for each in seen)
+    faults = [f"{each.name} answers requests without Fly-Src" for each, came in heard if not came.report.attested]
+    if alone and faults:
         return ATTESTED.unmade(NotAsked("TKDB_URL is at this machine's loopback: there is no network to attest"))
+    if not isinstance(setups, Absent):
+        proven = bool(heard or refused) and not faults
+        faults += configured.faults(partial(configured.fly_src, proven=proven), setups)
+    elif not heard and not refused:
+        return ATTESTED.unmade(seen if isinstance(seen, Absent) else UNTOLD)
+    by = (
+        [f"{_machines(len(heard))} said so"] if heard else ["this caller was refused for want of it"] if refused else []
+    )
     return ATTESTED.judged(
-        (f"{each.name} answers requests without Fly-Src" for each, came in heard if not came.report.attested),
-        f"{_machines(len(heard))} require Fly-Src",
+        faults, listed([*by, *([] if isinstance(setups, Absent) else (each.where for each in setups))])
     )
 
 
@@ -152,7 +167,7 @@ def one_cluster(seen: Sequence[Seen] | Absent) -> Finding:
         return ONE_CLUSTER.unmade(seen)
     heard = told(seen)
     if not heard:
-        return ONE_CLUSTER.unmade(Unlearned("no machine said how it is"))
+        return ONE_CLUSTER.unmade(UNTOLD)
     alone = [each for each, came in heard if came.report.cluster is None and not came.report.fault]
     if alone and len(seen) == 1:
         return ONE_CLUSTER.passed(f"{alone[0].name} stands alone")
@@ -177,7 +192,7 @@ def one_version(seen: Sequence[Seen] | Absent) -> Finding:
     for each, came in told(seen):
         versions.setdefault(came.report.version, []).append(each.name)
     if not versions:
-        return ONE_VERSION.unmade(Unlearned("no machine said how it is"))
+        return ONE_VERSION.unmade(UNTOLD)
     if len(versions) == 1:
         return ONE_VERSION.passed(f"tkdb {next(iter(versions))}")
     return ONE_VERSION.failed("; ".join(f"tkdb {version} on {listed(who)}" for version, who in versions.items()))
@@ -194,7 +209,7 @@ def clocks(seen: Sequence[Seen] | Absent, bucket: Dated | Absent) -> Finding:
     off = [each for each in times if abs(each.ahead_ms) > each.within_ms + APART_MS]
     if len(off) == len(times) > 1:
         return CLOCKS.failed(f"all are apart from this caller's clock; {_apart(off[0])}", "set this caller's clock")
-    return CLOCKS.judged(map(_apart, off), f"{listed(each.whose for each in times)} and this caller, within 2 s")
+    return CLOCKS.judged(map(_apart, off), f"{_number(len(times), 'clock')} and this caller's, within 2 s")
 
 
 def alike(seen: Sequence[Seen]) -> bool:
@@ -253,4 +268,8 @@ def _apart(each: Dated) -> str:
 
 
 def _machines(count: int) -> str:
-    return "1 machine" if count == 1 else f"{count} machines"
+    return _number(count, "machine")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

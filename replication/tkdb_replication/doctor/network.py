@@ -15,7 +15,7 @@ from enum import StrEnum
 from ipaddress import IPv6Network, ip_address
 from typing import Final
 
-from tkdb_replication.doctor.findings import Absent, Check, Finding, NotAsked, Unlearned, listed
+from tkdb_replication.doctor.findings import Absent, Check, Finding, Unlearned, listed
 
 SIXPN: Final = IPv6Network("fdaa::/16")
 """Fly's private networks, and the addresses of flycast in them."""
@@ -32,6 +32,16 @@ PAST_THE_PROXY: Final = Check(
 )
 
 
+def app_of(host: str) -> str | None:
+    """Return the app on Fly of a host ``<app>.flycast`` or ``<service>.svc.<app>.flycast``; None of any other.
+
+    >>> app_of("api.svc.tkdb.flycast"), app_of("tkdb.example")
+    ('tkdb', None)
+    """
+    stem, _, top = host.rstrip(".").rpartition(".")
+    return (stem.rpartition(".svc.")[2] or None) if top == "flycast" else None
+
+
 @dataclass(frozen=True, slots=True)
 class Door:
     """The host of the authority's URL, and the addresses that its name stands for."""
@@ -39,15 +49,8 @@ class Door:
     host: str
     addresses: tuple[str, ...]
 
-    @property
-    def app(self) -> str | None:
-        """The app on Fly, for ``<app>.flycast`` and ``<service>.svc.<app>.flycast``; else None.
-
-        >>> Door("api.svc.tkdb.flycast", ()).app
-        'tkdb'
-        """
-        stem, _, top = self.host.rstrip(".").rpartition(".")
-        return (stem.rpartition(".svc.")[2] or None) if top == "flycast" else None
+    def __str__(self) -> str:
+        return self.host if self.addresses == (self.host,) else f"{self.host} is {listed(self.addresses)}"
 
     @property
     def loopback(self) -> bool:
@@ -94,9 +97,9 @@ def private_address(doors: Sequence[Door] | Absent) -> Finding:
         return PRIVATE_ADDRESS.unmade(doors)
     faults = []
     for door in doors:
-        public = [each for each in door.addresses if not _private(each, sixpn=door.app is not None)]
+        public = [each for each in door.addresses if not _private(each, sixpn=app_of(door.host) is not None)]
         faults += [f"{door.host} is {listed(public)}, which isn't private"] if public else []
-    return PRIVATE_ADDRESS.judged(faults, "; ".join(f"{door.host} is {listed(door.addresses)}" for door in doors))
+    return PRIVATE_ADDRESS.judged(faults, "; ".join(map(str, doors)))
 
 
 def past_the_proxy(knocks: Sequence[Knock] | Absent) -> Finding:
@@ -114,15 +117,8 @@ def past_the_proxy(knocks: Sequence[Knock] | Absent) -> Finding:
     if silent:
         names = listed(f"{each.machine} at {each.where}" for each in silent)
         return PAST_THE_PROXY.unmade(Unlearned(f"neither refused nor answered: {names}"))
-    return PAST_THE_PROXY.passed(listed(f"{each.machine} refuses {each.where}" for each in knocks))
-
-
-def off_the_network(door: Door) -> NotAsked | None:
-    """Return why nothing can be sent past the proxy, where that is so by what the URL is."""
-    if door.app is not None:
-        return None
-    why = "is at this machine's loopback" if door.loopback else "isn't a .flycast name"
-    return NotAsked(f"TKDB_URL {why}: what is behind it isn't known")
+    where = listed(dict.fromkeys(each.where.rpartition(":")[2] for each in knocks))
+    return PAST_THE_PROXY.passed(f"port {where} of {listed(dict.fromkeys(each.machine for each in knocks))}")
 
 
 def _private(address: str, *, sixpn: bool) -> bool:

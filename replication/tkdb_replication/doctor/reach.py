@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Final
 
 import dns.asyncresolver
@@ -42,6 +43,12 @@ async def look_up(url: Url) -> Door | Unlearned:
     except (OSError, UnicodeError):
         return Unlearned(f"the name {url.host} isn't known here: is this place on the authority's private network?")
     return Door(url.host, tuple(dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in found)))
+
+
+async def public_addresses(name: str) -> list[str]:
+    """Return the addresses that a name stands for and that anybody can reach; none where it isn't known."""
+    door = await look_up(Url("https", name, 443, ""))
+    return [] if isinstance(door, Unlearned) else [each for each in door.addresses if ip_address(each).is_global]
 
 
 async def places(app: str) -> list[Place] | Unlearned:

@@ -15,7 +15,6 @@ CHECKS: Final[tuple[Check, ...]] = (
     hosted.NO_PUBLIC_ADDRESS,
     network.PAST_THE_PROXY,
     machines.ATTESTED,
-    configured.FLY_SRC,
     configured.BOUND,
     configured.PORTS_SERVED,
     configured.PLAIN_HTTP,
@@ -80,7 +79,7 @@ def judge(facts: Facts) -> list[Finding]:
         hosted.alike(facts.hosted, facts.written),
         machines.identity(facts.seen),
         machines.machines_answer(facts.seen),
-        machines.attested(facts.seen, alone=loopback),
+        machines.attested(facts.seen, facts.setups, alone=loopback),
         machines.regions(
             facts.places if isinstance(facts.places, Absent) else [(each.machine, each.region) for each in facts.places]
         ),
