@@ -76,8 +76,10 @@ async def gather(given: Given, *, now_ms: Callable[[], int], random_bytes: Calla
     if isinstance(assignments, NotAsked) and flycast and not isinstance(doors, Absent):
         assignments = await _looked_up(flycast, doors)
     places = await _places(flycast, listed, doors)
-    asker = given.identity and Asker(given.identity, now_ms=now_ms, random_bytes=random_bytes)
-    seen = await _seen(given, doors, places, asker)
+    seen: Sequence[machines.Seen] | Absent = doors if isinstance(doors, Absent) else NotAsked(NO_AUTHORITY)
+    if given.identity is not None and not isinstance(doors, Absent):
+        asker = Asker(given.identity, now_ms=now_ms, random_bytes=random_bytes)
+        seen = await reach.survey(asker, given.urls, places)
     bucket = store.Examined.absent(NotAsked(NO_BUCKET))
     if given.bucket is not None:  # after the machines: its head can't be older than what they have seen of it
         bucket = await buckets.examine(given.bucket, given.head_keys, now_ms=now_ms, random_bytes=random_bytes)
@@ -134,17 +136,6 @@ async def _knocks(
     if isinstance(places, Absent):
         return places
     return await reach.knocks(flycast, places, ports) if flycast else NotAsked(NO_URL)
-
-
-async def _seen(
-    given: Given,
-    doors: Sequence[network.Door] | Absent,
-    places: Sequence[network.Place] | Absent,
-    asker: Asker | None,
-) -> list[machines.Seen] | Absent:
-    if isinstance(doors, Absent):
-        return doors
-    return NotAsked(NO_AUTHORITY) if asker is None else await reach.survey(asker, given.urls, places)
 
 
 def _ports(written: Written | None, listed: Sequence[Machine] | Absent) -> list[int]:

@@ -112,6 +112,8 @@ def machines_answer(seen: Sequence[Seen] | Absent) -> Finding:
     """Judge whether every machine can do its work."""
     if isinstance(seen, Absent):
         return ANSWERING.unmade(seen)
+    if not seen:
+        return ANSWERING.failed("the app has no machine", "`fly deploy --no-public-ips --ha=false`")
     refused = [each for each in seen if _silence(each) is Silence.ATTESTATION]
     if refused and not told(seen):
         return ANSWERING.failed(
@@ -141,12 +143,10 @@ def attested(seen: Sequence[Seen] | Absent, setups: Sequence[Setup] | Absent, *,
         faults += configured.faults(partial(configured.fly_src, proven=proven), setups)
     elif not heard and not refused:
         return ATTESTED.unmade(seen if isinstance(seen, Absent) else UNTOLD)
-    by = (
-        [f"{_machines(len(heard))} said so"] if heard else ["this caller was refused for want of it"] if refused else []
-    )
-    return ATTESTED.judged(
-        faults, listed([*by, *([] if isinstance(setups, Absent) else (each.where for each in setups))])
-    )
+    by = [f"{_machines(len(heard))} said so"] if heard else []
+    by += ["this caller was refused for want of it"] if refused and not heard else []
+    by += [] if isinstance(setups, Absent) else [each.where for each in setups]
+    return ATTESTED.judged(faults, listed(by))
 
 
 def regions(places: Iterable[tuple[str, str]] | Absent) -> Finding:
