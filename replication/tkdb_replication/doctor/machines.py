@@ -18,6 +18,7 @@ from tkdb_replication.asking import Silence, Told, Untold
 from tkdb_replication.doctor import configured
 from tkdb_replication.doctor.deployment import Setup
 from tkdb_replication.doctor.findings import Absent, Check, Finding, NotAsked, Unlearned, listed
+from tkdb_replication.doctor.network import Place
 
 APART_MS: Final = 2_000
 """How far clocks may be apart beyond what is uncertain. NTP keeps them within some ms; what breaks first, a request
@@ -149,11 +150,11 @@ def attested(seen: Sequence[Seen] | Absent, setups: Sequence[Setup] | Absent, *,
     return ATTESTED.judged(faults, listed(by))
 
 
-def regions(places: Iterable[tuple[str, str]] | Absent) -> Finding:
-    """Judge where machines are. ``places``: each machine's name and region."""
+def regions(places: Sequence[Place] | Absent) -> Finding:
+    """Judge where machines are."""
     if isinstance(places, Absent):
         return REGIONS.unmade(places)
-    where = Counter(region for _, region in dict(places).items())
+    where = Counter(each.region for each in set(places))
     if len(where) > 1:
         return REGIONS.passed(f"{_machines(where.total())} in {listed(where)}")
     if not where:

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from tkdb import errors
 from tkdb_replication.doctor.findings import Absent, Check, Finding, NotAsked, Unlearned, listed
 from tkdb_replication.doctor.machines import Dated, Seen, told
+from tkdb_replication.doctor.network import Place
 from tkdb_replication.head import Head
 from tkdb_replication.head_object import Absent as NoHead
 from tkdb_replication.head_object import Damaged, Sound, describe
@@ -113,15 +114,15 @@ def strong(found: Location | Absent) -> Finding:
     return STRONG.passed(f"it is {found}") if found.strong else STRONG.failed(f"it is {found}: eventual across regions")
 
 
-def outlives(found: Location | Absent, regions: Collection[str] | Absent) -> Finding:
+def outlives(found: Location | Absent, places: Sequence[Place] | Absent) -> Finding:
     """Judge whether one region's loss takes machines and bucket alike."""
     if not isinstance(found, Location):
         return OUTLIVES.unmade(found)
     if found.kind != "single":
         return OUTLIVES.passed(f"it is {found}")
-    if isinstance(regions, Absent):
-        return OUTLIVES.unmade(regions)
-    if set(regions) <= set(found.regions):
+    if isinstance(places, Absent):
+        return OUTLIVES.unmade(places)
+    if {each.region for each in places} <= set(found.regions):
         return OUTLIVES.failed(f"it is in {listed(found.regions)}, and so are all machines")
     return OUTLIVES.passed(f"it is in {listed(found.regions)}, and with that region what was acknowledged is lost")
 

@@ -61,14 +61,12 @@ class Facts:
         """Every configuration that is known."""
         found: list[Setup] = [self.written] if isinstance(self.written, Written) else []
         if isinstance(self.hosted, Absent):
-            return found or (self.hosted)
+            return found or self.hosted
         return (found + hosted.setups_of(self.hosted)) or Unlearned("the app has no machine")
 
 
 def judge(facts: Facts) -> list[Finding]:
     """Return what every check says of ``facts``. Pure."""
-    regions: Sequence[str] | Absent
-    regions = facts.places if isinstance(facts.places, Absent) else [each.region for each in facts.places]
     loopback = not isinstance(facts.doors, Absent) and all(door.loopback for door in facts.doors)
     bucket = facts.bucket
     found = [
@@ -80,16 +78,14 @@ def judge(facts: Facts) -> list[Finding]:
         machines.identity(facts.seen),
         machines.machines_answer(facts.seen),
         machines.attested(facts.seen, facts.setups, alone=loopback),
-        machines.regions(
-            facts.places if isinstance(facts.places, Absent) else [(each.machine, each.region) for each in facts.places]
-        ),
+        machines.regions(facts.places),
         machines.one_cluster(facts.seen),
         machines.one_version(facts.seen),
         machines.clocks(facts.seen, bucket.clock),
         *configured.configured(facts.setups),
         store.fit(bucket.fit),
         store.strong(bucket.location),
-        store.outlives(bucket.location, regions),
+        store.outlives(bucket.location, facts.places),
         store.closed(bucket.readable),
         store.head(bucket.head, facts.seen),
     ]
