@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
+from tests.doctor.examined import Examined
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
 from tkdb.errors import ConfigurationError
 from tkdb_replication.bucket import Bucket
@@ -116,25 +117,6 @@ class Bed:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-class Examined:
-    """What the doctor said."""
-
-    def __init__(self, code: int, document: dict[str, Any]) -> None:
-        self.code = code
-        self.document = document
-        self.by_check = {each["check"]: each for each in document["checks"]}
-
-    def outcomes(self, outcome: str) -> set[str]:
-        return {name for name, each in self.by_check.items() if each["outcome"] == outcome}
-
-    def found(self, check: str) -> str:
-        """What was found by a check that failed, with what it says to do."""
-        each = self.by_check[check]
-        assert each["outcome"] == "failed", self.document
-        assert each["try"], "nothing is said of what to do"
-        return str(each["found"])
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,9 @@ from tkdb import errors
 KILL_TIMEOUT_MS: Final = 5_000
 """What Fly waits for when nothing is said."""
 
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_LONGEST_S: Final = 10**9
+_PART: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)", re.ASCII)
+_PARTS: Final = re.compile(f"(?:{_PART.pattern}){{1,4}}", re.ASCII).fullmatch
 _MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 Duration = str | int | float
@@ -185,11 +187,12 @@ def parse_toml(text: str, where: str = "fly.toml") -> Written:
 def duration_ms(text: Duration) -> int | None:
     """Return a duration as Fly writes it, ``30s`` or ``1m30s``, or a number of seconds; None if it is anything else."""
     if isinstance(text, int | float):
-        return int(text * 1_000)
-    parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        return int(text) * 1_000 if text.isascii() and text.isdigit() else None
-    return round(sum(float(number) * _MS[unit] for number, unit in parts))
+        return round(text * 1_000) if 0 <= text <= _LONGEST_S else None
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text) * 1_000
+    if _PARTS(text) is None:
+        return None
+    return round(sum(float(number) * _MS[unit] for number, unit in _PART.findall(text)))
 
 
 def _as_machine(found: Mapping[str, Any]) -> dict[str, Any]:

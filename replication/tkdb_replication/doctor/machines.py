@@ -154,7 +154,7 @@ def regions(places: Sequence[Place] | Absent) -> Finding:
     """Judge where machines are."""
     if isinstance(places, Absent):
         return REGIONS.unmade(places)
-    where = Counter(each.region for each in set(places))
+    where = Counter(each.region for each in dict.fromkeys(places))
     if len(where) > 1:
         return REGIONS.passed(f"{_machines(where.total())} in {listed(where)}")
     if not where:
