@@ -103,10 +103,14 @@ class _Metadata(msgspec.Struct):
 
 
 async def _location(bucket: Bucket, now_ms: Callable[[], int]) -> Location | Absent:
-    host = bucket.endpoint.host
-    if not any(host == each or host.endswith(f".{each}") for each in TIGRIS):
+    if not is_tigris(bucket.endpoint.host):
         return NotAsked("where this store keeps a bucket isn't known: only Tigris is asked")
     return await tigris_location(bucket, now_ms)
+
+
+def is_tigris(host: str) -> bool:
+    """Return whether an endpoint is Tigris's."""
+    return any(host == each or host.endswith(f".{each}") for each in TIGRIS)
 
 
 async def tigris_location(bucket: Bucket, now_ms: Callable[[], int]) -> Location | Unlearned:

@@ -206,7 +206,8 @@ def clocks(seen: Sequence[Seen] | Absent, bucket: Dated | Absent) -> Finding:
     ]  # fmt: skip
     times += [bucket] if isinstance(bucket, Dated) else []
     if not times:
-        return CLOCKS.unmade(seen if isinstance(seen, Absent) else Unlearned("no machine told its time"))
+        unlearned = Unlearned("no machine told its time") if not isinstance(seen, Absent) else seen
+        return CLOCKS.unmade(bucket if isinstance(bucket, Unlearned) else unlearned)
     off = [each for each in times if abs(each.ahead_ms) > each.within_ms + APART_MS]
     if len(off) == len(times) > 1:
         return CLOCKS.failed(f"all are apart from this caller's clock; {_apart(off[0])}", "set this caller's clock")
