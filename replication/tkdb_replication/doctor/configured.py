@@ -10,7 +10,6 @@ Every configuration that was found is judged by the same rules: a fly.toml's, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Final
 
 import msgspec
@@ -145,11 +144,11 @@ def awake(config: Config) -> Iterator[str]:
 
 def volumes(config: Config) -> Iterator[str]:
     """What a machine must not forget lies beside its database."""
-    mounts, database = config.mounts or [], PurePosixPath(_value(config, "TKDB_DB"))
-    if not mounts:
+    paths, database = [mount.path for mount in config.mounts or ()], _value(config, "TKDB_DB")
+    if not paths:
         yield "there is no volume"
-    elif not any(mount.path and database.is_relative_to(mount.path) for mount in mounts):
-        yield f"the volume is at {' and '.join(mount.path for mount in mounts)}, and TKDB_DB={database}"
+    elif not any(path and database.startswith(f"{path.rstrip('/')}/") for path in paths):
+        yield f"the volume is at {listed(paths)}, and TKDB_DB={database}"
 
 
 def readiness(config: Config) -> Iterator[str]:
@@ -161,7 +160,7 @@ def readiness(config: Config) -> Iterator[str]:
     elif not paths:
         yield "a connection is all that is checked"
     elif set(paths) != {"/readyz"}:
-        yield f"{' and '.join(sorted(set(paths)))} is asked"
+        yield f"{listed(sorted(set(paths)))} is asked"
     elif any((check.method or "GET").upper() != "GET" for check in checks):
         yield "/readyz is asked by another method than GET"
 

@@ -7,6 +7,7 @@ told which one is meant, and knocked at past it. Elsewhere there are the URLs th
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -28,6 +29,7 @@ ASK_MS: Final = 10_000
 """How long one machine may take: one that was stopped for want of traffic is started by being asked."""
 KNOCK_MS: Final = 3_000
 NAME_S: Final = 5.0
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 AGAIN_S: Final = 1.0
 TIMES: Final = 5
 """How often machines are asked that don't show one head, as during a takeover."""
@@ -56,8 +58,17 @@ async def places(app: str) -> list[Place] | Unlearned:
     texts = await _resolve(f"all.vms.{app}.internal", "TXT")
     if isinstance(texts, Unlearned):
         return texts
+    return read_places(texts)
+
+
+def read_places(texts: Sequence[str]) -> list[Place]:
+    """Return the machines that a resolver's texts list.
+
+    >>> read_places(["148e21 iad,3d8d41 ams"])
+    [Place(machine='148e21', region='iad'), Place(machine='3d8d41', region='ams')]
+    """
     words = [each.split() for text in texts for each in text.split(",")]
-    return [Place(name, region) for name, region in (each for each in words if len(each) == 2)]
+    return [Place(*each) for each in words if len(each) == 2 and all(map(_NAME, each))]
 
 
 async def knocks(app: str, found: Sequence[Place], ports: Sequence[int]) -> list[Knock]:
