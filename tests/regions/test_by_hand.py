@@ -39,7 +39,7 @@ def test_three_machines_by_hand_as_the_page_tells(tmp_path: Path) -> None:
             start_new_session=True,
         )
         with suppress(subprocess.TimeoutExpired):
-            process.wait(100)
+            process.wait(240)
         for number in (signal.SIGTERM, signal.SIGKILL):  # so that the object store ends, too
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, number)
