@@ -15,9 +15,9 @@ from typing import Final
 from tkdb.channel.keys import AuthorityIdentity
 from tkdb.settings import SETTINGS, Address
 from tkdb_client.transport import Url
-from tkdb_replication.asking import Asker
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.doctor import buckets, hosted, machines, network, reach, store
+from tkdb_replication.doctor.asking import Asker
 from tkdb_replication.doctor.deployment import Assignment, Machine, Setup, Written
 from tkdb_replication.doctor.findings import Absent, Finding, NotAsked, Unlearned
 from tkdb_replication.doctor.fly_api import FlyApi
@@ -127,7 +127,7 @@ async def _places(
         return doors
     if flycast is not None:
         return await reach.places(flycast)
-    return NotAsked("TKDB_URL isn't a .flycast name, so which machines there are isn't known")
+    return NotAsked(f"{machines.NO_FLYCAST}, so which machines there are isn't known")
 
 
 async def _knocks(

@@ -19,7 +19,7 @@ import msgspec
 
 from tkdb import errors
 from tkdb_client.transport import Url
-from tkdb_replication import web
+from tkdb_replication.doctor import web
 from tkdb_replication.doctor.deployment import Assignment, Assignments, Machine
 from tkdb_replication.doctor.findings import Unlearned
 

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Final
 
 from tkdb import api
-from tkdb_replication.asking import Silence, Told, Untold
 from tkdb_replication.doctor import configured
+from tkdb_replication.doctor.asking import Silence, Told, Untold
 from tkdb_replication.doctor.deployment import Setup
 from tkdb_replication.doctor.findings import Absent, Check, Finding, NotAsked, Unlearned, listed
 from tkdb_replication.doctor.network import Place
@@ -59,6 +59,7 @@ CLOCKS: Final = Check(
 )
 
 
+NO_FLYCAST: Final = "TKDB_URL isn't a .flycast name"
 UNTOLD: Final = Unlearned("no machine said how it is")
 
 
@@ -126,19 +127,19 @@ def machines_answer(seen: Sequence[Seen] | Absent) -> Finding:
     return ANSWERING.judged(faults, f"{_machines(len(seen))}, at most {_oldest(seen)} behind")
 
 
-def attested(seen: Sequence[Seen] | Absent, setups: Sequence[Setup] | Absent, *, alone: bool) -> Finding:
+def attested(seen: Sequence[Seen] | Absent, setups: Sequence[Setup] | Absent, *, on_fly: bool) -> Finding:
     """Judge whether attestation is required: by what machines say, and what is configured.
 
     Args:
         seen: the machines.
         setups: how they are set up.
-        alone: whether the authority is called on the caller's own machine: there is no network then.
+        on_fly: whether it is called through flycast. Elsewhere nobody attests callers.
     """
     heard = [] if isinstance(seen, Absent) else told(seen)
     refused = not isinstance(seen, Absent) and any(_silence(each) is Silence.ATTESTATION for each in seen)
     faults = [f"{each.name} answers requests without Fly-Src" for each, came in heard if not came.report.attested]
-    if alone and faults:
-        return ATTESTED.unmade(NotAsked("TKDB_URL is at this machine's loopback: there is no network to attest"))
+    if faults and not on_fly and isinstance(setups, Absent):
+        return ATTESTED.unmade(NotAsked(f"{NO_FLYCAST}, and elsewhere nobody attests callers"))
     if not isinstance(setups, Absent):
         proven = bool(heard or refused) and not faults
         faults += configured.faults(partial(configured.fly_src, proven=proven), setups)

@@ -52,11 +52,6 @@ class Door:
     def __str__(self) -> str:
         return self.host if self.addresses == (self.host,) else f"{self.host} is {listed(self.addresses)}"
 
-    @property
-    def loopback(self) -> bool:
-        """Whether it leads to this machine only."""
-        return bool(self.addresses) and all(ip_address(each).is_loopback for each in self.addresses)
-
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -19,8 +19,8 @@ import dns.resolver
 
 from tkdb import api
 from tkdb_client.transport import Url
-from tkdb_replication import web
-from tkdb_replication.asking import Asker
+from tkdb_replication.doctor import web
+from tkdb_replication.doctor.asking import Asker, Told
 from tkdb_replication.doctor.findings import Absent, Unlearned
 from tkdb_replication.doctor.machines import Seen, alike
 from tkdb_replication.doctor.network import Came, Door, Knock, Place
@@ -102,8 +102,7 @@ async def _ask(asker: Asker, url: Url, place: Place | None) -> Seen:
     if place is not None:
         return Seen(place.machine, place.region, await asker.ask(url, {ONE: place.machine}, timeout_ms=ASK_MS))
     came = await asker.ask(url, timeout_ms=ASK_MS)
-    report = getattr(came, "report", None)
-    return Seen(report.machine, report.region, came) if report is not None else Seen(str(url), "", came)
+    return Seen(came.report.machine, came.report.region, came) if isinstance(came, Told) else Seen(str(url), "", came)
 
 
 async def _knocks(app: str, place: Place, ports: Sequence[int]) -> list[Knock]:

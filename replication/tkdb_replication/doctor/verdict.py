@@ -67,7 +67,7 @@ class Facts:
 
 def judge(facts: Facts) -> list[Finding]:
     """Return what every check says of ``facts``. Pure."""
-    loopback = not isinstance(facts.doors, Absent) and all(door.loopback for door in facts.doors)
+    on_fly = not isinstance(facts.doors, Absent) and any(network.app_of(door.host) for door in facts.doors)
     bucket = facts.bucket
     found = [
         network.private_address(facts.doors),
@@ -77,7 +77,7 @@ def judge(facts: Facts) -> list[Finding]:
         hosted.alike(facts.hosted, facts.written),
         machines.identity(facts.seen),
         machines.machines_answer(facts.seen),
-        machines.attested(facts.seen, facts.setups, alone=loopback),
+        machines.attested(facts.seen, facts.setups, on_fly=on_fly),
         machines.regions(facts.places),
         machines.one_cluster(facts.seen),
         machines.one_version(facts.seen),

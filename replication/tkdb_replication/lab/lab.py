@@ -17,20 +17,21 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from tkdb import errors
-from tkdb_client.transport import Url
-from tkdb_replication.asking import Asker, Untold
+from tkdb_client import AsyncClient
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.flycast.flycast import Done, Flycast
 from tkdb_replication.flycast.layout import App
 from tkdb_replication.flycast.machines import Command, Machine
 from tkdb_replication.lab import store
+from tkdb_replication.lab.direct import Direct
 from tkdb_replication.lab.keys import Keys
 
 APP: Final = "tkdb"
@@ -84,8 +85,7 @@ class Lab:
         self._regions = regions
         self._first_client = clients[0]
         self._stack = AsyncExitStack()
-        self._asker = Asker(self.keys.identity, now_ms=store.now_ms, random_bytes=os.urandom)
-        self._direct: dict[str, Url] = {}
+        self._asking: dict[str, AsyncClient] = {}
         self._settings: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
@@ -134,6 +134,15 @@ class Lab:
             each if each.seq is None else msgspec.structs.replace(each, lag=last - each.seq) for each in found
         ]  # fmt: skip
 
+    async def direct(self, name: str, **settings: Any) -> AsyncClient:
+        """Return a client of a machine itself, past all proxies and cuts; ``settings`` as ``AsyncClient``'s.
+
+        Raises:
+            ConfigurationError: there is no such machine.
+        """
+        url, attest = await self.flycast.direct(name), partial(self.flycast.attestation, name)
+        return Direct(url, self.keys.identity, attest=attest, **settings)
+
     async def run(self, region: str, arguments: Sequence[str]) -> Done:
         """Run a program as the caller in ``region``; return what it said once it has ended.
 
@@ -160,8 +169,9 @@ class Lab:
         await self.machine(self._regions[0]).start()  # first, so that it is the primary
         await self.flycast.start()
         self.url = await self.flycast.door(self._first_client)
-        for name in self.flycast.machines:
-            self._direct[name] = Url.parse(await self.flycast.direct(name))
+        for machine in self.flycast.machines.values():
+            client = await self.direct(machine.id, timeout_ms=_ASK_MS, attempt_timeout_ms=_ASK_MS)
+            self._asking[machine.id] = await self._stack.enter_async_context(client)
 
     async def _found(self, bucket: Bucket) -> None:
         """Found the cluster, as its operator does."""
@@ -186,12 +196,10 @@ class Lab:
         region = machine.slot.region
         if not machine.running:
             return Standing(region, machine.id, "down")
-        # Past the proxy, as its caller: who attests callers is asked in the proxy's stead.
-        headers = self.flycast.attestation(machine.id)
-        came = await self._asker.ask(self._direct[machine.id], headers, timeout_ms=_ASK_MS)
-        if isinstance(came, Untold):
+        try:
+            report = await self._asking[machine.id].status()
+        except errors.TkdbError:
             return Standing(region, machine.id, "silent")
-        report = came.report
         health = "faulty" if report.fault else "ok"
         return Standing(
             region, machine.id, health, report.role, report.position, age_ms=report.age_ms, fault=report.fault
