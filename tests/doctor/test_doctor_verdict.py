@@ -20,6 +20,7 @@ from tkdb_replication.doctor import asking, findings, reach, web
 from tkdb_replication.doctor.asking import Silence, Told, Untold
 from tkdb_replication.doctor.configured import RULES
 from tkdb_replication.doctor.deployment import Assignments, Machine, parse_toml
+from tkdb_replication.doctor.doctor import Given, gather
 from tkdb_replication.doctor.findings import Finding, NotAsked, Outcome, Unlearned, listed
 from tkdb_replication.doctor.machines import Dated, Seen, alike
 from tkdb_replication.doctor.network import Came, Door, Knock, Place, app_of
@@ -287,3 +288,26 @@ def test_names_are_listed_as_people_do() -> None:
 
 def test_checks_have_names_of_their_own() -> None:
     assert len({check.id for check in CHECKS}) == len({check.title for check in CHECKS}) == len(CHECKS)
+
+
+def gathered(given: Given) -> Facts:
+    return asyncio.run(gather(given, now_ms=lambda: 0, random_bytes=bytes))
+
+
+def test_without_a_token_a_public_address_is_found_by_the_apps_public_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"acme-tkdb.flycast": ("fdaa:0:1:0:1::7",), "acme-tkdb.fly.dev": ("66.241.125.9", "fdaa:0:1:0:1::7")}
+
+    async def look_up(url: Url) -> Door | Unlearned:
+        return Door(url.host, names[url.host]) if url.host in names else Unlearned("unknown")
+
+    async def nobody(app: str) -> Unlearned:
+        return Unlearned("no resolver")
+
+    monkeypatch.setattr(reach, "look_up", look_up)
+    monkeypatch.setattr(reach, "places", nobody)
+    given = Given(urls=(Url.parse("http://acme-tkdb.flycast"),))
+    finding = outcome(gathered(given), "no-public-address")
+    assert (finding.outcome, finding.found) == (Outcome.FAILED, "66.241.125.9 is public")
+    names["acme-tkdb.fly.dev"] = ()
+    finding = outcome(gathered(given), "no-public-address")  # that there is none proves nothing
+    assert (finding.outcome, finding.found) == (Outcome.SKIPPED, "FLY_API_TOKEN isn't set")
