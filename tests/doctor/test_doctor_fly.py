@@ -371,10 +371,17 @@ def test_what_is_no_token_is_not_sent(token: str) -> None:
         FlyApi.parse({}, token)
 
 
-@pytest.mark.parametrize("app", ["", "../other", "a?limit=1", "A", "a" * 64])
+@pytest.mark.parametrize("app", ["../other", "a?limit=1", "A", "a" * 64])
 def test_what_is_no_app_is_not_asked_for(fly: FakeFly, app: str) -> None:
     ran = quick("doctor", "--app", app, env={"FLY_API_HOSTNAME": fly.url, "FLY_API_TOKEN": TOKEN})
     assert (ran.code, "can't be the name of an app" in ran.err, fly.seen) == (2, True, [])
+
+
+def test_a_token_says_nothing_of_an_app_that_is_not_named(fly: FakeFly) -> None:
+    ran = quick("doctor", env={"FLY_API_HOSTNAME": fly.url, "FLY_API_TOKEN": TOKEN})
+    assert (ran.code, "give --app" in ran.err, fly.seen) == (2, True, [])
+    examined = examine(fly, "--url", "http://127.0.0.1:9")
+    assert examined.by_check["hosted"]["found"] == "no app on Fly is named: --app"
 
 
 TOML = Path(__file__).parents[2].joinpath("fly.toml").read_text()

@@ -257,6 +257,18 @@ def test_machines_in_the_midst_of_a_change_are_asked_again(monkeypatch: pytest.M
     assert found == [settled[0], settled[2]]
 
 
+def test_a_machine_that_calls_itself_otherwise_is_not_the_one_that_was_asked() -> None:
+    class Asker:
+        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Told | Untold:
+            return told("148e21").came
+
+    asker: Any = Asker()
+    places = [Place("148e21", "iad"), Place("90801f", "syd")]
+    found = asyncio.run(reach.survey(asker, [Url.parse("http://acme-tkdb.flycast")], places))
+    finding = outcome(replace(WELL, seen=found), "machines-answer")
+    assert finding.found == "90801f in syd doesn't answer: who answers in its stead is called 148e21"
+
+
 @pytest.mark.parametrize(
     ("host", "app"),
     [("tkdb.flycast", "tkdb"), ("tkdb.flycast.", "tkdb"), ("api.svc.tkdb.flycast", "tkdb"), ("tkdb.internal", None),

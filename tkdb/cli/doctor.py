@@ -74,9 +74,10 @@ def _given(url: Sequence[str] | None, app: str, config: Path | None) -> Given:
     where = urls(url) if url or os.environ.get("TKDB_URL") else []
     token = inputs.setting("FLY_API_TOKEN")
     in_bucket = "BUCKET_NAME" in os.environ
-    if not (where or token or config or in_bucket):
+    if not (where or config or in_bucket or (token and app)):
         raise UsageError(
-            "there is nothing to look at", hint="set TKDB_URL and TKDB_AUTHORITY, or FLY_API_TOKEN; or give --config"
+            "there is nothing to look at",
+            hint="set TKDB_URL and TKDB_AUTHORITY; or FLY_API_TOKEN, and give --app; or give --config",
         )
     written = None if config is None else parse_toml(inputs.text_of(config), str(config))
     fly = None if token is None else FlyApi.parse(os.environ, token)

@@ -28,6 +28,7 @@ _PORT: Final = Address.parse(next(each.default or "" for each in SETTINGS if eac
 NO_URL: Final = "TKDB_URL isn't set"
 NO_AUTHORITY: Final = "TKDB_AUTHORITY isn't set"
 NO_TOKEN: Final = "FLY_API_TOKEN isn't set"  # noqa: S105  the variable's name
+NO_APP: Final = "no app on Fly is named: --app"
 NO_BUCKET: Final = "BUCKET_NAME isn't set"
 
 
@@ -79,13 +80,13 @@ async def gather(given: Given, *, now_ms: Callable[[], int], random_bytes: Calla
     seen: Sequence[machines.Seen] | Absent = doors if isinstance(doors, Absent) else NotAsked(NO_AUTHORITY)
     if given.identity is not None and not isinstance(doors, Absent):
         asker = Asker(given.identity, now_ms=now_ms, random_bytes=random_bytes)
-        seen = await reach.survey(asker, given.urls, places)
+        seen = await reach.survey(asker, given.urls, places if flycast else NotAsked(machines.NO_FLYCAST))
     bucket = store.Examined.absent(NotAsked(NO_BUCKET))
     if given.bucket is not None:  # after the machines: its head can't be older than what they have seen of it
         bucket = await buckets.examine(given.bucket, given.head_keys, now_ms=now_ms, random_bytes=random_bytes)
     return Facts(
         doors=doors,
-        knocks=await _knocks(flycast, places, _ports(given.written, listed)),
+        knocks=await _knocks(flycast, doors, places, _ports(given.written, listed)),
         seen=seen,
         assignments=assignments,
         hosted=listed,
@@ -106,6 +107,8 @@ async def _doors(urls: Sequence[Url]) -> list[network.Door] | Absent:
 async def _hosted(fly: FlyApi | None, app: str) -> tuple[list[Assignment] | Absent, list[Machine] | Absent]:
     if fly is None:
         return NotAsked(NO_TOKEN), NotAsked(NO_TOKEN)
+    if not app:
+        return NotAsked(NO_APP), NotAsked(NO_APP)
     return await fly.addresses(app), await fly.machines(app)
 
 
@@ -131,11 +134,17 @@ async def _places(
 
 
 async def _knocks(
-    flycast: str | None, places: Sequence[network.Place] | Absent, ports: Sequence[int]
+    flycast: str | None,
+    doors: Sequence[network.Door] | Absent,
+    places: Sequence[network.Place] | Absent,
+    ports: Sequence[int],
 ) -> list[network.Knock] | Absent:
-    if isinstance(places, Absent):
-        return places
-    return await reach.knocks(flycast, places, ports) if flycast else NotAsked(NO_URL)
+    for absent in (doors, places):
+        if isinstance(absent, Absent):
+            return absent
+    if flycast is None or isinstance(places, Absent):
+        return NotAsked(f"{machines.NO_FLYCAST}, so what is past the proxy isn't known")
+    return await reach.knocks(flycast, places, ports)
 
 
 def _ports(written: Written | None, listed: Sequence[Machine] | Absent) -> list[int]:

@@ -101,7 +101,7 @@ _REASONS: Final[Mapping[int, str]] = {
 
 def _named(app: str) -> str:
     if _APP(app) is None:
-        raise errors.ConfigurationError(f"{app[:80]!a} can't be the name of an app", hint="give it with --app")
+        raise errors.ConfigurationError("what is given can't be the name of an app", hint="give it with --app")
     return app
 
 

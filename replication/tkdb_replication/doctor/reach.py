@@ -20,7 +20,7 @@ import dns.resolver
 from tkdb import api
 from tkdb_client.transport import Url
 from tkdb_replication.doctor import web
-from tkdb_replication.doctor.asking import Asker, Told
+from tkdb_replication.doctor.asking import Asker, Silence, Told, Untold
 from tkdb_replication.doctor.findings import Absent, Unlearned
 from tkdb_replication.doctor.machines import Seen, alike
 from tkdb_replication.doctor.network import Came, Door, Knock, Place
@@ -99,9 +99,12 @@ async def survey(asker: Asker, urls: Sequence[Url], found: Sequence[Place] | Abs
 
 
 async def _ask(asker: Asker, url: Url, place: Place | None) -> Seen:
+    came = await asker.ask(url, {} if place is None else {ONE: place.machine}, timeout_ms=ASK_MS)
     if place is not None:
-        return Seen(place.machine, place.region, await asker.ask(url, {ONE: place.machine}, timeout_ms=ASK_MS))
-    came = await asker.ask(url, timeout_ms=ASK_MS)
+        if isinstance(came, Told) and came.report.machine != place.machine:
+            # Requests are replayed to the name that a machine gives itself: by another one, none arrives.
+            came = Untold(Silence.UNREACHED, f"who answers in its stead is called {came.report.machine}")
+        return Seen(place.machine, place.region, came)
     return Seen(came.report.machine, came.report.region, came) if isinstance(came, Told) else Seen(str(url), "", came)
 
 
