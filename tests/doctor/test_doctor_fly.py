@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,9 @@ from tests.doctor import fake_fly
 from tests.doctor.examined import Examined, doctor
 from tests.doctor.fake_fly import APP, TOKEN, FakeFly
 from tkdb.errors import ConfigurationError, TkdbError
-from tkdb_replication.doctor.deployment import Assignment, Machine, duration_ms, parse_toml
+from tkdb.settings import SETTINGS
+from tkdb_replication.doctor.configured import configured, differences
+from tkdb_replication.doctor.deployment import Assignment, Config, Machine, Setup, duration_ms, parse_toml
 from tkdb_replication.doctor.findings import Outcome
 from tkdb_replication.doctor.fly_api import FlyApi
 from tkdb_replication.doctor.hosted import hosted, no_public_address
@@ -500,3 +503,39 @@ def test_no_duration_raises_anything(text: Any) -> None:
 
 def test_a_machine_of_no_known_state_is_not_taken_for_well() -> None:
     assert hosted([Machine("1", os.urandom(2).hex())]).outcome is Outcome.FAILED
+
+
+NUMBERS = st.none() | st.integers()
+PORTS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("port", "start_port", "end_port"), NUMBERS) | {"handlers": st.lists(st.text())}
+)
+CONFIGS = st.fixed_dictionaries(
+    {
+        "env": st.dictionaries(st.sampled_from([setting.variable for setting in SETTINGS]), st.text()),
+        "services": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "protocol": st.text(),
+                    "internal_port": st.integers(),
+                    "autostop": st.none() | st.booleans() | st.text(),
+                    "ports": st.lists(PORTS, max_size=2),
+                    "checks": st.lists(
+                        st.dictionaries(st.sampled_from(["type", "method", "path"]), st.text()), max_size=2
+                    ),
+                    "concurrency": st.none() | st.fixed_dictionaries({"hard_limit": st.integers(), "type": st.text()}),
+                }
+            ),
+            max_size=2,
+        ),
+        "mounts": st.none() | st.lists(st.fixed_dictionaries({"path": st.text()}), max_size=2),
+        "stop_config": st.none()
+        | st.fixed_dictionaries({"timeout": st.text() | st.floats() | st.integers(), "signal": st.text()}),
+    }
+)
+
+
+@given(CONFIGS)
+def test_whatever_a_configuration_holds_is_judged(found: dict[str, Any]) -> None:
+    setup = Setup("a machine", msgspec.convert(found, Config))
+    assert {each.outcome for each in configured([setup])} <= {Outcome.PASSED, Outcome.FAILED}
+    assert differences(setup.config, setup.config) == []

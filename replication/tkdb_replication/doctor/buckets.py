@@ -77,8 +77,9 @@ async def _clock(objects: Objects, now_ms: Callable[[], int]) -> Dated | Unlearn
     came = await objects.get(HEAD_KEY, timeout_ms=TIMEOUT_MS)
     if isinstance(came, Unknown) or came.date_ms is None:
         return Unlearned(came.message if isinstance(came, Unknown) else "the bucket's answers have no Date")
-    within_ms = (now_ms() - sent_ms) // 2 + 500  # Date says whole seconds, rounded down
-    return Dated("the bucket", came.date_ms + 500 - (sent_ms + within_ms - 500), within_ms)
+    way_ms = (now_ms() - sent_ms) // 2
+    # Date says whole seconds, rounded down: it was half of one later, give or take as much.
+    return Dated("the bucket", came.date_ms + 500 - (sent_ms + way_ms), way_ms + 500)
 
 
 async def _readable(bucket: Bucket) -> Readable | Unlearned:

@@ -85,7 +85,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """A clock that isn't a machine's: how far it is ahead of the caller's, and how far off that may be."""
+    """A clock: whose it is, how far it is ahead of the caller's, and how far off that may be."""
 
     whose: str
     ahead_ms: int
