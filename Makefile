@@ -33,6 +33,7 @@ lint: venv
 
 types: venv
 	$(BIN)/mypy
+	$(BIN)/mypy docs/examples/*.py
 
 imports: venv
 	$(BIN)/lint-imports --no-cache

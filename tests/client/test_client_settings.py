@@ -200,3 +200,9 @@ def test_importing_the_client_brings_in_no_server() -> None:
     script = f"import tkdb_client; print({heavy})"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+def test_no_signer_can_be_asked_for_whatever_is_exported() -> None:
+    environ = {"TKDB_URL": URL, "TKDB_AUTHORITY": AUTHORITY, "TKDB_SIGNER": SIGNER}
+    assert Settings.read(None, None, None, environ).signer is not None
+    assert Settings.read(None, None, "", environ).signer is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -25,8 +24,7 @@ _MARKS: Final = {"passed": good("✓"), "failed": bad("✗"), "unknown": bad("?"
 _OUTCOMES: Final = (*_MARKS, "skipped")
 
 Config = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="PATH", help="A fly.toml, to be checked as a file.", show_default=False),
+    str | None, typer.Option("--config", metavar="PATH", help="A fly.toml, to be checked as a file; - is stdin.")
 ]
 App = Annotated[
     str, typer.Option("--app", metavar="APP", help="The app on Fly; by default as in the URL, or the fly.toml.")
@@ -59,7 +57,7 @@ def doctor(output: Output, url: Urls = None, app: App = "", config: Config = Non
         raise typer.Exit(1 if counts["failed"] else 3)
 
 
-def _given(url: Sequence[str] | None, app: str, config: Path | None) -> Given:
+def _given(url: Sequence[str] | None, app: str, config: str | None) -> Given:
     """Return where to look, by options and environment.
 
     Raises:
@@ -79,7 +77,7 @@ def _given(url: Sequence[str] | None, app: str, config: Path | None) -> Given:
             "there is nothing to look at",
             hint="set TKDB_URL and TKDB_AUTHORITY; or FLY_API_TOKEN, and give --app; or give --config",
         )
-    written = None if config is None else parse_toml(inputs.text_of(config), str(config))
+    written = None if config is None else parse_toml(inputs.document(config), "stdin" if config == "-" else config)
     fly = None if token is None else FlyApi.parse(os.environ, token)
     return Given(
         urls=tuple(map(Url.parse, where)),

@@ -17,8 +17,8 @@ from typing import Final
 
 from tkdb import errors
 from tkdb_replication.flycast.admin import Admin, Traffic
-from tkdb_replication.flycast.envoy import Files
 from tkdb_replication.flycast.machines import Machine
+from tkdb_replication.flycast.worker import Files
 
 _LOOKS: Final = 4
 """How often one looks within the time after which a machine counts as idle."""

@@ -40,7 +40,7 @@ from tkdb_replication.flycast.addresses import Sixpn
 from tkdb_replication.flycast.admin import Admin
 from tkdb_replication.flycast.agent import Agent
 from tkdb_replication.flycast.backbone import Backbone
-from tkdb_replication.flycast.envoy import Files, configuration
+from tkdb_replication.flycast.envoy import configuration
 from tkdb_replication.flycast.ground import WORKER, Ground, Process, Program, connect, inherited, until
 from tkdb_replication.flycast.layout import CLIENT, App, Layout, Slot
 from tkdb_replication.flycast.loopback import Loopback
@@ -48,6 +48,7 @@ from tkdb_replication.flycast.machines import Machine, Run
 from tkdb_replication.flycast.names import Names
 from tkdb_replication.flycast.relay import Relay
 from tkdb_replication.flycast.services import Resolver, Signer
+from tkdb_replication.flycast.worker import Files, site
 from tkdb_replication.scratch import Scratch
 
 FOLDERS: Final = "tkdb-flycast-"
@@ -319,7 +320,7 @@ class Flycast:
 
     async def _start_envoy(self, region: str) -> None:
         path = self.folder / f"envoy-{region}.json"
-        made = configuration(self.layout, self._ground.addresses, region, self._files)
+        made = configuration(site(self.layout, self._ground.addresses, region, self._files))
         path.write_text(json.dumps(made), "utf-8")
         log = self.folder / f"envoy-{region}.log"
         arguments = [envoy_program(), "-c", str(path), *_ENVOY_OPTIONS]
