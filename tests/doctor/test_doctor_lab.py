@@ -20,7 +20,8 @@ import pytest
 
 from tests.doctor.examined import Examined
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
-from tkdb.errors import ConfigurationError
+from tkdb.errors import ConfigurationError, Unavailable
+from tkdb_client import AsyncClient
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.flycast import flycast, namespaces
 from tkdb_replication.flycast.machines import Command, Machine
@@ -166,6 +167,19 @@ def test_a_healthy_lab_is_green_from_a_callers_place(bed: Bed) -> None:
     assert examined.by_check["past-the-proxy"]["found"] == "port 8080 of tkdb-iad-1, tkdb-ams-1 and tkdb-syd-1"
 
 
+def test_beside_the_proxy_only_who_says_what_it_would_have_said_is_answered(bed: Bed) -> None:
+    async def ask() -> str:
+        async with await bed.lab.direct("tkdb-syd-1") as attested:
+            machine = (await attested.status()).machine
+        url = await bed.lab.flycast.direct("tkdb-syd-1")
+        async with AsyncClient(url, bed.lab.keys.identity, timeout_ms=1_000) as stranger:
+            with pytest.raises(Unavailable, match="a plain HTTP 403"):
+                await stranger.status()
+        return machine
+
+    assert bed.do(ask()) == "tkdb-syd-1"
+
+
 def test_the_operator_sees_the_bucket_too(bed: Bed) -> None:
     examined = bed.doctor(**operator(bed))
     of_bucket = {"bucket-fit", "bucket-closed", "bucket-head"}
@@ -236,6 +250,7 @@ def test_a_machine_of_another_cluster_is_told_apart(bed: Bed) -> None:
         env={"PATH": os.environ["PATH"], **environment}, check=True, capture_output=True,
     )  # fmt: skip
     bed.plant("tkdb-syd-1", BUCKET_NAME="another", TKDB_DB=str(bed.lab.folder / "another-syd.db"))
+    bed.until(lambda: [each.role for each in bed.do(bed.lab.status())].count("primary") == 2)
     examined = bed.doctor(**operator(bed))
     found = examined.found("one-cluster")
     assert "there are several journals: " in found
