@@ -106,6 +106,7 @@ class Bed:
         machine = self.lab.machine(name)
         self.do(machine.stop())
         self.do(machine.start())
+        self.until(lambda: machine.id in self.do(self.lab.flycast.seen("sin")))
 
     def __enter__(self) -> Self:
         self._thread.start()

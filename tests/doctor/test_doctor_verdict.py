@@ -257,7 +257,24 @@ def test_machines_in_the_midst_of_a_change_are_asked_again(monkeypatch: pytest.M
     assert found == [settled[0], settled[2]]
 
 
-def test_a_machine_that_calls_itself_otherwise_is_not_the_one_that_was_asked() -> None:
+def test_a_machine_that_does_not_answer_is_asked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "AGAIN_S", 0)
+    lost = Untold(Silence.UNREACHED, "a plain HTTP 503: PC03 the connection ended while the request was in flight")
+    came = {"148e21": [told("148e21").came] * 2, "90801f": [lost, told("90801f").came], "3d8d41": [lost, lost]}
+
+    class Asker:
+        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Told | Untold:
+            return came[headers["fly-force-instance-id"]].pop(0)
+
+    asker: Any = Asker()
+    places = [Place(name, REGIONS[name]) for name in came]
+    found = asyncio.run(reach.survey(asker, [Url.parse("http://acme-tkdb.flycast")], places))
+    assert [type(each.came) for each in found] == [Told, Told, Untold]
+
+
+def test_a_machine_that_calls_itself_otherwise_is_not_the_one_that_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "AGAIN_S", 0)
+
     class Asker:
         async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Told | Untold:
             return told("148e21").came

@@ -83,7 +83,8 @@ async def knocks(app: str, found: Sequence[Place], ports: Sequence[int]) -> list
 async def survey(asker: Asker, urls: Sequence[Url], found: Sequence[Place] | Absent) -> list[Seen]:
     """Ask every machine that is known how it is; or, where none is, whoever answers at each URL.
 
-    Machines that are in the midst of a change show different heads: they are asked again, for a moment.
+    Machines that are in the midst of a change show different heads: they are asked again, for a moment. Where one doesn't
+    answer, all are asked once more: a proxy's connection to a machine that was just started anew may be the old one's.
     """
     seen: list[Seen] = []
     for attempt in range(TIMES):
@@ -93,9 +94,13 @@ async def survey(asker: Asker, urls: Sequence[Url], found: Sequence[Place] | Abs
             seen = list(await asyncio.gather(*(_ask(asker, url, None) for url in urls)))
         else:
             seen = list(await asyncio.gather(*(_ask(asker, urls[0], place) for place in found)))
-        if alike(seen):
+        if alike(seen) and (attempt or not any(map(_unreached, seen))):
             break
     return seen
+
+
+def _unreached(seen: Seen) -> bool:
+    return isinstance(seen.came, Untold) and seen.came.silence is Silence.UNREACHED
 
 
 async def _ask(asker: Asker, url: Url, place: Place | None) -> Seen:
