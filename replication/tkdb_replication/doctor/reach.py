@@ -83,8 +83,8 @@ async def knocks(app: str, found: Sequence[Place], ports: Sequence[int]) -> list
 async def survey(asker: Asker, urls: Sequence[Url], found: Sequence[Place] | Absent) -> list[Seen]:
     """Ask every machine that is known how it is; or, where none is, whoever answers at each URL.
 
-    Machines that are in the midst of a change show different heads: they are asked again, for a moment. Where one doesn't
-    answer, all are asked once more: a proxy's connection to a machine that was just started anew may be the old one's.
+    Machines that are in the midst of a change show different heads: they are asked again, for a moment. Where one
+    doesn't answer, all are asked once more: a proxy's connection to a machine that was started anew may be the old one.
     """
     seen: list[Seen] = []
     for attempt in range(TIMES):
