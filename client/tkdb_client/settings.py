@@ -1,7 +1,8 @@
 """What a client is told, by arguments or by the environment: where the authority is, who it is, and who we are.
 
 ==================== ===============================================================================================
-``TKDB_URL``         where it answers, such as ``http://tkdb.flycast``; several, one for each region, parted by commas
+``TKDB_URL``         where it answers, such as ``http://tkdb.flycast``; several, one for each region, parted by commas;
+                     one may name a region of a shared address, ``http://tkdb.flycast?region=syd``
 ``TKDB_AUTHORITY``   its name and public key, ``NAME=tkdbpub_…``; two keys while they are changed
 ``TKDB_SIGNER``      a signer's secret, ``tkdbsigner_…``; only for those who mint or administer
 ``TKDB_SIGNER_FILE`` the same, in a file

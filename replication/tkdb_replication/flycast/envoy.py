@@ -179,8 +179,8 @@ class _Build:
             headers=[{"name": ":path", "string_match": {"exact": HEALTH_PATH}}],
         )
         filters = [] if door.direct else [health]
-        if machine.stopped is not None:
-            filters.append(self.lua("wake", STOPPED=machine.stopped, WAKE=f"/wake/{machine.id}", WAKE_MS=60_000))
+        if machine.gate is not None:
+            filters.append(self.lua("wake", GATE=machine.gate, WAKE=f"/wake/{machine.id}", WAKE_MS=60_000))
         replies = [_failure(["UH", "NC"], "PC01 the machine isn't there"), *_SENT_OR_NOT]
         manager = _manager(f"backhaul-{machine.id}", host, filters, replies=replies)
         guard = [_only_from(self.site.workers)] if self.site.workers else []
@@ -217,7 +217,7 @@ class _Build:
         """One machine, reached from beside it; or from anywhere, where no other proxy is beside it."""
         endpoint: Json = {"address": _address(local)}
         path = door.check
-        if machine.stopped is not None and self.site.agent is not None:
+        if machine.gate is not None and self.site.agent is not None:
             # Who starts it answers while it is stopped: so the check never wakes it.
             endpoint["health_check_config"] = {"address": _address(self.site.agent)}
             path = f"/check/{machine.id}"

@@ -27,14 +27,14 @@ class Backend:
         region: where it is.
         local: where this proxy reaches it; None where only the proxy beside it does.
         backhaul: where the proxy beside it takes requests for it; None where that is a part of this proxy.
-        stopped: the path of a file that stands while it is to be started by the next request, if it may be stopped.
+        gate: the path of a file that stands while requests have to wake it first, if it may be stopped.
     """
 
     id: str
     region: str
     local: Endpoint | None = None
     backhaul: Endpoint | None = None
-    stopped: str | None = None
+    gate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

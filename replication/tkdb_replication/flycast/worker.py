@@ -31,9 +31,9 @@ class Files:
         """The socket at which the Envoy of ``region`` says how it is."""
         return self.folder / f"envoy-{region}.sock"
 
-    def stopped(self, machine: Slot) -> Path:
-        """The file that stands while ``machine`` is to be started by the next request."""
-        return self.folder / "stopped" / machine.id
+    def gate(self, machine: Slot) -> Path:
+        """The file that stands while requests have to ask the agent before they are sent to ``machine``."""
+        return self.folder / "gates" / machine.id
 
 
 def site(layout: Layout, addresses: Addresses, region: str, files: Files) -> Site:
@@ -53,7 +53,7 @@ def site(layout: Layout, addresses: Addresses, region: str, files: Files) -> Sit
             machine.region,
             local=addresses.local(machine) if here else None,
             backhaul=addresses.backhaul(machine),
-            stopped=str(files.stopped(machine)) if here and app.autostop_ms is not None else None,
+            gate=str(files.gate(machine)) if here and app.autostop_ms is not None else None,
         )
 
     def door(app: App) -> Door:
