@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 import time
 
-offset_s = int(sys.argv.pop(1))
-wall_s, wall_ns = time.time, time.time_ns
-time.time = lambda: wall_s() + offset_s
-time.time_ns = lambda: wall_ns() + offset_s * 1_000_000_000
 
-from tkdb.cli import main  # noqa: E402  after the clock was set
+def main(offset_s: int) -> None:
+    wall_s, wall_ns = time.time, time.time_ns
+    time.time = lambda: wall_s() + offset_s
+    time.time_ns = lambda: wall_ns() + offset_s * 1_000_000_000
 
-main()
+    from tkdb import cli  # after the clock was set
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv.pop(1)))
