@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 import httpcore
 
@@ -79,7 +80,17 @@ class Stream(httpcore.NetworkStream):
 
 
 class Backend(httpcore.SyncBackend):
-    """Opens ``Stream`` connections."""
+    """Opens ``Stream`` connections, until it is closed. A pool that is closed forgets one that is just being made."""
+
+    def __init__(self) -> None:
+        self._open: WeakSet[Stream] = WeakSet()
+        self._closed = False
+
+    def close(self) -> None:
+        """Close all connections, and open no more."""
+        self._closed = True
+        for stream in list(self._open):
+            stream.close()
 
     def connect_tcp(
         self,
@@ -97,10 +108,16 @@ class Backend(httpcore.SyncBackend):
             address, *addresses = addresses
             share_s = max(0.001, ends_s - time.monotonic()) / (len(addresses) + 1) if timeout else None
             try:
-                return Stream(super().connect_tcp(str(address), port, share_s, local_address, socket_options), _Age())
+                stream = Stream(super().connect_tcp(str(address), port, share_s, local_address, socket_options), _Age())
+                break
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if not addresses:
                     raise
+        self._open.add(stream)
+        if self._closed:
+            stream.close()
+            raise httpcore.ConnectError("the client was closed")
+        return stream
 
 
 class AsyncStream(httpcore.AsyncNetworkStream):

@@ -158,6 +158,7 @@ class Transport:
 
     def __init__(self) -> None:
         self._pools: dict[Url, httpcore.ConnectionPool] | None = {}
+        self._backend = streams.Backend()
 
     def post(self, send: Send) -> Outcome:
         """Make one attempt. Looking up a host's name is the system's, and not within the timeout.
@@ -167,7 +168,7 @@ class Transport:
         """
         pools = _open(self._pools)
         pool = pools.get(send.url) or pools.setdefault(
-            send.url, httpcore.ConnectionPool(network_backend=streams.Backend(), **_POOL)
+            send.url, httpcore.ConnectionPool(network_backend=self._backend, **_POOL)
         )
         progress = _Progress()
         timeout_s = send.timeout_ms / 1000
@@ -191,6 +192,7 @@ class Transport:
         pools, self._pools = self._pools, None
         for pool in (pools or {}).values():
             pool.close()
+        self._backend.close()
 
 
 class AsyncTransport:
