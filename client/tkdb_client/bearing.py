@@ -14,6 +14,8 @@ False
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from tkdb import api
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.verify import subject_digest
@@ -38,3 +40,8 @@ def covers(revocation: api.Revocation, token: Macaroon, subject: str | None) -> 
             if branch == token.branch:
                 return True
             return False if token.minted else None
+
+
+def is_branch_of(token: Macaroon, revocation: api.Revocation) -> TypeGuard[api.Branch]:
+    """Return whether ``revocation`` is of a branch of the token's lineage."""
+    return isinstance(revocation, api.Branch) and revocation.kid + revocation.nonce == token.lineage

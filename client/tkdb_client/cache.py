@@ -34,7 +34,7 @@ from tkdb.macaroon.identifier import IDENTIFIER_BYTES, LINEAGE
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import PREFIX, SIGNATURE_BYTES, TRAILER_BYTES, decode_text, write
 from tkdb_client.attempts import Told
-from tkdb_client.bearing import covers
+from tkdb_client.bearing import covers, is_branch_of
 from tkdb_client.entries import Entries, Entry, Lineage
 from tkdb_client.followed import NEVER_MS, Followed, Poll
 from tkdb_client.negatives import Negatives
@@ -272,14 +272,17 @@ class Cache:
             position = told.answer.position
             if self._news.is_outdated(question, position):
                 return None
+            branches = result.branches
             for revocation in self._news.unknown_to(question, position):
                 covered = covers(revocation, bundle.root, verified.subject)
                 if covered is None:
                     return None
                 if covered:
                     return errors.RevokedToken("the token was revoked while it was being verified")
+                if branches is not None and is_branch_of(bundle.root, revocation):
+                    branches = [*branches, revocation.branch]  # this token isn't in it; what descends from it may be
             if not bundle.discharges:
-                self._keep(verified, result.branches, position, told.sent_ms - told.answer.age_ms)
+                self._keep(verified, branches, position, told.sent_ms - told.answer.age_ms)
             return verified
 
     def _keep(self, verified: Verified, branches: list[bytes] | None, position: int, dated_ms: int) -> None:
