@@ -42,6 +42,6 @@ def covers(revocation: api.Revocation, token: Macaroon, subject: str | None) -> 
             return False if token.minted else None
 
 
-def is_branch_of(token: Macaroon, revocation: api.Revocation) -> TypeGuard[api.Branch]:
+def is_branch_of(revocation: api.Revocation, token: Macaroon) -> TypeGuard[api.Branch]:
     """Return whether ``revocation`` is of a branch of the token's lineage."""
     return isinstance(revocation, api.Branch) and revocation.kid + revocation.nonce == token.lineage

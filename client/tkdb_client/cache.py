@@ -155,10 +155,12 @@ class Cache:
         return found
 
     def was_known(self, bundle: Bundle) -> bool:
-        """Return whether a bundle would be known if only what is known were fresh."""
-        lineage = self._entries.find(bundle.root.lineage)
-        found = lineage is not None and _ancestor(lineage, bundle.root.raw, NEVER_MS)
-        return bool(found) and not bundle.discharges
+        """Return whether a bundle isn't known only because what is known of it is too old."""
+        raw, lineage = bundle.root.raw, self._entries.find(bundle.root.lineage)
+        if lineage is None or bundle.discharges or _ancestor(lineage, raw, self._monotonic_ms() - self._bound_ms):
+            return False
+        entry = _ancestor(lineage, raw, NEVER_MS)
+        return entry is not None and _may_walk(lineage.branches, entry, raw)
 
     def _look_further(self, text: str) -> Verified | None:
         token = text.strip()
@@ -187,8 +189,8 @@ class Cache:
         branches = lineage.branches
         known = entry.verified
         at = len(entry.body)
-        if branches is None and raw[at : at + 1] != b"\x00":
-            return None  # more branches are revoked than are known here
+        if not _may_walk(branches, entry, raw):
+            return None
         entry.used_ms = now_ms
         lineage.used = True
         self._hits += 1
@@ -279,7 +281,7 @@ class Cache:
                     return None
                 if covered:
                     return errors.RevokedToken("the token was revoked while it was being verified")
-                if branches is not None and is_branch_of(bundle.root, revocation):
+                if branches is not None and is_branch_of(revocation, bundle.root):
                     branches = [*branches, revocation.branch]  # this token isn't in it; what descends from it may be
             if not bundle.discharges:
                 self._keep(verified, branches, position, told.sent_ms - told.answer.age_ms)
@@ -426,6 +428,11 @@ def _ancestor(lineage: Lineage, raw: bytes, since_ms: int) -> Entry | None:
         if raw.startswith(entry.body) and entry.is_fresh(since_ms):
             return entry
     return None
+
+
+def _may_walk(branches: frozenset[bytes] | None, entry: Entry, raw: bytes) -> bool:
+    """Return whether it is known which branches are revoked, or a token has nothing behind ``entry``'s bytes."""
+    return branches is not None or raw.startswith(b"\x00", len(entry.body))
 
 
 def _outside(revocation: api.Revocation, entry: Entry) -> bool:
