@@ -66,7 +66,8 @@ class _Configured(ABC, Generic[X]):
 
         Args:
             url: where the authority answers; by default ``TKDB_URL``. With several URLs, one for each region, calls go
-                to the nearest that is well; to the first, until more is known.
+                to the nearest that is well; to the first, until more is known. Where one address is shared, a URL may
+                name the region: ``http://tkdb.flycast?region=syd``.
             authority: its name and public key, ``NAME=tkdbpub_…``; by default ``TKDB_AUTHORITY``.
             signer: a signer's secret, to mint and to administer; by default ``TKDB_SIGNER``, or what is in the
                 file ``TKDB_SIGNER_FILE``. Without one, a client verifies, and revokes what it holds.
@@ -197,7 +198,7 @@ class Client(_Configured[Driver]):
         Raises:
             Denied: of the subclass that says why. What can't be read is denied here, without asking anyone.
         """
-        known = self._cache.look(token) if isinstance(token, str) else None
+        known = self._cache.look(token if isinstance(token, str) else token.text)
         return self._run(self._operations.verify(token)) if known is None else known
 
     def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
@@ -392,7 +393,7 @@ class AsyncClient(_Configured[AsyncDriver]):
 
     async def verify(self, token: Token) -> Verified:
         """As ``Client.verify``."""
-        known = self._cache.look(token) if isinstance(token, str) else None
+        known = self._cache.look(token if isinstance(token, str) else token.text)
         return await self._run(self._operations.verify(token)) if known is None else known
 
     async def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:

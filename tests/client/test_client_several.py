@@ -139,7 +139,7 @@ def test_a_write_finds_the_primary_and_the_next_goes_there_at_once(
 def test_a_write_that_no_region_takes_says_where_the_primary_is(
     join: Any, regions: list[FakeAuthority], token: Macaroon
 ) -> None:
-    client = join(url=[each.url for each in regions[:2]] + [NOBODY], timeout_ms=300)
+    client = join(url=[each.url for each in regions[:2]] + [NOBODY])
     with pytest.raises(errors.NoPrimary, match="m-iad"):
         client.call("revoke", token)
 
@@ -325,6 +325,16 @@ def test_a_name_with_ipv6_addresses_only_or_others_that_nobody_answers_at(
     assert v6.requests[0].headers["host"] == f"tkdb.flycast:{v6.port}"
 
 
+def test_the_proxy_of_a_shared_address_is_asked_for_the_region_that_the_url_names(
+    connect: Any, authority: FakeAuthority
+) -> None:
+    client = connect(url=f"{authority.url}?region=syd")
+    assert client.call("status") == report()
+    connect().call("status")
+    assert [request.headers.get("fly-force-region") for request in authority.requests] == ["syd", None]
+    assert authority.requests[0].path == "/v1/verify"
+
+
 def test_a_name_of_several_addresses_takes_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that drops what is sent to it: its queue of connections is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
@@ -357,7 +367,7 @@ def test_a_hung_region_takes_no_connection_from_another(
     monkeypatch.setitem(transport._POOL, "max_connections", 1)
     regions[0].script.append(fake.hang)
     found: list[str] = []
-    with Client([each.url for each in regions[:2]], regions[0].identity, attempt_timeout_ms=500) as client:
+    with Client([each.url for each in regions[:2]], regions[0].identity) as client:
         first = threading.Thread(target=lambda: found.append(client.verify(token).organization))
         first.start()
         until(lambda: bool(regions[0].requests))

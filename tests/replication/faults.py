@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import threading
-from collections.abc import Coroutine
 from contextlib import suppress
 from enum import Enum, auto
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
-T = TypeVar("T")
+from tests.background import Background
 
 _ERROR = (
     b"HTTP/1.1 503 Slow Down\r\nContent-Length: 37\r\nConnection: close\r\n\r\n<Error><Code>SlowDown</Code></Error>\n"
@@ -49,17 +47,16 @@ class FaultyProxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._fault = Fault.NONE
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="faults")
+        self._background = Background("faults")
         self._writers: set[asyncio.StreamWriter] = set()
         self._forsaken: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.chunks = 0
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._background.start()
         self._changed = asyncio.Event()
-        self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._background.do(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         return self
@@ -67,10 +64,8 @@ class FaultyProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._background.do(self._close())
+        self._background.stop()
 
     @property
     def fault(self) -> Fault:
@@ -79,10 +74,7 @@ class FaultyProxy:
 
     @fault.setter
     def fault(self, fault: Fault) -> None:
-        self._run(self._set(fault))
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        self._background.do(self._set(fault))
 
     async def _set(self, fault: Fault) -> None:
         self._fault = fault

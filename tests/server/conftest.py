@@ -44,6 +44,7 @@ class StandIn:
         self.position = 7
         self.calls: list[tuple[api.Call[Any], Caller]] = []
         self.unready: errors.TkdbError | None = None
+        self.unwell: errors.TkdbError | None = None
         self.raises: BaseException | None = None
         self.hold = asyncio.Event()
         self.hold.set()
@@ -102,6 +103,10 @@ class StandIn:
     def ready(self) -> None:
         if self.unready is not None:
             raise self.unready
+
+    def replicating(self) -> None:
+        if self.unwell is not None:
+            raise self.unwell
 
     async def ended(self) -> None:
         await asyncio.get_running_loop().create_future()
@@ -206,7 +211,7 @@ def start(settings: Settings, signer: SignerSecret) -> Start:
         if serving.done():
             serving.result()
         identity = AuthorityIdentity(NAME, (changed.authority_keys[0].public,))
-        async with httpx.AsyncClient(base_url=f"http://{address.result()}", trust_env=False, timeout=10) as http:
+        async with httpx.AsyncClient(base_url=f"http://{address.result()}", trust_env=False, timeout=60) as http:
             yield Running(
                 address=address.result(),
                 service=service,

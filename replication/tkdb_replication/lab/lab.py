@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -41,7 +41,8 @@ class Standing(msgspec.Struct, frozen=True):
     """How a machine is.
 
     ``health`` is ``ok``; ``faulty``, and ``fault`` says why; ``silent``: it runs and doesn't answer; or ``down``. What
-    isn't known is None or empty. ``lag`` counts the entries that another machine serves and it doesn't.
+    isn't known is None or empty. ``lag`` counts the entries that another machine serves and it doesn't; ``requests``
+    those that the proxy beside it has sent to it; ``serves`` names the callers' regions whose requests come to it now.
     """
 
     region: str
@@ -52,6 +53,8 @@ class Standing(msgspec.Struct, frozen=True):
     lag: int | None = None
     age_ms: int | None = None
     fault: str = ""
+    requests: int | None = None
+    serves: tuple[str, ...] = ()
 
 
 class Lab:
@@ -62,10 +65,19 @@ class Lab:
         regions: where machines are; the first is where the primary is to be.
         clients: where callers are; ``url`` is the door of the first.
         isolated: as in ``Flycast``.
+        settings: what the machines have in their environment besides.
+        progress: is told, in words, what has come up.
     """
 
     def __init__(
-        self, folder: Path, regions: tuple[str, ...], clients: tuple[str, ...], *, isolated: bool | None = None
+        self,
+        folder: Path,
+        regions: tuple[str, ...],
+        clients: tuple[str, ...],
+        *,
+        isolated: bool | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        progress: Callable[[str], None] = lambda what: None,
     ) -> None:
         if not clients:
             raise errors.ConfigurationError("a lab needs a caller", hint="name a region in --clients")
@@ -81,9 +93,11 @@ class Lab:
             start=False,
         )
         self._regions = regions
-        self._first_client = clients[0]
+        self._clients = clients
+        self._progress = progress
         self._stack = AsyncExitStack()
         self._asking: dict[str, AsyncClient] = {}
+        self._further = settings
         self._settings: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
@@ -124,13 +138,28 @@ class Lab:
             raise errors.ConfigurationError(f"the lab has no machine {name!r:.40}", hint=hint)
         return found
 
+    async def client(self, region: str) -> AsyncClient:
+        """Return a client as an app in ``region`` has it, with the key of the lab's signer.
+
+        Raises:
+            ConfigurationError: there is no caller in that region.
+        """
+        return AsyncClient(await self.flycast.door(region), self.keys.identity, signer=self.keys.signer)
+
     async def status(self) -> list[Standing]:
-        """Ask every machine how it is, past all proxies and cuts."""
+        """Ask every machine how it is, past all proxies and cuts, and the proxies what they send to it."""
         found = await asyncio.gather(*map(self._ask, self.flycast.machines.values()))
+        served_in = {region: await self._served_in(region) for region in self._clients}
         last = max((each.seq for each in found if each.seq is not None), default=0)
         return [
-            each if each.seq is None else msgspec.structs.replace(each, lag=last - each.seq) for each in found
-        ]  # fmt: skip
+            msgspec.structs.replace(
+                each,
+                lag=None if each.seq is None else last - each.seq,
+                requests=await self._requests(each.machine),
+                serves=tuple(region for region in self._clients if served_in[region] == each.region),
+            )
+            for each in found
+        ]
 
     async def run(self, region: str, arguments: Sequence[str]) -> Done:
         """Run a program as the caller in ``region``; return what it said once it has ended.
@@ -151,13 +180,19 @@ class Lab:
         objects.mkdir()
         server = self._stack.enter_context(store.running(program, objects))
         bucket = await store.make_bucket(server, "tkdb-lab")
+        self._progress("an object store, SeaweedFS")
         await self._found(bucket)
+        self._progress(f"a cluster, whose head is in the bucket {bucket.name}")
         await self._stack.enter_async_context(self.flycast)
+        self._progress(f"a proxy in each of {' '.join(self.flycast.layout.regions)}")
         inside = await self.flycast.expose("store", self._regions[0], server.port)
-        self._settings = self.keys.settings(server.bucket(bucket.name, inside), self._regions)
-        await self.machine(self._regions[0]).start()  # first, so that it is the primary
+        self._settings = self.keys.settings(server.bucket(bucket.name, inside), self._regions) | dict(self._further)
+        first = self.machine(self._regions[0])
+        await first.start()  # before the others, so that it is the primary
+        self._progress(f"the primary, {first.id}")
         await self.flycast.start()
-        self.url = await self.flycast.door(self._first_client)
+        self._progress(f"every machine: {' '.join(self.flycast.machines)}")
+        self.url = await self.flycast.door(self._clients[0])
         for machine in self.flycast.machines.values():
             url = await self.flycast.direct(machine.id)
             client = AsyncClient(url, self.keys.identity, timeout_ms=_ASK_MS, attempt_timeout_ms=_ASK_MS)
@@ -192,3 +227,13 @@ class Lab:
         return Standing(
             region, machine.id, health, report.role, report.position, age_ms=report.age_ms, fault=report.fault
         )  # fmt: skip
+
+    async def _requests(self, machine: str) -> int | None:
+        with suppress(errors.Unavailable):
+            return await self.flycast.requests(machine)
+        return None
+
+    async def _served_in(self, region: str) -> str | None:
+        with suppress(errors.Unavailable):
+            return await self.flycast.served_in(region)
+        return None
