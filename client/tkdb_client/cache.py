@@ -34,7 +34,7 @@ from tkdb.macaroon.identifier import IDENTIFIER_BYTES, LINEAGE
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import PREFIX, SIGNATURE_BYTES, TRAILER_BYTES, decode_text, write
 from tkdb_client.attempts import Told
-from tkdb_client.bearing import covers, is_branch_of
+from tkdb_client.bearing import Wide, WideRevocation, covers, is_branch_of
 from tkdb_client.entries import Entries, Entry, Lineage
 from tkdb_client.followed import NEVER_MS, Followed, Poll
 from tkdb_client.negatives import Negatives
@@ -360,23 +360,31 @@ class Cache:
                 self._begin_again(answer.journal)
                 return
             self._news.tell(feed.position, feed.revocations)
-            for revocation in feed.revocations:
-                self._revoke(revocation)
+            self._revoke(feed.revocations)
             # Last: who looks without the lock must not see the new date and the old entries.
             dated_ms = NEVER_MS if feed.more else told.sent_ms - answer.age_ms
             self._followed.heard(follower, poll, position=feed.position, dated_ms=dated_ms)
 
-    def _revoke(self, revocation: api.Revocation) -> None:
-        match revocation:
-            case api.Lineage(kid=kid, nonce=nonce) | api.Branch(kid=kid, nonce=nonce):
-                lineage = self._entries.find(kid + nonce)
-                lineages = [] if lineage is None else [lineage]
-            case _:
-                lineages = self._entries.of_kid(revocation.kid)
-        for lineage in lineages:
+    def _revoke(self, revocations: Iterable[api.Revocation]) -> None:
+        """Drop what may be revoked. Those that concern a whole key are summed up, so that its tokens are gone through
+        once, however many there are."""
+        wide: dict[bytes, list[WideRevocation]] = {}
+        for revocation in revocations:
+            if not isinstance(revocation, api.Lineage | api.Branch):
+                wide.setdefault(revocation.kid, []).append(revocation)
+                continue
+            lineage = self._entries.find(revocation.kid + revocation.nonce)
+            if lineage is None:
+                continue
             if isinstance(revocation, api.Branch):
                 self._entries.learn_branches(lineage, [revocation.branch])
             self._entries.keep_only(lineage, [entry for entry in lineage.entries if _outside(revocation, entry)])
+        for kid, of_key in wide.items():
+            revoked = Wide(of_key)
+            for lineage in self._entries.of_kid(kid):
+                first = lineage.entries[0].verified  # all are of one time and one subject
+                if revoked.covers(first.macaroon, first.subject):
+                    self._entries.drop(lineage)
 
     # --- what this client has done itself ----------------------------------------------------------------------
 
