@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -17,7 +18,7 @@ KEYS_MAX: Final = 65_536
 
 
 class Rate:
-    """Token buckets by key.
+    """Token buckets by key. Any number of threads may share one.
 
     Args:
         burst: how many may be taken at once.
@@ -31,13 +32,15 @@ class Rate:
         self._monotonic_ms = monotonic_ms
         # For each key, when its bucket is full again. A dict keeps the order of insertion: the oldest is first.
         self._full_at_ms: dict[bytes, int] = {}
+        self._lock = threading.Lock()
 
     def take(self, key: bytes) -> int:
         """Take one for ``key``; return 0, or how many milliseconds to wait until one is there."""
         now_ms = self._monotonic_ms()
-        full_at_ms = max(self._full_at_ms.pop(key, now_ms), now_ms) + self._every_ms
-        wait_ms = full_at_ms - now_ms - self._full_ms
-        self._full_at_ms[key] = full_at_ms if wait_ms <= 0 else full_at_ms - self._every_ms
-        if len(self._full_at_ms) > KEYS_MAX:
-            del self._full_at_ms[next(iter(self._full_at_ms))]
+        with self._lock:
+            full_at_ms = max(self._full_at_ms.pop(key, now_ms), now_ms) + self._every_ms
+            wait_ms = full_at_ms - now_ms - self._full_ms
+            self._full_at_ms[key] = full_at_ms if wait_ms <= 0 else full_at_ms - self._every_ms
+            if len(self._full_at_ms) > KEYS_MAX:
+                del self._full_at_ms[next(iter(self._full_at_ms))]
         return max(wait_ms, 0)
