@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.client.caching.single import BOUND_MS, Single
+from tests.client.caching.single import BOUND_MS, Single, digest
 from tkdb import api, errors
+from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache import Cache
@@ -84,12 +85,12 @@ def test_whatever_order_news_and_answers_come_in_no_token_is_known_that_either_h
         revoked = api.Lineage(sibling.kid, sibling.nonce)
         single.realm.revoke(branch_of(child))
         single.realm.revoke(revoked)
-        position = single.realm.position
+        answer = single.told().answer
         steps = [
             lambda s=single, t=token, a=late, q=first: s.ask(t, a, q),
             lambda s=single, t=sibling, a=late, q=second: s.ask(t, a, q),
             lambda s=single: s.poll(),
-            lambda s=single, r=revoked, p=position: s.cache.revoked_here([r], p),
+            lambda s=single, r=revoked, a=answer: s.cache.revoked_here([r], a),
             lambda s=single: s.ask(s.realm.mint(kid=s.realm.kids[1], number=3)),
         ]
         for step in order:
@@ -120,7 +121,7 @@ def test_an_own_revocation_is_not_forgotten_for_a_flood_of_older_news(single: Si
     question, late = single.cache.open(), single.told()
     revoked = api.Lineage(token.kid, token.nonce)
     position = single.realm.revoke(revoked)
-    single.cache.revoked_here([revoked], position)
+    single.cache.revoked_here([revoked], single.told().answer)
     news = single.cache._news
     news._most = 2
     news.tell(position - 1, [api.Lineage(b"z" * 16, number.to_bytes(16)) for number in range(3)])
@@ -192,3 +193,21 @@ def test_a_walked_token_is_not_kept_when_its_parent_has_gone_meanwhile(
     monkeypatch.undo()
     assert single.cache.info().entries == 0
     assert single.look(child) is None
+
+
+def test_an_own_revocation_in_another_journal_is_not_undone_by_a_late_answer_from_the_old_one(single: Single) -> None:
+    """After a recovery positions begin anew: the revocation's is lower than what the late answer is dated by."""
+    token, other = single.realm.mint(), single.realm.mint(number=1)
+    single.ask(other)
+    question, late = single.cache.open(), single.told()
+    single.realm.fail_over(b"2" * 16)
+    revoked = api.Lineage(token.kid, token.nonce)
+    single.realm.revoke(revoked)
+    single.cache.revoked_here([revoked], single.told().answer)
+    try:
+        single.cache.take(question, Bundle(token), digest(Bundle(token)), api.Valid("org-0"), late)
+    finally:
+        single.cache.close(question)
+    assert single.look(token) is None
+    assert single.look(token.attenuate(Act("r"))) is None
+    assert isinstance(single.ask(token), errors.RevokedToken)

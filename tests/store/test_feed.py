@@ -210,9 +210,7 @@ def test_what_a_page_tells_does_not_depend_on_what_happens_while_it_is_read() ->
     asyncio.run(run())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an entry whose events fill more than one message stops the feed"
-)
+@pytest.mark.xfail(strict=True, reason="an entry whose events fill more than one message stops the feed")
 def test_every_page_fits_one_message() -> None:
     """An entry isn't split over pages. One of 1,024 subjects fits a request, and what it means for two keys doesn't fit
     an answer: the poll fails, each time, and with it the 1,022 other keys that it asks for."""
