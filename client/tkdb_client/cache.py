@@ -308,13 +308,18 @@ class Cache:
         return error
 
     def _is_current(self, question: Question, told: Told) -> bool:
-        """Return whether an answer is of the journal that is followed, and may be kept. Where it tells of a new one,
-        that is followed from now on, and all that was known dropped; questions that were asked before count no more."""
-        journal = told.answer.journal
-        self._journal = self._journal or journal
-        if question.era == self._news.era and journal != self._journal:
-            self._begin_again(journal)
+        """Return whether an answer is of the journal that is followed, and may be kept. What was asked before that
+        was followed tells of no new one."""
+        if question.era == self._news.era:
+            self._follow(told.answer.journal)
         return question.era == self._news.era
+
+    def _follow(self, journal: bytes) -> None:
+        """Follow a journal from now on. Where it isn't the one that was followed, positions mean something else: all
+        that was known is dropped, and what was asked before isn't kept."""
+        if self._journal and journal != self._journal:
+            self._begin_again(journal)
+        self._journal = journal
 
     def _begin_again(self, journal: bytes) -> None:
         self._entries.clear()
@@ -388,8 +393,8 @@ class Cache:
 
     # --- what this client has done itself ----------------------------------------------------------------------
 
-    def revoked_here(self, targets: Iterable[api.Target | api.DeleteOrganization], position: int | None) -> None:
-        """This client has revoked these, at ``position``; None: it isn't known whether it has.
+    def revoked_here(self, targets: Iterable[api.Target | api.DeleteOrganization], answer: api.Answer | None) -> None:
+        """This client has revoked these, as ``answer`` says; None: it isn't known whether it has.
 
         What they may concern is dropped, and answers from before won't do: whoever asks, asks anew.
         """
@@ -405,8 +410,9 @@ class Cache:
                         lineages = self._entries.of_organization(name)
                 for lineage in lineages:
                     self._entries.drop(lineage)
-            if position is not None:
-                self._news.overrule(position)
+            if answer is not None:
+                self._follow(answer.journal)
+                self._news.overrule(answer.position)
 
     def clear(self) -> None:
         """Drop everything that is known."""

@@ -168,12 +168,12 @@ class Operations:
         self, path: str, call: api.Call[T], targets: Sequence[api.Target | api.DeleteOrganization]
     ) -> Steps[T]:
         """Make a call that revokes ``targets``; whatever comes of it, they aren't known any more."""
-        position = None
+        answer = None
         try:
             result, told = yield from self._exchange.ask(path, call)
-            position = told.answer.position
+            answer = told.answer
         finally:
-            self._cache.revoked_here(targets, position)
+            self._cache.revoked_here(targets, answer)
         return result
 
     def _result(self, path: str, call: api.Call[T], *, wait_ms: int = 0) -> Steps[T]:
