@@ -227,6 +227,7 @@ class Cache:
                     ancestor.key,
                     position=ancestor.position,
                     dated_ms=ancestor.dated_ms,
+                    used_ms=ancestor.used_ms,
                     asked=False,
                 )
 
@@ -284,16 +285,23 @@ class Cache:
                 if branches is not None and is_branch_of(revocation, bundle.root):
                     branches = [*branches, revocation.branch]  # this token isn't in it; what descends from it may be
             if not bundle.discharges:
-                self._keep(verified, branches, position, told.sent_ms - told.answer.age_ms)
+                self._keep(verified, branches, position, told)
             return verified
 
-    def _keep(self, verified: Verified, branches: list[bytes] | None, position: int, dated_ms: int) -> None:
+    def _keep(self, verified: Verified, branches: list[bytes] | None, position: int, told: Told) -> None:
         macaroon = verified.macaroon
         key = self._followed.key(macaroon.kid, position=position)
         if position < key.since:
             return  # what the feed told of its key doesn't reach back so far
         self._entries.put(
-            verified, macaroon.text, key, position=position, dated_ms=dated_ms, branches=branches, asked=True
+            verified,
+            macaroon.text,
+            key,
+            position=position,
+            dated_ms=told.sent_ms - told.answer.age_ms,
+            used_ms=told.sent_ms,
+            branches=branches,
+            asked=True,
         )
 
     def _denied(self, bundle: Bundle, digest: bytes, invalid: api.Invalid, *, keep: bool) -> errors.Denied:

@@ -66,6 +66,7 @@ class Entry:
         body: its bytes before the trailer; the tail that they end in is its signature.
         position: the journal's, at which it was verified, itself or what it was walked from.
         dated_ms: as of when, by the monotonic clock.
+        used_ms: when it was last of use.
         asked: whether the authority was asked about these very bytes.
         live: whether it is in the cache. Who found it without a lock looks at this last.
     """
@@ -85,7 +86,15 @@ class Entry:
     )
 
     def __init__(
-        self, verified: Verified, text: str, lineage: Lineage, *, position: int, dated_ms: int, asked: bool
+        self,
+        verified: Verified,
+        text: str,
+        lineage: Lineage,
+        *,
+        position: int,
+        dated_ms: int,
+        used_ms: int,
+        asked: bool,
     ) -> None:
         self.verified = verified
         self.text = text
@@ -95,7 +104,7 @@ class Entry:
         self.dated_ms = dated_ms
         self.asked = asked
         self.live = True
-        self.used_ms = dated_ms
+        self.used_ms = used_ms
         raw = verified.macaroon.raw
         self.body = raw[:-TRAILER_BYTES]
         self.size = _FIXED_BYTES + _ITEM_BYTES * raw.count(b",") + _TOKEN_TIMES * len(raw)
@@ -151,6 +160,7 @@ class Entries:
         *,
         position: int,
         dated_ms: int,
+        used_ms: int,
         branches: Iterable[bytes] | None = (),
         asked: bool,
     ) -> None:
@@ -162,6 +172,7 @@ class Entries:
             key: how its root key is followed.
             position: the journal's, at which it was verified.
             dated_ms: as of when.
+            used_ms: now, or almost.
             branches: the revoked branches of the lineage that were told; None: too many.
             asked: whether the authority was asked about these very bytes.
         """
@@ -171,7 +182,7 @@ class Entries:
             lineage = self._lineages[name] = Lineage(name, key)
             self._kids.setdefault(key.kid, {})[name] = lineage
         self.learn_branches(lineage, branches)
-        entry = Entry(verified, text, lineage, position=position, dated_ms=dated_ms, asked=asked)
+        entry = Entry(verified, text, lineage, position=position, dated_ms=dated_ms, used_ms=used_ms, asked=asked)
         gone = [each for each in lineage.entries if each.body == entry.body]
         kept = [each for each in lineage.entries if each not in gone]
         if len(kept) >= LINEAGE_ENTRIES_MAX:

@@ -644,6 +644,20 @@ def test_a_storm_of_children_does_not_push_out_the_token_that_they_are_walked_fr
     assert single.look(token) is not None
 
 
+def test_of_children_those_stay_that_are_in_use_now(single: Single) -> None:
+    """Also when what they are walked from was verified long ago."""
+    token = single.realm.mint()
+    single.ask(token)
+    old = [token.attenuate(Exp(1_900_000_000 + number)) for number in range(LINEAGE_ENTRIES_MAX - 1)]
+    new = [token.attenuate(Exp(1_910_000_000 + number)) for number in range(LINEAGE_ENTRIES_MAX - 1)]
+    for child in (*old, *new):
+        for _ in range(2):
+            single.now_ms += 10
+            single.look(child)
+    texts = single.cache._texts
+    assert [child.text in texts for child in (*old, *new)] == [False] * len(old) + [True] * len(new)
+
+
 def test_children_that_are_seen_once_take_no_room(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)

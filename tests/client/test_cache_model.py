@@ -14,7 +14,7 @@ from tests.client.caching.controls import CONTROLS
 from tests.client.caching.world import World
 
 SCHEDULES = 40
-SEEDS_MOST = 600
+SEEDS_MOST = 1_000
 
 
 def test_no_schedule_ends_in_a_stale_accept_or_a_false_denial() -> None:

@@ -72,6 +72,7 @@ class Machine:
     known: int = 0
     checked_ms: int = START_MS
     cut: bool = False
+    rest_ms: int = 300
     waiting: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -199,6 +200,8 @@ class World:
         self.callers = [Caller(self, number, self.parts) for number in range(self.draw.randint(1, 3))]
         self.tokens = self._tokens()
         self.links: dict[tuple[int, int], bool] = {}
+        for machine in self.machines:  # one that is idle looks seldom
+            machine.rest_ms = 300 if calm else self.draw.choice([300, 4_500])
         self.most_ms = 20 if calm else self.draw.choice([20, 300, 1_200])
 
     def run(self, for_ms: int = 25_000) -> World:
@@ -344,7 +347,7 @@ class World:
                     waiting, machine.waiting = machine.waiting, []
                     for wake in waiting:
                         wake()
-            self.clock.after(self.draw.randint(50, 300), lambda: self._refresh(number))
+            self.clock.after(self.draw.randint(machine.rest_ms // 6, machine.rest_ms), lambda: self._refresh(number))
 
         self.clock.after(took_ms, arrive)
 
