@@ -76,3 +76,11 @@ def test_threads_that_take_at_once_get_no_more_than_there_is_and_no_error(monkey
     finally:
         sys.setswitchinterval(interval_s)
     assert taken.count(0) == 100
+
+
+def test_what_is_given_back_can_be_taken_again_and_no_more() -> None:
+    limiter, _ = make()
+    limiter.give_back(b"a")
+    assert [limiter.take(b"a") for _ in range(4)] == [0, 0, 0, 100]
+    limiter.give_back(b"a")
+    assert [limiter.take(b"a") for _ in range(2)] == [0, 100]

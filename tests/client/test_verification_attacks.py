@@ -17,7 +17,7 @@ from tkdb_client.batches import batches
 from tkdb_client.exchange import Exchange
 from tkdb_client.feed import Feed
 from tkdb_client.steps import Aside, Join, Steps
-from tkdb_client.verification import Verification
+from tkdb_client.verification import LINEAGE_BURST, Verification
 
 
 class Asked:
@@ -234,3 +234,17 @@ def test_whoever_waits_for_a_question_whose_answer_was_overtaken_asks_for_himsel
     with pytest.raises(errors.RevokedToken):
         verifying.run(waiting, True)
     assert len(verifying.asked.calls) == 1
+
+
+# --- how often is asked ----------------------------------------------------------------------------------------------
+
+
+def test_who_knows_the_name_of_a_lineage_can_not_use_up_its_questions_with_forgeries() -> None:
+    """Forgeries may have any lineage. So that they are of this one limits nobody but its holders."""
+    verifying = Verifying()
+    token = verifying.realm.mint()
+    for number in range(2 * LINEAGE_BURST):
+        forged = token.attenuate(Exp(1_900_000_000 + number))
+        with pytest.raises(errors.BadSignature):
+            verifying.verify(Macaroon.parse(forged.raw[:-1] + bytes([forged.raw[-1] ^ 1])))
+    assert verifying.verify(token.attenuate(Act("r"))).macaroon.raw
