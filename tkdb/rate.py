@@ -44,3 +44,9 @@ class Rate:
             if len(self._full_at_ms) > KEYS_MAX:
                 del self._full_at_ms[next(iter(self._full_at_ms))]
         return max(wait_ms, 0)
+
+    def give_back(self, key: bytes) -> None:
+        """What was taken last for ``key`` wasn't its own doing."""
+        with self._lock:
+            if key in self._full_at_ms:
+                self._full_at_ms[key] -= self._every_ms

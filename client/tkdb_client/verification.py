@@ -118,11 +118,14 @@ class Verification:
                 retry_after_ms=wait_ms,
             )
         try:
-            return (yield from self._shared(bundle, digest))
+            result = yield from self._shared(bundle, digest)
         except errors.Unavailable as error:
             if was_known:
                 raise _stale(error) from error
             raise
+        if isinstance(result, errors.BadSignature):  # forged: whoever did that needs no token of this lineage
+            self._rate.give_back(bundle.root.lineage)
+        return result
 
     def _shared(self, bundle: Bundle, digest: bytes) -> Steps[Result]:
         """Ask, or wait for who is asking the same and look again."""
