@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import sys
-from concurrent.futures import ThreadPoolExecutor
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,28 +50,6 @@ def test_strangers_can_not_fill_the_memory() -> None:
     for index in range(rate.KEYS_MAX + 100):
         limiter.take(index.to_bytes(4))
     assert len(limiter._full_at_ms) == rate.KEYS_MAX
-
-
-def test_threads_that_take_at_once_get_no_more_than_there_is_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's threads share one; more strangers than are remembered come along."""
-    monkeypatch.setattr(rate, "KEYS_MAX", 4)
-    limiter, _ = make(burst=100)
-    interval_s = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-
-        def take(number: int) -> None:
-            for index in range(2_000):
-                limiter.take((number + index).to_bytes(4))
-
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(take, range(4)))
-        limiter, _ = make(burst=100)
-        with ThreadPoolExecutor(4) as pool:
-            taken = list(pool.map(lambda _: limiter.take(b"a"), range(4_000)))
-    finally:
-        sys.setswitchinterval(interval_s)
-    assert taken.count(0) == 100
 
 
 def test_what_is_given_back_can_be_taken_again_and_no_more() -> None:

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -18,7 +17,7 @@ KEYS_MAX: Final = 65_536
 
 
 class Rate:
-    """Token buckets by key. Any number of threads may share one.
+    """Token buckets by key. Not safe for threads by itself.
 
     Args:
         burst: how many may be taken at once.
@@ -32,21 +31,18 @@ class Rate:
         self._monotonic_ms = monotonic_ms
         # For each key, when its bucket is full again. A dict keeps the order of insertion: the oldest is first.
         self._full_at_ms: dict[bytes, int] = {}
-        self._lock = threading.Lock()
 
     def take(self, key: bytes) -> int:
         """Take one for ``key``; return 0, or how many milliseconds to wait until one is there."""
         now_ms = self._monotonic_ms()
-        with self._lock:
-            full_at_ms = max(self._full_at_ms.pop(key, now_ms), now_ms) + self._every_ms
-            wait_ms = full_at_ms - now_ms - self._full_ms
-            self._full_at_ms[key] = full_at_ms if wait_ms <= 0 else full_at_ms - self._every_ms
-            if len(self._full_at_ms) > KEYS_MAX:
-                del self._full_at_ms[next(iter(self._full_at_ms))]
+        full_at_ms = max(self._full_at_ms.pop(key, now_ms), now_ms) + self._every_ms
+        wait_ms = full_at_ms - now_ms - self._full_ms
+        self._full_at_ms[key] = full_at_ms if wait_ms <= 0 else full_at_ms - self._every_ms
+        if len(self._full_at_ms) > KEYS_MAX:
+            del self._full_at_ms[next(iter(self._full_at_ms))]
         return max(wait_ms, 0)
 
     def give_back(self, key: bytes) -> None:
         """What was taken last for ``key`` wasn't its own doing."""
-        with self._lock:
-            if key in self._full_at_ms:
-                self._full_at_ms[key] -= self._every_ms
+        if key in self._full_at_ms:
+            self._full_at_ms[key] -= self._every_ms

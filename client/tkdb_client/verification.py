@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from tkdb import api, errors
 from tkdb.macaroon.bundle import Bundle
-from tkdb.rate import Rate
+from tkdb_client.allowance import Allowance
 from tkdb_client.batches import batches
 from tkdb_client.cache import Cache
 from tkdb_client.exchange import Exchange
@@ -25,10 +25,6 @@ Result: TypeAlias = Verified | errors.Denied
 
 ASK_TIMES: Final = 4
 """How often the same is asked, while there is news that the answers know nothing of."""
-LINEAGE_BURST: Final = 256
-LINEAGE_EVERY_MS: Final = 16
-"""How many questions about tokens of one lineage may be asked at once, and how soon one more: so that who holds a token
-can't turn this client on the authority by attenuating it."""
 
 
 class Verification:
@@ -64,7 +60,7 @@ class Verification:
         self._timeout_ms = timeout_ms
         self._monotonic_ms = monotonic_ms
         self._flights = Flights()
-        self._rate = Rate(burst=LINEAGE_BURST, every_ms=LINEAGE_EVERY_MS, monotonic_ms=monotonic_ms)
+        self._allowance = Allowance(monotonic_ms=monotonic_ms)
 
     def verify(self, bundle: Bundle) -> Steps[Verified]:
         """Return what is trusted of a bundle's token.
@@ -110,7 +106,7 @@ class Verification:
         was_known = self._cache.was_known(bundle)
         if not self._cache.is_on or bundle.discharges:  # what isn't kept can't be handed over
             return (yield from self._ask({digest: bundle}))[digest]
-        wait_ms = self._rate.take(bundle.root.lineage)
+        wait_ms = self._allowance.take(bundle.root.lineage)
         if wait_ms:
             raise errors.Overloaded(
                 "too many unknown tokens of one lineage were presented",
@@ -123,8 +119,8 @@ class Verification:
             if was_known:
                 raise _stale(error) from error
             raise
-        if isinstance(result, errors.BadSignature):  # forged: whoever did that needs no token of this lineage
-            self._rate.give_back(bundle.root.lineage)
+        if isinstance(result, errors.BadSignature):
+            self._allowance.give_back(bundle.root.lineage)
         return result
 
     def _shared(self, bundle: Bundle, digest: bytes) -> Steps[Result]:

@@ -3,7 +3,9 @@ nothing calls for."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,11 +15,13 @@ from tkdb import api, errors
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.token import Macaroon
+from tkdb.rate import Rate
+from tkdb_client.allowance import LINEAGE_BURST
 from tkdb_client.batches import batches
 from tkdb_client.exchange import Exchange
 from tkdb_client.feed import Feed
 from tkdb_client.steps import Aside, Join, Steps
-from tkdb_client.verification import LINEAGE_BURST, Verification
+from tkdb_client.verification import Verification
 
 
 class Asked:
@@ -248,3 +252,36 @@ def test_who_knows_the_name_of_a_lineage_can_not_use_up_its_questions_with_forge
         with pytest.raises(errors.BadSignature):
             verifying.verify(Macaroon.parse(forged.raw[:-1] + bytes([forged.raw[-1] ^ 1])))
     assert verifying.verify(token.attenuate(Act("r"))).macaroon.raw
+
+
+class Narrow(Rate):
+    """A rate that notices when two threads are in it at once."""
+
+    inside, met = 0, False
+
+    def take(self, key: bytes) -> int:
+        self.inside += 1
+        time.sleep(0.001)  # let others come
+        self.met = self.met or self.inside > 1
+        self.inside -= 1
+        return super().take(key)
+
+
+def test_threads_that_ask_at_once_are_charged_one_after_the_other() -> None:
+    verifying = Verifying()
+    verifying.asked.fails = errors.Unavailable("nobody is there")
+    narrow = Narrow(burst=10, every_ms=1_000, monotonic_ms=lambda: 0)
+    verifying.verification._allowance._rate = narrow
+    token = verifying.realm.mint()
+
+    def outcome(number: int) -> type[BaseException] | None:
+        try:
+            verifying.verify(token.attenuate(Exp(1_900_000_000 + number)))
+        except errors.Unavailable as error:
+            return type(error)
+        return None
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(outcome, range(40)))
+    assert not narrow.met
+    assert outcomes.count(errors.Unavailable) == 10
