@@ -116,6 +116,10 @@ class FakeAuthority(Brain):
         return f"http://{host}:{self.port}"
 
     async def _close(self) -> None:
+        for listening in self._server.sockets:  # asyncio loses a connection that it accepts while its server closes
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(10):  # what was just accepted gets its task
+            await asyncio.sleep(0)
         self._server.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

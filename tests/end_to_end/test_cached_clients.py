@@ -1,0 +1,88 @@
+"""Clients that keep what they verified, and a real authority: it tells them what is revoked, until it is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.node import Node
+from tkdb import api, errors
+from tkdb.macaroon.token import Macaroon
+from tkdb_client import Client
+
+WAIT_S = 60
+
+
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    until_s = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < until_s, f"it didn't come about that {what}"
+        time.sleep(0.02)
+
+
+def is_revoked(client: Client, token: Macaroon) -> bool:
+    try:
+        client.verify(token.text)
+    except (errors.RevokedToken, errors.UnknownKey):  # the key of its lineage is no more
+        return True
+    return False
+
+
+def test_every_kind_of_revocation_reaches_a_client_that_has_cached_the_token(node: Node) -> None:
+    with node.client() as signer, node.client(signer=None, cache_bytes=1 << 20) as app:
+        signer.create_organization("cached")
+        tokens = [signer.mint("cached", act="rw", sub=f"user-{number}", expires_in_s=600) for number in range(5)]
+        children = [app.narrow(token, act="r") for token in tokens]
+        for each in (*tokens, *children, *children):
+            app.verify(each.text)
+        asked = app.cache_info().misses
+        revoked: list[tuple[Macaroon | api.Target, list[Macaroon]]] = [
+            (tokens[0], [tokens[0], children[0]]),
+            (api.Branch(tokens[1].kid, tokens[1].nonce, children[1].branch), [children[1]]),
+            (api.Before(organization="cached", subject="user-2"), [tokens[2], children[2]]),
+            (api.RetireKey(tokens[3].kid), [tokens[1], tokens[3], tokens[4], children[4]]),
+        ]
+        assert asked == len(tokens)
+        for target, dead in revoked:
+            signer.revoke_many([target])
+            for token in dead:
+                eventually(lambda token=token: is_revoked(app, token), "it is denied")  # type: ignore[misc]
+
+
+def test_a_client_that_comes_late_knows_of_branches_that_were_revoked_before(node: Node) -> None:
+    with node.client() as signer, node.client(signer=None, cache_bytes=1 << 20) as app:
+        token = signer.mint("acme", act="rw")
+        child = app.narrow(token, act="r")
+        signer.revoke(child)
+        app.verify(token.text)
+        for dead in (child, app.narrow(child, aud="shop")):
+            with pytest.raises(errors.RevokedToken):
+                app.verify(dead.text)
+        assert app.cache_info().misses == 1  # the authority told of the branch, and wasn't asked about the child
+
+
+def test_when_the_authority_is_killed_known_tokens_are_accepted_to_the_end_of_the_bound(tmp_path: Path) -> None:
+    with Node(tmp_path / "tkdb.db") as node, node.client() as signer:
+        signer.create_organization("acme")
+        token = signer.mint("acme", act="r")
+        with node.client(signer=None, cache_bytes=1 << 20, when_stale="refuse") as app:
+            app.verify(token.text)
+            node.kill()
+            killed_s = time.monotonic()
+            app.verify(token.text)
+            accepted_s = killed_s
+
+            def is_stale() -> bool:
+                nonlocal accepted_s
+                try:
+                    app.verify(token.text)
+                except errors.StaleAuthority:
+                    return True
+                accepted_s = time.monotonic()
+                return False
+
+            eventually(is_stale, "it is refused as stale")
+            assert accepted_s <= killed_s + 5.1
