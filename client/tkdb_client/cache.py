@@ -298,7 +298,7 @@ class Cache:
             macaroon.text,
             key,
             position=position,
-            dated_ms=told.sent_ms - told.answer.age_ms,
+            dated_ms=told.dated_ms,
             used_ms=told.sent_ms,
             branches=branches,
             asked=True,
@@ -375,7 +375,7 @@ class Cache:
             self._news.tell(feed.position, feed.revocations)
             self._revoke(feed.revocations)
             # Last: who looks without the lock must not see the new date and the old entries.
-            dated_ms = NEVER_MS if feed.more else told.sent_ms - answer.age_ms
+            dated_ms = NEVER_MS if feed.more else told.dated_ms
             self._followed.heard(follower, poll, position=feed.position, dated_ms=dated_ms)
 
     def _revoke(self, revocations: Iterable[api.Revocation]) -> None:

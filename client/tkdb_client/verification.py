@@ -169,12 +169,11 @@ class Verification:
             answer, told = yield from self._exchange.ask(api.VERIFY, call, max_age_ms=self._bound_ms)
             if len(answer.results) != len(batch):
                 raise errors.ChannelError("the answer has another number of results than were asked for")
-            dated_ms = told.sent_ms - told.answer.age_ms
             results: dict[bytes, tuple[Result, int]] = {}
             for (digest, bundle), result in zip(batch, answer.results, strict=True):
                 taken = self._cache.take(question, bundle, digest, result, told)
                 if taken is not None:
-                    results[digest] = taken, dated_ms
+                    results[digest] = taken, told.dated_ms
             return results
         finally:
             self._cache.close(question)
