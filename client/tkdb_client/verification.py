@@ -154,10 +154,15 @@ class Verification:
             asked = [(digest, bundle) for digest, bundle in wanted.items() if digest not in answers]
             for batch in batches(asked, lambda pair: len(pair[1].text) + 5, api.MAX_BUNDLES):
                 answers |= yield from self._ask_batch(batch)
-            since_ms = self._monotonic_ms() - self._bound_ms
-            answers = {digest: answer for digest, answer in answers.items() if answer[1] >= since_ms}
-            if len(answers) == len(wanted):
                 yield from self._feed.begin()
+            since_ms = self._monotonic_ms() - self._bound_ms
+            for digest in [digest for digest, (_, dated_ms) in answers.items() if dated_ms < since_ms]:
+                known = self._cache.find(wanted[digest], digest)  # the feed may have kept it fresh
+                if known is None:
+                    del answers[digest]
+                else:
+                    answers[digest] = known, since_ms
+            if len(answers) == len(wanted):
                 return {digest: result for digest, (result, _) in answers.items()}
         raise errors.Unavailable("revocations come in faster than answers that know of them", hint="try again")
 

@@ -147,6 +147,20 @@ def test_of_many_answers_the_first_is_not_accepted_when_the_last_comes_beyond_th
     assert [result.macaroon for result in results[1:]] == tokens[1:]
 
 
+def test_more_than_can_be_asked_about_within_the_bound_hold_together_when_the_feed_is_followed() -> None:
+    verifying = Verifying()
+    tokens = [verifying.realm.mint(number=number) for number in range(2 * api.MAX_BUNDLES + 1)]
+
+    def pass_and_hear() -> None:
+        verifying.single.now_ms += BOUND_MS * 2 // 3
+        if verifying.single.cache.info().keys:
+            verifying.single.poll()
+
+    verifying.asked.before = [pass_and_hear] * 3
+    assert [result.macaroon for result in verifying.verify_many(*tokens)] == tokens
+    assert len(verifying.asked.calls) == 3
+
+
 def test_many_that_never_hold_together_are_not_accepted_and_not_asked_about_for_ever() -> None:
     verifying = Verifying()
     tokens = [verifying.realm.mint(number=number) for number in range(2 * api.MAX_BUNDLES)]
