@@ -171,7 +171,8 @@ class StatusReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``uptime_ms`` is since its start. ``position`` is the last entry that it serves, ``age_ms`` how old that may be at
     most (None: it doesn't know). ``fault`` says why it can't answer now; empty where it can. ``cluster`` is None for
-    a machine that stands alone.
+    a machine that stands alone. ``time_ms`` is what its wall clock says, right or wrong (None: a version that doesn't
+    tell); ``attested``, whether only callers that Fly's proxy attests are answered.
     """
 
     name: str
@@ -184,6 +185,8 @@ class StatusReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     age_ms: Count | None
     fault: str = ""
     cluster: Cluster | None = None
+    time_ms: Count | None = None
+    attested: bool = False
 
 
 class Status(Call[StatusReport], frozen=True, tag="status"):

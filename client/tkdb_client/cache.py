@@ -401,8 +401,8 @@ class Cache:
 
     # --- what this client has done itself ----------------------------------------------------------------------
 
-    def revoked_here(self, targets: Iterable[api.Target | api.DeleteOrganization], answer: api.Answer | None) -> None:
-        """This client has revoked these, as ``answer`` says; None: it isn't known whether it has.
+    def revoked_here(self, targets: Iterable[api.Target | api.DeleteOrganization], told: Told | None) -> None:
+        """This client has revoked these, as ``told``; None: it isn't known whether it has.
 
         What they may concern is dropped, and answers from before won't do: whoever asks, asks anew.
         """
@@ -418,9 +418,9 @@ class Cache:
                         lineages = self._entries.of_organization(name)
                 for lineage in lineages:
                     self._entries.drop(lineage)
-            if answer is not None:
-                self._follow(answer.journal)
-                self._news.overrule(answer.position)
+            if told is not None:
+                self._follow(told.answer.journal)
+                self._news.overrule(told.answer.position)
 
     def clear(self) -> None:
         """Drop everything that is known."""
@@ -445,7 +445,10 @@ class Cache:
 
 
 def _ancestor(lineage: Lineage, raw: bytes, since_ms: int) -> Entry | None:
-    """Return the longest entry that a token descends from, or is, and that is as fresh as that."""
+    """Return the longest entry that a token descends from, or is, and that is as fresh as that.
+
+    All bytes before its trailer are compared, not its tail alone: a chain can be walked from a tail under any prefix.
+    """
     for entry in lineage.entries:
         if raw.startswith(entry.body) and entry.is_fresh(since_ms):
             return entry

@@ -168,12 +168,11 @@ class Operations:
         self, path: str, call: api.Call[T], targets: Sequence[api.Target | api.DeleteOrganization]
     ) -> Steps[T]:
         """Make a call that revokes ``targets``; whatever comes of it, they aren't known any more."""
-        answer = None
+        told = None
         try:
             result, told = yield from self._exchange.ask(path, call)
-            answer = told.answer
         finally:
-            self._cache.revoked_here(targets, answer)
+            self._cache.revoked_here(targets, told)
         return result
 
     def _result(self, path: str, call: api.Call[T], *, wait_ms: int = 0) -> Steps[T]:

@@ -85,7 +85,7 @@ def test_whatever_order_news_and_answers_come_in_no_token_is_known_that_either_h
         revoked = api.Lineage(sibling.kid, sibling.nonce)
         single.realm.revoke(branch_of(child))
         single.realm.revoke(revoked)
-        answer = single.told().answer
+        answer = single.told()
         steps = [
             lambda s=single, t=token, a=late, q=first: s.ask(t, a, q),
             lambda s=single, t=sibling, a=late, q=second: s.ask(t, a, q),
@@ -121,7 +121,7 @@ def test_an_own_revocation_is_not_forgotten_for_a_flood_of_older_news(single: Si
     question, late = single.cache.open(), single.told()
     revoked = api.Lineage(token.kid, token.nonce)
     position = single.realm.revoke(revoked)
-    single.cache.revoked_here([revoked], single.told().answer)
+    single.cache.revoked_here([revoked], single.told())
     news = single.cache._news
     news._most = 2
     news.tell(position - 1, [api.Lineage(b"z" * 16, number.to_bytes(16)) for number in range(3)])
@@ -203,7 +203,7 @@ def test_an_own_revocation_in_another_journal_is_not_undone_by_a_late_answer_fro
     single.realm.fail_over(b"2" * 16)
     revoked = api.Lineage(token.kid, token.nonce)
     single.realm.revoke(revoked)
-    single.cache.revoked_here([revoked], single.told().answer)
+    single.cache.revoked_here([revoked], single.told())
     try:
         single.cache.take(question, Bundle(token), digest(Bundle(token)), api.Valid("org-0"), late)
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.processes import Ran, running, tkdb
+from tests.cli.processes import TKDB, Ran, running, tkdb
 from tkdb.errors import ConfigurationError
 from tkdb_client import Client
 from tkdb_replication.flycast import flycast, namespaces
@@ -88,6 +88,8 @@ def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) 
     assert {region: each["role"] for region, each in machines.items()} == {
         "iad": "primary", "ams": "replica", "syd": "replica"
     }  # fmt: skip
+    examined = lab.run("exec", "sin", "--", TKDB, "doctor")
+    assert (examined.code, "9 checks passed, 0 failed" in examined.out) == (0, True), examined.out
     with lab.client() as client:
         asked = lab.machines()["syd"]["requests"]
         assert client.status().region == "syd"  # the nearest to Singapore

@@ -54,6 +54,7 @@ class Profile:
         max_lifetime_s: the longest life that an organization's tokens may be given.
         region: where this machine is, as ``status`` tells it.
         machine: which it is.
+        attested: whether only attested callers get through to it, likewise.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Profile:
     max_lifetime_s: int = DEFAULT_MAX_LIFETIME_S
     region: str = ""
     machine: str = ""
+    attested: bool = False
 
 
 class Authority:
@@ -221,6 +223,8 @@ class Authority:
             uptime_ms=self._clock.monotonic_ms() - self._started_ms,
             position=self.position,
             age_ms=self.age_ms(),
+            time_ms=self._clock.wall_ms(),
+            attested=self._profile.attested,
         )
 
     async def _revoke_own(self, text: str) -> api.Revoked:

@@ -11,6 +11,7 @@ import typer
 from tkdb.cli import (
     audit,
     dev,
+    doctor,
     flycast,
     gc,
     init,
@@ -51,6 +52,7 @@ command(app)(serve.serve)
 command(app)(init.init)
 command(app)(status.status)
 command(app)(regions.regions)
+command(app)(doctor.doctor)
 command(app)(promote.promote)
 command(app)(restore.restore)
 command(app)(gc.gc)

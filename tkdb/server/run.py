@@ -94,6 +94,7 @@ def profile_of(settings: Settings) -> Profile:
         max_lifetime_s=settings.max_lifetime_s,
         region=settings.region,
         machine=settings.machine,
+        attested=settings.fly_src_required,
     )
 
 

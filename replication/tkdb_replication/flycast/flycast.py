@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import socket
 import time
@@ -33,6 +34,7 @@ from typing import Final, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from tkdb import errors
+from tkdb.attestation import HEADER, SIGNATURE_HEADER, Source, sign
 from tkdb_replication.flycast import namespaces
 from tkdb_replication.flycast.addresses import Sixpn
 from tkdb_replication.flycast.admin import Admin
@@ -137,6 +139,16 @@ class Flycast:
     def fly_src_key(self) -> Ed25519PublicKey:
         """The key that verifies Fly-Src; machines find it in the file that FLYCAST_SRC_KEY_FILE names."""
         return self._key.public_key()
+
+    def attestation(self, machine: str) -> dict[str, str]:
+        """Return the headers by which the proxy attests a request of ``machine``, for who asks past it in its stead.
+
+        Raises:
+            ConfigurationError: there is no such machine.
+        """
+        slot = self.layout.machine(machine)
+        source, signature = sign(self._key, Source(slot.id, slot.app, ORG, int(time.time())))
+        return {HEADER: source, SIGNATURE_HEADER: signature, "fly-request-id": secrets.token_hex(16)}
 
     async def start(self) -> None:
         """Start every machine that doesn't run, and return once every proxy sees it.

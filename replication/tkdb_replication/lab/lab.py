@@ -17,9 +17,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -30,6 +31,7 @@ from tkdb_replication.flycast.flycast import Done, Flycast
 from tkdb_replication.flycast.layout import App
 from tkdb_replication.flycast.machines import Command, Machine
 from tkdb_replication.lab import store
+from tkdb_replication.lab.direct import Direct
 from tkdb_replication.lab.keys import Keys
 
 APP: Final = "tkdb"
@@ -161,6 +163,15 @@ class Lab:
             for each in found
         ]
 
+    async def direct(self, name: str, **settings: Any) -> AsyncClient:
+        """Return a client of a machine itself, past all proxies and cuts; ``settings`` as ``AsyncClient``'s.
+
+        Raises:
+            ConfigurationError: there is no such machine.
+        """
+        url, attest = await self.flycast.direct(name), partial(self.flycast.attestation, name)
+        return Direct(url, self.keys.identity, attest=attest, **settings)
+
     async def run(self, region: str, arguments: Sequence[str]) -> Done:
         """Run a program as the caller in ``region``; return what it said once it has ended.
 
@@ -194,8 +205,7 @@ class Lab:
         self._progress(f"every machine: {' '.join(self.flycast.machines)}")
         self.url = await self.flycast.door(self._clients[0])
         for machine in self.flycast.machines.values():
-            url = await self.flycast.direct(machine.id)
-            client = AsyncClient(url, self.keys.identity, timeout_ms=_ASK_MS, attempt_timeout_ms=_ASK_MS)
+            client = await self.direct(machine.id, timeout_ms=_ASK_MS, attempt_timeout_ms=_ASK_MS)
             self._asking[machine.id] = await self._stack.enter_async_context(client)
 
     async def _found(self, bucket: Bucket) -> None:
@@ -213,6 +223,8 @@ class Lab:
 
     def _serve(self, machine: Machine) -> Command:
         own = {"TKDB_DB": str(machine.folder / "tkdb.db"), "TKDB_BIND": str(machine.bind)}
+        if not self.flycast.not_emulated:  # on loopback, nobody can tell who calls
+            own["TKDB_FLY_SRC"] = "require"
         return Command([*_TKDB, "serve", "--json"], self._settings | own)
 
     async def _ask(self, machine: Machine) -> Standing:

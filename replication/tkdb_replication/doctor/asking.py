@@ -1,0 +1,146 @@
+"""Ask one machine how it is, with what is needed to get to it; and where it doesn't say, learn as much as there is.
+
+A client asks until it has an answer. Here each attempt is news by itself: that the machine can't open what was sealed
+to the authority's key, that it refuses who isn't attested, that its clock is elsewhere.
+
+    asker = Asker(identity, now_ms=now_ms, random_bytes=os.urandom)
+    match await asker.ask(Url.parse("http://tkdb.flycast"), {"fly-force-instance-id": "148e21"}, timeout_ms=5_000):
+        case Told(report): ...
+        case Untold(Silence.IDENTITY, why): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from tkdb import api, errors
+from tkdb.channel.client import Initiator
+from tkdb.channel.envelope import REQUEST_ID_BYTES
+from tkdb.channel.keys import AuthorityIdentity
+from tkdb_client.transport import Url
+from tkdb_replication.doctor import web
+
+
+class Silence(StrEnum):
+    """Why a machine didn't say how it is."""
+
+    UNREACHED = "unreached"
+    """No answer of the authority's came."""
+    IDENTITY = "identity"
+    """It can't open what was sealed to this name and key, or answers under another."""
+    ATTESTATION = "attestation"
+    """It answers attested callers only, and this one isn't, or isn't allowed."""
+    REFUSED = "refused"
+    """It opened the request, and won't say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a machine said of itself.
+
+    Attributes:
+        report: its own words.
+        journal: the journal's id.
+        ahead_ms: how far its clock is ahead of this one; negative where it is behind; None where it didn't tell.
+        within_ms: how far off that may be: the answer's way.
+    """
+
+    report: api.StatusReport
+    journal: bytes
+    ahead_ms: int | None
+    within_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """That it didn't, and why."""
+
+    silence: Silence
+    why: str
+
+
+class Asker:
+    """Asks machines of one authority.
+
+    Args:
+        identity: its name and public keys.
+        now_ms: the wall clock, ms since 1970.
+        random_bytes: for keys and request ids.
+    """
+
+    def __init__(
+        self, identity: AuthorityIdentity, *, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self._keys = len(identity.keys)
+        self._initiator = Initiator(identity, signer=None, random=random_bytes)
+        self._now_ms = now_ms
+        self._random_bytes = random_bytes
+
+    async def ask(self, url: Url, headers: Mapping[str, str] | None = None, *, timeout_ms: int) -> Told | Untold:
+        """Ask who answers at ``url``, with further ``headers``; each of the authority's keys is tried."""
+        for key in range(self._keys):
+            told, date_ms = await self._ask(url, headers or {}, key, 0, timeout_ms)
+            if isinstance(told, Untold) and told.silence is Silence.REFUSED and date_ms is not None:
+                # Its clock is so far off that it takes the request for a replay: ask by its own time.
+                late_ms = date_ms - self._now_ms()
+                told, _ = await self._ask(url, headers or {}, key, late_ms, timeout_ms)
+            if not (isinstance(told, Untold) and told.silence is Silence.IDENTITY):
+                break
+        return told
+
+    async def _ask(
+        self, url: Url, headers: Mapping[str, str], key: int, by_ms: int, timeout_ms: int
+    ) -> tuple[Told | Untold, int | None]:
+        """One attempt, by a clock that is ``by_ms`` ahead; and the time that the answer's Date says."""
+        sent_ms = self._now_ms()
+        sealed = self._initiator.seal(
+            api.VERIFY,
+            api.encode(api.Status()),
+            request_id=self._random_bytes(REQUEST_ID_BYTES),
+            now_ms=sent_ms + by_ms,
+            key=key,
+        )
+        sent = {"content-type": "application/octet-stream", **sealed.headers, **headers}
+        response = await web.ask("POST", url, api.VERIFY, headers=sent, body=sealed.message, timeout_ms=timeout_ms)
+        if isinstance(response, web.NoResponse):
+            return Untold(Silence.UNREACHED, response.why), None
+        if response.status != 200:
+            return _plain(response), None
+        try:
+            answer = api.decode_answer(sealed.open(response.body))
+            report = api.decode_result(api.Status(), answer)
+        except errors.ChannelError:
+            return Untold(Silence.IDENTITY, "what came back isn't sealed by the authority's key"), None
+        except errors.OutOfTime as error:
+            return Untold(Silence.REFUSED, error.message), response.date_ms
+        except errors.TkdbError as error:
+            return Untold(Silence.REFUSED, error.message), None
+        within_ms = (self._now_ms() - sent_ms + 1) // 2
+        ahead_ms = None if report.time_ms is None else report.time_ms - (sent_ms + within_ms)
+        return Told(report, answer.journal, ahead_ms, within_ms), response.date_ms
+
+
+class _Problem(msgspec.Struct):
+    """RFC 9457's problem details, as far as they are of use here."""
+
+    type: str = ""
+    detail: str = ""
+
+
+def _plain(response: web.Response) -> Untold:
+    """Return what an answer says that isn't the authority's sealed one."""
+    try:
+        problem = msgspec.json.decode(response.body, type=_Problem)
+    except msgspec.DecodeError:
+        problem = _Problem()
+    kind = problem.type.removeprefix("urn:tkdb:problem:")
+    if kind == "handshake":
+        return Untold(Silence.IDENTITY, "it can't open what is sealed to this name and key")
+    if kind == "not-attested":
+        return Untold(Silence.ATTESTATION, problem.detail[:200])
+    said = response.headers.get("fly-proxy-error") or problem.detail or ""
+    return Untold(Silence.UNREACHED, f"a plain HTTP {response.status}{said and f': {said[:200]}'}")

@@ -1,0 +1,44 @@
+"""A client of one machine of the lab, past every proxy: for who looks at the lab from outside of it.
+
+    async with Direct(url, identity, attest=lambda: flycast.attestation("tkdb-syd-1")) as client:
+        report = await client.status()
+
+Machines answer only callers that a proxy attests; so each attempt carries what the proxy would have said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from tkdb.channel.keys import AuthorityIdentity
+from tkdb_client import AsyncClient
+from tkdb_client.driving import AsyncDriver
+from tkdb_client.transport import AsyncTransport, Outcome, Send
+
+Attest = Callable[[], Mapping[str, str]]
+
+
+class Direct(AsyncClient):
+    """An AsyncClient whose every attempt has further headers.
+
+    Args:
+        url: where the machine is reached.
+        authority: its name and public key.
+        attest: gives the headers, new ones each time: a request is answered once.
+        further: as AsyncClient's.
+    """
+
+    def __init__(self, url: str, authority: AuthorityIdentity, *, attest: Attest, **further: Any) -> None:
+        super().__init__(url, authority, **further)
+        self._driver = AsyncDriver(_Attested(attest))
+
+
+class _Attested(AsyncTransport):
+    def __init__(self, attest: Attest) -> None:
+        super().__init__()
+        self._attest = attest
+
+    async def post(self, send: Send) -> Outcome:
+        return await super().post(replace(send, headers={**send.headers, **self._attest()}))

@@ -1,0 +1,159 @@
+"""``tkdb doctor``: everything that would make a deployment not isolated or not safe."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from tkdb.cli import inputs
+from tkdb.cli.cluster import now_ms
+from tkdb.cli.machines import Urls, urls
+from tkdb.cli.output import Cell, Output, Part, Rows, UsageError, bad, faint, good
+
+if TYPE_CHECKING:
+    from tkdb.channel.keys import AuthorityIdentity
+    from tkdb_replication.doctor.doctor import Given
+    from tkdb_replication.doctor.findings import Finding
+    from tkdb_replication.head import HeadKeys
+
+_MARKS: Final = {"passed": good("✓"), "failed": bad("✗"), "unknown": bad("?")}
+_OUTCOMES: Final = (*_MARKS, "skipped")
+
+Config = Annotated[
+    str | None, typer.Option("--config", metavar="PATH", help="A fly.toml, to be checked as a file; - is stdin.")
+]
+App = Annotated[
+    str, typer.Option("--app", metavar="APP", help="The app on Fly; by default as in the URL, or the fly.toml.")
+]
+
+
+def doctor(output: Output, url: Urls = None, app: App = "", config: Config = None) -> None:
+    """Look for everything that would make the authority not isolated, or not safe.
+
+    Run it where a caller stands, on the private network. It checks what it is given: with TKDB_URL and TKDB_AUTHORITY
+    the network and the machines; with FLY_API_TOKEN the app on Fly; with --config a fly.toml; with BUCKET_NAME and the
+    AWS_… variables the bucket, with TKDB_SEAL_KEYS its head. docs/doctor.md lists the checks.
+
+    Exit 1: a check failed. Exit 3: none did, but what was given couldn't be asked.
+
+    \b
+    $ tkdb doctor
+    ✓ the authority is called at a private address        tkdb.flycast is fdaa:0:1:0:1::7
+    ✗ tkdb-syd-1 in syd answers requests without Fly-Src  set TKDB_FLY_SRC=require, then `fly deploy`
+    - FLY_API_TOKEN isn't set: no-public-address, hosted, alike
+    8 checks passed, 1 failed, 3 not made
+    """
+    from tkdb_replication.doctor.doctor import diagnose
+
+    given = _given(url, app, config)
+    findings = asyncio.run(diagnose(given, now_ms=now_ms, random_bytes=os.urandom))
+    counts = {outcome: sum(each.outcome == outcome for each in findings) for outcome in _OUTCOMES}
+    output.result(_document(findings, counts), Rows(_made(findings)), *_unmade(findings), _total(counts))
+    if counts["failed"] or counts["unknown"]:
+        raise typer.Exit(1 if counts["failed"] else 3)
+
+
+def _given(url: Sequence[str] | None, app: str, config: str | None) -> Given:
+    """Return where to look, by options and environment.
+
+    Raises:
+        UsageError, ConfigurationError: nothing is given, or it can't be used.
+    """
+    from tkdb_client.transport import Url
+    from tkdb_replication.bucket import Bucket
+    from tkdb_replication.doctor.deployment import parse_toml
+    from tkdb_replication.doctor.doctor import Given
+    from tkdb_replication.doctor.fly_api import FlyApi
+
+    where = urls(url) if url or os.environ.get("TKDB_URL") else []
+    token = inputs.setting("FLY_API_TOKEN")
+    in_bucket = "BUCKET_NAME" in os.environ
+    if not (where or config or in_bucket or (token and app)):
+        raise UsageError(
+            "there is nothing to look at",
+            hint="set TKDB_URL and TKDB_AUTHORITY; or FLY_API_TOKEN, and give --app; or give --config",
+        )
+    written = None if config is None else parse_toml(inputs.document(config), "stdin" if config == "-" else config)
+    fly = None if token is None else FlyApi.parse(os.environ, token)
+    return Given(
+        urls=tuple(map(Url.parse, where)),
+        identity=_identity(),
+        app=app,
+        fly=fly,
+        written=written,
+        bucket=Bucket.parse(os.environ) if in_bucket else None,
+        head_keys=_head_keys() if in_bucket else None,
+    )
+
+
+def _identity() -> AuthorityIdentity | None:
+    """Return the authority's name and public key; where its own secrets are at hand, by these."""
+    from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
+
+    if text := os.environ.get("TKDB_AUTHORITY"):
+        return AuthorityIdentity.parse(text.strip())
+    name, keys = inputs.setting("TKDB_NAME"), inputs.setting("TKDB_AUTHORITY_KEY")
+    if not (name and keys):
+        return None
+    return AuthorityIdentity(name, tuple(AuthoritySecret.parse(each.strip()).public for each in keys.split(",")))
+
+
+def _head_keys() -> HeadKeys | None:
+    from tkdb.store.seal import SealKeys
+    from tkdb_replication.head import HeadKeys
+
+    text = inputs.setting("TKDB_SEAL_KEYS")
+    return HeadKeys(SealKeys.parse(text).keys) if text else None
+
+
+def _made(findings: Sequence[Finding]) -> Iterator[Sequence[Cell]]:
+    """Yield a row for each check that was to be made."""
+    from tkdb_replication.doctor.verdict import CHECKS
+
+    titles = {check.id: check.title for check in CHECKS}
+    for each in findings:
+        if each.outcome == "failed":
+            yield _MARKS[each.outcome], each.found, each.fix
+        elif each.outcome != "skipped":
+            yield _MARKS[each.outcome], titles[each.check], faint(each.found)
+
+
+def _unmade(findings: Sequence[Finding]) -> Iterator[Cell]:
+    """Yield a line for each reason that checks weren't to be made."""
+    reasons: dict[str, list[str]] = {}
+    for each in findings:
+        if each.outcome == "skipped":
+            reasons.setdefault(each.found, []).append(each.check)
+    for why, checks in reasons.items():
+        yield faint(f"- {why}: {', '.join(checks)}")
+
+
+def _total(counts: dict[str, int]) -> Part:
+    passed, failed, unmade = counts["passed"], counts["failed"], counts["unknown"] + counts["skipped"]
+    said = f"{passed} {'check' if passed == 1 else 'checks'} passed, {failed} failed"
+    said += f", {unmade} not made" if unmade else ""
+    return bad(said) if failed else good(said)
+
+
+def _document(findings: Sequence[Finding], counts: dict[str, int]) -> dict[str, Any]:
+    from tkdb_replication.doctor.verdict import CHECKS
+
+    titles = {check.id: check.title for check in CHECKS}
+    return {
+        "ok": not counts["failed"] and not counts["unknown"],
+        **counts,
+        "checks": [
+            {
+                "check": each.check,
+                "outcome": each.outcome.value,
+                "expected": titles[each.check],
+                "found": each.found,
+                "try": each.fix,
+            }
+            for each in findings
+        ],
+    }
