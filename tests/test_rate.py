@@ -50,3 +50,11 @@ def test_strangers_can_not_fill_the_memory() -> None:
     for index in range(rate.KEYS_MAX + 100):
         limiter.take(index.to_bytes(4))
     assert len(limiter._full_at_ms) == rate.KEYS_MAX
+
+
+def test_what_is_given_back_can_be_taken_again_and_no_more() -> None:
+    limiter, _ = make()
+    limiter.give_back(b"a")
+    assert [limiter.take(b"a") for _ in range(4)] == [0, 0, 0, 100]
+    limiter.give_back(b"a")
+    assert [limiter.take(b"a") for _ in range(2)] == [0, 100]

@@ -17,7 +17,7 @@ KEYS_MAX: Final = 65_536
 
 
 class Rate:
-    """Token buckets by key.
+    """Token buckets by key. Not safe for threads by itself.
 
     Args:
         burst: how many may be taken at once.
@@ -41,3 +41,8 @@ class Rate:
         if len(self._full_at_ms) > KEYS_MAX:
             del self._full_at_ms[next(iter(self._full_at_ms))]
         return max(wait_ms, 0)
+
+    def give_back(self, key: bytes) -> None:
+        """What was taken last for ``key`` wasn't its own doing."""
+        if key in self._full_at_ms:
+            self._full_at_ms[key] -= self._every_ms

@@ -42,13 +42,18 @@ class Told:
 
     Attributes:
         answer: the authority's.
-        sent_ms: when it began, by the monotonic clock: the answer knows of all that is older than that and its age.
+        sent_ms: when it began, by the monotonic clock.
         position: the position that it was sent with: no answer comes from before it.
     """
 
     answer: api.Answer
     sent_ms: int
     position: int
+
+    @property
+    def dated_ms(self) -> int:
+        """As of when the answer knows all, by the monotonic clock."""
+        return self.sent_ms - self.answer.age_ms
 
 
 @dataclass(slots=True)

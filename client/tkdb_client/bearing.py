@@ -14,9 +14,15 @@ False
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final, TypeAlias, TypeGuard
+
 from tkdb import api
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.verify import subject_digest
+
+_ALWAYS_MS: Final = 2**63
+"""A time before which every token was issued."""
 
 
 def covers(revocation: api.Revocation, token: Macaroon, subject: str | None) -> bool | None:
@@ -24,17 +30,55 @@ def covers(revocation: api.Revocation, token: Macaroon, subject: str | None) -> 
     if revocation.kid != token.kid:
         return False
     match revocation:
-        case api.KeyRetired():
-            return True
         case api.Lineage(nonce=nonce):
             return nonce == token.nonce
-        case api.IssuedBefore(before_ms=before_ms):
-            return token.issued_ms < before_ms
-        case api.SubjectIssuedBefore(subject=digest, before_ms=before_ms):
-            return token.issued_ms < before_ms and subject is not None and subject_digest(subject) == digest
         case api.Branch(nonce=nonce, branch=branch):
             if nonce != token.nonce:
                 return False
             if branch == token.branch:
                 return True
             return False if token.minted else None
+        case _:
+            return Wide([revocation]).covers(token, subject)
+
+
+WideRevocation: TypeAlias = api.KeyRetired | api.IssuedBefore | api.SubjectIssuedBefore
+
+
+class Wide:
+    """The sum of revocations of one root key that are of no single lineage: one look at a token tells what any number
+    of them say of it.
+
+    >>> from tkdb.macaroon.mint import mint
+    >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[])
+    >>> kim = api.SubjectIssuedBefore(token.kid, subject_digest("kim"), 2_000)
+    >>> wide = Wide([kim, api.IssuedBefore(token.kid, 500)])
+    >>> wide.covers(token, "kim"), wide.covers(token, "lee"), wide.covers(token, None)
+    (True, False, False)
+    """
+
+    def __init__(self, revocations: Iterable[WideRevocation]) -> None:
+        self._before_ms = 0
+        self._subjects: dict[bytes, int] = {}
+        for revocation in revocations:
+            match revocation:
+                case api.KeyRetired():
+                    self._before_ms = _ALWAYS_MS
+                case api.IssuedBefore(before_ms=before_ms):
+                    self._before_ms = max(self._before_ms, before_ms)
+                case api.SubjectIssuedBefore(subject=digest, before_ms=before_ms):
+                    self._subjects[digest] = max(self._subjects.get(digest, 0), before_ms)
+
+    def covers(self, token: Macaroon, subject: str | None) -> bool:
+        """Return whether a token of that key, minted for ``subject``, is revoked by one of them."""
+        issued_ms = token.issued_ms
+        if issued_ms < self._before_ms:
+            return True
+        return (
+            bool(self._subjects) and subject is not None and issued_ms < self._subjects.get(subject_digest(subject), 0)
+        )
+
+
+def is_branch_of(revocation: api.Revocation, token: Macaroon) -> TypeGuard[api.Branch]:
+    """Return whether ``revocation`` is of a branch of the token's lineage."""
+    return isinstance(revocation, api.Branch) and revocation.kid + revocation.nonce == token.lineage

@@ -34,7 +34,7 @@ from tkdb.macaroon.identifier import IDENTIFIER_BYTES, LINEAGE
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import PREFIX, SIGNATURE_BYTES, TRAILER_BYTES, decode_text, write
 from tkdb_client.attempts import Told
-from tkdb_client.bearing import covers
+from tkdb_client.bearing import Wide, WideRevocation, covers, is_branch_of
 from tkdb_client.entries import Entries, Entry, Lineage
 from tkdb_client.followed import NEVER_MS, Followed, Poll
 from tkdb_client.negatives import Negatives
@@ -155,10 +155,12 @@ class Cache:
         return found
 
     def was_known(self, bundle: Bundle) -> bool:
-        """Return whether a bundle would be known if only what is known were fresh."""
-        lineage = self._entries.find(bundle.root.lineage)
-        found = lineage is not None and _ancestor(lineage, bundle.root.raw, NEVER_MS)
-        return bool(found) and not bundle.discharges
+        """Return whether a bundle isn't known only because what is known of it is too old."""
+        raw, lineage = bundle.root.raw, self._entries.find(bundle.root.lineage)
+        if lineage is None or bundle.discharges or _ancestor(lineage, raw, self._monotonic_ms() - self._bound_ms):
+            return False
+        entry = _ancestor(lineage, raw, NEVER_MS)
+        return entry is not None and _may_walk(lineage.branches, entry, raw)
 
     def _look_further(self, text: str) -> Verified | None:
         token = text.strip()
@@ -187,8 +189,8 @@ class Cache:
         branches = lineage.branches
         known = entry.verified
         at = len(entry.body)
-        if branches is None and raw[at : at + 1] != b"\x00":
-            return None  # more branches are revoked than are known here
+        if not _may_walk(branches, entry, raw):
+            return None
         entry.used_ms = now_ms
         lineage.used = True
         self._hits += 1
@@ -273,14 +275,17 @@ class Cache:
             position = told.answer.position
             if self._news.is_outdated(question, position):
                 return None
+            branches = result.branches
             for revocation in self._news.unknown_to(question, position):
                 covered = covers(revocation, bundle.root, verified.subject)
                 if covered is None:
                     return None
                 if covered:
                     return errors.RevokedToken("the token was revoked while it was being verified")
+                if branches is not None and is_branch_of(revocation, bundle.root):
+                    branches = [*branches, revocation.branch]  # this token isn't in it; what descends from it may be
             if not bundle.discharges:
-                self._keep(verified, result.branches, position, told)
+                self._keep(verified, branches, position, told)
             return verified
 
     def _keep(self, verified: Verified, branches: list[bytes] | None, position: int, told: Told) -> None:
@@ -293,7 +298,7 @@ class Cache:
             macaroon.text,
             key,
             position=position,
-            dated_ms=told.sent_ms - told.answer.age_ms,
+            dated_ms=told.dated_ms,
             used_ms=told.sent_ms,
             branches=branches,
             asked=True,
@@ -311,13 +316,18 @@ class Cache:
         return error
 
     def _is_current(self, question: Question, told: Told) -> bool:
-        """Return whether an answer is of the journal that is followed, and may be kept. Where it tells of a new one,
-        that is followed from now on, and all that was known dropped; questions that were asked before count no more."""
-        journal = told.answer.journal
-        self._journal = self._journal or journal
-        if question.era == self._news.era and journal != self._journal:
-            self._begin_again(journal)
+        """Return whether an answer is of the journal that is followed, and may be kept. What was asked before that
+        was followed tells of no new one."""
+        if question.era == self._news.era:
+            self._follow(told.answer.journal)
         return question.era == self._news.era
+
+    def _follow(self, journal: bytes) -> None:
+        """Follow a journal from now on. Where it isn't the one that was followed, positions mean something else: all
+        that was known is dropped, and what was asked before isn't kept."""
+        if self._journal and journal != self._journal:
+            self._begin_again(journal)
+        self._journal = journal
 
     def _begin_again(self, journal: bytes) -> None:
         self._entries.clear()
@@ -363,23 +373,31 @@ class Cache:
                 self._begin_again(answer.journal)
                 return
             self._news.tell(feed.position, feed.revocations)
-            for revocation in feed.revocations:
-                self._revoke(revocation)
+            self._revoke(feed.revocations)
             # Last: who looks without the lock must not see the new date and the old entries.
-            dated_ms = NEVER_MS if feed.more else told.sent_ms - answer.age_ms
+            dated_ms = NEVER_MS if feed.more else told.dated_ms
             self._followed.heard(follower, poll, position=feed.position, dated_ms=dated_ms)
 
-    def _revoke(self, revocation: api.Revocation) -> None:
-        match revocation:
-            case api.Lineage(kid=kid, nonce=nonce) | api.Branch(kid=kid, nonce=nonce):
-                lineage = self._entries.find(kid + nonce)
-                lineages = [] if lineage is None else [lineage]
-            case _:
-                lineages = self._entries.of_kid(revocation.kid)
-        for lineage in lineages:
+    def _revoke(self, revocations: Iterable[api.Revocation]) -> None:
+        """Drop what may be revoked. Those that concern a whole key are summed up, so that its tokens are gone through
+        once, however many there are."""
+        wide: dict[bytes, list[WideRevocation]] = {}
+        for revocation in revocations:
+            if not isinstance(revocation, api.Lineage | api.Branch):
+                wide.setdefault(revocation.kid, []).append(revocation)
+                continue
+            lineage = self._entries.find(revocation.kid + revocation.nonce)
+            if lineage is None:
+                continue
             if isinstance(revocation, api.Branch):
                 self._entries.learn_branches(lineage, [revocation.branch])
             self._entries.keep_only(lineage, [entry for entry in lineage.entries if _outside(revocation, entry)])
+        for kid, of_key in wide.items():
+            revoked = Wide(of_key)
+            for lineage in self._entries.of_kid(kid):
+                first = lineage.entries[0].verified  # all are of one time and one subject
+                if revoked.covers(first.macaroon, first.subject):
+                    self._entries.drop(lineage)
 
     # --- what this client has done itself ----------------------------------------------------------------------
 
@@ -401,8 +419,7 @@ class Cache:
                 for lineage in lineages:
                     self._entries.drop(lineage)
             if told is not None:
-                if told.answer.journal != self._journal:
-                    self._begin_again(told.answer.journal)
+                self._follow(told.answer.journal)
                 self._news.overrule(told.answer.position)
 
     def clear(self) -> None:
@@ -436,6 +453,11 @@ def _ancestor(lineage: Lineage, raw: bytes, since_ms: int) -> Entry | None:
         if raw.startswith(entry.body) and entry.is_fresh(since_ms):
             return entry
     return None
+
+
+def _may_walk(branches: frozenset[bytes] | None, entry: Entry, raw: bytes) -> bool:
+    """Return whether it is known which branches are revoked, or a token has nothing behind ``entry``'s bytes."""
+    return branches is not None or raw.startswith(b"\x00", len(entry.body))
 
 
 def _outside(revocation: api.Revocation, entry: Entry) -> bool:

@@ -92,7 +92,7 @@ class News:
         if len(self._told) > self._most:
             self._first += len(self._told)
             self._told.clear()
-            self._lost = position
+            self._lost = max(self._lost, position)
 
     def overrule(self, position: int) -> None:
         """Something has changed at ``position`` that open questions must know of: answers from before won't do."""

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from tkdb import api, errors
 from tkdb.macaroon.bundle import Bundle
-from tkdb.rate import Rate
+from tkdb_client.allowance import Allowance
 from tkdb_client.batches import batches
 from tkdb_client.cache import Cache
 from tkdb_client.exchange import Exchange
@@ -25,10 +25,6 @@ Result: TypeAlias = Verified | errors.Denied
 
 ASK_TIMES: Final = 4
 """How often the same is asked, while there is news that the answers know nothing of."""
-LINEAGE_BURST: Final = 256
-LINEAGE_EVERY_MS: Final = 16
-"""How many questions about tokens of one lineage may be asked at once, and how soon one more: so that who holds a token
-can't turn this client on the authority by attenuating it."""
 
 
 class Verification:
@@ -62,8 +58,9 @@ class Verification:
         self._bound_ms = bound_ms
         self._asks_when_stale = asks_when_stale
         self._timeout_ms = timeout_ms
+        self._monotonic_ms = monotonic_ms
         self._flights = Flights()
-        self._rate = Rate(burst=LINEAGE_BURST, every_ms=LINEAGE_EVERY_MS, monotonic_ms=monotonic_ms)
+        self._allowance = Allowance(monotonic_ms=monotonic_ms)
 
     def verify(self, bundle: Bundle) -> Steps[Verified]:
         """Return what is trusted of a bundle's token.
@@ -75,7 +72,7 @@ class Verification:
             TkdbError: the authority couldn't be asked.
         """
         digest = _digest(bundle)
-        result = self._cache.find(bundle, digest)
+        result = self._known(bundle, digest)
         if result is None:
             result = yield from self._unknown(bundle, digest)
         if isinstance(result, errors.Denied):
@@ -83,26 +80,33 @@ class Verification:
         return result
 
     def verify_many(self, bundles: Sequence[Bundle]) -> Steps[list[Result]]:
-        """Return what is trusted of each, or what denies it."""
+        """Return what is trusted of each, or what denies it, as it stands when the last one is known."""
         digests = [_digest(bundle) for bundle in bundles]
         wanted = dict(zip(digests, bundles, strict=True))
-        results = {digest: self._cache.find(bundle, digest) for digest, bundle in wanted.items()}
-        unknown = {digest: bundle for digest, bundle in wanted.items() if results[digest] is None}
-        if not self._asks_when_stale:
-            stale = [digest for digest, bundle in unknown.items() if self._cache.was_known(bundle)]
-            results |= {digest: _stale() for digest in stale}
-            unknown = {digest: bundle for digest, bundle in unknown.items() if digest not in stale}
-        results |= yield from self._ask(unknown)
-        return [result for digest in digests if (result := results[digest]) is not None]
+        unknown: dict[bytes, Bundle] = {}
+        asked: dict[bytes, Result] = {}
+        while True:
+            # Looked up behind what takes time: what was known before may be too old by now, or revoked.
+            known = {each: self._known(wanted[each], each) for each in wanted if each not in unknown}
+            further = {each: wanted[each] for each, result in known.items() if result is None}
+            if not further:
+                return [result for each in digests if (result := known.get(each) or asked.get(each)) is not None]
+            unknown |= further
+            asked = yield from self._ask(unknown)
+
+    def _known(self, bundle: Bundle, digest: bytes) -> Result | None:
+        """Return what is known here; None where the authority is to be asked."""
+        result = self._cache.find(bundle, digest)
+        if result is None and not self._asks_when_stale and self._cache.was_known(bundle):
+            return _stale()
+        return result
 
     def _unknown(self, bundle: Bundle, digest: bytes) -> Steps[Result]:
         """Return what the authority says of a bundle that isn't known here, or not well enough."""
         was_known = self._cache.was_known(bundle)
-        if was_known and not self._asks_when_stale:
-            raise _stale()
         if not self._cache.is_on or bundle.discharges:  # what isn't kept can't be handed over
             return (yield from self._ask({digest: bundle}))[digest]
-        wait_ms = self._rate.take(bundle.root.lineage)
+        wait_ms = self._allowance.take(bundle.root.lineage)
         if wait_ms:
             raise errors.Overloaded(
                 "too many unknown tokens of one lineage were presented",
@@ -110,11 +114,14 @@ class Verification:
                 retry_after_ms=wait_ms,
             )
         try:
-            return (yield from self._shared(bundle, digest))
+            result = yield from self._shared(bundle, digest)
         except errors.Unavailable as error:
             if was_known:
                 raise _stale(error) from error
             raise
+        if isinstance(result, errors.BadSignature):
+            self._allowance.give_back(bundle.root.lineage)
+        return result
 
     def _shared(self, bundle: Bundle, digest: bytes) -> Steps[Result]:
         """Ask, or wait for who is asking the same and look again."""
@@ -139,30 +146,39 @@ class Verification:
         """Return what the authority says of each bundle, by its digest; and see to it that what is kept is followed.
 
         Raises:
-            Unavailable: also where there was news, each time, that the answer may not have known of.
+            Unavailable: also where there was news, each time, that the answer may not have known of; or where the first
+                of many answers were too old, each time, when the last came.
         """
-        results: dict[bytes, Result] = {}
+        answers: dict[bytes, tuple[Result, int]] = {}
         for _ in range(ASK_TIMES):
-            asked = [(digest, bundle) for digest, bundle in wanted.items() if digest not in results]
+            asked = [(digest, bundle) for digest, bundle in wanted.items() if digest not in answers]
             for batch in batches(asked, lambda pair: len(pair[1].text) + 5, api.MAX_BUNDLES):
-                results |= yield from self._ask_batch(batch)
-            if len(results) == len(wanted):
+                answers |= yield from self._ask_batch(batch)
                 yield from self._feed.begin()
-                return results
+            since_ms = self._monotonic_ms() - self._bound_ms
+            for digest in [digest for digest, (_, dated_ms) in answers.items() if dated_ms < since_ms]:
+                known = self._cache.find(wanted[digest], digest)  # the feed may have kept it fresh
+                if known is None:
+                    del answers[digest]
+                else:
+                    answers[digest] = known, since_ms
+            if len(answers) == len(wanted):
+                return {digest: result for digest, (result, _) in answers.items()}
         raise errors.Unavailable("revocations come in faster than answers that know of them", hint="try again")
 
-    def _ask_batch(self, batch: Sequence[tuple[bytes, Bundle]]) -> Steps[dict[bytes, Result]]:
+    def _ask_batch(self, batch: Sequence[tuple[bytes, Bundle]]) -> Steps[dict[bytes, tuple[Result, int]]]:
+        """Return what an answer says of each bundle, and as of when; without those of which it may not know all."""
         question = self._cache.open(len(batch))
         try:
             call = api.Verify(bundles=[bundle.text for _, bundle in batch])
             answer, told = yield from self._exchange.ask(api.VERIFY, call, max_age_ms=self._bound_ms)
             if len(answer.results) != len(batch):
                 raise errors.ChannelError("the answer has another number of results than were asked for")
-            results: dict[bytes, Result] = {}
+            results: dict[bytes, tuple[Result, int]] = {}
             for (digest, bundle), result in zip(batch, answer.results, strict=True):
                 taken = self._cache.take(question, bundle, digest, result, told)
                 if taken is not None:
-                    results[digest] = taken
+                    results[digest] = taken, told.dated_ms
             return results
         finally:
             self._cache.close(question)

@@ -513,7 +513,7 @@ def test_the_machine_s_age_the_way_and_the_cache_s_time_are_one_staleness(kind: 
     assert single.look(token) is not None
     single.now_ms += 1
     assert (single.look(token) is None) is (kind is Cache)
-    assert single.cache.was_known(Bundle(token))
+    assert single.cache.was_known(Bundle(token)) is (kind is Cache)
 
 
 def test_a_followed_token_is_as_fresh_as_the_poll_was_when_it_was_sent_less_the_machine_s_age(single: Single) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,10 +11,13 @@ from hypothesis import strategies as st
 
 from tests.store.scribe import START_MS, Scribe, nonce_at
 from tkdb import api
+from tkdb.errors import StoreError
 from tkdb.macaroon.verify import subject_digest
 from tkdb.store.database import MEMORY, Database
 from tkdb.store.feed import Feed
 from tkdb.store.fold import CLOCK_SKEW_MS
+from tkdb.store.journal import Entry
+from tkdb_client.batches import MAX_BODY_BYTES
 
 NONCE, BRANCH = nonce_at(START_MS), b"b" * 16
 
@@ -151,5 +156,76 @@ def test_pages_join_without_gaps_or_repeats_wherever_they_are_read_from(kept: in
             kids = [f.acme, f.evil, f.newer]
             everything = await Feed(database, f.scribe.state).read(after=after, kids=kids)
             assert await f.all(kids, after, limit) == everything.revocations
+
+    asyncio.run(run())
+
+
+def test_a_journal_that_was_set_aside_while_its_state_is_shown_does_not_read_as_no_news(tmp_path: Path) -> None:
+    """A damaged database is replaced by an empty one, while the machine is still fresh enough to answer."""
+
+    async def run() -> None:
+        async with await Database.open(tmp_path / "tkdb.db") as database:
+            s = Scribe(database)
+            await s.begin()
+            kid = await s.create("acme")
+            start = s.state.head.seq
+            await s.revoke(api.Lineage(kid=kid, nonce=NONCE))
+            feed = Feed(database, s.state)  # as after a start: what it shows lies in the journal only
+            assert (await feed.read(after=start, kids=[kid])).revocations
+            await database.set_aside("damaged")
+            with pytest.raises(StoreError):
+                await feed.read(after=start, kids=[kid])
+
+    asyncio.run(run())
+
+
+class Overtaken:
+    """A database whose reads take so long that something happens meanwhile."""
+
+    def __init__(self, database: Database, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._database = database
+        self._meanwhile = meanwhile
+
+    async def entries(self, after: int, limit: int) -> list[Entry]:
+        await self._meanwhile()
+        return await self._database.entries(after, limit)
+
+
+def test_what_a_page_tells_does_not_depend_on_what_happens_while_it_is_read() -> None:
+    """A key that is retired behind the page's end was live at its end: what was issued before is told of it."""
+
+    async def run() -> None:
+        async with await Database.open(MEMORY) as database:
+            s = Scribe(database)
+            await s.begin()
+            kid = await s.create("acme")
+            start = s.state.head.seq
+            await s.revoke(api.Before(organization="acme", before_ms=5))
+            slow: Any = Overtaken(database, lambda: s.revoke(api.RetireKey(kid=kid)))
+            page = await Feed(slow, s.state).read(after=start, kids=[kid])
+            assert page.position == start + 1
+            assert not page.more
+            assert [type(event) for event in page.revocations] == [api.IssuedBefore]
+
+    asyncio.run(run())
+
+
+@pytest.mark.xfail(strict=True, reason="an entry whose events fill more than one message stops the feed")
+def test_every_page_fits_one_message() -> None:
+    """An entry isn't split over pages. One of 1,024 subjects fits a request, and what it means for two keys doesn't fit
+    an answer: the poll fails, each time, and with it the 1,022 other keys that it asks for."""
+
+    async def run() -> None:
+        async with await Database.open(MEMORY) as database:
+            s = Scribe(database)
+            await s.begin()
+            kids = [await s.create("acme"), await s.rotate("acme")]
+            feed = Feed(database, s.state)
+            start = s.state.head.seq
+            revoke = api.Revoke([api.Before("acme", subject=f"s{number}") for number in range(api.MAX_TARGETS)])
+            assert len(api.encode(revoke)) < MAX_BODY_BYTES
+            feed.add(await s.revoke(*revoke.targets))
+            page = await feed.read(after=start, kids=kids)
+            assert len(api.encode(page)) < MAX_BODY_BYTES
 
     asyncio.run(run())

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 from tkdb import api
+from tkdb.errors import StoreError
 from tkdb.macaroon.verify import subject_digest
 from tkdb.store.fold import read_call, revoked_before_ms
 from tkdb.store.journal import Entries, Entry
@@ -74,13 +75,13 @@ class Feed:
         ``limit`` events aren't exceeded. Keys that aren't known see nothing.
 
         Raises:
-            StoreError: the journal can't be read.
+            StoreError: the journal can't be read, or was replaced and lacks what comes next.
         """
         head = self._state.head.seq
         if after >= head:
             return api.Feed(position=after, revocations=[], more=False)
+        followed = _Followed(self._state, kids)  # as of ``head``: while the journal is read, the state may move on
         notices, position = await self._notices(after, head)
-        followed = _Followed(self._state, kids)
         revocations: list[api.Revocation] = []
         for notice in notices:
             events = list(followed.events(notice))
@@ -100,7 +101,9 @@ class Feed:
             return newest_first[::-1], head
         # The database may be ahead of what the state shows.
         entries = [entry for entry in await self._journal.entries(after, PAGE_ENTRIES) if entry.seq <= head]
-        return [_notice(entry) for entry in entries], entries[-1].seq if entries else head
+        if not entries or entries[0].seq != after + 1:
+            raise StoreError(f"entry {after + 1} isn't in the journal on the disk", hint="ask another machine")
+        return [_notice(entry) for entry in entries], entries[-1].seq
 
 
 class _Followed:

@@ -4,7 +4,7 @@ against, or the model couldn't see it. They reach in from outside: production ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -106,14 +106,15 @@ class BranchesUntold(Cache):
 class DescendantsKept(Cache):
     """When a branch is revoked, only the token that it is named after is dropped."""
 
-    def _revoke(self, revocation: api.Revocation) -> None:
-        if not isinstance(revocation, api.Branch):
-            return super()._revoke(revocation)
-        lineage = self._entries.find(revocation.kid + revocation.nonce)
-        if lineage is not None:
-            kept = [each for each in lineage.entries if each.verified.macaroon.branch != revocation.branch]
-            self._entries.keep_only(lineage, kept)
-        return None
+    def _revoke(self, revocations: Iterable[api.Revocation]) -> None:
+        for revocation in revocations:
+            if not isinstance(revocation, api.Branch):
+                super()._revoke([revocation])
+                continue
+            lineage = self._entries.find(revocation.kid + revocation.nonce)
+            if lineage is not None:
+                kept = [each for each in lineage.entries if each.verified.macaroon.branch != revocation.branch]
+                self._entries.keep_only(lineage, kept)
 
 
 class BranchesNotLookedUp(Cache):
@@ -134,9 +135,8 @@ def deaf(kind: type) -> type[Cache]:
     """Return a cache that doesn't hear of one kind of revocation."""
 
     class Deaf(Cache):
-        def _revoke(self, revocation: Any) -> None:
-            if not isinstance(revocation, kind):
-                super()._revoke(revocation)
+        def _revoke(self, revocations: Iterable[api.Revocation]) -> None:
+            super()._revoke([each for each in revocations if not isinstance(each, kind)])
 
     return Deaf
 
