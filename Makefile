@@ -59,6 +59,7 @@ bench: venv  ## Measure, beside peers in the same run. See docs/performance.md.
 	$(BIN)/python -m bench.service
 	$(BIN)/python -m bench.regions
 	$(BIN)/python -m bench.flycast
+	$(BIN)/python -m bench.reach
 
 clean:  ## Remove what the other targets made.
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

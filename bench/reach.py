@@ -1,0 +1,173 @@
+"""Measure how far a revocation reaches: when every app that has a token in its cache refuses it; and how long an app
+accepts what it knows when it hears nothing more.
+
+A lab (docs/flycast.md): machines of tkdb in iad, ams and syd behind the stand-in for flycast, and an app in each of
+these regions and in sin, each with a client of its own whose cache follows the feed.
+
+- ``refused p50``, ``refused p99``: every app has a token in its cache; it is revoked. From the moment at which that was
+  acknowledged to the first refusal, of each app, which tries all the time; n counts each app in each round. ``accepts
+  after the bound`` counts those that came later than the published bound: none may.
+- ``last accept``: from the fault to the last time that a known token was accepted. n is the fault: ``feed cut``, the
+  app in sin is cut off from all others, and the token is revoked meanwhile; ``authority gone``, every machine is
+  killed. From then on it is refused as stale; ``refused otherwise`` counts apps that gave another reason: none may.
+
+Run ``python -m bench.reach [--json] [--quick]``, as root. It takes about four minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bench.rows import Row, arguments, emit
+from bench.writes import percentiles
+from tkdb_client import AsyncClient, Macaroon, errors
+from tkdb_replication.flycast import namespaces
+from tkdb_replication.lab.folder import claimed
+from tkdb_replication.lab.lab import Lab
+
+REGIONS: Final = ("iad", "ams", "syd")
+CUT: Final = "sin"
+APPS: Final = (CUT, *REGIONS)
+BOUND_S: Final = 5.0
+ROUNDS, QUICK_ROUNDS = 200, 2
+AT_ONCE: Final = 10  # tokens are minted and made known so many at a time
+AGAIN_S: Final = 0.005
+WATCH_S: Final = 2 * BOUND_S
+STEADY: Final = {"TKDB_LEASE_MS": "60000"}  # who is primary isn't what is measured
+
+
+class Watched(NamedTuple):
+    """What became of a token at one app: when it was accepted last, and why it was refused later."""
+
+    accepted_s: float
+    refusals: frozenset[type[errors.TkdbError]]
+
+
+class Apps:
+    """The apps of a lab, and the operator who mints and revokes."""
+
+    def __init__(self, operator: AsyncClient, clients: dict[str, AsyncClient]) -> None:
+        self._operator = operator
+        self.clients = clients
+
+    async def known(self) -> Macaroon:
+        """Return a new token that every app has in its cache."""
+        token = await self._operator.mint("acme")
+        await asyncio.gather(*(client.verify(token) for client in self.clients.values()))
+        return token
+
+    async def revoked(self, token: Macaroon, looking: Sequence[Awaitable[float]]) -> list[float]:
+        """Revoke a token while apps look for its refusal; return how long after the acknowledgement each saw it, ms."""
+        tasks = [asyncio.ensure_future(each) for each in looking]
+        await self._operator.revoke(token)
+        acknowledged_s = time.monotonic()
+        return [1000 * max(0.0, refused_s - acknowledged_s) for refused_s in await asyncio.gather(*tasks)]
+
+
+async def rows(folder: Path, rounds: int) -> list[Row]:
+    """Measure all, in one lab."""
+    with claimed(folder) as here:
+        async with Lab(here, REGIONS, APPS, isolated=True, settings=STEADY) as lab, AsyncExitStack() as stack:
+            operator = await stack.enter_async_context(await lab.client(CUT))
+            await operator.create_organization("acme")
+            clients = {
+                region: await stack.enter_async_context(
+                    AsyncClient(await lab.flycast.door(region), lab.keys.identity, when_stale="refuse")
+                )
+                for region in APPS
+            }
+            apps = Apps(operator, clients)
+            found = await _refused(apps, rounds)
+            operator = await stack.enter_async_context(await lab.client(REGIONS[0]))
+            found += await _feed_cut(lab, Apps(operator, {CUT: clients[CUT]}))
+            return found + await _authority_gone(lab, apps)
+
+
+async def _refused(apps: Apps, rounds: int) -> list[Row]:
+    took_ms: list[float] = []
+    for begun in range(0, rounds, AT_ONCE):
+        for token in await asyncio.gather(*(apps.known() for _ in range(min(AT_ONCE, rounds - begun)))):
+            looking = [_first_refusal_s(client, token) for client in apps.clients.values()]
+            took_ms += await apps.revoked(token, looking)
+    late = sum(each > 1000 * BOUND_S for each in took_ms)
+    return [*percentiles("refused", took_ms, "tkdb"), Row("accepts after the bound", len(took_ms), "tkdb", late, "")]
+
+
+async def _feed_cut(lab: Lab, apps: Apps) -> list[Row]:
+    token = await apps.known()
+    watching = asyncio.create_task(_watched(apps.clients[CUT], token))
+    await asyncio.sleep(0)
+    began_s = time.monotonic()
+    await lab.flycast.backbone.isolate(CUT)
+    await apps.revoked(token, [])
+    acknowledged_s = time.monotonic()
+    watched = await watching
+    await lab.flycast.backbone.heal()
+    late = int(watched.accepted_s - acknowledged_s > BOUND_S)
+    return [*_last_accept("feed cut", began_s, [watched]), Row("accepts after the bound", "feed cut", "tkdb", late, "")]
+
+
+async def _authority_gone(lab: Lab, apps: Apps) -> list[Row]:
+    await asyncio.gather(*(client.status() for client in apps.clients.values()))
+    token = await apps.known()
+    watching = [asyncio.create_task(_watched(client, token)) for client in apps.clients.values()]
+    await asyncio.sleep(0)
+    began_s = time.monotonic()
+    await asyncio.gather(*(machine.kill() for machine in lab.flycast.machines.values()))
+    return _last_accept("authority gone", began_s, await asyncio.gather(*watching))
+
+
+def _last_accept(fault: str, began_s: float, watched: Sequence[Watched]) -> list[Row]:
+    last_s = max(each.accepted_s for each in watched) - began_s
+    otherwise = sum(each.refusals != {errors.StaleAuthority} for each in watched)
+    return [
+        Row("last accept", fault, "tkdb", round(1000 * last_s), "ms"),
+        Row("refused otherwise", fault, "tkdb", otherwise, ""),
+    ]
+
+
+async def _first_refusal_s(client: AsyncClient, token: Macaroon) -> float:
+    while True:
+        try:
+            await client.verify(token)
+        except errors.RevokedToken:
+            return time.monotonic()
+        await asyncio.sleep(AGAIN_S)
+
+
+async def _watched(client: AsyncClient, token: Macaroon) -> Watched:
+    """Try a token for a while. When it is looked at is when the call begins: what is accepted was accepted then."""
+    accepted_s, refusals = 0.0, set()
+    ends_s = time.monotonic() + WATCH_S
+    while time.monotonic() < ends_s:
+        began_s = time.monotonic()
+        try:
+            await client.verify(token)
+        except errors.TkdbError as error:
+            refusals.add(type(error))
+        else:
+            accepted_s = began_s
+        await asyncio.sleep(AGAIN_S)
+    return Watched(accepted_s, frozenset(refusals))
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = arguments("How far a revocation reaches")
+    parser.add_argument("--quick", action="store_true", help="a few rounds: does it run at all?")
+    options = parser.parse_args()
+    if (why := namespaces.unfit()) is not None:
+        parser.error(f"regions can't be isolated here: {why}")
+    with tempfile.TemporaryDirectory(prefix="tkdb-bench-") as folder:
+        found = asyncio.run(rows(Path(folder, "lab"), QUICK_ROUNDS if options.quick else ROUNDS))
+    emit(found, "A revoked token, in the caches of apps in four regions", options.json)
+
+
+if __name__ == "__main__":
+    main()
