@@ -242,6 +242,27 @@ class Flycast:
         well = await Admin(self._files.admin(region)).healthy(app)
         return frozenset(one.id for one in self.layout.of_app(app) if str(self._ground.addresses.backhaul(one)) in well)
 
+    async def lose_proxy(self, region: str) -> None:
+        """Kill the proxy of a region. Only ``start_proxy`` brings it back.
+
+        Raises:
+            ConfigurationError: there is no such region.
+        """
+        self._check_region(region)
+        await self._envoys[region].send(signal.SIGKILL)
+        await self._envoys[region].wait()
+
+    async def start_proxy(self, region: str) -> None:
+        """Start the proxy of a region, and return once it takes requests. One that runs already is left alone.
+
+        Raises:
+            ConfigurationError: there is no such region.
+            Unavailable: it doesn't get ready.
+        """
+        self._check_region(region)
+        if not self._envoys[region].running:
+            await self._start_envoy(region)
+
     def log(self, machine: str) -> str:
         """Return what a machine has said, on stdout and stderr.
 

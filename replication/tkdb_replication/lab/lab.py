@@ -29,7 +29,9 @@ from tkdb_replication.bucket import Bucket
 from tkdb_replication.flycast.flycast import Done, Flycast
 from tkdb_replication.flycast.layout import App
 from tkdb_replication.flycast.machines import Command, Machine
+from tkdb_replication.flycast.regions import round_trip_ms
 from tkdb_replication.lab import store
+from tkdb_replication.lab.gate import Fault, Gate
 from tkdb_replication.lab.keys import Keys
 
 APP: Final = "tkdb"
@@ -52,6 +54,7 @@ class Standing(msgspec.Struct, frozen=True):
     lag: int | None = None
     age_ms: int | None = None
     fault: str = ""
+    epoch: int | None = None
 
 
 class Lab:
@@ -62,10 +65,20 @@ class Lab:
         regions: where machines are; the first is where the primary is to be.
         clients: where callers are; ``url`` is the door of the first.
         isolated: as in ``Flycast``.
+        program: what machines run to serve.
+
+    Attributes:
+        gates: each region's own way to the object store, which is as far as the first region.
     """
 
     def __init__(
-        self, folder: Path, regions: tuple[str, ...], clients: tuple[str, ...], *, isolated: bool | None = None
+        self,
+        folder: Path,
+        regions: tuple[str, ...],
+        clients: tuple[str, ...],
+        *,
+        isolated: bool | None = None,
+        program: Sequence[str] = (*_TKDB, "serve", "--json"),
     ) -> None:
         if not clients:
             raise errors.ConfigurationError("a lab needs a caller", hint="name a region in --clients")
@@ -80,11 +93,15 @@ class Lab:
             volumes=folder / "volumes",
             start=False,
         )
+        self.gates: dict[str, Gate] = {}
+        self.settings: dict[str, str] = {}
+        """What each machine has in its environment from its next start on."""
         self._regions = regions
+        self._program = program
+        self._stores: dict[str, str] = {}
         self._first_client = clients[0]
         self._stack = AsyncExitStack()
         self._asking: dict[str, AsyncClient] = {}
-        self._settings: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         try:
@@ -132,6 +149,23 @@ class Lab:
             each if each.seq is None else msgspec.structs.replace(each, lag=last - each.seq) for each in found
         ]  # fmt: skip
 
+    async def isolate(self, region: str) -> None:
+        """Lose every packet to and from a region, those to the object store too.
+
+        Raises:
+            ConfigurationError: there is no such region, or no backbone.
+        """
+        await self.flycast.backbone.isolate(region)
+        if region in self.gates:
+            self.gates[region].change(fault=Fault.STALL)
+
+    async def heal(self) -> None:
+        """End all that was done to the ways between regions, and to the object store."""
+        for gate in self.gates.values():
+            gate.change()
+        if not self.flycast.not_emulated:
+            await self.flycast.backbone.heal()
+
     async def run(self, region: str, arguments: Sequence[str]) -> Done:
         """Run a program as the caller in ``region``; return what it said once it has ended.
 
@@ -153,8 +187,9 @@ class Lab:
         bucket = await store.make_bucket(server, "tkdb-lab")
         await self._found(bucket)
         await self._stack.enter_async_context(self.flycast)
-        inside = await self.flycast.expose("store", self._regions[0], server.port)
-        self._settings = self.keys.settings(server.bucket(bucket.name, inside), self._regions)
+        self.settings = self.keys.settings(bucket, self._regions)
+        for region in self._regions:
+            await self._open_gate(region, server.port)
         await self.machine(self._regions[0]).start()  # first, so that it is the primary
         await self.flycast.start()
         self.url = await self.flycast.door(self._first_client)
@@ -162,6 +197,13 @@ class Lab:
             url = await self.flycast.direct(machine.id)
             client = AsyncClient(url, self.keys.identity, timeout_ms=_ASK_MS, attempt_timeout_ms=_ASK_MS)
             self._asking[machine.id] = await self._stack.enter_async_context(client)
+
+    async def _open_gate(self, region: str, port: int) -> None:
+        distance_ms = 0.0 if self.flycast.not_emulated else round_trip_ms(region, self._regions[0]) / 2
+        gate = self.gates[region] = Gate("127.0.0.1", port, delay_ms=distance_ms)
+        await gate.open()
+        self._stack.push_async_callback(gate.close)
+        self._stores[region] = await self.flycast.expose(f"store-{region}", region, gate.port)
 
     async def _found(self, bucket: Bucket) -> None:
         """Found the cluster, as its operator does."""
@@ -177,8 +219,12 @@ class Lab:
             )
 
     def _serve(self, machine: Machine) -> Command:
-        own = {"TKDB_DB": str(machine.folder / "tkdb.db"), "TKDB_BIND": str(machine.bind)}
-        return Command([*_TKDB, "serve", "--json"], self._settings | own)
+        own = {
+            "TKDB_DB": str(machine.folder / "tkdb.db"),
+            "TKDB_BIND": str(machine.bind),
+            "AWS_ENDPOINT_URL_S3": self._stores[machine.slot.region],
+        }
+        return Command(self._program, self.settings | own)
 
     async def _ask(self, machine: Machine) -> Standing:
         region = machine.slot.region
@@ -189,6 +235,8 @@ class Lab:
         except errors.TkdbError:
             return Standing(region, machine.id, "silent")
         health = "faulty" if report.fault else "ok"
+        epoch = None if report.cluster is None else report.cluster.epoch
         return Standing(
-            region, machine.id, health, report.role, report.position, age_ms=report.age_ms, fault=report.fault
+            region, machine.id, health, report.role, report.position,
+            age_ms=report.age_ms, fault=report.fault, epoch=epoch,
         )  # fmt: skip
