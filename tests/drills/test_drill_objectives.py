@@ -15,7 +15,9 @@ def test_without_a_file_the_budgets_hold() -> None:
 
 
 def test_a_drills_own_limit_goes_before_the_files_for_all_and_the_files_for_it_before_both() -> None:
-    limits = read("[objectives]\nwrites_back_ms = 9\nlongest_read_ms = 8\n[drills.store-down]\nwrites_back_ms = 7", NAMES)
+    limits = read(
+        "[objectives]\nwrites_back_ms = 9\nlongest_read_ms = 8\n[drills.store-down]\nwrites_back_ms = 7", NAMES
+    )
     assert limits.of("primary-killed", {}).writes_back_ms == 9
     assert limits.of("disk-full", {"writes_back_ms": 20_000}).writes_back_ms == 20_000
     assert limits.of("store-down", {"writes_back_ms": 30_000}).writes_back_ms == 7

@@ -29,10 +29,10 @@ def good() -> Record:
     for write in writes:
         acknowledged_ms = write.acknowledged_ms or 0
         if write.token >= 0:
-            calls += [Call(acknowledged_ms, each, Kind.VERIFY, 300, Outcome.DENIED, token=write.token) for each in CALLERS]
-    calls += [
-        Call(at_ms, "sin", Kind.LOOK, 95, Outcome.OK, by="m-syd") for at_ms in range(0, END_MS, 500)
-    ]
+            calls += [
+                Call(acknowledged_ms, each, Kind.VERIFY, 300, Outcome.DENIED, token=write.token) for each in CALLERS
+            ]
+    calls += [Call(at_ms, "sin", Kind.LOOK, 95, Outcome.OK, by="m-syd") for at_ms in range(0, END_MS, 500)]
     return Record(
         drill="primary-killed", target="lab", seed=41, began="2026-11-26T17:00:00Z", versions={"tkdb": "0.1.0"},
         bound_ms=BOUND_MS, machines=MACHINES, callers=CALLERS,

@@ -11,6 +11,7 @@ import typer
 from tkdb.cli import (
     audit,
     dev,
+    drill,
     gc,
     init,
     keys,
@@ -59,6 +60,7 @@ app.add_typer(organizations.app)
 app.add_typer(keys.app)
 app.add_typer(audit.app)
 app.add_typer(lab.app)
+app.add_typer(drill.app)
 
 
 def run(arguments: Sequence[str]) -> int:

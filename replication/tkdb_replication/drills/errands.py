@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -15,6 +16,8 @@ ERRANDS: Final = frozenset({Verb.ROTATE, Verb.REVOKE_MANY, Verb.SPOIL, Verb.REST
 
 _SAMPLE: Final = 10
 """How many of a mass revocation's tokens are watched as any other revocation is."""
+_AGAIN_S: Final = 0.1
+_GOOD_S: Final = 86_400
 _SPOILT_S: Final = 60
 
 
@@ -35,6 +38,7 @@ class Errands:
         self._draw = draw
         self._good_seq = 0
         self._kept: set[str] = set()
+        self._victim = f"{load.organization}-spoilt"
 
     async def run(self, step: Step) -> str:
         """Do it, and return what was done, in words."""
@@ -65,11 +69,12 @@ class Errands:
         return f"{count:,} lineages are revoked"
 
     async def _spoil(self) -> str:
-        organization = self._load.organization
+        """Cut short how long an organization's tokens may live: not that of the load, whose mints would be refused."""
+        await _insist(lambda: self._client.create_organization(self._victim, max_lifetime_s=_GOOD_S))
         self._kept = set(self._load.organizations)
         self._good_seq = (await _insist(self._client.status)).position
-        await _insist(lambda: self._client.configure_organization(organization, max_lifetime_s=_SPOILT_S))
-        return f"{organization}'s tokens may live {_SPOILT_S} s at most from now on: a bad write"
+        await _insist(lambda: self._client.configure_organization(self._victim, max_lifetime_s=_SPOILT_S))
+        return f"{self._victim}'s tokens may live {_SPOILT_S} s at most from now on, and not {_GOOD_S:,} s: a bad write"
 
     async def _restore(self) -> str:
         """Go back to before the bad write. Organizations that were made since go with it, as they should."""
@@ -78,10 +83,11 @@ class Errands:
         left = {each.name: each async for each in self._client.list_organizations()}
         undone = asked - set(left) - self._kept
         self._load.undone |= undone
-        lifetime_s = left[self._load.organization].max_lifetime_s
-        if lifetime_s == _SPOILT_S:
+        if left[self._victim].max_lifetime_s != _GOOD_S:
             raise errors.StoreError("the restore did not undo the bad write", hint="see `tkdb audit verify`")
-        return f"restored to entry {restored.seq}: tokens may live as before; {len(undone)} later organizations are gone"
+        return (
+            f"restored to entry {restored.seq}: tokens may live as before; {len(undone)} later organizations are gone"
+        )
 
 
 async def _insist(do: Callable[[], Awaitable[Any]]) -> Any:
@@ -89,5 +95,7 @@ async def _insist(do: Callable[[], Awaitable[Any]]) -> Any:
     while True:
         try:
             return await do()
-        except errors.Unavailable:
-            continue
+        except errors.Conflict:
+            return None  # it was done, and the answer lost
+        except (errors.Unavailable, errors.StaleAuthority):
+            await asyncio.sleep(_AGAIN_S)

@@ -100,3 +100,17 @@ def load(path: Path) -> list[Run]:
 def compare(before: Run, after: Run) -> list[Change]:
     """Return how the figures of two runs differ."""
     return [Change(name, before.figures.get(name), value) for name, value in after.figures.items()]
+
+
+def last_two(runs: Iterable[Run], drill: str | None = None) -> list[tuple[Run, Run]]:
+    """Return, for each drill and target that was run twice or more, the last run but one and the last.
+
+    Args:
+        runs: the oldest first.
+        drill: only this one.
+    """
+    kept: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if drill is None or run.drill == drill:
+            kept.setdefault((run.drill, run.target), []).append(run)
+    return [(every[-2], every[-1]) for every in kept.values() if len(every) > 1]

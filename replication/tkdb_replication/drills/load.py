@@ -24,7 +24,7 @@ _FRESH_MOST: Final = 100
 _DEAD_RECENT: Final = 20
 _DEAD_SHARE: Final = 0.2
 """Of verifications that ask about a token whose revocation was acknowledged a while ago."""
-_WATCH_S: Final = 0.05
+_WATCH_S: Final = 0.1
 _AGAIN_S: Final = 0.1
 _STOP_S: Final = 15.0
 _UNDER_WAY_MOST: Final = 2_000
@@ -34,12 +34,12 @@ _PREPARE_S: Final = 60.0
 class Rates(msgspec.Struct, frozen=True):
     """How many calls of each kind a region begins, in a second, on average."""
 
-    mint: float = 1.5
-    verify: float = 6.0
-    first: float = 3.0
+    mint: float = 1.0
+    verify: float = 4.0
+    first: float = 1.0
     revoke: float = 0.4
     create: float = 0.1
-    look: float = 4.0
+    look: float = 2.5
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -110,7 +110,9 @@ class Load:
     @property
     def organizations(self) -> list[str]:
         """The organizations that were acknowledged, and not undone."""
-        return [each.organization for each in self.writes if each.organization and each.acknowledged_ms and not each.undone]
+        return [
+            each.organization for each in self.writes if each.organization and each.acknowledged_ms and not each.undone
+        ]
 
     @property
     def acknowledged_ms(self) -> int:

@@ -20,7 +20,7 @@ from tkdb import errors
 from tkdb.store.seal import KEY_BYTES, SealKey
 from tkdb_client import AsyncClient, Macaroon
 from tkdb_replication.drills.audit import ask
-from tkdb_replication.drills.drill import Step, Verb
+from tkdb_replication.drills.drill import Drill, Step, Verb
 from tkdb_replication.drills.errands import ERRANDS
 from tkdb_replication.drills.record import Audit, Machine, Sight
 from tkdb_replication.flycast import machines as flycast
@@ -35,9 +35,12 @@ CALLERS: Final = ("sin", "lhr", "iad")
 _BOUND_MS: Final = 5_000
 _READY_S: Final = 90.0
 _ASK_MS: Final = 5_000
+_PATIENCE_MS: Final = 10_000
 _LOOKS_S: Final = 0.2
 _OF_THE_NETWORK: Final = frozenset({Verb.ISOLATE})
 _UNKNOWN_HERE: Final = frozenset({Verb.CORDON, Verb.UNCORDON})
+VERBS: Final = frozenset(Verb) - _UNKNOWN_HERE - ERRANDS - {Verb.WAIT, Verb.TAKEOVER}
+"""What can be done to a lab; where regions have no network of their own, ``isolate`` can't."""
 
 
 class OnLab:
@@ -82,7 +85,7 @@ class OnLab:
     @property
     def verbs(self) -> frozenset[Verb]:
         missing = _OF_THE_NETWORK if self._lab.flycast.not_emulated else frozenset()
-        return frozenset(Verb) - _UNKNOWN_HERE - missing
+        return VERBS - missing
 
     async def ready(self) -> None:
         await self.put_back()
@@ -265,9 +268,10 @@ class OnLab:
     def _database(self, name: str) -> Path:
         return self._lab.machine(name).folder / "tkdb.db"
 
-    async def _client(self, url: str, **timing: int) -> AsyncClient:
+    async def _client(self, url: str, timeout_ms: int = _PATIENCE_MS) -> AsyncClient:
         keys = self._lab.keys
-        return await self._stack.enter_async_context(AsyncClient(url, keys.identity, signer=keys.signer, **timing))
+        client = AsyncClient(url, keys.identity, signer=keys.signer, timeout_ms=timeout_ms)
+        return await self._stack.enter_async_context(client)
 
 
 _SAID: Final = {
@@ -291,13 +295,15 @@ _SAID: Final = {
 }
 """What was done, before the machines' names."""
 
-assert set(_SAID) == set(Verb) - ERRANDS - _UNKNOWN_HERE - {Verb.WAIT, Verb.TAKEOVER, Verb.HEAL, Verb.RESEAL}  # noqa: S101
+
+def can(drill: Drill) -> bool:
+    """Return whether a lab with a network of its own can be drilled so."""
+    return drill.verbs <= VERBS | ERRANDS
 
 
 def lab_on(folder: Path, *, program: Sequence[str] | None = None) -> Lab:
     """Return a lab as drills use it, not yet open."""
-    further = {} if program is None else {"program": program}
-    return Lab(folder, REGIONS, CALLERS, **further)
+    return Lab(folder, REGIONS, CALLERS) if program is None else Lab(folder, REGIONS, CALLERS, program=program)
 
 
 def _processes(folder: Path, word: str) -> list[int]:
@@ -308,8 +314,9 @@ def _processes(folder: Path, word: str) -> list[int]:
             continue
         with suppress(OSError):
             arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            works_there = str(folder) in str((entry / "cwd").readlink()) or any(str(folder) in each for each in arguments)
+            works_there = str(folder) in str((entry / "cwd").readlink()) or any(
+                str(folder) in each for each in arguments
+            )
             if works_there and any(each.rpartition("/")[2] == word for each in arguments):
                 found.append(int(entry.name))
     return sorted(found)
-

@@ -27,13 +27,15 @@ from tkdb import errors
 from tkdb_replication.drills.drill import Drill, Place, Step, Verb
 from tkdb_replication.drills.errands import ERRANDS, Errands
 from tkdb_replication.drills.load import Load, Rates
-from tkdb_replication.drills.record import Blind, Event, Machine, Record, Sight
+from tkdb_replication.drills.record import Blind, Call, Event, Machine, Record, Sight
 from tkdb_replication.drills.target import Target
 
-_LOOK_S: Final = 0.25
+_LOOK_S: Final = 0.4
 _SETTLE_S: Final = 60.0
 _LATE_MS: Final = 250
 """So late this machine itself may be before the record says so: what is measured is then longer than it was."""
+_RECENT_MS: Final = 3_000
+_RECENT_MOST: Final = 500
 
 Tell = Callable[[Event], None]
 What = Literal["phase", "fault", "heal", "seen"]
@@ -47,6 +49,28 @@ class Pace(msgspec.Struct, frozen=True):
     rates: Rates = Rates()
 
 
+class Now(msgspec.Struct, frozen=True):
+    """How a drill stands at the moment.
+
+    Attributes:
+        phase: what it is in.
+        at_ms: how long it has been running.
+        calls: how many have ended.
+        failed: how many of them failed.
+        recent: those that ended within the last 3 s.
+        writes: how many were acknowledged.
+        sights: what each machine last said.
+    """
+
+    phase: str
+    at_ms: int
+    calls: int
+    failed: int
+    recent: tuple[Call, ...]
+    writes: int
+    sights: tuple[Sight, ...]
+
+
 class Running:
     """One run of a drill.
 
@@ -57,6 +81,9 @@ class Running:
         tell: hears of each event as it happens.
         pace: how long it takes.
         again: the command that runs it again.
+
+    Attributes:
+        events: what has happened so far.
 
     Raises:
         ConfigurationError: the target can't do what the drill needs.
@@ -71,7 +98,7 @@ class Running:
                 f"{drill.name} can't be run on {target.name}: it needs to {', '.join(sorted(missing))}",
                 hint="see `tkdb drill list`",
             )
-        self._drill = drill
+        self.drill = drill
         self._target = target
         self._seed = seed
         self._tell = tell
@@ -79,10 +106,22 @@ class Running:
         self._again = again
         self._draw = random.Random(seed)  # noqa: S311  seeded, so that a drill can be run again
         self._began_ns = time.monotonic_ns()
-        self._events: list[Event] = []
+        self._load: Load | None = None
+        self.events: list[Event] = []
         self._sights: list[Sight] = []
         self._blind: list[Blind] = []
         self._places: dict[Place, tuple[Machine, ...]] = {}
+
+    @property
+    def now(self) -> Now:
+        """How it stands."""
+        calls = [] if self._load is None else self._load.calls
+        at_ms = self._now_ms()
+        recent = tuple(call for call in calls[-_RECENT_MOST:] if call.end_ms > at_ms - _RECENT_MS)
+        writes = 0 if self._load is None else sum(each.acknowledged_ms is not None for each in self._load.writes)
+        phase = next((each.text for each in reversed(self.events) if each.what == "phase"), "get ready")
+        last = tuple(self._sights[-len(self._target.machines) :])
+        return Now(phase, at_ms, len(calls), sum(call.failed for call in calls), recent, writes, last)
 
     async def run(self) -> Record:
         """Run it.
@@ -90,10 +129,10 @@ class Running:
         Raises:
             TkdbError: the target isn't fit to begin with, or a step can't be done.
         """
-        target, drill = self._target, self._drill
+        target, drill = self._target, self.drill
         await target.ready()
         began = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        load = self._load()
+        load = self._load = self._new_load()
         await load.prepare()
         self._began_ns = time.monotonic_ns()
         watching = [asyncio.create_task(self._watch()), asyncio.create_task(self._watch_self())]
@@ -120,13 +159,13 @@ class Running:
             tuple(target.clients), fault_ms, healed_ms, end_ms, self._again,
             calls=tuple(sorted(load.calls, key=lambda call: call.at_ms)),
             writes=tuple(load.writes),
-            events=tuple(self._events),
+            events=tuple(self.events),
             blind=tuple(self._blind),
             sights=tuple(self._sights),
             audits=audits,
         )  # fmt: skip
 
-    def _load(self) -> Load:
+    def _new_load(self) -> Load:
         name = f"drill-{self._seed}-{int(time.time())}"
         return Load(
             self._target.clients, name,
@@ -141,12 +180,12 @@ class Running:
         fault_ms, mending_ms = self._now_ms(), None
         blind_ms = None
         try:
-            for step in self._drill.fault:
+            for step in self.drill.fault:
                 await self._step(step, errands, "fault")
-                if self._drill.blinds is not Place.NONE and blind_ms is None:
+                if self.drill.blinds is not Place.NONE and blind_ms is None:
                     blind_ms = self._now_ms()
             mending_ms = self._now_ms()
-            for step in self._drill.mend:
+            for step in self.drill.mend:
                 await self._step(step, errands, "heal")
         finally:
             await _whatever_happens(self._target.put_back())
@@ -168,12 +207,8 @@ class Running:
     # Where things are.
 
     async def _find_places(self) -> dict[Place, tuple[Machine, ...]]:
-        sights = {each.machine: each for each in await self._target.sights(self._now_ms())}
         machines = {each.id: each for each in self._target.machines}
-        leading = [machines[name] for name, each in sights.items() if each.role == "primary"]
-        if not leading:
-            raise errors.NoPrimary("no machine is primary", hint="look at `tkdb status`")
-        primary = leading[0]
+        primary = machines[await self._find_primary()]
         nearest = machines.get((await next(iter(self._target.clients.values())).status()).machine, primary)
         replicas = [each for each in machines.values() if each is not primary]
         if nearest is primary and replicas:
@@ -186,10 +221,19 @@ class Running:
             Place.EVERY: tuple(machines.values()),
         }
 
+    async def _find_primary(self) -> str:
+        give_up_s = time.monotonic() + _SETTLE_S
+        while time.monotonic() < give_up_s:
+            leading = [each for each in await self._target.sights(self._now_ms()) if each.role == "primary"]
+            if leading:
+                return leading[0].machine
+            await asyncio.sleep(_LOOK_S)
+        raise errors.NoPrimary("no machine is primary", hint="look at `tkdb status`")
+
     def _blinded(self) -> tuple[str, ...]:
-        if self._drill.blinds is Place.EVERY:
+        if self.drill.blinds is Place.EVERY:
             return tuple(self._target.clients)
-        regions = {machine.region for machine in self._places[self._drill.blinds]}
+        regions = {machine.region for machine in self._places[self.drill.blinds]}
         return tuple(region for region in self._target.clients if region in regions)
 
     # What is seen meanwhile.
@@ -242,7 +286,7 @@ class Running:
 
     def _say(self, what: What, text: str) -> None:
         event = Event(self._now_ms(), what, text)
-        self._events.append(event)
+        self.events.append(event)
         self._tell(event)
 
     def _now_ms(self) -> int:
