@@ -38,7 +38,11 @@ def good() -> Record:
         bound_ms=BOUND_MS, machines=MACHINES, callers=CALLERS,
         fault_ms=FAULT_MS, healed_ms=HEALED_MS, end_ms=END_MS, again="tkdb drill run primary-killed --seed 41",
         calls=tuple(sorted(calls, key=lambda call: call.at_ms)), writes=tuple(writes),
-        events=(Event(0, "phase", "warm up"), Event(FAULT_MS, "fault", "kill m-iad"), Event(HEALED_MS, "heal", "start")),
+        events=(
+            Event(0, "phase", "warm up"),
+            Event(FAULT_MS, "fault", "kill m-iad"),
+            Event(HEALED_MS, "heal", "start m-iad"),
+        ),
         sights=tuple(_sights()),
         audits=tuple(Audit(each.id, checked=4, sound=True) for each in MACHINES),
     )  # fmt: skip

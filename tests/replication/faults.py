@@ -1,5 +1,4 @@
-"""A way to an object store that makes faults, in a thread of its own, so that whatever is tested can be asyncio, threads
-or other processes.
+"""A way to an object store that makes faults, in a thread of its own: whatever is tested can block.
 
     with FaultyProxy("127.0.0.1", port) as proxy:
         proxy.fault = Fault.STALL

@@ -85,7 +85,7 @@ def run(
     ] = None,
     objectives: Objectives = None,
     folder: Folder = Path("drills"),
-    fly: OnFly = OnFly(),  # noqa: B008  frozen; its fields are the options' defaults
+    fly: OnFly = OnFly(),
 ) -> None:
     """Run a drill: while clients in several regions mint, verify and revoke, something breaks.
 
@@ -105,7 +105,8 @@ def run(
 
     drills = _possible(target) if name == _ALL else [catalogue.find(name)]
     seed = int.from_bytes(os.urandom(3)) if seed is None else seed
-    session = drilling.session(_opening(target, fly), _limits(objectives), seed, target, output)
+    options = "" if target == "lab" else f" --target fly --app {fly.app} --i-consent-to-break {fly.app}"
+    session = drilling.session(_opening(target, fly), _limits(objectives), seed, output, options=options)
     ended = asyncio.run(drilling.run(output, session, drills))
     results = [each for each in ended if isinstance(each, Result)]
     if results:

@@ -57,11 +57,10 @@ async def fly(consent: Consent) -> AsyncIterator[Target]:
         yield target
 
 
-def session(opening: Open, limits: Limits, seed: int, target: str, output: Output) -> Session:
-    """Return what runs drills, telling ``output`` what happens."""
+def session(opening: Open, limits: Limits, seed: int, output: Output, *, options: str = "") -> Session:
+    """Return what runs drills, telling ``output`` what happens. ``options`` say where, to run one again."""
     from tkdb_replication.drills.session import Session
 
-    where = "" if target == "lab" else f" --target {target}"
     watched = output.is_live
 
     def tell(event: Event) -> None:
@@ -69,7 +68,7 @@ def session(opening: Open, limits: Limits, seed: int, target: str, output: Outpu
             output.note(f"{event.at_ms / 1000:6.1f} s  {event.what:<6} {event.text}")
 
     return Session(
-        opening, limits, seed=seed, tell=tell, again=lambda name: f"tkdb drill run {name}{where} --seed {seed}"
+        opening, limits, seed=seed, tell=tell, again=lambda name: f"tkdb drill run {name}{options} --seed {seed}"
     )
 
 
@@ -85,11 +84,10 @@ async def run(output: Output, session: Session, drills: Sequence[Drill]) -> list
         loop.add_signal_handler(each, running.cancel)
     ended: list[Result | Undone] = []
     try:
-        for_each = session.run(drills)
-        async with aclosing(for_each) as results:
+        async with aclosing(session.run(drills)) as results:
             while True:
                 with output.live() as show:
-                    watching = asyncio.create_task(_watch(show, session, len(drills)))
+                    watching = asyncio.create_task(_watch(show, session))
                     try:
                         result = await anext(results, None)
                     finally:
@@ -110,7 +108,7 @@ async def run(output: Output, session: Session, drills: Sequence[Drill]) -> list
             signal.signal(each, signal.SIG_DFL)
 
 
-async def _watch(show: Callable[[Rows], None] | None, session: Session, count: int) -> None:
+async def _watch(show: Callable[[Rows], None] | None, session: Session) -> None:
     while show is not None:
         show(Rows(_standing(session.running)))
         await asyncio.sleep(_SHOW_S)
@@ -210,8 +208,12 @@ def document(result: Result | Undone) -> dict[str, Any]:
 
 def changed(change: Change) -> Sequence[Cell]:
     """Return the row of a figure that differs between two runs."""
-    verdict = {True: bad("worse"), False: good("better"), None: ""}[change.worse]
-    return (change.figure, *("–" if each is None else f"{each:,}" for each in (change.before, change.after)), verdict)
+    verdicts: dict[bool | None, Cell] = {True: bad("worse"), False: good("better"), None: ""}
+    return (change.figure, *map(_number, (change.before, change.after)), verdicts[change.worse])
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
 
 
 def _verdict(result: Result) -> Part:

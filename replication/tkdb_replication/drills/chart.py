@@ -1,7 +1,7 @@
 """One drill over time, as one drawing: latency by region, writes, who served whom, and how each machine was. Pure.
 
-All rows share one axis of time, so that a cause stands above its effect. Colours are the page's, by name (CSS variables), so
-that one drawing serves light, dark and paper.
+All rows share one axis of time, so that a cause stands above its effect. Colours are the page's, by name (CSS
+variables), so that one drawing serves light, dark and paper.
 
 >>> svg = draw(Record("gone", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (Machine("m", "syd"),), ("sin",), 0, 0, 10))
 >>> svg.startswith("<svg") and svg.endswith("</svg>")
@@ -165,11 +165,13 @@ class _Canvas:
                     f'<rect class="failed" x="{x - 1.5:.1f}" y="{bottom - height:.1f}" width="3" height="{height:.1f}">'
                     f"<title>{failed} failed at {at_ms / 1000:.1f} s</title></rect>"
                 )
-        if middles:
-            area = [*longests, *reversed(middles)]
+        gap = self._x(2.5 * _BUCKET_MS) - self._x(0)
+        for first, last in _unbroken([x for x, _ in middles], gap):
+            middle, longest = middles[first:last], longests[first:last]
+            area = [*longest, *reversed(middle)]
             self._parts.append(f'<polygon class="spread" points="{_points(area)}"/>')
-            self._parts.append(f'<polyline class="longest" points="{_points(longests)}"/>')
-            self._parts.append(f'<polyline class="middle" points="{_points(middles)}"/>')
+            self._parts.append(f'<polyline class="longest" points="{_points(longest)}"/>')
+            self._parts.append(f'<polyline class="middle" points="{_points(middle)}"/>')
 
     def _row(self, runs: Iterable[tuple[int, int, str]], machines: Sequence[Machine]) -> None:
         for start_ms, end_ms, machine in runs:
@@ -263,6 +265,19 @@ def _buckets(calls: Sequence[Call]) -> Iterator[tuple[int, list[Call]]]:
     ordered = sorted(calls, key=lambda each: each.at_ms)
     for number, bucket in groupby(ordered, key=lambda each: each.at_ms // _BUCKET_MS):
         yield number * _BUCKET_MS, list(bucket)
+
+
+def _unbroken(places: Sequence[float], gap: float) -> Iterator[tuple[int, int]]:
+    """Yield the first and the end of each stretch without a gap: a line across one would tell what nobody saw.
+
+    >>> list(_unbroken([1, 2, 9, 10], 3)), list(_unbroken([], 3))
+    ([(0, 2), (2, 4)], [])
+    """
+    first = 0
+    for number in range(1, len(places) + 1):
+        if number == len(places) or places[number] - places[number - 1] > gap:
+            yield first, number
+            first = number
 
 
 def _runs(looks: Sequence[Call], span_ms: int, name: Callable[[Call], str]) -> Iterator[tuple[int, int, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from tkdb import api, errors
@@ -63,7 +64,7 @@ class Errands:
         async def revoke() -> None:
             for first in range(0, count, api.MAX_TARGETS):
                 some = targets[first : first + api.MAX_TARGETS]
-                await _insist(lambda some=some: self._client.revoke_many(some))
+                await _insist(partial(self._client.revoke_many, some))
 
         await self._load.revoke_also(self._region, sample, revoke)
         return f"{count:,} lineages are revoked"

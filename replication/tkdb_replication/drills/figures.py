@@ -157,7 +157,8 @@ def _reaches_ms(record: Record) -> tuple[list[int], list[int]]:
         if call.kind.verifies and call.token >= 0 and call.outcome is Outcome.DENIED:
             ends = denied.setdefault(call.token, {})
             ends[call.region] = min(call.end_ms, ends.get(call.region, call.end_ms))
-    calm, shaken = [], []
+    calm: list[int] = []
+    shaken: list[int] = []
     for write in record.writes:
         ends = denied.get(write.token, {})
         if write.acknowledged_ms is None or len(ends) < len(record.callers):

@@ -1,6 +1,7 @@
 """The part of Fly's Machines API that drills use: list, stop, start, cordon, uncordon, wait. Each for one app only.
 
-https://fly.io/docs/machines/api/machines-resource/ and, for what isn't said there, flyctl's own client (superfly/fly-go).
+https://fly.io/docs/machines/api/machines-resource/ and, for what isn't said there, flyctl's own client
+(superfly/fly-go, ``flaps``).
 """
 
 from __future__ import annotations
@@ -55,10 +56,8 @@ class MachinesApi:
         if not _NAME(app):
             raise errors.ConfigurationError(f"{app!r:.40} can't be the name of an app", hint="give its name on Fly")
         self._base = f"{url.rstrip('/')}/v1/apps/{app}/machines"
-        self._headers = {
-            "authorization": token if token.startswith(("FlyV1 ", "Bearer ")) else f"Bearer {token}",
-            "content-type": "application/json",
-        }
+        scheme = "" if token.startswith(("FlyV1 ", "Bearer ")) else "Bearer "
+        self._headers = [("authorization", scheme + token), ("content-type", "application/json")]
         self._pace_s = pace_s
         self._turn = asyncio.Lock()
         self._last_s = 0.0

@@ -93,7 +93,7 @@ def said(objective: str, value: int) -> str:
     """
     if not objective.endswith("_ms"):
         return f"{value:,}"
-    return f"{value / 1000:.2f} s" if value < 1_000 else f"{value / 1000:.1f} s"
+    return f"{value / 1000:.2f} s" if value % 1_000 and value < 2_000 else f"{value / 1000:.1f} s"
 
 
 def _measured(figures: Figures, objective: str) -> int | None:

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +28,8 @@ _DEAD_SHARE: Final = 0.2
 _WATCH_S: Final = 0.1
 _AGAIN_S: Final = 0.1
 _STOP_S: Final = 15.0
-_UNDER_WAY_MOST: Final = 2_000
+_UNDER_WAY_MOST: Final = 300
+"""No caller keeps on piling up calls for ever. What isn't begun then is counted."""
 _PREPARE_S: Final = 60.0
 
 
@@ -64,6 +66,7 @@ class Load:
         calls: all that have ended.
         writes: all that were asked for; those that weren't acknowledged have no such time.
         undone: the names of organizations that were undone by a restore.
+        held_back: how many calls weren't begun, as too many were under way.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Load:
         self.organization = organization
         self.calls: list[Call] = []
         self.undone: set[str] = set()
+        self.held_back = 0
         self._clients = dict(clients)
         self._now_ms = now_ms
         self._draw = draw
@@ -110,9 +114,8 @@ class Load:
     @property
     def organizations(self) -> list[str]:
         """The organizations that were acknowledged, and not undone."""
-        return [
-            each.organization for each in self.writes if each.organization and each.acknowledged_ms and not each.undone
-        ]
+        made = (each for each in self.writes if each.organization and each.acknowledged_ms is not None)
+        return [each.organization for each in made if not each.undone]
 
     @property
     def acknowledged_ms(self) -> int:
@@ -134,7 +137,7 @@ class Load:
                     self._hot.append(self._number(macaroon))
                 texts = [token.macaroon for token in self._hot]
                 await asyncio.gather(
-                    *(_until_done(lambda client=client: client.verify_many(texts)) for client in self._clients.values())
+                    *(_until_done(partial(client.verify_many, texts)) for client in self._clients.values())
                 )
         except TimeoutError:
             raise errors.Unavailable(
@@ -169,7 +172,7 @@ class Load:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def revoke_also(self, region: str, tokens: Iterable[Token], do: Callable[[], Awaitable[Any]]) -> None:
-        """Count ``do``, a bulk revocation, as that of ``tokens`` too: once it is done, each is watched like any other."""
+        """Count ``do``, a bulk revocation, as that of ``tokens``, too: once done, each is watched like any other."""
         writes = {Write(self._now_ms(), region, None, token.number): token for token in tokens}
         self._writes |= {_key(write): write for write in writes}
         await do()
@@ -182,7 +185,7 @@ class Load:
         client = self._clients[region]
         own = [self._number(await _until_done(lambda: client.mint(self.organization))) for _ in range(count)]
         for each in self._clients.values():
-            await _until_done(lambda each=each: each.verify_many([token.macaroon for token in own]))
+            await _until_done(partial(each.verify_many, [token.macaroon for token in own]))
         return own
 
     # When calls begin.
@@ -197,6 +200,8 @@ class Load:
             await asyncio.sleep(due_s - loop.time())
             if len(self._under_way) < _UNDER_WAY_MOST:
                 self._begin(act(region))
+            else:
+                self.held_back += 1
 
     def _begin(self, call: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(call)

@@ -1,7 +1,7 @@
 """Drills on real Fly: the machines of one app, broken through the Machines API, by whoever has said that they mean it.
 
-What may be touched is limited: machines of the one app, only those that ran when the drill began, only those named where
-names are given, and one at a time. All is put back at the end.
+What may be touched is limited: machines of the one app, only those that ran when the drill began, only those named
+where names are given, and one at a time. All is put back at the end.
 
 Calls come from where this runs, through the app's own address; machines are reached through the proxy only, so the last
 questions go to those that the proxy chooses.
@@ -166,15 +166,12 @@ class OnFly:
         Raises:
             Unavailable: something could not be; it says what to do by hand.
         """
-        left = []
-        for name in sorted(self._stopped):
-            if not await self._mended(Verb.START, name):
-                left.append(f"fly machine start {name} --app {self._consent.app}")
-        for name in sorted(self._cordoned):
-            if not await self._mended(Verb.UNCORDON, name):
-                left.append(f"fly machine uncordon {name} --app {self._consent.app}")
+        out = [(Verb.START, name) for name in sorted(self._stopped)]
+        out += [(Verb.UNCORDON, name) for name in sorted(self._cordoned)]
+        left = [(verb, name) for verb, name in out if not await self._mended(verb, name)]
         if left:
-            raise errors.Unavailable("not everything could be put back", hint="; ".join(left))
+            by_hand = "; ".join(f"fly machine {verb} {name} --app {self._consent.app}" for verb, name in left)
+            raise errors.Unavailable("not everything could be put back", hint=by_hand)
 
     async def audit(self, dead: Mapping[int, Macaroon], organizations: Sequence[str]) -> tuple[Audit, ...]:
         machine = "whoever answers"

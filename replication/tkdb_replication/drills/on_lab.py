@@ -92,7 +92,7 @@ class OnLab:
         first = self.machines[0]
         try:
             async with asyncio.timeout(_READY_S):
-                while not await self._is_ready(first.id):
+                while not await self._is_ready(first.id):  # noqa: ASYNC110  only asking tells
                     await asyncio.sleep(_LOOKS_S)
         except TimeoutError:
             said = ", ".join(f"{each.machine} {each.role} {each.health} {each.fault}" for each in await self.sights(0))

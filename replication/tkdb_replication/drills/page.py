@@ -24,6 +24,7 @@ from tkdb_replication.drills.figures import Latency
 from tkdb_replication.drills.judge import Finding, Verdict, said
 from tkdb_replication.drills.record import Record
 
+_NONE: Final = "\N{EN DASH}"
 _TILES: Final = ("writes_back_ms", "longest_read_ms", "failed_reads", "revoked_p99_ms", "lost_writes", "stale_accepts")
 
 
@@ -91,7 +92,8 @@ def _summary(results: Sequence[Result]) -> str:
     names = "".join(f"<th>{escape(_finding(results[0].verdict.findings, name).name)}</th>" for name in _TILES)
     return (
         '<section class="summary"><div class="scroll"><table class="numbers">'
-        f'<thead><tr><th>drill</th><th class="wide">fault</th>{names}<th></th></tr></thead><tbody>{rows}</tbody></table></div></section>'
+        f'<thead><tr><th>drill</th><th class="wide">fault</th>{names}<th></th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
     )
 
 
@@ -106,7 +108,8 @@ def _tiles(findings: Sequence[Finding]) -> str:
 
 def _events(record: Record) -> str:
     rows = "".join(
-        f'<li class="{event.what}"><b>{number}</b><time>{event.at_ms / 1000:.1f} s</time><span>{escape(event.text)}</span></li>'
+        f'<li class="{event.what}"><b>{number}</b><time>{event.at_ms / 1000:.1f} s</time>'
+        f"<span>{escape(event.text)}</span></li>"
         for number, event in enumerate(notable(record), 1)
     )
     return f'<ol class="events">{rows}</ol>'
@@ -170,17 +173,20 @@ def _audits(record: Record) -> str:
         for each in record.audits
     )
     return (
-        "<details><summary>What each machine knew at the end</summary><div class=scroll><table class=numbers><thead><tr>"
-        "<th>machine</th><th>region</th><th>acknowledged writes asked about</th><th>unknown to it</th><th>journal</th></tr>"
+        "<details><summary>What each machine knew at the end</summary><div class=scroll><table class=numbers>"
+        "<thead><tr><th>machine</th><th>region</th><th>acknowledged writes asked about</th><th>unknown to it</th>"
+        "<th>journal</th></tr>"
         f"</thead><tbody>{rows}</tbody></table></div></details>"
     )
 
 
 def _footer(record: Record) -> str:
     versions = " · ".join(f"{escape(name)} {escape(number)}" for name, number in record.versions.items())
+    machines = ", ".join(escape(each.region) for each in record.machines)
+    callers = ", ".join(map(escape, record.callers))
     return (
-        f"<footer><p>Machines in {', '.join(escape(each.region) for each in record.machines)}; callers in "
-        f"{', '.join(map(escape, record.callers))}. Times are by the clock of who drilled.</p><p>{versions}</p></footer>"
+        f"<footer><p>Machines in {machines}; callers in {callers}. Times are by the clock of who drilled.</p>"
+        f"<p>{versions}</p></footer>"
     )
 
 
@@ -198,7 +204,7 @@ def _cell(finding: Finding) -> str:
 
 
 def _measured(finding: Finding) -> str:
-    return "–" if finding.measured is None else said(finding.objective, finding.measured)
+    return _NONE if finding.measured is None else said(finding.objective, finding.measured)
 
 
 def _limit(finding: Finding) -> str:
@@ -206,7 +212,7 @@ def _limit(finding: Finding) -> str:
 
 
 def _ms(value: int | None) -> str:
-    return "–" if value is None else f"{value:,} ms"
+    return _NONE if value is None else f"{value:,} ms"
 
 
 def _when(began: str) -> str:

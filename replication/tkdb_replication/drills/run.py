@@ -148,6 +148,8 @@ class Running:
             await asyncio.sleep(self._pace.after_s)
             end_ms = self._now_ms()
             await load.stop()
+            if load.held_back:
+                self._say("seen", f"{load.held_back} calls were not begun, as too many were under way")
             self._say("phase", "check all that was acknowledged")
             audits = await target.audit(load.dead, load.organizations)
         finally:

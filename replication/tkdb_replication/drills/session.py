@@ -5,7 +5,7 @@ A lab is kept for the next drill as long as it gets whole again; where it doesn'
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import msgspec
@@ -63,7 +63,7 @@ class Session:
         self._again = again
         self._pace = pace
 
-    async def run(self, drills: Sequence[Drill]) -> AsyncIterator[Result | Undone]:
+    async def run(self, drills: Sequence[Drill]) -> AsyncGenerator[Result | Undone, None]:
         """Run them in order; yield what came of each as soon as it is known."""
         stack, target = AsyncExitStack(), None
         async with AsyncExitStack() as outer:
