@@ -13,6 +13,7 @@ import typer
 from tkdb.cli import drilling
 from tkdb.cli.command import command
 from tkdb.cli.output import Output, Rows, UsageError
+from tkdb.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tkdb_replication.drills.drill import Drill
@@ -109,6 +110,9 @@ def run(
     session = drilling.session(_opening(target, fly), _limits(objectives), seed, output, options=options)
     ended = asyncio.run(drilling.run(output, session, drills))
     results = [each for each in ended if isinstance(each, Result)]
+    for each in ended:
+        if not results and not isinstance(each, Result) and each.code == ConfigurationError.code:
+            raise ConfigurationError(each.message, hint=each.hint)
     if results:
         path = report or folder / f"{results[0].record.began[:10]}-{name}.html"
         _write(path, page(results))
