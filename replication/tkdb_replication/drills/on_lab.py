@@ -48,12 +48,13 @@ class OnLab:
 
     Args:
         lab: not yet open.
+        bound_ms: the bound on staleness that its machines are set to.
     """
 
     name = "lab"
-    bound_ms = _BOUND_MS
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, bound_ms: int = _BOUND_MS) -> None:
+        self.bound_ms = bound_ms
         self.machines: tuple[Machine, ...] = tuple(
             Machine(slot.id, slot.region) for slot in lab.flycast.layout.of_app(APP)
         )
@@ -301,9 +302,9 @@ def can(drill: Drill) -> bool:
     return drill.verbs <= VERBS | ERRANDS
 
 
-def lab_on(folder: Path, *, program: Sequence[str] | None = None) -> Lab:
+def lab_on(folder: Path) -> Lab:
     """Return a lab as drills use it, not yet open."""
-    return Lab(folder, REGIONS, CALLERS) if program is None else Lab(folder, REGIONS, CALLERS, program=program)
+    return Lab(folder, REGIONS, CALLERS)
 
 
 def _processes(folder: Path, word: str) -> list[int]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -66,6 +66,7 @@ class Lab:
         clients: where callers are; ``url`` is the door of the first.
         isolated: as in ``Flycast``.
         program: what machines run to serve.
+        settings: what they have in their environment besides what they need.
 
     Attributes:
         gates: each region's own way to the object store, which is as far as the first region.
@@ -79,6 +80,7 @@ class Lab:
         *,
         isolated: bool | None = None,
         program: Sequence[str] = (*_TKDB, "serve", "--json"),
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         if not clients:
             raise errors.ConfigurationError("a lab needs a caller", hint="name a region in --clients")
@@ -94,7 +96,7 @@ class Lab:
             start=False,
         )
         self.gates: dict[str, Gate] = {}
-        self.settings: dict[str, str] = {}
+        self.settings = dict(settings or {})
         """What each machine has in its environment from its next start on."""
         self._regions = regions
         self._program = program
@@ -187,7 +189,7 @@ class Lab:
         bucket = await store.make_bucket(server, "tkdb-lab")
         await self._found(bucket)
         await self._stack.enter_async_context(self.flycast)
-        self.settings = self.keys.settings(bucket, self._regions)
+        self.settings |= self.keys.settings(bucket, self._regions)
         for region in self._regions:
             await self._open_gate(region, server.port)
         await self.machine(self._regions[0]).start()  # first, so that it is the primary
