@@ -24,6 +24,7 @@ from tkdb_replication.head import Place
 from tkdb_replication.head_object import HEAD_KEY
 from tkdb_replication.machine import Machine
 from tkdb_replication.objects import Objects, Unknown
+from tkdb_replication.ongoing import Ongoing
 from tkdb_replication.reader import Volume
 from tkdb_replication.replicator import Replicator
 from tkdb_replication.steps import Steps
@@ -72,7 +73,10 @@ class Driver:
         self._asked_ms = -ASKED_EVERY_MS
         self._tickets: set[asyncio.Future[None]] = set()
         self._leaving = False
-        self._unread = self._not_done = ""
+        self._unread = Ongoing("head unread", "head read again", monotonic_ms=clock.monotonic_ms)
+        self._unwritten = Ongoing("head unwritten", "head written again", monotonic_ms=clock.monotonic_ms)
+        self._unsynced = Ongoing("not synced", "synced again", monotonic_ms=clock.monotonic_ms)
+        self._not_done = ""
         self._beside: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -109,7 +113,7 @@ class Driver:
     @property
     def trouble(self) -> str:
         """What keeps this machine from following the head, as far as is known; empty for nothing."""
-        return "; ".join(filter(None, (self._unread, self._not_done)))
+        return "; ".join(filter(None, (self._unread.why, self._not_done)))
 
     def asked(self) -> None:
         """A caller asked something that takes freshness."""
@@ -242,28 +246,32 @@ class Driver:
     async def _read(self, action: actions.Read) -> None:
         timeout_ms = self.machine.settings.answer_ms
         answer = await self._objects.get(HEAD_KEY, if_none_match=action.etag, timeout_ms=timeout_ms)
-        self._unread = answer.message if isinstance(answer, Unknown) else ""
         if isinstance(answer, Unknown):
-            logs.event(logging.WARNING, "head unread", why=answer.message)
-        elif answer.date_ms is not None:
-            # The header says whole seconds; and the answer may have been on its way for as long as it was waited for.
-            self._clock.heard_ms(answer.date_ms, within_ms=timeout_ms + 1_000)
+            self._unread.seen(answer.message)
+        else:
+            self._unread.over()
+            if answer.date_ms is not None:
+                # The header says whole seconds; and the answer may have been on its way while it was waited for.
+                self._clock.heard_ms(answer.date_ms, within_ms=timeout_ms + 1_000)
         self._tell(events.ReadAnswered(action.read, answer))
 
     async def _swap(self, action: actions.Swap) -> None:
         timeout_ms = self.machine.settings.answer_ms
         answer = await self._objects.put(HEAD_KEY, action.body, if_match=action.etag, timeout_ms=timeout_ms)
         if isinstance(answer, Unknown):
-            logs.event(logging.WARNING, "head unwritten", why=answer.message)
+            self._unwritten.seen(answer.message)
+        else:
+            self._unwritten.over()
         self._tell(events.SwapAnswered(action.attempt, answer))
 
     async def _sync(self, action: actions.Sync) -> None:
         try:
             synced = await self._replicator.sync(timeout_ms=self.machine.settings.sync_ms)
         except errors.TkdbError as error:
-            logs.event(logging.WARNING, "not synced", why=error.message)
+            self._unsynced.seen(error.message)
             self._tell(events.SyncFailed(action.sync))
         else:
+            self._unsynced.over()
             self._tell(events.Synced(action.sync, synced.txid, synced.replicated_txid))
 
     async def _remember(self, action: actions.Remember) -> None:

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
-import tempfile
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -34,6 +32,10 @@ from tkdb_replication.control import Control, Synced
 from tkdb_replication.litestream_config import configuration, local_folder
 from tkdb_replication.litestream_log import parse_line
 from tkdb_replication.program import Program
+from tkdb_replication.scratch import Scratch
+
+FOLDERS: Final = "tkdb-litestream-"
+"""What the names of folders with Litestream's configuration and socket begin with."""
 
 FIRST_SYNC_BYTES_PER_MS: Final = 2_000
 """How slowly a whole database may go to the object store: 2 MB/s."""
@@ -81,7 +83,7 @@ class Replication:
         bucket: Bucket,
         database: Path,
         base: str,
-        folder: Path,
+        scratch: Scratch,
         random_bytes: Callable[[int], bytes],
         timing: Timing,
         patience_ms: int,
@@ -90,7 +92,7 @@ class Replication:
         self._bucket = bucket
         self._database = database
         self._base = base
-        self._folder = folder
+        self._scratch = scratch
         self._random_bytes = random_bytes
         self._timing = timing
         self._patience_ms = patience_ms
@@ -129,12 +131,12 @@ class Replication:
         """
         timing = timing or Timing()
         async with AsyncExitStack() as undo:
-            folder = _private_folder()
-            undo.push_async_callback(_in_thread, lambda: shutil.rmtree(folder, ignore_errors=True))
+            scratch = _scratch()
+            undo.push_async_callback(_in_thread, scratch.remove)
             database = await _in_thread(database.resolve)
-            await _in_thread(lambda: _prepare(bucket, base, database, folder))
+            await _in_thread(lambda: _prepare(bucket, base, database, scratch.path))
             patience_ms = timing.first_sync_ms(await _in_thread(lambda: size_bytes(database)))
-            replication = cls(program, bucket, database, base, folder, random_bytes, timing, patience_ms)
+            replication = cls(program, bucket, database, base, scratch, random_bytes, timing, patience_ms)
             undo.push_async_callback(replication.stop)
             try:
                 async with asyncio.timeout(timing.start_ms / 1000):
@@ -182,7 +184,7 @@ class Replication:
     async def _stop(self) -> None:
         self._supervisor.cancel()
         await asyncio.wait([self._supervisor])
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(self._scratch.remove)
 
     async def _supervise(self) -> None:
         loop, retry = asyncio.get_running_loop(), 0
@@ -205,7 +207,7 @@ class Replication:
         """One life of the process, and what ended it."""
         try:
             process = await self._program.run(
-                *("replicate", "-no-expand-env", "-config", str(self._folder / _CONFIGURATION)),
+                *("replicate", "-no-expand-env", "-config", str(self._scratch.path / _CONFIGURATION)),
                 credentials=self._bucket.credentials,
             )
         except OSError as error:
@@ -224,7 +226,7 @@ class Replication:
         return reason
 
     async def _watch(self, process: Process) -> str:
-        control = Control(self._folder / _SOCKET, pid=process.pid, credentials=self._bucket.credentials)
+        control = Control(self._scratch.path / _SOCKET, pid=process.pid, credentials=self._bucket.credentials)
         loop, timing = asyncio.get_running_loop(), self._timing
         ending = asyncio.create_task(process.wait())
         answered, deadline_s = False, loop.time() + timing.start_ms / 1000
@@ -258,7 +260,6 @@ class Replication:
 
 
 _CONFIGURATION: Final = "litestream.json"
-_FOLDER: Final = "tkdb-litestream-"
 _SOCKET: Final = "control"
 _STARTING_MS: Final = 20
 
@@ -281,29 +282,15 @@ def _in_thread(function: Callable[[], T]) -> Awaitable[T]:
     return _to_its_end(asyncio.ensure_future(asyncio.to_thread(function)))
 
 
-def _private_folder() -> Path:
-    """Make the folder of Litestream's configuration and socket, and remove those of processes that were killed."""
+def _scratch() -> Scratch:
+    """Make the folder of Litestream's configuration and socket."""
     # Not beside the database: the path of a socket has room for 107 bytes.
-    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
-        pid = left.name.removeprefix(_FOLDER).partition("-")[0]
-        if pid.isdigit() and not _runs(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
     try:
-        return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+        return Scratch(FOLDERS)
     except OSError as error:
         raise errors.StoreUnwritable(
             f"no folder for Litestream can be made: {error.strerror}", hint="look at TMPDIR, and at the room there"
         ) from None
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is somebody else's
-        return True
-    return True
 
 
 def _prepare(bucket: Bucket, base: str, database: Path, folder: Path) -> None:

@@ -66,7 +66,7 @@ def running(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[s
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -15,7 +15,7 @@ from tkdb_client import Client
 
 def posted(url: str, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})  # noqa: S310  our own
-    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310  our own
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310  our own
         found: dict[str, Any] = json.load(response)
         return found
 
@@ -58,7 +58,7 @@ def test_dev_answers_plain_json(dev: dict[str, str]) -> None:
     token = minted["result"]["token"]
     verified = posted(dev["TKDB_URL"] + "/dev/verify", {"bundles": [token]})
     assert verified["result"]["results"][0]["organization"] == "dev"
-    with urllib.request.urlopen(dev["TKDB_URL"] + "/openapi.json", timeout=10) as response:  # noqa: S310  our own
+    with urllib.request.urlopen(dev["TKDB_URL"] + "/openapi.json", timeout=60) as response:  # noqa: S310  our own
         assert "paths" in json.load(response)
 
 

@@ -105,12 +105,12 @@ class FakeAuthority(Brain):
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     @property
@@ -130,11 +130,11 @@ class FakeAuthority(Brain):
         self._ready.set()
         await self._stop.wait()
         server.close()
-        for _ in range(3):  # a connection that was just accepted gets its task, which closes it
-            await asyncio.sleep(0)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A connection that was just accepted has a task of the loop's own first, and then one of ours, which closes it.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
         for _ in range(3):  # a transport that was just closed lets go of its socket
             await asyncio.sleep(0)
 
@@ -155,7 +155,9 @@ class FakeAuthority(Brain):
                 await behave(self, request, writer)
                 if writer.is_closing():
                     return
-        except (ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             self._tasks.discard(task)

@@ -161,7 +161,7 @@ def test_threads_share_a_client(authority: FakeAuthority) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
     assert seen == [report()] * 80
     ids = {request.opened.envelope.request_id for request in authority.requests if request.opened}
     assert len(ids) == 80

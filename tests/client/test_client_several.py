@@ -139,7 +139,7 @@ def test_a_write_finds_the_primary_and_the_next_goes_there_at_once(
 def test_a_write_that_no_region_takes_says_where_the_primary_is(
     join: Any, regions: list[FakeAuthority], token: Macaroon
 ) -> None:
-    client = join(url=[each.url for each in regions[:2]] + [NOBODY], timeout_ms=300)
+    client = join(url=[each.url for each in regions[:2]] + [NOBODY])
     with pytest.raises(errors.NoPrimary, match="m-iad"):
         client.call("revoke", token)
 
@@ -357,7 +357,7 @@ def test_a_hung_region_takes_no_connection_from_another(
     monkeypatch.setitem(transport._POOL, "max_connections", 1)
     regions[0].script.append(fake.hang)
     found: list[str] = []
-    with Client([each.url for each in regions[:2]], regions[0].identity, attempt_timeout_ms=500) as client:
+    with Client([each.url for each in regions[:2]], regions[0].identity) as client:
         first = threading.Thread(target=lambda: found.append(client.verify(token).organization))
         first.start()
         until(lambda: bool(regions[0].requests))

@@ -18,6 +18,7 @@ from tkdb_client import AsyncClient, Client
 NAME = "tkdb.example"
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "tkdb.cli", "serve", "--json"]
+PATIENCE_S = 60
 
 
 class Keys:
@@ -95,7 +96,7 @@ class Node:
 
     def _end(self, number: int) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(20)
+        code = self.process.wait(PATIENCE_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
@@ -123,7 +124,7 @@ class Node:
 def failed_start(environment: dict[str, str]) -> tuple[int, str]:
     """Run an authority that can't start; return its exit code and what it says."""
     done = subprocess.run(
-        COMMAND[:-1], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False
+        COMMAND[:-1], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.stdout == ""
     return done.returncode, done.stderr

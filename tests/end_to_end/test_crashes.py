@@ -88,7 +88,7 @@ def _ended_again_and_again(node: Node, end: Callable[[], object], times: int) ->
         for _ in range(times):
             for writer in writers:
                 for _ in range(draw.randrange(1, 9)):
-                    assert writer.acknowledged.acquire(timeout=20)
+                    assert writer.acknowledged.acquire(timeout=60)
             threading.Event().wait(draw.random() * 0.02)
             end()
             node.start()

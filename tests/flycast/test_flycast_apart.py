@@ -12,10 +12,10 @@ import pytest
 
 from tests.flycast.standing import PATIENCE_S, Standing, echo
 from tkdb.errors import ConfigurationError, Unavailable
-from tkdb_replication.flycast.flycast import Flycast
-from tkdb_replication.flycast.folder import sweep
+from tkdb_replication.flycast.flycast import FOLDERS, Flycast
 from tkdb_replication.flycast.layout import App
 from tkdb_replication.flycast.machines import Command
+from tkdb_replication.scratch import sweep
 
 ROOT = Path(__file__).parents[2]
 TKDB = App("tkdb", ("iad", "syd"))
@@ -53,12 +53,12 @@ def test_nothing_outlives_an_owner_that_is_killed(isolated: bool, request: pytes
         assert time.monotonic() < give_up_s, running_in(folder)
         time.sleep(0.05)
     assert Path(folder).exists()
-    sweep()  # as every stand-in does first
+    sweep(FOLDERS)  # as every stand-in does first
     assert not Path(folder).exists()
 
 
 def test_a_folder_in_use_is_left_alone(standing: Standing) -> None:
-    sweep()
+    sweep(FOLDERS)
     assert standing.flycast.folder.exists()
     assert standing.ask("sin").machine == "tkdb-syd-1"
 

@@ -19,6 +19,8 @@ from tkdb_replication.bucket import Bucket
 
 LEASE_MS = 3_000
 PATIENCE_S = 60
+TOLD_MS = 3_000
+"""How long a call lasts that is to be refused for a reason: it is told the reason, however busy the machine is."""
 
 
 class Cluster:
@@ -90,14 +92,14 @@ class Cluster:
         """What a machine says of itself; None where it doesn't answer."""
         node = self.nodes[name]
         try:
-            with node.client(timeout_ms=1_000) as client:
+            with node.client(timeout_ms=TOLD_MS) as client:
                 return client.status()
         except TkdbError:
             return None
 
     def readyz(self, name: str) -> tuple[int, str]:
         """What a machine says to a proxy that asks whether it is ready: the HTTP status, and the text."""
-        answer = httpx.get(f"{self.nodes[name].url}/readyz", timeout=5)
+        answer = httpx.get(f"{self.nodes[name].url}/readyz", timeout=PATIENCE_S)
         return answer.status_code, answer.text
 
     def log(self, name: str) -> str:

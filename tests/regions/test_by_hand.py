@@ -19,6 +19,7 @@ DOCS = (ROOT / "docs" / "regions.md").read_text()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_three_machines_by_hand_as_the_page_tells(tmp_path: Path) -> None:
     typed = "\n".join(re.findall(r"^```bash\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL))
     for documented, port in zip((8101, 8102, 8103), free_ports(3), strict=True):
@@ -39,7 +40,7 @@ def test_three_machines_by_hand_as_the_page_tells(tmp_path: Path) -> None:
             start_new_session=True,
         )
         with suppress(subprocess.TimeoutExpired):
-            process.wait(100)
+            process.wait(240)
         for number in (signal.SIGTERM, signal.SIGKILL):  # so that the object store ends, too
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, number)

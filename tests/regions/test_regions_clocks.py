@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.regions import meddler as rules
-from tests.regions.cluster import Cluster, until
+from tests.regions.cluster import TOLD_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tests.regions.meddler import Meddler
 from tests.replication.seaweed import Seaweed
@@ -55,7 +55,7 @@ def test_a_machine_far_from_the_stores_time_verifies_and_revokes_and_neither_min
     cluster: Cluster, meddler: Meddler
 ) -> None:
     ledger = Ledger(cluster)
-    with cluster.nodes["m1"].client(timeout_ms=1_000) as client:
+    with cluster.nodes["m1"].client(timeout_ms=TOLD_MS) as client:
         ledger.write(client, "acme")
         token, doomed = client.mint("acme"), client.mint("acme")
         meddler.rule = rules.dated(-3_600)
@@ -76,7 +76,7 @@ def test_a_machine_far_from_the_stores_time_verifies_and_revokes_and_neither_min
 
 def refusal(cluster: Cluster) -> str:
     """Why m1 doesn't mint; empty where it does."""
-    with cluster.nodes["m1"].client(timeout_ms=300) as client:
+    with cluster.nodes["m1"].client(timeout_ms=TOLD_MS) as client:
         try:
             client.mint("acme")
         except errors.Unavailable as error:

@@ -27,10 +27,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def cluster(s3_server: Seaweed, empty_bucket: Bucket, meddler: Meddler, tmp_path: Path) -> Iterator[Cluster]:
     """Two machines: m1, which is primary, reaches the store through the meddler."""
-    cluster = Cluster(tmp_path, empty_bucket, size=2, TKDB_PRIMARY_REGIONS="r1,a,b,c,d,r2")
+    cluster = Cluster(tmp_path, empty_bucket, size=1)
     cluster.nodes["m1"] = cluster.node("m1", s3_server.bucket(empty_bucket.name, meddler.url))
     with cluster:
-        assert cluster.primary() == "m1"
+        cluster.nodes["m2"] = cluster.node("m2", empty_bucket)
+        cluster.nodes["m2"].start()
+        cluster.settled()
         yield cluster
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.end_to_end.node import Node
-from tests.regions.cluster import Cluster, until
+from tests.regions.cluster import TOLD_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb import errors
@@ -90,7 +90,7 @@ def test_a_replica_whose_disk_is_full_grows_stale_and_comes_back_when_there_is_r
         with running.nodes[primary].client() as client:
             ledger.write(client, "unheard")
         until(lambda: running.readyz(name)[0] == 503)
-        with node.client(timeout_ms=300) as client, pytest.raises(errors.StaleAuthority):
+        with node.client(timeout_ms=TOLD_MS) as client, pytest.raises(errors.StaleAuthority):
             client.verify(ledger.token)
         ledger.assert_kept(primary)
     ledger.assert_kept()

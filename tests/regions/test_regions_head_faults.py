@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.regions.cluster import Cluster, until
+from tests.regions.cluster import TOLD_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb import errors
@@ -76,7 +76,7 @@ def test_a_replica_serves_to_the_end_of_the_bound_while_the_head_is_gone_and_all
     ledger.assert_kept()
     right = running.head.take(flipped)
     running.head.wipe()
-    with running.nodes[replica].client(timeout_ms=500) as client:
+    with running.nodes[replica].client(timeout_ms=TOLD_MS) as client:
         until(lambda: "the bucket has no head" in running.log(replica))
         client.verify(token)
         until(lambda: refused(running, replica, "make one with `tkdb init`"))

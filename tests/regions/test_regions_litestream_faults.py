@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.node import Node
-from tests.regions.cluster import Cluster, until
+from tests.regions.cluster import TOLD_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb import errors
@@ -68,7 +68,7 @@ def test_a_litestream_that_hangs_slows_writes_down_when_recent_is_full_until_it_
     hung = litestream(node)
     os.kill(hung, signal.SIGSTOP)
     try:
-        with node.client(timeout_ms=1_000) as client:
+        with node.client(timeout_ms=TOLD_MS) as client:
             ledger.write(client, "hung")
             with pytest.raises(errors.Overloaded, match="than Litestream has stored"):
                 ledger.fill(client, "hung", entries=8)
@@ -93,7 +93,7 @@ def test_a_machine_on_which_litestream_can_not_work_does_not_lead_until_it_can(
     node.start()
     until(lambda: "Litestream's folders can't be made anew" in running.log("m1"))
     ledger.assert_kept()
-    with node.client(timeout_ms=500) as client, pytest.raises(errors.NoPrimary):
+    with node.client(timeout_ms=TOLD_MS) as client, pytest.raises(errors.NoPrimary):
         client.create_organization("unacknowledged")
     folder.unlink()
     running.settled()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.regions.cluster import LEASE_MS, Cluster, until
+from tests.regions.cluster import LEASE_MS, TOLD_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tkdb import errors
 from tkdb_replication.bucket import Bucket
@@ -59,7 +59,7 @@ def test_with_manual_promotion_nobody_takes_over_until_told(empty_bucket: Bucket
         cluster.nodes[primary].kill()
         until(lambda: cluster.status(other).cluster.unchanged_ms > LEASE_MS + 2_000)
         assert cluster.status(other).role == "replica"
-        with cluster.nodes[other].client(timeout_ms=500) as client, pytest.raises(errors.NoPrimary):
+        with cluster.nodes[other].client(timeout_ms=TOLD_MS) as client, pytest.raises(errors.NoPrimary):
             client.create_organization("unacknowledged")
         ledger.assert_kept()
         said = cluster.run("promote", "--take-over", **operator(cluster, other))

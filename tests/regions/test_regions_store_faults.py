@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from tests.regions import meddler as rules
-from tests.regions.cluster import Cluster, until
+from tests.regions.cluster import TOLD_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tests.regions.meddler import Meddler
 from tests.replication.seaweed import Seaweed, make_bucket
@@ -46,7 +46,7 @@ def test_without_the_store_reads_go_on_to_the_end_of_the_bound_and_then_are_refu
     cluster: Cluster, store: Meddler
 ) -> None:
     ledger = Ledger(cluster)
-    with cluster.nodes["m1"].client(timeout_ms=700) as client:
+    with cluster.nodes["m1"].client(timeout_ms=TOLD_MS) as client:
         ledger.write(client, "unreachable")
         token = client.mint("unreachable")
         store.rule = rules.unreachable
@@ -74,7 +74,7 @@ def test_a_machine_that_starts_without_the_store_says_so_and_comes_up_with_it(cl
     cluster.nodes["m1"].start()
     until(lambda: "couldn't be reached" in cluster.readyz("m1")[1])
     assert cluster.readyz("m1")[0] == 503
-    with cluster.nodes["m1"].client(timeout_ms=700) as client, pytest.raises(errors.StaleAuthority):
+    with cluster.nodes["m1"].client(timeout_ms=TOLD_MS) as client, pytest.raises(errors.StaleAuthority):
         client.verify(token)
     store.rule = rules.honest
     cluster.settled()
@@ -106,7 +106,7 @@ def test_writes_are_acknowledged_or_repeated_exactly_by_a_store_that_is_half_wel
 def test_a_write_of_unknown_outcome_is_exact_when_it_is_repeated_by_its_id(cluster: Cluster, store: Meddler) -> None:
     node = cluster.nodes["m1"]
     store.rule = rules.refuse_writes(503)
-    with node.client(timeout_ms=1_000, random=Random(1).randbytes) as client, pytest.raises(errors.OutcomeUnknown):
+    with node.client(timeout_ms=TOLD_MS, random=Random(1).randbytes) as client, pytest.raises(errors.OutcomeUnknown):
         client.create_organization("once")
     store.rule = rules.honest
     with node.client(random=Random(1).randbytes) as client:
@@ -121,7 +121,7 @@ def test_a_full_store_is_read_on_and_a_primary_that_can_not_write_lets_others_le
 ) -> None:
     ledger = Ledger(cluster)
     node = cluster.nodes["m1"]
-    with node.client(timeout_ms=1_000) as client:
+    with node.client(timeout_ms=TOLD_MS) as client:
         ledger.write(client, "room")
         store.rule = rules.refuse_writes(507)
         with pytest.raises(errors.OutcomeUnknown):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.node import NAME, Node, failed_start
-from tests.regions.cluster import Cluster, until
+from tests.regions.cluster import TOLD_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tests.replication.seaweed import Seaweed, make_bucket, now_ms
 from tkdb import errors
@@ -198,7 +198,7 @@ def test_a_volume_of_another_cluster_is_refused_and_left_alone(
     replica.start()
     until(lambda: "this machine's volume of another" in running.readyz(name)[1])
     assert "use the volume and the bucket that belong together" in running.status(name).fault
-    with replica.client(timeout_ms=500) as holder, pytest.raises(errors.StaleAuthority):
+    with replica.client(timeout_ms=TOLD_MS) as holder, pytest.raises(errors.StaleAuthority):
         holder.verify(ledger.token)
     replica.kill()
     assert asyncio.run(journal_of(replica.database)) == journal
@@ -217,7 +217,7 @@ def test_a_second_process_on_one_volume_is_refused(running: Cluster, replica: No
 def test_two_machines_of_one_name_never_lead_together(running: Cluster, ledger: Ledger) -> None:
     primary = running.settled()
     twin = running.node("twin", running.bucket, TKDB_MACHINE=primary)
-    with twin, twin.client(timeout_ms=1_000) as client:
+    with twin, twin.client(timeout_ms=TOLD_MS) as client:
         until(lambda: not client.status().fault)
         assert client.status().role == "replica"
         with pytest.raises(errors.NoPrimary):

@@ -350,22 +350,6 @@ def processes_in(folder: Path) -> list[str]:
     return [line for line in found if str(folder) in line]
 
 
-def test_what_a_killed_process_left_is_removed_and_a_living_ones_folder_is_not(
-    bucket: Bucket, path: Path, folders: Path
-) -> None:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    left, living = (folders / f"tkdb-litestream-{pid}-abc" for pid in (ended.pid, os.getppid()))
-    for folder in (left, living):
-        folder.mkdir()
-
-    async def live() -> None:
-        async with machine(bucket, path):
-            assert (left.exists(), living.exists()) == (False, True)
-
-    asyncio.run(live())
-
-
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("after_ms", [0, 1, 3, 10, 30, 60, 100])
 def test_a_beginning_that_is_cancelled_leaves_no_process_and_no_folder(

@@ -204,7 +204,7 @@ def start(settings: Settings, signer: SignerSecret) -> Start:
         if serving.done():
             serving.result()
         identity = AuthorityIdentity(NAME, (changed.authority_keys[0].public,))
-        async with httpx.AsyncClient(base_url=f"http://{address.result()}", trust_env=False, timeout=10) as http:
+        async with httpx.AsyncClient(base_url=f"http://{address.result()}", trust_env=False, timeout=60) as http:
             yield Running(
                 address=address.result(),
                 service=service,

@@ -66,8 +66,8 @@ async def stop_under_load(machine: Machine, number: int) -> None:
     unrouted = asyncio.Event()
     limits = httpx.Limits(max_keepalive_connections=20)
     async with (
-        httpx.AsyncClient(trust_env=False, timeout=10, limits=limits) as http,
-        httpx.AsyncClient(trust_env=False, timeout=10) as idle,
+        httpx.AsyncClient(trust_env=False, timeout=60, limits=limits) as http,
+        httpx.AsyncClient(trust_env=False, timeout=60) as idle,
         asyncio.TaskGroup() as tasks,
     ):
         await machine.ask(idle, api.Status())
@@ -87,7 +87,7 @@ async def stop_under_load(machine: Machine, number: int) -> None:
 def test_no_request_is_cut_when_a_machine_is_told_to_stop(number: int) -> None:
     machine = Machine(drain_ms=1_000)
     asyncio.run(asyncio.wait_for(stop_under_load(machine, number), 30))
-    _, logged = machine.process.communicate(timeout=10)
+    _, logged = machine.process.communicate(timeout=60)
     assert machine.process.returncode == 0
     assert [json.loads(line)["event"] for line in logged.splitlines()] == ["draining", "stopped"]
 
@@ -98,7 +98,7 @@ def test_without_draining_requests_are_cut() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(asyncio.wait_for(stop_under_load(machine, signal.SIGTERM), 30))
     assert caught.group_contains(httpx.TransportError)
-    machine.process.communicate(timeout=10)
+    machine.process.communicate(timeout=60)
 
 
 def test_a_second_signal_stops_at_once() -> None:
@@ -107,7 +107,7 @@ def test_a_second_signal_stops_at_once() -> None:
     assert machine.process.stderr is not None
     assert "draining" in machine.process.stderr.readline()
     machine.process.send_signal(signal.SIGINT)
-    machine.process.communicate(timeout=10)
+    machine.process.communicate(timeout=60)
     assert machine.process.returncode == 0
 
 

@@ -39,7 +39,6 @@ from tkdb_replication.flycast.admin import Admin
 from tkdb_replication.flycast.agent import Agent
 from tkdb_replication.flycast.backbone import Backbone
 from tkdb_replication.flycast.envoy import Files, configuration
-from tkdb_replication.flycast.folder import Folder
 from tkdb_replication.flycast.ground import WORKER, Ground, Process, Program, connect, inherited, until
 from tkdb_replication.flycast.layout import CLIENT, App, Layout, Slot
 from tkdb_replication.flycast.loopback import Loopback
@@ -47,6 +46,10 @@ from tkdb_replication.flycast.machines import Machine, Run
 from tkdb_replication.flycast.names import Names
 from tkdb_replication.flycast.relay import Relay
 from tkdb_replication.flycast.services import Resolver, Signer
+from tkdb_replication.scratch import Scratch
+
+FOLDERS: Final = "tkdb-flycast-"
+"""What the names of stand-ins' folders begin with."""
 
 ORG: Final = "lab"
 """The organization that every machine of a stand-in belongs to."""
@@ -273,7 +276,7 @@ class Flycast:
         return path.read_text("utf-8", "replace") if path.exists() else ""
 
     async def _open(self) -> None:
-        own = Folder()
+        own = Scratch(FOLDERS)
         self._stack.callback(own.remove)
         self.folder = own.path
         self._files = Files(self.folder)
