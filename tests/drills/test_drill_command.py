@@ -87,7 +87,13 @@ def test_one_run_is_nothing_to_compare(tmp_path: Path) -> None:
 
 def test_a_drill_is_told_in_five_lines_with_its_verdict_and_how_to_run_it_again() -> None:
     text = said(good())
-    for words in ("warm up", "kill m-iad", "writes back after 7.3 s", "0 of 4 acknowledged writes lost", "verdict: pass"):
+    for words in (
+        "warm up",
+        "kill m-iad",
+        "writes back after 7.3 s",
+        "0 of 4 acknowledged writes lost",
+        "verdict: pass",
+    ):
         assert words in text
     assert "again: tkdb drill run primary-killed --seed 41" in text
 

@@ -213,7 +213,7 @@ class TestPuttingBack:
         async def act(target: OnFly) -> None:
             running = Quiet(drill, target, seed=1, tell=lambda event: None, pace=Pace(0, 0))
             task = asyncio.create_task(running.run())
-            while fly.states["m3"] != "stopped":
+            while fly.states["m3"] != "stopped":  # noqa: ASYNC110  the server is in another thread
                 await asyncio.sleep(0.01)
             task.cancel()
             task.cancel()  # somebody who is impatient
@@ -241,19 +241,20 @@ class Silence:
     async def stop(self) -> None: ...
 
 
-class TestCommand:
-    ENV = {"FLY_API_TOKEN": TOKEN, "TKDB_URL": "http://127.0.0.1:9", "TKDB_AUTHORITY": "tkdb=" + KEY}
+ENV = {"FLY_API_TOKEN": TOKEN, "TKDB_URL": "http://127.0.0.1:9", "TKDB_AUTHORITY": "tkdb=" + KEY}
 
+
+class TestCommand:
     @pytest.mark.parametrize(
         "options", [(), ("--app", APP), ("--app", APP, "--i-consent-to-break", "other"), ("--i-consent-to-break", APP)]
     )
     def test_without_consent_nothing_is_asked_of_fly(self, fly: Fly, options: tuple[str, ...]) -> None:
-        ran = quick("drill", "run", "nearest-lost", "--target", "fly", *options, env=self.ENV)
+        ran = quick("drill", "run", "nearest-lost", "--target", "fly", *options, env=ENV)
         assert (ran.code, "--i-consent-to-break" in ran.err) == (2, True)
         assert fly.asked == []
 
     def test_without_a_token_it_says_which_variable(self) -> None:
-        env = self.ENV | {"FLY_API_TOKEN": ""}
+        env = ENV | {"FLY_API_TOKEN": ""}
         options = ("--app", APP, "--i-consent-to-break", APP)
         ran = quick("drill", "run", "nearest-lost", "--target", "fly", *options, env=env)
         assert (ran.code, "FLY_API_TOKEN" in ran.err) == (2, True)

@@ -75,8 +75,8 @@ def show(event: Event) -> None:
 
 def without(control: str) -> list[str]:
     """What runs `tkdb serve` with one rule switched off."""
-    run = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.regions.chaos.controls import main; main({control!r})"
-    return [sys.executable, "-c", run, "serve", "--json"]
+    found = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.regions.chaos.controls import main"
+    return [sys.executable, "-c", f"{found}; main({control!r})", "serve", "--json"]
 
 
 def missed(verdict: Verdict) -> set[str]:
@@ -99,7 +99,11 @@ def test_a_killed_primary_loses_nothing_and_a_store_that_is_down_makes_nobody_gu
     assert verdict.figures.took_over_ms is not None
     assert "came back as a replica" in verdict.figures.old_primary
     assert {call.region for call in killed.calls} == set(CALLERS)
-    assert {each.by for each in killed.calls if each.kind is Kind.LOOK and each.by} == {"tkdb-ams-1", "tkdb-syd-1", "tkdb-iad-1"}
+    assert {each.by for each in killed.calls if each.kind is Kind.LOOK and each.by} == {
+        "tkdb-ams-1",
+        "tkdb-syd-1",
+        "tkdb-iad-1",
+    }
     assert all(audit.sound and audit.checked for audit in killed.audits)
     assert dark.figures.refused_ms is not None
     (span,) = down.blind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
@@ -57,7 +57,14 @@ class Seen(HTMLParser):
 
 def test_the_page_says_the_verdict_each_objective_and_how_to_run_it_again() -> None:
     seen = Seen(page([result(good())]))
-    for text in ("The primary is killed", "pass", "7.3 s", "kill m-iad", "tkdb drill run primary-killed --seed 41", "0.1.0"):
+    for text in (
+        "The primary is killed",
+        "pass",
+        "7.3 s",
+        "kill m-iad",
+        "tkdb drill run primary-killed --seed 41",
+        "0.1.0",
+    ):
         assert text in seen.text
     for finding in judge(good(), Objectives()).findings:
         assert finding.name in seen.text
@@ -116,12 +123,12 @@ def test_nothing_that_a_machine_says_becomes_markup() -> None:
     ids=["good", "hostile", "blind", "empty", "no time", "hours"],
 )
 def test_every_drawing_is_well_formed_and_inside_its_frame(record: Record) -> None:
-    drawn = ElementTree.fromstring(draw(record))  # noqa: S314 -- our own text
+    drawn = ET.fromstring(draw(record))  # noqa: S314 -- our own text
     _, _, width, height = map(float, drawn.attrib["viewBox"].split())
     for element in drawn.iter():
         for name, limit in (("x", width), ("x1", width), ("x2", width), ("y", height), ("y1", height), ("y2", height)):
             if name in element.attrib:
-                assert 0 <= float(element.attrib[name]) <= limit, ElementTree.tostring(element)
+                assert 0 <= float(element.attrib[name]) <= limit, ET.tostring(element)
 
 
 def test_every_drill_of_the_catalogue_can_be_reported() -> None:
