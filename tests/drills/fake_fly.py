@@ -1,4 +1,4 @@
-"""Fly's Machines API, as far as drills use it: a real HTTP server that takes what the real one is documented to take."""
+"""Fly's Machines API, as far as drills use it: an HTTP server that takes what the real one is documented to take."""
 
 from __future__ import annotations
 

@@ -114,6 +114,10 @@ def test_a_journal_that_fails_its_audit_is_seen_and_one_that_can_not_be_looked_a
     assert missed(changed(good(), audits=(msgspec.structs.replace(first, sound=None), *others))) == set()
 
 
+def test_a_machine_that_does_not_come_back_fails_the_drill() -> None:
+    assert missed(changed(good(), undone=("m-iad doesn't pass its check",))) == {"undone_steps"}
+
+
 def test_two_machines_that_lead_in_one_epoch_are_two_writers() -> None:
     usurper = Sight(19_000, "m-syd", "ok", "primary", 11, 2, 100)
     assert missed(changed(good(), sights=(*good().sights, usurper))) == {"two_writers"}

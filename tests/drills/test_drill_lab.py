@@ -113,7 +113,7 @@ def test_a_killed_primary_loses_nothing_and_a_store_that_is_down_makes_nobody_gu
 @pytest.mark.parametrize(
     ("control", "drill", "objective"),
     [
-        ("no fence", find("split-brain"), "lost_writes"),
+        ("no fence", find("primary-hung"), "lost_writes"),
         ("acknowledged at the commit", find("split-brain"), "lost_writes"),
         ("no freshness check", STORE_DOWN, "blind_accepts"),
     ],

@@ -13,11 +13,12 @@ from tkdb_replication.drills.record import Audit
 
 T = TypeVar("T")
 
-_GIVE_UP_S: Final = 60.0
 _AGAIN_S: Final = 0.2
 
 
-async def ask(machine: str, client: AsyncClient, dead: Mapping[int, Macaroon], organizations: Sequence[str]) -> Audit:
+async def ask(
+    machine: str, client: AsyncClient, dead: Mapping[int, Macaroon], organizations: Sequence[str], patience_s: float
+) -> Audit:
     """Return what a machine knows of tokens that are revoked, by number, and of organizations.
 
     Where it can't be asked in time, nothing of it is known: all counts as missing, and it is said why.
@@ -27,11 +28,12 @@ async def ask(machine: str, client: AsyncClient, dead: Mapping[int, Macaroon], o
         client: asks that machine, as a signer that may list organizations.
         dead: tokens whose revocation was acknowledged.
         organizations: those that were acknowledged.
+        patience_s: how long it may take to answer.
     """
     checked = len(dead) + len(organizations)
     try:
-        accepted = await _insist(lambda: _accepted(client, dead))
-        known = await _insist(lambda: _known(client))
+        accepted = await _insist(lambda: _accepted(client, dead), patience_s)
+        known = await _insist(lambda: _known(client), patience_s)
     except errors.TkdbError as error:
         return Audit(machine, tuple(dead), tuple(organizations), checked, said=f"it can't be asked: {error.message}")
     return Audit(machine, accepted, tuple(name for name in organizations if name not in known), checked)
@@ -58,13 +60,13 @@ async def _known(client: AsyncClient) -> set[str]:
     return {organization.name async for organization in client.list_organizations()}
 
 
-async def _insist(do: Callable[[], Awaitable[T]]) -> T:
+async def _insist(do: Callable[[], Awaitable[T]], patience_s: float) -> T:
     """Repeat until it is answered.
 
     Raises:
         Unavailable, StaleAuthority: it isn't in time.
     """
-    give_up_s = time.monotonic() + _GIVE_UP_S
+    give_up_s = time.monotonic() + patience_s
     while True:
         try:
             return await do()

@@ -32,7 +32,7 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured. None: there was nothing to measure it by. The first eleven are as in ``Objectives``.
+    """What was measured. None: there was nothing to measure it by. The first twelve are as in ``Objectives``.
 
     Attributes:
         calls: how many there were.
@@ -57,6 +57,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     wrong_denials: int
     two_writers: int
     unsound_journals: int
+    undone_steps: int
     calls: int
     reads: int
     acknowledged: int
@@ -87,6 +88,7 @@ def measure(record: Record) -> Figures:
         wrong_denials=_wrong_denials(record),
         two_writers=_two_writers(record.sights),
         unsound_journals=sum(each.sound is False for each in record.audits),
+        undone_steps=len(record.undone),
         calls=len(record.calls),
         reads=len(reads),
         acknowledged=sum(write.acknowledged_ms is not None for write in record.writes),

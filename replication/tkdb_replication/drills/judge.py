@@ -29,6 +29,7 @@ _NAMES: Final = {
     "wrong_denials": "wrong denials",
     "two_writers": "two writers",
     "unsound_journals": "unsound journals",
+    "undone_steps": "steps undone",
 }
 
 _NEEDED: Final = {

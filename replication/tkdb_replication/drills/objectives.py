@@ -48,6 +48,7 @@ class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         wrong_denials: a token that nobody revoked was denied.
         two_writers: epochs in which two machines said that they were primary.
         unsound_journals: journals that don't pass the audit.
+        undone_steps: what the drill was to do and couldn't: a machine that didn't come back, for one.
     """
 
     failed_reads: Limit = 0
@@ -61,6 +62,7 @@ class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     wrong_denials: Limit = 0
     two_writers: Limit = 0
     unsound_journals: Limit = 0
+    undone_steps: Limit = 0
 
 
 ALWAYS: Final = (
@@ -70,6 +72,7 @@ ALWAYS: Final = (
     "wrong_denials",
     "two_writers",
     "unsound_journals",
+    "undone_steps",
 )
 """What every drill is judged by, and no file changes."""
 

@@ -173,11 +173,13 @@ class OnFly:
             by_hand = "; ".join(f"fly machine {verb} {name} --app {self._consent.app}" for verb, name in left)
             raise errors.Unavailable("not everything could be put back", hint=by_hand)
 
-    async def audit(self, dead: Mapping[int, Macaroon], organizations: Sequence[str]) -> tuple[Audit, ...]:
+    async def audit(
+        self, dead: Mapping[int, Macaroon], organizations: Sequence[str], patience_s: float
+    ) -> tuple[Audit, ...]:
         machine = "whoever answers"
         with suppress(errors.TkdbError):
             machine = (await self._client.status()).machine
-        return (await ask(machine, self._client, dead, organizations),)
+        return (await ask(machine, self._client, dead, organizations, patience_s),)
 
     def _check(self, name: str, verb: Verb) -> None:
         """Refuse what wasn't agreed to."""

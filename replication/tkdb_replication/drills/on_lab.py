@@ -127,11 +127,13 @@ class OnLab:
             await self._lab.flycast.start_proxy(region)
         await asyncio.gather(*(self._lab.machine(each.id).start() for each in self.machines))
 
-    async def audit(self, dead: Mapping[int, Macaroon], organizations: Sequence[str]) -> tuple[Audit, ...]:
-        await self._level()
+    async def audit(
+        self, dead: Mapping[int, Macaroon], organizations: Sequence[str], patience_s: float
+    ) -> tuple[Audit, ...]:
+        await self._level(patience_s)
         found = []
         for machine in self.machines:
-            audit = await ask(machine.id, self._direct[machine.id], dead, organizations)
+            audit = await ask(machine.id, self._direct[machine.id], dead, organizations, patience_s)
             found.append(await self._with_journal(audit))
         return tuple(found)
 
@@ -243,10 +245,10 @@ class OnLab:
         seen = [await self._lab.flycast.seen(region) for region in self._lab.flycast.layout.regions]
         return all(each == names for each in seen)
 
-    async def _level(self) -> None:
+    async def _level(self, patience_s: float) -> None:
         """Wait until every machine is well and has what any has."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_READY_S):
+            async with asyncio.timeout(patience_s):
                 while True:
                     found = await self.sights(0)
                     if {each.health for each in found} == {"ok"} and len({each.seq for each in found}) == 1:

@@ -176,6 +176,7 @@ class Record(msgspec.Struct, frozen=True):
         healed_ms: when all that was broken had been put back.
         end_ms: when the load ended.
         again: the command that runs it again.
+        undone: what the drill was to do and couldn't: a machine that didn't come back, a write that wasn't undone.
     """
 
     drill: str
@@ -190,6 +191,7 @@ class Record(msgspec.Struct, frozen=True):
     healed_ms: int
     end_ms: int
     again: str = ""
+    undone: tuple[str, ...] = ()
     calls: tuple[Call, ...] = ()
     writes: tuple[Write, ...] = ()
     events: tuple[Event, ...] = ()

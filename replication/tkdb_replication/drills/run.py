@@ -32,6 +32,7 @@ from tkdb_replication.drills.target import Target
 
 _LOOK_S: Final = 0.4
 _SETTLE_S: Final = 60.0
+"""How long it is waited for at the most; a quarter where it is known already that something didn't come back."""
 _LATE_MS: Final = 250
 """So late this machine itself may be before the record says so: what is measured is then longer than it was."""
 _RECENT_MS: Final = 3_000
@@ -110,6 +111,7 @@ class Running:
         self.events: list[Event] = []
         self._sights: list[Sight] = []
         self._blind: list[Blind] = []
+        self._undone: list[str] = []
         self._places: dict[Place, tuple[Machine, ...]] = {}
 
     @property
@@ -151,14 +153,15 @@ class Running:
             if load.held_back:
                 self._say("seen", f"{load.held_back} calls were not begun, as too many were under way")
             self._say("phase", "check all that was acknowledged")
-            audits = await target.audit(load.dead, load.organizations)
+            patience_s = _SETTLE_S / 4 if self._undone else _SETTLE_S
+            audits = await target.audit(load.dead, load.organizations, patience_s)
         finally:
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, load.stop(), return_exceptions=True)
         return Record(
             drill.name, target.name, self._seed, began, _versions(), target.bound_ms, target.machines,
-            tuple(target.clients), fault_ms, healed_ms, end_ms, self._again,
+            tuple(target.clients), fault_ms, healed_ms, end_ms, self._again, tuple(self._undone),
             calls=tuple(sorted(load.calls, key=lambda call: call.at_ms)),
             writes=tuple(load.writes),
             events=tuple(self.events),
@@ -183,17 +186,27 @@ class Running:
         blind_ms = None
         try:
             for step in self.drill.fault:
-                await self._step(step, errands, "fault")
+                await self._attempt(self._step(step, errands, "fault"))
                 if self.drill.blinds is not Place.NONE and blind_ms is None:
                     blind_ms = self._now_ms()
             mending_ms = self._now_ms()
             for step in self.drill.mend:
-                await self._step(step, errands, "heal")
+                await self._attempt(self._step(step, errands, "heal"))
         finally:
-            await _whatever_happens(self._target.put_back())
+            await _whatever_happens(self._attempt(self._target.put_back()))
         if blind_ms is not None:
             self._blind.append(Blind(blind_ms, mending_ms, self._blinded()))
         return fault_ms, self._now_ms()
+
+    async def _attempt(self, part: Coroutine[Any, Any, None]) -> None:
+        """Do a part of the drill. What can't be done is judged, like all else: a machine that doesn't come back."""
+        try:
+            await part
+        except errors.ConfigurationError:
+            raise
+        except errors.TkdbError as error:
+            self._undone.append(str(error))
+            self._say("seen", f"not done: {error}")
 
     async def _step(self, step: Step, errands: Errands, what: What) -> None:
         if step.verb is Verb.WAIT:
@@ -277,14 +290,14 @@ class Running:
 
     async def _settled(self, load: Load, healed_ms: int) -> None:
         """Wait until writes are acknowledged and every machine is well; not for ever: the judge sees what isn't."""
-        give_up_s = time.monotonic() + _SETTLE_S
+        give_up_s = time.monotonic() + (_SETTLE_S / 4 if self._undone else _SETTLE_S)
         while time.monotonic() < give_up_s:
             last = self._sights[-len(self._target.machines) :]
             well = all(each.health == "ok" and each.at_ms > healed_ms for each in last)
             if well and load.acknowledged_ms > healed_ms:
                 return
             await asyncio.sleep(_LOOK_S)
-        self._say("seen", f"it isn't whole {_SETTLE_S:g} s after the last fault ended")
+        self._say("seen", "it isn't whole again")
 
     def _say(self, what: What, text: str) -> None:
         event = Event(self._now_ms(), what, text)

@@ -53,5 +53,10 @@ class Target(Protocol):
     async def put_back(self) -> None:
         """End whatever is still broken. It does nothing that isn't needed, and may be called again."""
 
-    async def audit(self, dead: Mapping[int, Macaroon], organizations: Sequence[str]) -> tuple[Audit, ...]:
-        """Ask each machine about all that was acknowledged: tokens that are revoked, by number, and organizations."""
+    async def audit(
+        self, dead: Mapping[int, Macaroon], organizations: Sequence[str], patience_s: float
+    ) -> tuple[Audit, ...]:
+        """Ask each machine about all that was acknowledged: tokens that are revoked, by number, and organizations.
+
+        ``patience_s`` is how long each may take to get to where it can answer.
+        """
