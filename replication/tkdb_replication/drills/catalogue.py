@@ -67,7 +67,7 @@ DRILLS: Final = (
     Drill(
         "primary-hung",
         "The primary hangs, and wakes up when another leads",
-        "What was under way as it stood still isn't acknowledged when it wakes: it finds the other's epoch, and follows.",
+        "What was under way as it stood still isn't acknowledged when it wakes: it finds another epoch, and follows.",
         fault=(Step(Verb.PAUSE, Place.PRIMARY), _TAKEOVER, wait(2_000)),
         mend=(Step(Verb.RESUME, Place.PRIMARY),),
         limits={"longest_read_ms": 4 * _ATTEMPT_MS, "reads_back_ms": 4 * _ATTEMPT_MS},
