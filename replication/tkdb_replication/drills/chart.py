@@ -31,7 +31,7 @@ _BUCKET_MS: Final = 500
 _LATENCY_MS: Final = (1, 10_000)
 _TICKS_MS: Final = ((10, "10 ms"), (100, "100 ms"), (1_000, "1 s"), (10_000, "10 s"))
 _HATCH: Final = (
-    '<defs><pattern id="hatch" width="6" height="6" patternTransform="rotate(45)" patternUnits="userSpaceOnUse">'
+    '<defs><pattern id="{0}" width="6" height="6" patternTransform="rotate(45)" patternUnits="userSpaceOnUse">'
     '<line class="hatch" x1="0" y1="0" x2="0" y2="6"/></pattern></defs>'
 )
 _SERIES: Final = 6
@@ -59,6 +59,7 @@ class _Canvas:
 
     def __init__(self, record: Record) -> None:
         self._record = record
+        self._hatch = f"hatch-{escape(record.drill)}"  # a page may have several drawings
         self._span_ms = max(1, record.end_ms)
         self._y = float(_TOP)
         self._parts: list[str] = []
@@ -70,7 +71,7 @@ class _Canvas:
         body = "".join([*self._parts, *self._axis(height), *self._marks(height)])
         return (
             f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{label}" '
-            f'xmlns="http://www.w3.org/2000/svg">{_HATCH}{body}</svg>'
+            f'xmlns="http://www.w3.org/2000/svg">{_HATCH.format(self._hatch)}{body}</svg>'
         )
 
     def latencies(self) -> None:
@@ -136,7 +137,8 @@ class _Canvas:
                 )
                 if _class(state) in ("faulty", "silent"):
                     self._parts.append(
-                        f'<rect fill="url(#hatch)" x="{x:.1f}" y="{self._y:.1f}" width="{width:.1f}" height="{_ROW}"/>'
+                        f'<rect fill="url(#{self._hatch})" x="{x:.1f}" y="{self._y:.1f}" width="{width:.1f}" '
+                        f'height="{_ROW}"/>'
                     )
             self._y += _ROW + 3
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain, groupby
 from math import ceil
+from typing import Final
 
 import msgspec
 
 from tkdb_replication.drills.record import Blind, Call, Kind, Outcome, Record, Sight
 
-PHASES = ("before", "during", "after")
+_QUIET_MS: Final = 1_000
+"""A revocation that is acknowledged so shortly before the fault is counted with those in it."""
+
+PHASES: Final = ("before", "during", "after")
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -166,7 +170,7 @@ def _reaches_ms(record: Record) -> tuple[list[int], list[int]]:
         if write.acknowledged_ms is None or len(ends) < len(record.callers):
             continue
         reach_ms = max(0, max(ends.values()) - write.acknowledged_ms)
-        quiet = write.acknowledged_ms + record.bound_ms < record.fault_ms or write.acknowledged_ms >= record.healed_ms
+        quiet = write.acknowledged_ms + _QUIET_MS < record.fault_ms or write.acknowledged_ms >= record.healed_ms
         (calm if quiet else shaken).append(reach_ms)
     return calm, shaken
 
