@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tkdb_replication.drills.target import Target
 
 _SHOW_S: Final = 0.5
+_FAULT_MOST: Final = 40
 _EVENT_STYLES: Final = {"phase": "dim", "fault": "yellow", "heal": "green", "seen": ""}
 _HEADLINES: Final = ("writes_back_ms", "failed_reads", "lost_writes", "stale_accepts")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -125,7 +126,9 @@ def _standing(running: Running | None) -> Iterator[Sequence[Cell]]:
     yield ("", f"{now.calls:,} calls", failed, f"{now.writes:,} writes acknowledged")
     yield ("", "now", _p99(now.recent), "")
     for sight in now.sights:
-        health = good(sight.health) if sight.health == "ok" else bad(f"{sight.health} {sight.fault}".strip())
+        health = (
+            good(sight.health) if sight.health == "ok" else bad(f"{sight.health} {sight.fault[:_FAULT_MOST]}".strip())
+        )
         role = Marked(sight.role, "bold") if sight.role == "primary" else sight.role
         yield ("", sight.machine, role, health)
     for event in running.events[-3:]:
