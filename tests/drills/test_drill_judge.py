@@ -132,6 +132,13 @@ def test_a_revocation_that_reaches_a_region_late_is_seen() -> None:
     assert missed(changed(record, calls=tuple(slow))) == {"revoked_p99_ms"}
 
 
+def test_a_revocation_that_is_late_before_all_is_well_again_is_told_apart() -> None:
+    record = good()
+    slow = [msgspec.structs.replace(call, took_ms=3_000) if call.token == 3 else call for call in record.calls]
+    assert missed(changed(record, calls=tuple(slow))) == {"longest_read_ms"}
+    assert measure(changed(record, calls=tuple(slow))).revoked_in_fault_ms == 3_000
+
+
 def test_a_revocation_that_a_region_was_never_seen_to_refuse_has_not_reached_everyone() -> None:
     record = good()
     unseen = tuple(call for call in record.calls if call.outcome is not Outcome.DENIED or call.region != "lhr")

@@ -8,7 +8,7 @@ import msgspec
 
 from tkdb_replication.drills.record import Audit, Blind, Call, Event, Kind, Machine, Outcome, Record, Sight, Write
 
-FAULT_MS, HEALED_MS, END_MS = 10_000, 20_000, 30_000
+FAULT_MS, HEALED_MS, SETTLED_MS, END_MS = 10_000, 20_000, 21_500, 30_000
 BOUND_MS = 5_000
 CALLERS = ("sin", "lhr")
 MACHINES = (Machine("m-iad", "iad"), Machine("m-ams", "ams"), Machine("m-syd", "syd"))
@@ -36,7 +36,8 @@ def good() -> Record:
     return Record(
         drill="primary-killed", target="lab", seed=41, began="2026-11-26T17:00:00Z", versions={"tkdb": "0.1.0"},
         bound_ms=BOUND_MS, machines=MACHINES, callers=CALLERS,
-        fault_ms=FAULT_MS, healed_ms=HEALED_MS, end_ms=END_MS, again="tkdb drill run primary-killed --seed 41",
+        fault_ms=FAULT_MS, healed_ms=HEALED_MS, settled_ms=SETTLED_MS, end_ms=END_MS,
+        again="tkdb drill run primary-killed --seed 41",
         calls=tuple(sorted(calls, key=lambda call: call.at_ms)), writes=tuple(writes),
         events=(
             Event(0, "phase", "warm up"),

@@ -3,7 +3,8 @@
 All rows share one axis of time, so that a cause stands above its effect. Colours are the page's, by name (CSS
 variables), so that one drawing serves light, dark and paper.
 
->>> svg = draw(Record("gone", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (Machine("m", "syd"),), ("sin",), 0, 0, 10))
+>>> record = Record("gone", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (Machine("m", "syd"),), ("sin",), 0, 0, 0, 9)
+>>> svg = draw(record)
 >>> svg.startswith("<svg") and svg.endswith("</svg>")
 True
 """

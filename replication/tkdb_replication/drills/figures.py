@@ -157,7 +157,7 @@ def _longest_write_ms(record: Record) -> int | None:
 
 def _reaches_ms(record: Record) -> tuple[list[int], list[int]]:
     """From each revocation's acknowledgement until every region had refused the token: of those acknowledged in calm,
-    and of those in the fault."""
+    and of those from the fault until all was well."""
     denied: dict[int, dict[str, int]] = {}
     for call in record.calls:
         if call.kind.verifies and call.token >= 0 and call.outcome is Outcome.DENIED:
@@ -170,7 +170,7 @@ def _reaches_ms(record: Record) -> tuple[list[int], list[int]]:
         if write.acknowledged_ms is None or len(ends) < len(record.callers):
             continue
         reach_ms = max(0, max(ends.values()) - write.acknowledged_ms)
-        quiet = write.acknowledged_ms + _QUIET_MS < record.fault_ms or write.acknowledged_ms >= record.healed_ms
+        quiet = write.acknowledged_ms + _QUIET_MS < record.fault_ms or write.acknowledged_ms >= record.settled_ms
         (calm if quiet else shaken).append(reach_ms)
     return calm, shaken
 

@@ -3,7 +3,7 @@
 >>> from tkdb_replication.drills.judge import judge
 >>> from tkdb_replication.drills.objectives import Objectives
 >>> from tkdb_replication.drills.record import Record
->>> record = Record("primary-killed", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (), ("sin",), 0, 0, 0)
+>>> record = Record("primary-killed", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (), ("sin",), 0, 0, 0, 0)
 >>> run = Run.of(record, judge(record, Objectives()))
 >>> run.drill, run.passed, compare(run, run)[0]
 ('primary-killed', False, Change(figure='failed_reads', before=0, after=0))

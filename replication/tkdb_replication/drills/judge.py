@@ -1,7 +1,7 @@
 """The verdict: what was measured against what was to be reached. Pure.
 
 >>> from tkdb_replication.drills.record import Record
->>> nothing = Record("primary-killed", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (), ("sin",), 0, 0, 0)
+>>> nothing = Record("primary-killed", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (), ("sin",), 0, 0, 0, 0)
 >>> verdict = judge(nothing, Objectives())
 >>> verdict.passed, verdict.findings[0].text
 (False, 'no failed reads: there was nothing to measure')

@@ -3,7 +3,7 @@
 >>> from tkdb_replication.drills.catalogue import find
 >>> from tkdb_replication.drills.judge import judge
 >>> from tkdb_replication.drills.objectives import Objectives
->>> record = Record("primary-killed", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (), ("<sin>",), 0, 0, 10)
+>>> record = Record("primary-killed", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (), ("<sin>",), 0, 0, 0, 10)
 >>> html = page([Result(find("primary-killed"), record, judge(record, Objectives()))])
 >>> "<sin>" in html, "&lt;sin&gt;" in html, "http" in html.replace("http://www.w3.org/2000/svg", "")
 (False, True, False)

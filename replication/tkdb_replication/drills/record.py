@@ -174,6 +174,7 @@ class Record(msgspec.Struct, frozen=True):
         callers: the regions that calls came from.
         fault_ms: when the fault began.
         healed_ms: when all that was broken had been put back.
+        settled_ms: when writes were acknowledged and every machine was well again.
         end_ms: when the load ended.
         again: the command that runs it again.
         undone: what the drill was to do and couldn't: a machine that didn't come back, a write that wasn't undone.
@@ -189,6 +190,7 @@ class Record(msgspec.Struct, frozen=True):
     callers: tuple[str, ...]
     fault_ms: int
     healed_ms: int
+    settled_ms: int
     end_ms: int
     again: str = ""
     undone: tuple[str, ...] = ()

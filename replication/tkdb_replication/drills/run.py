@@ -146,6 +146,7 @@ class Running:
             fault_ms, healed_ms = await self._break_and_mend(load)
             self._say("phase", "recover")
             await self._settled(load, healed_ms)
+            settled_ms = self._now_ms()
             self._say("phase", "after")
             await asyncio.sleep(self._pace.after_s)
             end_ms = self._now_ms()
@@ -161,7 +162,7 @@ class Running:
             await asyncio.gather(*watching, load.stop(), return_exceptions=True)
         return Record(
             drill.name, target.name, self._seed, began, _versions(), target.bound_ms, target.machines,
-            tuple(target.clients), fault_ms, healed_ms, end_ms, self._again, tuple(self._undone),
+            tuple(target.clients), fault_ms, healed_ms, settled_ms, end_ms, self._again, tuple(self._undone),
             calls=tuple(sorted(load.calls, key=lambda call: call.at_ms)),
             writes=tuple(load.writes),
             events=tuple(self.events),
