@@ -59,14 +59,14 @@ class Errands:
         sample = await self._load.mint_some(self._region, _SAMPLE)
         like = sample[0].macaroon
         made = (api.Lineage(like.kid, like.nonce[:6] + self._draw.randbytes(10)) for _ in range(count - len(sample)))
-        targets = [*(api.Lineage(token.macaroon.kid, token.macaroon.nonce) for token in sample), *made]
-
-        async def revoke() -> None:
-            for first in range(0, count, api.MAX_TARGETS):
-                some = targets[first : first + api.MAX_TARGETS]
-                await _insist(partial(self._client.revoke_many, some))
-
-        await self._load.revoke_also(self._region, sample, revoke)
+        sampled = [api.Lineage(token.macaroon.kid, token.macaroon.nonce) for token in sample]
+        targets = [*made, *sampled]
+        batches = [targets[first : first + api.MAX_TARGETS] for first in range(0, count, api.MAX_TARGETS)]
+        for batch in batches[:-1]:
+            await _insist(partial(self._client.revoke_many, batch))
+        await self._load.revoke_also(
+            self._region, sample, partial(_insist, partial(self._client.revoke_many, batches[-1]))
+        )
         return f"{count:,} lineages are revoked"
 
     async def _spoil(self) -> str:

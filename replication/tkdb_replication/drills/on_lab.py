@@ -37,6 +37,7 @@ _READY_S: Final = 90.0
 _ASK_MS: Final = 5_000
 _PATIENCE_MS: Final = 10_000
 _LOOKS_S: Final = 0.2
+_LED_S: Final = 30.0
 _PRIORITY: Final = -10
 _OF_THE_NETWORK: Final = frozenset({Verb.ISOLATE})
 _UNKNOWN_HERE: Final = frozenset({Verb.CORDON, Verb.UNCORDON})
@@ -221,7 +222,8 @@ class OnLab:
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
 
     async def _reseal(self) -> str:
-        """Roll a new secret out second, then first, and seal everything anew under it, as an operator does."""
+        """Roll a new secret out second, then first, and seal everything anew under it, as an operator does who goes on to
+        the next machine once one leads."""
         lab, client = self._lab, next(iter(self.clients.values()))
         old, new = lab.settings["TKDB_SEAL_KEYS"], SealKey(os.urandom(KEY_BYTES)).text()
         for keys in (f"{old},{new}", f"{new},{old}"):
@@ -229,10 +231,17 @@ class OnLab:
             for machine in reversed(self.machines):
                 await self._of(machine).stop()
                 await self._of(machine).start()
+                await self._until_led()
         count = await client.reseal()
         return f"a new sealing secret is rolled out, and {count} records lie under it"
 
     # How it stands.
+
+    async def _until_led(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LED_S):
+                while not any(each.role == "primary" and each.health == "ok" for each in await self.sights(0)):
+                    await asyncio.sleep(_LOOKS_S)
 
     def _hurry(self) -> None:
         """Let this process go before others until the end, where it may: the ways to the store and into the regions go
