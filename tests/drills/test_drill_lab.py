@@ -125,7 +125,11 @@ def test_with_a_rule_switched_off_the_drill_that_should_fail_does(
     assert objective in missed(verdict)
 
 
-def test_a_network_drill_is_refused_where_there_is_no_network(folder: Path) -> None:
-    target = OnLab(Lab(folder, REGIONS, CALLERS, isolated=False))
-    assert Verb.KILL in target.verbs
-    assert Verb.ISOLATE in OnLab(Lab(folder, REGIONS, CALLERS, isolated=True)).verbs
+def test_a_drill_of_the_network_is_refused_where_there_is_none_and_the_others_are_not(folder: Path) -> None:
+    async def refused() -> None:
+        async with OnLab(Lab(folder, REGIONS, CALLERS, isolated=False, settings=SETTINGS)) as target:
+            assert Verb.KILL in target.verbs
+            with pytest.raises(ConfigurationError, match="split-brain can't be run on lab: it needs to isolate"):
+                Running(find("split-brain"), target, seed=1, tell=show)
+
+    asyncio.run(refused())

@@ -264,11 +264,7 @@ def _old_primary(record: Record) -> str:
         return f"{first.machine} is {last.health} at the end"
     if last.role == "primary":
         return f"{first.machine} leads again, in epoch {last.epoch}"
-    back = next(each for each in later if each.health == "ok" and each.role == "replica" and each.at_ms <= last.at_ms)
-    after_ms = max(0, back.at_ms - record.healed_ms)
-    return (
-        f"{first.machine} came back as a replica and follows epoch {last.epoch}, {after_ms / 1000:.1f} s after it could"
-    )
+    return f"{first.machine} came back as a replica, and follows epoch {last.epoch}"
 
 
 def _latencies(record: Record) -> Iterable[Latency]:

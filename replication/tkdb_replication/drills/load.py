@@ -345,5 +345,5 @@ async def _until_done(do: Callable[[], Awaitable[Any]]) -> Any:
             return await do()
         except errors.Conflict:
             return None  # it was done, and its answer lost
-        except (errors.Unavailable, errors.StaleAuthority):
+        except (errors.Unavailable, errors.StaleAuthority, errors.NotFound):  # not found: by who isn't there yet
             await asyncio.sleep(_AGAIN_S)

@@ -38,6 +38,7 @@ _ASK_MS: Final = 5_000
 _PATIENCE_MS: Final = 10_000
 _LOOKS_S: Final = 0.2
 _LED_S: Final = 30.0
+_AUDIT_S: Final = 30.0
 _PRIORITY: Final = -10
 _OF_THE_NETWORK: Final = frozenset({Verb.ISOLATE})
 _UNKNOWN_HERE: Final = frozenset({Verb.CORDON, Verb.UNCORDON})
@@ -222,8 +223,8 @@ class OnLab:
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
 
     async def _reseal(self) -> str:
-        """Roll a new secret out second, then first, and seal everything anew under it, as an operator does who goes on to
-        the next machine once one leads."""
+        """Roll a new secret out second, then first, and seal everything anew under it, as an operator does: who goes on
+        to the next machine once there is a primary."""
         lab, client = self._lab, next(iter(self.clients.values()))
         old, new = lab.settings["TKDB_SEAL_KEYS"], SealKey(os.urandom(KEY_BYTES)).text()
         for keys in (f"{old},{new}", f"{new},{old}"):
@@ -240,7 +241,9 @@ class OnLab:
     async def _until_led(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LED_S):
-                while not any(each.role == "primary" and each.health == "ok" for each in await self.sights(0)):
+                while True:
+                    if any(each.role == "primary" and each.health == "ok" for each in await self.sights(0)):
+                        return
                     await asyncio.sleep(_LOOKS_S)
 
     def _hurry(self) -> None:
@@ -282,7 +285,11 @@ class OnLab:
             env=environment | {"TKDB_SEAL_KEYS": self._lab.settings["TKDB_SEAL_KEYS"]},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        said, _ = await process.communicate()
+        try:
+            said, _ = await asyncio.wait_for(process.communicate(), _AUDIT_S)
+        except TimeoutError:
+            process.kill()
+            return msgspec.structs.replace(audit, sound=False, said=f"its audit takes longer than {_AUDIT_S:g} s")
         sound = process.returncode == 0
         words = "" if sound else said.decode(errors="replace").strip()[-300:]
         return msgspec.structs.replace(audit, sound=sound, said=" ".join(filter(None, (audit.said, words))))
