@@ -19,7 +19,7 @@ $(READY): pyproject.toml uv.lock
 	UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true .uv/bin/uv sync --quiet --locked --all-extras --all-groups --python $(PYTHON)
 	@touch $@
 
-demo: venv  ## The main job on a real node: mint, verify, narrow, be denied, revoke.
+demo: venv  ## Three regions, and an app in a fourth: mint, narrow, be denied, revoke; lose a region, lose the primary.
 	@$(BIN)/python docs/demo.py
 
 dev: venv  ## One node in memory, with plain JSON for curl, until Ctrl-C.
@@ -33,6 +33,7 @@ lint: venv
 
 types: venv
 	$(BIN)/mypy
+	$(BIN)/mypy docs/examples/*.py
 
 imports: venv
 	$(BIN)/lint-imports --no-cache
@@ -58,6 +59,7 @@ bench: venv  ## Measure, beside peers in the same run. See docs/performance.md.
 	$(BIN)/python -m bench.channel
 	$(BIN)/python -m bench.service
 	$(BIN)/python -m bench.regions
+	$(BIN)/python -m bench.flycast
 
 clean:  ## Remove what the other targets made.
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -1,179 +1,326 @@
-"""The demo: one node, its client and its command line, all real, on this machine, in a few seconds.
+"""The demo: an authority of three regions on this machine, and an app in a fourth that lives through what can happen.
 
     python docs/demo.py
 
-It starts ``tkdb serve`` on a free port of 127.0.0.1 with a database in a temporary folder, lives through one token's
-life, restarts the node, audits the journal, and leaves nothing behind.
+It runs a lab (docs/flycast.md): a real object store, a proxy in each region, real machines; and it leaves nothing
+behind. Each line says how long something took and who answered. Each was checked: where something is otherwise than it
+ought to be, the demo says what was expected, and ends with 1.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import asyncio
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from types import TracebackType
+from typing import Final, Self, TypeVar
 
-from tkdb_client import Access, Client, Denied, Macaroon
+from tkdb_client import Access, AsyncClient, Denied, Macaroon, TkdbError, Unavailable, errors
+from tkdb_replication.flycast.regions import round_trip_ms
+from tkdb_replication.lab.folder import claimed
+from tkdb_replication.lab.lab import Lab
 
-NAME: Final = "tkdb.example"
-TKDB: Final = (sys.executable, "-m", "tkdb.cli")
-STOP_S: Final = 20
+REGIONS: Final = ("iad", "ams", "syd")
+APP_IN: Final = "sin"
+LEASE_MS: Final = 3_000  # of the primary; by default 9 s, which would only make the demo longer
+BOUND_S: Final = 5.0  # after an acknowledged revocation, nobody accepts the token for longer
+CALL_EVERY_S: Final = 0.05
+PATIENCE_S: Final = 60
 
 T = TypeVar("T")
 
 
-def main() -> int:
-    """Run the demo; return its exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+class Otherwise(Exception):
+    """Something isn't as it ought to be; its text is what was expected."""
+
+
+async def main() -> None:
+    """Bring up a lab, and live through it all."""
+    began_s = time.perf_counter()
+    running = asyncio.current_task()
+    assert running is not None  # noqa: S101  a coroutine runs in one
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    with tempfile.TemporaryDirectory(prefix="tkdb-demo-") as folder, claimed(Path(folder, "lab")) as here:
+        up = Lab(here, REGIONS, (APP_IN, *REGIONS), settings={"TKDB_LEASE_MS": str(LEASE_MS)}, progress=Progress())
+        async with up as lab, await lab.client(APP_IN) as app:
+            for missing in lab.flycast.not_emulated:
+                say("but", "", f"not emulated here: {missing}")
+            await Demo(lab, app).play()
+    say("done", since(began_s), "nothing is left running, and no file")
+
+
+class Demo:
+    """One app's day.
+
+    Args:
+        lab: the authority.
+        app: its client.
+    """
+
+    def __init__(self, lab: Lab, app: AsyncClient) -> None:
+        self.lab = lab
+        self.app = app
+
+    async def play(self) -> None:
+        """From the first call to the return of the nearest region."""
+        await self.is_served_by_the_nearest()
+        token = await self.makes_a_token()
+        child = await self.narrows_and_clears(token)
+        await self.revokes(token, child)
+        await self.loses_the_nearest()
+        await self.loses_the_primary(child)
+        await self.gets_the_nearest_back()
+
+    async def is_served_by_the_nearest(self) -> None:
+        """Singapore has no machine; Sydney is the nearest."""
+        await self.app.status()  # the first call opens a connection, which is one more round trip
+        statuses = [await timed(self.app.status()) for _ in range(5)]
+        took_ms = min(took_ms for _, took_ms in statuses)
+        expect(all(status.region == "syd" for status, _ in statuses), f"a caller in {APP_IN} is served by syd")
+        if not self.lab.flycast.not_emulated:
+            far_ms = round_trip_ms(APP_IN, "syd")
+            expect(far_ms <= took_ms < 2 * far_ms, f"a call from sin to syd takes about {far_ms:.0f} ms")
+        say("nearest", ms(took_ms), f"syd answers a caller in {APP_IN}, where there is no machine")
+
+    async def makes_a_token(self) -> Macaroon:
+        """A signer's work: an organization and a token."""
+        organization, took, by = await self.asked(self.app.create_organization("acme"))
+        expect(by == ["iad", "syd"], "a write goes to syd, and by fly-replay to iad")
+        say("create", took, f"iad, by way of syd: organization {organization.name}, and its root key")
+        call = self.app.mint("acme", act="rw", res={"app": {"shop": "rw"}}, expires_in_s=3600)
+        token, took, by = await self.asked(call)
+        expect(by == ["syd"], "a token is minted in the nearest region")
+        say("mint", took, f"syd: a token of acme that may read and write app shop, {len(token.text)} characters")
+        return token
+
+    async def narrows_and_clears(self, token: Macaroon) -> Macaroon:
+        """An app's work: verify, narrow, clear, deny."""
+        began_s = time.perf_counter()
+        child = self.app.narrow(token, act="r", for_s=60)
+        say("narrow", since(began_s), "nobody is asked: from here on it may only read, for a minute")
+        for again in ("", ", again"):
+            verified, took, by = await self.asked(self.app.verify(child))
+            who = "nobody is asked" if not by else " ".join(by)
+            say("verify", took, f"{who}{again}: its chain is whole, {len(verified.caveats)} caveats, not revoked")
+        began_s = time.perf_counter()
+        verified.clear(Access(action="r", resource={"app": "shop"}))
+        say("clear", since(began_s), "the app itself: reading app shop is allowed")
+        began_s = time.perf_counter()
+        try:
+            verified.clear(Access(action="w", resource={"app": "shop"}))
+        except Denied as denial:
+            say("denied", since(began_s), f"the app itself: {denial}")
+            return child
+        raise Otherwise("a token that may only read isn't cleared to write")
+
+    async def revokes(self, token: Macaroon, child: Macaroon) -> None:
+        """When the call returns, no crash can bring the token back; what was narrowed from it dies with it."""
+        _, took, by = await self.asked(self.app.revoke(token))
+        expect(by == ["iad", "syd"], "a revocation goes to syd, and by fly-replay to iad, the primary")
+        say("revoke", took, "iad, by way of syd: acknowledged, for the token and all narrowed from it")
+        await self.is_refused_everywhere(child)
+
+    async def is_refused_everywhere(self, child: Macaroon) -> None:
+        """New apps, which know nothing of it yet, ask the machines that are nearest to them."""
+        began_s = time.perf_counter()
+
+        async def refused(region: str) -> str:
+            async with await self.lab.client(region) as app:
+                await until(lambda: is_revoked(app, child), f"a revoked token is refused in {region}", BOUND_S)
+            return f"{region} after {since(began_s)}"
+
+        after = await asyncio.gather(*map(refused, (APP_IN, *REGIONS)))
+        say("refused", since(began_s), "everywhere: " + " · ".join(after))
+
+    async def loses_the_nearest(self) -> None:
+        """The proxies go on to the next region; what was in flight, the client repeats."""
+        async with Calls(self.app) as calls:
+            await until(lambda: calls.answered_by("syd", times=20), "syd answers before it is killed")
+            began_s = time.perf_counter()
+            await self.lab.machine("syd").kill()
+            await until(lambda: calls.answered_by("ams"), "ams answers once syd is killed")
+            say("kill -9", since(began_s), "syd is lost, the nearest: ams answers instead")
+            await until(lambda: calls.answered_by("ams", times=20), "ams goes on to answer")
+
+    async def loses_the_primary(self, child: Macaroon) -> None:
+        """The last machine takes over; what was acknowledged is still so."""
+        before = (await self.app.status()).cluster
+        spare = await self.app.mint("acme")
+        async with Calls(self.app) as calls:
+            began_s = time.perf_counter()
+            await self.lab.machine("iad").kill()
+            await until(lambda: is_written(self.app, spare), "writes come back once the primary is killed")
+            took = since(began_s)
+            await until(lambda: calls.answered_by("ams"), "ams answers")
+            status = await self.app.status()
+            after = status.cluster
+            expect((status.region, status.role) == ("ams", "primary"), "ams is the primary now")
+            expect(bool(before and after and after.epoch > before.epoch), "a new epoch has begun")
+            epoch = f"epoch {after.epoch if after else '?'}"
+            lease = f"its lease was {LEASE_MS / 1000:.0f} s"
+            say("kill -9", took, f"iad is lost, the primary: ams takes writes ({epoch}; {lease})")
+        await self.is_refused_everywhere(child)
+
+    async def gets_the_nearest_back(self) -> None:
+        """With the volume that it had."""
+        async with Calls(self.app) as calls:
+            began_s = time.perf_counter()
+            await self.lab.machine("syd").start()
+            await until(lambda: calls.answered_by("syd"), "syd answers once it is back")
+            say("start", since(began_s), "syd is back, and answers again")
+
+    async def asked(self, call: Awaitable[T]) -> tuple[T, str, list[str]]:
+        """Return a call's result, how long it took, and the regions whose machines were sent it by the proxies."""
+        before = await self._requests()
+        result, took_ms = await timed(call)
+        after = await self._requests()
+        return result, ms(took_ms), sorted(region for region in REGIONS if after[region] > before[region])
+
+    async def _requests(self) -> dict[str, int]:
+        return {region: await self.lab.flycast.requests(self.lab.machine(region).id) for region in REGIONS}
+
+
+class Calls:
+    """An app that makes 20 calls a second within the ``async with``, however long each takes; and what became of them.
+
+    Raises:
+        Otherwise: at the end, where one has failed.
+    """
+
+    def __init__(self, app: AsyncClient) -> None:
+        self._app = app
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._answered: list[str] = []
+        self._failed: list[str] = []
+        self._longest_ms = 0.0
+
+    async def answered_by(self, region: str, times: int = 1) -> bool:
+        """Return whether the last answers came from ``region``."""
+        return self._answered[-times:] == times * [region]
+
+    async def __aenter__(self) -> Self:
+        self._beginning = asyncio.create_task(self._go_on())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._beginning.cancel()
+        await asyncio.gather(*self._under_way)
+        if error is None:
+            failed = f"{len(self._failed)} of {len(self._answered) + len(self._failed)} did: {self._failed[:1]}"
+            expect(not self._failed, f"no call fails; {failed}")
+            say("calls", ms(self._longest_ms), f"{len(self._answered)} meanwhile, none failed; this was the longest")
+
+    async def _go_on(self) -> None:
+        while True:
+            call = asyncio.create_task(self._call())
+            self._under_way.add(call)
+            call.add_done_callback(self._under_way.discard)
+            await asyncio.sleep(CALL_EVERY_S)
+
+    async def _call(self) -> None:
+        """A read that no cache answers: who are you?"""
+        began_s = time.perf_counter()
+        try:
+            self._answered.append((await self._app.status()).region)
+        except TkdbError as failed:
+            self._failed.append(str(failed))
+        self._longest_ms = max(self._longest_ms, 1000 * (time.perf_counter() - began_s))
+
+
+async def is_revoked(app: AsyncClient, token: Macaroon) -> bool:
+    """Return whether a token is refused as revoked."""
     try:
-        with tempfile.TemporaryDirectory(prefix="tkdb-demo-") as folder:
-            began = time.perf_counter()
-            play(Path(folder))
-            say("done", f"in {time.perf_counter() - began:.1f} s; nothing is left running")
-    except KeyboardInterrupt:
-        say("stopped", "nothing is left running")
+        await app.verify(token)
+    except errors.RevokedToken:
+        return True
+    return False
+
+
+async def is_written(app: AsyncClient, token: Macaroon) -> bool:
+    """Return whether a revocation is acknowledged: a write that may be repeated."""
+    try:
+        await app.revoke(token)
+    except Unavailable:  # of which OutcomeUnknown is a kind
+        return False
+    return True
+
+
+async def until(reached: Callable[[], Awaitable[bool]], expected: str, limit_s: float = PATIENCE_S) -> None:
+    """Wait until something has come to be.
+
+    Raises:
+        Otherwise: it hasn't, in time.
+    """
+    give_up_s = time.monotonic() + limit_s
+    while not await reached():
+        expect(time.monotonic() < give_up_s, f"{expected}, within {limit_s:.0f} s")
+        await asyncio.sleep(0.01)
+
+
+def expect(true: bool, expected: str) -> None:
+    """Have the demo end unless something is so.
+
+    Raises:
+        Otherwise: it isn't.
+    """
+    if not true:
+        raise Otherwise(expected)
+
+
+async def timed(call: Awaitable[T]) -> tuple[T, float]:
+    """Return what ``call`` returns, and how long it took, in ms."""
+    began_s = time.perf_counter()
+    result = await call
+    return result, 1000 * (time.perf_counter() - began_s)
+
+
+def since(began_s: float) -> str:
+    """Return how long it has been since then, for people."""
+    return ms(1000 * (time.perf_counter() - began_s))
+
+
+def ms(took_ms: float) -> str:
+    """Return a time for people."""
+    if took_ms >= 1000:
+        return f"{took_ms / 1000:.1f} s"
+    return f"{took_ms:.0f} ms" if took_ms >= 1 else f"{took_ms * 1000:.0f} µs"
+
+
+def say(what: str, took: str, text: str) -> None:
+    """Print one line of the transcript."""
+    print(f"{what:<8} {took:>7}  {text}", flush=True)  # noqa: T201  a transcript is what a demo prints
+
+
+class Progress:
+    """Prints what has come up, and how long that took."""
+
+    def __init__(self) -> None:
+        self._last_s = time.perf_counter()
+
+    def __call__(self, what: str) -> None:
+        say("up", since(self._last_s), what)
+        self._last_s = time.perf_counter()
+
+
+def run() -> int:
+    """Run the demo; return its exit code."""
+    try:
+        asyncio.run(main())
+    except (Otherwise, TkdbError) as error:
+        expected = "expected: " if isinstance(error, Otherwise) else ""
+        sys.stderr.write(f"the demo failed: {expected}{error}\n")
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        say("stopped", "", "nothing is left running, and no file")
         return 130
     return 0
 
 
-def play(folder: Path) -> None:
-    """Live through one token's life."""
-    environment = configured(folder)
-    with serving(environment) as (client, _):
-        token = make(client)
-        child = use(client, token)
-        end(client, token, child)
-    with serving(environment) as (client, started_ms):
-        say("restart", f"the node is back on the same database, ready in {started_ms:.0f} ms")
-        denied("verify", f"the authority, after its restart: {still_dead(client, child)}")
-        say("status", f"{client.status().name}, {client.status().role}")
-    report = json.loads(tkdb("audit", "verify", "--json", environment=environment))
-    say("audit", f"{report['entries']} entries, {report['signed']} signatures checked: the journal is whole")
-
-
-def make(client: Client) -> Macaroon:
-    """Create an organization, and mint a token."""
-    organization, took = timed(lambda: client.create_organization("acme"))
-    say("create", f"organization {organization.name}, its root key {organization.keys[0].kid.hex()[:12]}…", took)
-    token, took = timed(lambda: client.mint("acme", act="rw", res={"app": {"shop": "rw"}}, expires_in_s=3600))
-    say("mint", f"the authority: a token of acme that may read and write app shop, {len(token.text)} characters", took)
-    return token
-
-
-def use(client: Client, token: Macaroon) -> Macaroon:
-    """Verify the token, narrow it, clear it, be denied."""
-    _, took = timed(lambda: client.verify(token))
-    say("verify", "the authority: its chain is whole, and it is not revoked", took)
-    child, took = timed(lambda: client.narrow(token, act="r", for_s=60))
-    say("narrow", "nobody asked: it may only read now, for a minute", took)
-    verified, took = timed(lambda: client.verify(child))
-    say("verify", f"the authority: the narrowed one, with {len(verified.caveats)} caveats", took)
-    _, took = timed(lambda: verified.clear(Access(action="r", resource={"app": "shop"})))
-    say("clear", "the app itself: reading app shop is allowed", took)
-    try:
-        verified.clear(Access(action="w", resource={"app": "shop"}))
-    except Denied as denial:
-        denied("clear", f"the app itself: {denial}")
-    else:
-        raise SystemExit("a write was allowed to a token that may only read")
-    return child
-
-
-def end(client: Client, token: Macaroon, child: Macaroon) -> None:
-    """Revoke the token: its narrowed child dies with it."""
-    _, took = timed(lambda: client.revoke(token))
-    say("revoke", "the authority: on the disk, for the token and all attenuated from it", took)
-    denied("verify", f"the authority: {still_dead(client, child)}")
-
-
-def still_dead(client: Client, token: Macaroon) -> Denied:
-    """Return what denies a revoked token."""
-    try:
-        client.verify(token)
-    except Denied as denial:
-        return denial
-    raise SystemExit("a revoked token was verified")
-
-
-# --- the parts ----------------------------------------------------------------------------------------------
-
-
-def configured(folder: Path) -> dict[str, str]:
-    """Generate the keys of one node and of one signer; return the environment that they make up."""
-    keys = folder / "keys"
-    own = {name: value for name, value in os.environ.items() if not name.startswith("TKDB_")}
-    written = tkdb("keys", "generate", "--directory", str(keys), environment=own).split()
-    say("keys", f"{len(written)} files, for their owner only: {', '.join(Path(path).name for path in written)}")
-    return own | {
-        "TKDB_NAME": NAME,
-        "TKDB_AUTHORITY_KEY_FILE": str(keys / "authority.key"),
-        "TKDB_SEAL_KEYS_FILE": str(keys / "seal.key"),
-        "TKDB_SIGNERS_FILE": str(keys / "signers.toml"),
-        "TKDB_DB": str(folder / "tkdb.db"),
-        "TKDB_BIND": "127.0.0.1:0",
-        "TKDB_DRAIN_MS": "100",
-    }
-
-
-def tkdb(*arguments: str, environment: dict[str, str]) -> str:
-    """Run one ``tkdb`` command to its end; return what it printed."""
-    return subprocess.run(  # noqa: S603  our own program, our own arguments
-        [*TKDB, *arguments], env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ).stdout
-
-
-@contextmanager
-def serving(environment: dict[str, str]) -> Iterator[tuple[Client, float]]:
-    """Give a client of a node that serves meanwhile, and how long the node took to be ready, in ms."""
-    began = time.perf_counter()
-    log = Path(environment["TKDB_DB"]).with_suffix(".log")
-    with log.open("a") as errors:
-        node = subprocess.Popen(  # noqa: S603  our own program, our own arguments
-            [*TKDB, "serve", "--json"], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-    try:
-        if node.stdout is None or not (line := node.stdout.readline()):
-            raise SystemExit(f"tkdb serve ended with {node.wait(STOP_S)} before it was ready:\n{log.read_text()}")
-        took_ms = (time.perf_counter() - began) * 1000
-        ready = json.loads(line)
-        say("serve", f"{ready['name']} on {ready['address']}", took_ms)
-        signer = Path(environment["TKDB_AUTHORITY_KEY_FILE"]).with_name("signer.key").read_text().strip()
-        with Client(f"http://{ready['address']}", ready["authority"], signer=signer) as client:
-            yield client, took_ms
-    finally:
-        node.terminate()
-        try:
-            node.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            node.kill()
-            node.wait()
-    say("stop", f"SIGTERM: it drained, and ended with {node.returncode}")
-
-
-def timed(call: Callable[[], T]) -> tuple[T, float]:
-    """Return what ``call`` returns, and how long it took, in ms."""
-    began = time.perf_counter()
-    result = call()
-    return result, (time.perf_counter() - began) * 1000
-
-
-def say(what: str, text: str, took_ms: float | None = None) -> None:
-    """Print one line of the transcript."""
-    took = "" if took_ms is None else f"{took_ms:.1f} ms" if took_ms >= 1 else f"{took_ms * 1000:.0f} µs"
-    print(f"{what:<8} {took:>9}  {text}", flush=True)  # noqa: T201  a transcript is what a demo prints
-
-
-def denied(what: str, text: str) -> None:
-    """Print one line about a denial, which was wanted."""
-    say(what, f"denied by {text}")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

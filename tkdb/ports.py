@@ -79,6 +79,13 @@ class Service(Protocol):
             StaleAuthority: it can't show that it is fresh enough.
         """
 
+    def replicating(self) -> None:
+        """Return if nothing is wrong among the machines that somebody should look at, though this one may answer.
+
+        Raises:
+            Unavailable, StaleAuthority: what is wrong.
+        """
+
     def drain(self) -> None:
         """End the long polls with what they have, now and from now on."""
 

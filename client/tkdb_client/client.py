@@ -59,7 +59,8 @@ class _Configured(ABC, Generic[X]):
 
         Args:
             url: where the authority answers; by default ``TKDB_URL``. With several URLs, one for each region, calls go
-                to the nearest that is well; to the first, until more is known.
+                to the nearest that is well; to the first, until more is known. Where one address is shared, a URL may
+                name the region: ``http://tkdb.flycast?region=syd``.
             authority: its name and public key, ``NAME=tkdbpub_…``; by default ``TKDB_AUTHORITY``.
             signer: a signer's secret, to mint and to administer; by default ``TKDB_SIGNER``, or what is in the
                 file ``TKDB_SIGNER_FILE``. Without one, a client verifies, and revokes what it holds.

@@ -1,13 +1,15 @@
 """What a client is told, by arguments or by the environment: where the authority is, who it is, and who we are.
 
 ==================== ===============================================================================================
-``TKDB_URL``         where it answers, such as ``http://tkdb.flycast``; several, one for each region, parted by commas
+``TKDB_URL``         where it answers, such as ``http://tkdb.flycast``; several, one for each region, parted by commas;
+                     one may name a region of a shared address, ``http://tkdb.flycast?region=syd``
 ``TKDB_AUTHORITY``   its name and public key, ``NAME=tkdbpub_…``; two keys while they are changed
 ``TKDB_SIGNER``      a signer's secret, ``tkdbsigner_…``; only for those who mint or administer
 ``TKDB_SIGNER_FILE`` the same, in a file
 ==================== ===============================================================================================
 
-An argument wins over the environment, ``TKDB_SIGNER`` over ``TKDB_SIGNER_FILE``.
+An argument wins over the environment, ``TKDB_SIGNER`` over ``TKDB_SIGNER_FILE``. ``signer=""`` is none, whatever the
+environment says.
 
 >>> Settings.read(None, None, None, {})
 Traceback (most recent call last):
@@ -78,11 +80,12 @@ class Settings:
             raise ConfigurationError(
                 "no name and public key of the authority", hint="set TKDB_AUTHORITY or pass authority="
             )
-        signer = signer or environ.get("TKDB_SIGNER") or _signer_in(environ.get("TKDB_SIGNER_FILE"))
+        if signer is None:
+            signer = environ.get("TKDB_SIGNER") or _signer_in(environ.get("TKDB_SIGNER_FILE"))
         return cls(
             urls=where,
             authority=AuthorityIdentity.parse(authority.strip()) if isinstance(authority, str) else authority,
-            signer=SignerSecret.parse(signer.strip()) if isinstance(signer, str) else signer,
+            signer=SignerSecret.parse(signer.strip()) if isinstance(signer, str) and signer else signer or None,
         )
 
 

@@ -5,8 +5,13 @@ here that isn't message 2 is ``Lost``: no redirect is followed, no proxy of the 
 status is ever a denial, and no answer is read beyond its greatest size. Whether a 200 really is message 2 is
 found out where it is opened.
 
+A URL may name a region of an address that all share, ``http://tkdb.flycast?region=syd``: the proxy there is asked for
+that region, and for no other (``fly-force-region``).
+
 >>> Url.parse("http://[fdaa::3]:8080/tkdb/").host_header
 '[fdaa::3]:8080'
+>>> Url.parse("http://tkdb.flycast/?region=syd")
+Url(scheme='http', host='tkdb.flycast', port=80, prefix='', region='syd')
 """
 
 from __future__ import annotations
@@ -36,24 +41,27 @@ P = TypeVar("P")
 _PORTS = {"http": 80, "https": 443}
 _PRINTABLE = re.compile(r"[!-~]+").fullmatch
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?").fullmatch
+_QUERY = re.compile(r"region=([a-z0-9-]{1,32})").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """Where an authority answers: scheme, host, port, and a path that the API's paths are appended to."""
+    """Where an authority answers: scheme, host, port, a path that the API's paths are appended to, and the one region
+    that is to answer, where one is named. Source: https://fly.io/docs/networking/dynamic-request-routing/"""
 
     scheme: str
     host: str
     port: int
     prefix: str
+    region: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Url:
         """Return the URL in ``text``.
 
         Raises:
-            ConfigurationError: not ``http://`` or ``https://`` with a host; or it holds credentials, a query or
-                a fragment.
+            ConfigurationError: not ``http://`` or ``https://`` with a host; or it holds credentials, a fragment, or a
+                query that isn't ``region=CODE``.
         """
         try:
             parts = urlsplit(text)
@@ -63,11 +71,14 @@ class Url:
         is_host = _is_ipv6 if "[" in parts.netloc else _is_name
         if parts.scheme not in _PORTS or not is_host(host) or port == 0:
             raise _unusable("the URL must begin with http:// (or https://) and a host, in ASCII")
-        if "@" in parts.netloc or "?" in text or "#" in text:
-            raise _unusable("the URL must hold no credentials, query or fragment")
+        region = _QUERY(parts.query)
+        if "@" in parts.netloc or "#" in text or ("?" in text and region is None):
+            raise _unusable("the URL must hold no credentials, no fragment, and no query but ?region=CODE")
         if not _PRINTABLE(text):
             raise _unusable("the URL holds a character that must be percent-encoded")
-        return cls(parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
+        return cls(
+            parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"), region[1] if region else ""
+        )
 
     @property
     def host_header(self) -> str:
@@ -76,7 +87,8 @@ class Url:
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.host_header}{self.prefix}"
+        query = f"?region={self.region}" if self.region else ""
+        return f"{self.scheme}://{self.host_header}{self.prefix}{query}"
 
 
 def _is_name(host: str) -> bool:
@@ -240,6 +252,7 @@ def _request(send: Send, extensions: dict[str, Any]) -> dict[str, Any]:
         "host": send.url.host_header,
         "content-type": "application/octet-stream",
         "content-length": str(len(send.message)),
+        **({"fly-force-region": send.url.region} if send.url.region else {}),
         **send.headers,
     }
     return {"method": "POST", "url": url, "headers": headers, "content": send.message, "extensions": extensions}

@@ -98,9 +98,11 @@ def _text(environment: Mapping[str, str], variable: str, matches: Callable[[str]
 
 
 def _endpoint(text: str) -> Url:
+    hint = "give one such as https://fly.storage.tigris.dev"
     try:
-        return Url.parse(text)
+        url = Url.parse(text)
     except errors.ConfigurationError as error:
-        raise errors.ConfigurationError(
-            f"AWS_ENDPOINT_URL_S3: {error.message}", hint="give one such as https://fly.storage.tigris.dev"
-        ) from None
+        raise errors.ConfigurationError(f"AWS_ENDPOINT_URL_S3: {error.message}", hint=hint) from None
+    if url.region:
+        raise errors.ConfigurationError("AWS_ENDPOINT_URL_S3: an object store's URL names no region", hint=hint)
+    return url

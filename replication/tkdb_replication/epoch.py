@@ -117,6 +117,10 @@ class Epoch:
         """When the machine gives up leading: the takeover has failed, or all writes have for a whole lease."""
         return self._until_ms if self.publication is None else self.publication.stalled_at_ms
 
+    def unsynced_ms(self, now_ms: int) -> int:
+        """Return for how long no sync has succeeded although there was something to sync."""
+        return 0 if self._unsynced_since_ms is None else now_ms - self._unsynced_since_ms
+
     def due_ms(self, *, swaps: bool) -> int:
         """Return when something is to be done next; ``swaps``: whether a swap could be sent."""
         due_ms = self.hopeless_at_ms

@@ -151,6 +151,10 @@ class Machine:
         """Return how old what is served may be at most; None where that isn't known."""
         return self._freshness.age_ms(now_ms)
 
+    def unsynced_ms(self, now_ms: int) -> int:
+        """Return for how long this machine, as primary, has failed to bring its backup up to date; 0 for a replica."""
+        return 0 if self._epoch is None else self._epoch.unsynced_ms(now_ms)
+
     def require_fresh(self, now_ms: int) -> int:
         """Return the age of what is served, in milliseconds.
 

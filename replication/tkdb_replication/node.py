@@ -161,6 +161,26 @@ class Node:
             raise errors.StaleAuthority(f"{error.message}; {self._driver.trouble}", hint=error.hint) from None
         self._authority.ready()
 
+    def replicating(self) -> None:
+        """Return if somebody takes writes, this machine follows, and as primary keeps its backup up to date.
+
+        Raises:
+            StaleAuthority, StoreError: this machine doesn't follow the head.
+            NoPrimary: nobody takes writes.
+            Unavailable: something keeps it from doing its part.
+        """
+        self.ready()
+        if self._driver.trouble:
+            raise errors.Unavailable(self._driver.trouble, hint="see the log of the machine")
+        if self._machine.primary is None:
+            raise errors.NoPrimary("no machine is primary: writes aren't taken", hint="tkdb status tells more")
+        unsynced_ms = self._machine.unsynced_ms(self._clock.monotonic_ms())
+        if unsynced_ms > self._machine.settings.sync_ms:
+            raise errors.Unavailable(
+                f"the backup hasn't been brought up to date for {unsynced_ms // 1000} s",
+                hint="see what Litestream says in the log of the machine",
+            )
+
     def replay_to(self, path: str) -> str | None:
         """Return the machine that a request to ``path`` is to be replayed to; None where this one answers it."""
         if path not in api.WRITING_PATHS or self._machine.role is Role.PRIMARY:

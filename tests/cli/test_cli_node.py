@@ -1,22 +1,17 @@
-"""A real node across restarts, run by the command: sealing secrets replaced, a journal tampered with, the demo."""
+"""A real node across restarts, run by the command: sealing secrets replaced, a journal tampered with."""
 
 from __future__ import annotations
 
 import json
-import re
-import signal
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.processes import BARE, quick, running
-
-DEMO = Path(__file__).parents[2] / "docs" / "demo.py"
+from tests.cli.processes import quick, running
 
 
 @pytest.fixture
@@ -85,31 +80,3 @@ def test_serve_passes_over_what_the_command_line_reads(node: dict[str, str]) -> 
     with running("serve", "--json", env=environment) as process:
         assert quick("status", env=reached(process)).code == 0
     assert process.returncode == 0
-
-
-@pytest.mark.slow
-def test_the_demo_runs_to_its_end() -> None:
-    done = subprocess.run(
-        [sys.executable, str(DEMO)], env=BARE, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    words = [line.split()[0] for line in done.stdout.splitlines()]
-    assert words.count("serve") == 2
-    assert {"mint", "narrow", "clear", "revoke", "restart", "audit", "done"} <= set(words)
-    assert len(re.findall("denied by", done.stdout)) == 3
-
-
-@pytest.mark.slow
-def test_the_demo_cleans_up_when_it_is_interrupted(tmp_path: Path) -> None:
-    environment = BARE | {"TMPDIR": str(tmp_path)}
-    demo = subprocess.Popen(
-        [sys.executable, str(DEMO)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert demo.stdout is not None
-    while not demo.stdout.readline().startswith("serve"):
-        assert demo.poll() is None
-    demo.send_signal(signal.SIGINT)
-    out, err = demo.communicate(timeout=40)
-    assert (demo.returncode, err) == (130, "")
-    assert "nothing is left running" in out
-    assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import struct
-import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 import msgspec
 
+from tests.background import Background
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
 from tkdb.channel.server import Opened, Responder
@@ -97,51 +97,28 @@ class FakeAuthority(Brain):
         self.host = host
         self.delay_s = 0.0
         self.script: deque[Fault] = deque()
-        self._released = threading.Event()
         self._connections = 0
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._background = Background("authority")
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(60)
+        self._background.start()
+        self._server = self._background.do(asyncio.start_server(self._connected, self.host, 0))
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(60)
-        assert not self._thread.is_alive()
+        self._background.do(self._close())
+        self._background.stop()
 
     @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
-        self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._connected, self.host, 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        # A connection that was just accepted has a task of the loop's own first, and then one of ours, which closes it.
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
-        for _ in range(3):  # a transport that was just closed lets go of its socket
-            await asyncio.sleep(0)
+    async def _close(self) -> None:
+        self._server.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self._connections += 1
         number = self._connections
         try:
@@ -160,7 +137,6 @@ class FakeAuthority(Brain):
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            self._tasks.discard(task)
             writer.close()
 
     @staticmethod

@@ -196,6 +196,19 @@ def test_who_is_behind_or_stale_is_left_for_the_next_at_once() -> None:
         assert ended.took_ms == 30
 
 
+def test_a_probe_measures_the_way_and_not_the_making_of_a_connection_on_it() -> None:
+    """A proxy has none left to a region that gets no calls, and makes one first: that is a round trip more."""
+    asked: list[int] = []
+
+    def world(region: int, call: Any, elapsed_ms: int) -> str:
+        simulated.rtts_ms = (186 if region not in asked else 93,)
+        asked.append(region)
+        return "ok"
+
+    simulated = Simulated(93, world=world)
+    assert (_asked(simulated, 0).rtt_ms, len(asked)) == (93.0, 2)
+
+
 def test_a_stale_region_says_so_to_a_probe_and_is_not_asked() -> None:
     simulated = simulate(10, 20, world=lambda *_: "ok")
     faulty = {"fault": "the head was last read 6.1 s ago"}

@@ -101,6 +101,12 @@ def test_a_url_is_read(text: str, host: str, port: int, prefix: str, header: str
     assert (url.host, url.port, url.prefix, url.host_header) == (host, port, prefix, header)
 
 
+def test_a_url_may_name_a_region_of_an_address_that_all_share() -> None:
+    urls = read(TKDB_URL=f"{URL}?region=syd,{URL}/?region=ams,{URL}", TKDB_AUTHORITY=AUTHORITY).urls
+    assert [url.region for url in urls] == ["syd", "ams", ""]
+    assert [str(url) for url in urls] == [f"{URL}?region=syd", f"{URL}?region=ams", URL]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -112,6 +118,11 @@ def test_a_url_is_read(text: str, host: str, port: int, prefix: str, header: str
         "http://tkdb:port",
         "http://kim:secret@tkdb",
         "http://tkdb/?a=b",
+        "http://tkdb/?",
+        "http://tkdb/?region=",
+        "http://tkdb/?region=syd&region=ams",
+        "http://tkdb/?region=syd,ams",
+        "http://tkdb/?region=s%20d",
         "http://tkdb/#a",
         "http://tkdb/a b",
         "http://tk db",
@@ -133,15 +144,15 @@ def test_a_url_that_cannot_be_used_is_refused(text: str) -> None:
     assert "secret" not in str(raised.value)
 
 
-@given(st.one_of(st.text(), st.text().map("http://".__add__)))
+@given(st.one_of(st.text(), st.text().map("http://".__add__), st.text().map("http://a?region=".__add__)))
 def test_no_text_is_a_url_by_accident(text: str) -> None:
     try:
         url = Url.parse(text)
     except errors.ConfigurationError:
         return
     assert Url.parse(str(url)) == url
-    assert (url.host_header + url.prefix).isascii()
-    assert (url.host_header + url.prefix).isprintable()
+    assert (url.host_header + url.prefix + url.region).isascii()
+    assert (url.host_header + url.prefix + url.region).isprintable()
 
 
 def test_clients_are_context_managers(authority: FakeAuthority) -> None:
@@ -200,3 +211,9 @@ def test_importing_the_client_brings_in_no_server() -> None:
     script = f"import tkdb_client; print({heavy})"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+def test_no_signer_can_be_asked_for_whatever_is_exported() -> None:
+    environ = {"TKDB_URL": URL, "TKDB_AUTHORITY": AUTHORITY, "TKDB_SIGNER": SIGNER}
+    assert Settings.read(None, None, None, environ).signer is not None
+    assert Settings.read(None, None, "", environ).signer is None

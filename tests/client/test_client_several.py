@@ -325,6 +325,16 @@ def test_a_name_with_ipv6_addresses_only_or_others_that_nobody_answers_at(
     assert v6.requests[0].headers["host"] == f"tkdb.flycast:{v6.port}"
 
 
+def test_the_proxy_of_a_shared_address_is_asked_for_the_region_that_the_url_names(
+    connect: Any, authority: FakeAuthority
+) -> None:
+    client = connect(url=f"{authority.url}?region=syd")
+    assert client.call("status") == report()
+    connect().call("status")
+    assert [request.headers.get("fly-force-region") for request in authority.requests] == ["syd", None]
+    assert authority.requests[0].path == "/v1/verify"
+
+
 def test_a_name_of_several_addresses_takes_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that drops what is sent to it: its queue of connections is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:

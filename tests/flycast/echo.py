@@ -6,6 +6,8 @@ What it is asked for stands in the request's own headers, so that a replayed req
 ``x-answer-always``   the same, replayed or not
 ``x-answer-status``   its status; ``x-answer-header``: ``name: value`` of its own
 ``x-answer-ms``       how long it takes
+
+While the file that ``UNREADY`` names is there, its health check says 503.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import sys
 
 MACHINE, REGION = os.environ.get("FLY_MACHINE_ID"), os.environ.get("FLY_REGION")
+UNREADY = os.environ.get("UNREADY", "")
 asked = 0
 
 
@@ -60,7 +63,10 @@ def answer(method: str, path: str, headers: dict[str, str], body: bytes, peer: s
         "peer": peer, "length": len(body), "sha256": hashlib.sha256(body).hexdigest(),
     }  # fmt: skip
     content = json.dumps(said).encode()
-    lines = [f"HTTP/1.1 {headers.get('x-answer-status', '200')} Said", f"content-length: {len(content)}"]
+    status = headers.get("x-answer-status", "200")
+    if path == "/readyz" and UNREADY and os.path.exists(UNREADY):  # noqa: PTH110  a machine's start is to be quick
+        status = "503"
+    lines = [f"HTTP/1.1 {status} Said", f"content-length: {len(content)}"]
     replayed = "fly-replay-src" in headers or "fly-replay-failed" in headers
     replay = headers.get("x-answer-always") or ("" if replayed else headers.get("x-answer-replay", ""))
     if replay:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from tests.background import Background
 from tkdb_replication.flycast.addresses import Sixpn
 from tkdb_replication.flycast.flycast import Flycast
 from tkdb_replication.flycast.machines import Command, Machine
@@ -58,14 +57,13 @@ class Standing:
 
     def __init__(self, flycast: Flycast) -> None:
         self.flycast = flycast
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._background = Background("stand-in")
         self._doors: dict[tuple[str, str], str] = {}
         self._http = httpx.Client()
 
     def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine where the stand-in runs."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(90)
+        return self._background.do(coroutine)
 
     def ask(
         self,
@@ -129,13 +127,11 @@ class Standing:
             self.until(lambda region=region: self.do(self.flycast.seen(region)) == names)  # type: ignore[misc]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._background.start()
         self.do(self.flycast.__aenter__())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
         self.do(self.flycast.__aexit__(None, None, None))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._background.stop()

@@ -30,6 +30,6 @@ def test_the_example_runs(isolating: None) -> None:
 
 def test_every_module_is_named() -> None:
     folder = Path(inspect.getfile(flycast)).parent
-    further = {"__init__", "admin", "folder", "ground", "relay"}  # small parts under those
+    further = {"__init__", "admin", "folder", "ground", "probe", "relay"}  # small parts under those
     for module in {path.stem for path in folder.glob("*.py")} - further:
         assert f"`{module}`" in DOCS, module

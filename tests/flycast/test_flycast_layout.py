@@ -14,13 +14,19 @@ from tkdb.errors import ConfigurationError
 from tkdb_replication.flycast import proxy_lua, regions
 from tkdb_replication.flycast.addresses import Addresses, OnLoopback, Sixpn
 from tkdb_replication.flycast.backbone import Rules
-from tkdb_replication.flycast.envoy import SPOOFED, Files, configuration
+from tkdb_replication.flycast.envoy import SPOOFED, configuration
 from tkdb_replication.flycast.layout import App, Layout
+from tkdb_replication.flycast.site import Site
+from tkdb_replication.flycast.worker import Files, site
 
 codes = st.sampled_from(sorted(regions.REGIONS))
 LAYOUT = Layout.of(
     App("tkdb", ("iad", "ams", "syd"), per_region=2), App("web", ("syd",), autostop_ms=1000), clients=["sin"]
 )
+
+
+def worker(region: str, addresses: Addresses | None = None) -> Site:
+    return site(LAYOUT, addresses or Sixpn(LAYOUT), region, Files(Path("/run/here")))
 
 
 @given(codes, codes)
@@ -117,7 +123,7 @@ def test_packets_take_half_a_round_trip() -> None:
 @pytest.mark.parametrize("addresses", [Sixpn(LAYOUT), OnLoopback(LAYOUT, 70)])
 @pytest.mark.parametrize("region", LAYOUT.regions)
 def test_a_regions_proxy_asks_the_nearest_machines_first(addresses: Addresses, region: str) -> None:
-    made = configuration(LAYOUT, addresses, region, Files(Path("/run/here")))
+    made = configuration(worker(region, addresses))
     json.dumps(made)
     clusters = {cluster["name"]: cluster for cluster in made["static_resources"]["clusters"]}
     groups = clusters["app-tkdb"]["load_assignment"]["endpoints"]
@@ -130,8 +136,8 @@ def test_a_regions_proxy_asks_the_nearest_machines_first(addresses: Addresses, r
 
 def test_everything_that_the_proxy_tells_an_app_is_dropped_from_what_callers_send() -> None:
     """A header that is added at the edge, or between the proxy's parts, and isn't in SPOOFED could be forged."""
-    made = json.dumps(configuration(LAYOUT, Sixpn(LAYOUT), "syd", Files(Path("/run/here"))))
-    parts = [made, *(proxy_lua.source(part, LAYOUT, "syd") for part in ("edge", "replay", "dial"))]
+    made = json.dumps(configuration(worker("syd")))
+    parts = [made, *(proxy_lua.source(part, worker("syd")) for part in ("attest", "edge", "replay", "dial"))]
     written = set()
     for text in parts:
         words = text.replace("\\", "").replace('"', " ").split()
@@ -142,7 +148,7 @@ def test_everything_that_the_proxy_tells_an_app_is_dropped_from_what_callers_sen
 
 
 def test_only_workers_may_use_a_backhaul_where_they_can_be_told_apart() -> None:
-    made = configuration(LAYOUT, Sixpn(LAYOUT), "syd", Files(Path("/run/here")))
+    made = configuration(worker("syd"))
     for listener in made["static_resources"]["listeners"]:
         if listener["name"].startswith("backhaul-"):
             guard = listener["filter_chains"][0]["filters"][0]["typed_config"]["rules"]
@@ -152,7 +158,7 @@ def test_only_workers_may_use_a_backhaul_where_they_can_be_told_apart() -> None:
 
 
 def test_only_an_app_that_stops_when_idle_is_woken() -> None:
-    made = configuration(LAYOUT, Sixpn(LAYOUT), "syd", Files(Path("/run/here")))
+    made = configuration(worker("syd"))
     for listener in made["static_resources"]["listeners"]:
         if listener["name"].startswith("backhaul-"):
             assert ("/wake/web-syd-1" in json.dumps(listener)) == (listener["name"] == "backhaul-web-syd-1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import signal
 import sys
 import threading
 import time
@@ -126,21 +125,6 @@ def test_a_service_of_this_machine_is_found_inside_and_cut_off_with_its_region(s
         assert "error" in fetch(standing, url)
         server.shutdown()
         serving.join()
-
-
-def test_a_stopped_machine_is_started_by_the_first_request_and_by_no_check(standing: Standing) -> None:
-    lazy = standing.machine("lazy-syd-1")
-    standing.until(lambda: not lazy.running)
-    assert lazy.exit_code == -signal.SIGTERM  # it was asked to end, and did at once
-    starts = lazy.starts
-    time.sleep(2.2)  # two rounds of every proxy's checks
-    assert (lazy.running, lazy.starts) == (False, starts)
-    answer = standing.ask("sin", app="lazy", body=b"waits")
-    assert (answer.status, answer.machine) == (200, "lazy-syd-1"), answer
-    assert answer.said["length"] == 5
-    assert lazy.starts == starts + 1
-    standing.until(lambda: not lazy.running)
-    assert standing.ask("fra", app="lazy").machine == "lazy-syd-1"
 
 
 def test_what_is_not_laid_out_is_refused_with_a_hint(standing: Standing) -> None:

@@ -36,9 +36,18 @@ class Running:
         assert shown.code == 0, shown.err
         return {each["region"]: each for each in json.loads(shown.out)["machines"]}
 
+    def signer(self) -> str:
+        return Path(self.exports["TKDB_SIGNER_FILE"]).read_text().strip()
+
     def client(self) -> Client:
-        signer = Path(self.exports["TKDB_SIGNER_FILE"]).read_text().strip()
-        return Client(self.exports["TKDB_URL"], self.exports["TKDB_AUTHORITY"], signer=signer)
+        return Client(self.exports["TKDB_URL"], self.exports["TKDB_AUTHORITY"], signer=self.signer())
+
+    def until_served(self, caller: str, by: str) -> None:
+        """Wait until the proxy of the callers' region has seen it."""
+        give_up_s = time.monotonic() + PATIENCE_S
+        while [region for region, each in self.machines().items() if caller in each["serves"]] != [by]:
+            assert time.monotonic() < give_up_s, self.machines()
+            time.sleep(0.1)
 
     def until_answers(self, client: Client, region: str) -> None:
         give_up_s = time.monotonic() + PATIENCE_S
@@ -80,7 +89,9 @@ def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) 
         "iad": "primary", "ams": "replica", "syd": "replica"
     }  # fmt: skip
     with lab.client() as client:
+        asked = lab.machines()["syd"]["requests"]
         assert client.status().region == "syd"  # the nearest to Singapore
+        assert lab.machines()["syd"]["requests"] == asked + 1
         client.create_organization("acme")
         token = client.mint("acme")
         assert client.verify(token).organization == "acme"
@@ -88,6 +99,7 @@ def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) 
         assert client.status().region == "ams"
         assert client.verify(token).organization == "acme"
         assert lab.machines()["syd"]["health"] == "down"
+        lab.until_served("sin", by="ams")
         assert lab.run("isolate", "ams").code == 0
         lab.until_answers(client, "iad")
         assert lab.run("heal").code == lab.run("start", "tkdb-syd-1").code == 0
@@ -99,6 +111,24 @@ def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) 
     second = lab.run("up")
     assert (second.code, "a lab runs in" in second.err) == (1, True)
     assert lab.run("down").out == "the lab ends\n"
+
+
+@pytest.mark.slow
+def test_a_client_that_names_regions_goes_on_at_once_where_the_nearest_hangs(lab: Running) -> None:
+    """The proxy sends to a machine that hangs until its checks have failed; the client finds it out by one call."""
+    urls = [f"{lab.exports['TKDB_URL']}?region={region}" for region in ("iad", "ams", "syd")]
+    with Client(urls, lab.exports["TKDB_AUTHORITY"], signer=lab.signer()) as client:
+        lab.until_answers(client, "syd")  # the nearest, once it has measured
+        client.create_organization("acme")
+        token = client.mint("acme")
+        shown = tkdb("regions", "--json", env=lab.exports | {"TKDB_URL": ",".join(urls)})
+        assert {each["region"] for each in json.loads(shown.out)["regions"]} == {"iad", "ams", "syd"}
+        assert lab.run("pause", "syd").code == 0
+        assert client.status().region != "syd"
+        assert client.verify(token).organization == "acme"
+        assert [each.region for each in client.regions() if each.fault] == [""]  # who hangs doesn't say who it is
+        assert lab.run("resume", "syd").code == 0
+        lab.until_answers(client, "syd")
 
 
 def test_without_a_lab_every_order_says_so(tmp_path: Path) -> None:

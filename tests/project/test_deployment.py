@@ -3,13 +3,35 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
+from tkdb.server.app import build
+from tkdb.server.lifecycle import Lifecycle
+from tkdb.server.limits import Limits
+from tkdb.server.work import Work
 from tkdb.settings import SETTINGS
+from tkdb.signers import Signers
 
 ROOT = Path(__file__).parents[2]
+
+# As far as one might use them. Sources: flyctl's internal/appconfig (config.go, service.go, toplevelcheck.go), fly-go's
+# machine_types.go, of August 2026.
+_HTTP_CHECK: Final = {"grace_period", "interval", "timeout", "method", "path", "headers", "protocol"}
+FLY_KEYS: Final[dict[str, set[str]]] = {
+    "": {"app", "primary_region", "kill_signal", "kill_timeout", "build", "env", "deploy", "mounts", "http_service",
+         "checks", "vm", "metrics", "restart"},
+    "build": {"dockerfile", "image"},
+    "deploy": {"strategy", "max_unavailable", "wait_timeout", "release_command"},
+    "mounts": {"source", "destination", "initial_size", "scheduled_snapshots", "snapshot_retention"},
+    "http_service": {"internal_port", "force_https", "auto_stop_machines", "auto_start_machines",
+                     "min_machines_running", "concurrency", "checks"},
+    "http_service.concurrency": {"type", "soft_limit", "hard_limit"},
+    "http_service.checks": _HTTP_CHECK,
+    "checks.replication": _HTTP_CHECK | {"type", "port"},
+    "vm": {"size", "memory", "cpus", "cpu_kind"},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +61,58 @@ def test_only_private_plain_http_is_served_and_health_checks_are_ours(fly: Any) 
     assert service["auto_stop_machines"] != "suspend"
 
 
+def tables(document: dict[str, Any], name: str = "") -> list[tuple[str, set[str]]]:
+    """All tables of a document, by their dotted names, with their keys."""
+    found = [(name, set(document))]
+    for key, value in document.items():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                found += tables(each, f"{name}.{key}".lstrip("."))
+    return found
+
+
+def test_flyctl_knows_every_key_of_fly_toml(fly: Any) -> None:
+    for name, keys in tables(fly):
+        if name not in ("env", "checks"):
+            assert keys <= FLY_KEYS[name], name
+
+
+def test_the_authority_answers_at_every_path_that_is_checked(fly: Any) -> None:
+    work = Work(Limits(active_max=1))
+    app = build(Lifecycle(), work, Signers([]), now_ms=lambda: 0)
+    paths = {getattr(route, "path", "") for route in app.routes}
+    check = fly["checks"]["replication"]
+    assert {check["path"], *(each["path"] for each in fly["http_service"]["checks"])} <= paths
+    assert check["port"] == fly["http_service"]["internal_port"]
+
+
+def test_the_proxy_sends_less_than_the_authority_takes(fly: Any) -> None:
+    most = next(int(setting.default or 0) for setting in SETTINGS if setting.variable == "TKDB_MAX_CONCURRENCY")
+    assert fly["http_service"]["concurrency"]["hard_limit"] < most
+
+
+def test_only_attested_callers_are_answered(fly: Any) -> None:
+    by_name = {setting.variable: setting for setting in SETTINGS}
+    assert by_name["TKDB_FLY_SRC"].parse(fly["env"]["TKDB_FLY_SRC"]) is True
+    assert "acme-tkdb-ops" in by_name["TKDB_FLY_SRC_APPS"].parse(fly["env"]["TKDB_FLY_SRC_APPS"])
+
+
 def test_the_image_is_built_with_the_locked_tool_and_does_not_run_as_root() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     makefile = (ROOT / "Makefile").read_text()
     version = re.search(r"^UV_VERSION := (\S+)$", makefile, re.MULTILINE)
     assert version is not None
     assert f"uv=={version[1]}" in dockerfile
-    assert dockerfile.rindex("USER tkdb") > dockerfile.rindex("FROM")
+    last = dockerfile[dockerfile.rindex("\nFROM") :]
+    user = re.search(r"^USER (\d+)$", last, re.MULTILINE)  # a number: Kubernetes can't tell who a name is
+    assert user is not None
+    assert f"--uid {user[1]} " in last
+    assert f"--gid {user[1]} " in last
+
+
+def test_everything_that_is_copied_into_the_image_is_there_and_not_left_out() -> None:
+    left_out = (ROOT / ".dockerignore").read_text().split()
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    sources = " ".join(copied).split()
+    assert {"uv.lock", "tkdb", "client", "replication"} <= set(sources)
+    assert [source for source in sources if not (ROOT / source).exists() or source in left_out] == []

@@ -99,7 +99,14 @@ class Cluster:
 
     def readyz(self, name: str) -> tuple[int, str]:
         """What a machine says to a proxy that asks whether it is ready: the HTTP status, and the text."""
-        answer = httpx.get(f"{self.nodes[name].url}/readyz", timeout=PATIENCE_S)
+        return self._probed(name, "/readyz")
+
+    def replicating(self, name: str) -> tuple[int, str]:
+        """What a machine says to an alarm: the HTTP status, and the text."""
+        return self._probed(name, "/livez/replication")
+
+    def _probed(self, name: str, path: str) -> tuple[int, str]:
+        answer = httpx.get(f"{self.nodes[name].url}{path}", timeout=PATIENCE_S)
         return answer.status_code, answer.text
 
     def log(self, name: str) -> str:

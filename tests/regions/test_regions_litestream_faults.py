@@ -48,6 +48,12 @@ def litestream(node: Node) -> int:
     return until(found)
 
 
+def unsynced(cluster: Cluster) -> bool:
+    """Whether an alarm is told so, while every Litestream that is started hangs."""
+    os.kill(litestream(cluster.nodes["m1"]), signal.SIGSTOP)
+    return "the backup hasn't been brought up to date for" in cluster.replicating("m1")[1]
+
+
 def test_a_litestream_that_is_killed_holds_up_no_write_and_is_started_again(running: Cluster, ledger: Ledger) -> None:
     node = running.nodes["m1"]
     killed = litestream(node)
@@ -73,13 +79,16 @@ def test_a_litestream_that_hangs_slows_writes_down_when_recent_is_full_until_it_
             with pytest.raises(errors.Overloaded, match="than Litestream has stored"):
                 ledger.fill(client, "hung", entries=8)
             ledger.assert_kept()
+        until(lambda: unsynced(running))
+        assert running.readyz("m1")[0] == 200
     finally:
-        os.kill(hung, signal.SIGCONT)
+        os.kill(litestream(node), signal.SIGCONT)
     with node.client() as client:
         ledger.fill(client, "hung")
         ledger.write(client, "goes-on")
     ledger.assert_kept()
     assert running.status("m1").role == "primary"
+    until(lambda: running.replicating("m1")[0] == 200)
 
 
 def test_a_machine_on_which_litestream_can_not_work_does_not_lead_until_it_can(

@@ -59,6 +59,9 @@ def test_with_manual_promotion_nobody_takes_over_until_told(empty_bucket: Bucket
         cluster.nodes[primary].kill()
         until(lambda: cluster.status(other).cluster.unchanged_ms > LEASE_MS + 2_000)
         assert cluster.status(other).role == "replica"
+        assert cluster.readyz(other)[0] == 200
+        status, said = cluster.replicating(other)
+        assert (status, "no machine is primary" in said) == (503, True)
         with cluster.nodes[other].client(timeout_ms=TOLD_MS) as client, pytest.raises(errors.NoPrimary):
             client.create_organization("unacknowledged")
         ledger.assert_kept()
@@ -66,6 +69,7 @@ def test_with_manual_promotion_nobody_takes_over_until_told(empty_bucket: Bucket
         assert f"{other} is primary" in said
         with cluster.nodes[other].client() as client:
             ledger.write(client, "beta")
+        assert cluster.replicating(other)[0] == 200
         # The one that was killed comes back, and doesn't resume.
         cluster.nodes[primary].start()
         ledger.assert_kept()

@@ -6,17 +6,13 @@ with FaultyProxy("127.0.0.1", port) as proxy:
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Coroutine
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
+from tests.background import Background
 from tkdb_replication.lab.gate import Fault, Gate
 
 __all__ = ["Fault", "FaultyProxy"]
-
-T = TypeVar("T")
 
 
 class FaultyProxy:
@@ -24,22 +20,19 @@ class FaultyProxy:
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="faults")
+        self._background = Background("faults")
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self._gate = self._run(self._open())
+        self._background.start()
+        self._gate = self._background.do(self._open())
         self.url = f"http://127.0.0.1:{self.port}"
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run(self._gate.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._background.do(self._gate.close())
+        self._background.stop()
 
     @property
     def port(self) -> int:
@@ -61,12 +54,9 @@ class FaultyProxy:
         async def change() -> None:
             self._gate.change(fault=fault)
 
-        self._run(change())
+        self._background.do(change())
 
     async def _open(self) -> Gate:
         gate = Gate(*self._target)
         await gate.open()
         return gate
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)

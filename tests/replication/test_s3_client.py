@@ -295,6 +295,7 @@ def test_the_bucket_is_read_from_the_usual_names() -> None:
         ("AWS_REGION", "../x"),
         ("AWS_ENDPOINT_URL_S3", "ftp://x"),
         ("AWS_ENDPOINT_URL_S3", "http://user:pass@x"),
+        ("AWS_ENDPOINT_URL_S3", "http://x?region=syd"),
     ],
 )
 def test_a_bucket_that_cannot_be_is_named_without_its_value(variable: str, value: str) -> None:

@@ -44,6 +44,7 @@ class StandIn:
         self.position = 7
         self.calls: list[tuple[api.Call[Any], Caller]] = []
         self.unready: errors.TkdbError | None = None
+        self.unwell: errors.TkdbError | None = None
         self.raises: BaseException | None = None
         self.hold = asyncio.Event()
         self.hold.set()
@@ -100,6 +101,10 @@ class StandIn:
     def ready(self) -> None:
         if self.unready is not None:
             raise self.unready
+
+    def replicating(self) -> None:
+        if self.unwell is not None:
+            raise self.unwell
 
     async def ended(self) -> None:
         await asyncio.get_running_loop().create_future()

@@ -70,6 +70,27 @@ def test_not_ready_says_why(start: Any, run: Any, error: Any) -> None:
     run(test())
 
 
+@pytest.mark.parametrize(
+    "error",
+    [errors.NoPrimary("no machine is primary"), errors.StaleAuthority("the head was last read 6.1 s ago")],
+)
+def test_alarms_are_told_what_proxies_have_no_use_for(start: Any, run: Any, error: Any) -> None:
+    async def test() -> None:
+        async with start(drain_ms=20_000) as server:
+            assert (await server.http.get("/livez/replication")).status_code == 200
+            server.service.unwell = error
+            response = await server.http.get("/livez/replication")
+            assert (response.status_code, response.json()["type"]) == (503, "urn:tkdb:problem:not-replicating")
+            assert error.message in response.json()["detail"]
+            assert (await server.http.get("/readyz")).status_code == 200
+            server.stop.ask()
+            while (await server.http.get("/readyz")).status_code == 200:  # noqa: ASYNC110  it isn't told to this test
+                await asyncio.sleep(0.002)
+            assert (await server.http.get("/livez/replication")).status_code == 200  # a deploy is no alarm
+
+    run(test())
+
+
 def test_an_unforeseen_failure_outside_of_a_call_is_a_problem_that_tells_nothing(
     start: Any, run: Any, log: Any
 ) -> None:

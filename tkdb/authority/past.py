@@ -37,8 +37,8 @@ from typing import Final
 
 from tkdb import api
 from tkdb.errors import InvalidRequest, Unavailable
-from tkdb.store.database import Database
 from tkdb.store.fold import Rows
+from tkdb.store.journal import Entries
 from tkdb.store.made import Restored
 from tkdb.store.rows import Change, KeyRow, RevocationRow
 from tkdb.store.state import State
@@ -47,11 +47,11 @@ PAGE_ENTRIES: Final = 256
 """So many entries are folded before others get their turn."""
 
 
-async def read_past(database: Database, call: api.Restore, position: int) -> State:
+async def read_past(journal: Entries, call: api.Restore, position: int) -> State:
     """Return the rows as of the entry that ``call`` goes back to, without revocations: no restore touches those.
 
     Args:
-        database: the journal.
+        journal: where its entries are read.
         call: names the entry, or a time.
         position: the last acknowledged entry.
 
@@ -67,7 +67,7 @@ async def read_past(database: Database, call: api.Restore, position: int) -> Sta
         raise InvalidRequest(f"there is no entry {until}: they are 1 to {position}", hint="see `tkdb status`")
     past = _Past()
     while past.head.seq < until:
-        entries = await database.entries(past.head.seq, min(PAGE_ENTRIES, until - past.head.seq))
+        entries = await journal.entries(past.head.seq, min(PAGE_ENTRIES, until - past.head.seq))
         if not entries:
             raise Unavailable("the journal was replaced while it was read", hint="try again")
         for entry in entries:

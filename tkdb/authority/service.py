@@ -20,14 +20,14 @@ from tkdb import __version__, api
 from tkdb.authority.clock import Clock
 from tkdb.authority.decisions import Decisions, describe, permit
 from tkdb.authority.genesis import begin
+from tkdb.authority.judge import Judge
 from tkdb.authority.minting import Minter
 from tkdb.authority.publisher import Alone, Publisher
 from tkdb.authority.rate import Rate
 from tkdb.authority.served import Served
 from tkdb.authority.writer import Writer
-from tkdb.errors import Denied, InvalidRequest, NotPermitted, Overloaded, RevokedToken, TkdbError, Unavailable
+from tkdb.errors import InvalidRequest, NotPermitted, Overloaded, RevokedToken, TkdbError, Unavailable
 from tkdb.macaroon.token import Macaroon
-from tkdb.macaroon.verify import Verifier
 from tkdb.ports import Caller
 from tkdb.signers import ALL, Signer
 from tkdb.store.database import Database
@@ -35,8 +35,6 @@ from tkdb.store.seal import SealKeys
 
 DEFAULT_MAX_LIFETIME_S: Final = 90 * 24 * 3600
 PURGE_EVERY_S: Final = 3600
-DENIAL_CHARS: Final = 160
-DENIAL_HINT_CHARS: Final = 60
 
 # By possession, anybody may revoke: how many branches of one lineage at once, and how soon again.
 OWN_BURST: Final = 8
@@ -78,7 +76,7 @@ class Authority:
         decisions = Decisions(served.keyring, profile.seal_keys, random, profile.max_lifetime_s)
         self._writer = Writer(served, decisions, publisher, clock)
         self._minter = Minter(served.state, served.keyring, clock, random)
-        self._verifier = Verifier(profile.name, find_key=served.keyring.find, find_revocation=served.state.revocation)
+        self._judge = Judge(profile.name, served.keyring, served.state)
         self._own_rate = Rate(burst=OWN_BURST, every_ms=OWN_EVERY_MS, monotonic_ms=clock.monotonic_ms)
         self._started_ms = clock.monotonic_ms()
         self._draining = asyncio.Event()
@@ -149,6 +147,14 @@ class Authority:
         if self._maintenance.done():
             raise Unavailable("the authority is closed", hint="ask another machine")
 
+    def replicating(self) -> None:
+        """Return if calls can be answered: there is no other machine.
+
+        Raises:
+            Unavailable: it was closed.
+        """
+        self.ready()
+
     def drain(self) -> None:
         """End the long polls with what they have, now and from now on."""
         self._draining.set()
@@ -174,7 +180,7 @@ class Authority:
         match call:
             case api.Verify():
                 now_ms = self._clock.reckoned_ms()
-                return api.Verified([self._verify(bundle, now_ms) for bundle in call.bundles])
+                return api.Verified([self._judge.verdict(bundle, now_ms) for bundle in call.bundles])
             case api.Revocations():
                 return await self._revocations(call)
             case api.Status():
@@ -190,14 +196,6 @@ class Authority:
                 permit(signer_of(caller), "promote", ALL)
                 raise InvalidRequest("this authority stands alone: there is no other machine", hint="see `tkdb init`")
         return await self._writer.write(call, signer_of(caller), caller)  # type: ignore[arg-type]  # what is left writes
-
-    def _verify(self, bundle: str, now_ms: int) -> api.Valid | api.Invalid:
-        try:
-            return api.Valid(self._verifier.verify(bundle, now_ms).organization)
-        except Denied as denied:
-            # Cut, so that a batch of the longest denials still fits one message.
-            message, hint = denied.message[:DENIAL_CHARS], denied.hint[:DENIAL_HINT_CHARS]
-            return api.Invalid(denied.reason, message, hint, denied.caveat)
 
     async def _revocations(self, call: api.Revocations) -> api.Feed:
         """Wait for news of the keys that are asked about, at most ``wait_ms``, and not while draining."""
@@ -228,7 +226,7 @@ class Authority:
     async def _revoke_own(self, text: str) -> api.Revoked:
         token = Macaroon.parse(text)
         try:
-            self._verifier.check(token, self._clock.reckoned_ms())
+            self._judge.check(token, self._clock.reckoned_ms())
         except RevokedToken:
             return api.Revoked(already=True)
         wait_ms = self._own_rate.take(token.lineage)

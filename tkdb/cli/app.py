@@ -12,6 +12,7 @@ from tkdb.cli import (
     audit,
     dev,
     drill,
+    flycast,
     gc,
     init,
     keys,
@@ -61,6 +62,7 @@ app.add_typer(keys.app)
 app.add_typer(audit.app)
 app.add_typer(lab.app)
 app.add_typer(drill.app)
+app.add_typer(flycast.app)
 
 
 def run(arguments: Sequence[str]) -> int:

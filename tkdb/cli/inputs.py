@@ -86,6 +86,15 @@ def setting(variable: str) -> str | None:
     return _file(path).strip() if path else None
 
 
+def document(path: str) -> str:
+    """Return the text of the file ``path``; ``-`` is stdin.
+
+    Raises:
+        UsageError: it can't be read.
+    """
+    return _file(path) if path != "-" else _text(sys.stdin.buffer.read(MAX_INPUT_BYTES + 1))
+
+
 def _read(path: str | None, *variables: str) -> str | None:
     if path is not None and path != "-":
         return _file(path).strip()

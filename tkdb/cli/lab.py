@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="lab", help="Run a whole authority of several regions on this machine, and break it.")
 
-_HEADER: Final = ("REGION", "MACHINE", "ROLE", "SEQ", "LAG", "FRESH", "HEALTH")
+_HEADER: Final = ("REGION", "MACHINE", "ROLE", "SEQ", "LAG", "FRESH", "REQUESTS", "SERVES", "HEALTH")
 _SHOW_S: Final = 1.0
 
 Folder = Annotated[
@@ -64,14 +64,16 @@ def up(
 
 @command(app)
 def status(output: Output, folder: Folder = None) -> None:
-    """Show how each machine of the lab is.
+    """Show how each machine of the lab is, and whom it serves.
 
-    Each is asked itself, past proxies and cuts. Exit 3: no lab runs.
+    Each is asked itself, past proxies and cuts. REQUESTS are those that its proxy has sent to it, SERVES the callers'
+    regions whose proxies send theirs to it now. Exit 3: no lab runs.
 
     \b
     $ tkdb lab status
-    REGION  MACHINE     ROLE     SEQ  LAG  FRESH  HEALTH
-    iad     tkdb-iad-1  primary  1    0    0.2 s  ok
+    REGION  MACHINE     ROLE     SEQ  LAG  FRESH  REQUESTS  SERVES  HEALTH
+    iad     tkdb-iad-1  primary  1    0    0.2 s  12                ok
+    syd     tkdb-syd-1  replica  1    0    0.1 s  340       sin     ok
     """
     found = _ordered(folder, "status")
     output.result(found, Rows(map(_row, found["machines"]), header=_HEADER))
@@ -194,9 +196,12 @@ async def _run(output: Output, folder: Path, regions: tuple[str, ...], clients: 
     assert running is not None  # noqa: S101  a coroutine runs in one
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, running.cancel)
-    output.note(faint("the lab starts: an object store, a proxy and a machine in each region"))
+
+    def progress(what: str) -> None:
+        output.note(faint(f"up: {what}"))
+
     try:
-        async with Lab(folder, regions, clients) as lab, Control(lab) as control:
+        async with Lab(folder, regions, clients, progress=progress) as lab, Control(lab) as control:
             _ready(output, lab)
             await _watch(output, lab, control.down)
     except asyncio.CancelledError:
@@ -257,5 +262,7 @@ def _row(machine: dict[str, Any]) -> Sequence[Cell]:
         "" if machine["seq"] is None else str(machine["seq"]),
         "" if machine["lag"] is None else str(machine["lag"]),
         "" if age_ms is None else seconds(age_ms),
+        "" if machine["requests"] is None else str(machine["requests"]),
+        " ".join(machine["serves"]),
         good(health) if health == "ok" else bad(" ".join(filter(None, (health, machine["fault"])))),
     )

@@ -3,7 +3,7 @@
 ::
 
     POST /v1/verify  /v1/revoke  /v1/sign  /v1/write     Noise message 1 in, message 2 out
-    GET  /livez  /readyz                                 for proxies
+    GET  /livez  /readyz  /livez/replication             for proxies and alarms
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tkdb.server import logs, problems
 from tkdb.server.asgi import Disconnected, Header, Message, Receive, Scope, Send, respond_and_close
 from tkdb.server.attested import Attested
 from tkdb.server.exchange import Exchange
-from tkdb.server.health import Live, Ready
+from tkdb.server.health import Live, Ready, Replicating
 from tkdb.server.lifecycle import Lifecycle
 from tkdb.server.limits import Limits
 from tkdb.server.problems import ProblemError, send_problem
@@ -49,7 +49,11 @@ def build(
     """Return the app. ``further`` routes are those of ``tkdb dev``; a ``verifier`` has callers attested."""
     exchange = Exchange(lifecycle, work, signers, now_ms)
     routes: list[BaseRoute] = [Route(path, exchange, methods=["POST"]) for path in api.CALLS_BY_PATH]
-    routes += [Route("/livez", Live(), methods=["GET"]), Route("/readyz", Ready(lifecycle), methods=["GET"])]
+    routes += [
+        Route("/livez", Live(), methods=["GET"]),
+        Route("/readyz", Ready(lifecycle), methods=["GET"]),
+        Route("/livez/replication", Replicating(lifecycle), methods=["GET"]),
+    ]
     middleware = [Middleware(Around, lifecycle=lifecycle, limits=work.limits)]
     if verifier is not None:
         middleware.append(Middleware(Attested, verifier=verifier, now_ms=now_ms))

@@ -1,4 +1,9 @@
-"""``/livez``: the process is up. ``/readyz``: a proxy may send requests here; if not, the body says why."""
+"""What proxies and alarms ask. Where the answer is no, the body says why.
+
+``/livez``              the process is up
+``/readyz``             a proxy may send requests here
+``/livez/replication``  nobody has to look after the machines: one takes writes, this one follows, backups are kept up
+"""
 
 from __future__ import annotations
 
@@ -27,3 +32,14 @@ class Ready:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._lifecycle.check_ready()
         await respond(send, 200, _TEXT, b"ready\n", headers=(_FRESH,))
+
+
+class Replicating:
+    """200, or the problem that says what is wrong. It is for alarms: a machine may well answer meanwhile."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._lifecycle.check_replication()
+        await respond(send, 200, _TEXT, b"replicating\n", headers=(_FRESH,))

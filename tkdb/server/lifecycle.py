@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tkdb import errors
 from tkdb.channel.server import Responder
 from tkdb.ports import Service
 from tkdb.server import problems
-from tkdb.server.problems import ProblemError, from_unavailable
+from tkdb.server.problems import Problem, ProblemError, from_unavailable
 
 
 class Lifecycle:
@@ -45,9 +48,27 @@ class Lifecycle:
         if self.draining:
             raise ProblemError(problems.DRAINING, "another machine answers")
         service, _ = self.serving()
-        try:
+        with _problem(problems.NOT_READY):
             service.ready()
-        except errors.Unavailable as error:
-            raise from_unavailable(problems.NOT_READY, error) from None
-        except errors.TkdbError as error:
-            raise ProblemError(problems.NOT_READY, str(error)) from None
+
+    def check_replication(self) -> None:
+        """Return if nobody has to look after the machines. One that is being shut down says nothing of them.
+
+        Raises:
+            ProblemError: starting, or the service says what is wrong.
+        """
+        service, _ = self.serving()
+        if not self.draining:
+            with _problem(problems.NOT_REPLICATING):
+                service.replicating()
+
+
+@contextmanager
+def _problem(problem: Problem) -> Iterator[None]:
+    """Turn our errors into ``problem``."""
+    try:
+        yield
+    except errors.Unavailable as error:
+        raise from_unavailable(problem, error) from None
+    except errors.TkdbError as error:
+        raise ProblemError(problem, str(error)) from None

@@ -56,6 +56,7 @@ OVERLOADED: Final = Problem("overloaded", "Too much is being asked at once", 503
 STARTING: Final = Problem("starting", "This machine is starting", 503)
 DRAINING: Final = Problem("draining", "This machine is shutting down", 503)
 NOT_READY: Final = Problem("not-ready", "This machine can't answer now", 503)
+NOT_REPLICATING: Final = Problem("not-replicating", "Something is wrong among the machines", 503)
 HTTP_VERSION: Final = Problem("http-version", "Only HTTP/1.1 is spoken here", 505)
 
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Problem))

@@ -16,9 +16,8 @@ from typing import Final, NamedTuple
 
 from tkdb import api
 from tkdb.macaroon.verify import subject_digest
-from tkdb.store.database import Database
 from tkdb.store.fold import read_call, revoked_before_ms
-from tkdb.store.journal import Entry
+from tkdb.store.journal import Entries, Entry
 from tkdb.store.made import Restored, decode_made
 from tkdb.store.state import State
 
@@ -40,13 +39,13 @@ class Feed:
     """Reads the feed of a journal whose entries ``state`` shows.
 
     Args:
-        database: where the journal's older entries are read.
+        journal: where older entries are read.
         state: the rows; the feed shows nothing that it doesn't show.
         recent_targets: how many targets of recent entries to keep in memory.
     """
 
-    def __init__(self, database: Database, state: State, *, recent_targets: int = RECENT_TARGETS) -> None:
-        self._database = database
+    def __init__(self, journal: Entries, state: State, *, recent_targets: int = RECENT_TARGETS) -> None:
+        self._journal = journal
         self._state = state
         self._recent_targets = recent_targets
         self.restart()
@@ -100,7 +99,7 @@ class Feed:
                 newest_first.append(notice)
             return newest_first[::-1], head
         # The database may be ahead of what the state shows.
-        entries = [entry for entry in await self._database.entries(after, PAGE_ENTRIES) if entry.seq <= head]
+        entries = [entry for entry in await self._journal.entries(after, PAGE_ENTRIES) if entry.seq <= head]
         return [_notice(entry) for entry in entries], entries[-1].seq if entries else head
 
 

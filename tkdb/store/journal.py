@@ -17,7 +17,7 @@ tkdb.errors.BrokenJournal: entry 1: its hash is not that of its content: restore
 from __future__ import annotations
 
 import hmac
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -76,6 +76,17 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     def head(self) -> Head:
         """The journal's end, once this entry is its last."""
         return Head(self.seq, self.hash, self.epoch, self.time_ms)
+
+
+class Entries(Protocol):
+    """Where the entries of a journal are read: on a disk, as a rule."""
+
+    async def entries(self, after: int, limit: int) -> list[Entry]:
+        """Return at most ``limit`` entries after seq ``after``, in order.
+
+        Raises:
+            StoreError: they can't be read.
+        """
 
 
 _NOBODY: Final = Origin()

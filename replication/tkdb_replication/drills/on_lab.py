@@ -150,7 +150,7 @@ class OnLab:
             Verb.START: lambda each: self._of(each).start(),
             Verb.PAUSE: self._pause,
             Verb.RESUME: lambda each: self._resume(each.id),
-            Verb.LOSE_PROXY: lambda each: self._lab.flycast.lose_proxy(each.region),
+            Verb.LOSE_PROXY: self._lose_proxy,
             Verb.START_PROXY: lambda each: self._lab.flycast.start_proxy(each.region),
             Verb.ISOLATE: lambda each: self._lab.isolate(each.region),
             Verb.CUT_STORE: lambda each: self._change(each, fault=Fault.CUT),
@@ -181,6 +181,11 @@ class OnLab:
         self._paused.discard(name)
         if self._lab.machine(name).running:
             await self._lab.machine(name).resume()
+
+    async def _lose_proxy(self, machine: Machine) -> None:
+        proxy = self._lab.flycast.proxy(machine.region)
+        await proxy.send(signal.SIGKILL)
+        await proxy.wait()
 
     async def _kill_litestream(self, machine: Machine) -> None:
         for pid in _processes(self._of(machine).folder, "litestream"):

@@ -16,7 +16,7 @@ _TIMEOUTS: Final = {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0}
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The requests that a machine was sent so far, and how many of them aren't answered yet."""
+    """The requests that a machine was sent so far, and how many of them, or about to be sent, aren't answered yet."""
 
     total: int
     active: int
@@ -54,9 +54,14 @@ class Admin:
             Unavailable: it doesn't answer.
         """
         prefix = f"cluster.machine-{machine}.upstream_rq_"
-        said = await self._get(f"/stats?filter=^{prefix.replace('.', '[.]')}(total|active)$")
-        numbers = dict(line.split(": ") for line in said.decode("ascii").splitlines())
-        return Traffic(int(numbers.get(f"{prefix}total", 0)), int(numbers.get(f"{prefix}active", 0)))
+        # A request that waits for a connection is counted as sent before it ceases to wait: so none is missed.
+        waiting = await self._number(f"{prefix}pending_active")
+        active = await self._number(f"{prefix}active")
+        return Traffic(await self._number(f"{prefix}total"), waiting + active)
+
+    async def _number(self, name: str) -> int:
+        said = await self._get(f"/stats?filter=^{name.replace('.', '[.]')}$")
+        return int(said.decode("ascii").partition(": ")[2] or 0)
 
     async def _get(self, target: str) -> bytes:
         try:

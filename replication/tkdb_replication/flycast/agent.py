@@ -6,6 +6,12 @@ Proxies reach it at a Unix socket::
     POST /wake/<machine>     before a request to a stopped machine: answered once the machine can take it
 
 A check never wakes a machine: while one is stopped, only the agent is asked.
+
+No request is cut by a stop. A machine has a **gate**, a file that stands while the gate is closed; the proxy beside the
+machine looks at it as its last act before it sends a request, and asks to wake the machine where it is closed. So a
+machine is stopped like this: close the gate; wait until every request that had found it open is counted by the proxy;
+and open it again, unless none has come since the machine was found idle. Whoever comes to a closed gate waits until the
+machine was stopped and started, or wasn't stopped at all.
 """
 
 from __future__ import annotations
@@ -16,26 +22,29 @@ from contextlib import suppress
 from typing import Final
 
 from tkdb import errors
+from tkdb_replication.flycast import probe
 from tkdb_replication.flycast.admin import Admin, Traffic
-from tkdb_replication.flycast.envoy import Files
+from tkdb_replication.flycast.envoy import HEALTH_PATH
+from tkdb_replication.flycast.ground import WORKER, Ground
 from tkdb_replication.flycast.machines import Machine
+from tkdb_replication.flycast.worker import Files
 
 _LOOKS: Final = 4
 """How often one looks within the time after which a machine counts as idle."""
-
-_SETTLE_S: Final = 0.3
 
 
 class Agent:
     """The agent of a stand-in.
 
     Args:
-        files: where it is asked, and where it notes which machines are stopped.
+        files: where it is asked, and where the gates are.
+        ground: where the machines and their proxies are.
         machines: the machines that may be stopped, by name, and after how many idle ms.
     """
 
-    def __init__(self, files: Files, machines: Mapping[str, tuple[Machine, int]]) -> None:
+    def __init__(self, files: Files, ground: Ground, machines: Mapping[str, tuple[Machine, int]]) -> None:
         self._files = files
+        self._ground = ground
         self._machines = machines
         self._moving = {name: asyncio.Lock() for name in machines}
         self._watches: list[asyncio.Task[None]] = []
@@ -44,7 +53,8 @@ class Agent:
     async def open(self) -> None:
         """Answer, and watch the machines."""
         for machine, _ in self._machines.values():
-            self._note(machine)
+            self._files.gate(machine.slot).parent.mkdir(exist_ok=True)
+            self._close_if_down(machine)
         self._server = await asyncio.start_unix_server(self._serve, self._files.agent)
         self._watches = [asyncio.create_task(self._watch(*one)) for one in self._machines.values()]
 
@@ -68,7 +78,7 @@ class Agent:
                 await machine.start()
             except errors.Unavailable:
                 return False
-            self._files.stopped(machine.slot).unlink(missing_ok=True)
+            self._files.gate(machine.slot).unlink(missing_ok=True)
         return True
 
     async def check(self, name: str) -> bool:
@@ -76,16 +86,13 @@ class Agent:
         if name not in self._machines:
             return False
         machine, _ = self._machines[name]
-        if machine.startable:
-            self._note(machine)
-        waits = self._files.stopped(machine.slot).exists() and (machine.running or machine.startable)
+        self._close_if_down(machine)
+        waits = self._files.gate(machine.slot).exists() and (machine.running or machine.startable)
         return waits or await machine.healthy()
 
-    def _note(self, machine: Machine) -> None:
-        path = self._files.stopped(machine.slot)
-        path.parent.mkdir(exist_ok=True)
+    def _close_if_down(self, machine: Machine) -> None:
         if machine.startable:
-            path.touch()
+            self._files.gate(machine.slot).touch()
 
     async def _watch(self, machine: Machine, idle_ms: int) -> None:
         admin = Admin(self._files.admin(machine.slot.region))
@@ -100,15 +107,26 @@ class Agent:
                     await self._stop(machine, admin, last)
                     quiet = 0
 
-    async def _stop(self, machine: Machine, admin: Admin, last: Traffic) -> None:
+    async def _stop(self, machine: Machine, admin: Admin, idle: Traffic) -> None:
+        """Stop a machine that had only this traffic, unless there is more by now."""
         async with self._moving[machine.id]:
-            path = self._files.stopped(machine.slot)
-            path.touch()  # from here on requests wait; those that were let in before are counted soon
-            await asyncio.sleep(_SETTLE_S)
-            if await admin.traffic(machine.id) == last:
-                await machine.stop()
-            else:
-                path.unlink()
+            gate = self._files.gate(machine.slot)
+            gate.touch()
+            try:
+                if await self._all_counted(machine) and await admin.traffic(machine.id) == idle:
+                    await machine.stop()
+            finally:
+                if machine.running:
+                    gate.unlink(missing_ok=True)
+
+    async def _all_counted(self, machine: Machine) -> bool:
+        """Return whether all requests that found the gate open are counted.
+
+        The proxy's one worker thread looks at the gate and counts the request in one go. So it is done with those that
+        came before once it has answered anything that it was asked after the gate was closed.
+        """
+        place, where = WORKER + machine.slot.region, self._ground.addresses.backhaul(machine.slot)
+        return await probe.status(self._ground, place, where, HEALTH_PATH) is not None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):

@@ -1,31 +1,30 @@
-"""The configuration of Envoy as a region's Fly Proxy. Pure: what it gives is written to a file and read by Envoy.
+"""The configuration of Envoy as a proxy that does what Fly's does for flycast. What it gives is written to a file.
 
 ::
 
-    caller -> edge [flycast address]:80 -> dialler -> backhaul, in the target's region -> machine
-              plan, replay, Fly-Src        balance, retry      limit, wake, 4 s pool
+    caller -> edge -> dialler -> backhaul -> machine
+              plan,   balance,   limit,
+              replay  retry      wake, 4 s pool
 
-One Envoy a region holds an edge for each app, a dialler that only its own edges reach, and a backhaul for each machine
-of the region. docs/flycast.md says what each setting is for.
+A proxy holds an edge for each app, a dialler that only its own edges reach, and a backhaul for each machine that it
+reaches itself. Those of the other machines are in other proxies. docs/flycast.md says what each setting is for.
 
->>> from tkdb_replication.flycast.addresses import OnLoopback
->>> from tkdb_replication.flycast.layout import App, Layout
->>> layout = Layout.of(App("tkdb", ("iad", "syd")))
->>> made = configuration(layout, OnLoopback(layout, 3), "syd", Files(Path("/run/here")))
+>>> from tkdb_replication.flycast.addresses import Endpoint
+>>> machine = Backend("m1", "syd", local=Endpoint("10.0.0.1", 8080))
+>>> made = configuration(Site("syd", (Door("tkdb", (Endpoint("127.0.0.1", 80),), (machine,)),)))
 >>> [listener["name"] for listener in made["static_resources"]["listeners"]]
-['dialler', 'edge-tkdb', 'backhaul-tkdb-syd-1']
+['dialler', 'edge-tkdb', 'backhaul-m1']
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from tkdb_replication.flycast import proxy_lua
-from tkdb_replication.flycast.addresses import Addresses, Endpoint
-from tkdb_replication.flycast.layout import App, Layout, Slot
+from tkdb_replication.flycast.addresses import Endpoint
+from tkdb_replication.flycast.site import Backend, Door, Site
 
 BODY_MAX: Final = 1_048_576
 """The largest body, in bytes, that is kept, so that its request can be sent again."""
@@ -50,41 +49,22 @@ _PLENTY: Final = 1_000_000
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where a stand-in's processes meet: one folder, the same path for all of them."""
-
-    folder: Path
-
-    @property
-    def agent(self) -> Path:
-        """The socket of who starts machines."""
-        return self.folder / "agent.sock"
-
-    @property
-    def attested(self) -> Path:
-        """The folder of signed Fly-Src values, a file for each caller's address."""
-        return self.folder / "attested"
-
-    def admin(self, region: str) -> Path:
-        """The socket at which the Envoy of ``region`` says how it is."""
-        return self.folder / f"envoy-{region}.sock"
-
-    def stopped(self, machine: Slot) -> Path:
-        """The file that stands while ``machine`` is to be started by the next request."""
-        return self.folder / "stopped" / machine.id
-
-
-def configuration(layout: Layout, addresses: Addresses, region: str, files: Files) -> Json:
-    """Return the bootstrap configuration of the Envoy of ``region``, to be written as JSON."""
-    build = _Build(layout, addresses, region, files)
-    here = layout.in_region(region)
-    listeners = [build.dialler(), *(build.edge(app) for app in layout.apps), *(build.backhaul(one) for one in here)]
-    clusters = [_dialler_cluster(build.lua("replay")), _pipe_cluster("agent", files.agent)]
-    clusters += [build.app_cluster(app) for app in layout.apps] + [build.machine_cluster(one) for one in here]
+def configuration(site: Site) -> Json:
+    """Return the bootstrap configuration of the Envoy of ``site``, to be written as JSON."""
+    build = _Build(site)
+    listeners = [build.dialler(), *map(build.edge, site.doors)]
+    clusters = [_dialler_cluster(build.lua("replay")), *map(build.app_cluster, site.doors)]
+    if site.agent is not None:
+        clusters.append(_pipe_cluster("agent", site.agent))
+    for door in site.doors:
+        for machine in door.machines:
+            if machine.local is not None:
+                listeners.append(build.backhaul(door, machine))
+                clusters.append(build.machine_cluster(door, machine, machine.local))
     internal = _typed("envoy.bootstrap.internal_listener", "bootstrap.internal_listener.v3.InternalListener")
+    admin = {} if site.admin is None else {"admin": {"address": _address(site.admin)}}
     return {
-        "admin": {"address": _pipe(files.admin(region))},
+        **admin,
         "bootstrap_extensions": [internal],
         "static_resources": {"listeners": listeners, "clusters": clusters},
     }
@@ -92,18 +72,18 @@ def configuration(layout: Layout, addresses: Addresses, region: str, files: File
 
 @dataclass(frozen=True, slots=True)
 class _Build:
-    """The parts of one region's configuration."""
+    """The parts of one proxy's configuration."""
 
-    layout: Layout
-    addresses: Addresses
-    region: str
-    files: Files
+    site: Site
 
-    def lua(self, part: str, **values: str | int) -> str:
-        """The source of one of the proxy's own parts, for this region."""
-        return proxy_lua.source(part, self.layout, self.region, **values)
+    def lua(self, part: str, **values: str | int) -> Json:
+        """One of the proxy's own parts, as a filter."""
+        source = proxy_lua.source(part, self.site, **values)
+        return _typed(
+            "envoy.filters.http.lua", "filters.http.lua.v3.Lua", default_source_code={"inline_string": source}
+        )
 
-    def edge(self, app: App) -> Json:
+    def edge(self, door: Door) -> Json:
         """Where callers connect: their headers become a plan, and a replay is followed."""
         route = {
             "cluster": "dialler",
@@ -117,11 +97,11 @@ class _Build:
         }
         added = {
             "Fly-Client-IP": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
-            "Fly-Region": self.region,
+            "Fly-Region": self.site.region,
             "Fly-Forwarded-Port": "%DOWNSTREAM_LOCAL_PORT%",
             "X-Forwarded-Port": "%DOWNSTREAM_LOCAL_PORT%",
             "X-Forwarded-SSL": "off",
-            "Fly-Request-Id": f"%REQ(X-REQUEST-ID)%-{self.region}",
+            "Fly-Request-Id": f"%REQ(X-REQUEST-ID)%-{self.site.region}",
         }
         host = {
             "name": "app",
@@ -130,28 +110,31 @@ class _Build:
             "request_body_buffer_limit": BODY_MAX,
             "request_headers_to_add": [_set(name, value) for name, value in added.items()],
             "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-original-url", "x-envoy-internal"],
-            "response_headers_to_add": [_set("Fly-Request-Id", f"%REQ(X-REQUEST-ID)%-{self.region}")],
+            "response_headers_to_add": [_set("Fly-Request-Id", f"%REQ(X-REQUEST-ID)%-{self.site.region}")],
         }
         early = _typed(
             "antispoof",
             "http.early_header_mutation.header_mutation.v3.HeaderMutation",
             mutations=[{"remove": name} for name in SPOOFED],
         )
+        filters = [self.lua("edge", APP=door.app)]
+        if self.site.attested is not None:
+            filters.insert(0, self.lua("attest", ATTESTED=f"{self.site.attested}/"))
+        named: Json = {"server_name": self.site.server, "server_header_transformation": "OVERWRITE"}
         manager = _manager(
-            f"edge-{app.name}", host, [_lua(self.lua("edge", APP=app.name, ATTESTED=f"{self.files.attested}/"))],
+            f"edge-{door.app}", host, filters,
             use_remote_address=True,
             skip_xff_append=False,
             internal_address_config={"cidr_ranges": [{"address_prefix": "192.0.2.255", "prefix_len": 32}]},
-            via="1.1 fly.io",
-            server_name="Fly",
-            server_header_transformation="OVERWRITE",
+            via=self.site.via,
             generate_request_id=True,
             preserve_external_request_id=False,
             early_header_mutation_extensions=[early],
+            **(named if self.site.server is not None else {}),
         )  # fmt: skip
-        also = self.addresses.also(self.region, app.name)
-        further = {"additional_addresses": [{"address": _socket(also)}]} if also else {}
-        return _listener(f"edge-{app.name}", _socket(self.addresses.edge(self.region, app.name)), manager, **further)
+        first, *others = map(_address, door.addresses)
+        further = {"additional_addresses": [{"address": other} for other in others]} if others else {}
+        return _listener(f"edge-{door.app}", first, manager, **further)
 
     def dialler(self) -> Json:
         """What one step of a plan goes through: a machine is chosen, and another one where nothing was sent."""
@@ -175,12 +158,11 @@ class _Build:
             "request_headers_to_remove": [*_INTERNAL, "x-envoy-expected-rq-timeout-ms", "x-envoy-internal"],
         }
         replies = [_failure(["UT"], "PC04 no answer in time"), _failure(["UH", "NC"], "PC02 no machine could be asked")]
-        manager = _manager("dialler", host, [_lua(self.lua("dial"))], replies=[*replies, *_SENT_OR_NOT])
-        filters = {"filter_chains": [{"filters": [manager]}]}
-        return {"name": "dialler", "internal_listener": {}, **filters}
+        manager = _manager("dialler", host, [self.lua("dial")], replies=[*replies, *_SENT_OR_NOT])
+        return _listener("dialler", None, manager)
 
-    def backhaul(self, machine: Slot) -> Json:
-        """Where the diallers of all regions reach one machine of this one."""
+    def backhaul(self, door: Door, machine: Backend) -> Json:
+        """Where diallers reach one machine: those of all proxies, or only this one's."""
         cluster = f"machine-{machine.id}"
         host = {
             "name": "machine",
@@ -196,36 +178,33 @@ class _Build:
             cluster_min_healthy_percentages={cluster: {"value": 1}},
             headers=[{"name": ":path", "string_match": {"exact": HEALTH_PATH}}],
         )
-        filters = [health]
-        if self.layout.app(machine.app).autostop_ms is not None:
-            stopped = str(self.files.stopped(machine))
-            filters.append(_lua(self.lua("wake", STOPPED=stopped, WAKE=f"/wake/{machine.id}", WAKE_MS=60_000)))
+        filters = [] if door.direct else [health]
+        if machine.gate is not None:
+            filters.append(self.lua("wake", GATE=machine.gate, WAKE=f"/wake/{machine.id}", WAKE_MS=60_000))
         replies = [_failure(["UH", "NC"], "PC01 the machine isn't there"), *_SENT_OR_NOT]
         manager = _manager(f"backhaul-{machine.id}", host, filters, replies=replies)
-        workers = self.addresses.workers()
-        guard = [_only_from(workers)] if workers else []
-        address = _socket(self.addresses.backhaul(machine))
+        guard = [_only_from(self.site.workers)] if self.site.workers else []
+        address = None if machine.backhaul is None else _address(machine.backhaul)
         return _listener(f"backhaul-{machine.id}", address, manager, before=guard)
 
-    def app_cluster(self, app: App) -> Json:
+    def app_cluster(self, door: Door) -> Json:
         """All machines of an app, by their backhauls: nearest region first, the next one when none of it is well."""
         by_region: dict[str, list[Json]] = {}
-        for machine in self.layout.nearest(self.region, app.name):
+        for machine in door.machines:
             labels = {"any": "1", "region": machine.region, "instance": machine.id}
-            endpoint = {"endpoint": {"address": _socket(self.addresses.backhaul(machine))}}
-            labelled = endpoint | {"metadata": {"filter_metadata": {"envoy.lb": labels}}}
-            by_region.setdefault(machine.region, []).append(labelled)
+            metadata = {"filter_metadata": {"envoy.lb": labels}}
+            by_region.setdefault(machine.region, []).append({"endpoint": _backhaul(machine), "metadata": metadata})
         groups = [
             {"priority": priority, "locality": {"region": region}, "lb_endpoints": endpoints}
             for priority, (region, endpoints) in enumerate(by_region.items())
         ]
         return _cluster(
-            f"app-{app.name}", groups, [_health(HEALTH_PATH, "1s", "1s", "0.5s")],
+            f"app-{door.app}", groups,
             connect_timeout="1s",
+            health_checks=[_health(door.check if door.direct else HEALTH_PATH, "1s", "1s", "0.5s")],
             # The default leaks traffic to further regions as soon as one machine of two is ill.
             assignment={"policy": {"overprovisioning_factor": 100_000}},
-            # By default changes of health are gathered for a second before anything follows from them.
-            common_lb_config={"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
+            common_lb_config=_AT_ONCE | _NO_PANIC,
             lb_subset_config={
                 "fallback_policy": "NO_FALLBACK",
                 "subset_selectors": [{"keys": [key]} for key in ("any", "region", "instance")],
@@ -234,23 +213,29 @@ class _Build:
             circuit_breakers=_limits(_PLENTY),
         )  # fmt: skip
 
-    def machine_cluster(self, machine: Slot) -> Json:
-        """One machine, from beside it."""
-        app = self.layout.app(machine.app)
-        endpoint: Json = {"address": _socket(self.addresses.local(machine))}
-        path = app.check
-        if app.autostop_ms is not None:  # who starts it answers while it is stopped: so the check never wakes it
-            endpoint["health_check_config"] = {"address": _pipe(self.files.agent)}
+    def machine_cluster(self, door: Door, machine: Backend, local: Endpoint) -> Json:
+        """One machine, reached from beside it; or from anywhere, where no other proxy is beside it."""
+        endpoint: Json = {"address": _address(local)}
+        path = door.check
+        if machine.gate is not None and self.site.agent is not None:
+            # Who starts it answers while it is stopped: so the check never wakes it.
+            endpoint["health_check_config"] = {"address": _address(self.site.agent)}
             path = f"/check/{machine.id}"
+        beside: Json = {"connect_timeout": "0.5s", "health_checks": [_health(path, "1s", "1s", "0.25s")]}
+        direct: Json = {"connect_timeout": "1s"}  # its health is checked in the app's cluster
         group = {"lb_endpoints": [{"endpoint": endpoint}]}
         return _cluster(
-            f"machine-{machine.id}", [group], [_health(path, "1s", "1s", "0.25s")],
-            connect_timeout="0.5s",
-            common_lb_config={"update_merge_window": "0s"},
-            circuit_breakers=_limits(app.hard_limit),
-        )  # fmt: skip
+            f"machine-{machine.id}",
+            [group],
+            **(direct if door.direct else beside),
+            common_lb_config=_AT_ONCE,
+            circuit_breakers=_limits(door.hard_limit),
+        )
 
 
+# By default changes of health are gathered for a second before anything follows from them.
+_AT_ONCE: Final = {"update_merge_window": "0s"}
+_NO_PANIC: Final = {"healthy_panic_threshold": {"value": 0}}
 _OUTLIERS: Final = {
     # Only what this proxy sees of the network counts: an app may say 503 as often as it likes.
     "split_external_local_origin_errors": True,
@@ -287,11 +272,6 @@ def _typed(name: str, kind: str, **fields: Any) -> Json:
     return {"name": name, "typed_config": {"@type": f"{_TYPES}.{kind}", **fields}}
 
 
-def _lua(source: str) -> Json:
-    kind = "filters.http.lua.v3.Lua"
-    return _typed("envoy.filters.http.lua", kind, default_source_code={"inline_string": source})
-
-
 def _manager(name: str, host: Json, filters: Sequence[Json], *, replies: Sequence[Json] = (), **fields: Any) -> Json:
     """The HTTP connection manager: between hops it passes on what the edge has written."""
     router = _typed("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True)
@@ -314,11 +294,11 @@ def _manager(name: str, host: Json, filters: Sequence[Json], *, replies: Sequenc
     )
 
 
-def _listener(name: str, address: Json, manager: Json, *, before: Sequence[Json] = (), **fields: Any) -> Json:
+def _listener(name: str, address: Json | None, manager: Json, *, before: Sequence[Json] = (), **fields: Any) -> Json:
+    """A listener; without an address, only this Envoy itself reaches it."""
     # Without freebind, nothing can listen at an anycast address: it is on no interface.
-    return {
-        "name": name, "address": address, "freebind": True, "filter_chains": [{"filters": [*before, manager]}], **fields
-    }  # fmt: skip
+    where = {"internal_listener": {}} if address is None else {"address": address, "freebind": True}
+    return {"name": name, **where, "filter_chains": [{"filters": [*before, manager]}], **fields}
 
 
 def _only_from(hosts: Sequence[str]) -> Json:
@@ -329,9 +309,7 @@ def _only_from(hosts: Sequence[str]) -> Json:
     return _typed("envoy.filters.network.rbac", "filters.network.rbac.v3.RBAC", stat_prefix="guard", rules=rules)
 
 
-def _cluster(
-    name: str, groups: Sequence[Json], health: Sequence[Json], *, assignment: Mapping[str, Any] = {}, **fields: Any
-) -> Json:
+def _cluster(name: str, groups: Sequence[Json], *, assignment: Mapping[str, Any] = {}, **fields: Any) -> Json:
     options = {
         "explicit_http_config": {"http_protocol_options": {}},
         "common_http_protocol_options": {"idle_timeout": "4s"},  # Fly pools connections for about as long
@@ -341,7 +319,6 @@ def _cluster(
         "type": "STATIC",
         "lb_policy": "LEAST_REQUEST",
         "load_assignment": {"cluster_name": name, "endpoints": list(groups), **assignment},
-        "health_checks": list(health),
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions",
@@ -352,19 +329,18 @@ def _cluster(
     }
 
 
-def _dialler_cluster(replay: str) -> Json:
-    address = {"envoy_internal_address": {"server_listener_name": "dialler"}}
-    group = {"lb_endpoints": [{"endpoint": {"address": address}}]}
+def _dialler_cluster(replay: Json) -> Json:
+    group = {"lb_endpoints": [{"endpoint": {"address": _internal("dialler")}}]}
     codec = _typed("envoy.filters.http.upstream_codec", "filters.http.upstream_codec.v3.UpstreamCodec")
-    cluster = _cluster("dialler", [group], [], connect_timeout="1s", circuit_breakers=_limits(_PLENTY))
+    cluster = _cluster("dialler", [group], connect_timeout="1s", circuit_breakers=_limits(_PLENTY))
     options = cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
-    options["http_filters"] = [_lua(replay), codec]
+    options["http_filters"] = [replay, codec]
     return cluster
 
 
-def _pipe_cluster(name: str, path: Path) -> Json:
-    group = {"lb_endpoints": [{"endpoint": {"address": _pipe(path)}}]}
-    return _cluster(name, [group], [], connect_timeout="1s")
+def _pipe_cluster(name: str, path: str) -> Json:
+    group = {"lb_endpoints": [{"endpoint": {"address": _address(path)}}]}
+    return _cluster(name, [group], connect_timeout="1s")
 
 
 def _limits(requests: int) -> Json:
@@ -387,9 +363,22 @@ def _health(path: str, interval: str, timeout: str, when_ill: str) -> Json:
     }
 
 
-def _socket(endpoint: Endpoint) -> Json:
-    return {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
+def _address(where: Endpoint | str) -> Json:
+    """A TCP address, or the path of a socket."""
+    if isinstance(where, str):
+        return {"pipe": {"path": where}}
+    return {"socket_address": {"address": where.host, "port_value": where.port}}
 
 
-def _pipe(path: Path) -> Json:
-    return {"pipe": {"path": str(path)}}
+def _backhaul(machine: Backend) -> Json:
+    """A machine's backhaul, as an endpoint."""
+    if machine.backhaul is not None:
+        return {"address": _address(machine.backhaul)}
+    endpoint: Json = {"address": _internal(f"backhaul-{machine.id}")}
+    if machine.local is not None:  # Envoy checks health on its main thread, which has no internal listeners
+        endpoint["health_check_config"] = {"address": _address(machine.local)}
+    return endpoint
+
+
+def _internal(listener: str) -> Json:
+    return {"envoy_internal_address": {"server_listener_name": listener}}

@@ -38,7 +38,7 @@ from tkdb_replication.flycast.addresses import Sixpn
 from tkdb_replication.flycast.admin import Admin
 from tkdb_replication.flycast.agent import Agent
 from tkdb_replication.flycast.backbone import Backbone
-from tkdb_replication.flycast.envoy import Files, configuration
+from tkdb_replication.flycast.envoy import configuration
 from tkdb_replication.flycast.ground import WORKER, Ground, Process, Program, connect, inherited, until
 from tkdb_replication.flycast.layout import CLIENT, App, Layout, Slot
 from tkdb_replication.flycast.loopback import Loopback
@@ -46,6 +46,7 @@ from tkdb_replication.flycast.machines import Machine, Run
 from tkdb_replication.flycast.names import Names
 from tkdb_replication.flycast.relay import Relay
 from tkdb_replication.flycast.services import Resolver, Signer
+from tkdb_replication.flycast.worker import Files, site
 from tkdb_replication.scratch import Scratch
 
 FOLDERS: Final = "tkdb-flycast-"
@@ -55,6 +56,7 @@ ORG: Final = "lab"
 """The organization that every machine of a stand-in belongs to."""
 
 _READY_S: Final = 60
+# One worker thread: the agent relies on it.
 _ENVOY_OPTIONS: Final = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
 
 
@@ -245,18 +247,38 @@ class Flycast:
         well = await Admin(self._files.admin(region)).healthy(app)
         return frozenset(one.id for one in self.layout.of_app(app) if str(self._ground.addresses.backhaul(one)) in well)
 
-    async def lose_proxy(self, region: str) -> None:
-        """Kill the proxy of a region. Only ``start_proxy`` brings it back.
+    async def served_in(self, region: str, app: str | None = None) -> str | None:
+        """Return the region whose machines are sent the requests of callers in ``region`` now; None if no machine is.
+
+        Raises:
+            ConfigurationError: there is no such region or app.
+            Unavailable: the proxy of ``region`` doesn't answer.
+        """
+        app = self.layout.app(app or self.layout.apps[0].name).name
+        seen = await self.seen(region, app)
+        return next((one.region for one in self.layout.nearest(region, app) if one.id in seen), None)
+
+    async def requests(self, machine: str) -> int:
+        """Return how many requests the proxy beside a machine has sent to it so far.
+
+        Raises:
+            ConfigurationError: there is no such machine.
+            Unavailable: that proxy doesn't answer.
+        """
+        slot = self.layout.machine(machine)
+        return (await Admin(self._files.admin(slot.region)).traffic(slot.id)).total
+
+    def proxy(self, region: str) -> Process:
+        """Return the proxy of a region, which can be sent signals. One that has ended is started by ``start_proxy``.
 
         Raises:
             ConfigurationError: there is no such region.
         """
         self._check_region(region)
-        await self._envoys[region].send(signal.SIGKILL)
-        await self._envoys[region].wait()
+        return self._envoys[region]
 
     async def start_proxy(self, region: str) -> None:
-        """Start the proxy of a region, and return once it takes requests. One that runs already is left alone.
+        """Start the proxy of a region again, and return once it serves.
 
         Raises:
             ConfigurationError: there is no such region.
@@ -297,6 +319,7 @@ class Flycast:
         key = self.folder / "fly-src.pub"
         key.write_text(self.fly_src_key.public_bytes_raw().hex() + "\n", "ascii")
         for slot in self.layout.machines:
+            self._temporary(slot).mkdir()
             if isinstance(self._ground.addresses, Sixpn):
                 own = self._ground.addresses.private(slot)
                 hosts = f"127.0.0.1 localhost\n::1 localhost\n{own} fly-local-6pn {slot.id}\n"
@@ -324,11 +347,11 @@ class Flycast:
                 self._stack.callback(resolver.close)
         idle_ms = {app.name: app.autostop_ms for app in self.layout.apps if app.autostop_ms is not None}
         watched = {one.id: (one, idle_ms[one.slot.app]) for one in self.machines.values() if one.slot.app in idle_ms}
-        await self._add(Agent(self._files, watched))
+        await self._add(Agent(self._files, self._ground, watched))
 
     async def _start_envoy(self, region: str) -> None:
         path = self.folder / f"envoy-{region}.json"
-        made = configuration(self.layout, self._ground.addresses, region, self._files)
+        made = configuration(site(self.layout, self._ground.addresses, region, self._files))
         path.write_text(json.dumps(made), "utf-8")
         log = self.folder / f"envoy-{region}.log"
         arguments = [envoy_program(), "-c", str(path), *_ENVOY_OPTIONS]
@@ -368,7 +391,12 @@ class Flycast:
             "FLY_VM_MEMORY_MB": "512",
             "PRIMARY_REGION": primary,
             "FLYCAST_SRC_KEY_FILE": str(self.folder / "fly-src.pub"),
+            "TMPDIR": str(self._temporary(slot)),
         }
+
+    def _temporary(self, slot: Slot) -> Path:
+        """Where a machine's temporary files are: what a killed one leaves there goes with the stand-in."""
+        return self.folder / f"{slot.id}.tmp"
 
     def _mounts(self, slot: Slot) -> list[tuple[Path, Path]]:
         return [(self.folder / f"{slot.id}.hosts", Path("/etc/hosts"))] if self._isolated else []

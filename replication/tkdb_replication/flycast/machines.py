@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Final
 
 from tkdb import errors
+from tkdb_replication.flycast import probe
 from tkdb_replication.flycast.addresses import Endpoint
-from tkdb_replication.flycast.ground import WORKER, Ground, Process, Program, connect
+from tkdb_replication.flycast.ground import WORKER, Ground, Process, Program
 from tkdb_replication.flycast.layout import App, Slot
 
 START_S: Final = 60
 KILL_S: Final = 30
 """How long a machine that is stopped may drain, as ``kill_timeout`` in fly.toml."""
 
-_PROBE_S: Final = 2.0
 _PROBES_S: Final = 0.05
-_HEAD_MAX: Final = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,19 +139,8 @@ class Machine:
 
     async def status(self, path: str) -> int | None:
         """Return the HTTP status of a GET, sent to the machine itself as a proxy's check is; None if none comes."""
-        where = self._ground.addresses.local(self.slot)
-        request = f"GET {path} HTTP/1.1\r\nhost: {self.id}\r\nconnection: close\r\n\r\n"
-        try:
-            async with asyncio.timeout(_PROBE_S):
-                reader, writer = await connect(self._ground, WORKER + self.slot.region, where.host, where.port)
-                try:
-                    writer.write(request.encode("ascii"))
-                    first = (await reader.readline()).split()
-                finally:
-                    writer.close()
-            return int(first[1])
-        except (OSError, ValueError, IndexError):  # TimeoutError is an OSError
-            return None
+        place, where = WORKER + self.slot.region, self._ground.addresses.local(self.slot)
+        return await probe.status(self._ground, place, where, path)
 
     async def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

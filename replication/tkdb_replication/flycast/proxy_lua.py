@@ -1,8 +1,9 @@
-"""The proxy's own parts, in Lua, for one region: what they know of the layout stands before their code. Pure.
+"""A proxy's own parts, in Lua: what they know of its machines stands before their code.
 
->>> from tkdb_replication.flycast.layout import App, Layout
->>> print(source("dial", Layout.of(App("tkdb", ("iad", "syd"))), "syd").splitlines()[0])
-local MACHINES = {["tkdb"]={"tkdb-syd-1","tkdb-iad-1"}}
+>>> from tkdb_replication.flycast.site import Backend, Door
+>>> site = Site("syd", (Door("tkdb", (), (Backend("m2", "syd"), Backend("m1", "iad"))),))
+>>> print(source("dial", site).splitlines()[0])
+local MACHINES = {["tkdb"]={"m2","m1"}}
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Final
 
-from tkdb_replication.flycast import regions
-from tkdb_replication.flycast.layout import Layout
+from tkdb_replication.flycast.site import Site
 
 STEPS_MAX: Final = 32
 """How many steps a plan has, at most."""
@@ -25,14 +25,13 @@ _PARTS: Final = ("state.lua",)
 _Value = str | int | Sequence[str] | Mapping[str, "_Value"]
 
 
-def source(part: str, layout: Layout, region: str, **values: str | int) -> str:
-    """Return the code of ``part`` (edge, replay, dial or wake), as the proxy of ``region`` runs it."""
-    order = regions.nearest(region, layout.regions)
+def source(part: str, site: Site, **values: str | int) -> str:
+    """Return the code of ``part`` (attest, edge, replay, dial or wake), as the proxy of ``site`` runs it."""
     constants: dict[str, _Value] = {
-        "MACHINES": {app.name: [one.id for one in layout.nearest(region, app.name)] for app in layout.apps},
-        "REGIONS": {app.name: [code for code in order if code in app.regions] for app in layout.apps},
-        "WHERE": {one.id: one.region for one in layout.machines},
-        "ALIASES": {name: dict.fromkeys(regions.alias(name, order), 1) for name in regions.ALIASES},
+        "MACHINES": {door.app: [one.id for one in door.machines] for door in site.doors},
+        "REGIONS": {door.app: site.regions(door.app) for door in site.doors},
+        "WHERE": {one.id: one.region for door in site.doors for one in door.machines},
+        "ALIASES": {name: dict.fromkeys(codes, 1) for name, codes in site.aliases.items()},
         "STEPS_MAX": STEPS_MAX,
         "HOPS_MAX": HOPS_MAX,
         **values,

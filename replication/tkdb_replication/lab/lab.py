@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -43,7 +43,8 @@ class Standing(msgspec.Struct, frozen=True):
     """How a machine is.
 
     ``health`` is ``ok``; ``faulty``, and ``fault`` says why; ``silent``: it runs and doesn't answer; or ``down``. What
-    isn't known is None or empty. ``lag`` counts the entries that another machine serves and it doesn't.
+    isn't known is None or empty. ``lag`` counts the entries that another machine serves and it doesn't; ``requests``
+    those that the proxy beside it has sent to it; ``serves`` names the callers' regions whose requests come to it now.
     """
 
     region: str
@@ -54,6 +55,8 @@ class Standing(msgspec.Struct, frozen=True):
     lag: int | None = None
     age_ms: int | None = None
     fault: str = ""
+    requests: int | None = None
+    serves: tuple[str, ...] = ()
     epoch: int | None = None
 
 
@@ -65,11 +68,13 @@ class Lab:
         regions: where machines are; the first is where the primary is to be.
         clients: where callers are; ``url`` is the door of the first.
         isolated: as in ``Flycast``.
+        settings: what the machines have in their environment besides.
+        progress: is told, in words, what has come up.
         program: what machines run to serve.
-        settings: what they have in their environment besides what they need.
 
     Attributes:
         gates: each region's own way to the object store, which is as far as the first region.
+        settings: what each machine has in its environment from its next start on.
     """
 
     def __init__(
@@ -79,8 +84,9 @@ class Lab:
         clients: tuple[str, ...],
         *,
         isolated: bool | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        progress: Callable[[str], None] = lambda what: None,
         program: Sequence[str] = (*_TKDB, "serve", "--json"),
-        settings: Mapping[str, str] | None = None,
     ) -> None:
         if not clients:
             raise errors.ConfigurationError("a lab needs a caller", hint="name a region in --clients")
@@ -96,12 +102,12 @@ class Lab:
             start=False,
         )
         self.gates: dict[str, Gate] = {}
-        self.settings = dict(settings or {})
-        """What each machine has in its environment from its next start on."""
+        self.settings = dict(settings)
         self._regions = regions
+        self._clients = clients
+        self._progress = progress
         self._program = program
         self._stores: dict[str, str] = {}
-        self._first_client = clients[0]
         self._stack = AsyncExitStack()
         self._asking: dict[str, AsyncClient] = {}
 
@@ -143,13 +149,28 @@ class Lab:
             raise errors.ConfigurationError(f"the lab has no machine {name!r:.40}", hint=hint)
         return found
 
+    async def client(self, region: str) -> AsyncClient:
+        """Return a client as an app in ``region`` has it, with the key of the lab's signer.
+
+        Raises:
+            ConfigurationError: there is no caller in that region.
+        """
+        return AsyncClient(await self.flycast.door(region), self.keys.identity, signer=self.keys.signer)
+
     async def status(self) -> list[Standing]:
-        """Ask every machine how it is, past all proxies and cuts."""
+        """Ask every machine how it is, past all proxies and cuts, and the proxies what they send to it."""
         found = await asyncio.gather(*map(self._ask, self.flycast.machines.values()))
+        served_in = {region: await self._served_in(region) for region in self._clients}
         last = max((each.seq for each in found if each.seq is not None), default=0)
         return [
-            each if each.seq is None else msgspec.structs.replace(each, lag=last - each.seq) for each in found
-        ]  # fmt: skip
+            msgspec.structs.replace(
+                each,
+                lag=None if each.seq is None else last - each.seq,
+                requests=await self._requests(each.machine),
+                serves=tuple(region for region in self._clients if served_in[region] == each.region),
+            )
+            for each in found
+        ]
 
     async def isolate(self, region: str) -> None:
         """Lose every packet to and from a region, those to the object store too.
@@ -187,14 +208,20 @@ class Lab:
         objects.mkdir()
         server = self._stack.enter_context(store.running(program, objects))
         bucket = await store.make_bucket(server, "tkdb-lab")
+        self._progress("an object store, SeaweedFS")
         await self._found(bucket)
+        self._progress(f"a cluster, whose head is in the bucket {bucket.name}")
         await self._stack.enter_async_context(self.flycast)
-        self.settings |= self.keys.settings(bucket, self._regions)
+        self._progress(f"a proxy in each of {' '.join(self.flycast.layout.regions)}")
+        self.settings = self.keys.settings(bucket, self._regions) | self.settings
         for region in self._regions:
             await self._open_gate(region, server.port)
-        await self.machine(self._regions[0]).start()  # first, so that it is the primary
+        first = self.machine(self._regions[0])
+        await first.start()  # before the others, so that it is the primary
+        self._progress(f"the primary, {first.id}")
         await self.flycast.start()
-        self.url = await self.flycast.door(self._first_client)
+        self._progress(f"every machine: {' '.join(self.flycast.machines)}")
+        self.url = await self.flycast.door(self._clients[0])
         for machine in self.flycast.machines.values():
             url = await self.flycast.direct(machine.id)
             client = AsyncClient(url, self.keys.identity, timeout_ms=_ASK_MS, attempt_timeout_ms=_ASK_MS)
@@ -242,3 +269,13 @@ class Lab:
             region, machine.id, health, report.role, report.position,
             age_ms=report.age_ms, fault=report.fault, epoch=epoch,
         )  # fmt: skip
+
+    async def _requests(self, machine: str) -> int | None:
+        with suppress(errors.Unavailable):
+            return await self.flycast.requests(machine)
+        return None
+
+    async def _served_in(self, region: str) -> str | None:
+        with suppress(errors.Unavailable):
+            return await self.flycast.served_in(region)
+        return None

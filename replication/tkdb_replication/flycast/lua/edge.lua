@@ -1,4 +1,4 @@
--- At the edge: what a caller asks by header becomes a plan, each pass takes one step of it, and the caller is attested.
+-- At the edge: what a caller asks by header becomes a plan, and each pass takes one step of it.
 
 local function asked(headers)
   local instance = headers:get("fly-force-instance-id")
@@ -14,18 +14,6 @@ local function asked(headers)
   return { plan = "any" }
 end
 
--- The caller's Fly-Src is signed anew every second, in a file that is named for the caller's address.
-local function attest(handle, headers)
-  local peer = handle:streamInfo():downstreamDirectRemoteAddress():match("^%[?(.-)%]?:%d+$")
-  local file = peer and io.open(ATTESTED .. peer)
-  if not file then return end
-  local source, signature = file:read("*l"), file:read("*l")
-  file:close()
-  if not signature then return end
-  headers:replace("fly-src", source)
-  headers:replace("fly-src-signature", signature)
-end
-
 function envoy_on_request(handle)
   local headers = handle:headers()
   local known = headers:get("flycast-state")
@@ -35,7 +23,6 @@ function envoy_on_request(handle)
   else
     state = asked(headers)
     state.app, state.hops = APP, 0
-    attest(handle, headers)
   end
   state.step, state.plan = state.plan:match("^([^|]*)|?(.*)$")
   headers:replace("flycast-state", compose(state))

@@ -1,0 +1,195 @@
+"""Measure what callers see when the nearest region fails: how many calls, and how long the longest of them takes.
+
+A lab (docs/flycast.md): machines of tkdb in iad, ams and syd behind the stand-in for flycast, and callers in sin, whom
+syd serves. One fault after the other strikes what is nearest to them, while each contender begins 10 calls a second,
+whatever became of those before (an open loop), each to be done within 10 s. A call asks for the status: no cache
+answers it.
+
+- ``proxy alone``: plain HTTP through the proxy, one attempt a call.
+- ``tkdb``: our client with the one URL of the proxy. It repeats; the proxy chooses the region.
+- ``tkdb, by region``: our client with a URL for each region, ``?region=syd``, by way of the same proxy. It repeats, and
+  chooses the region.
+
+All three meet the same fault at the same time. Rows: ``calls``, ``failed calls``, and ``longest call``, failed ones
+included; n is the fault. What failed calls ended in is said on stderr.
+
+Run ``python -m bench.flycast [--json] [--quick]``, as root. It takes about three minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bench.open_loop import OpenLoop
+from bench.rows import Row, arguments, emit
+from tkdb import api, errors
+from tkdb.channel.client import Initiator
+from tkdb_client import AsyncClient
+from tkdb_client.transport import Answered, AsyncTransport, Send, Url
+from tkdb_replication.flycast import namespaces
+from tkdb_replication.lab.folder import claimed
+from tkdb_replication.lab.lab import Lab
+
+REGIONS: Final = ("iad", "ams", "syd")
+CALLERS: Final = "sin"
+NEAREST: Final = "syd"
+STEADY: Final = {"TKDB_LEASE_MS": "60000"}  # on a busy machine, the primary could change, and be what is nearest
+EVERY_S: Final = 0.1
+CALL_MS: Final = 10_000
+WELL_S: Final = 60
+
+Act = Callable[[Lab], Awaitable[None]]
+
+
+class Fault(NamedTuple):
+    """What happens to the nearest region, and what mends it."""
+
+    name: str
+    strike: Act
+    mend: Act
+
+
+def _machine(change: str) -> Act:
+    async def act(lab: Lab) -> None:
+        await getattr(lab.machine(NEAREST), change)()
+
+    return act
+
+
+def _proxy(number: signal.Signals) -> Act:
+    async def act(lab: Lab) -> None:
+        await lab.flycast.proxy(NEAREST).send(number)
+
+    return act
+
+
+async def _proxy_back(lab: Lab) -> None:
+    await lab.flycast.start_proxy(NEAREST)
+
+
+async def _cut_off(lab: Lab) -> None:
+    await lab.flycast.backbone.isolate(NEAREST)
+
+
+async def _healed(lab: Lab) -> None:
+    await lab.flycast.backbone.heal()
+
+
+FAULTS: Final = (
+    Fault("machine killed", _machine("kill"), _machine("start")),
+    Fault("machine hung", _machine("pause"), _machine("resume")),
+    Fault("machine drained", _machine("stop"), _machine("start")),
+    Fault("proxy killed", _proxy(signal.SIGKILL), _proxy_back),
+    Fault("proxy hung", _proxy(signal.SIGSTOP), _proxy(signal.SIGCONT)),
+    Fault("region cut off", _cut_off, _healed),
+)
+
+
+class Scale(NamedTuple):
+    """Which faults, how long all is well before each, and how long each lasts."""
+
+    faults: tuple[Fault, ...]
+    before_s: float
+    lasts_s: float
+
+
+WHOLE = Scale(FAULTS, before_s=6, lasts_s=10)
+QUICK = Scale(FAULTS[:1], before_s=1, lasts_s=1)
+
+
+async def rows(scale: Scale, folder: Path) -> list[Row]:
+    """Measure all, in one lab."""
+    found: list[Row] = []
+    with claimed(folder) as here:
+        async with Lab(here, REGIONS, (CALLERS,), isolated=True, settings=STEADY) as lab:
+            for fault in scale.faults:
+                await _until_well(lab)
+                found += await _measured(lab, fault, scale)
+    return found
+
+
+async def _measured(lab: Lab, fault: Fault, scale: Scale) -> list[Row]:
+    by_region = [f"{lab.url}?region={region}" for region in (NEAREST, *(each for each in REGIONS if each != NEAREST))]
+    async with AsyncExitStack() as stack:
+        contenders: dict[str, Callable[[], Awaitable[object]]] = {
+            "proxy alone": Bare(lab, stack).status,
+            "tkdb": (await stack.enter_async_context(AsyncClient(lab.url, lab.keys.identity))).status,
+            "tkdb, by region": (await stack.enter_async_context(AsyncClient(by_region, lab.keys.identity))).status,
+        }
+        for call in contenders.values():
+            await call()  # its connection is there
+        try:
+            async with AsyncExitStack() as load:
+                loops = {
+                    who: await load.enter_async_context(OpenLoop(call, EVERY_S)) for who, call in contenders.items()
+                }
+                await asyncio.sleep(scale.before_s)
+                await fault.strike(lab)
+                await asyncio.sleep(scale.lasts_s)
+                for loop in loops.values():
+                    loop.stop()
+        finally:
+            await fault.mend(lab)
+    found = []
+    for who, loop in loops.items():
+        found.append(Row("calls", fault.name, who, loop.counted.calls, "calls"))
+        found.append(Row("failed calls", fault.name, who, loop.counted.failed, "calls"))
+        found.append(Row("longest call", fault.name, who, round(loop.counted.longest_ms), "ms"))
+        if loop.counted.last is not None:
+            print(f"{fault.name}, {who}: the last call that failed: {loop.counted.last}", file=sys.stderr)
+    return found
+
+
+async def _until_well(lab: Lab) -> None:
+    """Wait until callers are served by the nearest region."""
+    give_up_s = time.monotonic() + WELL_S
+    async with AsyncClient(lab.url, lab.keys.identity) as client:
+        while await lab.flycast.served_in(CALLERS) != NEAREST or (await client.status()).region != NEAREST:
+            assert time.monotonic() < give_up_s, f"{NEAREST} doesn't come back"
+            await asyncio.sleep(0.1)
+
+
+class Bare:
+    """A caller that makes one attempt a call: whatever it meets, it raises."""
+
+    def __init__(self, lab: Lab, stack: AsyncExitStack) -> None:
+        self._url = Url.parse(lab.url)
+        self._initiator = Initiator(lab.keys.identity, signer=None, random=os.urandom)
+        self._transport = AsyncTransport()
+        stack.push_async_callback(self._transport.close)
+
+    async def status(self) -> api.StatusReport:
+        """Ask who answers."""
+        call = api.Status()
+        sealed = self._initiator.seal(
+            api.VERIFY, api.encode(call), request_id=os.urandom(16), now_ms=time.time_ns() // 1_000_000
+        )
+        outcome = await self._transport.post(Send(self._url, api.VERIFY, sealed.message, sealed.headers, CALL_MS))
+        if not isinstance(outcome, Answered):
+            raise errors.Unavailable(outcome.why)
+        return api.decode_result(call, api.decode_answer(sealed.open(outcome.message)))
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = arguments("When the nearest region fails")
+    parser.add_argument("--quick", action="store_true", help="one fault, for a second: does it run at all?")
+    options = parser.parse_args()
+    if (why := namespaces.unfit()) is not None:
+        parser.error(f"regions can't be isolated here: {why}")
+    with tempfile.TemporaryDirectory(prefix="tkdb-bench-") as folder:
+        found = asyncio.run(rows(QUICK if options.quick else WHOLE, Path(folder, "lab")))
+    emit(found, "Callers in Singapore, when Sydney fails", options.json)
+
+
+if __name__ == "__main__":
+    main()

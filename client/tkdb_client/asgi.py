@@ -1,0 +1,196 @@
+"""Middleware for ASGI: Starlette, FastAPI, and any other app that speaks it.
+
+::
+
+    app.add_middleware(TokenMiddleware, client=tkdb)
+
+    @app.get("/apps/{app_id}")                                     # FastAPI
+    async def show(
+        app_id: str,
+        token: Annotated[Verified, require(lambda r: Access(action="r", resource={"app": r.path_params["app_id"]}))],
+    ): ...
+
+    async def show(request: Request) -> Response:                  # Starlette
+        token = await cleared(request, Access(action="r", resource={"app": request.path_params["app_id"]}))
+
+The middleware lets all requests through to the app, and answers for it where ``require`` or ``cleared`` rejects. With
+``access=`` it is closed: nothing reaches the app that doesn't clear. Method, path, address and source needn't be
+given: they come from the request (`tkdb_client.web.facts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from tkdb.attestation import Verifier
+from tkdb.errors import ConfigurationError
+from tkdb.macaroon.access import Access
+from tkdb_client.client import AsyncClient, Client
+from tkdb_client.verified import Verified
+from tkdb_client.web.facts import Arrived
+from tkdb_client.web.gate import KEY, Gate, Visit, not_guarded
+from tkdb_client.web.rejection import Answer, Rejection, Render
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+__all__ = ["Access", "Answer", "Rejection", "TokenMiddleware", "Verified", "cleared", "require"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+POLICY_VIOLATION = 1008
+"""Why a WebSocket is closed (RFC 6455, 7.4.1)."""
+
+
+class TokenMiddleware:
+    """Around an app: answers where a token is missing, denied, or doesn't allow what is attempted.
+
+    Args:
+        app: the app.
+        client: verifies tokens. A blocking one is asked in a thread; an ``AsyncClient`` needs none.
+        access: what a request attempts, from its scope. Then every request must clear it, and ``require`` further in
+            can only ask for more. Without it, each route asks for itself.
+        exempt: whether a request, by its scope, needn't clear ``access``: a health check, or a preflight of CORS.
+        attestation: verifies Fly's attestation of the app's own callers; without it no ``src`` caveat clears.
+        realm: the app's name in challenges.
+        render: makes the answers to rejections, in place of ours. (So may an exception handler for ``Rejection``.)
+    """
+
+    def __init__(
+        self,
+        app: App,
+        client: AsyncClient | Client,
+        *,
+        access: Callable[[Scope], Access] | None = None,
+        exempt: Callable[[Scope], bool] | None = None,
+        attestation: Verifier | None = None,
+        realm: str = "tkdb",
+        render: Render | None = None,
+    ) -> None:
+        self._app = app
+        self._gate = Gate(client, attestation=attestation, realm=realm, render=render)
+        self._access = access
+        self._exempt = exempt
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        visit = self._gate.visit(Arrived.of_scope(scope), outer=scope.get(KEY))
+        scope[KEY] = visit  # not in a copy: who stands further out may read what routing puts beside it
+        reply = _Reply(scope, send)
+        try:
+            if self._access is not None and not (self._exempt is not None and self._exempt(scope)):
+                visit.clear(await visit.verified(), self._access(scope))
+            await self._app(scope, receive, reply.send)
+        except Rejection as rejection:
+            if reply.is_over:
+                raise  # too late for an answer
+            await reply.reject(self._gate.answer(rejection))
+        except Exception:
+            await reply.release()
+            raise
+        else:
+            await reply.release()
+
+
+async def cleared(connection: Mapping[str, Any], access: Access) -> Verified:
+    """Return what is trusted of the request's token, where that allows ``access``.
+
+    A WebSocket that stays open long may ask again: what was revoked or has expired meanwhile is rejected.
+
+    Args:
+        connection: Starlette's ``Request`` or ``WebSocket``, or an ASGI scope.
+        access: what is attempted; method, path, address and source are the request's, unless given.
+
+    Raises:
+        Rejection: for the middleware to answer.
+        ConfigurationError: there is no middleware.
+    """
+    visit = _visit(connection)
+    return visit.clear(await visit.verified(), access)
+
+
+def require(access: Callable[[HTTPConnection], Access]) -> Any:
+    """Return a dependency of FastAPI that requires a token and yields the ``Verified`` one.
+
+    The OpenAPI document shows the route as one that takes a bearer token.
+
+    Args:
+        access: what is attempted, from the request (or the WebSocket). It is asked once the token is verified.
+
+    Raises:
+        ConfigurationError: FastAPI isn't installed.
+    """
+    try:
+        from tkdb_client.fastapi import depends
+    except ImportError:
+        raise ConfigurationError(
+            "require() is for FastAPI, which isn't installed", hint="install it, or await cleared(request, access)"
+        ) from None
+
+    async def token(connection: HTTPConnection) -> Verified:
+        visit = _visit(connection)
+        return visit.clear(await visit.verified(), access(connection))
+
+    return depends(token)
+
+
+def _visit(connection: Mapping[str, Any]) -> Visit:
+    visit: Visit | None = connection.get(KEY)
+    if visit is None:
+        raise not_guarded()
+    return visit
+
+
+class _Reply:
+    """What has gone out of one request's answer; and the rejection in its place.
+
+    An app that is mounted within the app turns what it doesn't know into a 500 of its own before it raises it again.
+    So a 500 is kept back until it is known what the app has raised.
+    """
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self._kept: list[Message] = []
+        self._accepted = False
+        self.is_over = False
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the app sends."""
+        if self._kept or (message["type"] == "http.response.start" and message["status"] == 500):
+            self._kept.append(message)
+            return
+        if message["type"] == "websocket.accept":
+            self._accepted = True
+        else:
+            self.is_over = self.is_over or message["type"] in _ENDS
+        await self._send(message)
+
+    async def release(self) -> None:
+        """Pass on what was kept back."""
+        for message in self._kept:
+            await self._send(message)
+
+    async def reject(self, answer: Answer) -> None:
+        """Answer in the app's place."""
+        self._kept.clear()
+        kind = "http.response"
+        if self._scope["type"] == "websocket":
+            if self._accepted or "websocket.http.response" not in (self._scope.get("extensions") or {}):
+                await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": f"{answer.status}"})
+                return
+            kind = "websocket.http.response"
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+        await self._send({"type": f"{kind}.start", "status": answer.status, "headers": headers})
+        await self._send({"type": f"{kind}.body", "body": answer.body})
+
+
+_ENDS = {"http.response.start", "websocket.close", "websocket.http.response.start"}

@@ -1,0 +1,35 @@
+"""What `tkdb_client.asgi.require` needs of FastAPI: a dependency that its OpenAPI document shows as a bearer token."""
+
+# No postponed annotations: FastAPI looks at a dependency's own.
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import Depends
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from tkdb_client.verified import Verified
+
+Token = Callable[[HTTPConnection], Awaitable[Verified]]
+
+
+class Bearer(SecurityBase):
+    """A dependency that yields the verified token.
+
+    Args:
+        token: requires it of a request.
+    """
+
+    def __init__(self, token: Token) -> None:
+        self.model = HTTPBearer(bearerFormat="macaroon", description="A token of tkdb, or its bundle.")
+        self.scheme_name = "tkdb"
+        self._token = token
+
+    async def __call__(self, connection: HTTPConnection) -> Verified:
+        return await self._token(connection)
+
+
+def depends(token: Token) -> Any:
+    """Return a parameter's default that makes FastAPI call ``token``. Asked anew each time: accesses differ."""
+    return Depends(Bearer(token), use_cache=False)

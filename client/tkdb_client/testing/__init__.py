@@ -1,0 +1,34 @@
+"""An authority for an app's own tests: real tokens, real denials, no network, and time in the test's hands.
+
+>>> from tkdb_client import Access
+>>> from tkdb_client.testing import Authority, Down
+>>> authority = Authority("acme")
+>>> client = authority.client()                                  # a real Client: give it to the app
+>>> token = authority.mint("acme", act="r", expires_in_s=60)
+>>> client.verify(token).clear(Access(action="r"))
+>>> authority.clock.advance(61)                                  # seconds, at once
+>>> client.verify(token).clear(Access(action="r"))
+Traceback (most recent call last):
+...
+tkdb.errors.ExpiredToken: caveat 1 of 2 (exp 1900000060): expired 1 s ago: ask for a new token
+
+>>> token = authority.mint("acme")
+>>> with authority.faulty(Down()):                               # at once, however long the client tries
+...     client.verify(token)
+Traceback (most recent call last):
+...
+tkdb.errors.DeadlineExceeded: no answer in time, ...
+
+What decides is what decides in production: ``tkdb.authority`` and ``tkdb.macaroon``, over a journal that is kept in a
+list; each request is sealed and opened as on the network (``tkdb.channel``). Only sockets, disks and waiting are left
+out: a client that would wait moves the clock on.
+
+No setting selects it, it listens nowhere, its keys are made for it and lost with it, and it refuses to run on a Fly
+Machine. So nothing that it says means anything outside the process.
+"""
+
+from tkdb_client.testing.authority import Authority
+from tkdb_client.testing.clock import Clock
+from tkdb_client.testing.faults import AnswersLost, Down, Failing, Fault, Silent, Slow, Stale
+
+__all__ = ["AnswersLost", "Authority", "Clock", "Down", "Failing", "Fault", "Silent", "Slow", "Stale"]

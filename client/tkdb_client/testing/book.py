@@ -1,0 +1,172 @@
+"""The authority itself: what each method means, over a journal that is kept in a list.
+
+All that decides is the real authority's (`tkdb.authority`); rounds, disks and other machines are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from tkdb import __version__, api, errors
+from tkdb.authority.clock import Clock
+from tkdb.authority.decisions import Decisions, Done, describe, permit
+from tkdb.authority.judge import Judge
+from tkdb.authority.keyring import Keyring
+from tkdb.authority.minting import Minter
+from tkdb.authority.past import read_past
+from tkdb.macaroon.token import Macaroon
+from tkdb.ports import Caller
+from tkdb.signers import ALL, Signer
+from tkdb.store.feed import Feed
+from tkdb.store.journal import Entry, Origin, link
+from tkdb.store.made import Genesis, decode_made
+from tkdb.store.seal import KEY_BYTES, NONCE_BYTES, ChainKey, SealKey, SealKeys
+from tkdb.store.state import State
+
+MAX_LIFETIME_S: Final = 90 * 24 * 3600
+
+T = TypeVar("T")
+
+
+class Book:
+    """A journal, what it adds up to, and the methods that read and write it. One thread at a time.
+
+    Args:
+        name: the authority's name.
+        clock: its clocks.
+        random: returns so many random bytes.
+    """
+
+    def __init__(self, name: str, clock: Clock, random: Callable[[int], bytes]) -> None:
+        self.state = State()
+        self._clock = clock
+        self._entries: list[Entry] = []
+        self._by_request: dict[tuple[bytes, bytes], Entry] = {}
+        seal_keys = SealKeys([SealKey(random(KEY_BYTES))])
+        self._keyring = Keyring(self.state, seal_keys)
+        self._feed = Feed(self, self.state)
+        self._decisions = Decisions(self._keyring, seal_keys, random, MAX_LIFETIME_S)
+        self._minter = Minter(self.state, self._keyring, clock, random)
+        self._judge = Judge(name, self._keyring, self.state)
+        self._chain_key = ChainKey(random(KEY_BYTES))
+        journal = random(16)
+        sealed = seal_keys.seal_chain_key(self._chain_key, journal=journal, generation=1, nonce=random(NONCE_BYTES))
+        self._append(
+            link(self.state.head, self._chain_key, now_ms=self._now_ms, epoch=1, made=Genesis(journal, name, sealed))
+        )
+
+    async def entries(self, after: int, limit: int) -> list[Entry]:
+        """As the database's."""
+        return self._entries[after : after + limit]
+
+    def answer(self, call: api.Call[Any], caller: Caller) -> msgspec.Struct:
+        """Return the result of ``call``; of a long poll what there is now.
+
+        Raises:
+            TkdbError: the call fails, as its class says.
+        """
+        match call:
+            case api.Verify():
+                return api.Verified([self._judge.verdict(bundle, self._now_ms) for bundle in call.bundles])
+            case api.Revocations():
+                return _at_once(self._feed.read(after=call.after, kids=call.kids))
+            case api.Status():
+                return self._status()
+            case api.RevokeOwn():
+                return self._revoke_own(call.token)
+        signer = _signer_of(caller)
+        match call:
+            case api.Mint():
+                permit(signer, "mint", call.organization)
+                return self._minter.mint(call)
+            case api.ListOrganizations():
+                return self._list(call, signer)
+            case api.HandOver() | api.TakeOver():
+                permit(signer, "promote", ALL)
+                raise errors.InvalidRequest("the testing authority is all of its machines", hint="use a real one")
+        return self._write(call, signer, caller)  # type: ignore[arg-type]  # what is left writes
+
+    @property
+    def _now_ms(self) -> int:
+        return self._clock.reckoned_ms()
+
+    def _status(self) -> api.StatusReport:
+        return api.StatusReport(
+            name=self.state.name,
+            version=__version__,
+            role="primary",
+            region="",
+            machine="",
+            uptime_ms=self._clock.monotonic_ms(),
+            position=self.state.head.seq,
+            age_ms=0,
+        )
+
+    def _revoke_own(self, text: str) -> api.Revoked:
+        token = Macaroon.parse(text)
+        try:
+            self._judge.check(token, self._now_ms)
+        except errors.RevokedToken:
+            return api.Revoked(already=True)
+        body = api.encode(api.Revoke([api.Branch(token.kid, token.nonce, token.branch)]))
+        self._append(link(self.state.head, self._chain_key, now_ms=self._now_ms, epoch=1, body=body))
+        return api.Revoked(already=False)
+
+    def _list(self, call: api.ListOrganizations, signer: Signer) -> api.Organizations:
+        rows = sorted(self.state.live(), key=lambda row: row.name)
+        mine = [describe(self.state, row) for row in rows if row.name > call.after and signer.acts_for(row.name)]
+        return api.Organizations(mine[: call.limit], more=len(mine) > call.limit)
+
+    def _write(self, call: api.WriteCall, signer: Signer, caller: Caller) -> msgspec.Struct:
+        origin = Origin(signer.key.thumbprint, caller.request_id, caller.signed_ms, caller.signature)
+        known = self._by_request.get((origin.signer, origin.request_id))
+        if known is not None:
+            if known.body != caller.body:
+                raise errors.Conflict("this request id was used for another request", hint="make a new one for each")
+            return self._decisions.result(self.state, call, decode_made(known.made))
+        now_ms = self._now_ms
+        if isinstance(call, api.Restore):
+            permit(signer, "restore", ALL)
+            decision = self._decisions.restore(self.state, _at_once(read_past(self, call, self.state.head.seq)))
+        else:
+            decision = self._decisions.decide(self.state, call, signer, now_ms)
+        if isinstance(decision, Done):
+            return decision.result
+        self._chain_key = decision.chain_key or self._chain_key
+        entry = link(
+            self.state.head,
+            self._chain_key,
+            now_ms=max(now_ms, decision.not_before_ms),
+            epoch=1,
+            made=decision.made,
+            body=caller.body,
+            origin=origin,
+        )
+        self._append(entry)
+        self._by_request[origin.signer, origin.request_id] = entry
+        return self._decisions.result(self.state, call, decision.made)
+
+    def _append(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        self.state.apply(entry)
+        self._keyring.forget()
+        self._feed.add(entry)
+
+
+def _signer_of(caller: Caller) -> Signer:
+    if caller.signer is None:
+        raise errors.NotPermitted("this takes a signer", hint="sign the request with a signer's key")
+    return caller.signer
+
+
+def _at_once(steps: Coroutine[Any, Any, T]) -> T:
+    """Return the result of what waits for nothing: the journal is in memory."""
+    try:
+        steps.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("what is in memory was waited for")

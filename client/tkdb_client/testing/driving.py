@@ -1,0 +1,198 @@
+"""Drives a client's calls through the testing network: no sockets, and no waiting.
+
+Where a call would wait, the clock moves. What goes on beside calls (a feed that is followed, a probe) can't move it, or
+it would run away while the test looks elsewhere: that waits until a call or the test has moved it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from concurrent.futures import wait
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tkdb.errors import ConfigurationError
+from tkdb_client.driving import AsyncDriver, Driver
+from tkdb_client.steps import Aside, Race, Sleep, Steps
+from tkdb_client.testing.clock import Clock
+from tkdb_client.testing.network import Network, Passing
+from tkdb_client.transport import AsyncTransport, Outcome, Send, Transport
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A step of what goes on beside calls."""
+
+    step: Send | Sleep
+
+
+Look = Callable[[], Outcome | bool | None]
+"""Returns what a step comes to; None while something must happen first."""
+
+
+class _Way:
+    """What both wires do but wait."""
+
+    def __init__(self, network: Network, *, faulty: bool = True) -> None:
+        self._network = network
+        self._faulty = faulty
+        self._closed = False
+
+    def look(self, step: Send | Beside) -> Look:
+        """Return what looks whether a step is over."""
+        match step:
+            case Beside(Sleep(wait_ms)):
+                return self._if_open(self._slept(wait_ms))
+            case Beside(Send() as send):
+                return self._if_open(Passing(self._network, send, faulty=self._faulty, moves=False).outcome)
+            case Send():
+                return self._if_open(Passing(self._network, step, faulty=self._faulty).outcome)
+        raise AssertionError(f"no step of a call: {step}")
+
+    def close(self) -> None:
+        """End what waits."""
+        self._closed = True
+        self._network.tell()
+
+    def _slept(self, wait_ms: int) -> Look:
+        clock = self._network.clock
+        until_ms = clock.monotonic_ms() + wait_ms
+        return lambda: clock.monotonic_ms() >= until_ms or None
+
+    def _if_open(self, look: Look) -> Look:
+        def look_if_open() -> Outcome | bool | None:
+            if self._closed:
+                raise ConfigurationError("this client is closed", hint="make a new one, or close it later")
+            return look()
+
+        return look_if_open
+
+
+class Wire(Transport):
+    """A transport without sockets.
+
+    Args:
+        network: where it leads.
+        faulty: whether faults stand in its way, and what goes over it is shown to the test.
+    """
+
+    def __init__(self, network: Network, *, faulty: bool = True) -> None:
+        super().__init__()
+        self._network = network
+        self._way = _Way(network, faulty=faulty)
+
+    def post(self, send: Send | Beside) -> Any:
+        """Take a step to its end."""
+        look = self._way.look(send)
+        while True:
+            seen = self._network.changes
+            outcome = look()
+            if outcome is not None:
+                return outcome
+            wait([self._network.change(seen)])
+
+    def close(self) -> None:
+        """End what waits."""
+        super().close()
+        self._way.close()
+
+
+class AsyncWire(AsyncTransport):
+    """The same, for an event loop."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self._network = network
+        self._way = _Way(network)
+
+    async def post(self, send: Send | Beside) -> Any:
+        """Take a step to its end."""
+        look = self._way.look(send)
+        while True:
+            seen = self._network.changes
+            outcome = look()
+            if outcome is not None:
+                return outcome
+            await asyncio.wrap_future(self._network.change(seen))
+
+    async def close(self) -> None:
+        """End what waits."""
+        await super().close()
+        self._way.close()
+
+
+class Timeless(Driver):
+    """A blocking driver whose sleeps take no time."""
+
+    def __init__(self, wire: Wire, clock: Clock) -> None:
+        super().__init__(wire)
+        self._clock = clock
+
+    def run(self, steps: Steps[T]) -> T:
+        """As ``Driver.run``."""
+        with closing(_timeless(steps, self._clock)) as changed:
+            return super().run(changed)
+
+
+class AsyncTimeless(AsyncDriver):
+    """The same, for an event loop."""
+
+    def __init__(self, wire: AsyncWire, clock: Clock) -> None:
+        super().__init__(wire)
+        self._clock = clock
+
+    async def run(self, steps: Steps[T]) -> T:
+        """As ``AsyncDriver.run``."""
+        with closing(_timeless(steps, self._clock)) as changed:
+            return await super().run(changed)
+
+
+Changed = Generator[Any, Any, T]
+
+
+def _timeless(steps: Steps[T], clock: Clock) -> Changed[T]:
+    """Take a call's steps: where it sleeps, the clock moves."""
+
+    def change(step: Any) -> Any:
+        if isinstance(step, Sleep):
+            clock.advance(step.wait_ms / 1000)
+            return None
+        return Aside(_beside(step.steps)) if isinstance(step, Aside) else step
+
+    return _changing(steps, change)
+
+
+def _beside(steps: Steps[T]) -> Changed[T]:
+    """Take the steps of what goes on beside calls: it waits for others to move the clock."""
+
+    def change(step: Any) -> Any:
+        if isinstance(step, Aside):
+            return Aside(_beside(step.steps))
+        if isinstance(step, Race):
+            return Race(_beside(step.first), _beside(step.second), step.after_ms)
+        return Beside(step) if isinstance(step, Send | Sleep) else step
+
+    return _changing(steps, change)
+
+
+def _changing(steps: Steps[T], change: Callable[[Any], Any]) -> Changed[T]:
+    """Take each step as ``change`` returns it; None is one that is over already."""
+    answer, error = None, None
+    try:
+        while True:
+            step = change(steps.send(answer) if error is None else steps.throw(error))
+            answer, error = None, None
+            if step is not None:
+                try:
+                    answer = yield step
+                except Exception as raised:  # noqa: BLE001 -- whatever it is, it is for the steps
+                    error = raised
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        steps.close()

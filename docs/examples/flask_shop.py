@@ -1,0 +1,47 @@
+"""A shop's API on Flask: who may read or write which app is in the token.
+
+Run it with any WSGI server, TKDB_URL and TKDB_AUTHORITY in the environment, as `tkdb dev` prints them:
+
+    flask --app docs/examples/flask_shop.py run
+"""
+
+from __future__ import annotations
+
+import time
+
+from flask import Flask, request
+
+from tkdb_client import Access, Client, Policy
+from tkdb_client.flask import Tokens, Verified
+
+tokens = Tokens(Client(policy=Policy(clock=time.time, audience="shop")), realm="shop")
+stock = {"shop": 3, "blog": 0}
+
+app = Flask(__name__)
+tokens.init_app(app)
+
+
+def reads(app_id: str) -> Access:
+    return Access(action="r", resource={"app": app_id})
+
+
+def writes(app_id: str) -> Access:
+    return Access(action="w", resource={"app": app_id})
+
+
+@app.get("/health")
+def health() -> str:
+    return "ok"
+
+
+@app.get("/apps/<app_id>")
+@tokens.require(reads)
+def show(token: Verified, app_id: str) -> dict[str, str | int]:
+    return {"app": app_id, "stock": stock.get(app_id, 0), "organization": token.organization}
+
+
+@app.put("/apps/<app_id>")
+@tokens.require(writes)
+def restock(token: Verified, app_id: str) -> dict[str, str | int]:
+    stock[app_id] = int(request.args["count"])
+    return {"app": app_id, "stock": stock[app_id], "organization": token.organization}

@@ -1,0 +1,20 @@
+"""One authority, and its clients, for each test."""
+
+from __future__ import annotations
+
+import pytest
+
+from tkdb_client import AsyncClient, Client, Policy
+from tkdb_client.testing import Authority
+
+
+@pytest.fixture
+def authority() -> Authority:
+    return Authority("acme")
+
+
+@pytest.fixture(params=["blocking", "awaited"])
+def client(request: pytest.FixtureRequest, authority: Authority) -> Client | AsyncClient:
+    """The app's, either kind."""
+    policy = Policy(clock=lambda: 0.0, audience="shop")
+    return authority.client(policy=policy) if request.param == "blocking" else authority.async_client(policy=policy)

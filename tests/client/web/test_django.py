@@ -1,0 +1,208 @@
+"""Django: the same answers through its two handlers, for blocking and async views."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import iscoroutinefunction
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import got_request_exception
+from django.http import HttpRequest, HttpResponse
+from django.test import override_settings
+from django.urls import clear_url_caches, path
+
+from tests.client.web.django_settings import URLS
+from tests.client.web.presenting import Got, ask, ask_wsgi, bearer, environ, scope
+from tkdb import errors
+from tkdb.macaroon.caveats import Act, Ip, Req
+from tkdb_client import Access, Policy
+from tkdb_client.django import Verified, acleared, cleared, require, token_middleware
+from tkdb_client.testing import Authority, Down
+
+READ = Access(action="r")
+Ask = Callable[..., Got]
+
+
+@require(lambda request, app_id: Access(action="r", resource={"app": app_id}))
+def show(request: HttpRequest, token: Verified, app_id: str) -> HttpResponse:
+    return HttpResponse(f"{token.organization} {app_id}")
+
+
+@require(lambda request, app_id: Access(action="r", resource={"app": app_id}))
+async def ashow(request: HttpRequest, token: Verified, app_id: str) -> HttpResponse:
+    return HttpResponse(f"{token.organization} {app_id}")
+
+
+def read(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(cleared(request, READ).organization)
+
+
+async def aread(request: HttpRequest) -> HttpResponse:
+    return HttpResponse((await acleared(request, READ)).organization)
+
+
+def opened(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("open")
+
+
+@require(lambda request: 1 // 0)  # type: ignore[arg-type, return-value]  # an app's mistake
+def broken(request: HttpRequest, token: Verified) -> HttpResponse:
+    return HttpResponse("in")
+
+
+def elsewhere(request: HttpRequest) -> HttpResponse:
+    raise errors.RevokedToken("another's")
+
+
+def crash(asked: Ask, *given: Any) -> type[BaseException] | None:
+    """Return what a request's view or middleware raised, which Django has answered with a 500."""
+    raised: list[type[BaseException] | None] = []
+
+    def note(**_: object) -> None:
+        raised.append(sys.exc_info()[0])
+
+    got_request_exception.connect(note)
+    try:
+        assert asked(*given).status == 500
+    finally:
+        got_request_exception.disconnect(note)
+    return raised[0]
+
+
+VIEWS = {"blocking": (show, read), "awaited": (ashow, aread)}
+
+
+@pytest.fixture(params=["wsgi", "asgi"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of Django's handlers serves."""
+    return str(request.param)
+
+
+@pytest.fixture
+def serve(kind: str) -> Iterator[Callable[..., Ask]]:
+    """Serve the views behind a middleware."""
+    with override_settings():
+
+        def make(middleware: Any, views: str = "blocking") -> Ask:
+            shown, said = VIEWS[views]
+            module = types.ModuleType(URLS)
+            module.urlpatterns = [  # type: ignore[attr-defined]  # a URLconf
+                path("apps/<path:app_id>", shown),
+                path("read", said),
+                path("open", opened),
+                path("broken", broken),
+                path("elsewhere", elsewhere),
+            ]
+            module.middleware = middleware  # type: ignore[attr-defined]  # what MIDDLEWARE names
+            sys.modules[URLS] = module
+            clear_url_caches()
+            settings.MIDDLEWARE = [f"{URLS}.middleware"] if middleware else []
+            if kind == "wsgi":
+                handler = WSGIHandler()
+                return lambda *given, **further: ask_wsgi(handler, environ(*given, **further))
+            asgi = ASGIHandler()
+            return lambda *given, **further: ask(asgi, scope(*given, **further))
+
+        yield make
+    sys.modules.pop(URLS, None)
+
+
+@pytest.fixture
+def middleware(authority: Authority) -> Callable[..., Any]:
+    def make(**options: Any) -> Any:
+        return token_middleware(authority.client(policy=Policy(clock=lambda: 0.0, audience="shop")), **options)
+
+    return make
+
+
+@pytest.mark.parametrize("views", ["blocking", "awaited"])
+def test_a_token_gets_in_by_view_and_says_whose_it_is(
+    serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority, views: str
+) -> None:
+    asked = serve(middleware(), views)
+    token = bearer(authority.mint("acme", res={"app": {"shop": "r"}}))
+    assert asked("/apps/shop", token).body == b"acme shop"
+    got = asked("/apps/blog", token)
+    assert (got.status, got.problem["reason"]) == (403, "caveat unmet")
+    got = asked("/apps/shop")
+    assert (got.status, got.challenge) == (401, 'Bearer realm="tkdb"')
+    got = asked("/read")
+    assert (got.status, got.problem["type"]) == (401, "urn:tkdb:problem:token-missing")
+    assert asked("/read", bearer(authority.mint("acme"))).body == b"acme"
+    assert asked("/open").body == b"open"
+
+
+def test_a_closed_project_lets_nothing_through(
+    serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority
+) -> None:
+    asked = serve(middleware(access=lambda request: READ, exempt=lambda request: request.path == "/open"))
+    assert [asked(where).status for where in ("/read", "/nowhere", "/open")] == [401, 401, 200]
+    assert asked("/nowhere", bearer(authority.mint("acme", act="w"))).status == 403
+    assert asked("/open", method="OPTIONS").status == 200
+    assert asked("/read", method="OPTIONS").status == 401
+
+
+def test_an_async_project_awaits_its_client(kind: str, serve: Callable[..., Ask], authority: Authority) -> None:
+    asked = serve(token_middleware(authority.async_client(), access=lambda request: READ), "awaited")
+    token = bearer(authority.mint("acme", act="r"))
+    if kind == "asgi":  # its middleware is awaited, too
+        assert asked("/read", token).body == b"acme"
+        assert asked("/read").status == 401
+    else:
+        assert crash(asked, "/read", token) is errors.ConfigurationError
+
+
+def test_several_headers_are_malformed(
+    serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority
+) -> None:
+    token = bearer(authority.mint("acme"))
+    assert serve(middleware())("/read", token, token).status == 400
+
+
+def test_an_authority_that_can_not_say_is_503(
+    serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority
+) -> None:
+    asked, token = serve(middleware()), bearer(authority.mint("acme"))
+    with authority.faulty(Down()):
+        got = asked("/read", token)
+    assert (got.status, got.headers["retry-after"]) == (503, "1")
+
+
+def test_paths_and_addresses_clear_as_they_were_received(
+    serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority
+) -> None:
+    asked = serve(middleware())
+    token = bearer(authority.mint("acme", Act("r"), Req(("GET",), ("/apps/*",))))
+    assert asked("/apps/shop", token).status == 200
+    assert asked("/apps/a%2fb", token).status == 403
+    assert asked("/apps/%2e%2e", token).status == 403
+    assert asked("/read", token).status == 403
+    token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
+    assert asked("/read", token, (b"x-forwarded-for", b"10.0.0.1")).status == 403
+
+
+def test_an_apps_own_errors_stay_its_own(
+    serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority
+) -> None:
+    asked, token = serve(middleware()), bearer(authority.mint("acme"))
+    assert crash(asked, "/broken", token) is ZeroDivisionError
+    assert asked("/broken").status == 401
+    assert crash(asked, "/elsewhere", token) is errors.RevokedToken
+
+
+def test_without_the_middleware_a_view_is_an_error(serve: Callable[..., Ask], authority: Authority) -> None:
+    asked = serve(None)
+    for where in ("/read", "/apps/shop"):
+        assert crash(asked, where, bearer(authority.mint("acme"))) is errors.ConfigurationError
+
+
+def test_a_decorated_view_stays_what_it_was() -> None:
+    assert iscoroutinefunction(ashow)
+    assert not iscoroutinefunction(show)
+    assert show.__name__ == "show"

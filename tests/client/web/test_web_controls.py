@@ -1,0 +1,116 @@
+"""With a protection off, the attack that it is for succeeds: negative controls for the middleware."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.client.web.presenting import PROXY, ask, attested, bearer, scope
+from tkdb.attestation import Presented, Verifier
+from tkdb.macaroon.access import Source
+from tkdb.macaroon.caveats import Act, Ip, Req, Src
+from tkdb_client import Access
+from tkdb_client.asgi import TokenMiddleware, cleared
+from tkdb_client.testing import Authority
+from tkdb_client.web import facts, gate
+from tkdb_client.web.header import bundle_text
+from tkdb_client.web.rejection import Rejection
+
+PROXIED = ("172.16.1.1", 4000)
+
+
+async def says_ok(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def closed(client: Any, **options: Any) -> TokenMiddleware:
+    return TokenMiddleware(says_ok, client, access=lambda scope: Access(action="r"), **options)
+
+
+def test_an_escaped_separator_passes_a_check_of_the_decoded_path(
+    client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = bearer(authority.mint("acme", Act("r"), Req(("GET",), ("/v1/*/keys",))))
+    attack = scope("/v1%2fapps/keys", token)  # whether it is /v1/apps/keys depends on who decodes it
+    assert ask(closed(client), dict(attack)).status == 403
+    monkeypatch.setattr(facts, "_scope_path", lambda scope: scope["path"])
+    assert ask(closed(client), dict(attack)).status == 200
+
+
+def test_a_rewritten_path_passes_a_check_of_the_received_one_alone(
+    client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = bearer(authority.mint("acme", Act("r"), Req(("GET",), ("/v1/apps/*",))))
+    attack = scope("/v1/apps/shop", token)
+    attack["path"] = "/v1/admin"  # where something in between sends it, and the app routes it
+    assert ask(closed(client), dict(attack)).status == 403
+    monkeypatch.setattr(facts, "_scope_path", lambda scope: scope["raw_path"].decode())
+    assert ask(closed(client), dict(attack)).status == 200
+
+
+def test_an_address_from_a_header_is_whatever_the_caller_says(
+    client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
+    app = closed(client, attestation=Verifier(PROXY.public_key()))
+    attack = scope("/", token, (b"fly-client-ip", b"10.0.0.1"))
+    assert ask(app, dict(attack)).status == 403
+    monkeypatch.setattr(facts.Attestation, "source", lambda self, arrived: Source())
+    assert ask(app, dict(attack)).status == 200
+
+
+def test_an_address_that_a_server_has_taken_from_a_header_is_whatever_the_caller_says(
+    client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
+    attack = scope("/", token, (b"x-forwarded-for", b"10.0.0.1:4000"), client=("10.0.0.1", 4000))
+    assert ask(closed(client), dict(attack)).status == 403
+    monkeypatch.setattr(facts, "_peer", lambda address, headers: address)
+    assert ask(closed(client), dict(attack)).status == 200
+
+
+def test_an_attestation_that_counts_twice_can_be_replayed(
+    client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = bearer(authority.mint("acme", Act("r"), Src("acme", "web", None)))
+    app = closed(client, attestation=Verifier(PROXY.public_key()))
+    headers = attested("1")
+    statuses = [ask(app, scope("/", token, *headers, client=PROXIED)).status for _ in range(2)]
+    assert statuses == [200, 403]
+
+    def forgetful(self: Verifier, presented: Presented, source: Any, now_s: float) -> None:
+        """Remembers no request."""
+
+    monkeypatch.setattr(Verifier, "_check_first", forgetful)
+    assert ask(app, scope("/", token, *headers, client=PROXIED)).status == 200
+
+
+def test_the_last_of_two_headers_would_win_where_only_one_is_looked_at(
+    client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = bearer(authority.mint("acme", act="r")), bearer("tkdb_nothing")
+    attack = scope("/", bad, good)  # what a proxy has checked was the first
+    assert ask(closed(client), dict(attack)).status == 400
+    monkeypatch.setattr(gate, "bundle_text", lambda values: bundle_text(values[-1:]))
+    assert ask(closed(client), dict(attack)).status == 200
+
+
+def test_a_mounted_app_would_make_a_crash_of_a_rejection(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await cleared(scope, Access())
+        except Rejection:
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+            raise
+
+    assert ask(TokenMiddleware(app, client), scope()).status == 401
+
+    async def passes(self: Any, message: Any) -> None:
+        self.is_over = True
+        await self._send(message)
+
+    monkeypatch.setattr("tkdb_client.asgi._Reply.send", passes)
+    with pytest.raises(Rejection):
+        ask(TokenMiddleware(app, client), scope())

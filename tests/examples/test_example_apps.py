@@ -1,0 +1,115 @@
+"""The example apps, each as a process of its own before a real authority."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.end_to_end.node import Node
+from tkdb.macaroon.token import Macaroon
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = {
+    "fastapi": ["hypercorn", "--bind", "127.0.0.1:{port}", "docs/examples/fastapi_shop.py:app"],
+    "starlette": ["hypercorn", "--bind", "127.0.0.1:{port}", "docs/examples/starlette_shop.py:app"],
+    "django": ["hypercorn", "--bind", "127.0.0.1:{port}", "docs/examples/django_shop.py:application"],
+    "flask": ["flask", "--app", "docs/examples/flask_shop.py", "run", "--port", "{port}"],
+}
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with Node(tmp_path_factory.mktemp("node") / "tkdb.db") as node:
+        with node.client() as client:
+            client.create_organization("acme")
+        yield node
+
+
+@contextmanager
+def running(example: str, environment: dict[str, str], log: Path) -> Iterator[httpx.Client]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program, *arguments = (part.format(port=port) for part in EXAMPLES[example])
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name(program), *arguments],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], **environment},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as caller:
+            wait_for_health(caller, process, log)
+            yield caller
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def wait_for_health(caller: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    end_s = time.monotonic() + 60
+    while True:
+        try:
+            assert caller.get("/health").status_code == 200
+        except httpx.TransportError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end_s, log.read_text()
+            time.sleep(0.05)
+        else:
+            return
+
+
+def bearer(token: Macaroon) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token.text}"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_lets_in_who_may_and_tells_the_rest_why(example: str, node: Node, tmp_path: Path) -> None:
+    environment = {"TKDB_URL": node.url, "TKDB_AUTHORITY": node.keys.identity.text()}
+    with node.client() as tkdb, running(example, environment, tmp_path / "log") as caller:
+        token = tkdb.mint("acme", act="rw", res={"app": {"shop": "rw", "blog": "r"}}, aud="shop")
+        assert caller.get("/apps/shop").headers["www-authenticate"] == 'Bearer realm="shop"'
+        assert caller.get("/apps/shop", headers=bearer(token)).json()["organization"] == "acme"
+        assert caller.put("/apps/shop?count=9", headers=bearer(token)).json()["stock"] == 9
+        unmet = caller.put("/apps/blog?count=9", headers=bearer(token))
+        assert (unmet.status_code, unmet.json()["reason"]) == (403, "caveat unmet")
+        assert unmet.headers["content-type"] == "application/problem+json"
+
+        one = bearer(tkdb.narrow(token, method="GET", path="/apps/*", for_s=60))
+        assert caller.get("/apps/shop", headers=one).status_code == 200
+        assert caller.put("/apps/shop?count=1", headers=one).status_code == 403
+        elsewhere = bearer(tkdb.narrow(token, method="GET", path="/other/*"))
+        assert caller.get("/apps/shop", headers=elsewhere).status_code == 403
+
+        twice = caller.get("/apps/shop", headers=[("Authorization", f"Bearer {token.text}")] * 2)
+        assert twice.status_code == 400
+        billing = tkdb.mint("acme", aud="billing")
+        assert caller.get("/apps/shop", headers=bearer(billing)).status_code == 403
+
+        tkdb.revoke(token)
+        # The app may have the token in its cache: it hears of the revocation within the bound.
+        end_s = time.monotonic() + 60
+        while (revoked := caller.get("/apps/shop", headers=bearer(token))).status_code == 200:
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+        assert (revoked.status_code, revoked.json()["reason"]) == (401, "revoked")
+
+
+def test_an_app_whose_authority_is_gone_says_so(node: Node, tmp_path: Path) -> None:
+    with node.client() as tkdb:
+        token = tkdb.mint("acme")
+    environment = {"TKDB_URL": "http://127.0.0.1:9", "TKDB_AUTHORITY": node.keys.identity.text()}
+    with running("flask", environment, tmp_path / "log") as caller:
+        gone = caller.get("/apps/shop", headers=bearer(token))
+    assert gone.status_code == 503
+    assert int(gone.headers["retry-after"]) >= 1
