@@ -57,6 +57,12 @@ def test_objectives_that_can_not_be_meant_are_refused_before_anything_runs(tmp_p
     assert (ran.code, "can't be read" in ran.err) == (2, True)
 
 
+def test_a_folder_that_can_not_be_made_is_said_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ran = quick("drill", "run", "primary-killed", "--folder", str(tmp_path / "file"))
+    assert (ran.code, "can't be made" in ran.err) == (2, True)
+
+
 def runs(*writes_back_ms: int) -> list[Run]:
     made = []
     for seed, waited_ms in enumerate(writes_back_ms):

@@ -26,7 +26,6 @@ Where = Literal["lab", "fly"]
 
 _ALL: Final = "all"
 _OBJECTIVES: Final = Path("drills.toml")
-_SHOW_S: Final = 0.5
 
 Folder = Annotated[Path, typer.Option(metavar="PATH", help="Where reports and the history of runs are kept.")]
 Objectives = Annotated[
@@ -108,7 +107,8 @@ def run(
     seed = int.from_bytes(os.urandom(3)) if seed is None else seed
     options = "" if target == "lab" else f" --target fly --app {fly.app} --i-consent-to-break {fly.app}"
     session = drilling.session(_opening(target, fly), _limits(objectives), seed, output, options=options)
-    ended = asyncio.run(drilling.run(output, session, drills))
+    _make(report.parent if report else folder)  # now, and not once all is over
+    ended, interrupted = asyncio.run(drilling.run(output, session, drills))
     results = [each for each in ended if isinstance(each, Result)]
     for each in ended:
         if not results and not isinstance(each, Result) and each.code == ConfigurationError.code:
@@ -119,6 +119,8 @@ def run(
         history.append(folder / history.FILE, [history.Run.of(each.record, each.verdict) for each in results])
         output.note(f"report: {path}")
     output.result({"drills": [drilling.document(each) for each in ended]}, *drilling.verdicts(ended))
+    if interrupted:
+        raise typer.Abort
     if len(results) < len(drills):
         raise typer.Exit(3)
     if not all(each.verdict.passed for each in results):
@@ -188,9 +190,17 @@ def _limits(path: Path | None) -> Limits:
         raise UsageError(f"{path or _OBJECTIVES} can't be read: {error}", hint="give another --objectives") from None
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} can't be made: {error.strerror}", hint="give another --folder or --report"
+        ) from None
+
+
 def _write(path: Path, html: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, "utf-8")
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}", hint="give another --report") from None

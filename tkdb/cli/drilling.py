@@ -11,8 +11,6 @@ from os import getuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
 from tkdb.cli.output import Cell, Marked, Output, Part, Rows, bad, faint, good
 
 if TYPE_CHECKING:
@@ -73,16 +71,21 @@ def session(opening: Open, limits: Limits, seed: int, output: Output, *, options
     )
 
 
-async def run(output: Output, session: Session, drills: Sequence[Drill]) -> list[Result | Undone]:
-    """Run the drills, and show how they stand. A Ctrl-C ends the one that runs, once all is put back.
-
-    Raises:
-        Abort: that was asked for.
-    """
+async def run(output: Output, session: Session, drills: Sequence[Drill]) -> tuple[list[Result | Undone], bool]:
+    """Run the drills, and show how they stand; return what came of them, and whether a Ctrl-C ended them early: that
+    ends the one that runs, once all is put back."""
     loop, running = asyncio.get_running_loop(), asyncio.current_task()
     assert running is not None  # noqa: S101  a coroutine runs in one
+    before = {each: signal.getsignal(each) for each in _SIGNALS}
+
+    def end() -> None:
+        for each in _SIGNALS:  # a second one is not to stop what puts everything back
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_IGN)
+        running.cancel()
+
     for each in _SIGNALS:
-        loop.add_signal_handler(each, running.cancel)
+        loop.add_signal_handler(each, end)
     ended: list[Result | Undone] = []
     try:
         async with aclosing(session.run(drills)) as results:
@@ -97,16 +100,16 @@ async def run(output: Output, session: Session, drills: Sequence[Drill]) -> list
                         if show is not None:
                             show(Rows([]))
                 if result is None:
-                    return ended
+                    return ended, False
                 ended.append(result)
                 output.note(*summary(result))
     except asyncio.CancelledError:
         output.note(bad("ended early; everything is put back"))
-        raise typer.Abort from None
+        return ended, True
     finally:
-        for each in _SIGNALS:
+        for each, handler in before.items():
             loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, handler)
 
 
 async def _watch(show: Callable[[Rows], None] | None, session: Session) -> None:
