@@ -6,13 +6,16 @@ The rules are switched off from outside, in the machines' own processes: product
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from tests.cli.processes import running
 from tests.end_to_end.node import ROOT
 from tkdb.errors import ConfigurationError
 from tkdb_replication.drills.catalogue import find
@@ -133,3 +136,22 @@ def test_a_drill_of_the_network_is_refused_where_there_is_none_and_the_others_ar
                 Running(find("split-brain"), target, seed=1, tell=show)
 
     asyncio.run(refused())
+
+
+def test_ctrl_c_in_the_middle_of_a_fault_puts_everything_back_and_leaves_nothing(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="tkd-") as short:  # the path of a socket has room for 107 bytes
+        arguments = ("drill", "run", "nearest-lost", "--folder", str(tmp_path / "drills"))
+        with running(*arguments, env={"TMPDIR": short}) as process:
+            assert process.stderr is not None
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if "killed: tkdb-syd-1" in line:
+                    break
+            else:
+                pytest.fail("".join(said))
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)  # somebody who is impatient
+            rest = process.stderr.read()
+            assert (process.wait(60), "ended early; everything is put back" in rest) == (130, True)
+        assert list(Path(short).iterdir()) == []
