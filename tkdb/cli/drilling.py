@@ -178,7 +178,8 @@ def verdicts(ended: Sequence[Result | Undone]) -> Iterator[Part]:
             rows.append((bad("not run"), each.drill.name, each.message))
             continue
         missed = "; ".join(finding.text for finding in each.verdict.findings if not finding.met)
-        rows.append((good("pass") if each.verdict.passed else bad("fail"), each.record.drill, missed))
+        mark = good("pass") if each.verdict.passed else bad("fail")
+        rows.append((mark, each.record.drill, missed) if missed else (mark, each.record.drill))
     yield Rows(rows)
 
 
