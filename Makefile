@@ -7,7 +7,7 @@ SECONDS ?= 60
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo dev test lint types imports pytest fuzz simulate chaos bench clean
+.PHONY: help venv demo dev test lint types imports pytest fuzz simulate chaos drill bench clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ simulate: venv  ## Machines that share a head, in random schedules, for SECONDS=
 
 chaos: venv  ## Real machines, a real object store and random faults, for SECONDS=60. See docs/replication.md.
 	$(BIN)/python -m tests.regions.chaos $(SECONDS)
+
+drill: venv  ## Every failover drill, on regions of this machine: about 17 minutes. See docs/drills.md.
+	$(BIN)/tkdb drill run all
 
 bench: venv  ## Measure, beside peers in the same run. See docs/performance.md.
 	$(BIN)/python -m bench.tokens

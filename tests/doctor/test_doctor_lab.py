@@ -157,7 +157,7 @@ CALLERS = {
 def operator(bed: Bed) -> dict[str, str]:
     """The variables of the lab's operator: the bucket, and the sealing secret."""
     wanted = ("TKDB_SEAL_KEYS", "BUCKET_NAME", "AWS_")
-    return {name: value for name, value in bed.lab._settings.items() if name.startswith(wanted)}
+    return {name: value for name, value in bed.lab.environment(REGIONS[0]).items() if name.startswith(wanted)}
 
 
 def test_a_healthy_lab_is_green_from_a_callers_place(bed: Bed) -> None:
@@ -242,7 +242,7 @@ def test_one_machine_with_another_key_is_told_apart(bed: Bed) -> None:
 
 
 def test_a_machine_of_another_cluster_is_told_apart(bed: Bed) -> None:
-    ours = bed.lab._settings
+    ours = bed.lab.settings
     outside = Bucket.parse({**ours, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port_of(bed)}"})
     made = asyncio.run(store.make_bucket(store.Seaweed(outside.endpoint.port), "another"))
     environment = bed.lab.keys.settings(made, REGIONS) | {"TKDB_DB": str(bed.lab.folder / "another.db")}
@@ -260,7 +260,7 @@ def test_a_machine_of_another_cluster_is_told_apart(bed: Bed) -> None:
 
 
 def port_of(bed: Bed) -> int:
-    return int(bed.lab._settings["AWS_ENDPOINT_URL_S3"].rpartition(":")[2])
+    return int(bed.lab.settings["AWS_ENDPOINT_URL_S3"].rpartition(":")[2])
 
 
 @pytest.mark.parametrize(("skewed_s", "said"), [(8, "8.0 s ahead of"), (-15, "15.0 s behind")])

@@ -12,6 +12,7 @@ from tkdb.cli import (
     audit,
     dev,
     doctor,
+    drill,
     flycast,
     gc,
     init,
@@ -62,6 +63,7 @@ app.add_typer(organizations.app)
 app.add_typer(keys.app)
 app.add_typer(audit.app)
 app.add_typer(lab.app)
+app.add_typer(drill.app)
 app.add_typer(flycast.app)
 
 

@@ -110,10 +110,15 @@ class Output:
         for part in parts:
             _write(sys.stderr, _rendered(part, sys.stderr))
 
+    @property
+    def is_live(self) -> bool:
+        """Whether ``live`` shows anything."""
+        return not self.json and sys.stdout.isatty()
+
     @contextmanager
     def live(self) -> Iterator[Callable[[Rows], None] | None]:
         """Give what shows a table in place of the one before; None where stdout is no terminal, or JSON is wanted."""
-        if self.json or not sys.stdout.isatty():
+        if not self.is_live:
             yield None
             return
         from rich.live import Live

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from shutil import which
 from typing import Any, Final
@@ -36,6 +37,7 @@ _UNSHARE: Final = ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-pr
 _MTU: Final = 1420
 """WireGuard's, as on Fly."""
 _READY_S: Final = 20
+_BURST: Final = 64
 _PROBE: Final = "import os; os.close(os.open('/dev/net/tun', os.O_RDWR))"
 
 
@@ -173,6 +175,7 @@ class _Keeper:
                 env=inherited() | _import_path(), start_new_session=True,
             )  # fmt: skip
         self._count = 0
+        self._sending = asyncio.Lock()
         self._waiting: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
         self._processes: dict[int, _Kept] = {}
         self._ended_early: dict[int, int] = {}
@@ -225,7 +228,8 @@ class _Keeper:
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
         message = json.dumps({"id": number, "do": what, **details}).encode()
         try:
-            await asyncio.get_running_loop().sock_sendall(self._own, message)
+            async with self._sending:  # the loop lets one task wait for room on a socket
+                await asyncio.get_running_loop().sock_sendall(self._own, message)
             answer, descriptors = await asyncio.wait_for(waiting, _READY_S)
         except (OSError, TimeoutError):
             raise errors.Unavailable(f"the keeper of namespaces is gone: {self._last_words()}") from None
@@ -236,16 +240,24 @@ class _Keeper:
         return answer, descriptors
 
     def _hear(self) -> None:
+        """Take what it has said: not one message a turn, or a busy loop falls behind, and it waits with all it has."""
+        with suppress(BlockingIOError):
+            for _ in range(_BURST):
+                if not self._hear_one():
+                    asyncio.get_running_loop().remove_reader(self._own)
+                    self._give_up()
+                    return
+
+    def _hear_one(self) -> bool:
+        """Take one message; return whether there may be more."""
         try:
             data, ancillary, _, _ = self._own.recvmsg(MESSAGE_MAX, socket.CMSG_SPACE(4))
         except BlockingIOError:
-            return
+            raise
         except OSError:
-            data, ancillary = b"", []
+            return False
         if not data:
-            asyncio.get_running_loop().remove_reader(self._own)
-            self._give_up()
-            return
+            return False
         said = json.loads(data)
         descriptors = array.array("i", b"".join(part for _, _, part in ancillary)).tolist()
         if "ended" in said:
@@ -259,6 +271,7 @@ class _Keeper:
         else:
             for descriptor in descriptors:
                 os.close(descriptor)
+        return True
 
     def _give_up(self) -> None:
         for waiting in self._waiting.values():

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
+from tkdb import errors
 from tkdb_replication.flycast.ground import Stream
 
 Connect = Callable[[], Awaitable[Stream]]
@@ -47,7 +48,7 @@ class Relay:
         assert task is not None  # noqa: S101  a coroutine runs in one
         self._tasks.add(task)
         try:
-            with suppress(OSError, asyncio.CancelledError):
+            with suppress(OSError, errors.Unavailable, asyncio.CancelledError):
                 far_reader, far_writer = await self._connect()
                 try:
                     await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))

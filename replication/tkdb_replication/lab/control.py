@@ -115,9 +115,9 @@ class Control:
             case "cut", [one, other]:
                 await lab.flycast.backbone.cut(one, other)
             case "isolate", [region]:
-                await lab.flycast.backbone.isolate(region)
+                await lab.isolate(region)
             case "heal", []:
-                await lab.flycast.backbone.heal()
+                await lab.heal()
             case ("kill" | "pause" | "resume" | "start") as change, [name]:
                 await getattr(lab.machine(name), change)()
             case _:

@@ -30,8 +30,10 @@ from tkdb_replication.bucket import Bucket
 from tkdb_replication.flycast.flycast import Done, Flycast
 from tkdb_replication.flycast.layout import App
 from tkdb_replication.flycast.machines import Command, Machine
+from tkdb_replication.flycast.regions import round_trip_ms
 from tkdb_replication.lab import store
 from tkdb_replication.lab.direct import Direct
+from tkdb_replication.lab.gate import Fault, Gate
 from tkdb_replication.lab.keys import Keys
 
 APP: Final = "tkdb"
@@ -57,6 +59,7 @@ class Standing(msgspec.Struct, frozen=True):
     fault: str = ""
     requests: int | None = None
     serves: tuple[str, ...] = ()
+    epoch: int | None = None
 
 
 class Lab:
@@ -69,6 +72,11 @@ class Lab:
         isolated: as in ``Flycast``.
         settings: what the machines have in their environment besides.
         progress: is told, in words, what has come up.
+        program: what machines run to serve.
+
+    Attributes:
+        gates: each region's own way to the object store, which is as far as the first region.
+        settings: what each machine has in its environment from its next start on.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class Lab:
         isolated: bool | None = None,
         settings: Mapping[str, str] = MappingProxyType({}),
         progress: Callable[[str], None] = lambda what: None,
+        program: Sequence[str] = (*_TKDB, "serve", "--json"),
     ) -> None:
         if not clients:
             raise errors.ConfigurationError("a lab needs a caller", hint="name a region in --clients")
@@ -94,13 +103,15 @@ class Lab:
             volumes=folder / "volumes",
             start=False,
         )
+        self.gates: dict[str, Gate] = {}
+        self.settings = dict(settings)
         self._regions = regions
         self._clients = clients
         self._progress = progress
+        self._program = program
+        self._stores: dict[str, str] = {}
         self._stack = AsyncExitStack()
         self._asking: dict[str, AsyncClient] = {}
-        self._further = settings
-        self._settings: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         try:
@@ -172,6 +183,27 @@ class Lab:
         url, attest = await self.flycast.direct(name), partial(self.flycast.attestation, name)
         return Direct(url, self.keys.identity, attest=attest, **settings)
 
+    async def isolate(self, region: str) -> None:
+        """Lose every packet to and from a region, those to the object store too.
+
+        Raises:
+            ConfigurationError: there is no such region, or no backbone.
+        """
+        await self.flycast.backbone.isolate(region)
+        if region in self.gates:
+            self.gates[region].change(fault=Fault.STALL)
+
+    async def heal(self) -> None:
+        """End all that was done to the ways between regions, and to the object store."""
+        for gate in self.gates.values():
+            gate.change()
+        if not self.flycast.not_emulated:
+            await self.flycast.backbone.heal()
+
+    def environment(self, region: str) -> dict[str, str]:
+        """Return what all machines of a region have in their environment: secrets, too."""
+        return self.settings | {"AWS_ENDPOINT_URL_S3": self._stores[region]}
+
     async def run(self, region: str, arguments: Sequence[str]) -> Done:
         """Run a program as the caller in ``region``; return what it said once it has ended.
 
@@ -196,8 +228,9 @@ class Lab:
         self._progress(f"a cluster, whose head is in the bucket {bucket.name}")
         await self._stack.enter_async_context(self.flycast)
         self._progress(f"a proxy in each of {' '.join(self.flycast.layout.regions)}")
-        inside = await self.flycast.expose("store", self._regions[0], server.port)
-        self._settings = self.keys.settings(server.bucket(bucket.name, inside), self._regions) | dict(self._further)
+        self.settings = self.keys.settings(bucket, self._regions) | self.settings
+        for region in self._regions:
+            await self._open_gate(region, server.port)
         first = self.machine(self._regions[0])
         await first.start()  # before the others, so that it is the primary
         self._progress(f"the primary, {first.id}")
@@ -207,6 +240,13 @@ class Lab:
         for machine in self.flycast.machines.values():
             client = await self.direct(machine.id, timeout_ms=_ASK_MS, attempt_timeout_ms=_ASK_MS)
             self._asking[machine.id] = await self._stack.enter_async_context(client)
+
+    async def _open_gate(self, region: str, port: int) -> None:
+        distance_ms = 0.0 if self.flycast.not_emulated else round_trip_ms(region, self._regions[0]) / 2
+        gate = self.gates[region] = Gate("127.0.0.1", port, delay_ms=distance_ms)
+        await gate.open()
+        self._stack.push_async_callback(gate.close)
+        self._stores[region] = await self.flycast.expose(f"store-{region}", region, gate.port)
 
     async def _found(self, bucket: Bucket) -> None:
         """Found the cluster, as its operator does."""
@@ -225,7 +265,7 @@ class Lab:
         own = {"TKDB_DB": str(machine.folder / "tkdb.db"), "TKDB_BIND": str(machine.bind)}
         if not self.flycast.not_emulated:  # on loopback, nobody can tell who calls
             own["TKDB_FLY_SRC"] = "require"
-        return Command([*_TKDB, "serve", "--json"], self._settings | own)
+        return Command(self._program, self.environment(machine.slot.region) | own)
 
     async def _ask(self, machine: Machine) -> Standing:
         region = machine.slot.region
@@ -236,8 +276,10 @@ class Lab:
         except errors.TkdbError:
             return Standing(region, machine.id, "silent")
         health = "faulty" if report.fault else "ok"
+        epoch = None if report.cluster is None else report.cluster.epoch
         return Standing(
-            region, machine.id, health, report.role, report.position, age_ms=report.age_ms, fault=report.fault
+            region, machine.id, health, report.role, report.position,
+            age_ms=report.age_ms, fault=report.fault, epoch=epoch,
         )  # fmt: skip
 
     async def _requests(self, machine: str) -> int | None:

@@ -1,0 +1,1 @@
+"""Failover drills: a fault is made while clients call, what happens is recorded, measured and judged."""

@@ -1,0 +1,206 @@
+"""``tkdb drill``: break an authority of several regions while clients call, and judge how it took that."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from tkdb.cli import drilling
+from tkdb.cli.command import command
+from tkdb.cli.output import Output, Rows, UsageError
+from tkdb.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tkdb_replication.drills.drill import Drill
+    from tkdb_replication.drills.objectives import Limits
+    from tkdb_replication.drills.session import Open
+
+app = typer.Typer(name="drill", help="Break an authority of several regions while clients call, and judge it.")
+
+Where = Literal["lab", "fly"]
+
+_ALL: Final = "all"
+_OBJECTIVES: Final = Path("drills.toml")
+
+Folder = Annotated[Path, typer.Option(metavar="PATH", help="Where reports and the history of runs are kept.")]
+Objectives = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The limits that are to be kept; by default drills.toml, where there is one."),
+]
+
+
+@dataclass(frozen=True)
+class OnFly:
+    """What a drill on real Fly needs besides."""
+
+    app: Annotated[str | None, typer.Option(metavar="APP", help="On Fly: the app whose machines are drilled on.")] = (
+        None
+    )
+    i_consent_to_break: Annotated[
+        str | None, typer.Option(metavar="APP", help="On Fly: that app's name once more, to say that you mean it.")
+    ] = None
+    only: Annotated[
+        str | None, typer.Option(metavar="MACHINES", help="On Fly: the machines that may be touched; by default all.")
+    ] = None
+
+
+@command(app, "list")
+def list_drills(output: Output, target: Annotated[Where, typer.Option(help="Where they are to run.")] = "lab") -> None:
+    """List the drills that there are.
+
+    \b
+    $ tkdb drill list
+    DRILL         WHAT HAPPENS
+    nearest-lost  The machine nearest to callers is lost
+    """
+    documents = [
+        {
+            "name": each.name,
+            "title": each.title,
+            "shows": each.shows,
+            "fault": [step.text for step in each.fault],
+            "mend": [step.text for step in each.mend],
+        }
+        for each in _possible(target)
+    ]
+    output.result(
+        {"drills": documents},
+        Rows(((str(each["name"]), str(each["title"])) for each in documents), ("DRILL", "WHAT HAPPENS")),
+    )
+
+
+@command(app)
+def run(
+    output: Output,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The drill, or `all`.")],
+    target: Annotated[Where, typer.Option(help="Where: a lab on this machine, or real Fly.")] = "lab",
+    seed: Annotated[int | None, typer.Option(metavar="N", help="What the load follows from; by default any.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the report goes; by default into --folder.")
+    ] = None,
+    objectives: Objectives = None,
+    folder: Folder = Path("drills"),
+    fly: OnFly = OnFly(),
+) -> None:
+    """Run a drill: while clients in several regions mint, verify and revoke, something breaks.
+
+    What they saw is judged against objectives, and shown in a report of one HTML page. Exit 1: an
+    objective was missed; 3: a drill could not be run. Everything is put back, after Ctrl-C too.
+
+    \b
+    $ tkdb drill run primary-killed
+    ● warm up   6 s  119 calls  0 failed  p99 214 ms
+    ● fault     killed: tkdb-iad-1
+    ● recover   reads back after 0.28 s · writes back after 11.7 s · 0 of 46 acknowledged writes lost
+    ● after     6 s  130 calls  0 failed  p99 221 ms
+    verdict: pass
+    """
+    from tkdb_replication.drills import catalogue, history
+    from tkdb_replication.drills.page import Result, page
+
+    drills = _possible(target) if name == _ALL else [catalogue.find(name)]
+    seed = int.from_bytes(os.urandom(3)) if seed is None else seed
+    options = "" if target == "lab" else f" --target fly --app {fly.app} --i-consent-to-break {fly.app}"
+    session = drilling.session(_opening(target, fly), _limits(objectives), seed, output, options=options)
+    _make(report.parent if report else folder)  # now, and not once all is over
+    ended, interrupted = asyncio.run(drilling.run(output, session, drills))
+    results = [each for each in ended if isinstance(each, Result)]
+    for each in ended:
+        if not results and not isinstance(each, Result) and each.code == ConfigurationError.code:
+            raise ConfigurationError(each.message, hint=each.hint)
+    if results:
+        path = report or folder / f"{results[0].record.began[:10]}-{name}.html"
+        _write(path, page(results))
+        history.append(folder / history.FILE, [history.Run.of(each.record, each.verdict) for each in results])
+        output.note(f"report: {path}")
+    output.result({"drills": [drilling.document(each) for each in ended]}, *drilling.verdicts(ended))
+    if interrupted:
+        raise typer.Abort
+    if len(results) < len(drills):
+        raise typer.Exit(3)
+    if not all(each.verdict.passed for each in results):
+        raise typer.Exit(1)
+
+
+@command(app)
+def compare(
+    output: Output,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The drill; by default all that were run.")] = None,
+    folder: Folder = Path("drills"),
+) -> None:
+    """Compare the last run of a drill with the one before it, on the same target.
+
+    \b
+    $ tkdb drill compare primary-killed
+    DRILL           FIGURE          BEFORE  AFTER
+    primary-killed  writes_back_ms  11,700  8,100  better
+    """
+    from tkdb_replication.drills import history
+
+    path = folder / history.FILE
+    pairs = history.last_two(history.load(path), name)
+    if not pairs:
+        what = f"of {name}" if name else "of one drill"
+        raise UsageError(f"there are no two runs {what} in {path}", hint=f"tkdb drill run {name or _ALL}")
+    documents, rows = [], []
+    for before, after in pairs:
+        changes = [change for change in history.compare(before, after) if change.before != change.after]
+        documents.append({"drill": after.drill, "target": after.target, "before": before, "after": after})
+        rows += [(after.drill, *drilling.changed(change)) for change in changes]
+    output.result({"comparisons": documents}, Rows(rows, ("DRILL", "FIGURE", "BEFORE", "AFTER", "")))
+
+
+def _possible(target: Where) -> list[Drill]:
+    """Return the drills that a target can take."""
+    from tkdb_replication.drills import catalogue, on_fly, on_lab
+
+    can = {"lab": on_lab.can, "fly": on_fly.can}[target]
+    return [drill for drill in catalogue.DRILLS if can(drill)]
+
+
+def _opening(target: Where, fly: OnFly) -> Open:
+    """Return what opens the target."""
+    if target == "lab":
+        return drilling.lab
+    from tkdb_replication.drills.on_fly import Consent
+
+    if not fly.app or fly.app != fly.i_consent_to_break:
+        raise UsageError(
+            "a drill on Fly breaks machines that serve",
+            hint="name the app in --app, and once more in --i-consent-to-break",
+        )
+    only = tuple(filter(None, (each.strip() for each in (fly.only or "").split(","))))
+    return lambda: drilling.fly(Consent(fly.app or "", only))
+
+
+def _limits(path: Path | None) -> Limits:
+    from tkdb_replication.drills.catalogue import NAMES
+    from tkdb_replication.drills.objectives import Limits, read
+
+    if path is None and not _OBJECTIVES.exists():
+        return Limits()
+    try:
+        return read((path or _OBJECTIVES).read_text("utf-8"), NAMES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path or _OBJECTIVES} can't be read: {error}", hint="give another --objectives") from None
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} can't be made: {error.strerror}", hint="give another --folder or --report"
+        ) from None
+
+
+def _write(path: Path, html: str) -> None:
+    try:
+        path.write_text(html, "utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}", hint="give another --report") from None
