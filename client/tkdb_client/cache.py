@@ -34,7 +34,7 @@ from tkdb.macaroon.identifier import IDENTIFIER_BYTES, LINEAGE
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import PREFIX, SIGNATURE_BYTES, TRAILER_BYTES, decode_text, write
 from tkdb_client.attempts import Told
-from tkdb_client.bearing import Wide, WideRevocation, covers, is_branch_of
+from tkdb_client.bearing import Wide, WideRevocation, covers, is_branch_of, kids_of
 from tkdb_client.entries import Entries, Entry, Lineage
 from tkdb_client.followed import NEVER_MS, Followed, Poll
 from tkdb_client.negatives import Negatives
@@ -384,7 +384,8 @@ class Cache:
         wide: dict[bytes, list[WideRevocation]] = {}
         for revocation in revocations:
             if not isinstance(revocation, api.Lineage | api.Branch):
-                wide.setdefault(revocation.kid, []).append(revocation)
+                for kid in kids_of(revocation):
+                    wide.setdefault(kid, []).append(revocation)
                 continue
             lineage = self._entries.find(revocation.kid + revocation.nonce)
             if lineage is None:
@@ -392,8 +393,10 @@ class Cache:
             if isinstance(revocation, api.Branch):
                 self._entries.learn_branches(lineage, [revocation.branch])
             self._entries.keep_only(lineage, [entry for entry in lineage.entries if _outside(revocation, entry)])
+        sums: dict[tuple[int, ...], Wide] = {}  # most keys of an organization are touched by the same
         for kid, of_key in wide.items():
-            revoked = Wide(of_key)
+            same = tuple(map(id, of_key))
+            revoked = sums[same] = sums.get(same) or Wide(of_key)
             for lineage in self._entries.of_kid(kid):
                 first = lineage.entries[0].verified  # all are of one time and one subject
                 if revoked.covers(first.macaroon, first.subject):

@@ -331,8 +331,8 @@ def test_a_token_that_is_kept_while_its_branch_is_revoked_is_not_kept(
     [
         lambda token: api.Lineage(token.kid, token.nonce),
         lambda token: api.Branch(token.kid, token.nonce, token.branch),
-        lambda token: api.IssuedBefore(token.kid, token.issued_ms + 1),
-        lambda token: api.SubjectIssuedBefore(token.kid, verify.subject_digest("kim"), token.issued_ms + 1),
+        lambda token: api.IssuedBefore([token.kid], token.issued_ms + 1),
+        lambda token: api.IssuedBefore([token.kid], subjects=[(verify.subject_digest("kim"), token.issued_ms + 1)]),
         lambda token: api.KeyRetired(token.kid),
     ],
     ids=["lineage", "branch", "issued before", "subject", "key"],
@@ -360,9 +360,10 @@ def test_a_token_of_which_the_feed_tells_is_known_no_more_nor_is_its_child(
 @pytest.mark.parametrize(
     "revocation",
     [
-        api.IssuedBefore(Realm().kids[0], NOW_MS),
-        api.SubjectIssuedBefore(Realm().kids[0], verify.subject_digest("kim"), NOW_MS),
-        api.SubjectIssuedBefore(Realm().kids[0], verify.subject_digest("lee"), NOW_MS + 1),
+        api.IssuedBefore([Realm().kids[0]], NOW_MS),
+        api.IssuedBefore([Realm().kids[0]], subjects=[(verify.subject_digest("kim"), NOW_MS)]),
+        api.IssuedBefore([Realm().kids[0]], subjects=[(verify.subject_digest("lee"), NOW_MS + 1)]),
+        api.IssuedBefore([Realm().kids[1]], NOW_MS + 1),
         api.Lineage(Realm().kids[1], Realm().mint().nonce),
     ],
 )
