@@ -48,8 +48,6 @@ NEGATIVES_SHARE: Final = 16
 """One part of so many of the room goes to denials."""
 SIGHTED_MAX: Final = 4_096
 
-_DEAD: Final = frozenset({Reason.REVOKED, Reason.UNKNOWN_KEY})
-
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
@@ -310,10 +308,22 @@ class Cache:
             raise error
         if keep:
             self._negatives.put(digest, invalid, now_ms=self._monotonic_ms())
-        lineage = self._entries.find(bundle.root.lineage)
-        if lineage is not None and invalid.reason in _DEAD:
-            self._entries.drop(lineage)
+        self._drop_denied(bundle.root, invalid.reason)
         return error
+
+    def _drop_denied(self, token: Macaroon, reason: Reason) -> None:
+        """Drop what is known of a token that is denied, and what falls with it. Of the rest of its lineage that it is
+        revoked tells nothing: who holds a token in a revoked branch would have it asked about anew as often as he
+        likes. Where it is the whole lineage that is revoked, the feed tells."""
+        if reason is Reason.UNKNOWN_KEY:
+            for each in self._entries.of_kid(token.kid):
+                self._entries.drop(each)
+            return
+        lineage = self._entries.find(token.lineage)
+        if lineage is not None and reason is Reason.REVOKED:
+            body = token.raw[:-TRAILER_BYTES]
+            outside = [entry for entry in lineage.entries if not entry.body.startswith(body)]
+            self._entries.keep_only(lineage, outside)
 
     def _is_current(self, question: Question, told: Told) -> bool:
         """Return whether an answer is of the journal that is followed, and may be kept. What was asked before that

@@ -143,6 +143,15 @@ def deaf(kind: type) -> type[Cache]:
     return Deaf
 
 
+class LineageDropped(Cache):
+    """A denial drops all that is known of the lineage."""
+
+    def _drop_denied(self, token: Any, reason: Any) -> None:
+        lineage = self._entries.find(token.lineage)
+        if lineage is not None:
+            self._entries.drop(lineage)
+
+
 class SubjectsNotHeard(Cache):
     """Of what was issued before a time, only what concerns a whole organization is heard."""
 
