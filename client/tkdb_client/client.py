@@ -202,7 +202,14 @@ class Client(_Configured[Driver]):
         return self._run(self._operations.verify(token)) if known is None else known
 
     def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
-        """Verify many, in order: for each, what is trusted or what denies it. Cheaper by far than one by one."""
+        """Verify many, in order: for each, what is trusted or what denies it. Cheaper by far than one by one.
+
+        Where the authority can't be asked, what is known here is told all the same, and each of the others is denied,
+        as ``StaleAuthority``: nothing is wrong with it, try again.
+
+        Raises:
+            Unavailable, StaleAuthority: nobody could be asked, and of none of them anything is known here.
+        """
         return self._run(self._operations.verify_many(tokens))
 
     def mint(
