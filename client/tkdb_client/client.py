@@ -174,10 +174,9 @@ class _Configured(ABC, Generic[X]):
 class Client(_Configured[Driver]):
     """One authority's methods, blocking. Threads may share it: make one and keep it, as it keeps connections.
 
-    Every method that asks the authority may raise
-    ``Unavailable`` (no answer in time), ``StaleAuthority`` (the same: who answered couldn't show that it is fresh
-    enough), ``Refused`` (the authority will not), and ``ConfigurationError`` (it needs a signer's key, or the client
-    is closed).
+    Every method that asks the authority may raise ``Unavailable`` (no answer in time), ``StaleAuthority`` (the same:
+    who answered couldn't show that it is fresh enough), ``Refused`` (the authority will not), and
+    ``ConfigurationError`` (it needs a signer's key, or the client is closed).
     """
 
     @staticmethod
@@ -204,11 +203,8 @@ class Client(_Configured[Driver]):
     def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
         """Verify many, in order: for each, what is trusted or what denies it. Cheaper by far than one by one.
 
-        Where the authority can't be asked, what is known here is told all the same, and each of the others is denied,
-        as ``StaleAuthority``: nothing is wrong with it, try again.
-
-        Raises:
-            Unavailable, StaleAuthority: nobody could be asked, and of none of them anything is known here.
+        While nobody can be asked, those that aren't known here are denied, as ``StaleAuthority`` (try again). Only
+        where none of them is, or was, known here, ``Unavailable`` or ``StaleAuthority`` is raised.
         """
         return self._run(self._operations.verify_many(tokens))
 

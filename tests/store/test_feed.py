@@ -21,7 +21,8 @@ from tkdb.store.feed import Feed, _Followed, _Notice, _revoked, largest_bytes
 from tkdb.store.fold import CLOCK_SKEW_MS
 from tkdb.store.journal import Entry
 from tkdb.store.rows import KeyRow
-from tkdb_client.batches import MAX_BODY_BYTES, batches
+from tkdb_client.batches import MAX_BODY_BYTES
+from tkdb_client.operations import target_batches
 
 NONCE, BRANCH = nonce_at(START_MS), b"b" * 16
 
@@ -299,8 +300,7 @@ def test_a_deleted_organization_and_a_restore_fit_one_message() -> None:
     "targets", [ORGANIZATIONS, SUBJECT_OF_EACH, SUBJECTS, [*BRANCHES[:511], SUBJECTS[0]], [*BRANCHES]]
 )
 def test_no_request_that_the_client_makes_is_refused_for_its_size(targets: list[api.Target]) -> None:
-    most = api.MAX_TARGETS // 2 if any(isinstance(each, api.Before) for each in targets) else api.MAX_TARGETS
-    for batch in batches(targets, lambda each: len(api.encode(each)), most):
+    for batch in target_batches(targets):
         assert largest_bytes(api.Revoke(batch)) <= api.MAX_FEED_BYTES
 
 
