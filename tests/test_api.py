@@ -37,8 +37,8 @@ RESULTS: list[Any] = [
         [
             api.Lineage(KID, NONCE),
             api.Branch(KID, NONCE, BRANCH),
-            api.IssuedBefore(KID, 5),
-            api.SubjectIssuedBefore(KID, NONCE, 5),
+            api.IssuedBefore([KID], 5),
+            api.IssuedBefore([KID, NONCE], subjects=[(NONCE, 5)]),
             api.KeyRetired(KID),
         ],
         more=False,

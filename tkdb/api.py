@@ -37,7 +37,8 @@ OrganizationName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,
 MAX_BUNDLES: Final = 200
 MAX_KIDS: Final = 1024
 MAX_TARGETS: Final = 1024
-MAX_FEED_EVENTS: Final = 512
+MAX_FEED_BYTES: Final = 65_000
+"""What the revocations of one entry may take, so that a message carries them: entries aren't split."""
 MAX_TOLD_BRANCHES: Final = 8
 MAX_PAGE: Final = 500
 MAX_PAGE_BYTES: Final = 48 * 1024
@@ -107,19 +108,14 @@ class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="branc
     branch: Bytes16
 
 
-class IssuedBefore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="issued-before"):
-    """Every token under the key whose nonce's time is earlier (the stated clock skew is added already)."""
+class IssuedBefore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="issued-before"):
+    """Every token under these keys, all of one organization, whose nonce's time is before ``before_ms``; and of those
+    that were minted for one of ``subjects``, each whose time is before the subject's. Subjects are given as 16 bytes of
+    SHA-256 of their UTF-8. The stated clock skew is added already."""
 
-    kid: Bytes16
-    before_ms: Count
-
-
-class SubjectIssuedBefore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="subject-issued-before"):
-    """As ``IssuedBefore``, for one subject, given as 16 bytes of SHA-256 of its UTF-8."""
-
-    kid: Bytes16
-    subject: Bytes16
-    before_ms: Count
+    kids: Annotated[list[Bytes16], msgspec.Meta(max_length=MAX_KIDS)]
+    before_ms: Count = 0
+    subjects: Annotated[list[tuple[Bytes16, Count]], msgspec.Meta(max_length=MAX_TARGETS)] = []
 
 
 class KeyRetired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="key"):
@@ -128,7 +124,7 @@ class KeyRetired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="k
     kid: Bytes16
 
 
-Revocation = Lineage | Branch | IssuedBefore | SubjectIssuedBefore | KeyRetired
+Revocation = Lineage | Branch | IssuedBefore | KeyRetired
 
 
 class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

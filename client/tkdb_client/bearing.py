@@ -6,7 +6,7 @@ its own never left the authority.
 
 >>> from tkdb.macaroon.mint import mint
 >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[])
->>> covers(api.IssuedBefore(kid=token.kid, before_ms=1_001), token, None)
+>>> covers(api.IssuedBefore(kids=[token.kid], before_ms=1_001), token, None)
 True
 >>> covers(api.Branch(kid=token.kid, nonce=token.nonce, branch=bytes(16)), token, None)
 False
@@ -27,7 +27,7 @@ _ALWAYS_MS: Final = 2**63
 
 def covers(revocation: api.Revocation, token: Macaroon, subject: str | None) -> bool | None:
     """Return whether ``token``, minted for ``subject``, is revoked by ``revocation``; None where it can't be told."""
-    if revocation.kid != token.kid:
+    if token.kid not in kids_of(revocation):
         return False
     match revocation:
         case api.Lineage(nonce=nonce):
@@ -42,7 +42,12 @@ def covers(revocation: api.Revocation, token: Macaroon, subject: str | None) -> 
             return Wide([revocation]).covers(token, subject)
 
 
-WideRevocation: TypeAlias = api.KeyRetired | api.IssuedBefore | api.SubjectIssuedBefore
+def kids_of(revocation: api.Revocation) -> list[bytes]:
+    """Return the root keys that ``revocation`` touches."""
+    return revocation.kids if isinstance(revocation, api.IssuedBefore) else [revocation.kid]
+
+
+WideRevocation: TypeAlias = api.KeyRetired | api.IssuedBefore
 
 
 class Wide:
@@ -51,8 +56,8 @@ class Wide:
 
     >>> from tkdb.macaroon.mint import mint
     >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[])
-    >>> kim = api.SubjectIssuedBefore(token.kid, subject_digest("kim"), 2_000)
-    >>> wide = Wide([kim, api.IssuedBefore(token.kid, 500)])
+    >>> kim = api.IssuedBefore([token.kid], subjects=[(subject_digest("kim"), 2_000)])
+    >>> wide = Wide([kim, api.IssuedBefore([token.kid], 500)])
     >>> wide.covers(token, "kim"), wide.covers(token, "lee"), wide.covers(token, None)
     (True, False, False)
     """
@@ -64,10 +69,10 @@ class Wide:
             match revocation:
                 case api.KeyRetired():
                     self._before_ms = _ALWAYS_MS
-                case api.IssuedBefore(before_ms=before_ms):
+                case api.IssuedBefore(before_ms=before_ms, subjects=subjects):
                     self._before_ms = max(self._before_ms, before_ms)
-                case api.SubjectIssuedBefore(subject=digest, before_ms=before_ms):
-                    self._subjects[digest] = max(self._subjects.get(digest, 0), before_ms)
+                    for digest, subject_ms in subjects:
+                        self._subjects[digest] = max(self._subjects.get(digest, 0), subject_ms)
 
     def covers(self, token: Macaroon, subject: str | None) -> bool:
         """Return whether a token of that key, minted for ``subject``, is revoked by one of them."""

@@ -34,7 +34,7 @@ from tkdb.macaroon.identifier import IDENTIFIER_BYTES, LINEAGE
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import PREFIX, SIGNATURE_BYTES, TRAILER_BYTES, decode_text, write
 from tkdb_client.attempts import Told
-from tkdb_client.bearing import Wide, WideRevocation, covers, is_branch_of
+from tkdb_client.bearing import Wide, WideRevocation, covers, is_branch_of, kids_of
 from tkdb_client.entries import Entries, Entry, Lineage
 from tkdb_client.followed import NEVER_MS, Followed, Poll
 from tkdb_client.negatives import Negatives
@@ -47,8 +47,6 @@ NEGATIVE_BYTES: Final = 512
 NEGATIVES_SHARE: Final = 16
 """One part of so many of the room goes to denials."""
 SIGHTED_MAX: Final = 4_096
-
-_DEAD: Final = frozenset({Reason.REVOKED, Reason.UNKNOWN_KEY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,10 +308,22 @@ class Cache:
             raise error
         if keep:
             self._negatives.put(digest, invalid, now_ms=self._monotonic_ms())
-        lineage = self._entries.find(bundle.root.lineage)
-        if lineage is not None and invalid.reason in _DEAD:
-            self._entries.drop(lineage)
+        self._drop_denied(bundle.root, invalid.reason)
         return error
+
+    def _drop_denied(self, token: Macaroon, reason: Reason) -> None:
+        """Drop what is known of a token that is denied, and what falls with it. Of the rest of its lineage that it is
+        revoked tells nothing: who holds a token in a revoked branch would have it asked about anew as often as he
+        likes. Where it is the whole lineage that is revoked, the feed tells."""
+        if reason is Reason.UNKNOWN_KEY:
+            for each in self._entries.of_kid(token.kid):
+                self._entries.drop(each)
+            return
+        lineage = self._entries.find(token.lineage)
+        if lineage is not None and reason is Reason.REVOKED:
+            body = token.raw[:-TRAILER_BYTES]
+            outside = [entry for entry in lineage.entries if not entry.body.startswith(body)]
+            self._entries.keep_only(lineage, outside)
 
     def _is_current(self, question: Question, told: Told) -> bool:
         """Return whether an answer is of the journal that is followed, and may be kept. What was asked before that
@@ -384,7 +394,8 @@ class Cache:
         wide: dict[bytes, list[WideRevocation]] = {}
         for revocation in revocations:
             if not isinstance(revocation, api.Lineage | api.Branch):
-                wide.setdefault(revocation.kid, []).append(revocation)
+                for kid in kids_of(revocation):
+                    wide.setdefault(kid, []).append(revocation)
                 continue
             lineage = self._entries.find(revocation.kid + revocation.nonce)
             if lineage is None:
@@ -392,8 +403,10 @@ class Cache:
             if isinstance(revocation, api.Branch):
                 self._entries.learn_branches(lineage, [revocation.branch])
             self._entries.keep_only(lineage, [entry for entry in lineage.entries if _outside(revocation, entry)])
+        sums: dict[tuple[int, ...], Wide] = {}  # most keys of an organization are touched by the same
         for kid, of_key in wide.items():
-            revoked = Wide(of_key)
+            same = tuple(map(id, of_key))
+            revoked = sums[same] = sums.get(same) or Wide(of_key)
             for lineage in self._entries.of_kid(kid):
                 first = lineage.entries[0].verified  # all are of one time and one subject
                 if revoked.covers(first.macaroon, first.subject):

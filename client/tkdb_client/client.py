@@ -174,10 +174,9 @@ class _Configured(ABC, Generic[X]):
 class Client(_Configured[Driver]):
     """One authority's methods, blocking. Threads may share it: make one and keep it, as it keeps connections.
 
-    Every method that asks the authority may raise
-    ``Unavailable`` (no answer in time), ``StaleAuthority`` (the same: who answered couldn't show that it is fresh
-    enough), ``Refused`` (the authority will not), and ``ConfigurationError`` (it needs a signer's key, or the client
-    is closed).
+    Every method that asks the authority may raise ``Unavailable`` (no answer in time), ``StaleAuthority`` (the same:
+    who answered couldn't show that it is fresh enough), ``Refused`` (the authority will not), and
+    ``ConfigurationError`` (it needs a signer's key, or the client is closed).
     """
 
     @staticmethod
@@ -202,7 +201,11 @@ class Client(_Configured[Driver]):
         return self._run(self._operations.verify(token)) if known is None else known
 
     def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
-        """Verify many, in order: for each, what is trusted or what denies it. Cheaper by far than one by one."""
+        """Verify many, in order: for each, what is trusted or what denies it. Cheaper by far than one by one.
+
+        While nobody can be asked, those that aren't known here are denied, as ``StaleAuthority`` (try again). Only
+        where none of them is, or was, known here, ``Unavailable`` or ``StaleAuthority`` is raised.
+        """
         return self._run(self._operations.verify_many(tokens))
 
     def mint(

@@ -24,7 +24,7 @@ from typing import Final
 from tkdb import api
 
 MOST: Final = 10_000
-"""How many revocations are kept: about 2 MB."""
+"""How many revocations are kept, each key and subject that one names counted: about 2 MB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +46,7 @@ class News:
     """What the feed has told while questions are open. Not safe for threads by itself.
 
     Args:
-        most: how many revocations are kept at most.
+        most: how many revocations are kept at most, each key and subject that one names counted.
     """
 
     def __init__(self, *, most: int = MOST) -> None:
@@ -64,6 +64,7 @@ class News:
 
     def _begin(self) -> None:
         self._told: deque[tuple[int, api.Revocation]] = deque()
+        self._weight = 0
         self._first = 0  # the number of the first of them
         self._known = 0  # what was ever told goes up to here
         self._lost = 0  # and up to here it may have been told without being kept
@@ -80,7 +81,8 @@ class News:
         self._open.discard(question)
         oldest = min((each.first for each in self._open), default=self._first + len(self._told))
         while self._first < oldest:
-            self._told.popleft()
+            _, revocation = self._told.popleft()
+            self._weight -= _weight(revocation)
             self._first += 1
 
     def tell(self, position: int, revocations: Sequence[api.Revocation]) -> None:
@@ -89,9 +91,11 @@ class News:
         if not self._open:
             return
         self._told.extend((position, revocation) for revocation in revocations)
-        if len(self._told) > self._most:
+        self._weight += sum(map(_weight, revocations))
+        if self._weight > self._most:
             self._first += len(self._told)
             self._told.clear()
+            self._weight = 0
             self._lost = max(self._lost, position)
 
     def overrule(self, position: int) -> None:
@@ -108,3 +112,8 @@ class News:
         for number, (told_at, revocation) in enumerate(self._told, self._first):
             if number >= question.first and told_at > position:
                 yield revocation
+
+
+def _weight(revocation: api.Revocation) -> int:
+    """Return how many keys and subjects a revocation names."""
+    return len(revocation.kids) + len(revocation.subjects) if isinstance(revocation, api.IssuedBefore) else 1

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
 from tkdb import api, errors
@@ -89,7 +89,7 @@ class Operations:
         """As few journal entries as the messages' size allows."""
         wanted = [_target(target) for target in targets]
         already = True
-        for batch in batches(wanted, lambda each: len(api.encode(each)), api.MAX_TARGETS):
+        for batch in target_batches(wanted):
             revoked = yield from self._revoking(api.WRITE, api.Revoke(targets=batch), batch)
             already = already and revoked.already
         return already
@@ -193,6 +193,15 @@ def _read(token: Token) -> Bundle | errors.Denied:
         return _bundle(token)
     except errors.Denied as denied:
         return denied
+
+
+def target_batches(targets: Sequence[api.Target]) -> Iterator[list[api.Target]]:
+    """Yield targets in runs that one request carries, and one message of the feed.
+
+    Of what is revoked by its time the feed names the keys besides. With them, it carries half as many, whatever they
+    are."""
+    most = api.MAX_TARGETS // 2 if any(isinstance(each, api.Before) for each in targets) else api.MAX_TARGETS
+    return batches(targets, lambda each: len(api.encode(each)), most)
 
 
 def _target(target: Token | api.Target) -> api.Target:

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from tkdb import api, errors
 from tkdb.macaroon.bundle import Bundle
 from tkdb_client.allowance import Allowance
+from tkdb_client.attempts import PASSING, Passing
 from tkdb_client.batches import batches
 from tkdb_client.cache import Cache
 from tkdb_client.exchange import Exchange
@@ -80,7 +81,14 @@ class Verification:
         return result
 
     def verify_many(self, bundles: Sequence[Bundle]) -> Steps[list[Result]]:
-        """Return what is trusted of each, or what denies it, as it stands when the last one is known."""
+        """Return what is trusted of each, or what denies it, as it stands when the last one is known.
+
+        Where nobody answers, what is known here stands, and each of the others is denied, as StaleAuthority.
+
+        Raises:
+            Unavailable, StaleAuthority: nobody answered, and not one of them is known here, or was.
+            TkdbError: the authority refuses.
+        """
         digests = [_digest(bundle) for bundle in bundles]
         wanted = dict(zip(digests, bundles, strict=True))
         unknown: dict[bytes, Bundle] = {}
@@ -92,7 +100,26 @@ class Verification:
             if not further:
                 return [result for each in digests if (result := known.get(each) or asked.get(each)) is not None]
             unknown |= further
-            asked = yield from self._ask(unknown)
+            try:
+                asked = yield from self._ask(unknown)
+            except PASSING as error:
+                found = self._without_answers(wanted, error)
+                return [found[each] for each in digests]
+
+    def _without_answers(self, wanted: Mapping[bytes, Bundle], error: Passing) -> dict[bytes, Result]:
+        """Return what is known now of each bundle, and deny those that the authority couldn't be asked about.
+
+        Raises:
+            Unavailable, StaleAuthority: ``error``, if there is nothing to tell besides.
+        """
+        found = {digest: self._cache.find(bundle, digest) for digest, bundle in wanted.items()}
+        were_known = {digest for digest, bundle in wanted.items() if self._cache.was_known(bundle)}
+        if not were_known and not any(found.values()):
+            raise error
+        return {
+            digest: result or (_stale(error) if digest in were_known else _not_asked(error))
+            for digest, result in found.items()
+        }
 
     def _known(self, bundle: Bundle, digest: bytes) -> Result | None:
         """Return what is known here; None where the authority is to be asked."""
@@ -188,10 +215,18 @@ def _digest(bundle: Bundle) -> bytes:
     return sha256(bundle.text.encode()).digest()
 
 
-def _stale(error: errors.Unavailable | None = None) -> errors.StaleAuthority:
+def _stale(error: Passing | None = None) -> errors.StaleAuthority:
     """Return the denial of what was known once; ``error`` is why nobody could be asked."""
     why = "" if error is None else f", and the authority could not be asked ({error.message})"
     return errors.StaleAuthority(
         f"this token was verified before, but whether it has been revoked since isn't known{why}",
+        hint="try again when the authority can be reached",
+    )
+
+
+def _not_asked(error: Passing) -> errors.StaleAuthority:
+    """Return the denial of what isn't known here; ``error`` is why nobody could be asked."""
+    return errors.StaleAuthority(
+        f"this token isn't known here, and the authority could not be asked ({error.message})",
         hint="try again when the authority can be reached",
     )

@@ -223,7 +223,7 @@ def test_more_than_one_entry_carries_is_undone_step_by_step(monkeypatch: Any) ->
         position = world.position
         for at in range(4):
             await world.create(f"late{at}")
-        monkeypatch.setattr(api, "MAX_FEED_EVENTS", 3)
+        monkeypatch.setattr(decisions, "MAX_MADE_BYTES", 80)
         with pytest.raises(errors.InvalidRequest, match="8 organizations and keys differ") as caught:
             await world.ask(api.Restore(seq=position))
         assert "later entry first" in caught.value.hint

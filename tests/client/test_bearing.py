@@ -15,8 +15,12 @@ from tkdb_client.bearing import Wide, WideRevocation, covers
 KID = Realm().kids[0]
 times = st.integers(NOW_MS - 2, NOW_MS + 2)
 revocations: st.SearchStrategy[WideRevocation] = st.one_of(
-    st.builds(api.IssuedBefore, st.just(KID), times),
-    st.builds(api.SubjectIssuedBefore, st.just(KID), st.sampled_from("ab").map(subject_digest), times),
+    st.builds(
+        api.IssuedBefore,
+        st.just([KID]),
+        times | st.just(0),
+        st.lists(st.tuples(st.sampled_from("ab").map(subject_digest), times), max_size=3),
+    ),
     st.builds(api.KeyRetired, st.just(KID)),
 )
 
@@ -44,11 +48,11 @@ def test_a_page_full_of_subjects_goes_through_a_key_s_tokens_once(monkeypatch: p
         return look(*given)  # type: ignore[arg-type]  # as given
 
     monkeypatch.setattr(Wide, "covers", counted)
-    for number in range(api.MAX_FEED_EVENTS - 1):
-        single.realm.revoke(api.SubjectIssuedBefore(KID, subject_digest(f"user-{number}"), NOW_MS + 1))
+    for number in range(511):
+        single.realm.revoke(api.IssuedBefore([KID], subjects=[(subject_digest(f"user-{number}"), NOW_MS + 1)]))
     single.poll()
     assert looks == len(tokens)
     assert all(single.look(token) is not None for token in tokens)
-    single.realm.revoke(api.SubjectIssuedBefore(KID, subject_digest("kim"), NOW_MS + 1))
+    single.realm.revoke(api.IssuedBefore([KID], subjects=[(subject_digest("kim"), NOW_MS + 1)]))
     single.poll()
     assert single.cache.info().entries == 0

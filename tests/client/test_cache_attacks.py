@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -331,8 +332,8 @@ def test_a_token_that_is_kept_while_its_branch_is_revoked_is_not_kept(
     [
         lambda token: api.Lineage(token.kid, token.nonce),
         lambda token: api.Branch(token.kid, token.nonce, token.branch),
-        lambda token: api.IssuedBefore(token.kid, token.issued_ms + 1),
-        lambda token: api.SubjectIssuedBefore(token.kid, verify.subject_digest("kim"), token.issued_ms + 1),
+        lambda token: api.IssuedBefore([token.kid], token.issued_ms + 1),
+        lambda token: api.IssuedBefore([token.kid], subjects=[(verify.subject_digest("kim"), token.issued_ms + 1)]),
         lambda token: api.KeyRetired(token.kid),
     ],
     ids=["lineage", "branch", "issued before", "subject", "key"],
@@ -360,9 +361,10 @@ def test_a_token_of_which_the_feed_tells_is_known_no_more_nor_is_its_child(
 @pytest.mark.parametrize(
     "revocation",
     [
-        api.IssuedBefore(Realm().kids[0], NOW_MS),
-        api.SubjectIssuedBefore(Realm().kids[0], verify.subject_digest("kim"), NOW_MS),
-        api.SubjectIssuedBefore(Realm().kids[0], verify.subject_digest("lee"), NOW_MS + 1),
+        api.IssuedBefore([Realm().kids[0]], NOW_MS),
+        api.IssuedBefore([Realm().kids[0]], subjects=[(verify.subject_digest("kim"), NOW_MS)]),
+        api.IssuedBefore([Realm().kids[0]], subjects=[(verify.subject_digest("lee"), NOW_MS + 1)]),
+        api.IssuedBefore([Realm().kids[1]], NOW_MS + 1),
         api.Lineage(Realm().kids[1], Realm().mint().nonce),
     ],
 )
@@ -626,6 +628,61 @@ def test_a_token_that_the_authority_calls_revoked_is_dropped_at_once(single: Sin
     single.realm.revoke(api.Lineage(token.kid, token.nonce))
     assert isinstance(single.ask(token), errors.RevokedToken)
     assert single.look(token) is None
+
+
+@pytest.mark.parametrize("kind", [Cache, controls.LineageDropped])
+def test_who_holds_a_revoked_branch_pushes_out_nothing_else_of_its_lineage(kind: type[Cache]) -> None:
+    """He asks as often as he likes: what he attenuates is new each time, and a discharge beside it is never kept."""
+    single = Single(kind)
+    minted = single.realm.mint()
+    his, other = minted.attenuate(Act("r")), minted.attenuate(Act("rw"))
+    single.realm.revoke(branch_of(his))
+    for token in (minted, other):
+        single.ask(token)
+    misses = single.cache.info().misses
+    for number in range(20):
+        assert isinstance(single.ask(his.attenuate(Exp(1_900_000_000 + number))), errors.RevokedToken)
+        stay = single.look(other) is not None, single.look(minted) is not None
+        assert stay == ((False, False) if kind is controls.LineageDropped else (True, True))
+        with pytest.raises(errors.RevokedToken) if stay[1] else nullcontext():
+            assert single.look(his) is None
+    assert single.cache.info().misses == misses + 20
+
+
+def test_with_a_revoked_token_what_descends_from_it_goes(single: Single) -> None:
+    minted = single.realm.mint()
+    token, other = minted.attenuate(Act("r")), minted.attenuate(Act("rw"))
+    child = token.attenuate(Exp(1_900_000_000))
+    for each in (token, child, other):
+        single.ask(each)
+    single.realm.revoke(branch_of(token))
+    assert isinstance(single.ask(token), errors.RevokedToken)
+    assert [single.look(each) is not None for each in (token, child, other)] == [False, False, True]
+
+
+def test_a_lineage_of_which_one_token_was_denied_is_accepted_no_longer_than_the_bound(single: Single) -> None:
+    """Its being revoked is told of the one token; of the others by the feed, or they grow too old."""
+    minted = single.realm.mint()
+    token, other = minted.attenuate(Act("r")), minted.attenuate(Act("rw"))
+    for each in (token, other):
+        single.ask(each)
+    single.realm.revoke(api.Lineage(minted.kid, minted.nonce))
+    assert isinstance(single.ask(token), errors.RevokedToken)
+    assert single.look(other) is not None
+    single.now_ms += BOUND_MS + 1
+    assert single.look(other) is None
+    single.poll()
+    assert single.cache.info().entries == 0
+
+
+def test_when_a_key_is_unknown_all_under_it_goes(single: Single) -> None:
+    first, second = (single.realm.mint(number=number) for number in range(2))
+    other = single.realm.mint(kid=single.realm.kids[1])
+    for each in (first, second, other):
+        single.ask(each)
+    single.realm.revoke(api.KeyRetired(first.kid))
+    assert isinstance(single.ask(first), errors.UnknownKey)
+    assert [single.look(each) is not None for each in (first, second, other)] == [False, False, True]
 
 
 # --- storms ----------------------------------------------------------------------------------------------------------

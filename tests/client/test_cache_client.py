@@ -179,6 +179,28 @@ def test_without_the_authority_known_tokens_clear_to_the_end_of_the_bound_and_th
         caller.call("verify", stranger.text)
 
 
+def test_of_many_those_that_are_known_clear_while_nobody_can_be_asked_about_the_others(
+    cached: Connect, kept: Kept
+) -> None:
+    caller = cached(timeout_ms=400, attempt_timeout_ms=200)
+    known, old, stranger = (kept.realm.mint(number=number) for number in range(3))
+    caller.call("verify", known.text)
+    lose(kept)
+    first, second, third, junk = caller.call("verify_many", [stranger, known, known.attenuate(Act("r")), "junk"])
+    second.clear(READ)
+    third.clear(READ)
+    assert isinstance(first, errors.StaleAuthority)
+    assert "isn't known here, and the authority could not be asked" in first.message
+    assert isinstance(junk, errors.MalformedToken)
+    with pytest.raises(errors.Unavailable):
+        caller.call("verify_many", [stranger, old])
+    kept.ahead_ms += 6_000
+    first, second = caller.call("verify_many", [stranger, known])
+    assert isinstance(first, errors.StaleAuthority)
+    assert isinstance(second, errors.StaleAuthority)
+    assert "was verified before" in second.message
+
+
 def test_who_prefers_to_fail_is_refused_at_once_when_what_is_known_is_too_old(cached: Connect, kept: Kept) -> None:
     caller, token = cached(when_stale="refuse"), kept.realm.mint()
     caller.call("verify", token.text)

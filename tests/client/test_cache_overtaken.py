@@ -180,7 +180,7 @@ def test_a_walked_token_is_not_kept_when_its_parent_has_gone_meanwhile(
     made: dict[type, api.Revocation] = {
         api.Lineage: api.Lineage(token.kid, token.nonce),
         api.KeyRetired: api.KeyRetired(token.kid),
-        api.IssuedBefore: api.IssuedBefore(token.kid, token.issued_ms + 1),
+        api.IssuedBefore: api.IssuedBefore([token.kid], token.issued_ms + 1),
     }
 
     def late(cache: Cache, *given: Any) -> None:

@@ -22,6 +22,7 @@ from tkdb_client.exchange import Exchange
 from tkdb_client.feed import Feed
 from tkdb_client.steps import Aside, Join, Steps
 from tkdb_client.verification import Verification
+from tkdb_client.verified import Verified
 
 
 class Asked:
@@ -165,9 +166,48 @@ def test_many_that_never_hold_together_are_not_accepted_and_not_asked_about_for_
     verifying = Verifying()
     tokens = [verifying.realm.mint(number=number) for number in range(2 * api.MAX_BUNDLES)]
     verifying.asked.before = [pass_by(verifying, BOUND_MS + 1) for _ in range(100)]
-    with pytest.raises(errors.Unavailable):
-        verifying.verify_many(*tokens)
+    results = verifying.verify_many(*tokens)
+    asked_last = set(verifying.asked.calls[-1])
+    for token, result in zip(tokens, results, strict=True):
+        assert isinstance(result, Verified if token.text in asked_last else errors.StaleAuthority)
     assert len(verifying.asked.calls) < 10
+
+
+def test_what_is_known_of_many_and_heard_to_be_revoked_before_nobody_answers_is_not_accepted() -> None:
+    verifying = Verifying()
+    known, dead, unknown = (verifying.realm.mint(number=number) for number in range(3))
+    verifying.verify_many(known, dead)
+
+    def hear_and_fail() -> None:
+        verifying.realm.revoke(lineage(dead))
+        verifying.single.poll()
+        raise errors.Unavailable("nobody answers")
+
+    verifying.asked.before = [hear_and_fail]
+    first, second, third = verifying.verify_many(known, dead, unknown)
+    assert first.macaroon == known
+    assert isinstance(second, errors.StaleAuthority)
+    assert isinstance(third, errors.StaleAuthority)
+
+
+@pytest.mark.parametrize("error", [errors.StaleAuthority("it can't show it"), errors.DeadlineExceeded("too late")])
+def test_of_many_of_which_nothing_is_known_it_is_said_why_nobody_told(error: errors.TkdbError) -> None:
+    verifying = Verifying()
+    known, unknown = (verifying.realm.mint(number=number) for number in range(2))
+    verifying.verify(known)
+    verifying.asked.fails = error
+    assert isinstance(verifying.verify_many(known, unknown)[1], errors.StaleAuthority)
+    with pytest.raises(type(error)):
+        verifying.verify_many(unknown)
+
+
+def test_a_refusal_is_of_all_of_many() -> None:
+    verifying = Verifying()
+    known, unknown = (verifying.realm.mint(number=number) for number in range(2))
+    verifying.verify(known)
+    verifying.asked.fails = errors.Refused("no")
+    with pytest.raises(errors.Refused):
+        verifying.verify_many(known, unknown)
 
 
 def test_many_of_the_same_are_one_question_and_each_has_its_answer() -> None:

@@ -3,21 +3,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.store.scribe import START_MS, Scribe, nonce_at
 from tkdb import api
+from tkdb.channel.padding import MAX_PAYLOAD_BYTES
 from tkdb.errors import StoreError
 from tkdb.macaroon.verify import subject_digest
 from tkdb.store.database import MEMORY, Database
-from tkdb.store.feed import Feed
+from tkdb.store.feed import Feed, _Followed, _Notice, _revoked, largest_bytes
 from tkdb.store.fold import CLOCK_SKEW_MS
 from tkdb.store.journal import Entry
+from tkdb.store.rows import KeyRow
 from tkdb_client.batches import MAX_BODY_BYTES
+from tkdb_client.operations import target_batches
 
 NONCE, BRANCH = nonce_at(START_MS), b"b" * 16
 
@@ -43,10 +48,12 @@ class Followed:
         self.feed.add(await s.purge())
         self.feed.add(await s.delete("acme"))
 
-    async def all(self, kids: Collection[bytes], after: int = 0, limit: int = 512) -> list[api.Revocation]:
+    async def all(
+        self, kids: Collection[bytes], after: int = 0, max_bytes: int = api.MAX_PAGE_BYTES
+    ) -> list[api.Revocation]:
         seen: list[api.Revocation] = []
         while True:
-            page = await self.feed.read(after=after, kids=kids, limit=limit)
+            page = await self.feed.read(after=after, kids=kids, max_bytes=max_bytes)
             assert page.position > after or not page.more
             seen += page.revocations
             after = page.position
@@ -87,12 +94,7 @@ def test_times_reach_every_live_key_of_the_organization() -> None:
             feed.add(await s.revoke(api.Before(organization="acme"), api.Before(organization="acme", subject="ann")))
             page = await feed.read(after=start, kids=[old, other, new, old])
             before_ms, ann = START_MS + CLOCK_SKEW_MS, subject_digest("ann")
-            assert page.revocations == [
-                api.IssuedBefore(kid=old, before_ms=before_ms),
-                api.IssuedBefore(kid=new, before_ms=before_ms),
-                api.SubjectIssuedBefore(kid=old, subject=ann, before_ms=before_ms),
-                api.SubjectIssuedBefore(kid=new, subject=ann, before_ms=before_ms),
-            ]
+            assert page.revocations == [api.IssuedBefore([old, new], before_ms, [(ann, before_ms)])]
             assert page.position == s.state.head.seq
 
     asyncio.run(run())
@@ -138,7 +140,7 @@ def test_an_entry_larger_than_the_limit_comes_whole_and_alone() -> None:
             sizes = []
             after, more = start, True
             while more:
-                page = await feed.read(after=after, kids=[kid], limit=2)
+                page = await feed.read(after=after, kids=[kid], max_bytes=150)
                 sizes.append(len(page.revocations))
                 after, more = page.position, page.more
             assert sizes == [1, 5, 1]
@@ -147,15 +149,15 @@ def test_an_entry_larger_than_the_limit_comes_whole_and_alone() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 8), st.integers(1, 4), st.integers(0, 9))
-def test_pages_join_without_gaps_or_repeats_wherever_they_are_read_from(kept: int, limit: int, after: int) -> None:
+@given(st.integers(0, 8), st.integers(1, 300), st.integers(0, 9))
+def test_pages_join_without_gaps_or_repeats_wherever_they_are_read_from(kept: int, max_bytes: int, after: int) -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
             f = Followed()
             await f.write(database, kept)
             kids = [f.acme, f.evil, f.newer]
             everything = await Feed(database, f.scribe.state).read(after=after, kids=kids)
-            assert await f.all(kids, after, limit) == everything.revocations
+            assert await f.all(kids, after, max_bytes) == everything.revocations
 
     asyncio.run(run())
 
@@ -210,10 +212,101 @@ def test_what_a_page_tells_does_not_depend_on_what_happens_while_it_is_read() ->
     asyncio.run(run())
 
 
-@pytest.mark.xfail(strict=True, reason="an entry whose events fill more than one message stops the feed")
-def test_every_page_fits_one_message() -> None:
-    """An entry isn't split over pages. One of 1,024 subjects fits a request, and what it means for two keys doesn't fit
-    an answer: the poll fails, each time, and with it the 1,022 other keys that it asks for."""
+# --- every entry fits one message -----------------------------------------------------------------------------------
+
+
+def _answer_bytes(feed: api.Feed) -> int:
+    """Return how large an answer is at most that carries ``feed``."""
+    last = 2**53 - 1
+    feed = api.Feed(last, feed.revocations, more=feed.more)
+    return len(api.encode(api.Answer(b"j" * 16, last, last, result=msgspec.Raw(api.encode(feed)))))
+
+
+def _nonces(count: int) -> list[bytes]:
+    return [nonce_at(START_MS + number) for number in range(count)]
+
+
+BRANCHES: list[api.Target] = [api.Branch(b"k" * 16, nonce, BRANCH) for nonce in _nonces(MAX_BODY_BYTES // 84)]
+SUBJECTS: list[api.Target] = [api.Before("acme", subject=f"s{number}") for number in range(api.MAX_TARGETS)]
+ORGANIZATIONS: list[api.Target] = [api.Before(f"o{number}") for number in range(api.MAX_TARGETS)]
+SUBJECT_OF_EACH: list[api.Target] = [api.Before(f"o{number}", subject="ann") for number in range(api.MAX_TARGETS)]
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        BRANCHES,
+        [api.Lineage(b"k" * 16, nonce) for nonce in _nonces(1024)],
+        [api.RetireKey(b"k" * 16)] * 1024,
+        SUBJECTS,
+        [*SUBJECTS[:-1], api.Before("acme")],
+        ORGANIZATIONS,
+        SUBJECT_OF_EACH,
+        [*ORGANIZATIONS[:512], *SUBJECT_OF_EACH[:512]],
+        [*BRANCHES[:500], *SUBJECTS[:100]],
+        [*BRANCHES, api.Before("acme")],
+    ],
+    ids=[
+        "branches",
+        "lineages",
+        "retired keys",
+        "subjects",
+        "subjects and all",
+        "organizations",
+        "a subject of each",
+        "both of each",
+        "both kinds",
+        "too many branches",
+    ],
+)
+def test_what_an_entry_comes_to_fits_one_message_however_many_keys_are_followed(targets: list[api.Target]) -> None:
+    """As many of the targets as are allowed; more are refused at the write."""
+    while largest_bytes(api.Revoke(targets)) > api.MAX_FEED_BYTES:
+        targets = targets[1:]
+    events = _events_for_all_the_keys(targets)
+    assert sum(len(event.kids) for event in events if isinstance(event, api.IssuedBefore)) in {0, api.MAX_KIDS}
+    assert sum(len(api.encode(event)) for event in events) <= largest_bytes(api.Revoke(targets))
+    assert _answer_bytes(api.Feed(0, events, more=False)) <= MAX_PAYLOAD_BYTES
+
+
+def _events_for_all_the_keys(targets: list[api.Target]) -> list[api.Revocation]:
+    """Return what is told to one who follows as many keys as he may, of all the organizations that there are."""
+    names = list(dict.fromkeys(target.organization for target in targets if isinstance(target, api.Before)))
+    keys = {b"k" * 16: _key(b"k" * 16, "other")} if not names else {}
+    for number in range(api.MAX_KIDS if names else 0):
+        kid = b"k" * 16 if number == 0 else number.to_bytes(16)
+        keys[kid] = _key(kid, names[number % len(names)])
+    state: Any = SimpleNamespace(key=keys.get)
+    return list(_Followed(state, list(keys)).events(_Notice(1, len(targets), _revoked(targets, START_MS))))
+
+
+def _key(kid: bytes, organization: str) -> KeyRow:
+    return KeyRow(kid, organization, 1, "verifying", None, b"")
+
+
+def test_a_deleted_organization_and_a_restore_fit_one_message() -> None:
+    """They tell each followed key once."""
+    kids = [number.to_bytes(16) for number in range(api.MAX_KIDS)]
+    state: Any = SimpleNamespace(key={kid: _key(kid, "acme") for kid in kids}.get)
+    followed = _Followed(state, kids)
+    retired = [number.to_bytes(16) for number in range(4 * api.MAX_KIDS)]
+    for revoked in ([api.DeleteOrganization("acme")], [api.RetireKey(kid) for kid in retired]):
+        events = list(followed.events(_Notice(1, 1, list(revoked))))
+        assert events == [api.KeyRetired(kid) for kid in kids]
+        assert _answer_bytes(api.Feed(0, events, more=False)) <= MAX_PAYLOAD_BYTES
+
+
+@pytest.mark.parametrize(
+    "targets", [ORGANIZATIONS, SUBJECT_OF_EACH, SUBJECTS, [*BRANCHES[:511], SUBJECTS[0]], [*BRANCHES]]
+)
+def test_no_request_that_the_client_makes_is_refused_for_its_size(targets: list[api.Target]) -> None:
+    for batch in target_batches(targets):
+        assert largest_bytes(api.Revoke(batch)) <= api.MAX_FEED_BYTES
+
+
+def test_a_page_of_every_subject_and_of_keys_made_since_fits_one_message() -> None:
+    """An entry isn't split over pages. One of 1,024 subjects fits a request; what it meant key by key didn't fit an
+    answer: the poll failed, each time, and with it the 1,022 other keys that it asked for."""
 
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
@@ -222,10 +315,34 @@ def test_every_page_fits_one_message() -> None:
             kids = [await s.create("acme"), await s.rotate("acme")]
             feed = Feed(database, s.state)
             start = s.state.head.seq
-            revoke = api.Revoke([api.Before("acme", subject=f"s{number}") for number in range(api.MAX_TARGETS)])
+            revoke = api.Revoke(SUBJECTS)
             assert len(api.encode(revoke)) < MAX_BODY_BYTES
             feed.add(await s.revoke(*revoke.targets))
+            kids.append(await s.rotate("acme"))
             page = await feed.read(after=start, kids=kids)
-            assert len(api.encode(page)) < MAX_BODY_BYTES
+            assert _answer_bytes(page) < MAX_PAYLOAD_BYTES
+            by_key = [api.IssuedBefore([kid], 0, [told]) for kid in kids for told in page.revocations[0].subjects]
+            assert _answer_bytes(api.Feed(0, [*by_key], more=False)) > MAX_PAYLOAD_BYTES
+
+    asyncio.run(run())
+
+
+def test_entries_that_do_not_fit_one_message_together_come_in_pages_that_do() -> None:
+    async def run() -> None:
+        async with await Database.open(MEMORY) as database:
+            s = Scribe(database)
+            await s.begin()
+            kids = [await s.create("acme"), await s.rotate("acme")]
+            feed = Feed(database, s.state)
+            start = after = s.state.head.seq
+            for _ in range(5):
+                feed.add(await s.revoke(*SUBJECTS))
+            pages = 0
+            more = True
+            while more:
+                page = await feed.read(after=after, kids=kids)
+                assert _answer_bytes(page) <= MAX_PAYLOAD_BYTES
+                after, more, pages = page.position, page.more, pages + 1
+            assert (after - start, pages) == (5, 5)
 
     asyncio.run(run())

@@ -19,6 +19,7 @@ from tkdb.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from tkdb.macaroon.identifier import KID_BYTES
 from tkdb.macaroon.verify import MAX_AHEAD_MS, subject_digest
 from tkdb.signers import ALL, Permission, Signer
+from tkdb.store.feed import largest_bytes
 from tkdb.store.fold import CLOCK_SKEW_MS, Rows, next_generation
 from tkdb.store.made import Created, Made, Replaced, Replacement, Resealed, Restored, Rotated, encode_made
 from tkdb.store.rows import KeyRow, OrganizationRow
@@ -101,7 +102,6 @@ class Decisions:
             case api.RotateKey():
                 permit(signer, "organizations", call.name)
                 self._live(rows, call.name)
-                self._check_events(0, self._live_keys(rows, call.name) + 1)
                 return Write(Rotated(*self._new_key(rows, call.name)))
             case api.DeleteOrganization():
                 permit(signer, "organizations", call.name)
@@ -122,8 +122,7 @@ class Decisions:
         made = differences(past, rows)
         if made is None:
             return Done(api.Restored(seq=past.head.seq, changed=0))
-        # Each key that is retired is an event of the feed, which never splits an entry.
-        if len(made.retired) > api.MAX_FEED_EVENTS or len(encode_made(made)) > MAX_MADE_BYTES:
+        if len(encode_made(made)) > MAX_MADE_BYTES:
             raise InvalidRequest(
                 f"{made.changed:,} organizations and keys differ from entry {made.seq}: too many for one entry",
                 hint="restore to a later entry first, then further back",
@@ -160,11 +159,10 @@ class Decisions:
 
     def _revoke(self, rows: Rows, call: api.Revoke, signer: Signer, now_ms: int) -> Write | Done:
         replacements: dict[str, Replacement] = {}
-        news, not_before_ms, by_key = False, 0, 0
+        news, not_before_ms = False, 0
         for target in call.targets:
             if isinstance(target, api.Before):
                 permit(signer, "revoke", target.organization)
-                by_key += self._live_keys(rows, target.organization)
                 time_ms = self._before(rows, target, now_ms)
                 news |= time_ms is not None
                 not_before_ms = max(not_before_ms, time_ms or 0)
@@ -183,8 +181,11 @@ class Decisions:
                 news |= self._lineage(rows, target, key, now_ms)
         if not news:
             return Done(api.Revoked(already=True))
-        if by_key:  # all others are told in as many bytes as they were asked in
-            self._check_events(sum(not isinstance(target, api.Before) for target in call.targets), by_key)
+        if largest_bytes(call) > api.MAX_FEED_BYTES:
+            raise InvalidRequest(
+                "these are more targets than one message of the feed carries, with the keys that they touch",
+                hint="make several requests",
+            )
         return Write(Replaced(list(replacements.values())) if replacements else None, not_before_ms=not_before_ms)
 
     def _before(self, rows: Rows, target: api.Before, now_ms: int) -> int | None:
@@ -254,19 +255,6 @@ class Decisions:
         if row is None or row.deleted:
             raise no_organization(name)
         return row
-
-    @staticmethod
-    def _live_keys(rows: Rows, organization: str) -> int:
-        return sum(key.state != "retired" for key in rows.keys_of(organization))
-
-    @staticmethod
-    def _check_events(single: int, by_key: int) -> None:
-        """Refuse what one message of the feed couldn't carry: what was issued before is an event for each live key."""
-        if single + by_key > api.MAX_FEED_EVENTS:
-            raise InvalidRequest(
-                f"this comes to {single + by_key} revocations, key by key; one entry carries {api.MAX_FEED_EVENTS}",
-                hint="make several requests, or retire old keys",
-            )
 
     def _check_lifetime(self, lifetime_s: int) -> None:
         if lifetime_s > self._max_lifetime_s:

@@ -6,13 +6,16 @@ some entries at a time.
 
 A restore ends tokens by retiring keys, and in no other way; its entry names them all. So followers hear of it as of
 any retired key, and need not drop the rest.
+
+An entry is never split, so what it comes to must fit one message, whichever keys are followed: also those that didn't
+exist when it was written. ``largest_bytes`` tells before it is.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final, NamedTuple, TypeAlias
 
 from tkdb import api
 from tkdb.errors import StoreError
@@ -27,13 +30,44 @@ RECENT_TARGETS: Final = 10_000
 PAGE_ENTRIES: Final = 256
 """How many entries of the journal one read looks at, at most."""
 
+_KID_BYTES: Final = 18
+"""Of one in a message."""
+_LIST_BYTES: Final = 2
+"""By how much a long list's head is longer than an empty one's."""
+_LATE_MS: Final = 2**40
+"""A time that takes as many bytes as any does."""
+
+
+class _Before(NamedTuple):
+    """What one entry revokes of an organization by the time of its issue."""
+
+    organization: str
+    before_ms: int
+    subjects: list[tuple[bytes, int]]
+
+    def event(self, kids: list[bytes]) -> api.IssuedBefore:
+        return api.IssuedBefore(kids=kids, before_ms=self.before_ms, subjects=self.subjects)
+
+
+_Revoked: TypeAlias = api.Lineage | api.Branch | api.RetireKey | api.DeleteOrganization | _Before
+
 
 class _Notice(NamedTuple):
-    """What one entry revokes."""
+    """What one entry revokes, by so many targets."""
 
     seq: int
-    time_ms: int
-    targets: tuple[api.Target | api.DeleteOrganization, ...]
+    targets: int
+    revoked: list[_Revoked]
+
+
+def largest_bytes(call: api.Revoke) -> int:
+    """Return how many bytes of a message of the feed an entry may take, to whoever follows whichever keys."""
+    revoked = _revoked(call.targets, _LATE_MS)
+    befores = [each for each in revoked if isinstance(each, _Before)]
+    # A key is of one organization: all of these together name each followed key once, at most.
+    kids_bytes = api.MAX_KIDS * _KID_BYTES + len(befores) * _LIST_BYTES if befores else 0
+    named = [each for each in revoked if isinstance(each, api.Lineage | api.Branch | api.RetireKey)]
+    return kids_bytes + sum(len(api.encode(each)) for each in [*named, *(before.event([]) for before in befores)])
 
 
 class Feed:
@@ -62,17 +96,17 @@ class Feed:
         notice = _notice(entry)
         if notice.targets:
             self._recent.append(notice)
-            self._room -= len(notice.targets)
+            self._room -= notice.targets
         while self._room < 0:
             dropped = self._recent.popleft()
-            self._room += len(dropped.targets)
+            self._room += dropped.targets
             self._complete_after = dropped.seq
 
-    async def read(self, *, after: int, kids: Collection[bytes], limit: int = api.MAX_FEED_EVENTS) -> api.Feed:
+    async def read(self, *, after: int, kids: Collection[bytes], max_bytes: int = api.MAX_PAGE_BYTES) -> api.Feed:
         """Return what touches the keys ``kids`` after position ``after``.
 
         Entries are never split: at least one entry is given whole where any has news, and further ones while
-        ``limit`` events aren't exceeded. Keys that aren't known see nothing.
+        ``max_bytes`` aren't exceeded. Keys that aren't known see nothing.
 
         Raises:
             StoreError: the journal can't be read, or was replaced and lacks what comes next.
@@ -83,9 +117,11 @@ class Feed:
         followed = _Followed(self._state, kids)  # as of ``head``: while the journal is read, the state may move on
         notices, position = await self._notices(after, head)
         revocations: list[api.Revocation] = []
+        size = 0
         for notice in notices:
             events = list(followed.events(notice))
-            if revocations and len(revocations) + len(events) > limit:
+            size += sum(len(api.encode(event)) for event in events)
+            if revocations and size > max_bytes:
                 return api.Feed(position=notice.seq - 1, revocations=revocations, more=True)
             revocations += events
         return api.Feed(position=position, revocations=revocations, more=position < head)
@@ -121,23 +157,38 @@ class _Followed:
 
     def events(self, notice: _Notice) -> Iterator[api.Revocation]:
         """Yield what ``notice`` means for these keys."""
-        for target in notice.targets:
-            match target:
+        for revoked in notice.revoked:
+            match revoked:
                 case api.Lineage(kid=kid) | api.Branch(kid=kid) if kid in self._kids:
-                    yield target
+                    yield revoked
                 case api.RetireKey(kid=kid) if kid in self._kids:
                     yield api.KeyRetired(kid=kid)
                 case api.DeleteOrganization(name=name):
                     yield from (api.KeyRetired(kid=kid) for kid in self._kids_of.get(name, ()))
-                case api.Before(organization=name):
-                    yield from (_before(target, kid, notice.time_ms) for kid in self._live_kids_of.get(name, ()))
+                case _Before(organization=name) if name in self._live_kids_of:
+                    yield revoked.event(self._live_kids_of[name])
 
 
-def _before(target: api.Before, kid: bytes, time_ms: int) -> api.Revocation:
-    before_ms = revoked_before_ms(target, time_ms)
-    if target.subject is None:
-        return api.IssuedBefore(kid=kid, before_ms=before_ms)
-    return api.SubjectIssuedBefore(kid=kid, subject=subject_digest(target.subject), before_ms=before_ms)
+def _revoked(targets: Iterable[api.Target], time_ms: int) -> list[_Revoked]:
+    """Return what targets mean, at that time; what concerns one organization by the time of issue stands together."""
+    revoked: list[_Revoked] = []
+    befores: dict[str, list[api.Before]] = {}
+    for target in targets:
+        if isinstance(target, api.Before):
+            befores.setdefault(target.organization, []).append(target)
+        else:
+            revoked.append(target)
+    for name, of_organization in befores.items():
+        before_ms, subjects = 0, dict[bytes, int]()
+        for target in of_organization:
+            target_ms = revoked_before_ms(target, time_ms)
+            if target.subject is None:
+                before_ms = max(before_ms, target_ms)
+            else:
+                digest = subject_digest(target.subject)
+                subjects[digest] = max(subjects.get(digest, 0), target_ms)
+        revoked.append(_Before(name, before_ms, list(subjects.items())))
+    return revoked
 
 
 def _retired(entry: Entry) -> list[bytes]:
@@ -149,9 +200,10 @@ def _retired(entry: Entry) -> list[bytes]:
 def _notice(entry: Entry) -> _Notice:
     match read_call(entry):
         case api.Revoke(targets=targets):
-            return _Notice(entry.seq, entry.time_ms, tuple(targets))
+            return _Notice(entry.seq, len(targets), _revoked(targets, entry.time_ms))
         case api.DeleteOrganization() as deletion:
-            return _Notice(entry.seq, entry.time_ms, (deletion,))
+            return _Notice(entry.seq, 1, [deletion])
         case api.Restore():
-            return _Notice(entry.seq, entry.time_ms, tuple(map(api.RetireKey, _retired(entry))))
-    return _Notice(entry.seq, entry.time_ms, ())
+            retired = _retired(entry)
+            return _Notice(entry.seq, len(retired), [api.RetireKey(kid) for kid in retired])
+    return _Notice(entry.seq, 0, [])

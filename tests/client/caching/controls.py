@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from tests.client.caching.world import FALSE_DENIAL, STALE_ACCEPT, UNDONE, Parts
 from tkdb import api
 from tkdb_client.attempts import Told
@@ -141,6 +143,23 @@ def deaf(kind: type) -> type[Cache]:
     return Deaf
 
 
+class LineageDropped(Cache):
+    """A denial drops all that is known of the lineage."""
+
+    def _drop_denied(self, token: Any, reason: Any) -> None:
+        lineage = self._entries.find(token.lineage)
+        if lineage is not None:
+            self._entries.drop(lineage)
+
+
+class SubjectsNotHeard(Cache):
+    """Of what was issued before a time, only what concerns a whole organization is heard."""
+
+    def _revoke(self, revocations: Iterable[api.Revocation]) -> None:
+        heard = [replace(each, subjects=[]) if isinstance(each, api.IssuedBefore) else each for each in revocations]
+        super()._revoke(heard)
+
+
 class OwnForgotten(Operations):
     """A client's own revocations are left to the feed."""
 
@@ -226,7 +245,7 @@ CONTROLS: Final[dict[str, Control]] = {
     "walked tails not looked up": Control(Parts(cache=BranchesNotLookedUp), {STALE_ACCEPT, UNDONE}),
     "lineages not heard": Control(Parts(cache=deaf(api.Lineage)), {STALE_ACCEPT}),
     "issued-before not heard": Control(Parts(cache=deaf(api.IssuedBefore)), {STALE_ACCEPT}),
-    "subjects not heard": Control(Parts(cache=deaf(api.SubjectIssuedBefore)), {STALE_ACCEPT}),
+    "subjects not heard": Control(Parts(cache=SubjectsNotHeard), {STALE_ACCEPT}),
     "retired keys not heard": Control(Parts(cache=deaf(api.KeyRetired)), {STALE_ACCEPT}),
     "own revocations left to the feed": Control(Parts(operations=OwnForgotten), {UNDONE}),
     "a denial kept for the lineage": Control(Parts(cache=NegativeOfLineage), {FALSE_DENIAL}),

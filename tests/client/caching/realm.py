@@ -14,6 +14,7 @@ from tkdb.macaroon.chain import branch as branch_of
 from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.verify import Key, Verifier, subject_digest
+from tkdb_client.bearing import kids_of
 
 NAME = "tkdb.test"
 NOW_MS = 1_700_000_000_000
@@ -88,7 +89,7 @@ class Realm:
         first = max(journal.first, journal.first + after - journal.base)
         found: list[api.Revocation] = []
         for number, entry in enumerate(self.entries[first:known], first + 1):
-            if entry.revocation is not None and entry.revocation.kid in kids:
+            if entry.revocation is not None and not set(kids).isdisjoint(kids_of(entry.revocation)):
                 found.append(entry.revocation)
                 if len(found) == limit and number < known:
                     return api.Feed(journal.position(number), found, more=True)
@@ -108,10 +109,9 @@ class Realm:
                     return entry.acked_ms
                 case api.Branch(kid, nonce, branch) if (kid, nonce) == (token.kid, token.nonce) and branch in branches:
                     return entry.acked_ms
-                case api.IssuedBefore(kid, before_ms) if kid == token.kid and token.issued_ms < before_ms:
-                    return entry.acked_ms
-                case api.SubjectIssuedBefore(kid, subject, before_ms) if (
-                    kid == token.kid and token.issued_ms < before_ms and subject == digest
+                case api.IssuedBefore(kids, before_ms, subjects) if token.kid in kids and (
+                    token.issued_ms < before_ms
+                    or any(subject == digest and token.issued_ms < subject_ms for subject, subject_ms in subjects)
                 ):
                     return entry.acked_ms
                 case api.KeyRetired(kid) if kid == token.kid:
@@ -134,10 +134,11 @@ class _Fold:
                     lineages.add(kid + nonce)
                 case api.Branch(kid, nonce, branch):
                     self.branches[kid + nonce] = self.branches.get(kid + nonce, frozenset()) | {branch}
-                case api.IssuedBefore(kid, before_ms):
-                    before[kid] = max(before_ms, before.get(kid, 0))
-                case api.SubjectIssuedBefore(kid, subject, before_ms):
-                    subjects[kid][subject] = max(before_ms, subjects[kid].get(subject, 0))
+                case api.IssuedBefore(kids, before_ms, told):
+                    for kid in kids:
+                        before[kid] = max(before_ms, before.get(kid, 0))
+                        for subject, subject_ms in told:
+                            subjects[kid][subject] = max(subject_ms, subjects[kid].get(subject, 0))
                 case api.KeyRetired(kid):
                     retired.add(kid)
         keys = {

@@ -313,7 +313,7 @@ class World:
 
     def _revoke(self) -> None:
         token = self.draw.choice(self.tokens)
-        kid, nonce = token.kid, token.nonce
+        kid, nonce, kim = token.kid, token.nonce, subject_digest("kim")
         kinds: list[api.Revocation | None] = [
             api.Branch(kid, nonce, token.branch),
             api.Branch(kid, nonce, token.branch),
@@ -323,8 +323,8 @@ class World:
         if self.draw.random() < 0.3:
             kinds = [
                 api.Lineage(kid, nonce),
-                api.IssuedBefore(kid, token.issued_ms + self.draw.choice([-500, 500])),
-                api.SubjectIssuedBefore(kid, subject_digest("kim"), token.issued_ms + self.draw.choice([-500, 500])),
+                api.IssuedBefore([kid], token.issued_ms + self.draw.choice([-500, 500])),
+                api.IssuedBefore([kid], 0, [(kim, token.issued_ms + self.draw.choice([-500, 500]))]),
             ]
         if self.draw.random() < 0.04:
             kinds = [api.KeyRetired(kid)]
