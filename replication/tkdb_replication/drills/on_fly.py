@@ -85,7 +85,8 @@ class OnFly:
             raise errors.ConfigurationError("no token for Fly's API", hint="set FLY_API_TOKEN")
         api = MachinesApi(consent.app, token, url=os.environ.get("FLY_FLAPS_BASE_URL") or PUBLIC)
         bound_ms = int(os.environ.get("TKDB_BOUND_MS") or _BOUND_MS)
-        return cls(consent, api, AsyncClient(), region=os.environ.get("FLY_REGION") or "here", bound_ms=bound_ms)
+        client = AsyncClient(bound_ms=bound_ms)
+        return cls(consent, api, client, region=os.environ.get("FLY_REGION") or "here", bound_ms=bound_ms)
 
     async def __aenter__(self) -> Self:
         try:

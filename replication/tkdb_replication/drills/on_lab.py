@@ -304,7 +304,7 @@ class OnLab:
 
     async def _client(self, url: str, timeout_ms: int = _PATIENCE_MS) -> AsyncClient:
         keys = self._lab.keys
-        client = AsyncClient(url, keys.identity, signer=keys.signer, timeout_ms=timeout_ms)
+        client = AsyncClient(url, keys.identity, signer=keys.signer, timeout_ms=timeout_ms, bound_ms=self.bound_ms)
         return await self._stack.enter_async_context(client)
 
 
