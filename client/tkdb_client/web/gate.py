@@ -94,7 +94,8 @@ class Visit:
         with _judging():
             if isinstance(client, AsyncClient):
                 return await client.verify(text)
-            return await asyncio.to_thread(client.verify, text)
+            known = client.known(text)  # as most are: that costs less than a change of threads
+            return await asyncio.to_thread(client.verify, text) if known is None else known
 
     def verified_blocking(self) -> Verified:
         """The same, blocking.

@@ -153,6 +153,21 @@ def test_what_is_wrong_with_the_app_itself_is_no_answer_to_the_caller(authority:
         ask(closed(client), scope("/", bearer(token)))
 
 
+def test_a_token_that_a_blocking_client_knows_takes_no_thread(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with authority.client() as client:
+        app, token = closed(client), authority.mint("acme", act="r")
+        assert ask(app, scope("/", bearer(token))).status == 200
+        with monkeypatch.context() as threadless:
+            threadless.delattr(asyncio, "to_thread")
+            assert ask(app, scope("/", bearer(token))).status == 200
+            authority.revoke(token)
+            with pytest.raises(AttributeError, match="to_thread"):  # what isn't known any more is asked for
+                ask(app, scope("/", bearer(token)))
+        assert ask(app, scope("/", bearer(token))).status == 401
+
+
 def test_a_blocking_client_does_not_block_the_loop(authority: Authority) -> None:
     token = authority.mint("acme", act="r")
 
