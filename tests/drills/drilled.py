@@ -10,9 +10,11 @@ from pathlib import Path
 import msgspec
 
 from tests.end_to_end.node import ROOT
+from tkdb_client import AsyncClient
 from tkdb_replication.drills.catalogue import find
 from tkdb_replication.drills.drill import Drill, Place, Step, Verb, wait
 from tkdb_replication.drills.judge import Verdict, judge
+from tkdb_replication.drills.load import Rates
 from tkdb_replication.drills.objectives import ALWAYS, Limits
 from tkdb_replication.drills.on_lab import CALLERS, REGIONS, OnLab
 from tkdb_replication.drills.record import Event, Record
@@ -22,21 +24,34 @@ from tkdb_replication.lab.lab import Lab
 BOUND_MS = 3_000
 SETTINGS = {"TKDB_LEASE_MS": "3000", "TKDB_BOUND_MS": str(BOUND_MS), "TKDB_DRAIN_MS": "500"}
 PACE = Pace(before_s=3, after_s=3)
+MANY_WRITES = Pace(before_s=3, after_s=3, rates=Rates(revoke=1.5))
+"""So many that some meet a rule that is switched off."""
 STORE_DOWN = msgspec.structs.replace(
     find("store-down"), fault=(Step(Verb.STALL_STORE, Place.EVERY), wait(3 * BOUND_MS))
 )  # fmt: skip
 
 
+class Trusting(OnLab):
+    """Callers whose clients believe whatever a machine says, however old: they would refuse it themselves."""
+
+    async def _client(self, url: str, timeout_ms: int = 30_000) -> AsyncClient:
+        believing = {"cache_bytes": 0, "bound_ms": 10**9}
+        keys = self._lab.keys
+        client = AsyncClient(url, keys.identity, signer=keys.signer, timeout_ms=timeout_ms, **believing)
+        return await self._stack.enter_async_context(client)
+
+
 def drilled(folder: Path, drills: Sequence[Drill], control: str | None = None) -> list[tuple[Record, Verdict]]:
-    """Run drills on one lab; with ``control``, on machines with that rule switched off."""
+    """Run drills on one lab; with ``control``, on machines with that rule switched off, and by trusting callers."""
 
     async def done() -> list[tuple[Record, Verdict]]:
         program = {} if control is None else {"program": without(control)}
         lab = Lab(folder, REGIONS, CALLERS, isolated=True, settings=SETTINGS, **program)
-        async with OnLab(lab, bound_ms=BOUND_MS) as target:
+        kind, pace = (OnLab, PACE) if control is None else (Trusting, MANY_WRITES)
+        async with kind(lab, bound_ms=BOUND_MS) as target:
             ended = []
             for drill in drills:
-                record = await Running(drill, target, seed=7, tell=show, pace=PACE).run()
+                record = await Running(drill, target, seed=7, tell=show, pace=pace).run()
                 ended.append((record, judge(record, Limits().of(drill.name, drill.limits))))
             return ended
 

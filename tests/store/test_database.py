@@ -432,12 +432,13 @@ def test_readers_never_see_half_a_transaction(path: Path) -> None:
 
 def test_closing_ends_the_thread_and_a_closed_database_says_so(path: Path) -> None:
     async def run() -> None:
-        threads = threading.active_count()
+        before = set(threading.enumerate())
         database = await Database.open(path)
+        own = [each for each in set(threading.enumerate()) - before if "_connection_worker_thread" in each.name]
         scribe = await begun(database)
         await database.close()
         await database.close()
-        assert threading.active_count() == threads
+        assert [thread.is_alive() for thread in own] == [False]
         for use in (database.load(), database.entries(0, 1), scribe.write(lineages(1))):
             with pytest.raises(errors.StoreError, match="closed"):
                 await use
