@@ -14,7 +14,6 @@ from tkdb_client import AsyncClient
 from tkdb_replication.drills.catalogue import find
 from tkdb_replication.drills.drill import Drill, Place, Step, Verb, wait
 from tkdb_replication.drills.judge import Verdict, judge
-from tkdb_replication.drills.load import Rates
 from tkdb_replication.drills.objectives import ALWAYS, Limits
 from tkdb_replication.drills.on_lab import CALLERS, REGIONS, OnLab
 from tkdb_replication.drills.record import Event, Record
@@ -24,8 +23,6 @@ from tkdb_replication.lab.lab import Lab
 BOUND_MS = 3_000
 SETTINGS = {"TKDB_LEASE_MS": "3000", "TKDB_BOUND_MS": str(BOUND_MS), "TKDB_DRAIN_MS": "500"}
 PACE = Pace(before_s=3, after_s=3)
-MANY_WRITES = Pace(before_s=3, after_s=3, rates=Rates(revoke=1.5))
-"""So many that some meet a rule that is switched off."""
 STORE_DOWN = msgspec.structs.replace(
     find("store-down"), fault=(Step(Verb.STALL_STORE, Place.EVERY), wait(3 * BOUND_MS))
 )  # fmt: skip
@@ -47,11 +44,11 @@ def drilled(folder: Path, drills: Sequence[Drill], control: str | None = None) -
     async def done() -> list[tuple[Record, Verdict]]:
         program = {} if control is None else {"program": without(control)}
         lab = Lab(folder, REGIONS, CALLERS, isolated=True, settings=SETTINGS, **program)
-        kind, pace = (OnLab, PACE) if control is None else (Trusting, MANY_WRITES)
+        kind = OnLab if control is None else Trusting
         async with kind(lab, bound_ms=BOUND_MS) as target:
             ended = []
             for drill in drills:
-                record = await Running(drill, target, seed=7, tell=show, pace=pace).run()
+                record = await Running(drill, target, seed=7, tell=show, pace=PACE).run()
                 ended.append((record, judge(record, Limits().of(drill.name, drill.limits))))
             return ended
 
