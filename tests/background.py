@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_S = 90
+PATIENCE_S = 120
 
 
 class Background:

