@@ -268,6 +268,11 @@ class Machine:
             if self._epoch is not None:
                 self._step_down()
             self._accept(seen.known)
+        self._watch(seen)
+
+    def _watch(self, seen: Seen) -> None:
+        """This was the head when it was asked for, whether it was read or put there."""
+        head = seen.known.head
         self._candidacy.lease.saw(head.attempt, sent_ms=seen.sent_ms, now_ms=self._now_ms)
         self._freshness.named(head.place, sent_ms=seen.sent_ms)
 
@@ -375,7 +380,7 @@ class Machine:
         head = seen.known.head
         self._swaps.forget()
         self._accept(seen.known)
-        self._freshness.named(head.place, sent_ms=seen.sent_ms)
+        self._watch(seen)
         self._serve(head.place)
         self._actions += epoch.landed(head, self._now_ms)
         if self._candidacy.promotion is not None:

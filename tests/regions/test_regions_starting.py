@@ -69,7 +69,7 @@ def test_with_manual_promotion_nobody_takes_over_until_told(empty_bucket: Bucket
         assert f"{other} is primary" in said
         with cluster.nodes[other].client() as client:
             ledger.write(client, "beta")
-        assert cluster.replicating(other)[0] == 200
+        until(lambda: cluster.replicating(other)[0] == 200)
         # The one that was killed comes back, and doesn't resume.
         cluster.nodes[primary].start()
         ledger.assert_kept()

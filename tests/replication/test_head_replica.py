@@ -408,6 +408,17 @@ def test_a_primary_whose_lease_ran_out_is_not_named() -> None:
     assert driven.machine.primary is None
 
 
+def test_a_machine_that_took_over_from_a_silent_primary_names_itself_at_once() -> None:
+    driven = replica()
+    silence(driven, LEASE_MS + MARGIN_MS + 4_000)
+    assert driven.machine.primary is None
+    driven.synced()
+    driven.swapped()
+    assert driven.machine.role is Role.PRIMARY
+    assert driven.machine.primary == driven.settings.machine
+    assert driven.machine.unchanged_ms == 0
+
+
 def test_a_fault_is_a_store_error_of_its_own() -> None:
     driven = Driven()
     driven.shown(Missing(None))
