@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tkdb.armor import ArmorError, ChecksumMismatch, armor, b64url, b64url_bytes, dearmor
+from tkdb.armor import ArmorError, ChecksumMismatch, Stem, armor, b64url, b64url_bytes, dearmor
 
 PREFIX = "tkdb_"
 ALPHABET = string.ascii_letters + string.digits + "-_"
@@ -46,6 +46,28 @@ def test_each_value_has_one_text_even_where_the_checksum_is_right(body: str) -> 
     except ArmorError:
         return
     assert armor(PREFIX, raw) == text
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20))
+def test_behind_a_stem_a_text_holds_what_it_holds_when_read_whole(known: bytes, more: bytes) -> None:
+    stem = Stem.of(PREFIX, known)
+    assert stem.rest(armor(PREFIX, known + more)) == more
+    other = stem.rest(armor(PREFIX, more))
+    assert other == (more[len(known) :] if more.startswith(known) else None)
+
+
+@given(st.binary(max_size=9), st.text(st.sampled_from(ALPHABET + "+/= \n\x00"), max_size=12), st.booleans())
+def test_behind_a_stem_a_text_is_read_as_strictly_as_whole(known: bytes, rest: str, seal: bool) -> None:
+    stem = Stem.of(PREFIX, known)
+    text = sealed(stem.text + rest) if seal else stem.text + rest
+    try:
+        whole = dearmor(PREFIX, text)
+    except ArmorError as error:
+        with pytest.raises(type(error)):
+            stem.rest(text)
+        return
+    behind = stem.rest(text)
+    assert behind == (whole[len(known) :] if whole.startswith(known) else None)
 
 
 @pytest.mark.parametrize("body", ["Ag==", "AgA=", "AgAA====", "=AAA", "A=AA", "===="])
@@ -99,7 +121,9 @@ def test_every_altered_character_is_found() -> None:
                     dearmor(PREFIX, text[:at] + character + text[at + 1 :])
 
 
-@pytest.mark.parametrize("text", ["tkdb_é", "tkdb_\ud800", "é", "tkdb_" + "0" * 6 + "\N{FULLWIDTH DIGIT ONE}"])
+@pytest.mark.parametrize(
+    "text", ["tkdb_é", "tkdb_\ud800", "tkdb_aGVsbG8é0frkqS", "tkdb_" + "0" * 6 + "\N{FULLWIDTH DIGIT ONE}"]
+)
 def test_a_character_that_is_not_ascii_is_refused(text: str) -> None:
     with pytest.raises(ArmorError, match="not ASCII"):
         dearmor(PREFIX, text)

@@ -7,13 +7,22 @@ of all characters before them, most significant first, over ``0-9A-Za-z``. Each 
 'tkdb_aGVsbG80frkqS'
 >>> dearmor("tkdb_", "tkdb_aGVsbG80frkqS")
 b'hello'
+
+Who has read a text need not read it again as the beginning of a longer one:
+
+>>> stem = Stem.of("tkdb_", b"hello")
+>>> stem.rest(armor("tkdb_", b"hello, world")), stem.rest(armor("tkdb_", b"help"))
+(b', world', None)
 """
 
 from __future__ import annotations
 
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
+from typing import Self
 from zlib import crc32
+
+import msgspec
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PAIR_VALUE = {a + b: 62 * i + j for i, a in enumerate(_DIGITS) for j, b in enumerate(_DIGITS)}
@@ -52,19 +61,56 @@ def dearmor(prefix: str, text: str) -> bytes:
         ChecksumMismatch: the prefix is right, the checksum is not.
         ArmorError: another prefix, a character outside the alphabet, or stray bits at the end.
     """
-    try:
-        body = text.encode("ascii")
-        checksum = (_PAIR_VALUE[text[-6:-4]] * 3844 + _PAIR_VALUE[text[-4:-2]]) * 3844 + _PAIR_VALUE[text[-2:]]
-    except UnicodeEncodeError:
-        raise ArmorError("it holds a character that is not ASCII") from None
-    except KeyError:
-        checksum = -1
     if not text.startswith(prefix):
         raise ArmorError(f"it doesn't begin with {prefix}")
-    body = body[:-CHECKSUM_CHARS]
-    if checksum != crc32(body):
+    return _read(text, len(prefix), crc32(prefix.encode()))
+
+
+class Stem(msgspec.Struct, frozen=True, gc=False):
+    """What the texts have in common whose bytes begin alike: as much of them as stands in whole groups of characters.
+
+    Attributes:
+        text: those characters.
+        checksum: their CRC-32.
+        beyond: the bytes in common that stand behind them: two at most.
+    """
+
+    text: str
+    checksum: int
+    beyond: bytes
+
+    @classmethod
+    def of(cls, prefix: str, raw: bytes) -> Self:
+        """Return the stem of all texts with ``prefix`` whose bytes begin with ``raw``."""
+        shown = len(raw) // 3 * 3
+        text = prefix + b64url(raw[:shown])
+        return cls(text, crc32(text.encode()), raw[shown:])
+
+    def rest(self, text: str) -> bytes | None:
+        """Return the bytes of ``text`` behind those in common; None where it doesn't begin with them. Only what stands
+        behind the stem is read, and the checksum goes on from there.
+
+        Raises:
+            ArmorError, ChecksumMismatch: as ``dearmor``.
+        """
+        if not text.startswith(self.text):
+            return None
+        raw = _read(text, len(self.text), self.checksum)
+        return raw[len(self.beyond) :] if raw.startswith(self.beyond) else None
+
+
+def _read(text: str, at: int, checksum: int) -> bytes:
+    """Return the bytes that ``text`` shows from a group of characters on, before which it has that checksum."""
+    if not text.isascii():
+        raise ArmorError("it holds a character that is not ASCII")
+    body = text[at:-CHECKSUM_CHARS].encode()
+    try:
+        said = (_PAIR_VALUE[text[-6:-4]] * 3844 + _PAIR_VALUE[text[-4:-2]]) * 3844 + _PAIR_VALUE[text[-2:]]
+    except KeyError:
+        said = -1
+    if said != crc32(body, checksum):
         raise ChecksumMismatch("its checksum doesn't match")
-    return b64url_bytes(body[len(prefix) :])
+    return b64url_bytes(body)
 
 
 def b64url(raw: bytes) -> str:

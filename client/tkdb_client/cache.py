@@ -4,8 +4,9 @@ Only that a chain is whole is kept, never a decision: caveats are cleared by the
 looked up whether what is known is fresh enough, and whether a revocation is known that concerns the token: of its
 lineage, of a branch of it, of everything issued before a time to the organization or the subject, of its key.
 
-A token that descends from a known one is checked here: what it has in common is compared byte for byte, what it adds is
-walked from the known tail, and its end compared in constant time. A token that a known one descends from is not known.
+A token that descends from a known one is checked here: what it has in common is compared character for character, what
+it adds is decoded, read and walked from the known tail, and its end compared in constant time. A token that a known one
+descends from is not known.
 
 Every change is made under one lock. Who looks takes none: it reads how fresh an entry is *before* it reads whether
 the entry is still there, and who changes does these the other way round. So no refreshed date is ever seen with an
@@ -22,6 +23,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from tkdb import api, errors
@@ -32,7 +34,7 @@ from tkdb.macaroon.chain import branch
 from tkdb.macaroon.descent import go_on
 from tkdb.macaroon.identifier import IDENTIFIER_BYTES, LINEAGE
 from tkdb.macaroon.token import Macaroon
-from tkdb.macaroon.wire import PREFIX, SIGNATURE_BYTES, TRAILER_BYTES, decode_text, write
+from tkdb.macaroon.wire import PREFIX, SIGNATURE_BYTES, TRAILER_BYTES, TRAILER_HEAD, decode_rest, write
 from tkdb_client.attempts import Told
 from tkdb_client.bearing import Wide, WideRevocation, covers, is_branch_of, kids_of
 from tkdb_client.entries import Entries, Entry, Lineage
@@ -86,10 +88,6 @@ class Cache:
     def __init__(
         self, authority: str, policy: Policy, *, max_bytes: int, bound_ms: int, monotonic_ms: Callable[[], int]
     ) -> None:
-        # How each token of this authority begins, up to its identifier.
-        whole = write(authority.encode(), bytes(IDENTIFIER_BYTES), [], bytes(SIGNATURE_BYTES))
-        self._head = whole[: -IDENTIFIER_BYTES - 1 - TRAILER_BYTES]
-        self._lineage_at = slice(len(self._head) + LINEAGE.start, len(self._head) + LINEAGE.stop)
         self._policy = policy
         self._max_bytes = max_bytes
         self._bound_ms = bound_ms
@@ -98,9 +96,11 @@ class Cache:
         self._journal = b""
         self._followed = Followed()
         self._news = News()
-        self._entries = Entries(max_bytes=max_bytes, leave=self._followed.leave)
+        self._entries = Entries(max_bytes=max_bytes, head_chars=_head_chars(authority), leave=self._followed.leave)
         self._negatives = Negatives(most=max_bytes // NEGATIVES_SHARE // NEGATIVE_BYTES)
         self._texts = self._entries.texts
+        self._head = self._entries.head
+        self._with_head = self._entries.with_head
         self._sighted: dict[bytes, None] = {}
         self._used_ms = monotonic_ms()
         self._hits = self._denials = self._misses = 0
@@ -144,7 +144,7 @@ class Cache:
         with self._lock:
             denied = self._negatives.get(digest, now_ms=now_ms)
         try:
-            found = denied or (None if bundle.discharges else self._walk(bundle.root.raw, None))
+            found = denied or (None if bundle.discharges else self._walk(bundle.root.text))
         except errors.Denied as error:
             return error
         if denied is not None:
@@ -154,11 +154,12 @@ class Cache:
 
     def was_known(self, bundle: Bundle) -> bool:
         """Return whether a bundle isn't known only because what is known of it is too old."""
-        raw, lineage = bundle.root.raw, self._entries.find(bundle.root.lineage)
-        if lineage is None or bundle.discharges or _ancestor(lineage, raw, self._monotonic_ms() - self._bound_ms):
+        text = bundle.root.text
+        lineage = self._with_head(text[self._head])
+        if lineage is None or bundle.discharges or _ancestor(lineage, text, self._monotonic_ms() - self._bound_ms):
             return False
-        entry = _ancestor(lineage, raw, NEVER_MS)
-        return entry is not None and _may_walk(lineage.branches, entry, raw)
+        found = _ancestor(lineage, text, NEVER_MS)
+        return found is not None and not (lineage.branches is None and _adds(found[1]))
 
     def _look_further(self, text: str) -> Verified | None:
         token = text.strip()
@@ -170,46 +171,47 @@ class Cache:
             return self.look(token)
         if "," in token or not token.startswith(PREFIX):
             return None  # a bundle, or another form of a token
-        return self._walk(decode_text(token), token)
+        return self._walk(token)
 
-    def _walk(self, raw: bytes, text: str | None) -> Verified | None:
+    def _walk(self, text: str) -> Verified | None:
         """Return what is trusted of a token that is known, or descends from one that is."""
-        if not raw.startswith(self._head):
-            return None
-        lineage = self._entries.find(raw[self._lineage_at])
+        lineage = self._with_head(text[self._head])
         if lineage is None:
             return None
         now_ms = self._monotonic_ms()
         self._used_ms = now_ms
-        entry = _ancestor(lineage, raw, now_ms - self._bound_ms)
-        if entry is None or not entry.live:  # in this order: see above
+        found = _ancestor(lineage, text, now_ms - self._bound_ms)
+        if found is None:
+            return None
+        entry, rest = found
+        if not entry.live:  # behind its freshness: see above
             return None
         branches = lineage.branches
-        known = entry.verified
-        at = len(entry.body)
-        if not _may_walk(branches, entry, raw):
+        if branches is None and _adds(rest):
             return None
         entry.used_ms = now_ms
         lineage.used = True
         self._hits += 1
+        known = entry.verified
+        macaroon, at = known.macaroon, entry.body_bytes
         try:
-            packets, tails = go_on(raw, at, known.macaroon.tail, known=len(known.caveats))
+            packets, tails = go_on(rest, macaroon.tail, known=len(known.caveats), known_bytes=at)
             if not packets:
                 return known
             if branches and not branches.isdisjoint(map(branch, tails)):
                 raise errors.RevokedToken("the token, or one that it was attenuated from, is revoked")
-            macaroon = known.macaroon
+            raw = macaroon.raw[:at] + rest
             token = Macaroon(raw, macaroon.location, macaroon.identifier, (*macaroon.packets, *packets))
             verified = known.further(token, packets)
         except errors.Denied:
             self._denials += 1
             raise
-        if tails[-1] not in self._sighted:  # most are seen once
+        if tails[-1] in self._sighted:
+            self._keep_walked(entry, branches, verified, text)
+        else:  # most are seen once
             if len(self._sighted) >= SIGHTED_MAX:
                 self._sighted.clear()
             self._sighted[tails[-1]] = None
-        elif text is not None:
-            self._keep_walked(entry, branches, verified, text)
         return verified
 
     def _keep_walked(self, ancestor: Entry, branches: frozenset[bytes] | None, verified: Verified, text: str) -> None:
@@ -322,7 +324,11 @@ class Cache:
         lineage = self._entries.find(token.lineage)
         if lineage is not None and reason is Reason.REVOKED:
             body = token.raw[:-TRAILER_BYTES]
-            outside = [entry for entry in lineage.entries if not entry.body.startswith(body)]
+            outside = [
+                entry
+                for entry in lineage.entries
+                if not entry.verified.macaroon.raw.startswith(body, 0, entry.body_bytes)
+            ]
             self._entries.keep_only(lineage, outside)
 
     def _is_current(self, question: Question, told: Told) -> bool:
@@ -457,20 +463,29 @@ class Cache:
             )
 
 
-def _ancestor(lineage: Lineage, raw: bytes, since_ms: int) -> Entry | None:
-    """Return the longest entry that a token descends from, or is, and that is as fresh as that.
+def _head_chars(authority: str) -> int:
+    """Return how many characters it takes to show an authority's name, a kid and a nonce. The last one may also show
+    bits of ``m``, which is the same in all of a lineage."""
+    whole = write(authority.encode(), bytes(IDENTIFIER_BYTES), [], bytes(SIGNATURE_BYTES))
+    identifier_at = len(whole) - TRAILER_BYTES - 1 - IDENTIFIER_BYTES
+    return len(PREFIX) + ceil((identifier_at + LINEAGE.stop) * 8 / 6)
 
-    All bytes before its trailer are compared, not its tail alone: a chain can be walked from a tail under any prefix.
+
+def _ancestor(lineage: Lineage, text: str, since_ms: int) -> tuple[Entry, bytes] | None:
+    """Return the longest entry that a token descends from, or is, and that is as fresh as that; and the token's bytes
+    behind that entry's.
+
+    All that stands before is compared, not the entry's tail alone: a chain can be walked from a tail under any prefix.
     """
     for entry in lineage.entries:
-        if raw.startswith(entry.body) and entry.is_fresh(since_ms):
-            return entry
+        if entry.is_fresh(since_ms) and (rest := decode_rest(entry.stem, text)) is not None:
+            return entry, rest
     return None
 
 
-def _may_walk(branches: frozenset[bytes] | None, entry: Entry, raw: bytes) -> bool:
-    """Return whether it is known which branches are revoked, or a token has nothing behind ``entry``'s bytes."""
-    return branches is not None or raw.startswith(b"\x00", len(entry.body))
+def _adds(rest: bytes) -> bool:
+    """Return whether the ``rest`` of a token is more than its trailer: a caveat that what is known doesn't have."""
+    return not rest.startswith(TRAILER_HEAD)
 
 
 def _outside(revocation: api.Revocation, entry: Entry) -> bool:

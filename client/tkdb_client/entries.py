@@ -1,4 +1,5 @@
-"""The cache's entries: chains that are known to be whole, found by lineage, and by the text of a token.
+"""The cache's entries: chains that are known to be whole, found by lineage and by the text of a token: whole, or how
+it begins.
 
 An entry says: these bytes are a whole chain that ends in this tail, of this organization, with these caveats; so it
 stood at this position, as of this moment. It is no permission, and it goes when anything of it is in doubt.
@@ -9,7 +10,7 @@ from it. Of the lineages, the one goes that wasn't used for longest (to the accu
 
 What readers see without a lock is replaced, never changed: ``Lineage.entries`` and ``Lineage.branches``.
 
->>> entries = Entries(max_bytes=100_000, leave=print)
+>>> entries = Entries(max_bytes=100_000, head_chars=80, leave=print)
 >>> entries.find(b"k" * 16 + b"n" * 16) is None
 True
 """
@@ -20,7 +21,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from tkdb.macaroon.wire import TRAILER_BYTES
+from tkdb.armor import Stem
+from tkdb.macaroon.wire import PREFIX, TRAILER_BYTES
 from tkdb_client.followed import Key
 from tkdb_client.verified import Verified
 
@@ -31,7 +33,7 @@ BRANCHES_MAX: Final = 64
 # What CPython takes for an entry, measured (tests/client/test_cache_entries.py): the objects and their place in the
 # tables; the token's bytes, which are held four times in all; and what its caveats are as objects. Those are many in a
 # short text that lists many things, and there a comma stands before each.
-_FIXED_BYTES: Final = 1_100
+_FIXED_BYTES: Final = 1_450
 _ITEM_BYTES: Final = 150
 _TOKEN_TIMES: Final = 4
 
@@ -41,16 +43,18 @@ class Lineage:
 
     Attributes:
         name: kid and nonce.
+        head: how the text of each of its tokens begins.
         key: how far its root key is followed.
         entries: the longest first.
         branches: its revoked branches, as far as they are known; None where they are too many.
         used: whether it was used since somebody looked for what can go.
     """
 
-    __slots__ = ("branches", "entries", "key", "name", "used")
+    __slots__ = ("branches", "entries", "head", "key", "name", "used")
 
-    def __init__(self, name: bytes, key: Key) -> None:
+    def __init__(self, name: bytes, head: str, key: Key) -> None:
         self.name = name
+        self.head = head
         self.key = key
         self.entries: tuple[Entry, ...] = ()
         self.branches: frozenset[bytes] | None = frozenset()
@@ -63,7 +67,8 @@ class Entry:
     Attributes:
         verified: what is trusted of the token; immutable, so every caller is given the same.
         text: the token's one text.
-        body: its bytes before the trailer; the tail that they end in is its signature.
+        body_bytes: how many bytes it has before the trailer; the tail that they end in is its signature.
+        stem: how the texts begin of all that descend from it: with those bytes.
         position: the journal's, at which it was verified, itself or what it was walked from.
         dated_ms: as of when, by the monotonic clock.
         used_ms: when it was last of use.
@@ -73,13 +78,14 @@ class Entry:
 
     __slots__ = (
         "asked",
-        "body",
+        "body_bytes",
         "dated_ms",
         "key",
         "lineage",
         "live",
         "position",
         "size",
+        "stem",
         "text",
         "used_ms",
         "verified",
@@ -106,7 +112,8 @@ class Entry:
         self.live = True
         self.used_ms = used_ms
         raw = verified.macaroon.raw
-        self.body = raw[:-TRAILER_BYTES]
+        self.body_bytes = len(raw) - TRAILER_BYTES
+        self.stem = Stem.of(PREFIX, raw[: self.body_bytes])
         self.size = _FIXED_BYTES + _ITEM_BYTES * raw.count(b",") + _TOKEN_TIMES * len(raw)
 
     def is_fresh(self, since_ms: int) -> bool:
@@ -119,22 +126,27 @@ class Entries:
 
     Args:
         max_bytes: how much they may take.
+        head_chars: in how many of its first characters a text tells its lineage, and nothing that differs within it.
         leave: is called with a kid when its last entry has gone.
 
     Attributes:
+        head: as much of a token's text as its lineage is found by.
         texts: entries by the token's text.
-        count: how many there are.
         bytes: what they take.
     """
 
-    def __init__(self, *, max_bytes: int, leave: Callable[[bytes], object]) -> None:
+    def __init__(self, *, max_bytes: int, head_chars: int, leave: Callable[[bytes], object]) -> None:
         self._max_bytes = max_bytes
+        self.head = slice(head_chars)
         self._leave = leave
         self._lineages: OrderedDict[bytes, Lineage] = OrderedDict()
+        self._heads: dict[str, Lineage] = {}
         self._kids: dict[bytes, dict[bytes, Lineage]] = {}
         self.texts: dict[str, Entry] = {}
         self.find = self._lineages.get
-        """Return the lineage of that name (kid and nonce), or None. (A dict's own look-up: the hot path.)"""
+        """Return the lineage of that name (kid and nonce), or None."""
+        self.with_head = self._heads.get
+        """Return the lineage whose texts begin so, or None. (A dict's own look-up: the hot path.)"""
         self.bytes = 0
 
     @property
@@ -179,18 +191,19 @@ class Entries:
         name = verified.macaroon.lineage
         lineage = self._lineages.get(name)
         if lineage is None:
-            lineage = self._lineages[name] = Lineage(name, key)
+            head = text[self.head]
+            lineage = self._lineages[name] = self._heads[head] = Lineage(name, head, key)
             self._kids.setdefault(key.kid, {})[name] = lineage
         self.learn_branches(lineage, branches)
         entry = Entry(verified, text, lineage, position=position, dated_ms=dated_ms, used_ms=used_ms, asked=asked)
-        gone = [each for each in lineage.entries if each.body == entry.body]
+        gone = [each for each in lineage.entries if each.stem == entry.stem]
         kept = [each for each in lineage.entries if each not in gone]
         if len(kept) >= LINEAGE_ENTRIES_MAX:
             gone.append(_least(kept))
             kept.remove(gone[-1])
         for each in gone:
             self._lose(each)
-        lineage.entries = tuple(sorted([*kept, entry], key=lambda each: -len(each.body)))
+        lineage.entries = tuple(sorted([*kept, entry], key=lambda each: -each.body_bytes))
         self.texts[text] = entry
         self.bytes += entry.size
         self._make_room()
@@ -229,7 +242,7 @@ class Entries:
         self.bytes -= entry.size
 
     def _forget(self, lineage: Lineage) -> None:
-        del self._lineages[lineage.name]
+        del self._lineages[lineage.name], self._heads[lineage.head]
         kid = lineage.key.kid
         lineages = self._kids[kid]
         del lineages[lineage.name]

@@ -8,8 +8,17 @@ from typing import Any
 from tests.fuzz.target import Target
 from tests.macaroon.forge import NOW_MS, Authority, first_party, third_party, with_third_party, write_packets
 from tests.macaroon.forge import macaroon as hand_made
-from tkdb.armor import ArmorError, armor, b64url, b64url_bytes, dearmor
-from tkdb.errors import CaveatUnmet, Denied, ExpiredToken, MalformedToken, NotYetValid, OverLimit, UnknownCaveat
+from tkdb.armor import ArmorError, Stem, armor, b64url, b64url_bytes, dearmor
+from tkdb.errors import (
+    BadSignature,
+    CaveatUnmet,
+    Denied,
+    ExpiredToken,
+    MalformedToken,
+    NotYetValid,
+    OverLimit,
+    UnknownCaveat,
+)
 from tkdb.macaroon.access import ANY, Access, Policy, Source
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import (
@@ -32,8 +41,9 @@ from tkdb.macaroon.caveats import (
 )
 from tkdb.macaroon.chain import walk
 from tkdb.macaroon.clearing import clear, explain
+from tkdb.macaroon.descent import go_on
 from tkdb.macaroon.token import Macaroon
-from tkdb.macaroon.wire import PREFIX, ThirdParty, encode_text, read, write_caveat
+from tkdb.macaroon.wire import PREFIX, TRAILER_BYTES, ThirdParty, decode_rest, encode_text, read, write_caveat
 
 CAVEATS: Sequence[AnyCaveat] = (
     Exp(NOW_MS // 1000 + 60), Nbf(5), Act("rw"), Res("app", {"shop": "rw", "blog": "r"}), Res("app", {"*": "r"}),
@@ -78,6 +88,9 @@ TOKENS = [
     with_third_party(TOKEN, THIRD),
     TOKEN.attenuate(App("long", "a" * 300)),
 ]
+TOKEN_BYTES = len(TOKEN.raw) - TRAILER_BYTES
+STEM = Stem.of(PREFIX, TOKEN.raw[:TOKEN_BYTES])
+RESTS = [token.text[len(STEM.text) : -6].encode() for token in TOKENS]
 POLICY = Policy(
     clock=lambda: NOW_MS / 1000, audience="billing", checkers={"tier": lambda value, _: bool(value) or True}
 )
@@ -138,6 +151,28 @@ def read_sealed_armor(data: bytes) -> None:
     assert b64url(b64url_bytes(body[5:].encode())) == body[5:]
 
 
+def read_descendant(data: bytes) -> None:
+    """What stands behind the bytes of a known token, under a right checksum, is read as if all were read anew."""
+    body = STEM.text + data.decode("ascii", "replace").replace("\ufffd", "?")
+    text = body + armor(body, b"")[len(body) :]
+    try:
+        whole: Macaroon | Denied = Macaroon.parse(text)
+    except Denied as error:
+        whole = error
+    try:
+        rest = decode_rest(STEM, text)
+        if rest is None:
+            return
+        packets, tails = go_on(rest, TOKEN.tail, known=len(TOKEN.packets), known_bytes=TOKEN_BYTES)
+    except Denied as error:
+        if not isinstance(whole, Macaroon if isinstance(error, BadSignature) else type(error)):
+            raise AssertionError(f"read whole it is {whole!r}") from error
+        raise
+    assert isinstance(whole, Macaroon)
+    assert (whole.raw, whole.packets) == (TOKEN.raw[:TOKEN_BYTES] + rest, (*TOKEN.packets, *packets))
+    assert tails == walk(TOKEN.tail, packets)
+
+
 def read_bytes(data: bytes) -> None:
     assert Macaroon.parse(data).raw == data
 
@@ -192,6 +227,7 @@ TARGETS = [
     Target("header", read_header, (Denied,), HEADERS, TEXT_WORDS),
     Target("verify", verify_text, (Denied,), TEXTS[:2] + BARE, TEXT_WORDS),
     Target("verify-appended", verify_appended, (Denied,), [*CIDS, FIELD.join(CIDS[2:5])], (FIELD, *JSON_WORDS)),
+    Target("descent", read_descendant, (Denied,), RESTS, TEXT_WORDS),
     Target("armor", read_armor, (ArmorError,), TEXTS, TEXT_WORDS),
     Target("armor-sealed", read_sealed_armor, (ArmorError,), [b"AgAA", b"", b"AA", b"AAA", b"-_-_"], TEXT_WORDS),
     Target("clearing", clear_access, (), ACCESSES, PATH_WORDS),

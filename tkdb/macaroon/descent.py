@@ -10,7 +10,7 @@ it: each link's key is the tail before it. (The last tail of a token is its sign
 >>> at = len(token.raw) - TRAILER_BYTES
 >>> child.raw.startswith(token.raw[:at])
 True
->>> packets, tails = go_on(child.raw, at, token.tail, known=1)
+>>> packets, tails = go_on(child.raw[at:], token.tail, known=1, known_bytes=at)
 >>> packets == [b'["act","r"]'], tails == [token.tail, child.tail]
 (True, True)
 """
@@ -26,35 +26,35 @@ from tkdb.macaroon.wire import SIGNATURE_BYTES, TRAILER_BYTES, TRAILER_HEAD, Pac
 
 
 def go_on(
-    raw: bytes, at: int, tail: bytes, *, known: int, limits: Limits = DEFAULT
+    rest: bytes, tail: bytes, *, known: int, known_bytes: int, limits: Limits = DEFAULT
 ) -> tuple[list[Packet], list[bytes]]:
-    """Return a token's caveats from ``at`` on, and every tail from ``tail`` to its signature.
+    """Return the caveats in a token's ``rest``, and every tail from ``tail`` to its signature.
 
     Args:
-        raw: the token.
-        at: where a caveat or the trailer begins. What stands before must have been compared, byte for byte, with what
-            is known to be a whole chain.
+        rest: a token's bytes from where a caveat or the trailer begins. What stands before must have been compared,
+            byte for byte, with what is known to be a whole chain.
         tail: the end of that chain.
         known: how many caveats it has.
+        known_bytes: how many bytes it has, without a trailer.
         limits: what is read at most.
 
     Raises:
         MalformedToken, OverLimit: the rest can't be read.
         BadSignature: the token doesn't end in the signature that follows from ``tail``.
     """
-    size = len(raw)
-    end = size - TRAILER_BYTES
+    end = len(rest) - TRAILER_BYTES
+    size = known_bytes + len(rest)
     if size > limits.token_bytes:
         raise OverLimit(f"this token has {size} bytes; at most {limits.token_bytes} are read")
-    if end < at or raw[end : end + 3] != TRAILER_HEAD:
+    if end < 0 or rest[end : end + 3] != TRAILER_HEAD:
         raise MalformedToken("the signature is not the token's last 32 bytes")
     try:
-        packets = read_caveats(raw, at, end, limits.caveats) if end > at else []
+        packets = read_caveats(rest, 0, end, limits.caveats) if end else []
     except IndexError:
         raise MalformedToken("a field is longer than the token") from None
     if known + len(packets) > limits.caveats:
         raise OverLimit(f"this token has {known + len(packets)} caveats; at most {limits.caveats} are read")
     tails = walk(tail, packets)
-    if not compare_digest(tails[-1], raw[-SIGNATURE_BYTES:]):
+    if not compare_digest(tails[-1], rest[-SIGNATURE_BYTES:]):
         raise BadSignature("the token's signature doesn't match its chain", hint="it was altered or forged")
     return packets, tails

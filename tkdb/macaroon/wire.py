@@ -24,8 +24,8 @@ from typing import Final
 
 import msgspec
 
-from tkdb.armor import ArmorError, ChecksumMismatch, armor, b64url_bytes, dearmor
-from tkdb.errors import MalformedToken, OverLimit, TruncatedToken
+from tkdb.armor import ArmorError, ChecksumMismatch, Stem, armor, b64url_bytes, dearmor
+from tkdb.errors import Denied, MalformedToken, OverLimit, TruncatedToken
 from tkdb.macaroon.limits import DEFAULT, Limits
 
 PREFIX: Final = "tkdb_"
@@ -63,22 +63,42 @@ def decode_text(token: str | bytes, limits: Limits = DEFAULT) -> bytes:
             return token
         token = token.decode("ascii", "replace")
     if len(token) > 2 * limits.token_bytes:
-        raise OverLimit(f"this token has {len(token)} characters; at most {limits.token_bytes} bytes are read")
+        raise _too_long(token, limits)
     try:
         if token.startswith(PREFIX):
             return dearmor(PREFIX, token)
         if token[:1] == "A" and "g" <= token[1:2] <= "v":  # how base64 shows a first byte of 0x02
             return b64url_bytes(token.encode("ascii", "replace"))
         raise ArmorError(f"it doesn't begin with {PREFIX}")
-    except ChecksumMismatch as error:
-        raise TruncatedToken(
+    except ArmorError as error:
+        raise _unreadable(token, error) from None
+
+
+def decode_rest(stem: Stem, token: str, limits: Limits = DEFAULT) -> bytes | None:
+    """Return what a token's armored text holds behind the bytes of ``stem``; None where it doesn't begin with them.
+
+    Raises:
+        TruncatedToken, MalformedToken, OverLimit: as ``decode_text``.
+    """
+    if len(token) > 2 * limits.token_bytes:
+        raise _too_long(token, limits)
+    try:
+        return stem.rest(token)
+    except ArmorError as error:
+        raise _unreadable(token, error) from None
+
+
+def _too_long(token: str, limits: Limits) -> OverLimit:
+    return OverLimit(f"this token has {len(token)} characters; at most {limits.token_bytes} bytes are read")
+
+
+def _unreadable(token: str, error: ArmorError) -> Denied:
+    if isinstance(error, ChecksumMismatch):
+        return TruncatedToken(
             f"this token ends early or was altered ({error}; {len(token)} characters were read)",
             hint="copy it again, whole",
-        ) from None
-    except ArmorError as error:
-        raise MalformedToken(
-            f"this is not a token's text: {error}", hint="pass one token, without spaces or quotes"
-        ) from None
+        )
+    return MalformedToken(f"this is not a token's text: {error}", hint="pass one token, without spaces or quotes")
 
 
 def encode_text(raw: bytes) -> str:

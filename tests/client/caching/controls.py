@@ -122,13 +122,13 @@ class DescendantsKept(Cache):
 class BranchesNotLookedUp(Cache):
     """What is walked isn't held against the revoked branches of its lineage."""
 
-    def _walk(self, raw: bytes, text: str | None) -> Any:
-        lineage = self._entries.find(raw[self._lineage_at])
+    def _walk(self, text: str) -> Any:
+        lineage = self._with_head(text[self._head])
         if lineage is None:
-            return super()._walk(raw, text)
+            return super()._walk(text)
         branches, lineage.branches = lineage.branches, frozenset()
         try:
-            return super()._walk(raw, text)
+            return super()._walk(text)
         finally:
             lineage.branches = branches
 
@@ -232,7 +232,7 @@ CONTROLS: Final[dict[str, Control]] = {
     "the machine's age ignored": Control(Parts(cache=AgeIgnored), {STALE_ACCEPT}),
     "late direct answers believed": Control(Parts(verification=LateDirect), {STALE_ACCEPT}, first=33),
     "news not held against late answers": Control(
-        Parts(before=_with("_news", NewsForgotten)), {STALE_ACCEPT, UNDONE}, first=103
+        Parts(before=_with("_news", NewsForgotten)), {STALE_ACCEPT, UNDONE}, first=2_290
     ),
     "answers from before what was known": Control(
         Parts(before=_with("_news", FloorForgotten)),
