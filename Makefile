@@ -7,7 +7,7 @@ SECONDS ?= 60
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo dev test lint types imports pytest fuzz simulate chaos drill bench clean
+.PHONY: help venv demo dev test lint types imports pytest again fuzz simulate chaos drill bench clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ imports: venv
 
 pytest: venv  # by file, side by side: tests of real machines mostly wait
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+
+again: venv  ## Run the tests that failed last once more, one at a time.
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 1
 
 fuzz: venv  ## Feed every reader of untrusted bytes, for SECONDS=60.
 	$(BIN)/python -m tests.fuzz $(SECONDS)
