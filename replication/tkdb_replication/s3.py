@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Final, Literal, Self
 
@@ -37,6 +35,7 @@ from tkdb_replication.objects import (
     Unknown,
 )
 from tkdb_replication.sigv4 import encode_path, encode_query, sign
+from tkdb_replication.web import Response
 
 MAX_IDLE_S: Final = 10
 """A connection idle for longer may just be closing at its other end, and a request on it would end as Unknown."""
@@ -50,20 +49,10 @@ _HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """A whole HTTP answer."""
+class _Answer(Response):
+    """A whole HTTP answer of an object store's."""
 
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def date_ms(self) -> int | None:
-        try:
-            return int(parsedate_to_datetime(self.headers["date"]).timestamp() * 1000)
-        except (KeyError, ValueError, OverflowError):
-            return None
+    __slots__ = ()
 
     @property
     def no_such_key(self) -> bool:

@@ -13,8 +13,8 @@ from tests.cli.test_cli_terminal import on_a_terminal
 from tests.client import fake_authority as fake
 from tests.client.fake_authority import Brain, FakeAuthority
 from tests.doctor.examined import doctor
-from tests.doctor.fake_fly import TOKEN
 from tests.end_to_end.node import Node
+from tests.fake_fly import TOKEN
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity
 from tkdb_replication.doctor import reach

@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import fake_fly
 from tests.cli.processes import quick
-from tests.doctor import fake_fly
 from tests.doctor.examined import Examined, doctor
-from tests.doctor.fake_fly import APP, TOKEN, FakeFly
+from tests.fake_fly import APP, TOKEN, FakeFly
 from tkdb.errors import ConfigurationError, TkdbError
 from tkdb.settings import SETTINGS
 from tkdb_replication.doctor.configured import configured, differences
 from tkdb_replication.doctor.deployment import Assignment, Config, Machine, Setup, duration_ms, parse_toml
 from tkdb_replication.doctor.findings import Outcome
-from tkdb_replication.doctor.fly_api import FlyApi
 from tkdb_replication.doctor.hosted import hosted, no_public_address
+from tkdb_replication.fly_api import FlyApi
 
 OF_FLY = {
     "no-public-address", "hosted", "alike", "regions", "attested", "bind", "ports", "plain-http", "no-secrets", "awake",
@@ -340,7 +340,7 @@ def test_an_answer_of_another_form_is_no_pass(fly: FakeFly, body: bytes) -> None
 
 
 def test_an_answer_without_end_is_not_read_to_it(fly: FakeFly, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tkdb_replication.doctor.fly_api.BODY_MAX_BYTES", 1_000)
+    monkeypatch.setattr("tkdb_replication.fly_api.BODY_MAX_BYTES", 1_000)
     fly.raw = {"machines": b" " * 2_000}
     assert "answered more than 1,000 bytes" in examine(fly).unlearned("hosted")
 

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.doctor import fake_fly
+from tests import fake_fly
 from tkdb import api, errors
 from tkdb_client.transport import Url
-from tkdb_replication.doctor import asking, findings, reach, web
+from tkdb_replication import web
+from tkdb_replication.doctor import asking, findings, reach
 from tkdb_replication.doctor.asking import Silence, Told, Untold
 from tkdb_replication.doctor.configured import RULES
 from tkdb_replication.doctor.deployment import Assignments, Machine, parse_toml

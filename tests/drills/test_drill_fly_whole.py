@@ -10,22 +10,24 @@ from typing import Any
 import pytest
 
 from tests.drills.drilled import BOUND_MS, PACE, SETTINGS, missed, show
-from tests.drills.fake_fly import APP, TOKEN, Fly
+from tests.fake_fly import APP, TOKEN, FakeFly
+from tests.fake_fly import machine as listed
 from tkdb_client import AsyncClient
 from tkdb_replication.drills.catalogue import find
-from tkdb_replication.drills.fly_api import MachinesApi
+from tkdb_replication.drills.fly_machines import FlyMachines
 from tkdb_replication.drills.judge import Verdict, judge
 from tkdb_replication.drills.objectives import Objectives
 from tkdb_replication.drills.on_fly import Consent, OnFly
 from tkdb_replication.drills.record import Record
 from tkdb_replication.drills.run import Running
+from tkdb_replication.fly_api import FlyApi
 from tkdb_replication.lab.lab import Lab
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def drilled(folder: Path, name: str) -> tuple[Record, Verdict, Fly]:
-    async def done() -> tuple[Record, Verdict, Fly]:
+def drilled(folder: Path, name: str) -> tuple[Record, Verdict, FakeFly]:
+    async def done() -> tuple[Record, Verdict, FakeFly]:
         lab = Lab(folder, ("iad", "ams", "syd"), ("sin",), isolated=True, settings=SETTINGS)
         async with lab:
             loop = asyncio.get_running_loop()
@@ -36,13 +38,12 @@ def drilled(folder: Path, name: str) -> tuple[Record, Verdict, Fly]:
                 asyncio.run_coroutine_threadsafe(do(), loop).result(60)
 
             machines = lab.flycast.machines
-            with Fly(
-                dict.fromkeys(machines, "started"), {each.id: each.slot.region for each in machines.values()}
-            ) as fly:
+            with FakeFly() as fly:
+                fly.machines = [listed(each.id, each.slot.region) for each in machines.values()]
                 fly.act = act
-                api = MachinesApi(APP, TOKEN, url=fly.url, pace_s=0.05)
+                app = FlyMachines(FlyApi.parse({"FLY_API_HOSTNAME": fly.url}, TOKEN), APP, pace_s=0.05)
                 client = AsyncClient(lab.url, lab.keys.identity, signer=lab.keys.signer)
-                async with OnFly(Consent(APP), api, client, region="sin", bound_ms=BOUND_MS) as target:
+                async with OnFly(Consent(APP), app, client, region="sin", bound_ms=BOUND_MS) as target:
                     record = await Running(find(name), target, seed=3, tell=show, pace=PACE).run()
                 return record, judge(record, Objectives()), fly
 

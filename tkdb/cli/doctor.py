@@ -67,7 +67,7 @@ def _given(url: Sequence[str] | None, app: str, config: str | None) -> Given:
     from tkdb_replication.bucket import Bucket
     from tkdb_replication.doctor.deployment import parse_toml
     from tkdb_replication.doctor.doctor import Given
-    from tkdb_replication.doctor.fly_api import FlyApi
+    from tkdb_replication.fly_api import FlyApi
 
     where = urls(url) if url or os.environ.get("TKDB_URL") else []
     token = inputs.setting("FLY_API_TOKEN")

@@ -11,7 +11,9 @@ from os import getuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tkdb.cli import inputs
 from tkdb.cli.output import Cell, Marked, Output, Part, Rows, bad, faint, good
+from tkdb.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tkdb_replication.drills.drill import Drill
@@ -52,7 +54,10 @@ async def fly(consent: Consent) -> AsyncIterator[Target]:
     """Give an app on Fly, reached as the environment says."""
     from tkdb_replication.drills.on_fly import OnFly
 
-    async with OnFly.from_environment(consent) as target:
+    token = inputs.setting("FLY_API_TOKEN")
+    if token is None:
+        raise ConfigurationError("no token for Fly's API", hint="set FLY_API_TOKEN")
+    async with OnFly.from_environment(consent, token) as target:
         yield target
 
 

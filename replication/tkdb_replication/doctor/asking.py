@@ -22,7 +22,7 @@ from tkdb.channel.client import Initiator
 from tkdb.channel.envelope import REQUEST_ID_BYTES
 from tkdb.channel.keys import AuthorityIdentity
 from tkdb_client.transport import Url
-from tkdb_replication.doctor import web
+from tkdb_replication import web
 
 
 class Silence(StrEnum):

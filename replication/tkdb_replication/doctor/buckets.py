@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 
 from tkdb import errors
+from tkdb_replication import web
 from tkdb_replication.bucket import Bucket
-from tkdb_replication.doctor import web
 from tkdb_replication.doctor.findings import Absent, NotAsked, Unlearned
 from tkdb_replication.doctor.machines import Dated
 from tkdb_replication.doctor.store import Examined, Location, Readable, location

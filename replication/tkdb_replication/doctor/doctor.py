@@ -16,12 +16,12 @@ from tkdb.channel.keys import AuthorityIdentity
 from tkdb.settings import SETTINGS, Address
 from tkdb_client.transport import Url
 from tkdb_replication.bucket import Bucket
-from tkdb_replication.doctor import buckets, hosted, machines, network, reach, store
+from tkdb_replication.doctor import apps, buckets, hosted, machines, network, reach, store
 from tkdb_replication.doctor.asking import Asker
 from tkdb_replication.doctor.deployment import Assignment, Machine, Setup, Written
 from tkdb_replication.doctor.findings import Absent, Finding, NotAsked, Unlearned
-from tkdb_replication.doctor.fly_api import FlyApi
 from tkdb_replication.doctor.verdict import Facts, judge
+from tkdb_replication.fly_api import FlyApi
 from tkdb_replication.head import HeadKeys
 
 _PORT: Final = Address.parse(next(each.default or "" for each in SETTINGS if each.variable == "TKDB_BIND")).port
@@ -109,7 +109,7 @@ async def _hosted(fly: FlyApi | None, app: str) -> tuple[list[Assignment] | Abse
         return NotAsked(NO_TOKEN), NotAsked(NO_TOKEN)
     if not app:
         return NotAsked(NO_APP), NotAsked(NO_APP)
-    return await fly.addresses(app), await fly.machines(app)
+    return await apps.addresses(fly, app), await apps.machines(fly, app)
 
 
 async def _looked_up(app: str, doors: Sequence[network.Door]) -> list[Assignment] | Absent:

@@ -19,7 +19,7 @@ import dns.resolver
 
 from tkdb import api
 from tkdb_client.transport import Url
-from tkdb_replication.doctor import web
+from tkdb_replication import web
 from tkdb_replication.doctor.asking import Asker, Silence, Told, Untold
 from tkdb_replication.doctor.findings import Absent, Unlearned
 from tkdb_replication.doctor.machines import Seen, alike

@@ -24,8 +24,9 @@ from tkdb_client import AsyncClient, Macaroon
 from tkdb_replication.drills.audit import ask
 from tkdb_replication.drills.drill import Drill, Place, Step, Verb
 from tkdb_replication.drills.errands import ERRANDS
-from tkdb_replication.drills.fly_api import PUBLIC, MachinesApi
+from tkdb_replication.drills.fly_machines import FlyMachines
 from tkdb_replication.drills.record import Audit, Machine, Sight
+from tkdb_replication.fly_api import FlyApi
 
 VERBS: Final = frozenset({Verb.KILL, Verb.STOP, Verb.START, Verb.CORDON, Verb.UNCORDON})
 
@@ -47,14 +48,14 @@ class OnFly:
 
     Args:
         consent: what may be broken.
-        api: reaches the app's machines.
+        fly: reaches the app's machines.
         client: a signer's, that may do everything.
         region: where this runs.
         bound_ms: the published bound on staleness.
     """
 
     def __init__(
-        self, consent: Consent, api: MachinesApi, client: AsyncClient, *, region: str, bound_ms: int = _BOUND_MS
+        self, consent: Consent, fly: FlyMachines, client: AsyncClient, *, region: str, bound_ms: int = _BOUND_MS
     ) -> None:
         self.name = f"fly {consent.app}"
         self.bound_ms = bound_ms
@@ -62,7 +63,7 @@ class OnFly:
         self.machines: tuple[Machine, ...] = ()
         self.clients: dict[str, AsyncClient] = {region: client}
         self._consent = consent
-        self._api = api
+        self._fly = fly
         self._client = client
         self._stopped: set[str] = set()
         self._cordoned: set[str] = set()
@@ -71,28 +72,24 @@ class OnFly:
         self._stack = AsyncExitStack()
 
     @classmethod
-    def from_environment(cls, consent: Consent) -> Self:
-        """Make one from the environment.
+    def from_environment(cls, consent: Consent, token: str) -> Self:
+        """Make one from the environment, and a token of Fly's API.
 
-        ``TKDB_URL``, ``TKDB_AUTHORITY`` and ``TKDB_SIGNER`` as for every client; ``FLY_API_TOKEN``; and where the API
-        isn't the public one, ``FLY_FLAPS_BASE_URL``, as for flyctl.
+        ``TKDB_URL``, ``TKDB_AUTHORITY`` and ``TKDB_SIGNER`` as for every client; where the API is as ``FlyApi.parse``
+        reads it.
 
         Raises:
-            ConfigurationError: something is missing.
+            ConfigurationError: something is missing, or can't be used.
         """
-        token = os.environ.get("FLY_API_TOKEN", "")
-        if not token:
-            raise errors.ConfigurationError("no token for Fly's API", hint="set FLY_API_TOKEN")
-        api = MachinesApi(consent.app, token, url=os.environ.get("FLY_FLAPS_BASE_URL") or PUBLIC)
+        fly = FlyMachines(FlyApi.parse(os.environ, token), consent.app)
         bound_ms = int(os.environ.get("TKDB_BOUND_MS") or _BOUND_MS)
         client = AsyncClient(bound_ms=bound_ms)
-        return cls(consent, api, client, region=os.environ.get("FLY_REGION") or "here", bound_ms=bound_ms)
+        return cls(consent, fly, client, region=os.environ.get("FLY_REGION") or "here", bound_ms=bound_ms)
 
     async def __aenter__(self) -> Self:
         try:
-            await self._stack.enter_async_context(self._api)
             await self._stack.enter_async_context(self._client)
-            running = [each for each in await self._api.machines() if each.state == "started"]
+            running = [each for each in await self._fly.listed() if each.state == "started"]
             self.machines = tuple(Machine(each.id, each.region) for each in running)
             if strange := set(self._consent.only) - {each.id for each in running}:
                 raise errors.ConfigurationError(
@@ -135,7 +132,7 @@ class OnFly:
         """What Fly says of each machine, and what the one that answers says of the primary."""
         if time.monotonic() - self._listed_s > _LIST_S:
             self._listed_s = time.monotonic()
-            self._states = {each.id: each.state for each in await self._api.machines()}
+            self._states = {each.id: each.state for each in await self._fly.listed()}
         report = await self._client.status()
         cluster = report.cluster
         found = []
@@ -201,15 +198,15 @@ class OnFly:
         match verb:
             case Verb.KILL | Verb.STOP:
                 self._stopped.add(name)  # before it is: whatever becomes of the request, it is put back
-                await self._api.stop(name, number="SIGKILL" if verb is Verb.KILL else "SIGTERM")
+                await self._fly.stop(name, number="SIGKILL" if verb is Verb.KILL else "SIGTERM")
             case Verb.START:
-                await self._api.start(name)
+                await self._fly.start(name)
                 self._stopped.discard(name)
             case Verb.CORDON:
                 self._cordoned.add(name)
-                await self._api.cordon(name)
+                await self._fly.cordon(name)
             case _:
-                await self._api.uncordon(name)
+                await self._fly.uncordon(name)
                 self._cordoned.discard(name)
 
     async def _mended(self, verb: Verb, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Fly's Machines API, as it is documented, for one app: what it lists can be changed, and so can how it answers.
+"""Fly's Machines API, as it is documented, for one app: what it lists, does and answers can be changed.
 
 The forms are those of https://fly.io/docs/machines/api/machines-resource/ and of Fly's own client for Go: fields that
 nobody here reads are in them, too.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Callable
 from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 
 TOKEN = "fm2_lJPECAAAAAAAAAAxxBDkl2eMnRkRqLq5OXAMPLE"
 APP = "acme-tkdb"
@@ -101,7 +104,12 @@ class FakeFly:
         machines: its machines.
         raw: bodies that are sent instead, by the last part of the path.
         status: a status that is sent instead.
+        refuse: statuses with which the next actions are answered instead, first come first served.
+        act: carries an action out, before it is answered.
         seen: the targets that were asked for, each with its Authorization.
+        asked: each action: the machine, and what was to be done.
+        bodies: what came with each.
+        wrong: what was asked for that isn't the app's, or isn't known.
     """
 
     def __init__(self) -> None:
@@ -109,10 +117,15 @@ class FakeFly:
         self.machines = [machine("148e21", "iad"), machine("3d8d41", "ams"), machine("90801f", "syd")]
         self.raw: dict[str, bytes] = {}
         self.status = 200
+        self.refuse: list[int] = []
+        self.act: Callable[[str, str, dict[str, Any]], None] = lambda machine, action, body: None
         self.seen: list[tuple[str, str]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.fly = self  # type: ignore[attr-defined]  what its handlers answer from
-        self._thread = threading.Thread(target=lambda: self._server.serve_forever(0.05))
+        self.asked: list[tuple[str, str]] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.wrong: list[str] = []
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.fly = self
+        self._thread = threading.Thread(target=lambda: self._server.serve_forever(0.02), name="fly")
 
     @property
     def url(self) -> str:
@@ -130,21 +143,68 @@ class FakeFly:
         found: dict[str, Any] = self.config["services"][0]
         return found
 
-    def answer(self, target: str, authorization: str) -> tuple[int, bytes]:
+    @property
+    def states(self) -> dict[str, str]:
+        """Each machine's state."""
+        return {each["id"]: each["state"] for each in self.machines}
+
+    def become(self, name: str, **fields: Any) -> None:
+        """Change what is listed of a machine."""
+        next(each for each in self.machines if each["id"] == name).update(fields)
+
+    def answer(self, method: str, target: str, authorization: str, body: bytes) -> tuple[int, bytes]:
+        """Return the status and the body with which a request is answered."""
         self.seen.append((target, authorization))
-        what = target.rpartition("/")[2]
+        url = urlsplit(target)
         if authorization != f"FlyV1 {TOKEN}":
             return 401, b'{"error":"unauthorized"}'
         if self.status != 200:
             return self.status, b'{"error":"it was planted"}'
-        if what in self.raw:
-            return 200, self.raw[what]
-        known = {
-            f"/v1/apps/{APP}/ip_assignments": {"ips": self.ips},
-            f"/v1/apps/{APP}/machines": self.machines,
-        }
-        found = known.get(target)
-        return (404, b'{"error":"app not found"}') if found is None else (200, json.dumps(found).encode())
+        match method, *url.path.removeprefix(f"/v1/apps/{APP}/").split("/"):
+            case "GET", ("ip_assignments" | "machines") as what if what in self.raw:
+                return 200, self.raw[what]
+            case "GET", "ip_assignments":
+                return 200, json.dumps({"ips": self.ips}).encode()
+            case "GET", "machines":
+                return 200, json.dumps(self.machines).encode()
+            case "GET", "machines", name, "wait":
+                return self._wait(name, **{key: values[0] for key, values in parse_qs(url.query).items()})
+            case "POST", "machines", name, action:
+                return self._do(name, action, json.loads(body) if body else {}), b'{"ok":true}'
+        self.wrong.append(f"{method} {target}")
+        return 404, b'{"error":"not found"}'
+
+    def _do(self, name: str, action: str, body: dict[str, Any]) -> int:
+        """Carry an action out; return the status."""
+        self.asked.append((name, action))
+        self.bodies.append(body)
+        if self.refuse:
+            return self.refuse.pop(0)
+        if name not in self.states:
+            return 404
+        match action:
+            case "stop":
+                if not set(body) <= {"signal", "timeout"} or body.get("signal") not in ("SIGTERM", "SIGKILL"):
+                    return 400
+                self.act(name, action, body)
+                self.become(name, state="stopped")
+            case "start":
+                self.act(name, action, body)
+                self.become(name, state="started")
+            case "cordon" | "uncordon":
+                self.become(name, cordoned=action == "cordon")
+            case _:
+                return 404
+        return 200
+
+    def _wait(self, name: str, state: str, timeout: str) -> tuple[int, bytes]:
+        assert 1 <= int(timeout) <= 60
+        give_up_s = time.monotonic() + min(int(timeout), 2)
+        while time.monotonic() < give_up_s:
+            if self.states.get(name) == state:
+                return 200, b'{"ok":true}'
+            time.sleep(0.02)
+        return 408, b'{"error":"deadline_exceeded"}'
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -156,15 +216,27 @@ class FakeFly:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    fly: FakeFly
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """An action that breaks off is what a test wanted."""
+
+
 class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        fly: FakeFly = self.server.fly  # type: ignore[attr-defined]
-        status, body = fly.answer(self.path, self.headers.get("authorization", ""))
+    server: _Server
+
+    def _take(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        status, answer = self.server.fly.answer(self.command, self.path, self.headers.get("authorization", ""), body)
         self.send_response(status)
         self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
+        self.send_header("content-length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(answer)
+
+    do_GET = do_POST = do_DELETE = do_PUT = _take  # noqa: N815  as the standard library calls them
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""

@@ -1,4 +1,4 @@
-"""The part of Fly's Machines API that drills use: list, stop, start, cordon, uncordon, wait. Each for one app only.
+"""The machines of one app on Fly, as drills list, stop, start, cordon and uncordon them; and wait until it is so.
 
 https://fly.io/docs/machines/api/machines-resource/ and, for what isn't said there, flyctl's own client
 (superfly/fly-go, ``flaps``).
@@ -10,22 +10,19 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import urlencode
 
-import httpcore
 import msgspec
 
 from tkdb import errors
+from tkdb_replication import web
+from tkdb_replication.fly_api import MALFORMED, TIMEOUT_MS, FlyApi, app_path
 
-PUBLIC: Final = "https://api.machines.dev"
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}").fullmatch
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}").fullmatch
 _PACE_S: Final = 1.0
 """Fly takes about one request a second of each kind of action."""
 _TRIES: Final = 5
-_TIMEOUT_S: Final = 15.0
 _WAIT_S: Final = 60
 _BUSY: Final = frozenset({408, 409, 412, 423, 429, 500, 502, 503, 504})
 
@@ -38,40 +35,26 @@ class FlyMachine(msgspec.Struct, frozen=True):
     region: str
 
 
-class MachinesApi:
+class FlyMachines:
     """The machines of one app.
 
     Args:
-        app: its name.
-        token: an API token; ``FlyV1 …`` or bare.
-        url: where the API is: the public one, ``http://_api.internal:4280`` inside an organization's network, or
-            anything that stands in for it.
+        fly: the API.
+        app: the app's name.
         pace_s: the least time between two actions.
 
     Raises:
         ConfigurationError: the app's name can't be one.
     """
 
-    def __init__(self, app: str, token: str, *, url: str = PUBLIC, pace_s: float = _PACE_S) -> None:
-        if not _NAME(app):
-            raise errors.ConfigurationError(f"{app!r:.40} can't be the name of an app", hint="give its name on Fly")
-        self._base = f"{url.rstrip('/')}/v1/apps/{app}/machines"
-        scheme = "" if token.startswith(("FlyV1 ", "Bearer ")) else "Bearer "
-        self._headers = [("authorization", scheme + token), ("content-type", "application/json")]
+    def __init__(self, fly: FlyApi, app: str, *, pace_s: float = _PACE_S) -> None:
+        self._fly = fly
+        self._path = f"{app_path(app)}/machines"
         self._pace_s = pace_s
         self._turn = asyncio.Lock()
         self._last_s = 0.0
-        self._pool = httpcore.AsyncConnectionPool(max_connections=4, keepalive_expiry=30)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._pool.aclose()
-
-    async def machines(self) -> list[FlyMachine]:
+    async def listed(self) -> list[FlyMachine]:
         """Return the app's machines.
 
         Raises:
@@ -81,7 +64,7 @@ class MachinesApi:
         body = await self._ask("GET", "")
         try:
             return msgspec.json.decode(body, type=list[FlyMachine])
-        except msgspec.DecodeError:
+        except MALFORMED:
             raise errors.Unavailable("Fly's API answered something else than a list of machines") from None
 
     async def stop(self, machine: str, *, number: str = "SIGTERM", timeout_s: int = 30) -> None:
@@ -105,13 +88,13 @@ class MachinesApi:
 
     async def state(self, machine: str) -> str:
         """Return the state of a machine, such as ``started``."""
-        for each in await self.machines():
+        for each in await self.listed():
             if each.id == machine:
                 return each.state
         raise errors.Unavailable(f"the app has no machine {machine!r:.40} any more", hint="look at `fly machine list`")
 
     async def _act(self, machine: str, action: str, body: Mapping[str, Any] | None = None) -> None:
-        if not _NAME(machine):
+        if not _ID(machine):
             raise errors.ConfigurationError(f"{machine!r:.40} can't be a machine's id", hint="see `fly machine list`")
         async with self._turn:
             await asyncio.sleep(max(0.0, self._last_s + self._pace_s - time.monotonic()))
@@ -123,7 +106,7 @@ class MachinesApi:
         while True:
             query = urlencode({"state": state, "timeout": _WAIT_S})
             try:
-                await self._ask("GET", f"/{machine}/wait?{query}", timeout_s=_WAIT_S + _TIMEOUT_S, tries=1)
+                await self._ask("GET", f"/{machine}/wait?{query}", timeout_ms=_WAIT_S * 1_000 + TIMEOUT_MS, tries=1)
                 return
             except errors.Unavailable:
                 if await self.state(machine) == state:
@@ -138,28 +121,24 @@ class MachinesApi:
         path: str,
         body: Mapping[str, Any] | None = None,
         *,
-        timeout_s: float = _TIMEOUT_S,
+        timeout_ms: int = TIMEOUT_MS,
         tries: int = _TRIES,
     ) -> bytes:
         """Return the body of what came back; try again what may pass. Every action here may be repeated."""
-        content = None if body is None else msgspec.json.encode(body)
+        asked = f"{method} {path or '/'}"
         for left in reversed(range(tries)):
-            try:
-                async with asyncio.timeout(timeout_s):
-                    answer = await self._pool.request(method, self._base + path, headers=self._headers, content=content)
-                status, said = answer.status, answer.content
-            except (OSError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
-                status, said = 0, type(error).__name__.encode()
-            if 200 <= status < 300:
-                return said
-            if status and status not in _BUSY:
-                raise errors.ConfigurationError(
-                    f"Fly's API refused {method} {path or '/'}: {status} {said[:200].decode(errors='replace')}",
-                    hint="check --app and FLY_API_TOKEN: it takes a token that may change this app's machines",
-                )
+            came = await self._fly.ask(method, self._path + path, body, timeout_ms=timeout_ms)
+            if isinstance(came, web.NoResponse):
+                why = came.why
+            elif 200 <= came.status < 300:
+                return came.body
+            else:
+                why = f"{came.status} {came.body[:200].decode(errors='replace')}".strip()
+                if came.status not in _BUSY:
+                    raise errors.ConfigurationError(
+                        f"Fly's API refused {asked}: {why}",
+                        hint="check --app and FLY_API_TOKEN: it takes a token that may change this app's machines",
+                    )
             if left:
                 await asyncio.sleep(self._pace_s * (tries - left))
-        raise errors.Unavailable(
-            f"Fly's API didn't do {method} {path or '/'}: {status or ''} {said[:200].decode(errors='replace')}".strip(),
-            hint="try again",
-        )
+        raise errors.Unavailable(f"Fly's API didn't do {asked}: {why}", hint="try again")

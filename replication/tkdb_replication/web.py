@@ -1,4 +1,4 @@
-"""One HTTP request, within limits: for what is asked once and then judged, by ``tkdb doctor`` and the lab.
+"""One HTTP request, within limits: for what is asked once and then judged, by ``tkdb doctor`` and by drills.
 
 Nothing is repeated, no redirect followed, no proxy of the environment used, and nothing raised for what the other side
 does: whoever asks wants to know what came of it.
@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Final
 
 import httpcore
@@ -81,7 +82,7 @@ async def ask(
     try:
         async with (
             asyncio.timeout(timeout_ms / 1000),
-            httpcore.AsyncConnectionPool(ssl_context=_tls(url)) as pool,
+            httpcore.AsyncConnectionPool(ssl_context=_tls() if url.scheme == "https" else None) as pool,
             pool.stream(method, where, headers=[*sent.items()], content=body) as response,
         ):
             read = bytearray()
@@ -98,8 +99,10 @@ async def ask(
         return NoResponse(f"{url} {'refuses connections' if refused else _why(error)}", refused=refused)
 
 
-def _tls(url: Url) -> ssl.SSLContext | None:
-    return httpcore.default_ssl_context() if url.scheme == "https" else None
+@cache
+def _tls() -> ssl.SSLContext:
+    """Made once: reading the authorities' certificates takes longer than a request does."""
+    return httpcore.default_ssl_context()
 
 
 def _why(error: BaseException) -> str:
