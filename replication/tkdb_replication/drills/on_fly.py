@@ -13,8 +13,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
-from types import TracebackType
+from contextlib import suppress
 from typing import Final, Self
 
 import msgspec
@@ -27,6 +26,7 @@ from tkdb_replication.drills.errands import ERRANDS
 from tkdb_replication.drills.fly_machines import FlyMachines
 from tkdb_replication.drills.record import Audit, Machine, Sight
 from tkdb_replication.fly_api import FlyApi
+from tkdb_replication.opened import Opened
 
 VERBS: Final = frozenset({Verb.KILL, Verb.STOP, Verb.START, Verb.CORDON, Verb.UNCORDON})
 
@@ -43,7 +43,7 @@ class Consent(msgspec.Struct, frozen=True):
     only: tuple[str, ...] = ()
 
 
-class OnFly:
+class OnFly(Opened):
     """An app to drill on.
 
     Args:
@@ -69,7 +69,6 @@ class OnFly:
         self._cordoned: set[str] = set()
         self._states: dict[str, str] = {}
         self._listed_s = 0.0
-        self._stack = AsyncExitStack()
 
     @classmethod
     def from_environment(cls, consent: Consent, token: str) -> Self:
@@ -85,33 +84,6 @@ class OnFly:
         bound_ms = int(os.environ.get("TKDB_BOUND_MS") or _BOUND_MS)
         client = AsyncClient(bound_ms=bound_ms)
         return cls(consent, fly, client, region=os.environ.get("FLY_REGION") or "here", bound_ms=bound_ms)
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._stack.enter_async_context(self._client)
-            running = [each for each in await self._fly.listed() if each.state == "started"]
-            self.machines = tuple(Machine(each.id, each.region) for each in running)
-            if strange := set(self._consent.only) - {each.id for each in running}:
-                raise errors.ConfigurationError(
-                    f"{self._consent.app} runs no machine {', '.join(sorted(strange))}", hint="see `fly machine list`"
-                )
-            if len(running) < 2:
-                raise errors.ConfigurationError(
-                    f"{self._consent.app} runs {len(running)} machine, and a drill leaves callers without it",
-                    hint="drill where two or more machines run",
-                )
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self.put_back()
-        finally:
-            await self._stack.aclose()
 
     async def ready(self) -> None:
         await self.put_back()
@@ -178,6 +150,21 @@ class OnFly:
         with suppress(errors.TkdbError):
             machine = (await self._client.status()).machine
         return (await ask(machine, self._client, dead, organizations, patience_s),)
+
+    async def _open(self) -> None:
+        await self._stack.enter_async_context(self._client)
+        running = [each for each in await self._fly.listed() if each.state == "started"]
+        self.machines = tuple(Machine(each.id, each.region) for each in running)
+        if strange := set(self._consent.only) - {each.id for each in running}:
+            raise errors.ConfigurationError(
+                f"{self._consent.app} runs no machine {', '.join(sorted(strange))}", hint="see `fly machine list`"
+            )
+        if len(running) < 2:
+            raise errors.ConfigurationError(
+                f"{self._consent.app} runs {len(running)} machine, and a drill leaves callers without it",
+                hint="drill where two or more machines run",
+            )
+        self._stack.push_async_callback(self.put_back)
 
     def _check(self, name: str, verb: Verb) -> None:
         """Refuse what wasn't agreed to."""

@@ -9,10 +9,9 @@ import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
@@ -27,6 +26,7 @@ from tkdb_replication.flycast import machines as flycast
 from tkdb_replication.flycast.layout import CLIENT
 from tkdb_replication.lab.gate import Fault
 from tkdb_replication.lab.lab import APP, Lab
+from tkdb_replication.opened import Opened
 
 REGIONS: Final = ("iad", "ams", "syd")
 CALLERS: Final = ("sin", "lhr", "iad")
@@ -46,7 +46,7 @@ VERBS: Final = frozenset(Verb) - _UNKNOWN_HERE - ERRANDS - {Verb.WAIT, Verb.TAKE
 """What can be done to a lab; where regions have no network of their own, ``isolate`` can't."""
 
 
-class OnLab:
+class OnLab(Opened):
     """A lab to drill on.
 
     Args:
@@ -66,26 +66,6 @@ class OnLab:
         self._direct: dict[str, AsyncClient] = {}
         self._paused: set[str] = set()
         self._full: dict[str, tuple[int, int]] = {}
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        try:
-            lab = await self._stack.enter_async_context(self._lab)
-            for region in dict.fromkeys(slot.region for slot in lab.flycast.layout.of_app(CLIENT)):
-                self.clients[region] = await self._client(await lab.flycast.door(region))
-            for machine in self.machines:
-                direct = await lab.direct(machine.id, signer=lab.keys.signer, timeout_ms=_ASK_MS)
-                self._direct[machine.id] = await self._stack.enter_async_context(direct)
-            self._hurry()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
 
     @property
     def verbs(self) -> frozenset[Verb]:
@@ -242,6 +222,15 @@ class OnLab:
         return f"a new sealing secret is rolled out, and {count} records lie under it"
 
     # How it stands.
+
+    async def _open(self) -> None:
+        lab = await self._stack.enter_async_context(self._lab)
+        for region in dict.fromkeys(slot.region for slot in lab.flycast.layout.of_app(CLIENT)):
+            self.clients[region] = await self._client(await lab.flycast.door(region))
+        for machine in self.machines:
+            direct = await lab.direct(machine.id, signer=lab.keys.signer, timeout_ms=_ASK_MS)
+            self._direct[machine.id] = await self._stack.enter_async_context(direct)
+        self._hurry()
 
     async def _until_led(self) -> None:
         with suppress(TimeoutError):

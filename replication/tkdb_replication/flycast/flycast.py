@@ -22,14 +22,12 @@ import signal
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -49,6 +47,7 @@ from tkdb_replication.flycast.names import Names
 from tkdb_replication.flycast.relay import Relay
 from tkdb_replication.flycast.services import Resolver, Signer
 from tkdb_replication.flycast.worker import Files, site
+from tkdb_replication.opened import Opened
 from tkdb_replication.scratch import Scratch
 
 FOLDERS: Final = "tkdb-flycast-"
@@ -70,7 +69,7 @@ class Done:
     output: str
 
 
-class Flycast:
+class Flycast(Opened):
     """A stand-in.
 
     Args:
@@ -99,7 +98,6 @@ class Flycast:
         self._isolated = _choose(isolated)
         self._volumes = volumes
         self._start_all = start
-        self._stack = AsyncExitStack()
         self._key = Ed25519PrivateKey.generate()
         self._services: dict[str, str] = {}
         self._envoys: dict[str, Process] = {}
@@ -107,19 +105,6 @@ class Flycast:
         """The machines, by name; callers' are left out."""
         self.folder = Path()
         """Where its configurations, logs and sockets are, while it is open."""
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._open()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
 
     @property
     def not_emulated(self) -> Sequence[str]:

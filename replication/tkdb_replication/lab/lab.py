@@ -16,11 +16,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgspec
 
@@ -35,6 +35,7 @@ from tkdb_replication.lab import store
 from tkdb_replication.lab.direct import Direct
 from tkdb_replication.lab.gate import Fault, Gate
 from tkdb_replication.lab.keys import Keys
+from tkdb_replication.opened import Opened
 
 APP: Final = "tkdb"
 _ASK_MS: Final = 1_000
@@ -62,7 +63,7 @@ class Standing(msgspec.Struct, frozen=True):
     epoch: int | None = None
 
 
-class Lab:
+class Lab(Opened):
     """A cluster of one machine a region.
 
     Args:
@@ -110,21 +111,7 @@ class Lab:
         self._progress = progress
         self._program = program
         self._stores: dict[str, str] = {}
-        self._stack = AsyncExitStack()
         self._asking: dict[str, AsyncClient] = {}
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._open()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
 
     @property
     def signer_file(self) -> Path:
