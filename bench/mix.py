@@ -22,7 +22,7 @@ from itertools import accumulate
 from typing import Any
 
 from tests.client.caching.realm import NAME, NOW_MS, Realm
-from tests.client.caching.world import Scheduler
+from tests.client.scheduler import Scheduler
 from tkdb import api, errors
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.bundle import Bundle
@@ -142,7 +142,7 @@ class _App:
         except errors.Denied:
             return
         if known is None:
-            self._fleet.clock.start(self._verification.verify(Bundle(token)), lambda _: None, None)
+            self._fleet.clock.start(self._verification.verify(Bundle(token)), lambda _: None)
 
 
 _ZIPF = list(accumulate(1 / (rank + 1) for rank in range(1_000)))

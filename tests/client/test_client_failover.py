@@ -222,7 +222,7 @@ def test_a_stale_region_says_so_to_a_probe_and_is_not_asked() -> None:
 
 def _asked(simulated: Simulated, region: int) -> Any:
     found: list[Any] = []
-    simulated._start(simulated.exchange.survey()[region], found.append)
+    simulated.start(simulated.exchange.survey()[region], found.append)
     simulated.rest(5_000)
     return found[0]
 

@@ -10,8 +10,6 @@ carries them, and how long that takes, is drawn. Every verification is held agai
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,9 +19,9 @@ import msgspec
 
 from tests.client.caching.realm import NAME, NOW_MS, Journal, Realm
 from tests.client.fake_authority import Brain
+from tests.client.scheduler import START_MS, Post, Scheduler, Unsealing
 from tkdb import api, errors
 from tkdb.macaroon.access import Policy
-from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.verify import subject_digest
@@ -32,12 +30,10 @@ from tkdb_client.cache import Cache
 from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.feed import Feed
 from tkdb_client.operations import Operations
-from tkdb_client.steps import Aside, Join, Race, Sleep, Steps
 from tkdb_client.transport import Answered, Lost, Send, Url
 from tkdb_client.verification import Verification
 
 BOUND_MS = 5_000
-START_MS = 1_000_000
 BRAIN = Brain()
 
 STALE_ACCEPT = "stale accept"
@@ -74,78 +70,6 @@ class Machine:
     cut: bool = False
     rest_ms: int = 300
     waiting: list[Callable[[], None]] = field(default_factory=list)
-
-
-@dataclass
-class Open:
-    message: bytes
-    headers: dict[str, str]
-
-    @staticmethod
-    def open(message: bytes) -> bytes:
-        return message
-
-
-class Unsealing:
-    @staticmethod
-    def seal(path: str, body: bytes, *, position: int, **_: object) -> Open:
-        return Open(body, {"position": str(position)})
-
-
-class Scheduler:
-    """Takes steps, on a clock that moves from event to event."""
-
-    def __init__(self) -> None:
-        self.now_ms = START_MS
-        self._events: list[tuple[int, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
-        self.post: Callable[[Send, Callable[[Any], None]], None]
-
-    def after(self, wait_ms: int, action: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (self.now_ms + wait_ms, next(self._numbers), action))
-
-    def run_until(self, until_ms: int) -> None:
-        while self._events and self._events[0][0] <= until_ms:
-            self.now_ms, _, action = heapq.heappop(self._events)
-            action()
-        self.now_ms = until_ms
-
-    def start(self, steps: Steps[Any], ended: Callable[[Any], object], post: Any) -> None:
-        """Take ``steps`` to their end; ``ended`` gets what they return or raise."""
-
-        def resume(advance: Callable[[], Any]) -> None:
-            try:
-                step = advance()
-            except StopIteration as end:
-                ended(end.value)
-            except errors.TkdbError as error:
-                ended(error)
-            else:
-                take(step)
-
-        def take(step: Any) -> None:
-            match step:
-                case Sleep():
-                    self.after(step.wait_ms, lambda: resume(lambda: next(steps)))
-                case Aside():
-                    self.start(step.steps, lambda _: None, post)
-                    resume(lambda: next(steps))
-                case Join():
-                    over = [False]
-
-                    def done(result: bool) -> None:
-                        if not over[0]:
-                            over[0] = True
-                            self.after(0, lambda: resume(lambda: steps.send(result)))
-
-                    step.other.add_done_callback(lambda _: done(True))
-                    self.after(step.timeout_ms, lambda: done(False))
-                case Race():
-                    raise AssertionError("nothing is hedged here")
-                case _:
-                    post(step, lambda outcome: resume(lambda: steps.send(outcome)))
-
-        resume(lambda: next(steps))
 
 
 class Caller:
@@ -353,7 +277,7 @@ class World:
 
     # --- the way there and back ---------------------------------------------------------------------------------
 
-    def _poster(self, caller: Caller) -> Any:
+    def _poster(self, caller: Caller) -> Post:
         return lambda send, ended: self._post(caller, send, ended)
 
     def _post(self, caller: Caller, send: Send, ended: Callable[[Any], None]) -> None:
@@ -450,7 +374,3 @@ def _raw(message: msgspec.Struct) -> msgspec.Raw:
 
 def _descends(token: Macaroon, ancestor: Macaroon) -> bool:
     return token.identifier == ancestor.identifier and token.packets[: len(ancestor.packets)] == ancestor.packets
-
-
-def bundle(token: Macaroon) -> Bundle:
-    return Bundle(token)

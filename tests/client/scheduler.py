@@ -1,0 +1,125 @@
+"""A clock that moves from event to event, and a client's calls driven on it: without network, time or cryptography."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tkdb import errors
+from tkdb_client.steps import Aside, Join, Race, Sleep, Steps
+from tkdb_client.transport import Outcome, Send
+
+START_MS = 1_000_000
+"""Of the monotonic clock, which begins nowhere in particular."""
+
+Post = Callable[[Send, Callable[[Outcome], None]], None]
+"""Carries a request, and hands over, now or by and by, what comes of it."""
+
+
+@dataclass
+class Open:
+    """A request that isn't sealed, so that thousands are made in a moment."""
+
+    message: bytes
+    headers: dict[str, str]
+
+    @staticmethod
+    def open(message: bytes) -> bytes:
+        return message
+
+
+class Unsealing:
+    """In the initiator's place."""
+
+    @staticmethod
+    def seal(path: str, body: bytes, *, request_id: bytes, position: int, **_: object) -> Open:
+        return Open(body, {"request-id": request_id.hex(), "position": str(position)})
+
+
+class Scheduler:
+    """The clock, and a driver of steps beside those that block and await."""
+
+    def __init__(self) -> None:
+        self.now_ms = START_MS
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+
+    def after(self, wait_ms: int, action: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now_ms + wait_ms, next(self._numbers), action))
+
+    def next(self) -> None:
+        """Move to the next event. IndexError: there is none, and nothing will happen any more."""
+        self.now_ms, _, action = heapq.heappop(self._events)
+        action()
+
+    def run_until(self, until_ms: int) -> None:
+        while self._events and self._events[0][0] <= until_ms:
+            self.next()
+        self.now_ms = until_ms
+
+    def start(self, steps: Steps[Any], ended: Callable[[Any], object], post: Post | None = None) -> None:
+        """Take ``steps`` to their end; ``ended`` gets what they return or raise. Without ``post`` they ask nobody."""
+
+        def resume(advance: Callable[[], Any]) -> None:
+            try:
+                step = advance()
+            except StopIteration as end:
+                ended(end.value)
+            except errors.TkdbError as error:
+                ended(error)
+            else:
+                take(step)
+
+        def take(step: Any) -> None:
+            match step:
+                case Sleep():
+                    assert step.wait_ms > 0
+                    self.after(step.wait_ms, lambda: resume(lambda: next(steps)))
+                case Aside():
+                    self.start(step.steps, lambda _: None, post)
+                    resume(lambda: next(steps))
+                case Join():
+                    self._join(step, lambda over: resume(lambda: steps.send(over)))
+                case Race():
+                    self._race(step, lambda won: resume(lambda: throw_or_send(won)), post)
+                case _:
+                    assert post is not None
+                    post(step, lambda outcome: resume(lambda: steps.send(outcome)))
+
+        def throw_or_send(won: Any) -> Any:
+            return steps.throw(won) if isinstance(won, Exception) else steps.send(won)
+
+        resume(lambda: next(steps))
+
+    def _join(self, join: Join, ended: Callable[[bool], None]) -> None:
+        over = False
+
+        def end(result: bool) -> None:
+            nonlocal over
+            if not over:
+                over = True
+                self.after(0, lambda: ended(result))
+
+        join.other.add_done_callback(lambda _: end(True))
+        self.after(join.timeout_ms, lambda: end(False))
+
+    def _race(self, race: Race[Any], ended: Callable[[Any], None], post: Post | None) -> None:
+        running, over = 0, False
+
+        def begin(steps: Steps[Any]) -> None:
+            nonlocal running
+            running += 1
+            self.start(steps, end, post)
+
+        def end(result: Any) -> None:
+            nonlocal running, over
+            running -= 1
+            if not over and (running == 0 or not isinstance(result, Exception)):
+                over = True
+                ended(result)
+
+        begin(race.first)
+        self.after(race.after_ms, lambda: None if over else begin(race.second))
