@@ -29,6 +29,7 @@ from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeVar
 import msgspec
 
 from tkdb import errors
+from tkdb.failure import DENIALS, Failure
 
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
@@ -74,6 +75,10 @@ class Invalid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="deni
     message: str
     hint: str = ""
     caveat: int | None = None
+
+    def error(self) -> errors.Denied:
+        """Return the denial, made anew: errors carry their raising."""
+        return DENIALS[self.reason](self.message, caveat=self.caveat, hint=self.hint)
 
 
 class Verified(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -410,16 +415,6 @@ WRITING_PATHS: Final = frozenset({REVOKE, WRITE})
 # --- what comes back ----------------------------------------------------------------------------------------
 
 
-class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An error on the wire: the code of its class in ``tkdb.errors``, and what it says."""
-
-    code: str
-    message: str
-    hint: str = ""
-    caveat: int | None = None
-    retry_after_ms: Count | None = None
-
-
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The result, or the failure; and how far the machine that answers has come.
 
@@ -477,45 +472,12 @@ def decode_result(call: Call[R], answer: Answer) -> R:
         ChannelError: it carries neither.
     """
     if answer.failure is not None:
-        raise to_error(answer.failure)
+        raise answer.failure.error()
     try:
         result: R = msgspec.msgpack.decode(answer.result, type=call.result)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise errors.ChannelError("the result can't be read", hint="is this client older than the authority?") from None
     return result
-
-
-def to_failure(error: errors.TkdbError) -> Failure:
-    """Return an error as it goes over the wire. What is neither denied nor refused is this machine's own trouble: to
-    the caller it is unavailable, and another machine may answer."""
-    if not isinstance(error, errors.Denied | errors.Refused | errors.Unavailable):
-        return Failure(errors.Unavailable.code, "this machine can't answer", "try again; the machine's log says more")
-    return Failure(
-        code=error.code,
-        message=error.message,
-        hint=error.hint,
-        caveat=getattr(error, "caveat", None),
-        retry_after_ms=getattr(error, "retry_after_ms", None),
-    )
-
-
-def to_error(failure: Failure | Invalid) -> errors.TkdbError:
-    """Return the error that ``failure`` describes; a code of a newer version becomes ``Refused``."""
-    code = failure.reason.value if isinstance(failure, Invalid) else failure.code
-    kind = _errors_by_code.get(code, errors.Refused)
-    if issubclass(kind, errors.Denied):
-        return kind(failure.message, caveat=failure.caveat, hint=failure.hint)
-    if issubclass(kind, errors.Unavailable) and isinstance(failure, Failure):
-        return kind(failure.message, hint=failure.hint, retry_after_ms=failure.retry_after_ms)
-    return kind(failure.message, hint=failure.hint)
-
-
-def _subclasses(kind: type[errors.TkdbError]) -> list[type[errors.TkdbError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in _subclasses(child))]
-
-
-_errors_by_code = {kind.code: kind for branch in (errors.Refused, errors.Unavailable) for kind in _subclasses(branch)}
-_errors_by_code |= {kind.code: kind for kind in errors.Denied.__subclasses__()}
 
 
 def _first_line(error: Exception) -> str:

@@ -185,7 +185,7 @@ class Attempts:
             position = self._positions.get(self._journal, 0)
         answer, rtt_ms = yield from self._sent(course, region, position, timeout_ms)
         now_ms = self._clock.monotonic_ms()
-        error = _too_old(course, answer, now_ms - began_ms) if answer.failure is None else api.to_error(answer.failure)
+        error = _too_old(course, answer, now_ms - began_ms) if answer.failure is None else answer.failure.error()
         with self._lock:
             course.heard = True
             course.in_doubt = course.in_doubt or isinstance(error, _DOUBTFUL)

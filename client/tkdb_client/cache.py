@@ -305,13 +305,10 @@ class Cache:
         )
 
     def _denied(self, bundle: Bundle, digest: bytes, invalid: api.Invalid, *, keep: bool) -> errors.Denied:
-        error = api.to_error(invalid)
-        if not isinstance(error, errors.Denied):
-            raise error
         if keep:
             self._negatives.put(digest, invalid, now_ms=self._monotonic_ms())
         self._drop_denied(bundle.root, invalid.reason)
-        return error
+        return invalid.error()
 
     def _drop_denied(self, token: Macaroon, reason: Reason) -> None:
         """Drop what is known of a token that is denied, and what falls with it. Of the rest of its lineage that it is

@@ -53,7 +53,7 @@ class Negatives:
         return len(self._kept)
 
     def get(self, digest: bytes, *, now_ms: int) -> errors.Denied | None:
-        """Return the denial of the bundle with that digest, or None. It is made anew: errors carry their raising."""
+        """Return the denial of the bundle with that digest, or None."""
         kept = self._kept.get(digest)
         if kept is None:
             return None
@@ -62,8 +62,7 @@ class Negatives:
             del self._kept[digest]
             return None
         self._kept.move_to_end(digest)
-        error = api.to_error(invalid)
-        return error if isinstance(error, errors.Denied) else None
+        return invalid.error()
 
     def put(self, digest: bytes, invalid: api.Invalid, *, now_ms: int) -> None:
         """Keep a denial, if it is final."""

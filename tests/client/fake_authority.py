@@ -17,6 +17,7 @@ from tests.background import Background
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
 from tkdb.channel.server import Opened, Responder
+from tkdb.failure import Failure
 
 NAME = "tkdb.test"
 JOURNAL = b"j" * 16
@@ -81,7 +82,7 @@ class Brain:
                 raise error
             given["result"] = msgspec.Raw(api.encode(self.handler(request.call)))
         except errors.TkdbError as raised:
-            given["failure"] = api.to_failure(raised)
+            given["failure"] = Failure.of(raised)
         answer = api.Answer(self.journal, self.position, 0, **given)
         return request.opened.seal(api.encode(answer))
 

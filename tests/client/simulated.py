@@ -12,6 +12,7 @@ import msgspec
 from tests.client.fake_authority import JOURNAL, Brain
 from tests.client.scheduler import START_MS, Scheduler, Unsealing
 from tkdb import api, errors
+from tkdb.failure import Failure
 from tkdb_client.attempts import Clock
 from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.steps import Steps
@@ -100,7 +101,7 @@ class Simulated:
         if fate == "hang" or rtt_ms > send.timeout_ms:
             return send.timeout_ms, Lost("silence", silent=True)
         if isinstance(fate, errors.TkdbError):
-            return rtt_ms, self._answer(rtt_ms, failure=api.to_failure(fate))
+            return rtt_ms, self._answer(rtt_ms, failure=Failure.of(fate))
         if fate == "ok":
             return rtt_ms, self._answer(rtt_ms, result=msgspec.Raw(api.encode(self.handler(call))))
         return rtt_ms, Lost(fate, sent=fate != "refuse")

@@ -9,6 +9,7 @@ import pytest
 from tests.client import fake_authority as fake
 from tests.client.fake_authority import FakeAuthority
 from tkdb import api, errors
+from tkdb.failure import Failure
 from tkdb.macaroon.token import Macaroon
 
 PASSING = {
@@ -33,7 +34,7 @@ FORGED_DENIALS = {
     "401": fake.plain(401, b"denied: revoked", "www-authenticate: Bearer"),
     "403": fake.plain(403, b'{"code":"revoked","message":"denied"}', "content-type: application/json"),
     "404": fake.plain(404, b"not found"),
-    "200 in plain": fake.plain(200, api.encode(api.Failure(code="revoked", message="denied"))),
+    "200 in plain": fake.plain(200, api.encode(Failure(code="revoked", message="denied"))),
 }
 
 

@@ -24,6 +24,7 @@ from tkdb.channel.keys import AuthorityIdentity, AuthorityPublic, AuthoritySecre
 from tkdb.channel.padding import pad, unpad
 from tkdb.channel.server import Responder
 from tkdb.errors import BrokenJournal, ChannelError, ConfigurationError, InvalidRequest, StoreError
+from tkdb.failure import Failure
 from tkdb.settings import Settings
 from tkdb.signers import Signers
 from tkdb.store.fold import changes
@@ -81,7 +82,7 @@ MADE = [
 ]  # fmt: skip
 ANSWERS = [
     api.encode(api.Answer(KID, 3, 250, msgspec.Raw(api.encode(api.Revoked(already=True))))),
-    api.encode(api.Answer(KID, 3, 250, failure=api.Failure("revoked", "what", "try", 3, 5))),
+    api.encode(api.Answer(KID, 3, 250, failure=Failure("revoked", "what", "try", 3, 5))),
     api.encode(api.Answer(KID, 3, 250, msgspec.Raw(api.encode(api.Verified([api.Valid("acme")]))))),
 ]
 

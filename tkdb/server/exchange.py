@@ -21,6 +21,7 @@ import msgspec
 from tkdb import api, errors
 from tkdb.channel.envelope import check_time
 from tkdb.channel.server import Opened, Responder
+from tkdb.failure import Failure
 from tkdb.ports import Caller, Service
 from tkdb.server import logs, problems, replay
 from tkdb.server.asgi import Header, Receive, Scope, Send, respond
@@ -75,7 +76,7 @@ class Exchange:
             except errors.TkdbError as raised:
                 error = replay.in_doubt(path, raised) if replay.brought_back(scope) else raised
                 outcome = error.code if primary is None else "replayed"
-                sealed = opened.seal(_answer(_standing(service), failure=api.to_failure(error)))
+                sealed = opened.seal(_answer(_standing(service), failure=Failure.of(error)))
         headers = _HEADERS if primary is None else (*_HEADERS, replay.header_to(primary))
         await respond(send, 200, CONTENT_TYPE, sealed, headers=headers)
         self._log(method, outcome, began, opened)

@@ -18,6 +18,7 @@ from tkdb.authority import clock as authority_clock
 from tkdb.channel.envelope import check_time
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
 from tkdb.channel.server import Opened, Responder
+from tkdb.failure import Failure
 from tkdb.ports import Caller
 from tkdb.signers import ALL, Permission, Signer
 from tkdb_client.testing.book import Book
@@ -116,7 +117,7 @@ class Network:
                     return None
                 outcome: dict[str, Any] = {"result": msgspec.Raw(api.encode(result))}
             except errors.TkdbError as error:
-                outcome = {"failure": api.to_failure(error)}
+                outcome = {"failure": Failure.of(error)}
             message = self._sealed(received.opened, **outcome)
             changed = self._book.state.head.seq != position
         if changed:
@@ -126,7 +127,7 @@ class Network:
     def refuse(self, received: Received, error: errors.TkdbError) -> bytes:
         """Return message 2 that says ``error``."""
         with self._lock:
-            return self._sealed(received.opened, failure=api.to_failure(error))
+            return self._sealed(received.opened, failure=Failure.of(error))
 
     def tell(self) -> None:
         """Something has changed: who waits looks again."""

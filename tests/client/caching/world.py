@@ -21,6 +21,7 @@ from tests.client.caching.realm import NAME, NOW_MS, Journal, Realm
 from tests.client.fake_authority import Brain
 from tests.client.scheduler import START_MS, Post, Scheduler, Unsealing
 from tkdb import api, errors
+from tkdb.failure import Failure
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.token import Macaroon
@@ -312,7 +313,7 @@ class World:
         standing = self._standing(machine)
 
         def fail(error: errors.TkdbError) -> None:
-            back(api.Answer(**self._standing(machine), failure=api.to_failure(error)))
+            back(api.Answer(**self._standing(machine), failure=Failure.of(error)))
 
         if isinstance(call, api.Status):
             fail(errors.Unavailable("it isn't asked how it is"))

@@ -1,0 +1,54 @@
+"""Errors on the wire: each comes back as what it was, and none tells of what is the machine's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from tkdb import api, errors
+from tkdb.failure import KINDS, Failure
+
+
+@pytest.mark.parametrize("code", sorted(KINDS))
+def test_every_code_comes_back_as_its_class(code: str) -> None:
+    kind = KINDS[code]
+    error: Any = kind("what", hint="try")
+    if isinstance(error, errors.Denied):
+        error.caveat = 3
+    if isinstance(error, errors.Unavailable):
+        error.retry_after_ms = 250
+    failure = msgspec.msgpack.decode(msgspec.msgpack.encode(Failure.of(error)), type=Failure)
+    back = failure.error()
+    assert type(back) is kind
+    assert vars(back) == vars(error)
+    with pytest.raises(kind, match="what: try"):
+        api.decode_result(api.Status(), api.Answer(bytes(16), 3, 250, failure=failure))
+
+
+def test_every_error_that_an_authority_answers_with_has_a_code() -> None:
+    answered = {
+        errors.Refused,
+        errors.Unavailable,
+        *errors.Refused.__subclasses__(),
+        *errors.Unavailable.__subclasses__(),
+    }
+    assert set(KINDS.values()) == answered | set(errors.Denied.__subclasses__())
+
+
+@pytest.mark.parametrize("code", ["a newer word", "", "error", "channel", "store", "\x00"])
+def test_an_unknown_code_becomes_refused(code: str) -> None:
+    back = Failure(code, "what", "try", retry_after_ms=5).error()
+    assert type(back) is errors.Refused
+    assert str(back) == "what: try"
+
+
+@pytest.mark.parametrize("kind", [errors.WrongSealKey, errors.BrokenJournal, errors.StoreError, errors.ChannelError])
+def test_a_machines_own_trouble_is_unavailable_to_the_caller_and_tells_nothing_of_it(
+    kind: type[errors.TkdbError],
+) -> None:
+    error = Failure.of(kind("the secret 0011 is missing", hint="look into /data")).error()
+    assert type(error) is errors.Unavailable
+    assert "0011" not in str(error)
+    assert "/data" not in str(error)

@@ -1,0 +1,65 @@
+"""An error as it goes over the wire: the code of its class in ``tkdb.errors``, and what it says.
+
+>>> failure = Failure.of(errors.RevokedToken("the token is revoked", hint="ask for a new one", caveat=2))
+>>> failure.code
+'revoked'
+>>> raise failure.error()
+Traceback (most recent call last):
+...
+tkdb.errors.RevokedToken: the token is revoked: ask for a new one
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Self
+
+import msgspec
+
+from tkdb import errors
+
+
+class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An error on the wire. ``caveat`` is the number of the one that denied, from 1; ``retry_after_ms`` is when what is
+    unavailable may be asked again."""
+
+    code: str
+    message: str
+    hint: str = ""
+    caveat: int | None = None
+    retry_after_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
+
+    @classmethod
+    def of(cls, error: errors.TkdbError) -> Self:
+        """Return an error as it is told. What is neither denied nor refused is this machine's own trouble: to the
+        caller it is unavailable, and another machine may answer."""
+        if not isinstance(error, errors.Denied | errors.Refused | errors.Unavailable):
+            return cls(errors.Unavailable.code, "this machine can't answer", "try again; the machine's log says more")
+        return cls(
+            code=error.code,
+            message=error.message,
+            hint=error.hint,
+            caveat=getattr(error, "caveat", None),
+            retry_after_ms=getattr(error, "retry_after_ms", None),
+        )
+
+    def error(self) -> errors.TkdbError:
+        """Return the error that was told; a code of a newer version becomes ``Refused``."""
+        kind = KINDS.get(self.code, errors.Refused)
+        if issubclass(kind, errors.Denied):
+            return kind(self.message, caveat=self.caveat, hint=self.hint)
+        if issubclass(kind, errors.Unavailable):
+            return kind(self.message, hint=self.hint, retry_after_ms=self.retry_after_ms)
+        return kind(self.message, hint=self.hint)
+
+
+def _with_subclasses(kind: type[errors.TkdbError]) -> list[type[errors.TkdbError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _with_subclasses(child))]
+
+
+DENIALS: Final = {kind.reason: kind for kind in errors.Denied.__subclasses__()}
+"""The class of each reason."""
+KINDS: Final[dict[str, type[errors.TkdbError]]] = {
+    **{kind.code: kind for each in (errors.Refused, errors.Unavailable) for kind in _with_subclasses(each)},
+    **{kind.code: kind for kind in DENIALS.values()},
+}
+"""The class of each code."""
