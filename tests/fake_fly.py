@@ -7,13 +7,13 @@ nobody here reads are in them, too.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.answering import Answer, Answering, Request
 
 TOKEN = "fm2_lJPECAAAAAAAAAAxxBDkl2eMnRkRqLq5OXAMPLE"
 APP = "acme-tkdb"
@@ -96,7 +96,7 @@ def machine(name: str, region: str) -> dict[str, Any]:
     }
 
 
-class FakeFly:
+class FakeFly(Answering):
     """The API, while the ``with`` lasts.
 
     Attributes:
@@ -113,6 +113,7 @@ class FakeFly:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.ips: list[dict[str, Any]] = [deepcopy(PRIVATE), deepcopy(EGRESS)]
         self.machines = [machine("148e21", "iad"), machine("3d8d41", "ams"), machine("90801f", "syd")]
         self.raw: dict[str, bytes] = {}
@@ -123,13 +124,6 @@ class FakeFly:
         self.asked: list[tuple[str, str]] = []
         self.bodies: list[dict[str, Any]] = []
         self.wrong: list[str] = []
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.fly = self
-        self._thread = threading.Thread(target=lambda: self._server.serve_forever(0.02), name="fly")
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -152,15 +146,19 @@ class FakeFly:
         """Change what is listed of a machine."""
         next(each for each in self.machines if each["id"] == name).update(fields)
 
-    def answer(self, method: str, target: str, authorization: str, body: bytes) -> tuple[int, bytes]:
-        """Return the status and the body with which a request is answered."""
-        self.seen.append((target, authorization))
-        url = urlsplit(target)
+    def answer(self, request: Request) -> Answer:
+        status, body = self._said(request)
+        return Answer(status, {"content-type": "application/json"}, body)
+
+    def _said(self, request: Request) -> tuple[int, bytes]:
+        authorization = request.headers.get("authorization", "")
+        self.seen.append((request.target, authorization))
         if authorization != f"FlyV1 {TOKEN}":
             return 401, b'{"error":"unauthorized"}'
         if self.status != 200:
             return self.status, b'{"error":"it was planted"}'
-        match method, *url.path.removeprefix(f"/v1/apps/{APP}/").split("/"):
+        url = urlsplit(request.target)
+        match request.method, *url.path.removeprefix(f"/v1/apps/{APP}/").split("/"):
             case "GET", ("ip_assignments" | "machines") as what if what in self.raw:
                 return 200, self.raw[what]
             case "GET", "ip_assignments":
@@ -170,8 +168,8 @@ class FakeFly:
             case "GET", "machines", name, "wait":
                 return self._wait(name, **{key: values[0] for key, values in parse_qs(url.query).items()})
             case "POST", "machines", name, action:
-                return self._do(name, action, json.loads(body) if body else {}), b'{"ok":true}'
-        self.wrong.append(f"{method} {target}")
+                return self._do(name, action, json.loads(request.body or b"{}")), b'{"ok":true}'
+        self.wrong.append(f"{request.method} {request.target}")
         return 404, b'{"error":"not found"}'
 
     def _do(self, name: str, action: str, body: dict[str, Any]) -> int:
@@ -205,38 +203,3 @@ class FakeFly:
                 return 200, b'{"ok":true}'
             time.sleep(0.02)
         return 408, b'{"error":"deadline_exceeded"}'
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    fly: FakeFly
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """An action that breaks off is what a test wanted."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
-    def _take(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", "0")))
-        status, answer = self.server.fly.answer(self.command, self.path, self.headers.get("authorization", ""), body)
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_GET = do_POST = do_DELETE = do_PUT = _take  # noqa: N815  as the standard library calls them
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""

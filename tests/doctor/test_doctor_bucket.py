@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.answering import Answer
 from tests.doctor.examined import Examined, doctor
 from tests.end_to_end.node import Keys
 from tests.regions import meddler as rules
 from tests.regions.cluster import Cluster, variables
-from tests.regions.meddler import Answer, Meddler, PassOn, Request
+from tests.regions.meddler import Meddler, PassOn, Request
 from tests.replication.seaweed import CREDENTIALS, Seaweed, make_bucket, now_ms
 from tkdb.store.seal import SealKey
 from tkdb_replication.bucket import Bucket

@@ -3,75 +3,53 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpcore
 import pytest
 
+from tests.answering import Answer, Answering, Request
 from tests.end_to_end.node import Node
 from tkdb import api, errors
 from tkdb_client import Client, Macaroon
 
-Answer = tuple[int, bytes] | None
-Mischief = Callable[["Proxy", str, bytes, Callable[[str, bytes], Answer]], Answer]
+Told = tuple[int, bytes] | None
+Mischief = Callable[["Proxy", str, bytes, Callable[[str, bytes], Told]], Told]
 
 
-class Proxy:
+class Proxy(Answering):
     """An HTTP proxy that does as ``mischief`` says. None as an answer breaks the connection."""
 
     def __init__(self, node: Node) -> None:
+        super().__init__()
         self.mischief: Mischief = lambda proxy, path, body, forward: forward(path, body)
-        self.recorded: list[Answer] = []
+        self.recorded: list[Told] = []
         self.passed = 0
-        proxy, upstream = self, httpcore.ConnectionPool()
+        self._node = node
+        self._upstream = httpcore.ConnectionPool()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    def answer(self, request: Request) -> Answer | None:
+        kept = {name: value for name, value in request.headers.items() if name.startswith("tkdb-")}
 
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                kept = {name: value for name, value in self.headers.items() if name.startswith("tkdb-")}
+        def forward(path: str, body: bytes) -> Told:
+            self.passed += 1
+            response = self._upstream.request("POST", self._node.url + path, headers=kept, content=body)
+            return response.status, response.content
 
-                def forward(path: str, body: bytes) -> Answer:
-                    proxy.passed += 1
-                    response = upstream.request("POST", node.url + path, headers=kept, content=body)
-                    return response.status, response.content
+        told = self.mischief(self, request.target, request.body, forward)
+        return told and Answer(told[0], {"location": "http://127.0.0.1:1/"}, told[1])
 
-                answer = proxy.mischief(proxy, self.path, body, forward)
-                if answer is None:
-                    self.close_connection = True
-                    return
-                self.send_response(answer[0])
-                self.send_header("content-length", str(len(answer[1])))
-                self.send_header("location", "http://127.0.0.1:1/")
-                self.end_headers()
-                self.wfile.write(answer[1])
-
-            def log_message(self, *_: object) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._upstream = upstream
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
         self._upstream.close()
 
 
 @pytest.fixture
 def proxy(node: Node) -> Iterator[Proxy]:
-    running = Proxy(node)
-    yield running
-    running.close()
+    with Proxy(node) as proxy:
+        yield proxy
 
 
 def _at_once(size: int) -> bytes:
@@ -97,7 +75,7 @@ def _flip(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def _replay(proxy: Proxy, path: str, body: bytes, forward: Any) -> Answer:
+def _replay(proxy: Proxy, path: str, body: bytes, forward: Any) -> Told:
     """Answer with what was answered to the first request."""
     proxy.recorded.append(forward(path, body))
     return proxy.recorded[0]
@@ -168,7 +146,7 @@ def test_a_proxy_that_stops_its_mischief_in_time_has_only_caused_retries(
     for call in (lambda: patient.verify(patient.mint("acme")), lambda: _denied(patient, dead)):
         attempts = 0
 
-        def twice(proxy: Proxy, path: str, body: bytes, forward: Any) -> Answer:
+        def twice(proxy: Proxy, path: str, body: bytes, forward: Any) -> Told:
             nonlocal attempts
             attempts += 1
             return FATAL[mischief](proxy, path, body, forward) if attempts <= 2 else forward(path, body)

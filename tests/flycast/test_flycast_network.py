@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import sys
-import threading
 import time
 
 import pytest
 
+from tests.answering import Answer, Answering, Request
 from tests.flycast.standing import Standing
 from tkdb.attestation import Presented, Verifier
 from tkdb.errors import ConfigurationError
@@ -107,24 +106,16 @@ def test_the_attestation_survives_a_replay_and_names_the_first_caller(standing: 
 
 
 def test_a_service_of_this_machine_is_found_inside_and_cut_off_with_its_region(standing: Standing) -> None:
-    class Hello(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"machine": "outside"}')
+    class Hello(Answering):
+        def answer(self, request: Request) -> Answer:
+            return Answer(200, {}, b'{"machine": "outside"}')
 
-        def log_message(self, *_: object) -> None: ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        url = standing.do(standing.flycast.expose("store", "iad", server.server_address[1]))
-        assert url == f"http://store.internal:{server.server_address[1]}"
+    with Hello() as server:
+        url = standing.do(standing.flycast.expose("store", "iad", server.port))
+        assert url == f"http://store.internal:{server.port}"
         assert fetch(standing, url)["machine"] == "outside"
         standing.do(standing.flycast.backbone.isolate("iad"))
         assert "error" in fetch(standing, url)
-        server.shutdown()
-        serving.join()
 
 
 def test_what_is_not_laid_out_is_refused_with_a_hint(standing: Standing) -> None:

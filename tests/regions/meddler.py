@@ -14,27 +14,18 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from dataclasses import replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from tests import answering
+from tests.answering import OF_THE_CONNECTION, Answer, Answering
 from tests.replication.seaweed import CREDENTIALS, now_ms
 from tkdb_replication.head_object import HEAD_KEY
 from tkdb_replication.sigv4 import sign
 
-_OF_THE_CONNECTION = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
-
-@dataclass(frozen=True)
-class Request:
-    """What a machine asks of the object store. Names of headers are in lower case."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
+class Request(answering.Request):
+    """What a machine asks of the object store."""
 
     @property
     def of_head(self) -> bool:
@@ -58,15 +49,6 @@ class Request:
             credentials=CREDENTIALS, region="auto", now_ms=now_ms(),
         )  # fmt: skip
         return replace(self, headers=signed)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the object store answers."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes = b""
 
 
 PassOn = Callable[[Request], Answer]
@@ -160,88 +142,25 @@ def failure(status: int, code: str) -> Answer:
     return Answer(status, {"content-type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode())
 
 
-class Meddler:
+class Meddler(Answering):
     """The proxy before ``127.0.0.1:port``. It follows ``rule``."""
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self.rule: Rule = honest
         self._target_port = port
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.meddler = self
-        self._thread = threading.Thread(target=lambda: self._server.serve_forever(0.05), name="meddler")
 
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+    def answer(self, request: answering.Request) -> Answer | None:
+        """Do as the rule says."""
+        return self.rule(Request(**vars(request)), self.pass_on)
 
     def pass_on(self, request: Request) -> Answer:
         """Ask the object store."""
         connection = http.client.HTTPConnection("127.0.0.1", self._target_port, timeout=30)
         try:
-            headers = {name: value for name, value in request.headers.items() if name not in _OF_THE_CONNECTION}
+            headers = {name: value for name, value in request.headers.items() if name not in OF_THE_CONNECTION}
             connection.request(request.method, request.target, body=request.body or None, headers=headers)
             answer = connection.getresponse()
             return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
         finally:
             connection.close()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    meddler: Meddler
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever hangs up is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def _answer(self) -> None:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, self.path, headers, self._body(headers))
-        meddler = self.server.meddler
-        try:
-            answer = meddler.rule(request, meddler.pass_on)
-        except OSError:
-            answer = None
-        if answer is None:
-            self.close_connection = True
-            return
-        self.send_response_only(answer.status)
-        for name, value in answer.headers.items():
-            if name not in _OF_THE_CONNECTION:
-                self.send_header(name, value)
-        if answer.status != 304:
-            length = answer.headers.get("content-length") if self.command == "HEAD" else None
-            self.send_header("content-length", length or str(len(answer.body)))
-        self.end_headers()
-        with suppress(OSError):
-            self.wfile.write(answer.body)
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815  as the standard library calls them
-
-    def _body(self, headers: dict[str, str]) -> bytes:
-        if headers.get("transfer-encoding") != "chunked":
-            return self.rfile.read(int(headers.get("content-length", "0")))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""

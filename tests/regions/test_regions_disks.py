@@ -29,14 +29,6 @@ def running(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def ledger(running: Cluster) -> Ledger:
-    ledger = Ledger(running)
-    with running.nodes[running.primary()].client() as client:
-        ledger.write(client, "acme")
-    return ledger
-
-
 @contextmanager
 def full(node: Node, room: int = 0) -> Iterator[None]:
     """Let a machine's process write no file beyond ``room`` bytes, as on a full disk. Its log ends there, too."""

@@ -30,14 +30,6 @@ def running(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def ledger(running: Cluster) -> Ledger:
-    ledger = Ledger(running)
-    with running.nodes["m1"].client() as client:
-        ledger.write(client, "acme")
-    return ledger
-
-
 def litestream(node: Node) -> int:
     """Return the process that replicates a machine's database."""
 

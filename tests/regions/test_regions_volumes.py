@@ -31,14 +31,6 @@ def running(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def ledger(running: Cluster) -> Ledger:
-    ledger = Ledger(running)
-    with running.nodes[running.primary()].client() as client:
-        ledger.write(client, "acme")
-    return ledger
-
-
 @pytest.fixture
 def replica(running: Cluster, ledger: Ledger) -> Node:
     """The machine that isn't primary, fresh. Tests leave it running."""
