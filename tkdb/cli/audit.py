@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +11,10 @@ import typer
 from tkdb.cli import inputs
 from tkdb.cli.command import command
 from tkdb.cli.output import Output, Rows, UsageError, good
-from tkdb.errors import ChannelError
 
 if TYPE_CHECKING:
     from tkdb.signers import Signers
     from tkdb.store.audit import AuditReport
-    from tkdb.store.journal import Entry
     from tkdb.store.seal import SealKeys
 
 app = typer.Typer(name="audit", help="Check the journal.")
@@ -50,16 +47,13 @@ def verify(output: Output, database: DatabasePath = None) -> None:
       head        1412 7d865e959b2466918c9863afca942d0fb89d7c9ac0c99bafc3749504ded97730
     """
     from tkdb.signers import Signers
-    from tkdb.store.seal import SealKeys
 
     path = database or inputs.setting("TKDB_DB")
     if not path:
         raise UsageError("no database was given", hint="name its file, or set TKDB_DB")
-    seal_keys = inputs.setting("TKDB_SEAL_KEYS")
-    if seal_keys is None:
-        raise UsageError("no sealing secret was given", hint="set TKDB_SEAL_KEYS or TKDB_SEAL_KEYS_FILE")
+    seal_keys = inputs.seal_keys()
     signers = Signers.parse_toml(inputs.setting("TKDB_SIGNERS") or "")
-    name, report = asyncio.run(_audit(Path(path), SealKeys.parse(seal_keys), signers))
+    name, report = asyncio.run(_audit(Path(path), seal_keys, signers))
     unsigned = report.entries - report.signed - report.unknown
     signatures = f"{report.signed} checked, {report.unknown} by unknown signers, {unsigned} need none"
     rows = [
@@ -79,30 +73,10 @@ def verify(output: Output, database: DatabasePath = None) -> None:
 
 
 async def _audit(path: Path, seal_keys: SealKeys, signers: Signers) -> tuple[str, AuditReport]:
-    from tkdb.store.audit import audit
+    from tkdb.store.audit import audit, verifier
     from tkdb.store.database import Database
 
     async with await Database.open(path, read_only=True) as database:
         name = (await database.load()).name
-        return name, await audit(database, seal_keys, verifier(name, signers))
-
-
-def verifier(name: str, signers: Signers) -> Callable[[Entry], bool | None]:
-    """Return what says whether an entry's signature is its signer's: None where the signer isn't known."""
-    from tkdb.api import WRITE
-    from tkdb.channel.envelope import prologue, verify_signature
-
-    keys = {signer.key.thumbprint: signer.key for signer in signers}
-    context = prologue(WRITE, name)
-
-    def verify(entry: Entry) -> bool | None:
-        key = keys.get(entry.signer)
-        if key is None:
-            return None
-        try:
-            verify_signature(key, context, entry.signed_ms, entry.request_id, entry.body, entry.signature)
-        except ChannelError:
-            return False
-        return True
-
-    return verify
+        verify = verifier(name, (signer.key for signer in signers))
+        return name, await audit(database, seal_keys, verify)

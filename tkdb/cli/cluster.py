@@ -14,8 +14,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from tkdb.cli import inputs
-from tkdb.cli.audit import verifier
-from tkdb.cli.output import UsageError
 
 if TYPE_CHECKING:
     from tkdb.settings import Settings
@@ -37,6 +35,7 @@ async def opened(settings: Settings) -> AsyncIterator[Cluster]:
         ConfigurationError: the bucket's variables can't be right, or Litestream isn't here.
     """
     from tkdb.server import logs
+    from tkdb.store.audit import verifier
     from tkdb_replication.bucket import Bucket
     from tkdb_replication.cluster import Cluster
     from tkdb_replication.head import HeadKeys
@@ -50,7 +49,7 @@ async def opened(settings: Settings) -> AsyncIterator[Cluster]:
             name=settings.name,
             seal_keys=settings.seal_keys,
             head_keys=HeadKeys(settings.seal_keys.keys),
-            verify=verifier(settings.name, settings.signers),
+            verify=verifier(settings.name, (signer.key for signer in settings.signers)),
             bucket=bucket,
             objects=objects,
             program=program,
@@ -65,15 +64,11 @@ async def bucket_only() -> AsyncIterator[tuple[Objects, HeadKeys]]:
     Raises:
         ConfigurationError, UsageError: a variable is missing or can't be right.
     """
-    from tkdb.store.seal import SealKeys
     from tkdb_replication.bucket import Bucket
     from tkdb_replication.head import HeadKeys
     from tkdb_replication.s3 import S3Objects
 
-    seal_keys = inputs.setting("TKDB_SEAL_KEYS")
-    if seal_keys is None:
-        raise UsageError("no sealing secret was given", hint="set TKDB_SEAL_KEYS or TKDB_SEAL_KEYS_FILE")
-    keys = HeadKeys(SealKeys.parse(seal_keys).keys)
+    keys = HeadKeys(inputs.seal_keys().keys)
     async with S3Objects(Bucket.parse(os.environ), now_ms=now_ms) as objects:
         yield objects, keys
 

@@ -15,9 +15,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tkdb.cli.output import UsageError
+
+if TYPE_CHECKING:
+    from tkdb.store.seal import SealKeys
 
 MAX_DURATION_S: Final = 100 * 366 * 86_400
 MAX_INPUT_BYTES: Final = 1 << 20
@@ -84,6 +87,21 @@ def setting(variable: str) -> str | None:
         return os.environ[variable].strip()
     path = os.environ.get(variable + "_FILE")
     return _file(path).strip() if path else None
+
+
+def seal_keys() -> SealKeys:
+    """Return the sealing secrets of ``TKDB_SEAL_KEYS``.
+
+    Raises:
+        UsageError: there is none.
+        ConfigurationError: one can't be right.
+    """
+    from tkdb.store.seal import SealKeys
+
+    text = setting("TKDB_SEAL_KEYS")
+    if text is None:
+        raise UsageError("no sealing secret was given", hint="set TKDB_SEAL_KEYS or TKDB_SEAL_KEYS_FILE")
+    return SealKeys.parse(text)
 
 
 def document(path: str) -> str:

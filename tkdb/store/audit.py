@@ -4,16 +4,18 @@ An audit proves the database (``tkdb.store.proof``) and checks each signature th
 see is an end that was cut off tables and journal alike: keep a report's ``head`` elsewhere to see that.
 
     async with await Database.open(Path("tkdb.db"), read_only=True) as database:
-        report = await audit(database, seal_keys, verify=lambda entry: None)
+        report = await audit(database, seal_keys, verify=verifier("tkdb.example", keys))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from tkdb import api, errors
+from tkdb.channel.envelope import prologue, verify_signature
+from tkdb.channel.keys import SignerPublic
 from tkdb.store.database import Database
 from tkdb.store.fold import read_call
 from tkdb.store.journal import Entry, Head
@@ -57,6 +59,29 @@ async def audit(database: Database, seal_keys: SealKeys, verify: Callable[[Entry
 
     head = (await prove(database, seal_keys, check)).state.head
     return AuditReport(entries=head.seq, signed=signed, unknown=unknown, head=head)
+
+
+def verifier(name: str, keys: Iterable[SignerPublic]) -> Callable[[Entry], bool | None]:
+    """Return what says whether an entry's signature is its signer's: None where that isn't one of ``keys``.
+
+    Args:
+        name: the authority's.
+        keys: those that signers have, or have had.
+    """
+    known = {key.thumbprint: key for key in keys}
+    context = prologue(api.WRITE, name)
+
+    def verify(entry: Entry) -> bool | None:
+        key = known.get(entry.signer)
+        if key is None:
+            return None
+        try:
+            verify_signature(key, context, entry.signed_ms, entry.request_id, entry.body, entry.signature)
+        except errors.ChannelError:
+            return False
+        return True
+
+    return verify
 
 
 def _check_signature(entry: Entry, verify: Callable[[Entry], bool | None]) -> bool | None:
