@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tests.cli.processes import quick
+from tests.fake_fly import APP, TOKEN, FakeFly
 
 
 class Examined:
@@ -37,3 +38,8 @@ def doctor(*arguments: str, **environment: str) -> Examined:
     """Run ``tkdb doctor`` in this process."""
     ran = quick("doctor", "--json", *arguments, env=environment)
     return Examined(ran.code, json.loads(ran.out))
+
+
+def examine(fly: FakeFly, *arguments: str) -> Examined:
+    """Run ``tkdb doctor`` with a token of Fly's; by default on its app."""
+    return doctor(*(arguments or ("--app", APP)), FLY_API_HOSTNAME=fly.url, FLY_API_TOKEN=TOKEN)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +15,19 @@ from hypothesis import strategies as st
 
 from tests import fake_fly
 from tests.cli.processes import quick
-from tests.doctor.examined import Examined, doctor
+from tests.doctor.examined import doctor, examine
 from tests.fake_fly import APP, TOKEN, FakeFly
-from tkdb.errors import ConfigurationError, TkdbError
 from tkdb.settings import SETTINGS
 from tkdb_replication.doctor.configured import configured, differences
-from tkdb_replication.doctor.deployment import Assignment, Config, Machine, Setup, duration_ms, parse_toml
+from tkdb_replication.doctor.deployment import Assignment, Config, Machine, Setup
 from tkdb_replication.doctor.findings import Outcome
 from tkdb_replication.doctor.hosted import hosted, no_public_address
-from tkdb_replication.fly_api import FlyApi
 
 OF_FLY = {
     "no-public-address", "hosted", "alike", "regions", "attested", "bind", "ports", "plain-http", "no-secrets", "awake",
     "volumes", "readiness", "stopping", "limits",
 }  # fmt: skip
 """What can be judged by Fly's API alone."""
-
-
-@pytest.fixture
-def fly() -> Iterator[FakeFly]:
-    with FakeFly() as fly:
-        yield fly
-
-
-def examine(fly: FakeFly, *arguments: str, **environment: str) -> Examined:
-    return doctor(*(arguments or ("--app", APP)), FLY_API_HOSTNAME=fly.url, FLY_API_TOKEN=TOKEN, **environment)
 
 
 def test_an_app_as_it_should_be_is_green(fly: FakeFly) -> None:
@@ -352,26 +338,9 @@ def test_the_token_comes_from_a_file_and_with_its_scheme_too(fly: FakeFly, tmp_p
     assert {authorization for _, authorization in fly.seen} == {f"FlyV1 {TOKEN}"}
 
 
-def test_a_token_of_the_older_kind_is_a_bearers() -> None:
-    assert FlyApi.parse({}, "Bearer aaaaaaaaaaaa").authorization == "Bearer aaaaaaaaaaaa"
-    assert FlyApi.parse({}, TOKEN + ",fo1_aaaa").authorization == f"FlyV1 {TOKEN},fo1_aaaa"
-    assert TOKEN not in repr(FlyApi.parse({}, TOKEN))
-
-
-def test_a_token_is_sent_over_no_network_in_the_clear(fly: FakeFly) -> None:
+def test_a_token_is_sent_over_no_network_in_the_clear() -> None:
     ran = quick("doctor", "--app", APP, env={"FLY_API_HOSTNAME": "http://api.example.com", "FLY_API_TOKEN": TOKEN})
     assert (ran.code, "in the clear" in ran.err, TOKEN in ran.err + ran.out) == (2, True, False)
-    assert (
-        str(FlyApi.parse({"FLY_API_HOSTNAME": "http://_api.internal:4280"}, TOKEN).url) == "http://_api.internal:4280"
-    )
-    assert str(FlyApi.parse({}, TOKEN).url) == "https://api.machines.dev"
-    assert str(FlyApi.parse({"FLY_API_HOSTNAME": "api.machines.dev"}, TOKEN).url) == "https://api.machines.dev"
-
-
-@pytest.mark.parametrize("token", ["", "short", "two words of it", "fm2_with\nnewline-in-it", "fm2_\x00aaaaaaaaaa"])
-def test_what_is_no_token_is_not_sent(token: str) -> None:
-    with pytest.raises(ConfigurationError, match="FLY_API_TOKEN can't be right"):
-        FlyApi.parse({}, token)
 
 
 @pytest.mark.parametrize("app", ["../other", "a?limit=1", "A", "a" * 64])
@@ -385,120 +354,6 @@ def test_a_token_says_nothing_of_an_app_that_is_not_named(fly: FakeFly) -> None:
     assert (ran.code, "give --app" in ran.err, fly.seen) == (2, True, [])
     examined = examine(fly, "--url", "http://127.0.0.1:9")
     assert examined.by_check["hosted"]["found"] == "no app on Fly is named: --app"
-
-
-TOML = Path(__file__).parents[2].joinpath("fly.toml").read_text()
-
-
-def written(tmp_path: Path, text: str) -> str:
-    (tmp_path / "fly.toml").write_text(text)
-    return str(tmp_path / "fly.toml")
-
-
-def test_a_fly_toml_names_its_app_and_is_compared_with_what_runs(fly: FakeFly, tmp_path: Path) -> None:
-    for each in fly.machines:
-        each["config"]["env"] |= parse_toml(TOML).config.env
-    path = written(tmp_path, TOML)
-    examined = examine(fly, "--config", path)
-    assert examined.code == 0, examined.document
-    del fly.config["env"]["TKDB_SIGNERS"]
-    fly.service["concurrency"]["hard_limit"] = 240
-    found = examine(fly, "--config", path).found("alike")
-    assert found == f"148e21 in iad differs from {path} in TKDB_SIGNERS and services"
-
-
-def test_this_repositorys_fly_toml_is_green_by_itself() -> None:
-    examined = doctor("--config", str(Path(__file__).parents[2] / "fly.toml"))
-    assert (examined.code, examined.outcomes("failed")) == (0, set()), examined.document
-    assert len(examined.outcomes("passed")) == 10
-
-
-TOML_FAULTS = [
-    (r"force_https( *)= false", r"force_https = true", "plain-http"),
-    (r'auto_stop_machines( *)= "off"', 'auto_stop_machines = "suspend"', "awake"),
-    (r'"/readyz"', '"/livez"', "readiness"),
-    (r'kill_timeout( *)= "30s"', "kill_timeout = 5", "stopping"),
-    (r"hard_limit( *)= 250", "hard_limit = 400", "limits"),
-    (r"internal_port( *)= 8080", "internal_port = 8081", "ports"),
-    (r'"0.0.0.0:8080"', '"[::]:8080"', "bind"),
-    (r'destination( *)= "/data"', 'destination = "/srv"', "volumes"),
-    (r'TKDB_FLY_SRC( *)= "require"', 'TKDB_FLY_SRC = "off"', "attested"),
-    (r'TKDB_FLY_SRC( *)= "require"', "", "attested"),
-    (r"\[env\]", '[env]\nAWS_SECRET_ACCESS_KEY = "planted"', "no-secrets"),
-]
-
-
-@pytest.mark.parametrize(("of", "instead", "check"), TOML_FAULTS, ids=range(len(TOML_FAULTS)))
-def test_a_fault_is_found_in_the_file_before_it_is_deployed(tmp_path: Path, of: str, instead: str, check: str) -> None:
-    changed, count = re.subn(of, instead, TOML)
-    assert count == 1
-    examined = doctor("--config", written(tmp_path, changed))
-    assert (examined.code, examined.outcomes("failed")) == (1, {check})
-    assert examined.found(check).startswith(f"{tmp_path}/fly.toml: ")
-    assert "planted" not in json.dumps(examined.document)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "app = ",
-        "env = 5",
-        "[http_service]\ninternal_port = 'x'",
-        "services = 1",
-        "app = 5",
-        "mounts = 'x'",
-        "[[services]]\nports = 80",
-    ],
-)
-def test_what_is_no_fly_toml_is_said_to_be_none(tmp_path: Path, text: str) -> None:
-    ran = quick("doctor", "--config", written(tmp_path, text))
-    assert (ran.code, "can't be read" in ran.err) == (2, True), ran.err
-
-
-def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
-    assert quick("doctor", "--config", str(tmp_path / "fly.toml")).code == 2
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-WORDS = (
-    "app",
-    "env",
-    "services",
-    "http_service",
-    "mounts",
-    "kill_timeout",
-    "ports",
-    "checks",
-    "concurrency",
-    "TKDB_BIND",
-)
-
-
-@given(st.dictionaries(st.sampled_from(WORDS), JSON | st.dictionaries(st.sampled_from(WORDS), JSON, max_size=3)))
-def test_no_file_raises_anything_foreign(found: dict[str, Any]) -> None:
-    with suppress(TkdbError):
-        parse_toml(as_toml(found))
-
-
-def as_toml(found: dict[str, Any]) -> str:
-    return "\n".join(f"{json.dumps(name)} = {_toml(value)}" for name, value in found.items())
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(name)} = {_toml(each)}" for name, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps("none" if value is None else value)
-
-
-@given(st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False))
-def test_no_duration_raises_anything(text: Any) -> None:
-    assert duration_ms(text) is None or isinstance(duration_ms(text), int)
 
 
 def test_a_machine_of_no_known_state_is_not_taken_for_well() -> None:

@@ -1,0 +1,15 @@
+"""Fly, as the doctor asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fake_fly import FakeFly
+
+
+@pytest.fixture
+def fly() -> Iterator[FakeFly]:
+    with FakeFly() as fly:
+        yield fly
