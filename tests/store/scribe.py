@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 from tkdb import api
@@ -160,3 +161,17 @@ class Scribe:
         chain_keys = [(at, self.seal_chain_key(key, at)) for at, key in enumerate(unsealed, start=1)]
         next_chain_key = self.seal_chain_key(self.chain_key, self.state.last_generation() + 1)
         return await self.write(None, Recovered(self.journal, chain_keys, next_chain_key))
+
+
+async def begun(database: Database) -> Scribe:
+    """Begin a journal, with one organization."""
+    scribe = Scribe(database)
+    await scribe.begin()
+    await scribe.create("acme")
+    return scribe
+
+
+async def make(path: Path) -> None:
+    """Make a database that has a journal."""
+    async with await Database.open(path) as database:
+        await begun(database)

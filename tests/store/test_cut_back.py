@@ -57,11 +57,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "tkdb.db"
-
-
 async def everything(path: Path) -> Scribe:
     """A journal with every kind of entry, and entries that later ones undo or forget."""
     async with await Database.open(path) as database:

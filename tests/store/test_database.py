@@ -16,32 +16,20 @@ from typing import Any
 
 import pytest
 
-from tests.store.scribe import OLD_RING, START_MS, Scribe, nonce_at, snapshot
+from tests.store.scribe import OLD_RING, START_MS, Scribe, begun, make, nonce_at, snapshot
 from tkdb import api, errors
 from tkdb.store import faults
 from tkdb.store.audit import audit
 from tkdb.store.database import MEMORY, Database
 from tkdb.store.journal import Origin
-from tkdb.store.migrations import APPLICATION_ID, MIGRATIONS
+from tkdb.store.migrations import MIGRATIONS
 
 KID = b"k" * 16
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "tkdb.db"
-
-
 def lineages(count: int) -> api.Revoke:
     return api.Revoke(targets=[api.Lineage(kid=KID, nonce=nonce_at(START_MS + i)) for i in range(count)])
-
-
-async def begun(database: Database) -> Scribe:
-    scribe = Scribe(database)
-    await scribe.begin()
-    await scribe.create("acme")
-    return scribe
 
 
 def test_what_was_appended_is_there_after_reopening(path: Path) -> None:
@@ -178,108 +166,6 @@ def test_every_acknowledged_write_is_synced_to_the_disk(path: Path) -> None:
     asyncio.run(run())
 
 
-# --- files that are not ours --------------------------------------------------------------------------------
-
-
-def foreign_files(folder: Path) -> Iterator[Path]:
-    text = folder / "notes.txt"
-    text.write_text("not a database, " * 20)
-    yield text
-    short = folder / "short"
-    short.write_bytes(b"x")
-    yield short
-    other = folder / "other.db"
-    with sqlite3.connect(other) as connection:
-        connection.execute("CREATE TABLE t (a)")
-    connection.close()
-    yield other
-    busy = folder / "busy.db"
-    with sqlite3.connect(busy) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("CREATE TABLE t (a)")
-    connection.close()
-    yield busy
-    newer = folder / "newer.db"
-    with sqlite3.connect(newer) as connection:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    connection.close()
-    yield newer
-
-
-@pytest.mark.parametrize("read_only", [False, True])
-def test_a_file_that_is_not_ours_is_refused_and_not_touched(tmp_path: Path, read_only: bool) -> None:
-    for path in foreign_files(tmp_path):
-        content, names = path.read_bytes(), set(tmp_path.iterdir())
-        with pytest.raises(errors.ForeignDatabase) as caught:
-            asyncio.run(Database.open(path, read_only=read_only))
-        assert caught.value.hint
-        assert path.read_bytes() == content
-        assert set(tmp_path.iterdir()) == names
-
-
-def test_a_newer_version_that_only_the_log_tells_of_is_refused(path: Path) -> None:
-    async def make() -> None:
-        async with await Database.open(path) as database:
-            await begun(database)
-
-    asyncio.run(make())
-    other = sqlite3.connect(path)
-    other.execute("PRAGMA user_version = 99")
-    with pytest.raises(errors.ForeignDatabase, match="version 99"):
-        asyncio.run(Database.open(path))
-    other.close()
-
-
-def test_a_making_that_was_cut_short_is_taken_up_again(path: Path) -> None:
-    path.touch()
-    asyncio.run(_open_and_close(path))
-    other = path.with_name("half.db")
-    with sqlite3.connect(other) as connection:
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.close()
-    asyncio.run(_open_and_close(other))
-
-
-async def _open_and_close(path: Path) -> None:
-    async with await Database.open(path) as database:
-        await begun(database)
-
-
-def test_a_folder_that_is_not_there_or_a_file_that_is_none_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(errors.StoreUnwritable):
-        asyncio.run(Database.open(tmp_path / "none" / "tkdb.db"))
-    for read_only in (False, True):
-        with pytest.raises(errors.StoreError):
-            asyncio.run(Database.open(tmp_path, read_only=read_only))
-    with pytest.raises(errors.StoreError):
-        asyncio.run(Database.open(tmp_path / "tkdb.db", read_only=True))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_damaged_file_raises_nothing_foreign(path: Path) -> None:
-    asyncio.run(_open_and_close(path))
-    whole = path.read_bytes()
-    draw = random.Random(1)
-
-    async def use() -> None:
-        async with await Database.open(path) as database:
-            await database.load()
-            await database.entries(0, 10)
-
-    broken = 0
-    for _ in range(60):
-        damaged = bytearray(whole)
-        for _ in range(40):
-            damaged[draw.randrange(100, len(whole))] = draw.randrange(256)
-        path.write_bytes(damaged)
-        try:
-            asyncio.run(use())
-        except errors.TkdbError:
-            broken += 1
-    assert broken > 10
-
-
 # --- disks that fail ----------------------------------------------------------------------------------------
 
 
@@ -354,7 +240,7 @@ def test_a_database_that_another_program_holds_refuses_writes_for_now(
 
 def test_a_read_only_database_refuses_writes(path: Path) -> None:
     async def run() -> None:
-        await _open_and_close(path)
+        await make(path)
         async with await Database.open(path, read_only=True) as database:
             scribe = Scribe(database)
             scribe.state = await database.load()
@@ -448,7 +334,7 @@ def test_closing_ends_the_thread_and_a_closed_database_says_so(path: Path) -> No
 
 def test_a_failed_opening_leaves_no_thread_and_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
-    asyncio.run(_open_and_close(path))
+    asyncio.run(make(path))
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 99")
     threads = threading.active_count()

@@ -26,11 +26,6 @@ KID = b"k" * 16
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "tkdb.db"
-
-
-@pytest.fixture
 def new(tmp_path: Path) -> Path:
     return tmp_path / "restored.db"
 

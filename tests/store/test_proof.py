@@ -19,11 +19,6 @@ from tkdb.store.seal import SealKeys
 KID = b"k" * 16
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "tkdb.db"
-
-
 async def proven(path: Path, ring: SealKeys = OLD_RING) -> Proven:
     async with await Database.open(path, immutable=True) as database:
         return await prove(database, ring)
