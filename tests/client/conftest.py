@@ -1,4 +1,4 @@
-"""A fake authority, and both clients behind one way to call them."""
+"""A fake authority, both clients behind one way to call them, and a cache that is moved by hand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.caching.single import Single
 from tests.client.fake_authority import NAME, FakeAuthority
 from tkdb.macaroon.caveats import Act, AnyCaveat, Exp
 from tkdb.macaroon.mint import mint
@@ -87,3 +88,8 @@ def minted(*caveats: AnyCaveat) -> Macaroon:
 @pytest.fixture
 def mint_one() -> Callable[..., Macaroon]:
     return minted
+
+
+@pytest.fixture
+def single() -> Single:
+    return Single()

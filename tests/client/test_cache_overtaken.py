@@ -8,22 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.client.caching.single import BOUND_MS, Single, digest
+from tests.client.caching import controls
+from tests.client.caching.single import BOUND_MS, Single, branch_of, digest
 from tkdb import api, errors
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, Exp
-from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache import Cache
 from tkdb_client.news import News
-
-
-@pytest.fixture
-def single() -> Single:
-    return Single()
-
-
-def branch_of(token: Macaroon) -> api.Branch:
-    return api.Branch(token.kid, token.nonce, token.branch)
 
 
 class BranchesOfNewsForgotten(News):
@@ -211,3 +202,95 @@ def test_an_own_revocation_in_another_journal_is_not_undone_by_a_late_answer_fro
     assert single.look(token) is None
     assert single.look(token.attenuate(Act("r"))) is None
     assert isinstance(single.ask(token), errors.RevokedToken)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_answer_from_before_a_revocation_that_comes_after_it_is_not_believed(kept: bool) -> None:
+    single = Single()
+    if not kept:
+        controls._with("_news", controls.NewsForgotten)(single.cache)
+    token, other = single.realm.mint(), single.realm.mint(number=1)
+    single.ask(other)  # so that the key is followed
+    question, late = single.cache.open(), single.told()
+    single.realm.revoke(api.Lineage(token.kid, token.nonce))
+    single.poll()
+    result = single.ask(token, late, question)
+    assert isinstance(result, errors.RevokedToken) is kept
+    single.now_ms += BOUND_MS - 1
+    assert (single.look(token) is None) is kept  # without the rule it would be known now
+
+
+def test_a_late_answer_on_a_descendant_of_a_revoked_branch_is_asked_for_again(single: Single) -> None:
+    token = single.realm.mint()
+    child = token.attenuate(Act("r"))
+    grandchild = child.attenuate(Exp(1_900_000_000))
+    single.ask(single.realm.mint(number=1))
+    question, late = single.cache.open(), single.told()
+    single.realm.revoke(branch_of(child))
+    single.poll()
+    assert single.ask(grandchild, late, question) is None
+    assert isinstance(single.ask(grandchild), errors.RevokedToken)
+
+
+def test_a_late_answer_that_the_news_does_not_concern_is_kept(single: Single) -> None:
+    token, other = single.realm.mint(), single.realm.mint(number=1)
+    single.ask(other)
+    question, late = single.cache.open(), single.told()
+    single.realm.revoke(api.Lineage(other.kid, other.nonce))
+    single.poll()
+    assert single.ask(token, late, question) is not None
+
+
+def test_more_news_than_is_kept_makes_open_questions_be_asked_again(
+    single: Single, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single.cache._news, "_most", 3)
+    token = single.realm.mint()
+    single.ask(single.realm.mint(number=1))
+    question, late = single.cache.open(), single.told()
+    for number in range(5):
+        single.realm.revoke(api.Lineage(token.kid, number.to_bytes(16)))
+    single.poll()
+    assert single.ask(token, late, question) is None
+    assert single.ask(token) is not None
+
+
+@pytest.mark.parametrize("kind", [Cache, controls.JournalIgnored])
+def test_another_journal_makes_all_be_forgotten_also_in_mid_flight(kind: type[Cache]) -> None:
+    single = Single(kind)
+    tokens = [single.realm.mint(number=number) for number in range(3)]
+    single.ask(tokens[0])
+    question, late = single.cache.open(), single.told()
+    single.realm.fail_over(b"2" * 16)
+    for _ in range(2):  # what the first of them was asked for was of the old one still
+        assert single.ask(tokens[1]) is not None
+    assert single.ask(tokens[2], late, question) is not None  # fresh, and not to be kept
+    forgets = kind is Cache
+    assert (single.look(tokens[0]) is None) is forgets
+    assert (single.look(tokens[2]) is None) is forgets
+    assert (single.look(tokens[1]) is not None) is forgets
+
+
+def test_a_poll_of_the_old_journal_that_ends_in_the_new_one_counts_for_nothing(single: Single) -> None:
+    token = single.realm.mint()
+    single.ask(token)
+    follower = single.cache.enlist()
+    assert follower is not None
+    poll = single.cache.next_poll(follower, 10_000)
+    assert poll is not None
+    old = single.told()
+    single.realm.fail_over(b"2" * 16)
+    for _ in range(2):
+        single.ask(token)
+    single.cache.hear(follower, poll, api.Feed(old.answer.position, [], more=False), old)
+    assert single.look(token) is not None
+    assert single.cache.info().age_ms is None
+
+
+def test_a_position_that_goes_back_makes_all_be_forgotten_and_asked_again(single: Single) -> None:
+    token = single.realm.mint()
+    single.realm.revoke(None)
+    single.ask(token)
+    back = single.told(known=0, asked=single.realm.position)
+    assert single.ask(token, back) is None
+    assert single.look(token) is None

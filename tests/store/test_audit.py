@@ -16,6 +16,7 @@ from tests.store.scribe import (
     OLD_RING,
     START_MS,
     Scribe,
+    begun,
     nonce_at,
 )
 from tkdb import api, errors
@@ -178,9 +179,7 @@ def test_a_write_stripped_of_its_signature_is_found_though_the_chain_holds(tmp_p
 def test_by_possession_one_branch_is_revoked_and_no_more(tmp_path: Path) -> None:
     async def run(path: Path, *targets: api.Target) -> None:
         async with await Database.open(path) as database:
-            s = Scribe(database)
-            await s.begin()
-            await s.create("acme")
+            s = await begun(database)
             await s.write(api.Revoke(targets=list(targets)), origin=NOBODY)
         await audited(path)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.store.scribe import BOTH_RING, DAY_MS, OLD_RING, START_MS, Scribe, nonce_at, snapshot
+from tests.store.scribe import BOTH_RING, DAY_MS, OLD_RING, START_MS, Scribe, begun, nonce_at, snapshot
 from tests.store.test_audit import tamper, write
 from tkdb import api, errors
 from tkdb.store import tables
@@ -155,9 +155,7 @@ def test_what_was_altered_in_the_tables_is_put_right_too(path: Path) -> None:
 def test_only_what_differs_is_written() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
-            scribe = Scribe(database)
-            await scribe.begin()
-            await scribe.create("acme")
+            scribe = await begun(database)
             await scribe.revoke(*(api.Lineage(KID, nonce_at(START_MS + i)) for i in range(1_000)))
             await scribe.revoke(api.Lineage(KID, nonce_at(START_MS + 5_000)))
             before = database._connection.total_changes

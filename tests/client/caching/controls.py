@@ -252,4 +252,4 @@ CONTROLS: Final[dict[str, Control]] = {
     "a flight that hands over its result": Control(Parts(verification=DenialShared), {FALSE_DENIAL, STALE_ACCEPT}),
     "position and age after the answer": Control(Parts(position_after=True), {STALE_ACCEPT, UNDONE}, first=183),
 }
-"""By name. A gap in what is followed is too rare here: ``test_cache_attacks`` makes it."""
+"""By name. A gap in what is followed is too rare here: ``test_cache_staleness`` makes it."""

@@ -21,6 +21,10 @@ def digest(bundle: Bundle) -> bytes:
     return sha256(bundle.text.encode()).digest()
 
 
+def branch_of(token: Macaroon) -> api.Branch:
+    return api.Branch(token.kid, token.nonce, token.branch)
+
+
 class Single:
     """A cache of the realm's tokens."""
 
