@@ -14,6 +14,7 @@ import pytest
 from tests.client.caching.realm import NOW_MS, Realm
 from tests.client.conftest import Caller
 from tests.client.fake_authority import FakeAuthority, hang
+from tests.waiting import until
 from tkdb import api, errors
 from tkdb.macaroon.access import Access, Policy
 from tkdb.macaroon.caveats import Act, Exp
@@ -82,13 +83,6 @@ def cached(connect: Connect, kept: Kept) -> Connect:
     return make
 
 
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    until_s = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < until_s, f"it didn't come about that {what}"
-        time.sleep(0.01)
-
-
 def denied(caller: Caller, token: Macaroon) -> bool:
     """Whether it is denied now; an awaited client gets its turn to follow the feed."""
     if isinstance(caller.client, AsyncClient):
@@ -128,7 +122,7 @@ def test_a_revocation_is_heard_of_by_the_feed(cached: Connect, kept: Kept) -> No
     for each in (token, other):
         caller.call("verify", each.text)
     kept.revoke(api.Lineage(token.kid, token.nonce))
-    eventually(lambda: denied(caller, token), "the revoked token is denied")
+    until(lambda: denied(caller, token))
     caller.call("verify", other.text)
     assert kept.asked() == 3
 
@@ -361,9 +355,9 @@ def followers() -> int:
 @pytest.fixture
 def alone() -> Iterator[None]:
     """Followers of other tests' clients have ended."""
-    eventually(lambda: followers() == 0, "earlier clients' threads have ended")
+    until(lambda: followers() == 0)
     yield
-    eventually(lambda: followers() == 0, "this client's threads have ended")
+    until(lambda: followers() == 0)
 
 
 @pytest.mark.usefixtures("alone")
@@ -371,9 +365,9 @@ def test_a_client_that_is_closed_follows_no_more(authority: FakeAuthority) -> No
     kept = Kept(authority)
     with Client(authority.url, authority.identity) as client:
         client.verify(kept.realm.mint().text)
-        eventually(lambda: kept.asked(api.Revocations) > 1, "the feed is followed")
+        until(lambda: kept.asked(api.Revocations) > 1)
         assert followers() == 1
-    eventually(lambda: followers() == 0, "it has ended")
+    until(lambda: followers() == 0)
 
 
 @pytest.mark.usefixtures("alone")
@@ -382,13 +376,13 @@ def test_a_client_that_is_not_used_follows_no_more_and_begins_again(authority: F
     token = kept.realm.mint()
     with Client(authority.url, authority.identity, clock=kept.clock()) as client:
         client.verify(token.text)
-        eventually(lambda: kept.asked(api.Revocations) > 1, "the feed is followed")
+        until(lambda: kept.asked(api.Revocations) > 1)
         kept.ahead_ms += IDLE_MS + 1
-        eventually(lambda: followers() == 0, "it isn't any more")
+        until(lambda: followers() == 0)
         assert client.cache_info().entries == 0
         polls = kept.asked(api.Revocations)
         client.verify(token.text)
-        eventually(lambda: kept.asked(api.Revocations) > polls, "it is again")
+        until(lambda: kept.asked(api.Revocations) > polls)
 
 
 def test_an_awaited_client_that_is_closed_follows_no_more(authority: FakeAuthority) -> None:
@@ -409,6 +403,6 @@ def test_the_feed_goes_on_from_its_position_after_the_authority_was_away(cached:
     caller.call("verify", token.text)
     kept.authority.script.extend([hang] * 3)
     kept.revoke(api.Lineage(token.kid, token.nonce))
-    eventually(lambda: denied(caller, token), "the revoked token is denied")
+    until(lambda: denied(caller, token))
     polls = [request.call for request in kept.authority.requests if isinstance(request.call, api.Revocations)]
     assert {poll.after for poll in polls[:3]} == {1_000}

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from tests.client import fake_authority as fake
 from tests.client.fake_authority import Brain, FakeAuthority, report
+from tests.waiting import until
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
 from tkdb.macaroon.token import Macaroon
@@ -66,12 +66,6 @@ def join(connect: Any, regions: list[FakeAuthority]) -> Callable[..., Any]:
 
 def calls(region: FakeAuthority, kind: type) -> int:
     return sum(isinstance(request.call, kind) for request in region.requests)
-
-
-def until(happens: Callable[[], bool]) -> None:
-    ends_s = time.monotonic() + SOON_S
-    while not happens():
-        assert time.monotonic() < ends_s
 
 
 def test_where_the_first_region_is_down_the_next_answers(join: Any, regions: list[FakeAuthority]) -> None:

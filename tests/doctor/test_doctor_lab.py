@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -19,6 +18,7 @@ import pytest
 
 from tests.background import Background
 from tests.doctor.examined import Examined
+from tests.waiting import until
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
 from tkdb.errors import Unavailable
 from tkdb_client import AsyncClient
@@ -31,7 +31,6 @@ from tkdb_replication.lab.lab import Lab
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-PATIENCE_S = 60
 SKEWED = Path(__file__).with_name("skewed.py")
 REGIONS = ("iad", "ams", "syd")
 
@@ -78,10 +77,7 @@ class Bed:
         self.until(lambda: self.do(self.lab.flycast.seen("sin")) == seen)
 
     def until(self, reached: Callable[[], bool]) -> None:
-        give_up_s = time.monotonic() + PATIENCE_S
-        while not reached():
-            assert time.monotonic() < give_up_s, self.do(self.lab.status())
-            time.sleep(0.1)
+        until(reached, lambda: self.do(self.lab.status()))
 
     def plant(self, name: str, *, skewed_s: int | None = None, **environment: str) -> None:
         """Start a machine anew, with a fault."""

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until_awaited
 from tkdb import api, errors
 from tkdb.macaroon import mint
 from tkdb_client import Macaroon
 from tkdb_replication.drills.load import Load, Rates, outcome_of
 from tkdb_replication.drills.record import Kind, Outcome
-
-PATIENCE_S = 30
 
 
 class Authority:
@@ -89,13 +88,6 @@ def loaded(rates: Rates, act: Callable[[Load, Authority], Any]) -> Load:
     return asyncio.run(run())
 
 
-async def until(reached: Callable[[], bool]) -> None:
-    give_up_s = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < give_up_s, "it didn't come to be in time"
-        await asyncio.sleep(0.01)
-
-
 def rates(**some: float) -> Rates:
     return Rates(**{**dict.fromkeys(Rates.__struct_fields__, 0.0), **some})
 
@@ -103,7 +95,7 @@ def rates(**some: float) -> Rates:
 def test_calls_begin_whether_or_not_those_before_have_ended() -> None:
     async def act(load: Load, authority: Authority) -> None:
         authority.silent.clear()
-        await until(lambda: authority.asked > 20)
+        await until_awaited(lambda: authority.asked > 20)
         assert load.calls == []
         authority.silent.set()
 
@@ -115,7 +107,7 @@ def test_calls_begin_whether_or_not_those_before_have_ended() -> None:
 def test_callers_of_an_authority_that_hangs_do_not_pile_up_without_end() -> None:
     async def act(load: Load, authority: Authority) -> None:
         authority.silent.clear()
-        await until(lambda: load.held_back > 5)
+        await until_awaited(lambda: load.held_back > 5)
         assert authority.asked == 300
         authority.silent.set()
 
@@ -125,7 +117,9 @@ def test_callers_of_an_authority_that_hangs_do_not_pile_up_without_end() -> None
 def test_a_revocation_is_repeated_until_it_is_acknowledged_and_then_watched_until_it_is_refused() -> None:
     async def act(load: Load, authority: Authority) -> None:
         authority.failures["revoke"] = [errors.NoPrimary("…"), errors.OutcomeUnknown("…")]
-        await until(lambda: {each.token for each in load.calls if each.outcome is Outcome.DENIED} >= firsts(load))
+        await until_awaited(
+            lambda: {each.token for each in load.calls if each.outcome is Outcome.DENIED} >= firsts(load)
+        )
 
     def firsts(load: Load) -> set[int]:
         return {write.token for write in load.writes[:1]} or {-2}
@@ -143,7 +137,7 @@ def test_a_revocation_is_repeated_until_it_is_acknowledged_and_then_watched_unti
 def test_a_write_that_nobody_acknowledges_is_not_taken_for_one_that_was() -> None:
     async def act(load: Load, authority: Authority) -> None:
         authority.failures["revoke"] = [errors.NoPrimary("…")] * 1_000
-        await until(lambda: len(load.calls) > 3)
+        await until_awaited(lambda: len(load.calls) > 3)
 
     load = loaded(rates(revoke=20), act)
     assert {write.acknowledged_ms for write in load.writes} == {None}
@@ -153,7 +147,7 @@ def test_a_write_that_nobody_acknowledges_is_not_taken_for_one_that_was() -> Non
 def test_an_organization_whose_first_answer_was_lost_is_made_and_one_of_another_is_not() -> None:
     async def act(load: Load, authority: Authority) -> None:
         authority.failures["create"] = [errors.OutcomeUnknown("…")]  # it is made, and nobody is told
-        await until(lambda: "drill-1" in load.organizations)
+        await until_awaited(lambda: "drill-1" in load.organizations)
 
     attempts = [call.outcome for call in loaded(rates(create=20), act).calls if call.kind is Kind.CREATE]
     assert Outcome.UNKNOWN in attempts
@@ -161,7 +155,7 @@ def test_an_organization_whose_first_answer_was_lost_is_made_and_one_of_another_
 
     async def taken(load: Load, authority: Authority) -> None:
         authority.organizations += [f"drill-{number}" for number in range(1, 100)]
-        await until(lambda: any(call.outcome is Outcome.REFUSED for call in load.calls))
+        await until_awaited(lambda: any(call.outcome is Outcome.REFUSED for call in load.calls))
 
     assert loaded(rates(create=20), taken).calls[0].outcome is Outcome.REFUSED
 
@@ -169,7 +163,7 @@ def test_an_organization_whose_first_answer_was_lost_is_made_and_one_of_another_
 def test_looks_say_who_answered_and_calls_say_why_they_failed() -> None:
     async def act(load: Load, authority: Authority) -> None:
         authority.failures["mint"] = [errors.Unavailable("the door is shut")]
-        await until(lambda: {Kind.LOOK, Kind.MINT} <= {call.kind for call in load.calls})
+        await until_awaited(lambda: {Kind.LOOK, Kind.MINT} <= {call.kind for call in load.calls})
 
     load = loaded(rates(look=20, mint=20), act)
     assert {call.by for call in load.calls if call.kind is Kind.LOOK} == {"m1"}

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.node import Node
+from tests.waiting import until
 from tkdb import api, errors
 from tkdb.macaroon.token import Macaroon
 from tkdb_client import Client
-
-WAIT_S = 60
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    until_s = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < until_s, f"it didn't come about that {what}"
-        time.sleep(0.02)
 
 
 def is_revoked(client: Client, token: Macaroon) -> bool:
@@ -49,7 +40,7 @@ def test_every_kind_of_revocation_reaches_a_client_that_has_cached_the_token(nod
         for target, dead in revoked:
             signer.revoke_many([target])
             for token in dead:
-                eventually(lambda token=token: is_revoked(app, token), "it is denied")  # type: ignore[misc]
+                until(lambda token=token: is_revoked(app, token))  # type: ignore[misc]
 
 
 def test_a_client_that_comes_late_knows_of_branches_that_were_revoked_before(node: Node) -> None:
@@ -84,5 +75,5 @@ def test_when_the_authority_is_killed_known_tokens_are_accepted_to_the_end_of_th
                 accepted_s = time.monotonic()
                 return False
 
-            eventually(is_stale, "it is refused as stale")
+            until(is_stale)
             assert accepted_s <= killed_s + 5.1

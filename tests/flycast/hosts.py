@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +17,7 @@ import httpx
 from tests.cli.processes import tkdb
 from tests.flycast.standing import ECHO, PATIENCE_S, Answer
 from tests.replication.seaweed import free_ports
+from tests.waiting import until
 
 
 class Hosts:
@@ -108,17 +108,10 @@ class Hosts:
         )
         return int(said.text.partition(": ")[2])
 
-    def until(self, reached: Callable[[], bool]) -> None:
-        """Wait until something has come to be."""
-        give_up_s = time.monotonic() + PATIENCE_S
-        while not reached():
-            assert time.monotonic() < give_up_s, "it didn't come to be in time"
-            time.sleep(0.05)
-
     def until_well(self, *names: str) -> None:
         """Wait until the proxy would send requests to exactly these machines."""
         wanted = {self._places[name] for name in names}
-        self.until(lambda: self._well() == wanted)
+        until(lambda: self._well() == wanted)
 
     def _well(self) -> set[str]:
         try:

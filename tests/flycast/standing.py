@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from tests.background import Background
+from tests.waiting import until
 from tkdb_replication.flycast.addresses import Sixpn
 from tkdb_replication.flycast.flycast import Flycast
 from tkdb_replication.flycast.machines import Command, Machine
@@ -97,13 +97,6 @@ class Standing:
         layout = self.flycast.layout
         return Sixpn(layout).private(layout.machine(name))
 
-    def until(self, reached: Callable[[], bool]) -> None:
-        """Wait until something has come to be."""
-        give_up_s = time.monotonic() + PATIENCE_S
-        while not reached():
-            assert time.monotonic() < give_up_s, "it didn't come to be in time"
-            time.sleep(0.05)
-
     def until_answered_by(self, machine: str, region: str = "sin", **request: Any) -> None:
         """Wait until ``machine`` is who answers. What is in flight into a cut hangs: it is given up and asked again."""
 
@@ -113,7 +106,7 @@ class Standing:
             except httpx.TimeoutException:
                 return False
 
-        self.until(answered)
+        until(answered)
 
     def whole(self) -> None:
         """Bring back what a test has broken, and wait until every proxy sees it."""
@@ -124,7 +117,7 @@ class Standing:
                 self.do(machine.start())
         names = {one.id for one in self.flycast.layout.of_app("tkdb")}
         for region in self.flycast.layout.regions:
-            self.until(lambda region=region: self.do(self.flycast.seen(region)) == names)  # type: ignore[misc]
+            until(lambda region=region: self.do(self.flycast.seen(region)) == names)  # type: ignore[misc]
 
     def __enter__(self) -> Self:
         self._background.start()

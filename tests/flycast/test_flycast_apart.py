@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.flycast.standing import PATIENCE_S, Standing, echo
+from tests.flycast.standing import Standing, echo
+from tests.waiting import until
 from tkdb.errors import ConfigurationError, Unavailable
 from tkdb_replication.flycast.flycast import FOLDERS, Flycast
 from tkdb_replication.flycast.layout import App
@@ -48,10 +48,7 @@ def test_nothing_outlives_an_owner_that_is_killed(isolated: bool, request: pytes
     owner.kill()
     owner.wait()
     owner.stdout.close()
-    give_up_s = time.monotonic() + PATIENCE_S
-    while running_in(folder):
-        assert time.monotonic() < give_up_s, running_in(folder)
-        time.sleep(0.05)
+    until(lambda: not running_in(folder), lambda: running_in(folder))
     assert Path(folder).exists()
     sweep(FOLDERS)  # as every stand-in does first
     assert not Path(folder).exists()

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.flycast.standing import PATIENCE_S, Answer, Standing, echo
+from tests.waiting import until
 from tkdb_replication.flycast.admin import Admin
 from tkdb_replication.flycast.flycast import Flycast
 from tkdb_replication.flycast.layout import App
@@ -38,7 +39,7 @@ def checks(standing: Standing, region: str, cluster: str) -> int:
 
 def until_checked_twice(standing: Standing, region: str, cluster: str) -> None:
     before = checks(standing, region, cluster)
-    standing.until(lambda: checks(standing, region, cluster) >= before + 2)
+    until(lambda: checks(standing, region, cluster) >= before + 2)
 
 
 def in_flight(standing: Standing, ms: int) -> tuple[threading.Thread, list[Answer]]:
@@ -47,13 +48,13 @@ def in_flight(standing: Standing, ms: int) -> tuple[threading.Thread, list[Answe
     asking = threading.Thread(target=lambda: answers.append(standing.ask(body=b"x", x_answer_ms=str(ms))))
     admin = Admin(Files(standing.flycast.folder).admin("syd"))
     asking.start()
-    standing.until(lambda: standing.do(admin.traffic("tkdb-syd-1")).active == 1)
+    until(lambda: standing.do(admin.traffic("tkdb-syd-1")).active == 1)
     return asking, answers
 
 
 def test_a_stopped_machine_is_started_by_the_first_request_and_by_no_check(lazy: Standing) -> None:
     machine = lazy.machine("tkdb-syd-1")
-    lazy.until(lambda: not machine.running)
+    until(lambda: not machine.running)
     starts = machine.starts
     until_checked_twice(lazy, "sin", "app-tkdb")
     until_checked_twice(lazy, "syd", "machine-tkdb-syd-1")
@@ -73,7 +74,7 @@ def test_no_request_fails_that_comes_while_a_machine_is_being_stopped(lazy: Stan
     def ask(seed: int) -> None:
         pauses = random.Random(seed)
         while machine.starts < last_stop and time.monotonic() < give_up_s:
-            lazy.until(lambda: not machine.running)  # or the callers would keep it running for each other
+            until(lambda: not machine.running)  # or the callers would keep it running for each other
             time.sleep(pauses.uniform(0, 0.05))
             answers.append(lazy.ask(body=b"x"))
             time.sleep(IDLE_MS / 1000 * pauses.uniform(1.0, 1.4))  # about when it is stopped

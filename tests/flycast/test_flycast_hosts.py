@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.flycast.hosts import Hosts
+from tests.waiting import until
 
 # From Singapore, Fly's table says: Sydney (93 ms), Amsterdam (165), Virginia (211).
 REGIONS = {"syd": 2, "ams": 1, "iad": 1, "sin": 0}
@@ -39,7 +40,7 @@ def pair(envoy: str, tmp_path: Path) -> Iterator[Hosts]:
 
 
 def test_the_nearest_regions_machines_answer_and_share_the_work(hosts: Hosts) -> None:
-    hosts.until(lambda: {hosts.ask().machine for _ in range(40)} == {"m1", "m2"})
+    until(lambda: {hosts.ask().machine for _ in range(40)} == {"m1", "m2"})
 
 
 def test_a_machine_that_is_killed_fails_no_request_and_one_that_comes_back_answers_again(pair: Hosts) -> None:
@@ -49,7 +50,7 @@ def test_a_machine_that_is_killed_fails_no_request_and_one_that_comes_back_answe
     answers = [pair.ask(b"a write") for _ in range(20)]
     assert {(answer.status, answer.machine) for answer in answers} == {(200, "m2")}
     pair.start("m1")
-    pair.until(lambda: pair.ask().machine == "m1")
+    until(lambda: pair.ask().machine == "m1")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops what doesn't fit into a listener's queue")
@@ -80,7 +81,7 @@ def test_a_machine_that_hangs_is_left_out_once_its_checks_fail(pair: Hosts) -> N
 def test_a_request_in_flight_is_not_sent_a_second_time(pair: Hosts) -> None:
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(pair.ask, b"a write", x_answer_ms="30000")
-        pair.until(lambda: pair.counted("m1") > 0)
+        until(lambda: pair.counted("m1") > 0)
         pair.signal("m1", signal.SIGKILL)
         answer = asked.result()
     assert answer.status == 503

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from tests.flycast.standing import Answer, Standing
+from tests.waiting import until
 
 
 def test_the_nearest_region_answers(standing: Standing) -> None:
@@ -56,7 +57,7 @@ def test_a_request_in_flight_is_never_sent_to_another_machine(standing: Standing
     asking = threading.Thread(target=lambda: answers.append(standing.ask("sin", body=b"x", x_answer_ms="5000")))
     asked = _asked(standing, "tkdb-syd-1")
     asking.start()
-    standing.until(lambda: _asked(standing, "tkdb-syd-1") >= asked + 2)  # this question, and the one in flight
+    until(lambda: _asked(standing, "tkdb-syd-1") >= asked + 2)  # this question, and the one in flight
     standing.do(standing.machine("tkdb-syd-1").kill())
     asking.join()
     assert answers[0].status == 503

@@ -15,6 +15,7 @@ from tests.end_to_end.node import COMMAND, ROOT, Keys
 from tests.flycast.standing import Standing
 from tests.regions.cluster import variables
 from tests.replication.seaweed import Seaweed, make_bucket
+from tests.waiting import until
 from tkdb import api
 from tkdb.errors import Conflict, RevokedToken, TkdbError, Unavailable
 from tkdb_client import Client
@@ -116,7 +117,7 @@ def test_a_write_at_a_replica_is_replayed_to_the_primary_and_comes_back_while_th
         assert "replayed" in standing.flycast.log("tkdb-syd-1")
         standing.do(standing.machine("tkdb-iad-1").kill())
         assert client.verify(token).organization == "acme"  # reads go on meanwhile
-        standing.until(lambda: made(client, "initech"))  # and so do writes, once another machine leads
+        until(lambda: made(client, "initech"))  # and so do writes, once another machine leads
         client.revoke(token)
         with pytest.raises(RevokedToken):
             client.verify(token)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from typing import Any
 import pytest
 
 from tests.cli.processes import TKDB, Ran, running, tkdb
+from tests.waiting import until
 from tkdb_client import Client
-
-PATIENCE_S = 60
 
 
 class Running:
@@ -41,16 +39,13 @@ class Running:
 
     def until_served(self, caller: str, by: str) -> None:
         """Wait until the proxy of the callers' region has seen it."""
-        give_up_s = time.monotonic() + PATIENCE_S
-        while [region for region, each in self.machines().items() if caller in each["serves"]] != [by]:
-            assert time.monotonic() < give_up_s, self.machines()
-            time.sleep(0.1)
+        until(
+            lambda: [region for region, each in self.machines().items() if caller in each["serves"]] == [by],
+            self.machines,
+        )
 
     def until_answers(self, client: Client, region: str) -> None:
-        give_up_s = time.monotonic() + PATIENCE_S
-        while client.status().region != region:
-            assert time.monotonic() < give_up_s, self.machines()
-            time.sleep(0.1)
+        until(lambda: client.status().region == region, self.machines)
 
 
 @pytest.fixture

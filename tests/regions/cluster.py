@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
 
 import httpx
 
+from tests import waiting
 from tests.end_to_end.node import ROOT, Keys, Node
 from tests.regions.heads import HeadObject
 from tkdb import api
 from tkdb.errors import TkdbError, Unavailable
 from tkdb_replication.bucket import Bucket
+
+T = TypeVar("T")
 
 LEASE_MS = 3_000
 PATIENCE_S = 60
@@ -151,14 +154,12 @@ def variables(bucket: Bucket) -> dict[str, str]:
     }
 
 
-def until(attempt: Callable[[], Any]) -> Any:
-    """Return what ``attempt`` returns, once that is something."""
-    give_up_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < give_up_s:
-        try:
-            if found := attempt():
-                return found
-        except Unavailable:
-            pass
-        time.sleep(0.05)
-    raise AssertionError("it didn't come to be in time")
+def until(attempt: Callable[[], T | None]) -> T:
+    """Return what ``attempt`` returns, once that is something. That it is unavailable is nothing."""
+
+    def reached() -> T | None:
+        with suppress(Unavailable):
+            return attempt()
+        return None
+
+    return waiting.until(reached)

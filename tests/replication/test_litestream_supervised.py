@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +23,7 @@ import pytest
 from tests.replication.faults import Fault, FaultyProxy
 from tests.replication.replicated import IMPATIENT, PATIENT, TIMEOUT_MS, machine, restored
 from tests.replication.seaweed import CREDENTIALS
+from tests.waiting import until
 from tkdb import errors
 from tkdb.store.database import Database
 from tkdb_replication import litestream
@@ -77,13 +77,6 @@ def fill(path: Path) -> None:
             pass
 
 
-def wait_until_gone(pid: int) -> None:
-    give_up_s = time.monotonic() + TIMEOUT_MS / 1000
-    while not gone(pid):
-        assert time.monotonic() < give_up_s, f"process {pid} is still there"
-        time.sleep(0.01)
-
-
 def test_what_was_synced_is_restored(bucket: Bucket, path: Path, tmp_path: Path) -> None:
     async def trial() -> None:
         async with machine(bucket, path) as one:
@@ -120,7 +113,7 @@ def test_what_was_synced_survives_the_loss_of_process_and_disk_and_nothing_is_le
             node.stdin.flush()
             base, pid, seq = node.stdout.readline().split()
         node.kill()
-    wait_until_gone(int(pid))
+    until(lambda: gone(int(pid)))
     shutil.rmtree(path.parent)
     entries = asyncio.run(restored(bucket, base, tmp_path / "copy.db"))
     assert [entry.seq for entry in entries] == list(range(1, int(seq) + 1))

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.waiting import until_awaited
 from tkdb import api, errors
 from tkdb.server.limits import Limits
 
@@ -25,11 +26,6 @@ async def raw(server: Any, *parts: bytes) -> bytes:
     answer = await reader.read()
     writer.close()
     return answer
-
-
-async def until(condition: Any) -> None:
-    while not condition():  # noqa: ASYNC110  what is waited for is another process's state, in effect
-        await asyncio.sleep(0.002)
 
 
 def test_a_body_that_claims_too_much_is_refused_before_it_is_sent(start: Any, run: Any) -> None:
@@ -119,7 +115,7 @@ def test_beyond_the_limit_requests_are_told_to_come_again(start: Any, run: Any) 
         async with start(limits=Limits(active_max=2)) as server:
             server.service.hold.clear()
             held = [asyncio.create_task(server.ask(api.VERIFY, VERIFY)) for _ in range(2)]
-            await until(lambda: len(server.service.calls) == 2)
+            await until_awaited(lambda: len(server.service.calls) == 2)
             response = await server.post(api.VERIFY, VERIFY)
             assert response.status_code == 503
             assert response.json()["type"] == "urn:tkdb:problem:overloaded"
@@ -136,7 +132,7 @@ def test_long_polls_take_no_place_of_other_requests(start: Any, run: Any) -> Non
     async def test() -> None:
         async with start(limits=Limits(active_max=1, waiting_max=3)) as server:
             polls = [asyncio.create_task(server.ask(api.VERIFY, POLL)) for _ in range(3)]
-            await until(lambda: len(server.service.calls) == 3)
+            await until_awaited(lambda: len(server.service.calls) == 3)
             await server.ask(api.VERIFY, VERIFY)
             with pytest.raises(errors.Overloaded, match="3 long polls"):
                 await server.ask(api.VERIFY, POLL)
@@ -151,9 +147,9 @@ def test_a_long_poll_whose_caller_has_gone_gives_its_place_back(start: Any, run:
     async def test() -> None:
         async with start(limits=Limits(waiting_max=1)) as server:
             poll = asyncio.create_task(server.ask(api.VERIFY, POLL))
-            await until(lambda: len(server.service.calls) == 1)
+            await until_awaited(lambda: len(server.service.calls) == 1)
             poll.cancel()
-            await until(lambda: server.service.finished == 1)
+            await until_awaited(lambda: server.service.finished == 1)
             server.service.drain()
             await server.ask(api.VERIFY, POLL)
 
@@ -178,7 +174,7 @@ def test_a_write_past_its_deadline_goes_on_and_its_outcome_is_called_unknown(sta
                 await server.ask(api.WRITE, api.CreateOrganization("acme"))
             assert server.service.finished == 0
             server.service.hold.set()
-            await until(lambda: server.service.finished == 1)
+            await until_awaited(lambda: server.service.finished == 1)
 
     run(test())
 
