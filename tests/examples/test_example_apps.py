@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -46,13 +47,14 @@ def running(example: str, environment: dict[str, str], log: Path) -> Iterator[ht
             env={"PATH": os.environ["PATH"], **environment},
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as caller:
             wait_for_health(caller, process, log)
             yield caller
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # Hypercorn's worker, too, which outlives it otherwise
         process.wait(30)
 
 
