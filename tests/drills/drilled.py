@@ -25,8 +25,8 @@ from tkdb_replication.lab.lab import Lab
 BOUND_MS = 3_000
 SETTINGS = {"TKDB_LEASE_MS": "3000", "TKDB_BOUND_MS": str(BOUND_MS), "TKDB_DRAIN_MS": "500"}
 PACE = Pace(before_s=3, after_s=3)
-BUSY = Pace(before_s=2, after_s=1, rates=Rates(revoke=1, create=3))
-"""So many writes that some from every region meet a fault of 4 s: that none does has a chance of 6e-6."""
+WRITING = Pace(before_s=2, after_s=1, rates=Rates(mint=0.5, verify=1, first=0.5, revoke=0.3, create=2, look=0.5))
+"""Half of the usual calls, and most of them writes: that none from some region meets 5 s has a chance of 1e-5."""
 STORE_DOWN = msgspec.structs.replace(
     find("store-down"), fault=(Step(Verb.STALL_STORE, Place.EVERY), wait(3 * BOUND_MS))
 )  # fmt: skip
@@ -36,7 +36,7 @@ _HUNG = find("primary-hung")
 DEPOSED = msgspec.structs.replace(
     _HUNG,
     mend=(
-        *(*_HUNG.mend, wait(6_000)),
+        *(*_HUNG.mend, wait(7_000)),
         *(Step(verb, Place.PRIMARY) for verb in (Verb.KILL, Verb.LOSE_DISK, Verb.START)),
     ),
 )

@@ -11,7 +11,7 @@ import pytest
 
 import tkdb_replication
 from tests.cli.processes import quick
-from tests.drills.drilled import BUSY, DEPOSED, PACE, STORE_DOWN, WITHOUT_STORE, Trusting, drilled, missed
+from tests.drills.drilled import DEPOSED, PACE, STORE_DOWN, WITHOUT_STORE, WRITING, Trusting, drilled, missed
 from tests.regions.chaos.controls import CONTROLS
 from tkdb_replication.drills.drill import Drill
 from tkdb_replication.drills.run import Pace
@@ -27,8 +27,8 @@ from tkdb_replication.reader import Reader
 @pytest.mark.parametrize(
     ("control", "drill", "pace", "objective"),
     [
-        ("no fence", DEPOSED, BUSY, "lost_writes"),
-        ("acknowledged at the commit", WITHOUT_STORE, BUSY, "lost_writes"),
+        ("no fence", DEPOSED, WRITING, "lost_writes"),
+        ("acknowledged at the commit", WITHOUT_STORE, WRITING, "lost_writes"),
         ("no freshness check", STORE_DOWN, PACE, "blind_accepts"),
     ],
 )
@@ -41,7 +41,7 @@ def test_with_a_rule_switched_off_the_drill_that_should_fail_does(
 
 @pytest.mark.slow
 def test_with_every_rule_on_the_same_callers_find_nothing_in_the_same_drills(folder: Path) -> None:
-    ended = drilled(folder, [DEPOSED, WITHOUT_STORE], kind=Trusting, pace=BUSY)
+    ended = drilled(folder, [DEPOSED, WITHOUT_STORE], kind=Trusting, pace=WRITING)
     assert [missed(verdict) for _, verdict in ended] == [set(), set()]
     assert all(verdict.figures.took_over_ms is not None for _, verdict in ended)
 
