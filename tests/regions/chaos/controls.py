@@ -32,7 +32,7 @@ class AcknowledgesAtCommit(Machine):
 
     def _on_committed(self, event: Committed) -> None:
         super()._on_committed(event)
-        if self._epoch is not None:
+        if self.role is Role.PRIMARY:
             last = event.entries[-1]
             self._do(Serve(Place(last.seq, last.hash)))  # the next write stands on what is shown
             self._do(Acknowledge(event.ticket, last.seq))
@@ -83,8 +83,8 @@ class _NeverStalls(Epoch):
 class NoFence(simulated.ConflictIsSuccess):
     """A primary doesn't mind that another leads: 412 is success, and heads that aren't its own are passed over.
 
-    Three more rules would catch it in its place, sooner or later, so they are off as well: that a primary whose writes
-    have waited a lease stops, that its swaps' revs are those of the bucket, and that a head holds what was served here.
+    Two more rules would catch it in its place, sooner or later, so they are off as well: a primary whose writes have
+    waited a whole lease stops, and a head that lacks what was served here, or whose rev has gone back, is refused.
     """
 
     def _take_over(self, head: Head) -> None:
