@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from tkdb_client import AsyncClient
 from tkdb_replication.drills.catalogue import find
 from tkdb_replication.drills.drill import Drill, Place, Step, Verb, wait
 from tkdb_replication.drills.judge import Verdict, judge
+from tkdb_replication.drills.load import Rates
 from tkdb_replication.drills.objectives import ALWAYS, Limits
 from tkdb_replication.drills.on_lab import CALLERS, REGIONS, OnLab
 from tkdb_replication.drills.record import Event, Record
@@ -23,32 +25,66 @@ from tkdb_replication.lab.lab import Lab
 BOUND_MS = 3_000
 SETTINGS = {"TKDB_LEASE_MS": "3000", "TKDB_BOUND_MS": str(BOUND_MS), "TKDB_DRAIN_MS": "500"}
 PACE = Pace(before_s=3, after_s=3)
+WRITING = Pace(before_s=2, after_s=1, rates=Rates(mint=0.5, verify=1, first=0.5, revoke=0.3, create=2, look=0.5))
+"""Half of the usual calls, and most of them writes: that none from some region meets 5 s has a chance of 1e-5."""
 STORE_DOWN = msgspec.structs.replace(
     find("store-down"), fault=(Step(Verb.STALL_STORE, Place.EVERY), wait(3 * BOUND_MS))
 )  # fmt: skip
 
 
+_HUNG = find("primary-hung")
+DEPOSED = msgspec.structs.replace(
+    _HUNG,
+    mend=(
+        *(*_HUNG.mend, wait(7_000)),
+        *(Step(verb, Place.PRIMARY) for verb in (Verb.KILL, Verb.LOSE_DISK, Verb.START)),
+    ),
+)
+"""As ``primary-hung``; the machine that wakes is called by its region for a while, and then lost with its disk."""
+WITHOUT_STORE = find("primary-without-store")
+
+
 class Trusting(OnLab):
-    """Callers whose clients believe whatever a machine says, however old: they would refuse it themselves."""
+    """Callers that believe whatever a machine says, as programs that have just started do: their clients would refuse
+    what is too old, and what comes from before the position that they have seen."""
 
     async def _client(self, url: str, timeout_ms: int = 30_000) -> AsyncClient:
-        believing = {"cache_bytes": 0, "bound_ms": 10**9}
         keys = self._lab.keys
-        client = AsyncClient(url, keys.identity, signer=keys.signer, timeout_ms=timeout_ms, **believing)
+        believing = {"cache_bytes": 0, "bound_ms": 10**9}
+        client = Forgetful(url, keys.identity, signer=keys.signer, timeout_ms=timeout_ms, **believing)
         return await self._stack.enter_async_context(client)
 
 
-def drilled(folder: Path, drills: Sequence[Drill], control: str | None = None) -> list[tuple[Record, Verdict]]:
-    """Run drills on one lab; with ``control``, on machines with that rule switched off, and by trusting callers."""
+class Forgetful(AsyncClient):
+    """A client that keeps no position, so that it sends none."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._operations._exchange._attempts._positions = _Nothing()
+
+
+class _Nothing(dict[bytes, int]):
+    def __setitem__(self, journal: bytes, position: int) -> None:
+        """Keep nothing."""
+
+
+def drilled(
+    folder: Path,
+    drills: Sequence[Drill],
+    control: str | None = None,
+    *,
+    kind: type[OnLab] = OnLab,
+    pace: Pace = PACE,
+) -> list[tuple[Record, Verdict]]:
+    """Run drills on one lab, by the callers of ``kind``; with ``control``, on machines with that rule switched off."""
 
     async def done() -> list[tuple[Record, Verdict]]:
         program = {} if control is None else {"program": without(control)}
         lab = Lab(folder, REGIONS, CALLERS, isolated=True, settings=SETTINGS, **program)
-        kind = OnLab if control is None else Trusting
         async with kind(lab, bound_ms=BOUND_MS) as target:
             ended = []
             for drill in drills:
-                record = await Running(drill, target, seed=7, tell=show, pace=PACE).run()
+                record = await Running(drill, target, seed=7, tell=show, pace=pace).run()
                 ended.append((record, judge(record, Limits().of(drill.name, drill.limits))))
             return ended
 

@@ -15,23 +15,34 @@ from typing import Any, Final
 
 from tests.regions.chaos.schedule import Kind
 from tests.replication.simulation import controls as simulated
+from tkdb.errors import BrokenHead
 from tkdb.store.journal import Entry
 from tkdb_replication import node
-from tkdb_replication.actions import Acknowledge
+from tkdb_replication.actions import Acknowledge, Serve
 from tkdb_replication.epoch import Epoch
 from tkdb_replication.events import Committed, Synced
-from tkdb_replication.head import Head
-from tkdb_replication.machine import Machine
+from tkdb_replication.head import Head, Place
+from tkdb_replication.machine import Machine, Role
 from tkdb_replication.reader import Seen
+from tkdb_replication.settings import NEVER_MS
 
 
 class AcknowledgesAtCommit(Machine):
-    """Acknowledged once it is on the primary's own disk."""
+    """Acknowledged, and shown, once it is on the primary's own disk: the head is for others to follow."""
 
     def _on_committed(self, event: Committed) -> None:
         super()._on_committed(event)
-        if self._epoch is not None and _needs_no_result(event.entries):
-            self._do(Acknowledge(event.ticket, event.entries[-1].seq))
+        if self.role is Role.PRIMARY:
+            last = event.entries[-1]
+            self._do(Serve(Place(last.seq, last.hash)))  # the next write stands on what is shown
+            self._do(Acknowledge(event.ticket, last.seq))
+
+    def _serve(self, place: Place) -> None:
+        publication = self._epoch and self._epoch.publication
+        if publication and place.seq < publication.end.seq:
+            self._freshness.served(place)  # it has been shown, and more
+        else:
+            super()._serve(place)
 
 
 class _SwapsToRenew(Epoch):
@@ -63,16 +74,37 @@ def _needs_no_result(entries: Sequence[Entry]) -> bool:
     return not any(b"organization" in entry.body for entry in entries)
 
 
+class _NeverStalls(Epoch):
+    @property
+    def hopeless_at_ms(self) -> int:
+        return super().hopeless_at_ms if self.publication is None else NEVER_MS
+
+
 class NoFence(simulated.ConflictIsSuccess):
-    """A primary doesn't mind that another leads: 412 is success, and heads that aren't its own are passed over."""
+    """A primary doesn't mind that another leads: 412 is success, and heads that aren't its own are passed over.
+
+    Two more rules would catch it in its place, sooner or later, so they are off as well: a primary whose writes have
+    waited a whole lease stops, and a head that lacks what was served here, or whose rev has gone back, is refused.
+    """
+
+    def _take_over(self, head: Head) -> None:
+        super()._take_over(head)
+        if self._epoch is not None:
+            self._epoch.__class__ = _NeverStalls
 
     def _on_seen(self, seen: Seen) -> None:
         known, head = self._reader.known, seen.known.head
         foreign = known is not None and head.attempt != known.head.attempt and not self._swaps.ours(head)
-        if self._epoch is None or self._epoch.publication is None or not foreign:
-            super()._on_seen(seen)
-        else:
+        if foreign and self.role is Role.PRIMARY:
             self._swaps.doubt = False
+        else:
+            super()._on_seen(seen)
+
+    def _refuse(self, error: BrokenHead) -> None:
+        if self.role is Role.PRIMARY:
+            self._swaps.doubt = False
+        else:
+            super()._refuse(error)
 
 
 @dataclass(frozen=True)
