@@ -231,13 +231,12 @@ class Machine:
 
     def _urgent(self) -> bool:
         """Whether something waits for the next read of the head."""
-        known = self._reader.known
-        return (
-            self.fault is not None
-            or self._swaps.doubt
-            or self._candidacy.promotion is not None
-            or (self._epoch is None and known is not None and not self._follower.at(known.head))
-        )
+        if self.fault is not None or self._swaps.doubt or self._candidacy.promotion is not None:
+            return True
+        head = self.head
+        if self._epoch is not None or head is None:
+            return False
+        return not self._follower.at(head) or self._candidacy.is_near(head)
 
     # The head is read.
 

@@ -149,6 +149,7 @@ DRILLS: Final = (
             *(Step(Verb.STOP, Place.OTHER), Step(Verb.START, Place.OTHER)),
             *(Step(Verb.STOP, Place.PRIMARY), Step(Verb.START, Place.PRIMARY)),
         ),
+        limits={"writes_back_ms": 5_000},
     ),
     Drill(
         "rotation",
