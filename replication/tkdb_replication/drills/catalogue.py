@@ -102,7 +102,7 @@ DRILLS: Final = (
         "Inside the bound tokens verify; past it every machine refuses, and nothing is accepted by mistake.",
         fault=(Step(Verb.STALL_STORE, Place.EVERY), wait(60_000)),
         mend=(Step(Verb.HEAL),),
-        limits={"longest_read_ms": 4 * _ATTEMPT_MS, "reads_back_ms": 20_000, "writes_back_ms": 30_000},
+        limits={"longest_read_ms": 4 * _ATTEMPT_MS, "reads_back_ms": 4 * _ATTEMPT_MS},
         blinds=Place.EVERY,
     ),
     Drill(
