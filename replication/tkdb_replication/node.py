@@ -162,7 +162,8 @@ class Node:
         self._authority.ready()
 
     def replicating(self) -> None:
-        """Return if somebody takes writes, this machine follows, and as primary keeps its backup up to date.
+        """Return if somebody takes writes, this machine follows, knows the time, and as primary keeps its backup up to
+        date.
 
         Raises:
             StaleAuthority, StoreError: this machine doesn't follow the head.
@@ -170,6 +171,7 @@ class Node:
             Unavailable: something keeps it from doing its part.
         """
         self.ready()
+        self.check_clock()
         if self._driver.trouble:
             raise errors.Unavailable(self._driver.trouble, hint="see the log of the machine")
         if self._machine.primary is None:
@@ -187,6 +189,14 @@ class Node:
             return None
         primary = self._machine.primary
         return None if primary == self._machine.settings.machine else primary
+
+    def check_clock(self) -> None:
+        """Return if this machine's clock can be believed.
+
+        Raises:
+            Unavailable: it can't, and why.
+        """
+        self._authority.check_clock()
 
     async def come_to(self, position: int) -> None:
         """Return once this machine serves ``position``.
