@@ -282,6 +282,7 @@ class Node:
     async def close(self) -> None:
         """Hand over, and let go of the database."""
         self._fit.cancel()
+        await asyncio.wait([self._fit])
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_S):
                 await (self._leaving or self._leave())

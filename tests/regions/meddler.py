@@ -198,6 +198,7 @@ class Meddler:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # a machine's probe opens many connections at once
     meddler: Meddler
 
     def handle_error(self, request: Any, client_address: Any) -> None:
