@@ -72,6 +72,7 @@ class Answering(ABC):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # a machine's probe of its store opens many connections at once
     answering: Answering
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -52,6 +52,13 @@ class Service(Protocol):
         A machine's name is 1 to 64 of ``A-Za-z0-9._-``.
         """
 
+    def check_clock(self) -> None:
+        """Return if this machine's clock can be believed.
+
+        Raises:
+            Unavailable: it can't, and why: what hangs on the time is better asked of another machine.
+        """
+
     async def come_to(self, position: int) -> None:
         """Return once this machine serves ``position``; it waits a moment, about a second at most.
 

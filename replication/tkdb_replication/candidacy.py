@@ -62,8 +62,11 @@ class Candidacy:
         """Return whether this machine, which is at ``head``, may take over."""
         if self.leaving or self.promotion is not None:
             return not self.leaving
-        patience = patience_ms(head, self._settings, self._former)
-        return patience is not None and self.lease.unchanged_ms >= patience + self._handicap_ms
+        return self._waits_ms(head) <= 0
+
+    def is_near(self, head: Head) -> bool:
+        """Return whether this machine's turn would come before an idle one looks again."""
+        return not self.leaving and self._waits_ms(head) <= self._settings.idle_poll_ms
 
     def accept(self, head: Head) -> None:
         """This is the newest head from now on. Once another machine has led, this one need not let others go first."""
@@ -96,6 +99,11 @@ class Candidacy:
         """The promotion has ended; return who waited for it, None for nobody."""
         promotion, self.promotion = self.promotion, None
         return promotion and promotion.ticket
+
+    def _waits_ms(self, head: Head) -> int:
+        """For how much longer ``head`` must be seen to stand unchanged before it is this machine's turn."""
+        patience = patience_ms(head, self._settings, self._former)
+        return NEVER_MS if patience is None else patience + self._handicap_ms - self.lease.unchanged_ms
 
     @property
     def due_ms(self) -> int:

@@ -27,6 +27,12 @@ def deposed(ticket: Ticket, *, hint: str = "repeat the request with its request 
     return Fail(ticket, OutcomeUnknown("this machine isn't primary any more", hint=hint))
 
 
+def let_go(head: Head, attempt: bytes) -> Head:
+    """Return the head by which a process hands over to any what it doesn't lead any more: else its lease would have to
+    run out, and it begins anew with a swap that lands late."""
+    return msgspec.structs.replace(head, rev=head.rev + 1, attempt=attempt, owner=NOBODY, machine="")
+
+
 class _InFlight(NamedTuple):
     """A sync that was asked for, when, and the entry up to which all was committed by then."""
 

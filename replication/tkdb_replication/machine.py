@@ -36,7 +36,7 @@ from tkdb.errors import BrokenHead, NoPrimary, TkdbError
 from tkdb_replication import actions
 from tkdb_replication.actions import Action
 from tkdb_replication.candidacy import Candidacy
-from tkdb_replication.epoch import WAIT, Epoch, deposed
+from tkdb_replication.epoch import WAIT, Epoch, deposed, let_go
 from tkdb_replication.events import (
     Asked,
     CommitFailed,
@@ -140,7 +140,8 @@ class Machine:
         head = self.head
         if head is None or head.owner == NOBODY or self.unchanged_ms > head.lease_ms:
             return None
-        return head.machine or None
+        leads_no_more = head.owner == self._owner and self.role is not Role.PRIMARY
+        return None if leads_no_more else head.machine or None
 
     @property
     def unchanged_ms(self) -> int:
@@ -231,13 +232,12 @@ class Machine:
 
     def _urgent(self) -> bool:
         """Whether something waits for the next read of the head."""
-        known = self._reader.known
-        return (
-            self.fault is not None
-            or self._swaps.doubt
-            or self._candidacy.promotion is not None
-            or (self._epoch is None and known is not None and not self._follower.at(known.head))
-        )
+        if self.fault is not None or self._swaps.doubt or self._candidacy.promotion is not None:
+            return True
+        head = self.head
+        if self._epoch is not None or head is None:
+            return False
+        return not self._follower.at(head) or self._candidacy.is_near(head)
 
     # The head is read.
 
@@ -265,8 +265,8 @@ class Machine:
         elif self._epoch is not None and self._swaps.ours(head):
             self._adopt(seen, self._epoch)
         else:
-            if self._epoch is not None:
-                self._step_down()
+            self._step_down()
+            self._swaps.forget()
             self._accept(seen.known)
         self._watch(seen)
 
@@ -294,8 +294,12 @@ class Machine:
         step = self._follower.step(self._number, head, self._reader.place, self._now_ms)
         if step is not None:
             self._do(step)
+        if not self._swaps.settled:
+            return
         if self._follower.at(head) and self._candidacy.may_take_over(head):
             self._take_over(head)
+        elif head.owner == self._owner:
+            self._send(let_go(head, self._random(16)))  # this process leads no more
 
     def _on_journal(self, event: JournalAt) -> None:
         self._follower.done(event.step, event.place, self._now_ms)
@@ -326,6 +330,7 @@ class Machine:
 
     def _take_over(self, head: Head) -> None:
         number = head.epoch + 1
+        self._swaps.forget()  # one that let go of an earlier epoch may yet land, and isn't of this one
         self._disk_owner = self._owner
         self._remember()
         self._epoch = Epoch(self.settings, number, self._path(number), self._owner, self._now_ms)
@@ -354,19 +359,23 @@ class Machine:
             self._do(sync)
 
     def _swap(self, known: Known, epoch: Epoch) -> None:
-        if self._swaps.in_flight is not None or self._swaps.doubt:
+        if not self._swaps.settled:
             return
         head = epoch.next_head(known.head, lambda: self._random(16), self._now_ms)
         if head is not None:
+            self._send(head)
+
+    def _send(self, head: Head) -> None:
+        if self._reader.known is not None:
             self._swaps.sent(head, self._now_ms)
-            self._do(actions.Swap(head.attempt, encode_head(head, self._keys), known.etag))
+            self._do(actions.Swap(head.attempt, encode_head(head, self._keys), self._reader.known.etag))
 
     def _on_swap(self, event: SwapAnswered) -> None:
         swap = self._swaps.answered(event.attempt)
-        if swap is None or self._epoch is None:
+        if swap is None:
             return
         if isinstance(event.answer, Stored):
-            self._adopt(Seen(Known(swap.head, event.answer.etag), swap.sent_ms), self._epoch)
+            self._on_seen(Seen(Known(swap.head, event.answer.etag), swap.sent_ms))
         else:
             self._doubt()
 
@@ -482,4 +491,4 @@ class Machine:
         if epoch is None:
             retry_ms = self._follower.due_ms(head) if head is not None and self.fault is None else NEVER_MS
             return min(due_ms, retry_ms)
-        return min(due_ms, epoch.due_ms(swaps=swap is None and not self._swaps.doubt))
+        return min(due_ms, epoch.due_ms(swaps=self._swaps.settled))

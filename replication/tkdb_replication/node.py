@@ -37,7 +37,6 @@ from tkdb_replication.bucket import Bucket
 from tkdb_replication.driver import Driver
 from tkdb_replication.head import HeadKeys
 from tkdb_replication.machine import Machine, Role
-from tkdb_replication.objects import Objects
 from tkdb_replication.probe import check_store
 from tkdb_replication.program import Program
 from tkdb_replication.replicator import Replicator
@@ -54,6 +53,7 @@ IDLE_POLL_MS: Final = 3_000
 NO_NAME: Final = "local"
 """What a machine is called whose name isn't set."""
 _OWNER_BYTES: Final = 16
+_PROBE_CONNECTIONS: Final = 32
 _PROBE_AGAIN: Final = Backoff(base_ms=500, cap_ms=30_000)
 
 
@@ -113,7 +113,7 @@ class Node:
             )
             objects = await stack.enter_async_context(S3Objects(bucket, now_ms=clock.wall_ms))
             served = Served(database, state, profile.seal_keys)
-            fit = asyncio.ensure_future(_check_store(objects, random))
+            fit = asyncio.ensure_future(_check_store(bucket, clock, random))
             replicator = Replicator(program, bucket, database, path, random_bytes=random, fit=fit)
             steps = Steps(served, path, name=profile.name, seal_keys=profile.seal_keys, program=program, bucket=bucket)
             driver = Driver(machine, objects, steps, replicator, volume, clock)
@@ -162,7 +162,8 @@ class Node:
         self._authority.ready()
 
     def replicating(self) -> None:
-        """Return if somebody takes writes, this machine follows, and as primary keeps its backup up to date.
+        """Return if somebody takes writes, this machine follows, knows the time, and as primary keeps its backup up to
+        date.
 
         Raises:
             StaleAuthority, StoreError: this machine doesn't follow the head.
@@ -170,6 +171,7 @@ class Node:
             Unavailable: something keeps it from doing its part.
         """
         self.ready()
+        self.check_clock()
         if self._driver.trouble:
             raise errors.Unavailable(self._driver.trouble, hint="see the log of the machine")
         if self._machine.primary is None:
@@ -187,6 +189,14 @@ class Node:
             return None
         primary = self._machine.primary
         return None if primary == self._machine.settings.machine else primary
+
+    def check_clock(self) -> None:
+        """Return if this machine's clock can be believed.
+
+        Raises:
+            Unavailable: it can't, and why.
+        """
+        self._authority.check_clock()
 
     async def come_to(self, position: int) -> None:
         """Return once this machine serves ``position``.
@@ -272,6 +282,7 @@ class Node:
     async def close(self) -> None:
         """Hand over, and let go of the database."""
         self._fit.cancel()
+        await asyncio.wait([self._fit])
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_S):
                 await (self._leaving or self._leave())
@@ -371,7 +382,7 @@ def _misses_a_key(verified: api.Verified) -> bool:
     return any(isinstance(result, api.Invalid) and result.reason is errors.Reason.UNKNOWN_KEY for result in results)
 
 
-async def _check_store(objects: Objects, random: Callable[[int], bytes]) -> None:
+async def _check_store(bucket: Bucket, clock: Clock, random: Callable[[int], bytes]) -> None:
     """Return once the object store was seen to honour conditional writes.
 
     Raises:
@@ -380,7 +391,9 @@ async def _check_store(objects: Objects, random: Callable[[int], bytes]) -> None
     retry = 0
     while True:
         try:
-            return await check_store(objects, random_bytes=random)
+            # On connections of its own: the head's reads are not to wait for it.
+            async with S3Objects(bucket, now_ms=clock.wall_ms, connections=_PROBE_CONNECTIONS) as objects:
+                return await check_store(objects, random_bytes=random)
         except errors.Unavailable as error:
             logs.event(logging.WARNING, "object store unchecked", why=error.message)
         await asyncio.sleep(_PROBE_AGAIN.wait_ms(retry, jitter=random(1)[0] / 256) / 1000)

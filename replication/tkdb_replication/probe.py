@@ -12,8 +12,9 @@ once in many rounds may pass.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
 
 from tkdb import errors
 from tkdb_replication.objects import Conflict, Found, Missing, NotModified, Objects, Stored, Unknown
@@ -21,6 +22,9 @@ from tkdb_replication.objects import Conflict, Found, Missing, NotModified, Obje
 PREFIX: Final = "probe/"
 ROUNDS: Final = 6
 RACERS: Final = 8
+
+Trial: TypeAlias = Callable[["_Probe"], Coroutine[Any, Any, None]]
+T = TypeVar("T")
 
 _HINT: Final = "use a bucket with conditional writes and strong reads; on Tigris a Single- or Multi-region one"
 
@@ -33,12 +37,14 @@ async def check_store(
     racers: int = RACERS,
     timeout_ms: int = 15_000,
 ) -> None:
-    """Check that a bucket honours conditional writes and reads what was written, on an object of its own.
+    """Check that a bucket honours conditional writes and reads what was written, on objects of its own.
+
+    All is tried at once, each on its own object: a machine far from its store leads nothing before this has ended.
 
     Args:
         objects: the bucket.
-        random_bytes: for the object's key and for bodies that are never the same twice.
-        rounds: how many races are run.
+        random_bytes: for the objects' keys and for bodies that are never the same twice.
+        rounds: how many races are run of each kind.
         racers: how many writes are in each.
         timeout_ms: for each request.
 
@@ -46,14 +52,18 @@ async def check_store(
         UnfitObjectStore: it breaks one of these; the message names which.
         Unavailable: a request had no answer that says, so nothing is known.
     """
-    probe = _Probe(objects, PREFIX + random_bytes(16).hex(), random_bytes, timeout_ms)
-    try:
-        await probe.conditions()
-        for _ in range(rounds):
-            await probe.race(racers)
-        await probe.deletion()
-    finally:
-        await objects.delete(probe.key, timeout_ms=timeout_ms)
+
+    async def tried(trial: Trial) -> None:
+        probe = _Probe(objects, PREFIX + random_bytes(16).hex(), random_bytes, timeout_ms)
+        try:
+            await trial(probe)
+        except errors.TkdbError:
+            await probe.forget()
+            raise
+        await probe.forget()
+
+    races: list[Trial] = [partial(race, racers=racers) for race in (_Probe.overwriting, _Probe.creating)]
+    await _all(tried(trial) for trial in (_Probe.conditions, *races * rounds))
 
 
 class _Probe:
@@ -66,7 +76,7 @@ class _Probe:
         self._timeout_ms = timeout_ms
 
     async def conditions(self) -> None:
-        """Try each condition by itself, where it holds and where it doesn't."""
+        """Try each condition by itself, where it holds and where it doesn't; then delete the object."""
         await self._expect_missing("an object that was never written is found")
         first = await self._put("a put with If-None-Match: * where nothing is was refused", None)
         await self._expect_refusal("If-None-Match: * doesn't keep an object from being overwritten", None)
@@ -81,17 +91,24 @@ class _Probe:
         if not isinstance(await self._get(first[1]), Found):
             raise _unfit("a read with an earlier ETag doesn't see what was written since")
         await self._expect(second, "a read right after an overwrite doesn't see it")
+        await self._deletion()
 
-    async def race(self, racers: int) -> None:
-        """Let several writes replace the same version, and several create the object: one of each may win."""
-        found = await self._get()
-        if not isinstance(found, Found):
-            raise _unfit("an object that was written is not found")
-        await self._race(racers, found.etag, "If-Match")
-        await self.deletion()
+    async def overwriting(self, racers: int) -> None:
+        """Let several writes replace the same version: one may win."""
+        _, etag = await self._put("a put with If-None-Match: * where nothing is was refused", None)
+        await self._race(racers, etag, "If-Match")
+
+    async def creating(self, racers: int) -> None:
+        """Let several writes create the object: one may win. It was deleted before, as a store may remember that."""
+        await self._put("a put with If-None-Match: * where nothing is was refused", None)
+        await self._deletion()
         await self._race(racers, None, "If-None-Match: *")
 
-    async def deletion(self) -> None:
+    async def forget(self) -> None:
+        """Delete the object, as far as the store answers. Who is cancelled waits for no store: `tkdb gc` finds it."""
+        await self._objects.delete(self.key, timeout_ms=self._timeout_ms)
+
+    async def _deletion(self) -> None:
         """Delete the object, and look for it."""
         outcome = await self._objects.delete(self.key, timeout_ms=self._timeout_ms)
         if isinstance(outcome, Unknown):
@@ -100,7 +117,7 @@ class _Probe:
 
     async def _race(self, racers: int, etag: str | None, condition: str) -> None:
         bodies = [self._random_bytes(16) for _ in range(racers)]
-        outcomes = await asyncio.gather(*(self._swap(body, etag) for body in bodies))
+        outcomes = await _all(self._swap(body, etag) for body in bodies)
         swaps = zip(bodies, outcomes, strict=True)
         winners = [(body, outcome.etag) for body, outcome in swaps if isinstance(outcome, Stored)]
         if len(winners) != 1:
@@ -141,6 +158,20 @@ class _Probe:
         if isinstance(outcome, Unknown):
             raise _unanswered(outcome)
         return outcome
+
+
+async def _all(parts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do all at once, and return what each gave.
+
+    Raises:
+        UnfitObjectStore: one found that, once all have ended. What was just not answered says less.
+        Unavailable: one wasn't answered.
+    """
+    ended = await asyncio.gather(*parts, return_exceptions=True)
+    faults = [each for each in ended if isinstance(each, BaseException)]
+    if faults:
+        raise next((each for each in faults if isinstance(each, errors.UnfitObjectStore)), faults[0])
+    return [each for each in ended if not isinstance(each, BaseException)]
 
 
 def _unanswered(outcome: Unknown) -> errors.Unavailable:

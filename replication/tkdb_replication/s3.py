@@ -39,7 +39,7 @@ from tkdb_replication.web import Response
 
 MAX_IDLE_S: Final = 10
 """A connection idle for longer may just be closing at its other end, and a request on it would end as Unknown."""
-MAX_CONNECTIONS: Final = 16
+CONNECTIONS: Final = 16
 
 _HEADERS: Final = {
     "accept-encoding": "identity",
@@ -70,16 +70,17 @@ class S3Objects:
     Args:
         bucket: where it is.
         now_ms: ms since 1970, for signing.
+        connections: how many requests are under way at once; further ones wait.
     """
 
-    def __init__(self, bucket: Bucket, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, bucket: Bucket, *, now_ms: Callable[[], int], connections: int = CONNECTIONS) -> None:
         self._bucket = bucket
         self._now_ms = now_ms
         self._pool = httpcore.AsyncConnectionPool(
             # Made once: reading the authorities' certificates takes longer than a request does.
             ssl_context=httpcore.default_ssl_context() if bucket.endpoint.scheme == "https" else None,
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=MAX_CONNECTIONS,
+            max_connections=connections,
+            max_keepalive_connections=connections,
             keepalive_expiry=MAX_IDLE_S,
             retries=0,
             network_backend=AsyncBackend(),

@@ -49,6 +49,11 @@ class Swaps:
         return swap
 
     @property
+    def settled(self) -> bool:
+        """Whether another swap may be sent: none is in flight, and what became of the last one is known."""
+        return self.in_flight is None and not self.doubt
+
+    @property
     def tried(self) -> int:
         """How many swaps were tried on the head known."""
         return len(self._tried)

@@ -40,6 +40,14 @@ def test_a_killed_primary_loses_nothing_and_a_store_that_is_down_makes_nobody_gu
     assert span.callers == CALLERS
 
 
+def test_a_machine_whose_clock_is_off_has_its_callers_mint_elsewhere(folder: Path) -> None:
+    ((jumped, verdict),) = drilled(folder, [find("clock-jump")])
+    assert missed(verdict) == set()
+    told_ms = jumped.fault_ms + 2_000  # the machine reads the head four times a second
+    mints = [call for call in jumped.calls if call.kind is Kind.MINT and call.region == "sin" and call.at_ms > told_ms]
+    assert [call for call in mints if not call.failed and call.end_ms < jumped.healed_ms]
+
+
 def test_a_drill_of_the_network_is_refused_where_there_is_none_and_the_others_are_not(folder: Path) -> None:
     async def refused() -> None:
         async with OnLab(Lab(folder, REGIONS, CALLERS, isolated=False, settings=SETTINGS)) as target:

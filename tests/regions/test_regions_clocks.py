@@ -62,6 +62,9 @@ def test_a_machine_far_from_the_stores_time_verifies_and_revokes_and_neither_min
         said = until(lambda: refusal(cluster))
         assert "this machine's clock is 360" in said
         assert "s from the object store's" in said
+        status, why = cluster.replicating("m1")
+        assert (status, "s from the object store's" in why) == (503, True)
+        assert cluster.readyz("m1")[0] == 200
         with pytest.raises(errors.Unavailable, match="from the object store's"):
             client.create_organization("dated")
         client.verify(token)

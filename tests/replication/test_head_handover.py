@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from tests.replication.driven import Driven, entries, foreign, head_of, last_head, place, primary, publish, unknown
+from tests.replication.driven import (
+    KEYS,
+    Driven,
+    entries,
+    foreign,
+    head_of,
+    last_head,
+    place,
+    primary,
+    publish,
+    unknown,
+)
 from tkdb.errors import NoPrimary
 from tkdb_replication import events
-from tkdb_replication.actions import Acknowledge, Action, CutBack, Fail, Serve
-from tkdb_replication.head import NOBODY
+from tkdb_replication.actions import Acknowledge, Action, CutBack, Fail, Serve, Swap
+from tkdb_replication.head import NOBODY, decode_head
 from tkdb_replication.machine import Role
-from tkdb_replication.objects import Conflict, NotModified
+from tkdb_replication.objects import Conflict, NotModified, Unknown
 
 LOG = entries(3)
 NEXT = entries(10, epoch=1, after=LOG[-1])
@@ -102,13 +113,11 @@ def test_who_gave_way_lets_others_go_first_and_leads_again_where_none_comes() ->
     fails(driven, doubtful=True)
     driven.swapped()
     driven.journal_at(place(LOG[-1]))
-    end_ms = driven.now_ms + LEASE_MS
-    while driven.now_ms < end_ms:
+    handed_over_ms = driven.now_ms
+    while driven.machine.role is Role.REPLICA:
         driven.read_again(NotModified(None))
-        assert driven.machine.role is Role.REPLICA
-    driven.read_again(NotModified(None))
-    driven.read_again(NotModified(None))
     assert driven.machine.role is Role.CANDIDATE
+    assert LEASE_MS <= driven.now_ms - handed_over_ms <= LEASE_MS + driven.settings.idle_poll_ms
 
 
 # Moving.
@@ -211,3 +220,77 @@ def test_a_primary_that_had_nothing_to_sync_for_long_is_not_blamed_for_it() -> N
     for _ in range(3):
         driven.renews()
     assert last_head(driven).owner != NOBODY
+
+
+# What a machine was left with.
+
+
+def left_behind() -> Driven:
+    """A machine that was primary, and gave up as the store didn't answer; the head names it still."""
+    driven = primary(LOG)
+    driven.commits("w", NEXT[0])
+    while driven.machine.role is Role.PRIMARY:
+        driven.swapped(Unknown("down"))
+        driven.wait(driven.settings.poll_ms)
+        driven.shown(Unknown("down"))
+    assert unknown(driven.done) == ["w"]
+    return driven
+
+
+def test_a_machine_that_gave_up_lets_go_of_the_lease_as_soon_as_the_store_answers() -> None:
+    driven = left_behind()
+    head = driven.machine.head
+    assert head is not None
+    driven.swapped(Unknown("down"))
+    driven.read_again(Unknown("down"))
+    driven.read_again(NotModified(None))
+    let_go = last_head(driven)
+    assert (let_go.owner, let_go.machine, let_go.rev) == (NOBODY, "", head.rev + 1)
+    assert (let_go.place, let_go.recent, let_go.base) == (head.place, head.recent, head.base)
+    driven.swapped()
+    before = driven.last(Swap)
+    while driven.now_ms < 1_000_000 + 2 * LEASE_MS and driven.machine.role is Role.REPLICA:
+        driven.read_again(NotModified(None))
+    assert driven.last(Swap) is before  # once; and it lets others go first
+
+
+def test_a_machine_that_leads_no_more_sends_nobody_to_itself() -> None:
+    driven = left_behind()
+    assert driven.machine.head is not None
+    assert driven.machine.head.machine == "m1"
+    assert driven.machine.primary is None
+
+
+def test_what_its_last_swap_named_when_that_landed_late_is_kept_as_it_lets_go() -> None:
+    driven = left_behind()
+    late = next(decode_head(swap.body, KEYS) for swap in driven.all(Swap)[1:])
+    assert late.recent[-1:] == (NEXT[0],)
+    driven.swapped(CONFLICT)
+    driven.read_again(late)
+    let_go = last_head(driven)
+    assert (let_go.owner, let_go.rev, let_go.place, let_go.recent) == (NOBODY, late.rev + 1, late.place, late.recent)
+
+
+def test_who_is_promoted_takes_over_only_when_it_is_known_what_became_of_its_letting_go() -> None:
+    driven = left_behind()
+    driven.swapped(Unknown("down"))
+    driven.read_again(NotModified(None))
+    let_go = last_head(driven)
+    driven.journal_at(let_go.place)
+    driven.tell(events.Promote("operator"))
+    assert driven.machine.role is Role.REPLICA
+    driven.swapped(CONFLICT)
+    driven.shown(NotModified(None))
+    assert driven.machine.role is Role.CANDIDATE
+    driven.read_again(let_go)  # it has landed all the same: that is no takeover
+    assert driven.machine.role is not Role.PRIMARY
+    assert Acknowledge("operator", 3) not in driven.done
+
+
+def test_a_machine_that_was_deposed_lets_go_of_nothing() -> None:
+    driven = left_behind()
+    driven.swapped(CONFLICT)
+    sent = len(driven.all(Swap))
+    driven.read_again(foreign(head_of(LOG, recent=1, rev=1, epoch=1)))
+    driven.read_again(NotModified(None))
+    assert len(driven.all(Swap)) == sent

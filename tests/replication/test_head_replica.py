@@ -340,6 +340,47 @@ def test_a_head_that_was_handed_over_is_taken_by_whose_turn_it_is(machine: str, 
     assert driven.machine.primary is None
 
 
+def paces_ms(driven: Driven, reads: int) -> set[int]:
+    """How long apart the next reads are, while nothing changes."""
+    paces = set()
+    for _ in range(reads):
+        before_ms = driven.now_ms
+        driven.read_again(NotModified(None))
+        paces.add(driven.now_ms - before_ms)
+    return paces
+
+
+def test_a_machine_that_nobody_asks_does_not_sleep_through_its_turn() -> None:
+    idle = replica()
+    assert max(paces_ms(idle, 2)) == idle.settings.idle_poll_ms
+    idle.read_again(swapped(HEAD, 1, owner=NOBODY, machine=""))
+    assert idle.machine.role is Role.CANDIDATE
+    second = replica(rank=2)
+    paces_ms(second, 2)
+    second.read_again(swapped(HEAD, 1, owner=NOBODY, machine=""))
+    began_ms = second.now_ms
+    while second.machine.role is Role.REPLICA:
+        assert paces_ms(second, 1) == {second.settings.poll_ms}
+    assert second.now_ms - began_ms <= 2 * second.settings.rank_ms + second.settings.poll_ms
+
+
+def test_the_head_is_read_often_when_a_lease_is_about_to_run_out_and_not_before() -> None:
+    driven = replica()
+    assert paces_ms(driven, 2) == {driven.settings.idle_poll_ms}
+    while driven.machine.unchanged_ms + driven.settings.idle_poll_ms < LEASE_MS + MARGIN_MS:
+        driven.read_again(NotModified(None))
+    assert paces_ms(driven, 2) == {driven.settings.poll_ms}
+
+
+@pytest.mark.parametrize(
+    ("machine", "settings"), [("m2", {}), ("m2", {"automatic": False})], ids=["another's for now", "another's for good"]
+)
+def test_whose_turn_is_not_near_reads_no_more_often_for_it(machine: str, settings: dict[str, bool]) -> None:
+    driven = replica(swapped(HEAD, 1, owner=NOBODY, machine=machine), **settings)
+    paces_ms(driven, 1)
+    assert paces_ms(driven, 2) == {driven.settings.idle_poll_ms}
+
+
 def test_an_heir_that_does_not_come_is_not_waited_for_longer_than_a_lease() -> None:
     driven = replica(swapped(HEAD, 1, owner=NOBODY, machine="m2"))
     silence(driven, LEASE_MS + MARGIN_MS + 3_000)

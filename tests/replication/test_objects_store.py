@@ -135,6 +135,63 @@ def test_a_store_that_keeps_its_word_passes_the_probe_and_keeps_nothing_of_it(on
     on_store(trial)
 
 
+class _Far(MemoryObjects):
+    """A store in memory, so far away that only the trips count. So many requests are under way at once."""
+
+    def __init__(self, connections: int) -> None:
+        super().__init__(now_ms=lambda: DATE_MS)
+        self._connections = connections
+        self._setting_out: list[asyncio.Future[None]] = []
+        self.trips = 0
+
+    async def until(self, done: asyncio.Future[Any]) -> None:
+        """Make one trip after the other, each once nobody else wants to come along."""
+        while not done.done():
+            before = -1
+            while before != len(self._setting_out):
+                before = len(self._setting_out)
+                for _ in range(10):
+                    await asyncio.sleep(0)
+            on_board = self._setting_out[: self._connections]
+            del self._setting_out[: self._connections]
+            self.trips += bool(on_board)
+            for each in on_board:
+                each.set_result(None)
+
+    async def _trip(self) -> None:
+        self._setting_out.append(asyncio.get_running_loop().create_future())
+        await self._setting_out[-1]
+
+    async def put(
+        self, key: str, body: bytes, *, if_match: str | None = None, if_none_match: Literal["*"] | None = None,
+        timeout_ms: int,
+    ) -> Stored | Conflict | Unknown:  # fmt: skip
+        await self._trip()
+        return await super().put(key, body, if_match=if_match, if_none_match=if_none_match, timeout_ms=timeout_ms)
+
+    async def get(
+        self, key: str, *, if_none_match: str | None = None, timeout_ms: int
+    ) -> Found | NotModified | Missing | Unknown:
+        await self._trip()
+        return await super().get(key, if_none_match=if_none_match, timeout_ms=timeout_ms)
+
+    async def delete(self, key: str, *, timeout_ms: int) -> Deleted | Unknown:
+        await self._trip()
+        return await super().delete(key, timeout_ms=timeout_ms)
+
+
+def test_the_probe_takes_few_round_trips_as_a_machine_far_away_leads_nothing_before_it_has_ended() -> None:
+    async def trips(connections: int) -> int:
+        far = _Far(connections)
+        probing = asyncio.ensure_future(check_store(far, random_bytes=random.Random(1).randbytes))
+        await far.until(probing)
+        await probing
+        return far.trips
+
+    assert asyncio.run(trips(32)) <= 15
+    assert asyncio.run(trips(1)) > 100
+
+
 class _Planted(MemoryObjects):
     """A store in memory, for a fault to be planted in."""
 

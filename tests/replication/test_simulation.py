@@ -26,7 +26,7 @@ HARM = {
     "no freshness check": {judge.STALE},
     "eventual reads of the store": {judge.STALE},
     "a clock that stops": {judge.STALE},
-    "identical head bytes": {judge.SERVED, judge.UNPUBLISHED, judge.WENT_BACK, judge.ALARM},
+    "identical head bytes": {judge.SERVED, judge.UNPUBLISHED, judge.WENT_BACK, judge.ALARM, judge.STUCK},
     "old heads not ignored": {judge.WENT_BACK},
     "late answers not dropped": {judge.WENT_BACK},
     "412 taken as success": {judge.SERVED, judge.ALARM, judge.UNPUBLISHED},

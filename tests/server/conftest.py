@@ -54,6 +54,11 @@ class StandIn:
         self.closed = False
         self.primary: str | None = None
         self.moved = asyncio.Event()
+        self.clock_is_off = False
+
+    def check_clock(self) -> None:
+        if self.clock_is_off:
+            raise errors.Unavailable("this machine's clock is 3600 s from the object store's", hint="set it right")
 
     def replay_to(self, path: str) -> str | None:
         return self.primary if path in api.WRITING_PATHS else None

@@ -1,9 +1,11 @@
-"""Writes on a replica: a proxy replays them to the primary, once; without a proxy, the answer says who is primary."""
+"""Writes on a replica: a proxy replays them to the primary, once; without a proxy, the answer says who is primary.
+So with what hangs on the time, on a machine that doesn't know it."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,11 +35,12 @@ class Proxy(httpx.AsyncBaseTransport):
         if asked is None:
             return response
         fields = dict(field.split("=") for field in asked.split(";"))
-        assert set(fields) == {"instance", "timeout", "fallback"}
-        target = self._machines.get(fields["instance"])
+        assert {"timeout", "fallback"} < set(fields) <= {"instance", "elsewhere", "timeout", "fallback"}
+        name = fields["instance"] if "instance" in fields else next(iter(self._machines), "none")
+        target = self._machines.get(name)
         if target is None:
             return await self._send(request, self._first, "again", {"fly-replay-failed": "instance not found"})
-        return await self._send(request, target, fields["instance"], {"fly-replay-src": "instance=first;region=syd"})
+        return await self._send(request, target, name, {"fly-replay-src": "instance=first;region=syd"})
 
     async def _send(
         self, request: httpx.Request, to: Running, name: str, more: Mapping[str, str] | None = None
@@ -160,6 +163,82 @@ def test_a_write_that_comes_back_to_who_is_primary_meanwhile_is_done(start: Any,
         async with start() as server:
             server.http.headers["fly-replay-failed"] = "timeout"
             assert (await server.ask(api.WRITE, WRITE)).name == "acme"
+
+    run(test())
+
+
+# A machine whose clock can't be believed.
+
+MINT = api.Mint("acme", [])
+CLOCK_OFF = errors.Unavailable("this machine's clock is 3600 s from the object store's", hint="set it right")
+
+
+@pytest.mark.parametrize(("path", "call"), [(api.SIGN, MINT), (api.VERIFY, READ)], ids=["mint", "verify"])
+def test_what_hangs_on_the_time_is_asked_of_a_machine_that_knows_it(start: Any, run: Any, path: str, call: Any) -> None:
+    async def test() -> None:
+        async with start() as wrong, start() as right:
+            wrong.service.clock_is_off, wrong.service.raises = True, CLOCK_OFF
+            proxy = Proxy(wrong, right=right)
+            async with behind(proxy, wrong).http:
+                await wrong.ask(path, call)
+            assert [call for call, _ in right.service.calls] == [call]
+            assert [name for name, _ in proxy.bodies] == ["first", "right"]
+
+    run(test())
+
+
+def test_where_every_clock_is_off_each_answers_what_it_can_and_no_request_goes_round(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start() as one, start() as two:
+            one.service.clock_is_off = two.service.clock_is_off = True
+            proxy = Proxy(one, two=two)
+            async with behind(proxy, one).http:
+                assert (await one.ask(api.VERIFY, READ)).results == [api.Valid("acme")]
+            assert [name for name, _ in proxy.bodies] == ["first", "two"]
+
+    run(test())
+
+
+def test_where_no_other_machine_and_no_proxy_is_a_machine_whose_clock_is_off_answers_what_it_can(
+    start: Any, run: Any, opened: Any
+) -> None:
+    async def test() -> None:
+        async with start() as server:
+            server.service.clock_is_off = True
+            response = await server.post(api.VERIFY, READ)
+            assert response.headers["fly-replay"] == "elsewhere=true;timeout=1s;fallback=force_self"
+            assert api.decode_result(READ, opened(response)).results == [api.Valid("acme")]
+            server.http.headers["fly-replay-failed"] = "no candidate"
+            response = await server.post(api.VERIFY, READ)
+            assert "fly-replay" not in response.headers
+            assert api.decode_result(READ, opened(response)).results == [api.Valid("acme")]
+
+    run(test())
+
+
+def test_nothing_that_changes_anything_or_is_about_this_machine_is_asked_elsewhere(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start() as server:
+            server.service.clock_is_off = True
+            calls = [(api.WRITE, WRITE), (api.REVOKE, api.RevokeOwn("tkdb_x")), (api.SIGN, api.TakeOver())]
+            for path, call in [*calls, (api.VERIFY, api.Status())]:
+                assert "fly-replay" not in (await server.post(path, call)).headers
+
+    run(test())
+
+
+def test_who_does_not_know_the_time_blames_no_callers_clock(start: Any, run: Any) -> None:
+    async def test() -> None:
+        async with start() as server:
+            old_ms = time.time_ns() // 1_000_000 - 3_600_000
+            with pytest.raises(errors.OutOfTime):
+                await server.ask(api.VERIFY, READ, now_ms=old_ms)
+            server.service.clock_is_off = True
+            response = await server.post(api.VERIFY, READ, now_ms=old_ms)
+            assert response.headers["fly-replay"].startswith("elsewhere=true")
+            with pytest.raises(errors.Unavailable, match="clock"):
+                await server.ask(api.VERIFY, READ, now_ms=old_ms)
+            assert server.service.calls == []
 
     run(test())
 

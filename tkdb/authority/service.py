@@ -127,6 +127,14 @@ class Authority:
         """Return None: who stands alone answers all."""
         return None
 
+    def check_clock(self) -> None:
+        """Return if this machine's clock can be believed.
+
+        Raises:
+            Unavailable: it can't, and why.
+        """
+        self._clock.steady_ms(not_before_ms=self._state.head.time_ms)
+
     async def come_to(self, position: int) -> None:
         """Return if this machine serves ``position``. Alone, it would wait for nobody.
 

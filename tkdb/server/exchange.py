@@ -35,6 +35,8 @@ CONTENT_TYPE: Final = b"application/octet-stream"
 _HEADERS: Final[tuple[Header, ...]] = ((b"cache-control", b"no-store"),)
 # A read that went well is worth a line only to who looks for it: at 1,000 a second they would drown the rest.
 _QUIET: Final = frozenset({"verify", "revocations", "status"})
+_TIMED: Final = (api.Verify, api.Mint)
+"""What hangs on the time, and changes nothing: another machine may do it, too."""
 
 
 class Exchange:
@@ -61,12 +63,17 @@ class Exchange:
             service, responder = self._lifecycle.serving()
             opened = _open(responder, path, scope, message)
             method, outcome, primary = path, "ok", None
+            headers, may_pass_on = _HEADERS, not replay.passed_on(scope)
             try:
-                primary = None if replay.passed_on(scope) else service.replay_to(path)
+                primary = service.replay_to(path) if may_pass_on else None
                 if primary is not None:  # before anything is read: the primary may be of a newer version
+                    headers = (*_HEADERS, replay.header_to(primary))
                     raise replay.not_here(primary)
-                call = self._call(path, opened)
+                call: api.Call[Any] = api.decode_request(path, opened.envelope.body)
                 method = name_of(call)
+                if may_pass_on and isinstance(call, _TIMED) and not _knows_the_time(service):
+                    headers = (*_HEADERS, replay.ELSEWHERE)
+                self._check_time(service, opened)
                 await self._work.catch_up(service, opened.envelope.position, place)
                 before = _standing(service)
                 result = await self._work.answer(service, call, self._caller(path, opened), place, receive)
@@ -77,19 +84,21 @@ class Exchange:
                 error = replay.in_doubt(path, raised) if replay.brought_back(scope) else raised
                 outcome = error.code if primary is None else "replayed"
                 sealed = opened.seal(_answer(_standing(service), failure=Failure.of(error)))
-        headers = _HEADERS if primary is None else (*_HEADERS, replay.header_to(primary))
         await respond(send, 200, CONTENT_TYPE, sealed, headers=headers)
         self._log(method, outcome, began, opened)
 
-    def _call(self, path: str, opened: Opened) -> api.Call[Any]:
-        """Return what is asked, if it is asked in time.
+    def _check_time(self, service: Service, opened: Opened) -> None:
+        """Return if the request is made in time.
 
         Raises:
-            OutOfTime, InvalidRequest: it isn't.
+            OutOfTime: it isn't.
+            Unavailable: that can't be told here, as this machine's own clock can't be believed.
         """
-        check_time(opened.envelope, self._now_ms())
-        call: api.Call[Any] = api.decode_request(path, opened.envelope.body)
-        return call
+        try:
+            check_time(opened.envelope, self._now_ms())
+        except errors.OutOfTime:
+            service.check_clock()
+            raise
 
     def _caller(self, path: str, opened: Opened) -> Caller:
         envelope = opened.envelope
@@ -123,6 +132,14 @@ def _open(responder: Responder, path: str, scope: Scope, message: bytes) -> Open
         return responder.open(path, headers, message)
     except errors.ChannelError as error:
         raise ProblemError(problems.HANDSHAKE, str(error)) from None
+
+
+def _knows_the_time(service: Service) -> bool:
+    try:
+        service.check_clock()
+    except errors.Unavailable:
+        return False
+    return True
 
 
 def _standing(service: Service) -> dict[str, Any]:

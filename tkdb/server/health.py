@@ -2,7 +2,8 @@
 
 ``/livez``              the process is up
 ``/readyz``             a proxy may send requests here
-``/livez/replication``  nobody has to look after the machines: one takes writes, this one follows, backups are kept up
+``/livez/replication``  nobody has to look after the machines: one takes writes, this one follows and knows the time,
+                        backups are kept up
 """
 
 from __future__ import annotations

@@ -22,6 +22,10 @@ from tkdb.server.asgi import Header, Scope, header
 REACH_S: Final = 1
 """How long the proxy tries to reach the other machine: callers give an attempt about 1.5 s."""
 
+ELSEWHERE: Final[Header] = (b"fly-replay", f"elsewhere=true;timeout={REACH_S}s;fallback=force_self".encode("ascii"))
+"""Has a request replayed to any other machine, or brought back where there is none. Without a proxy, the answer that it
+is on counts as it is."""
+
 _HINT: Final = "ask {machine}; a proxy that knows fly-replay does that by itself"
 
 
