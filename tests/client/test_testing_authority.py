@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from typing import Any, Self
 import pytest
 
 from tests.client.conftest import Caller
+from tests.waiting import until
 from tkdb import api, errors
 from tkdb.channel.keys import SignerSecret
 from tkdb.macaroon.caveats import Act, Sub
@@ -56,8 +58,9 @@ class InProcess(Caller):
 
 
 @pytest.fixture
-def authority() -> Authority:
-    return Authority("acme", "evil", regions=("iad", "syd"))
+def authority() -> Iterator[Authority]:
+    with Authority("acme", "evil", regions=("iad", "syd")) as authority:
+        yield authority
 
 
 @pytest.fixture(params=["blocking", "awaited"])
@@ -273,6 +276,18 @@ def test_a_long_poll_that_is_called_for_moves_the_clock_and_waits_for_nobody(
 def test_no_client_accepts_what_another_authority_has_minted(authority: Authority) -> None:
     with pytest.raises(errors.UnknownKey):
         authority.client().verify(Authority("acme").mint("acme"))
+
+
+def test_what_clients_do_beside_calls_ends_with_their_authority() -> None:
+    before = set(threading.enumerate())
+    with Authority("acme") as authority:
+        client = authority.client()  # and nobody closes it
+        client.verify(token := authority.mint("acme"))
+        until(lambda: isinstance(authority.calls[-1], api.Revocations))
+        assert set(threading.enumerate()) - before
+    until(lambda: not set(threading.enumerate()) - before)
+    with pytest.raises(errors.ConfigurationError, match="authority is closed"):
+        client.revoke(token)
 
 
 def test_it_refuses_to_run_in_production() -> None:

@@ -18,6 +18,7 @@ tkdb.errors.ExpiredToken: caveat 1 of 2 (exp 1900000060): expired 1 s ago: ask f
 Traceback (most recent call last):
 ...
 tkdb.errors.DeadlineExceeded: no answer in time, ...
+>>> authority.close()                                            # or: with Authority("acme") as authority
 
 What decides is what decides in production: ``tkdb.authority`` and ``tkdb.macaroon``, over a journal that is kept in a
 list; each request is sealed and opened as on the network (``tkdb.channel``). Only sockets, disks and waiting are left

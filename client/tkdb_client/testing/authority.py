@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -31,6 +32,8 @@ BOUND_S: Final = 5.001
 
 class Authority:
     """An authority in this process, for tests. Any number of threads and event loops may ask it.
+
+    Close it at the test's end, or use it in a ``with``: what its clients do beside calls ends then, too.
 
     Args:
         organizations: made at the start; each with a root key, as always.
@@ -167,6 +170,18 @@ class Authority:
             for region in named:
                 faults[region].remove(fault)
             self._network.tell()
+
+    def close(self) -> None:
+        """End it, and what its clients do beside calls: the threads that follow the feed."""
+        self._network.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _make(
         self,

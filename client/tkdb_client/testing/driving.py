@@ -44,6 +44,7 @@ class _Way:
 
     def look(self, step: Send | Beside) -> Look:
         """Return what looks whether a step is over."""
+        self._check_open()
         match step:
             case Beside(Sleep(wait_ms)):
                 return self._if_open(self._slept(wait_ms))
@@ -65,11 +66,16 @@ class _Way:
 
     def _if_open(self, look: Look) -> Look:
         def look_if_open() -> Outcome | bool | None:
-            if self._closed:
-                raise ConfigurationError("this client is closed", hint="make a new one, or close it later")
+            self._check_open()
             return look()
 
         return look_if_open
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConfigurationError("this client is closed", hint="make a new one, or close it later")
+        if self._network.is_closed:
+            raise ConfigurationError("this test's authority is closed", hint="make a new one, or close it later")
 
 
 class Wire(Transport):

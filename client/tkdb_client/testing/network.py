@@ -61,12 +61,14 @@ class Network:
         calls: what was asked of the authority, in order.
         faults: by region, what stands in the way; the last one counts.
         changes: how often something has changed that a long poll may wait for.
+        is_closed: whether nothing goes over it any more.
     """
 
     def __init__(self, regions: Sequence[str], clock: Clock, random: Callable[[int], bytes]) -> None:
         self.clock = clock
         self.urls = {region: Url.parse(f"http://{region}.{NAME}") for region in regions}
         self.changes = 0
+        self.is_closed = False
         self.faults: dict[str, list[Fault]] = {region: [] for region in regions}
         self.calls: list[api.Call[Any]] = []
         self.signer = SignerSecret.generate(random)
@@ -128,6 +130,11 @@ class Network:
         """Return message 2 that says ``error``."""
         with self._lock:
             return self._sealed(received.opened, failure=Failure.of(error))
+
+    def close(self) -> None:
+        """End what waits, and what is asked from now on."""
+        self.is_closed = True
+        self.tell()
 
     def tell(self) -> None:
         """Something has changed: who waits looks again."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tkdb_client import AsyncClient, Client, Policy
@@ -9,8 +11,9 @@ from tkdb_client.testing import Authority
 
 
 @pytest.fixture
-def authority() -> Authority:
-    return Authority("acme")
+def authority() -> Iterator[Authority]:
+    with Authority("acme") as authority:
+        yield authority
 
 
 @pytest.fixture(params=["blocking", "awaited"])
