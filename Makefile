@@ -39,7 +39,7 @@ imports: venv
 	$(BIN)/lint-imports --no-cache
 
 pytest: venv  # by file, side by side: tests of real machines mostly wait
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 again: venv  ## Run the tests that failed last once more, one at a time.
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 1
