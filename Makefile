@@ -55,7 +55,7 @@ simulate: venv  ## Machines that share a head, in random schedules, for SECONDS=
 chaos: venv  ## Real machines, a real object store and random faults, for SECONDS=60. See docs/replication.md.
 	$(BIN)/python -m tests.regions.chaos $(SECONDS)
 
-drill: venv  ## Every failover drill, on regions of this machine: about 17 minutes. See docs/drills.md.
+drill: venv  ## Every failover drill, on regions of this machine: about 15 minutes. See docs/drills.md.
 	$(BIN)/tkdb drill run all
 
 bench: venv  ## Measure, beside peers in the same run. See docs/performance.md.
