@@ -250,6 +250,6 @@ CONTROLS: Final[dict[str, Control]] = {
     "own revocations left to the feed": Control(Parts(operations=OwnForgotten), {UNDONE}),
     "a denial kept for the lineage": Control(Parts(cache=NegativeOfLineage), {FALSE_DENIAL}),
     "a flight that hands over its result": Control(Parts(verification=DenialShared), {FALSE_DENIAL, STALE_ACCEPT}),
-    "position and age after the answer": Control(Parts(position_after=True), {STALE_ACCEPT, UNDONE}, first=183),
+    "position and age after the answer": Control(Parts(position_after=True), {STALE_ACCEPT, UNDONE}, first=540),
 }
 """By name. A gap in what is followed is too rare here: ``test_cache_staleness`` makes it."""
