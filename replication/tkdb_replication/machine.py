@@ -255,8 +255,7 @@ class Machine:
         if self.fault is None or self.fault.message != error.message:
             self._do(actions.Alarm(error))
         self.fault = error
-        if self._epoch is not None:
-            self._step_down()
+        self._step_down()
 
     def _on_seen(self, seen: Seen) -> None:
         head, known = seen.known.head, self._reader.known
@@ -268,11 +267,7 @@ class Machine:
             self._step_down()
             self._swaps.forget()
             self._accept(seen.known)
-        self._watch(seen)
-
-    def _watch(self, seen: Seen) -> None:
-        """This was the head when it was asked for, whether it was read or put there."""
-        head = seen.known.head
+        # It was the head when it was asked for, whether it was read or put there.
         self._candidacy.lease.saw(head.attempt, sent_ms=seen.sent_ms, now_ms=self._now_ms)
         self._freshness.named(head.place, sent_ms=seen.sent_ms)
 
@@ -389,7 +384,6 @@ class Machine:
         head = seen.known.head
         self._swaps.forget()
         self._accept(seen.known)
-        self._watch(seen)
         self._serve(head.place)
         self._actions += epoch.landed(head, self._now_ms)
         if self._candidacy.promotion is not None:
