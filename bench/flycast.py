@@ -35,9 +35,9 @@ from tkdb import api, errors
 from tkdb.channel.client import Initiator
 from tkdb_client import AsyncClient
 from tkdb_client.transport import Answered, AsyncTransport, Send, Url
-from tkdb_replication.flycast import namespaces
-from tkdb_replication.lab.folder import claimed
-from tkdb_replication.lab.lab import Lab
+from tkdb_ops.flycast import namespaces
+from tkdb_ops.lab.folder import claimed
+from tkdb_ops.lab.lab import Lab
 
 REGIONS: Final = ("iad", "ams", "syd")
 CALLERS: Final = "sin"

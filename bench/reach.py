@@ -27,9 +27,9 @@ from typing import Final, NamedTuple
 from bench.rows import Row, arguments, emit
 from bench.writes import percentiles
 from tkdb_client import AsyncClient, Macaroon, errors
-from tkdb_replication.flycast import namespaces
-from tkdb_replication.lab.folder import claimed
-from tkdb_replication.lab.lab import Lab
+from tkdb_ops.flycast import namespaces
+from tkdb_ops.lab.folder import claimed
+from tkdb_ops.lab.lab import Lab
 
 REGIONS: Final = ("iad", "ams", "syd")
 CUT: Final = "sin"

@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from tkdb_client import Access, AsyncClient, Denied, Macaroon, TkdbError, Unavailable, errors
-from tkdb_replication.flycast.regions import round_trip_ms
-from tkdb_replication.lab.folder import claimed
-from tkdb_replication.lab.lab import Lab
+from tkdb_ops.flycast.regions import round_trip_ms
+from tkdb_ops.lab.folder import claimed
+from tkdb_ops.lab.lab import Lab
 
 REGIONS: Final = ("iad", "ams", "syd")
 APP_IN: Final = "sin"

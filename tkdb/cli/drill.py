@@ -16,9 +16,9 @@ from tkdb.cli.output import Output, Rows, UsageError
 from tkdb.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tkdb_replication.drills.drill import Drill
-    from tkdb_replication.drills.objectives import Limits
-    from tkdb_replication.drills.session import Open
+    from tkdb_ops.drills.drill import Drill
+    from tkdb_ops.drills.objectives import Limits
+    from tkdb_ops.drills.session import Open
 
 app = typer.Typer(name="drill", help="Break an authority of several regions while clients call, and judge it.")
 
@@ -100,8 +100,8 @@ def run(
     ● after     6 s  130 calls  0 failed  p99 221 ms
     verdict: pass
     """
-    from tkdb_replication.drills import catalogue, history
-    from tkdb_replication.drills.page import Result, page
+    from tkdb_ops.drills import catalogue, history
+    from tkdb_ops.drills.report import Result, page
 
     drills = _possible(target) if name == _ALL else [catalogue.find(name)]
     seed = int.from_bytes(os.urandom(3)) if seed is None else seed
@@ -140,7 +140,7 @@ def compare(
     DRILL           FIGURE          BEFORE  AFTER
     primary-killed  writes_back_ms  11,700  8,100  better
     """
-    from tkdb_replication.drills import history
+    from tkdb_ops.drills import history
 
     path = folder / history.FILE
     pairs = history.last_two(history.load(path), name)
@@ -157,9 +157,9 @@ def compare(
 
 def _possible(target: Where) -> list[Drill]:
     """Return the drills that a target can take."""
-    from tkdb_replication.drills import catalogue, on_fly, on_lab
+    from tkdb_ops.drills import catalogue, fly_target, lab_target
 
-    can = {"lab": on_lab.can, "fly": on_fly.can}[target]
+    can = {"lab": lab_target.can, "fly": fly_target.can}[target]
     return [drill for drill in catalogue.DRILLS if can(drill)]
 
 
@@ -167,7 +167,7 @@ def _opening(target: Where, fly: OnFly) -> Open:
     """Return what opens the target."""
     if target == "lab":
         return drilling.lab
-    from tkdb_replication.drills.on_fly import Consent
+    from tkdb_ops.drills.fly_target import Consent
 
     if not fly.app or fly.app != fly.i_consent_to_break:
         raise UsageError(
@@ -179,8 +179,8 @@ def _opening(target: Where, fly: OnFly) -> Open:
 
 
 def _limits(path: Path | None) -> Limits:
-    from tkdb_replication.drills.catalogue import NAMES
-    from tkdb_replication.drills.objectives import Limits, read
+    from tkdb_ops.drills.catalogue import NAMES
+    from tkdb_ops.drills.objectives import Limits, read
 
     if path is None and not _OBJECTIVES.exists():
         return Limits()

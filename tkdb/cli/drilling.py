@@ -16,15 +16,15 @@ from tkdb.cli.output import Cell, Marked, Output, Part, Rows, bad, faint, good
 from tkdb.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tkdb_replication.drills.drill import Drill
-    from tkdb_replication.drills.history import Change
-    from tkdb_replication.drills.objectives import Limits
-    from tkdb_replication.drills.on_fly import Consent
-    from tkdb_replication.drills.page import Result
-    from tkdb_replication.drills.record import Call, Event
-    from tkdb_replication.drills.run import Running
-    from tkdb_replication.drills.session import Open, Session, Undone
-    from tkdb_replication.drills.target import Target
+    from tkdb_ops.drills.drill import Drill
+    from tkdb_ops.drills.fly_target import Consent
+    from tkdb_ops.drills.history import Change
+    from tkdb_ops.drills.objectives import Limits
+    from tkdb_ops.drills.record import Call, Event
+    from tkdb_ops.drills.report import Result
+    from tkdb_ops.drills.run import Running
+    from tkdb_ops.drills.session import Open, Session, Undone
+    from tkdb_ops.drills.target import Target
 
 _SHOW_S: Final = 0.5
 _FAULT_MOST: Final = 40
@@ -39,9 +39,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 @asynccontextmanager
 async def lab() -> AsyncIterator[Target]:
     """Give a lab of the drills' own; `tkdb lab status --folder` shows it meanwhile."""
-    from tkdb_replication.drills.on_lab import OnLab, lab_on
-    from tkdb_replication.lab.control import Control
-    from tkdb_replication.lab.folder import claimed
+    from tkdb_ops.drills.lab_target import OnLab, lab_on
+    from tkdb_ops.lab.control import Control
+    from tkdb_ops.lab.folder import claimed
 
     with claimed(Path(tempfile.gettempdir()) / f"tkdb-drill-{getuid()}") as folder:
         made = lab_on(folder)
@@ -52,7 +52,7 @@ async def lab() -> AsyncIterator[Target]:
 @asynccontextmanager
 async def fly(consent: Consent) -> AsyncIterator[Target]:
     """Give an app on Fly, reached as the environment says."""
-    from tkdb_replication.drills.on_fly import OnFly
+    from tkdb_ops.drills.fly_target import OnFly
 
     token = inputs.setting("FLY_API_TOKEN")
     if token is None:
@@ -63,7 +63,7 @@ async def fly(consent: Consent) -> AsyncIterator[Target]:
 
 def session(opening: Open, limits: Limits, seed: int, output: Output, *, options: str = "") -> Session:
     """Return what runs drills, telling ``output`` what happens. ``options`` say where, to run one again."""
-    from tkdb_replication.drills.session import Session
+    from tkdb_ops.drills.session import Session
 
     watched = output.is_live
 
@@ -148,8 +148,8 @@ def _standing(running: Running | None) -> Iterator[Sequence[Cell]]:
 
 def summary(result: Result | Undone) -> Iterator[Part]:
     """Say what came of a drill, in five lines or so."""
-    from tkdb_replication.drills.judge import said
-    from tkdb_replication.drills.session import Undone
+    from tkdb_ops.drills.session import Undone
+    from tkdb_ops.drills.verdict import said
 
     if isinstance(result, Undone):
         yield bad(f"{result.drill.name} could not be run: {result.message}")
@@ -175,7 +175,7 @@ def summary(result: Result | Undone) -> Iterator[Part]:
 
 def verdicts(ended: Sequence[Result | Undone]) -> Iterator[Part]:
     """Say how each drill ended, a row each."""
-    from tkdb_replication.drills.session import Undone
+    from tkdb_ops.drills.session import Undone
 
     rows: list[Sequence[Cell]] = []
     for each in ended:
@@ -190,8 +190,8 @@ def verdicts(ended: Sequence[Result | Undone]) -> Iterator[Part]:
 
 def document(result: Result | Undone) -> dict[str, Any]:
     """Return what came of a drill, for programs."""
-    from tkdb_replication.drills.history import Run
-    from tkdb_replication.drills.session import Undone
+    from tkdb_ops.drills.history import Run
+    from tkdb_ops.drills.session import Undone
 
     if isinstance(result, Undone):
         return {
@@ -247,7 +247,7 @@ def _line(name: str, text: str) -> Sequence[Cell]:
 
 
 def _p99(calls: Sequence[Call]) -> str:
-    from tkdb_replication.drills.figures import percentile
+    from tkdb_ops.drills.figures import percentile
 
     p99_ms = percentile((call.took_ms for call in calls if call.kind.reads and not call.failed), 99)
     return "" if p99_ms is None else f"reads p99 {p99_ms:,} ms"

@@ -34,8 +34,8 @@ def config(
     $ tkdb flycast config fleet.toml --region fra > envoy.json
     $ envoy --mode validate -c envoy.json
     """
-    from tkdb_replication.flycast.envoy import configuration
-    from tkdb_replication.flycast.fleet import Fleet
+    from tkdb_ops.flycast.envoy import configuration
+    from tkdb_ops.flycast.fleet import Fleet
 
     made = configuration(Fleet.parse(inputs.document(fleet)).site(region))
     output.result(made, json.dumps(made, indent=2))

@@ -17,8 +17,8 @@ from tkdb.cli.machines import seconds
 from tkdb.cli.output import Cell, Marked, Output, Rows, bad, faint, good
 
 if TYPE_CHECKING:
-    from tkdb_replication.lab.control import What
-    from tkdb_replication.lab.lab import Lab
+    from tkdb_ops.lab.control import What
+    from tkdb_ops.lab.lab import Lab
 
 app = typer.Typer(name="lab", help="Run a whole authority of several regions on this machine, and break it.")
 
@@ -55,7 +55,7 @@ def up(
     export TKDB_AUTHORITY=tkdb.lab=tkdbpub_…
     export TKDB_SIGNER_FILE=/tmp/tkdb-lab-1000/signer.key
     """
-    from tkdb_replication.lab.folder import claimed
+    from tkdb_ops.lab.folder import claimed
 
     with claimed(_folder(folder)) as here:
         asyncio.run(_run(output, here, _codes(regions), _codes(clients)))
@@ -189,8 +189,8 @@ def resume(output: Output, machine: Machine, folder: Folder = None) -> None:
 
 
 async def _run(output: Output, folder: Path, regions: tuple[str, ...], clients: tuple[str, ...]) -> None:
-    from tkdb_replication.lab.control import Control
-    from tkdb_replication.lab.lab import Lab
+    from tkdb_ops.lab.control import Control
+    from tkdb_ops.lab.lab import Lab
 
     loop, running = asyncio.get_running_loop(), asyncio.current_task()
     assert running is not None  # noqa: S101  a coroutine runs in one
@@ -232,7 +232,7 @@ def _ready(output: Output, lab: Lab) -> None:
 
 
 def _folder(given: Path | None) -> Path:
-    from tkdb_replication.lab.folder import default_folder
+    from tkdb_ops.lab.folder import default_folder
 
     return (given or default_folder()).absolute()
 
@@ -242,7 +242,7 @@ def _codes(text: str) -> tuple[str, ...]:
 
 
 def _ordered(folder: Path | None, what: What, *arguments: str) -> Any:
-    from tkdb_replication.lab.control import Order, ask
+    from tkdb_ops.lab.control import Order, ask
 
     return ask(_folder(folder), Order(what, list(arguments)))
 

@@ -1,0 +1,132 @@
+"""What can be learnt of the bucket: it is raced, and read as its owner and as a stranger.
+
+What is written goes to an object of its own, and is deleted again (`tkdb_replication.probe`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from tkdb import errors
+from tkdb_ops.doctor.findings import Absent, NotAsked, Unlearned
+from tkdb_ops.doctor.machines import Dated
+from tkdb_ops.doctor.store import Examined, Location, Readable, location
+from tkdb_replication import web
+from tkdb_replication.bucket import Bucket
+from tkdb_replication.head import HeadKeys
+from tkdb_replication.head_object import HEAD_KEY, Damaged, Sound, read_head
+from tkdb_replication.head_object import Absent as NoHead
+from tkdb_replication.objects import Objects, Unknown
+from tkdb_replication.probe import check_store
+from tkdb_replication.s3 import S3Objects
+from tkdb_replication.sigv4 import encode_path, sign
+
+TIGRIS: Final = ("tigris.dev", "storage.dev")
+"""Where Tigris's endpoints are."""
+TIMEOUT_MS: Final = 10_000
+
+
+async def examine(
+    bucket: Bucket,
+    keys: HeadKeys | None,
+    *,
+    now_ms: Callable[[], int],
+    random_bytes: Callable[[int], bytes],
+) -> Examined:
+    """Learn what can be learnt of ``bucket``.
+
+    Args:
+        bucket: where it is, and our credentials.
+        keys: what authenticates its head; without, it isn't read.
+        now_ms: the wall clock, ms since 1970.
+        random_bytes: for the probe.
+    """
+    async with S3Objects(bucket, now_ms=now_ms) as objects:
+        return Examined(
+            fit=await _fit(objects, random_bytes),
+            location=await _location(bucket, now_ms),
+            readable=await _readable(bucket),
+            clock=await _clock(objects, now_ms),
+            head=NotAsked("TKDB_SEAL_KEYS isn't set") if keys is None else await _head(objects, keys),
+        )
+
+
+async def _fit(objects: Objects, random_bytes: Callable[[int], bytes]) -> errors.UnfitObjectStore | Unlearned | None:
+    try:
+        await check_store(objects, random_bytes=random_bytes)
+    except errors.UnfitObjectStore as error:
+        return error
+    except errors.Unavailable as error:
+        return Unlearned(error.message)
+    return None
+
+
+async def _head(objects: Objects, keys: HeadKeys) -> Sound | Damaged | NoHead | Unlearned:
+    try:
+        return await read_head(objects, keys)
+    except errors.Unavailable as error:
+        return Unlearned(error.message)
+
+
+async def _clock(objects: Objects, now_ms: Callable[[], int]) -> Dated | Unlearned:
+    sent_ms = now_ms()
+    came = await objects.get(HEAD_KEY, timeout_ms=TIMEOUT_MS)
+    if isinstance(came, Unknown) or came.date_ms is None:
+        return Unlearned(came.message if isinstance(came, Unknown) else "the bucket's answers have no Date")
+    way_ms = (now_ms() - sent_ms) // 2
+    # Date says whole seconds, rounded down: it was half of one later, give or take as much.
+    return Dated("the bucket", came.date_ms + 500 - (sent_ms + way_ms), way_ms + 500)
+
+
+async def _readable(bucket: Bucket) -> Readable | Unlearned:
+    """Ask for the head and for a list without a signature, as anybody could."""
+    found = []
+    for what, target in (("the head", f"/{HEAD_KEY}"), ("the list of objects", "?list-type=2&max-keys=1")):
+        path = encode_path(f"/{bucket.name}")
+        came = await web.ask("GET", bucket.endpoint, path + target, timeout_ms=TIMEOUT_MS)
+        if isinstance(came, web.NoResponse):
+            return Unlearned(came.why)
+        if came.status == HTTPStatus.OK:
+            found.append(what)
+        elif what == "the head" and came.status == HTTPStatus.NOT_FOUND:
+            found.append("which objects there are")  # a stranger is told of no object, whether it is there or not
+    return Readable(tuple(found))
+
+
+class _Metadata(msgspec.Struct):
+    """What Tigris says of a bucket, as its own SDK reads it (``GET /<bucket>?metadata``)."""
+
+    object_regions: str | None = None
+
+
+async def _location(bucket: Bucket, now_ms: Callable[[], int]) -> Location | Absent:
+    if not is_tigris(bucket.endpoint.host):
+        return NotAsked("where this store keeps a bucket isn't known: only Tigris is asked")
+    return await tigris_location(bucket, now_ms)
+
+
+def is_tigris(host: str) -> bool:
+    """Return whether an endpoint is Tigris's."""
+    return any(host == each or host.endswith(f".{each}") for each in TIGRIS)
+
+
+async def tigris_location(bucket: Bucket, now_ms: Callable[[], int]) -> Location | Unlearned:
+    """Ask Tigris where it keeps the bucket."""
+    path, query = encode_path(f"{bucket.endpoint.prefix}/{bucket.name}"), {"metadata": ""}
+    headers: Mapping[str, str] = {"host": bucket.endpoint.host_header, "accept": "application/json"}
+    signed = sign(
+        "GET", path, query, headers, b"", credentials=bucket.credentials, region=bucket.region, now_ms=now_ms()
+    )
+    came = await web.ask("GET", bucket.endpoint, f"/{bucket.name}?metadata=", headers=signed, timeout_ms=TIMEOUT_MS)
+    if isinstance(came, web.NoResponse):
+        return Unlearned(came.why)
+    try:
+        if came.status == HTTPStatus.OK:
+            return location(msgspec.json.decode(came.body, type=_Metadata).object_regions)
+    except msgspec.DecodeError:
+        pass
+    return Unlearned(f"Tigris doesn't say where it keeps the bucket ({came.status}): `fly storage dashboard` shows it")

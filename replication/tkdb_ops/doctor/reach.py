@@ -1,0 +1,141 @@
+"""What can be seen of the authority from where a caller stands: names, machines past the proxy, and what they say.
+
+On Fly, and in the stand-in, the resolver tells which machines an app has; each is asked through the proxy, which is
+told which one is meant, and knocked at past it. Elsewhere there are the URLs that were given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Final
+
+import dns.asyncresolver
+import dns.exception
+import dns.resolver
+
+from tkdb import api
+from tkdb_client.transport import Url
+from tkdb_ops.doctor.asking import Asker, Silence, Told, Untold
+from tkdb_ops.doctor.findings import Absent, Unlearned
+from tkdb_ops.doctor.machines import Seen, alike
+from tkdb_ops.doctor.network import Came, Door, Knock, Place
+from tkdb_replication import web
+
+ASK_MS: Final = 10_000
+"""How long one machine may take: one that was stopped for want of traffic is started by being asked."""
+KNOCK_MS: Final = 3_000
+NAME_S: Final = 5.0
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+AGAIN_S: Final = 1.0
+TIMES: Final = 5
+"""How often machines are asked that don't show one head, as during a takeover."""
+ONE: Final = "fly-force-instance-id"
+"""The header that tells the proxy which machine is meant."""
+
+
+async def look_up(url: Url) -> Door | Unlearned:
+    """Return where the URL's host leads, as this machine's resolver says."""
+    try:
+        async with asyncio.timeout(NAME_S):
+            found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return Unlearned(f"the name {url.host} isn't known here: is this place on the authority's private network?")
+    return Door(url.host, tuple(dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in found)))
+
+
+async def public_addresses(name: str) -> list[str]:
+    """Return the addresses that a name stands for and that anybody can reach; none where it isn't known."""
+    door = await look_up(Url("https", name, 443, ""))
+    return [] if isinstance(door, Unlearned) else [each for each in door.addresses if ip_address(each).is_global]
+
+
+async def places(app: str) -> list[Place] | Unlearned:
+    """Return the machines of an app, started or not, as the private network's resolver says."""
+    texts = await _resolve(f"all.vms.{app}.internal", "TXT")
+    if isinstance(texts, Unlearned):
+        return texts
+    return read_places(texts)
+
+
+def read_places(texts: Sequence[str]) -> list[Place]:
+    """Return the machines that a resolver's texts list.
+
+    >>> read_places(["148e21 iad,3d8d41 ams"])
+    [Place(machine='148e21', region='iad'), Place(machine='3d8d41', region='ams')]
+    """
+    words = [each.split() for text in texts for each in text.split(",")]
+    return [Place(*each) for each in words if len(each) == 2 and all(map(_NAME, each))]
+
+
+async def knocks(app: str, found: Sequence[Place], ports: Sequence[int]) -> list[Knock]:
+    """Knock at every machine that has an address, at each port, past the proxy."""
+    return [
+        each
+        for of_one in await asyncio.gather(*(_knocks(app, place, ports) for place in found))
+        for each in of_one
+    ]  # fmt: skip
+
+
+async def survey(asker: Asker, urls: Sequence[Url], found: Sequence[Place] | Absent) -> list[Seen]:
+    """Ask every machine that is known how it is; or, where none is, whoever answers at each URL.
+
+    Machines that are in the midst of a change show different heads: they are asked again, for a moment. Where one
+    doesn't answer, all are asked once more: a proxy's connection to a machine that was started anew may be the old one.
+    """
+    seen: list[Seen] = []
+    for attempt in range(TIMES):
+        if attempt:
+            await asyncio.sleep(AGAIN_S)
+        if isinstance(found, Absent):
+            seen = list(await asyncio.gather(*(_ask(asker, url, None) for url in urls)))
+        else:
+            seen = list(await asyncio.gather(*(_ask(asker, urls[0], place) for place in found)))
+        if alike(seen) and (attempt or not any(map(_unreached, seen))):
+            break
+    return seen
+
+
+def _unreached(seen: Seen) -> bool:
+    return isinstance(seen.came, Untold) and seen.came.silence is Silence.UNREACHED
+
+
+async def _ask(asker: Asker, url: Url, place: Place | None) -> Seen:
+    came = await asker.ask(url, {} if place is None else {ONE: place.machine}, timeout_ms=ASK_MS)
+    if place is not None:
+        if isinstance(came, Told) and came.report.machine != place.machine:
+            # Requests are replayed to the name that a machine gives itself: by another one, none arrives.
+            came = Untold(Silence.UNREACHED, f"who answers in its stead is called {came.report.machine}")
+        return Seen(place.machine, place.region, came)
+    return Seen(came.report.machine, came.report.region, came) if isinstance(came, Told) else Seen(str(url), "", came)
+
+
+async def _knocks(app: str, place: Place, ports: Sequence[int]) -> list[Knock]:
+    addresses = await _resolve(f"{place.machine}.vm.{app}.internal", "AAAA")
+    if isinstance(addresses, Unlearned):
+        return []  # it isn't started, and has none
+    urls = [Url("http", address, port, "") for address in addresses for port in ports]
+    return list(await asyncio.gather(*(_knock(place.machine, url) for url in urls)))
+
+
+async def _knock(machine: str, url: Url) -> Knock:
+    """Send a request that nobody has attested; any answer at all is one too many."""
+    headers = {"content-type": "application/octet-stream"}
+    came = await web.ask("POST", url, api.VERIFY, headers=headers, body=b"", timeout_ms=KNOCK_MS)
+    if isinstance(came, web.Response):
+        return Knock(machine, url.host_header, Came.ANSWER, f"HTTP {came.status}")
+    return Knock(machine, url.host_header, Came.REFUSAL if came.refused else Came.NOTHING, came.why)
+
+
+async def _resolve(name: str, kind: str) -> list[str] | Unlearned:
+    try:
+        answer = await dns.asyncresolver.Resolver().resolve(f"{name}.", kind, lifetime=NAME_S)
+    except (dns.resolver.NoResolverConfiguration, dns.exception.DNSException, OSError) as error:
+        return Unlearned(f"{name} isn't known here ({type(error).__name__})")
+    return [
+        b"".join(record.strings).decode("ascii", "replace") if kind == "TXT" else str(record.address)
+        for record in answer
+    ]  # fmt: skip

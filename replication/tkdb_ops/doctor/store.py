@@ -1,0 +1,160 @@
+"""The bucket: whether it is fit for a lease, outlives a region, and is closed to strangers. Pure.
+
+>>> location(None), location("iad"), location("iad,fra").kind, location("eur").strong
+(Location(kind='global', regions=()), Location(kind='single', regions=('iad',)), 'dual', True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tkdb import errors
+from tkdb_ops.doctor.findings import Absent, Check, Finding, NotAsked, Unlearned, listed
+from tkdb_ops.doctor.machines import Dated, Seen, told
+from tkdb_ops.doctor.network import Place
+from tkdb_replication.head import Head
+from tkdb_replication.head_object import Absent as NoHead
+from tkdb_replication.head_object import Damaged, Sound, describe
+
+GEOGRAPHIES: Final = frozenset({"usa", "eur"})
+"""What a Multi-region bucket of Tigris is in. Source: https://www.tigrisdata.com/docs/buckets/locations/"""
+
+FIT: Final = Check(
+    "bucket-fit",
+    "the bucket honours conditions, and reads what was written",
+    "use a bucket with conditional writes and strong reads; on Tigris a Single- or Multi-region one",
+)
+STRONG: Final = Check(
+    "bucket-strong",
+    "the bucket reads the same from every region",
+    "move to a Multi-region (or Single-region) bucket: Tigris keeps the others the same within a region only",
+)
+OUTLIVES: Final = Check(
+    "bucket-outlives",
+    "the bucket isn't lost with the region that the machines are in",
+    "use a Multi-region bucket, or one in another region than the machines; revocations are lost with it",
+)
+CLOSED: Final = Check(
+    "bucket-closed",
+    "nobody reads the bucket without a key",
+    "make the bucket private; `fly storage dashboard` shows who may read",
+)
+HEAD: Final = Check(
+    "bucket-head",
+    "the bucket's head is sound, and the machines follow it",
+    "docs/recovery.md: a head that is lost, altered or an older one that was put back",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a bucket of Tigris keeps objects."""
+
+    kind: Literal["global", "dual", "multi", "single"]
+    regions: tuple[str, ...] = ()
+
+    @property
+    def strong(self) -> bool:
+        """Whether a read sees every write, wherever each was made."""
+        return self.kind in ("multi", "single")
+
+    def __str__(self) -> str:
+        where = f" ({', '.join(self.regions)})" if self.regions else ""
+        return f"{self.kind.capitalize()}{'-region' if self.kind != 'global' else ''}{where}"
+
+
+def location(object_regions: str | None) -> Location:
+    """Return where a bucket is whose ``object_regions`` Tigris gives; none at all is everywhere."""
+    regions = tuple(filter(None, (each.strip() for each in (object_regions or "").split(","))))
+    if not regions or regions == ("global",):
+        return Location("global")
+    if len(regions) > 1:
+        return Location("dual", regions)
+    return Location("multi" if regions[0] in GEOGRAPHIES else "single", regions)
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """What came of reading the bucket without a key: ``what`` could be read, or nothing."""
+
+    what: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was learnt of a bucket: each part, or why it wasn't."""
+
+    fit: errors.UnfitObjectStore | Absent | None
+    location: Location | Absent
+    readable: Readable | Absent
+    clock: Dated | Absent
+    head: Sound | Damaged | NoHead | Absent
+
+    @classmethod
+    def absent(cls, why: Absent) -> Examined:
+        """Nothing was learnt, and why."""
+        return cls(why, why, why, why, why)
+
+
+def fit(outcome: errors.UnfitObjectStore | Absent | None) -> Finding:
+    """Judge what the probe found: None is no fault."""
+    if isinstance(outcome, NotAsked | Unlearned):
+        return FIT.unmade(outcome)
+    if outcome is None:
+        return FIT.passed("it was raced, and kept its word")
+    return FIT.failed(outcome.message, outcome.hint)
+
+
+def strong(found: Location | Absent) -> Finding:
+    """Judge the kind of a Tigris bucket: from one place, an eventual one can't be told from a strong one."""
+    if not isinstance(found, Location):
+        return STRONG.unmade(found)
+    return STRONG.passed(f"it is {found}") if found.strong else STRONG.failed(f"it is {found}: eventual across regions")
+
+
+def outlives(found: Location | Absent, places: Sequence[Place] | Absent) -> Finding:
+    """Judge whether one region's loss takes machines and bucket alike."""
+    if not isinstance(found, Location):
+        return OUTLIVES.unmade(found)
+    if found.kind != "single":
+        return OUTLIVES.passed(f"it is {found}")
+    if isinstance(places, Absent):
+        return OUTLIVES.unmade(places)
+    if {each.region for each in places} <= set(found.regions):
+        return OUTLIVES.failed(f"it is in {listed(found.regions)}, and so are all machines")
+    return OUTLIVES.passed(f"it is in {listed(found.regions)}, and with that region what was acknowledged is lost")
+
+
+def closed(found: Readable | Absent) -> Finding:
+    """Judge what a stranger gets to read."""
+    if not isinstance(found, Readable):
+        return CLOSED.unmade(found)
+    return CLOSED.judged((f"{what} can be read without a key" for what in found.what), "a stranger is refused")
+
+
+def head(found: Sound | Damaged | NoHead | Absent, seen: Sequence[Seen] | Absent) -> Finding:
+    """Judge the bucket's head, and whether it is the one that the machines say they follow."""
+    match found:
+        case NotAsked() | Unlearned():
+            return HEAD.unmade(found)
+        case NoHead():
+            return HEAD.failed(
+                "there is no head in the bucket", "`tkdb init`, once; or `tkdb recover` where it is lost"
+            )
+        case Damaged(error):
+            return HEAD.failed(error.message, error.hint)
+    return HEAD.judged(_others(found.head, seen), describe(found.head))
+
+
+def _others(ours: Head, seen: Sequence[Seen] | Absent) -> list[str]:
+    """Return which machines follow another head. The bucket was read after they were asked."""
+    faults = []
+    for each, came in told(seen) if not isinstance(seen, Absent) else ():
+        cluster = came.report.cluster
+        if any(came.journal) and came.journal != ours.journal:
+            faults.append(f"{each.name} follows journal {came.journal.hex()[:8]}…, not {ours.journal.hex()[:8]}…")
+        elif cluster is not None and cluster.rev > ours.rev:
+            faults.append(f"{each.name} has seen head {cluster.rev}, and the bucket's is {ours.rev}")
+    return faults

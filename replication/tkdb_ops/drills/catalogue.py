@@ -1,0 +1,213 @@
+"""The drills that there are, in the order in which ``tkdb drill run all`` runs them. Pure.
+
+>>> find("primary-killed").title
+'The primary is killed'
+>>> find("primary-kiled")
+Traceback (most recent call last):
+...
+tkdb.errors.ConfigurationError: there is no drill 'primary-kiled': did you mean primary-killed?
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Final
+
+from tkdb.errors import ConfigurationError
+from tkdb_ops.drills.drill import Drill, Place, Step, Verb, wait
+
+_TAKEOVER: Final = Step(Verb.TAKEOVER, amount=25_000)
+_ATTEMPT_MS: Final = 1_500
+"""How long the client waits for one attempt. A machine that hangs costs that, and then what the proxy's check takes."""
+
+DRILLS: Final = (
+    Drill(
+        "nearest-lost",
+        "The machine nearest to callers is lost",
+        "The proxy takes calls to the next region, and no call fails.",
+        fault=(Step(Verb.KILL, Place.NEAREST), wait(8_000)),
+        mend=(Step(Verb.START, Place.NEAREST),),
+    ),
+    Drill(
+        "machine-hung",
+        "A machine hangs: it accepts connections, and answers nothing",
+        "The client's own time-out and the proxy's check take calls elsewhere.",
+        fault=(Step(Verb.PAUSE, Place.NEAREST), wait(8_000)),
+        mend=(Step(Verb.RESUME, Place.NEAREST),),
+        limits={"longest_read_ms": 4 * _ATTEMPT_MS, "reads_back_ms": 4 * _ATTEMPT_MS},
+    ),
+    Drill(
+        "crash-loop",
+        "A machine crashes again and again as it starts",
+        "A machine that is well for moments only takes nobody's calls with it.",
+        fault=(Step(Verb.KILL, Place.NEAREST), *(Step(Verb.START, Place.NEAREST), Step(Verb.KILL, Place.NEAREST)) * 3),
+        mend=(Step(Verb.START, Place.NEAREST),),
+    ),
+    Drill(
+        "proxy-lost",
+        "The proxy beside the nearest machine is lost",
+        "Callers' own proxies go round it.",
+        fault=(Step(Verb.LOSE_PROXY, Place.NEAREST), wait(6_000)),
+        mend=(Step(Verb.START_PROXY, Place.NEAREST),),
+    ),
+    Drill(
+        "nearest-cordoned",
+        "The proxy is told to send the nearest machine nothing more",
+        "Calls go to the next region, none is cut, and they come back.",
+        fault=(Step(Verb.CORDON, Place.NEAREST), wait(8_000)),
+        mend=(Step(Verb.UNCORDON, Place.NEAREST),),
+    ),
+    Drill(
+        "primary-killed",
+        "The primary is killed",
+        "Another machine takes over after a lease, nothing acknowledged is lost, and reads never stop.",
+        fault=(Step(Verb.KILL, Place.PRIMARY), _TAKEOVER, wait(2_000)),
+        mend=(Step(Verb.START, Place.PRIMARY),),
+    ),
+    Drill(
+        "primary-hung",
+        "The primary hangs, and wakes up when another leads",
+        "What was under way as it stood still isn't acknowledged when it wakes: it finds another epoch, and follows.",
+        fault=(Step(Verb.PAUSE, Place.PRIMARY), _TAKEOVER, wait(2_000)),
+        mend=(Step(Verb.RESUME, Place.PRIMARY),),
+        limits={"longest_read_ms": 4 * _ATTEMPT_MS, "reads_back_ms": 4 * _ATTEMPT_MS},
+    ),
+    Drill(
+        "split-brain",
+        "The primary is cut off, but alive",
+        "It acknowledges nothing and soon refuses; another takes over; when it is back, it follows.",
+        fault=(Step(Verb.ISOLATE, Place.PRIMARY), _TAKEOVER, wait(3_000)),
+        mend=(Step(Verb.HEAL),),
+        limits={"longest_read_ms": 4 * _ATTEMPT_MS, "reads_back_ms": 4 * _ATTEMPT_MS},
+        blinds=Place.PRIMARY,
+    ),
+    Drill(
+        "primary-without-store",
+        "The primary's region is cut off from the object store only",
+        "It stops leading although it is well otherwise, and its callers are served elsewhere.",
+        fault=(Step(Verb.CUT_STORE, Place.PRIMARY), _TAKEOVER, wait(2_000)),
+        mend=(Step(Verb.HEAL),),
+        limits={"longest_read_ms": 4 * _ATTEMPT_MS, "reads_back_ms": 4 * _ATTEMPT_MS},
+    ),
+    Drill(
+        "store-blip",
+        "The object store is down for less than the bound",
+        "Reads go on as if nothing were; writes wait.",
+        fault=(Step(Verb.CUT_STORE, Place.EVERY), wait(2_500)),
+        mend=(Step(Verb.HEAL),),
+    ),
+    Drill(
+        "store-down",
+        "The object store is down for a minute: longer than every bound",
+        "Inside the bound tokens verify; past it every machine refuses, and nothing is accepted by mistake.",
+        fault=(Step(Verb.STALL_STORE, Place.EVERY), wait(60_000)),
+        mend=(Step(Verb.HEAL),),
+        limits={"longest_read_ms": 4 * _ATTEMPT_MS, "reads_back_ms": 4 * _ATTEMPT_MS},
+        blinds=Place.EVERY,
+    ),
+    Drill(
+        "store-slow",
+        "The object store is slow",
+        "Writes take as long as it takes; reads don't notice.",
+        fault=(Step(Verb.SLOW_STORE, Place.EVERY, 300), wait(10_000)),
+        mend=(Step(Verb.HEAL),),
+    ),
+    Drill(
+        "replica-lagging",
+        "A replica lags: it reads the object store late",
+        "It serves what it can show to be fresh enough, and never a revoked token past the bound.",
+        fault=(Step(Verb.SLOW_STORE, Place.NEAREST, 600), wait(10_000)),
+        mend=(Step(Verb.HEAL),),
+    ),
+    Drill(
+        "litestream-killed",
+        "Litestream is killed on the primary",
+        "It is started again, and nobody notices.",
+        fault=(Step(Verb.KILL_LITESTREAM, Place.PRIMARY), wait(6_000)),
+    ),
+    Drill(
+        "replica-damaged",
+        "A replica's database is damaged while it is down",
+        "It is found, never served from, and brought back from the bucket.",
+        fault=(Step(Verb.KILL, Place.NEAREST), Step(Verb.DAMAGE, Place.NEAREST), wait(1_000)),
+        mend=(Step(Verb.START, Place.NEAREST),),
+    ),
+    Drill(
+        "disk-full",
+        "The primary's disk is full",
+        "It refuses writes with a reason and lets another lead; verification goes on.",
+        fault=(Step(Verb.FILL_DISK, Place.PRIMARY), _TAKEOVER, wait(2_000)),
+        mend=(Step(Verb.FREE_DISK, Place.PRIMARY),),
+        limits={"longest_read_ms": 4 * _ATTEMPT_MS, "writes_back_ms": 20_000},
+    ),
+    Drill(
+        "rolling-deploy",
+        "Every machine is stopped and started in turn, under load",
+        "A deploy moves the primary by plan, and fails no call.",
+        fault=(
+            *(Step(Verb.STOP, Place.NEAREST), Step(Verb.START, Place.NEAREST)),
+            *(Step(Verb.STOP, Place.OTHER), Step(Verb.START, Place.OTHER)),
+            *(Step(Verb.STOP, Place.PRIMARY), Step(Verb.START, Place.PRIMARY)),
+        ),
+        limits={"writes_back_ms": 5_000},
+    ),
+    Drill(
+        "rotation",
+        "Root keys are rotated, and records sealed anew, under load",
+        "Tokens under the old key verify on; every record ends under the new secret.",
+        fault=(Step(Verb.ROTATE), Step(Verb.RESEAL), Step(Verb.ROTATE)),
+    ),
+    Drill(
+        "mass-revocation",
+        "100,000 tokens are revoked at once",
+        "Every region refuses them; other writes and reads go on meanwhile.",
+        fault=(Step(Verb.REVOKE_MANY, amount=100_000),),
+    ),
+    Drill(
+        "restored",
+        "A bad write is undone by a restore to the point before it",
+        "The write is undone everywhere; what was revoked since stays revoked.",
+        fault=(Step(Verb.SPOIL), wait(4_000), Step(Verb.RESTORE)),
+    ),
+    Drill(
+        "all-down",
+        "Every machine in every region is lost",
+        "Callers are refused at the bound at the latest; all that was acknowledged is there afterwards.",
+        fault=(Step(Verb.KILL, Place.EVERY), wait(10_000)),
+        mend=(Step(Verb.START, Place.EVERY),),
+        limits={"reads_back_ms": 15_000, "writes_back_ms": 30_000},
+        blinds=Place.EVERY,
+    ),
+    Drill(
+        "cold-start",
+        "Every machine is lost with its disk: all starts again from the bucket",
+        "The bucket alone brings back all that was acknowledged.",
+        fault=(Step(Verb.KILL, Place.EVERY), Step(Verb.LOSE_DISK, Place.EVERY), wait(1_000)),
+        mend=(Step(Verb.START, Place.EVERY),),
+        limits={"reads_back_ms": 30_000, "writes_back_ms": 45_000},
+        blinds=Place.EVERY,
+    ),
+    Drill(
+        "clock-jump",
+        "The nearest machine's clock is an hour apart from the object store's",
+        "It dates nothing, and says so: what hangs on the time is asked of the next machine, and no call fails.",
+        fault=(Step(Verb.SHIFT_CLOCK, Place.NEAREST, 3_600_000), wait(7_000)),
+        mend=(Step(Verb.HEAL),),
+    ),
+)
+
+NAMES: Final = tuple(drill.name for drill in DRILLS)
+
+
+def find(name: str) -> Drill:
+    """Return the drill of this name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    for drill in DRILLS:
+        if drill.name == name:
+            return drill
+    near = get_close_matches(name, NAMES, 1)
+    hint = f"did you mean {near[0]}?" if near else "see `tkdb drill list`"
+    raise ConfigurationError(f"there is no drill {name!r:.40}", hint=hint)

@@ -1,0 +1,219 @@
+"""Drills on real Fly: the machines of one app, broken through the Machines API, by whoever has said that they mean it.
+
+What may be touched is limited: machines of the one app, only those that ran when the drill began, only those named
+where names are given, and one at a time. All is put back at the end.
+
+Calls come from where this runs, through the app's own address; machines are reached through the proxy only, so the last
+questions go to those that the proxy chooses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final, Self
+
+import msgspec
+
+from tkdb import errors
+from tkdb_client import AsyncClient, Macaroon
+from tkdb_ops.drills.audit import ask
+from tkdb_ops.drills.drill import Drill, Place, Step, Verb
+from tkdb_ops.drills.fly_machines import FlyMachines
+from tkdb_ops.drills.operator import ERRANDS
+from tkdb_ops.drills.record import Audit, Machine, Sight
+from tkdb_ops.fly_api import FlyApi
+from tkdb_ops.opening import Opened
+
+VERBS: Final = frozenset({Verb.KILL, Verb.STOP, Verb.START, Verb.CORDON, Verb.UNCORDON})
+
+_BOUND_MS: Final = 5_000
+_READY_S: Final = 180.0
+_LOOKS_S: Final = 1.0
+_LIST_S: Final = 2.0
+
+
+class Consent(msgspec.Struct, frozen=True):
+    """What somebody has agreed to: that machines of ``app`` are broken; ``only`` these, where any are named."""
+
+    app: str
+    only: tuple[str, ...] = ()
+
+
+class OnFly(Opened):
+    """An app to drill on.
+
+    Args:
+        consent: what may be broken.
+        fly: reaches the app's machines.
+        client: a signer's, that may do everything.
+        region: where this runs.
+        bound_ms: the published bound on staleness.
+    """
+
+    def __init__(
+        self, consent: Consent, fly: FlyMachines, client: AsyncClient, *, region: str, bound_ms: int = _BOUND_MS
+    ) -> None:
+        self.name = f"fly {consent.app}"
+        self.bound_ms = bound_ms
+        self.verbs = VERBS
+        self.machines: tuple[Machine, ...] = ()
+        self.clients: dict[str, AsyncClient] = {region: client}
+        self._consent = consent
+        self._fly = fly
+        self._client = client
+        self._stopped: set[str] = set()
+        self._cordoned: set[str] = set()
+        self._states: dict[str, str] = {}
+        self._listed_s = 0.0
+
+    @classmethod
+    def from_environment(cls, consent: Consent, token: str) -> Self:
+        """Make one from the environment, and a token of Fly's API.
+
+        ``TKDB_URL``, ``TKDB_AUTHORITY`` and ``TKDB_SIGNER`` as for every client; where the API is as ``FlyApi.parse``
+        reads it.
+
+        Raises:
+            ConfigurationError: something is missing, or can't be used.
+        """
+        fly = FlyMachines(FlyApi.parse(os.environ, token), consent.app)
+        bound_ms = int(os.environ.get("TKDB_BOUND_MS") or _BOUND_MS)
+        client = AsyncClient(bound_ms=bound_ms)
+        return cls(consent, fly, client, region=os.environ.get("FLY_REGION") or "here", bound_ms=bound_ms)
+
+    async def ready(self) -> None:
+        await self.put_back()
+        give_up_s = time.monotonic() + _READY_S
+        while True:
+            with suppress(errors.Unavailable):
+                sights = await self.sights(0)
+                if {each.health for each in sights} == {"ok"} and any(each.role == "primary" for each in sights):
+                    return
+            if time.monotonic() > give_up_s:
+                raise errors.Unavailable(
+                    f"{self._consent.app} isn't whole: every machine has to run, and one to be primary",
+                    hint="see `fly machine list` and `tkdb status`",
+                )
+            await asyncio.sleep(_LOOKS_S)
+
+    async def sights(self, at_ms: int) -> list[Sight]:
+        """What Fly says of each machine, and what the one that answers says of the primary."""
+        if time.monotonic() - self._listed_s > _LIST_S:
+            self._listed_s = time.monotonic()
+            self._states = {each.id: each.state for each in await self._fly.listed()}
+        report = await self._client.status()
+        cluster = report.cluster
+        found = []
+        for machine in self.machines:
+            health = "ok" if self._states.get(machine.id) == "started" else "down"
+            leads = cluster is not None and cluster.primary == machine.id and health == "ok"
+            own = report if report.machine == machine.id else None
+            found.append(
+                Sight(
+                    at_ms, machine.id, "faulty" if own and own.fault else health,
+                    ("primary" if leads else "replica") if health == "ok" else "",
+                    own.position if own else None,
+                    cluster.epoch if cluster and leads else None,
+                    own.age_ms if own else None,
+                    own.fault if own else "",
+                )
+            )  # fmt: skip
+        return found
+
+    async def carry_out(self, step: Step, machines: Sequence[Machine]) -> str:
+        for machine in machines:
+            self._check(machine.id, step.verb)
+            await self._do(step.verb, machine.id)
+        return f"{_SAID[step.verb]}: {', '.join(machine.id for machine in machines)}"
+
+    async def put_back(self) -> None:
+        """Start what was stopped, uncordon what was cordoned; all of it is tried before anything is raised.
+
+        Raises:
+            Unavailable: something could not be; it says what to do by hand.
+        """
+        out = [(Verb.START, name) for name in sorted(self._stopped)]
+        out += [(Verb.UNCORDON, name) for name in sorted(self._cordoned)]
+        left = [(verb, name) for verb, name in out if not await self._mended(verb, name)]
+        if left:
+            by_hand = "; ".join(f"fly machine {verb} {name} --app {self._consent.app}" for verb, name in left)
+            raise errors.Unavailable("not everything could be put back", hint=by_hand)
+
+    async def audit(
+        self, dead: Mapping[int, Macaroon], organizations: Sequence[str], patience_s: float
+    ) -> tuple[Audit, ...]:
+        machine = "whoever answers"
+        with suppress(errors.TkdbError):
+            machine = (await self._client.status()).machine
+        return (await ask(machine, self._client, dead, organizations, patience_s),)
+
+    async def _open(self) -> None:
+        await self._stack.enter_async_context(self._client)
+        running = [each for each in await self._fly.listed() if each.state == "started"]
+        self.machines = tuple(Machine(each.id, each.region) for each in running)
+        if strange := set(self._consent.only) - {each.id for each in running}:
+            raise errors.ConfigurationError(
+                f"{self._consent.app} runs no machine {', '.join(sorted(strange))}", hint="see `fly machine list`"
+            )
+        if len(running) < 2:
+            raise errors.ConfigurationError(
+                f"{self._consent.app} runs {len(running)} machine, and a drill leaves callers without it",
+                hint="drill where two or more machines run",
+            )
+        self._stack.push_async_callback(self.put_back)
+
+    def _check(self, name: str, verb: Verb) -> None:
+        """Refuse what wasn't agreed to."""
+        if verb in (Verb.START, Verb.UNCORDON):
+            return
+        if self._consent.only and name not in self._consent.only:
+            raise errors.ConfigurationError(
+                f"the drill would {verb} {name}, which may not be touched", hint="name it in --only, too"
+            )
+        others = (self._stopped | self._cordoned) - {name}
+        if others:
+            raise errors.ConfigurationError(
+                f"the drill would {verb} {name} while {', '.join(sorted(others))} is out",
+                hint="on Fly, one machine at a time is broken",
+            )
+
+    async def _do(self, verb: Verb, name: str) -> None:
+        match verb:
+            case Verb.KILL | Verb.STOP:
+                self._stopped.add(name)  # before it is: whatever becomes of the request, it is put back
+                await self._fly.stop(name, number="SIGKILL" if verb is Verb.KILL else "SIGTERM")
+            case Verb.START:
+                await self._fly.start(name)
+                self._stopped.discard(name)
+            case Verb.CORDON:
+                self._cordoned.add(name)
+                await self._fly.cordon(name)
+            case _:
+                await self._fly.uncordon(name)
+                self._cordoned.discard(name)
+
+    async def _mended(self, verb: Verb, name: str) -> bool:
+        try:
+            await self._do(verb, name)
+        except errors.TkdbError:
+            return False
+        return True
+
+
+_SAID: Final = {
+    Verb.KILL: "killed, and not started again",
+    Verb.STOP: "stopped",
+    Verb.START: "started",
+    Verb.CORDON: "cordoned",
+    Verb.UNCORDON: "uncordoned",
+}
+
+
+def can(drill: Drill) -> bool:
+    """Return whether a drill can be run on Fly: by what its API can do, and with one machine out at a time."""
+    steps = (*drill.fault, *drill.mend)
+    return drill.verbs <= VERBS | ERRANDS and all(step.at is not Place.EVERY for step in steps)

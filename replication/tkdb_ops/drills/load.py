@@ -1,0 +1,349 @@
+"""Who calls while a drill runs: clients in several regions that mint, verify and revoke, whatever becomes of it.
+
+The load is open: calls begin when their time has come, whether or not those before have ended, as independent callers'
+do. A revocation is repeated until it is acknowledged; then every region asks about the token until it is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from tkdb import errors
+from tkdb_client import AsyncClient, Macaroon
+from tkdb_ops.drills.record import Call, Kind, Outcome, Write
+
+_HOT: Final = 8
+"""How many tokens callers verify again and again."""
+_FRESH_MOST: Final = 100
+_DEAD_RECENT: Final = 20
+_DEAD_SHARE: Final = 0.2
+"""Of verifications that ask about a token whose revocation was acknowledged a while ago."""
+_WATCH_S: Final = 0.1
+_AGAIN_S: Final = 0.1
+_STOP_S: Final = 15.0
+_UNDER_WAY_MOST: Final = 300
+"""No caller keeps on piling up calls for ever. What isn't begun then is counted."""
+_PREPARE_S: Final = 60.0
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """How many calls of each kind a region begins, in a second, on average."""
+
+    mint: float = 1.0
+    verify: float = 4.0
+    first: float = 1.0
+    revoke: float = 0.4
+    create: float = 0.1
+    look: float = 2.5
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A token, and its number in the record."""
+
+    number: int
+    macaroon: Macaroon
+
+
+class Load:
+    """The callers.
+
+    Args:
+        clients: one in each region that calls come from.
+        organization: the name of the organization that the tokens are of; it begins the names of others.
+        now_ms: the drill's clock.
+        draw: randomness.
+        bound_ms: the published bound on staleness.
+        rates: how much is called.
+
+    Attributes:
+        calls: all that have ended.
+        writes: all that were asked for; those that weren't acknowledged have no such time.
+        undone: the names of organizations that were undone by a restore.
+        held_back: how many calls weren't begun, as too many were under way.
+    """
+
+    def __init__(
+        self,
+        clients: Mapping[str, AsyncClient],
+        organization: str,
+        *,
+        now_ms: Callable[[], int],
+        draw: random.Random,
+        bound_ms: int,
+        rates: Rates | None = None,
+    ) -> None:
+        self.organization = organization
+        self.calls: list[Call] = []
+        self.undone: set[str] = set()
+        self.held_back = 0
+        self._clients = dict(clients)
+        self._now_ms = now_ms
+        self._draw = draw
+        self._bound_ms = bound_ms
+        self._rates = rates or Rates()
+        self._count = 0
+        self._hot: list[Token] = []
+        self._fresh: dict[str, deque[Token]] = {region: deque(maxlen=_FRESH_MOST) for region in clients}
+        self._dead: list[Token] = []
+        self._writes: dict[int | str, Write] = {}
+        self._names = 0
+        self._over = asyncio.Event()
+        self._schedules: list[asyncio.Task[None]] = []
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    @property
+    def writes(self) -> list[Write]:
+        """All writes, in the order in which they were asked for."""
+        return [
+            msgspec.structs.replace(write, undone=write.organization in self.undone)
+            for write in self._writes.values()
+        ]  # fmt: skip
+
+    @property
+    def dead(self) -> dict[int, Macaroon]:
+        """The tokens whose revocation was acknowledged, by number."""
+        return {token.number: token.macaroon for token in self._dead}
+
+    @property
+    def organizations(self) -> list[str]:
+        """The organizations that were acknowledged, and not undone."""
+        made = (each for each in self.writes if each.organization and each.acknowledged_ms is not None)
+        return [each.organization for each in made if not each.undone]
+
+    @property
+    def acknowledged_ms(self) -> int:
+        """When the last write was asked for that has been acknowledged; -1 where none was."""
+        return max((each.asked_ms for each in self._writes.values() if each.acknowledged_ms is not None), default=-1)
+
+    async def prepare(self) -> None:
+        """Make the organization and the first tokens, and have every region verify them.
+
+        Raises:
+            Unavailable: that takes too long.
+        """
+        first = next(iter(self._clients.values()))
+        try:
+            async with asyncio.timeout(_PREPARE_S):
+                await _until_done(lambda: first.create_organization(self.organization))
+                for _ in range(_HOT):
+                    macaroon = await _until_done(lambda: first.mint(self.organization, act="rw", expires_in_s=86_400))
+                    self._hot.append(self._number(macaroon))
+                texts = [token.macaroon for token in self._hot]
+                await asyncio.gather(
+                    *(_until_done(partial(client.verify_many, texts)) for client in self._clients.values())
+                )
+        except TimeoutError:
+            raise errors.Unavailable(
+                "the load can't be prepared", hint="look at `tkdb status`: does the authority take writes?"
+            ) from None
+
+    def start(self) -> None:
+        """Begin to call."""
+        for region in self._clients:
+            acts: list[tuple[float, Callable[[str], Coroutine[Any, Any, None]]]] = [
+                (self._rates.mint, self._mint),
+                (self._rates.verify, self._verify),
+                (self._rates.first, self._verify_anew),
+                (self._rates.revoke, self._revoke),
+                (self._rates.create, self._create),
+                (self._rates.look, self._look),
+            ]
+            for rate, act in acts:
+                draw = random.Random(self._draw.random())  # noqa: S311  seeded, so that a drill can be run again
+                self._schedules.append(asyncio.create_task(self._schedule(region, rate, act, draw)))
+
+    async def stop(self) -> None:
+        """Begin no more calls; wait for those under way, and give up on what takes too long."""
+        self._over.set()
+        for schedule in self._schedules:
+            schedule.cancel()
+        await asyncio.gather(*self._schedules, return_exceptions=True)
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=_STOP_S)
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def revoke_also(self, region: str, tokens: Iterable[Token], do: Callable[[], Awaitable[Any]]) -> None:
+        """Count ``do``, a bulk revocation, as that of ``tokens``, too: once done, each is watched like any other."""
+        writes = {Write(self._now_ms(), region, None, token.number): token for token in tokens}
+        self._writes |= {_key(write): write for write in writes}
+        await do()
+        for write, token in writes.items():
+            self._acknowledge(write)
+            self._is_dead(token)
+
+    async def mint_some(self, region: str, count: int) -> list[Token]:
+        """Mint tokens that nobody else uses, and have every region verify them."""
+        client = self._clients[region]
+        own = [self._number(await _until_done(lambda: client.mint(self.organization))) for _ in range(count)]
+        for each in self._clients.values():
+            await _until_done(partial(each.verify_many, [token.macaroon for token in own]))
+        return own
+
+    # When calls begin.
+
+    async def _schedule(
+        self, region: str, rate: float, act: Callable[[str], Coroutine[Any, Any, None]], draw: random.Random
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        while rate > 0:
+            due_s += draw.expovariate(rate)
+            await asyncio.sleep(due_s - loop.time())
+            if len(self._under_way) < _UNDER_WAY_MOST:
+                self._begin(act(region))
+            else:
+                self.held_back += 1
+
+    def _begin(self, call: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(call)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    # What they do.
+
+    async def _mint(self, region: str) -> None:
+        outcome, macaroon = await self._call(region, Kind.MINT, lambda client: client.mint(self.organization, act="rw"))
+        if outcome is Outcome.OK:
+            token = self._number(macaroon)
+            for fresh in self._fresh.values():
+                fresh.append(token)
+
+    async def _verify(self, region: str) -> None:
+        dead = self._dead[-_DEAD_RECENT:]
+        token = self._draw.choice(dead if dead and self._draw.random() < _DEAD_SHARE else self._hot)
+        await self._ask(region, Kind.VERIFY, token)
+
+    async def _verify_anew(self, region: str) -> None:
+        if self._fresh[region]:
+            await self._ask(region, Kind.FIRST, self._fresh[region].popleft())
+
+    async def _look(self, region: str) -> None:
+        await self._call(region, Kind.LOOK, lambda client: client.status())
+
+    async def _create(self, region: str) -> None:
+        self._names += 1
+        name = f"{self.organization}-{self._names}"
+        asked = 0
+
+        async def create(client: AsyncClient) -> None:
+            nonlocal asked
+            asked += 1
+            try:
+                await client.create_organization(name)
+            except errors.Conflict:
+                if asked == 1:
+                    raise
+                # An earlier attempt made it, and its answer was lost.
+
+        await self._repeat(Kind.CREATE, Write(self._now_ms(), region, None, organization=name), create)
+
+    async def _revoke(self, region: str) -> None:
+        if len(self._hot) <= _HOT // 2:
+            return  # no tokens can be minted: first they have to come back
+        token = self._hot.pop(0)
+        self._begin(self._replace(region))
+        write = Write(self._now_ms(), region, None, token.number)
+        if await self._repeat(Kind.REVOKE, write, lambda client: client.revoke(token.macaroon)):
+            self._is_dead(token)
+
+    async def _replace(self, region: str) -> None:
+        """Mint another token for all to verify."""
+        while not self._over.is_set():
+            outcome, macaroon = await self._call(
+                region, Kind.MINT, lambda client: client.mint(self.organization, act="rw", expires_in_s=86_400)
+            )
+            if outcome is Outcome.OK:
+                self._hot.append(self._number(macaroon))
+                return
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _repeat(self, kind: Kind, write: Write, do: Callable[[AsyncClient], Awaitable[Any]]) -> bool:
+        """Repeat a write until it is acknowledged, or all is over; return whether it was."""
+        self._writes[_key(write)] = write
+        while not self._over.is_set():
+            outcome, _ = await self._call(write.region, kind, do, write.token)
+            if outcome is Outcome.OK:
+                self._acknowledge(write)
+                return True
+            await asyncio.sleep(_AGAIN_S)
+        return False
+
+    def _acknowledge(self, write: Write) -> None:
+        self._writes[_key(write)] = msgspec.structs.replace(write, acknowledged_ms=self._now_ms())
+
+    def _is_dead(self, token: Token) -> None:
+        self._dead.append(token)
+        for region in self._clients:
+            self._begin(self._watch(region, token))
+
+    async def _watch(self, region: str, token: Token) -> None:
+        """Ask until the token is refused here."""
+        give_up_ms = self._now_ms() + 2 * self._bound_ms
+        while not self._over.is_set() and self._now_ms() < give_up_ms:
+            if await self._ask(region, Kind.VERIFY, token) is Outcome.DENIED:
+                return
+            await asyncio.sleep(_WATCH_S)
+
+    async def _ask(self, region: str, kind: Kind, token: Token) -> Outcome:
+        outcome, _ = await self._call(region, kind, lambda client: client.verify(token.macaroon), token.number)
+        return outcome
+
+    async def _call(
+        self, region: str, kind: Kind, do: Callable[[AsyncClient], Awaitable[Any]], token: int = -1
+    ) -> tuple[Outcome, Any]:
+        """Make one call, and write down what came of it. Return that, and the result where there is one."""
+        at_ms = self._now_ms()
+        result, outcome, why = None, Outcome.OK, ""
+        try:
+            result = await do(self._clients[region])
+        except errors.TkdbError as error:
+            outcome, why = outcome_of(error), f"{type(error).__name__}: {error.message}"[:200]
+        by = result.machine if kind is Kind.LOOK and result is not None else ""
+        self.calls.append(Call(at_ms, region, kind, self._now_ms() - at_ms, outcome, token, by, why))
+        return outcome, result
+
+    def _number(self, macaroon: Macaroon) -> Token:
+        self._count += 1
+        return Token(self._count, macaroon)
+
+
+def outcome_of(error: errors.TkdbError) -> Outcome:
+    """Return what an error means for who called.
+
+    >>> outcome_of(errors.RevokedToken("…")).value, outcome_of(errors.StaleAuthority("…")).value
+    ('denied', 'stale')
+    """
+    match error:
+        case errors.StaleAuthority():
+            return Outcome.STALE
+        case errors.Denied():
+            return Outcome.DENIED
+        case errors.OutcomeUnknown():
+            return Outcome.UNKNOWN
+        case errors.Refused():
+            return Outcome.REFUSED
+    return Outcome.UNAVAILABLE
+
+
+def _key(write: Write) -> int | str:
+    return write.organization or write.token
+
+
+async def _until_done(do: Callable[[], Awaitable[Any]]) -> Any:
+    """Repeat what comes before the load, until it is done."""
+    while True:
+        try:
+            return await do()
+        except errors.Conflict:
+            return None  # it was done, and its answer lost
+        except (errors.Unavailable, errors.StaleAuthority, errors.NotFound):  # not found: by who isn't there yet
+            await asyncio.sleep(_AGAIN_S)

@@ -1,0 +1,91 @@
+"""Several drills, one after the other, on one target: what ``tkdb drill run`` does.
+
+A lab is kept for the next drill as long as it gets whole again; where it doesn't, another one is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+import msgspec
+
+from tkdb import errors
+from tkdb_ops.drills.drill import Drill
+from tkdb_ops.drills.objectives import Limits
+from tkdb_ops.drills.report import Result
+from tkdb_ops.drills.run import Pace, Running, Tell
+from tkdb_ops.drills.target import Target
+from tkdb_ops.drills.verdict import judge
+
+Open = Callable[[], AbstractAsyncContextManager[Target]]
+
+
+class Undone(msgspec.Struct, frozen=True):
+    """A drill that could not be run, and why."""
+
+    drill: Drill
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Session:
+    """Runs drills.
+
+    Args:
+        open_target: makes a target, open for as long as its context.
+        limits: what is to be reached.
+        seed: what the load of each follows from.
+        tell: hears of each event as it happens.
+        again: gives the command that runs a drill again, by its name.
+        pace: how long each takes.
+
+    Attributes:
+        running: the drill that runs now, if one does.
+    """
+
+    def __init__(
+        self,
+        open_target: Open,
+        limits: Limits,
+        *,
+        seed: int,
+        tell: Tell,
+        again: Callable[[str], str] = lambda name: "",
+        pace: Pace | None = None,
+    ) -> None:
+        self.running: Running | None = None
+        self._open_target = open_target
+        self._limits = limits
+        self._seed = seed
+        self._tell = tell
+        self._again = again
+        self._pace = pace
+
+    async def run(self, drills: Sequence[Drill]) -> AsyncGenerator[Result | Undone, None]:
+        """Run them in order; yield what came of each as soon as it is known."""
+        stack, target = AsyncExitStack(), None
+        async with AsyncExitStack() as outer:
+            outer.push_async_callback(lambda: stack.aclose())
+            for drill in drills:
+                try:
+                    if target is None:
+                        target = await stack.enter_async_context(self._open_target())
+                    yield await self._one(drill, target)
+                except errors.ConfigurationError as error:
+                    yield Undone(drill, error.code, error.message, error.hint)
+                    if target is None:
+                        return  # there is nothing to drill on, and there won't be
+                except errors.TkdbError as error:
+                    yield Undone(drill, error.code, error.message, error.hint)
+                    await stack.aclose()
+                    stack, target = AsyncExitStack(), None
+                finally:
+                    self.running = None
+
+    async def _one(self, drill: Drill, target: Target) -> Result:
+        again = self._again(drill.name)
+        self.running = Running(drill, target, seed=self._seed, tell=self._tell, pace=self._pace, again=again)
+        record = await self.running.run()
+        return Result(drill, record, judge(record, self._limits.of(drill.name, drill.limits)))

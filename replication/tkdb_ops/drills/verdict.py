@@ -1,0 +1,105 @@
+"""The verdict: what was measured against what was to be reached. Pure.
+
+>>> from tkdb_ops.drills.record import Record
+>>> nothing = Record("primary-killed", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (), ("sin",), 0, 0, 0, 0)
+>>> verdict = judge(nothing, Objectives())
+>>> verdict.passed, verdict.findings[0].text
+(False, 'no failed reads: there was nothing to measure')
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from tkdb_ops.drills.figures import Figures, measure
+from tkdb_ops.drills.objectives import ALWAYS, USUAL, Objectives
+from tkdb_ops.drills.record import Record
+
+_NAMES: Final = {
+    "failed_reads": "failed reads",
+    "longest_read_ms": "longest read",
+    "reads_back_ms": "reads back",
+    "writes_back_ms": "writes back",
+    "revoked_p99_ms": "revoked everywhere, p99",
+    "lost_writes": "acknowledged writes lost",
+    "stale_accepts": "stale accepts",
+    "blind_accepts": "blind accepts",
+    "wrong_denials": "wrong denials",
+    "two_writers": "two writers",
+    "unsound_journals": "unsound journals",
+    "undone_steps": "steps undone",
+}
+
+_NEEDED: Final = {
+    "failed_reads": "reads",
+    "stale_accepts": "reads",
+    "wrong_denials": "reads",
+    "lost_writes": "checked",
+}
+"""What there must have been any of before none of the other says anything."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One objective: its limit, and what was measured; None where there was nothing to measure."""
+
+    objective: str
+    limit: int
+    measured: int | None
+
+    @property
+    def met(self) -> bool:
+        """Whether it was reached. What wasn't measured wasn't."""
+        return self.measured is not None and self.measured <= self.limit
+
+    @property
+    def name(self) -> str:
+        """The objective, in words."""
+        return _NAMES[self.objective]
+
+    @property
+    def text(self) -> str:
+        """Limit and measure, in words."""
+        wanted = f"no {self.name}" if self.limit == 0 else f"{self.name} ≤ {said(self.objective, self.limit)}"
+        if self.measured is None:
+            return f"{wanted}: there was nothing to measure"
+        return f"{wanted}: {said(self.objective, self.measured)}"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The judgement of one run."""
+
+    findings: tuple[Finding, ...]
+    figures: Figures
+
+    @property
+    def passed(self) -> bool:
+        """Whether every objective was reached."""
+        return all(finding.met for finding in self.findings)
+
+
+def judge(record: Record, objectives: Objectives) -> Verdict:
+    """Return the verdict on a record."""
+    figures = measure(record)
+    findings = [Finding(name, getattr(objectives, name), _measured(figures, name)) for name in (*USUAL, *ALWAYS)]
+    return Verdict(tuple(findings), figures)
+
+
+def said(objective: str, value: int) -> str:
+    """Return a figure with its unit.
+
+    >>> said("writes_back_ms", 8_100), said("revoked_p99_ms", 402), said("lost_writes", 0)
+    ('8.1 s', '0.40 s', '0')
+    """
+    if not objective.endswith("_ms"):
+        return f"{value:,}"
+    return f"{value / 1000:.2f} s" if value % 1_000 and value < 2_000 else f"{value / 1000:.1f} s"
+
+
+def _measured(figures: Figures, objective: str) -> int | None:
+    needed = _NEEDED.get(objective)
+    if needed is not None and not getattr(figures, needed):
+        return None
+    measured: int | None = getattr(figures, objective)
+    return measured

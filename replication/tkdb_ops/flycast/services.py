@@ -1,0 +1,116 @@
+"""What answers inside a stand-in beside its proxies: the resolver, and who signs Fly-Src."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, Final, cast
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tkdb.attestation import Source, sign
+from tkdb_ops.flycast.addresses import RESOLVER, Addresses
+from tkdb_ops.flycast.environment import WORKER, Ground
+from tkdb_ops.flycast.layout import Layout, Slot
+from tkdb_ops.flycast.names import Names
+
+DNS_PORT: Final = 53
+
+_SIGNED_S: Final = 1.0
+
+
+class Resolver:
+    """The resolver of one region's machines.
+
+    Args:
+        names: what it knows.
+        region: where it is asked.
+        started: gives the machines that run.
+    """
+
+    def __init__(self, names: Names, region: str, started: Callable[[], Collection[Slot]]) -> None:
+        self._names = names
+        self._region = region
+        self._started = started
+        self._transport: asyncio.DatagramTransport | None = None
+
+    async def open(self, ground: Ground) -> None:
+        """Answer at the resolver's address in the region."""
+        made = await ground.socket(WORKER + self._region, socket.AF_INET6, socket.SOCK_DGRAM)
+        made.bind((RESOLVER, DNS_PORT))
+        resolver = self
+
+        class Protocol(asyncio.DatagramProtocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                resolver._transport = cast("asyncio.DatagramTransport", transport)
+
+            def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+                resolver._answer(data, addr)
+
+        await asyncio.get_running_loop().create_datagram_endpoint(Protocol, sock=made)
+
+    def close(self) -> None:
+        """Answer no more."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _answer(self, query: bytes, caller: tuple[str | Any, int]) -> None:
+        answer = self._names.answer(query, self._region, self._started())
+        if answer is not None and self._transport is not None:
+            self._transport.sendto(answer, caller)
+
+
+class Signer:
+    """Signs the Fly-Src of every machine anew each second, in a file that its edge reads.
+
+    Args:
+        key: the proxy's.
+        layout: the machines.
+        addresses: where they call from.
+        folder: where the files are: named for the caller's address.
+        org: the organization that all belong to.
+        now_s: the time, seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        key: Ed25519PrivateKey,
+        layout: Layout,
+        addresses: Addresses,
+        folder: Path,
+        *,
+        org: str,
+        now_s: Callable[[], float],
+    ) -> None:
+        self._key = key
+        self._callers = [(slot, source) for slot in layout.machines if (source := addresses.source(slot))]
+        self._folder = folder
+        self._org = org
+        self._now_s = now_s
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Sign, and go on signing."""
+        self._folder.mkdir()
+        self._sign()
+        self._task = asyncio.create_task(self._go_on())
+
+    async def close(self) -> None:
+        """Sign no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _go_on(self) -> None:
+        while True:
+            await asyncio.sleep(_SIGNED_S)
+            self._sign()
+
+    def _sign(self) -> None:
+        for slot, address in self._callers:
+            source, signature = sign(self._key, Source(slot.id, slot.app, self._org, int(self._now_s())))
+            new = self._folder / "new"
+            new.write_text(f"{source}\n{signature}\n", "ascii")
+            new.replace(self._folder / address)  # at once: an edge never reads half of it

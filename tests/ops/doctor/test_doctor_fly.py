@@ -1,0 +1,396 @@
+"""``tkdb doctor`` and Fly's API: each fault is red with its reason, and an API that doesn't say is no pass."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import fake_fly
+from tests.cli.processes import quick
+from tests.fake_fly import APP, TOKEN, FakeFly
+from tests.ops.doctor.examined import doctor, examine
+from tkdb.settings import SETTINGS
+from tkdb_ops.doctor.configured import configured, differences
+from tkdb_ops.doctor.deployment import Assignment, Config, Machine, Setup
+from tkdb_ops.doctor.findings import Outcome
+from tkdb_ops.doctor.hosted import hosted, no_public_address
+
+OF_FLY = {
+    "no-public-address", "hosted", "alike", "regions", "attested", "bind", "ports", "plain-http", "no-secrets", "awake",
+    "volumes", "readiness", "stopping", "limits",
+}  # fmt: skip
+"""What can be judged by Fly's API alone."""
+
+
+def test_an_app_as_it_should_be_is_green(fly: FakeFly) -> None:
+    examined = examine(fly)
+    assert (examined.code, examined.outcomes("passed")) == (0, OF_FLY), examined.document
+    assert examined.by_check["regions"]["found"] == "3 machines in iad, ams and syd"
+    assert {target for target, _ in fly.seen} == {f"/v1/apps/{APP}/ip_assignments", f"/v1/apps/{APP}/machines"}
+
+
+@pytest.mark.parametrize("public", [fake_fly.PUBLIC_V4, fake_fly.PUBLIC_V6, fake_fly.SHARED_V4])
+def test_a_public_address_is_named(fly: FakeFly, public: dict[str, Any]) -> None:
+    fly.ips.append(public)
+    examined = examine(fly)
+    assert examined.code == 1
+    assert examined.outcomes("failed") == {"no-public-address"}
+    assert examined.found("no-public-address").startswith(f"{public['ip']} is public")
+    assert "fly ips release" in examined.by_check["no-public-address"]["try"]
+
+
+def test_an_app_without_a_private_address_is_not_called_private(fly: FakeFly) -> None:
+    fly.ips = [fake_fly.EGRESS]
+    assert examine(fly).found("no-public-address") == "there is no private address"
+    fly.ips = [fake_fly.SHARED_V4]
+    assert "there is no private address" in examine(fly).found("no-public-address")
+
+
+def test_what_is_no_address_at_all_is_not_private() -> None:
+    assert no_public_address([Assignment("fdaa:nonsense")]).outcome is Outcome.FAILED
+
+
+def set_force_https(fly: FakeFly) -> None:
+    fly.service["ports"][0]["force_https"] = True
+
+
+def set_suspend(fly: FakeFly) -> None:
+    fly.service["autostop"] = "suspend"
+
+
+def set_no_volume(fly: FakeFly) -> None:
+    fly.config["mounts"] = None
+
+
+def set_volume_elsewhere(fly: FakeFly) -> None:
+    fly.config["mounts"][0]["path"] = "/var"
+
+
+def set_wrong_path(fly: FakeFly) -> None:
+    fly.service["checks"][0]["path"] = "/"
+
+
+def set_tcp_check(fly: FakeFly) -> None:
+    fly.service["checks"] = [{"type": "tcp", "interval": "5s"}]
+
+
+def set_post_check(fly: FakeFly) -> None:
+    fly.service["checks"][0]["method"] = "post"
+
+
+def set_no_check(fly: FakeFly) -> None:
+    fly.service["checks"] = None
+
+
+def set_short_kill(fly: FakeFly) -> None:
+    fly.config["stop_config"]["timeout"] = "10s"
+
+
+def set_default_kill(fly: FakeFly) -> None:
+    fly.config["stop_config"] = None
+
+
+def set_long_drain(fly: FakeFly) -> None:
+    fly.config["env"]["TKDB_DRAIN_MS"] = "60000"
+
+
+def set_sigkill(fly: FakeFly) -> None:
+    fly.config["stop_config"]["signal"] = "SIGQUIT"
+
+
+def set_unreadable_kill(fly: FakeFly) -> None:
+    fly.config["stop_config"]["timeout"] = "soon"
+
+
+def set_high_limit(fly: FakeFly) -> None:
+    fly.service["concurrency"]["hard_limit"] = 1_000
+
+
+def set_low_own_limit(fly: FakeFly) -> None:
+    fly.config["env"]["TKDB_MAX_CONCURRENCY"] = "100"
+
+
+def set_connections(fly: FakeFly) -> None:
+    fly.service["concurrency"]["type"] = "connections"
+
+
+def set_no_limit(fly: FakeFly) -> None:
+    fly.service["concurrency"] = None
+
+
+def set_two_services(fly: FakeFly) -> None:
+    fly.config["services"].append({"protocol": "tcp", "internal_port": 9091, "ports": [{"port": 9091}]})
+
+
+def set_wide_ports(fly: FakeFly) -> None:
+    fly.service["ports"].append({"start_port": 8000, "end_port": 9000, "handlers": ["http"]})
+
+
+def set_no_service(fly: FakeFly) -> None:
+    fly.config["services"] = []
+
+
+def set_udp(fly: FakeFly) -> None:
+    fly.service["protocol"] = "udp"
+
+
+def set_ipv6(fly: FakeFly) -> None:
+    fly.config["env"]["TKDB_BIND"] = "[::]:8080"
+
+
+def set_loopback(fly: FakeFly) -> None:
+    fly.config["env"]["TKDB_BIND"] = "127.0.0.1:8080"
+
+
+def set_unattested(fly: FakeFly) -> None:
+    del fly.config["env"]["TKDB_FLY_SRC"]
+
+
+def set_secret(fly: FakeFly) -> None:
+    fly.config["env"]["TKDB_SEAL_KEYS"] = "tkdbseal_planted"
+
+
+def set_stopped(fly: FakeFly) -> None:
+    fly.machines[0]["state"] = "stopped"
+
+
+def set_suspended(fly: FakeFly) -> None:
+    fly.machines[0]["state"] = "suspended"
+
+
+def set_cordoned(fly: FakeFly) -> None:
+    fly.machines[0]["cordoned"] = True
+
+
+def set_lost_host(fly: FakeFly) -> None:
+    fly.machines[0] |= {"host_status": "unreachable", "incomplete_config": fly.config, "config": None}
+
+
+def set_failing(fly: FakeFly) -> None:
+    fly.machines[0]["checks"][0]["status"] = "critical"
+
+
+def set_other_image(fly: FakeFly) -> None:
+    fly.machines[0]["image_ref"]["digest"] = "sha256:older"
+
+
+def set_other_env(fly: FakeFly) -> None:
+    fly.config["env"]["TKDB_NAME"] = "tkdb.other"
+
+
+FAULTS: list[tuple[Callable[[FakeFly], None], str, str]] = [
+    (set_force_https, "plain-http", "148e21 in iad: force_https is on"),
+    (set_suspend, "awake", "148e21 in iad: an idle machine is suspended"),
+    (set_no_volume, "volumes", "148e21 in iad: there is no volume"),
+    (set_volume_elsewhere, "volumes", "148e21 in iad: the volume is at /var, and TKDB_DB=/data/tkdb.db"),
+    (set_wrong_path, "readiness", "148e21 in iad: / is asked"),
+    (set_tcp_check, "readiness", "148e21 in iad: a connection is all that is checked"),
+    (set_post_check, "readiness", "148e21 in iad: /readyz is asked by another method than GET"),
+    (set_no_check, "readiness", "148e21 in iad: there is no check"),
+    (set_short_kill, "stopping", "148e21 in iad: it is killed after 10 s, and needs 14.5 s"),
+    (set_default_kill, "stopping", "148e21 in iad: it is killed after 5 s, and needs 14.5 s"),
+    (set_long_drain, "stopping", "148e21 in iad: it is killed after 30 s, and needs 70 s"),
+    (set_sigkill, "stopping", "148e21 in iad: it is stopped by SIGQUIT, which ends it at once"),
+    (set_unreadable_kill, "stopping", "148e21 in iad: the kill_timeout can't be read"),
+    (set_high_limit, "limits", "148e21 in iad: the limit is 1000, and the authority takes 256"),
+    (set_low_own_limit, "limits", "148e21 in iad: the limit is 250, and the authority takes 100"),
+    (set_connections, "limits", "148e21 in iad: connections are counted, not requests"),
+    (set_no_limit, "limits", "148e21 in iad: there is no hard_limit"),
+    (set_two_services, "ports", "148e21 in iad: 2 services are served"),
+    (set_wide_ports, "ports", "148e21 in iad: 1000 more ports are open"),
+    (set_no_service, "ports", "148e21 in iad: no services are served"),
+    (set_udp, "ports", "148e21 in iad: udp is served"),
+    (set_ipv6, "bind", "148e21 in iad: TKDB_BIND=[::]:8080"),
+    (set_loopback, "bind", "148e21 in iad: TKDB_BIND=127.0.0.1:8080, where the proxy can't reach it"),
+    (set_unattested, "attested", "148e21 in iad: TKDB_FLY_SRC=off"),
+    (set_secret, "no-secrets", "148e21 in iad: TKDB_SEAL_KEYS is in the open"),
+    (set_stopped, "hosted", "148e21 in iad is stopped"),
+    (set_suspended, "hosted", "148e21 in iad is suspended"),
+    (set_cordoned, "hosted", "148e21 in iad is cordoned"),
+    (set_lost_host, "hosted", "the host of 148e21 in iad is unreachable"),
+    (set_failing, "hosted", "148e21 in iad doesn't pass servicecheck-00-http-8080"),
+    (set_other_image, "alike", "several images: sha256:older on 148e21 in iad"),
+    (set_other_env, "alike", "3d8d41 in ams differs from 148e21 in iad in TKDB_NAME"),
+]
+
+
+@pytest.mark.parametrize(("plant", "check", "found"), FAULTS, ids=lambda case: getattr(case, "__name__", ""))
+def test_each_fault_is_found_with_its_reason(
+    fly: FakeFly, plant: Callable[[FakeFly], None], check: str, found: str
+) -> None:
+    plant(fly)
+    examined = examine(fly)
+    assert examined.code == 1
+    assert found in examined.found(check)
+    assert "planted" not in json.dumps(examined.document)  # no value of a secret
+    # One machine of three is set up another way: that is said as well. What isn't there has no check and no limit.
+    follows = {"limits", "readiness"} if check == "ports" else set()
+    assert examined.outcomes("failed") <= {check, "alike", *follows}
+
+
+def test_a_fault_that_all_have_is_said_once(fly: FakeFly) -> None:
+    for each in fly.machines:
+        each["config"]["services"][0]["autostop"] = "suspend"
+    assert examine(fly).found("awake") == "148e21 in iad, 3d8d41 in ams and 90801f in syd: an idle machine is suspended"
+
+
+def test_a_machine_that_was_stopped_for_want_of_traffic_is_no_fault(fly: FakeFly) -> None:
+    for each in fly.machines:
+        each["config"]["services"][0]["autostop"] = True
+    fly.machines[2] |= {"state": "stopped", "checks": [{"name": "servicecheck-00-http-8080", "status": "warning"}]}
+    examined = examine(fly)
+    assert (examined.code, examined.outcomes("failed")) == (0, set()), examined.document
+
+
+def test_machines_that_a_command_made_for_itself_are_not_counted(fly: FakeFly) -> None:
+    console = fake_fly.machine("e784079b", "lhr")
+    console["config"]["metadata"]["fly_process_group"] = "fly_app_console"
+    console["config"]["services"] = []
+    gone = fake_fly.machine("080e30", "gru") | {"state": "destroyed"}
+    fly.machines += [console, gone]
+    assert examine(fly).by_check["regions"]["found"] == "3 machines in iad, ams and syd"
+
+
+def test_a_single_machine_and_a_single_region_are_named(fly: FakeFly) -> None:
+    fly.machines = fly.machines[:1]
+    assert examine(fly).found("regions") == "the only machine is in iad"
+    fly.machines.append(fake_fly.machine("3d8d41", "iad"))
+    assert examine(fly).found("regions") == "all machines are in iad"
+
+
+def test_an_app_without_machines_passes_nothing_of_them(fly: FakeFly) -> None:
+    fly.machines = []
+    examined = examine(fly)
+    assert examined.found("hosted") == "the app has no machine"
+    assert examined.found("regions") == "there is no machine"
+    assert examined.unlearned("volumes") == "the app has no machine"
+    assert examined.outcomes("passed") == {"no-public-address", "alike"}
+
+
+UNHEARD = [
+    (401, "doesn't accept FLY_API_TOKEN"),
+    (403, "FLY_API_TOKEN may not read this app"),
+    (404, "knows no such app"),
+    (429, "asked too often"),
+    (500, "answered 500"),
+    (302, "answered 302"),
+]
+
+
+@pytest.mark.parametrize(("status", "why"), UNHEARD)
+def test_an_api_that_refuses_is_no_pass_and_no_failure_of_the_app(fly: FakeFly, status: int, why: str) -> None:
+    fly.status = status
+    examined = examine(fly)
+    assert examined.code == 3
+    assert examined.outcomes("passed") == examined.outcomes("failed") == set()
+    assert why in examined.unlearned("no-public-address")
+    assert why in examined.unlearned("plain-http")
+
+
+def test_another_token_is_refused_and_never_shown(fly: FakeFly) -> None:
+    other = "fm2_another-token-that-is-secret"
+    examined = doctor("--app", APP, FLY_API_HOSTNAME=fly.url, FLY_API_TOKEN=other)
+    assert "doesn't accept FLY_API_TOKEN" in examined.unlearned("hosted")
+    assert other not in json.dumps(examined.document)
+
+
+def test_an_api_that_is_not_there_is_no_pass() -> None:
+    with FakeFly() as fly:
+        gone = fly.url
+    examined = doctor("--app", APP, FLY_API_HOSTNAME=gone, FLY_API_TOKEN=TOKEN)
+    assert examined.code == 3
+    assert "refuses connections" in examined.unlearned("no-public-address")
+
+
+GARBAGE = [
+    b"", b"{", b"null", b"[]", b'{"ips": null}', b'{"ips": [{"ip": 5}]}', b'[{"id": 1}]', b"<html>", b"\xff\xfe",
+    b'[{"id": "a", "config": {"services": [{"ports": 80}]}}]', b"[" * 100_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", GARBAGE, ids=range(len(GARBAGE)))
+def test_an_answer_of_another_form_is_no_pass(fly: FakeFly, body: bytes) -> None:
+    fly.raw = {"ip_assignments": body, "machines": body if body != b"[]" else b"{}"}
+    examined = examine(fly)
+    assert examined.code == 3
+    assert "in another form than is documented" in examined.unlearned("no-public-address")
+    assert "in another form than is documented" in examined.unlearned("hosted")
+
+
+def test_an_answer_without_end_is_not_read_to_it(fly: FakeFly, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tkdb_ops.fly_api.BODY_MAX_BYTES", 1_000)
+    fly.raw = {"machines": b" " * 2_000}
+    assert "answered more than 1,000 bytes" in examine(fly).unlearned("hosted")
+
+
+def test_the_token_comes_from_a_file_and_with_its_scheme_too(fly: FakeFly, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"FlyV1 {TOKEN}\n")
+    examined = doctor("--app", APP, FLY_FLAPS_BASE_URL=fly.url, FLY_API_TOKEN_FILE=str(tmp_path / "token"))
+    assert examined.code == 0
+    assert {authorization for _, authorization in fly.seen} == {f"FlyV1 {TOKEN}"}
+
+
+def test_a_token_is_sent_over_no_network_in_the_clear() -> None:
+    ran = quick("doctor", "--app", APP, env={"FLY_API_HOSTNAME": "http://api.example.com", "FLY_API_TOKEN": TOKEN})
+    assert (ran.code, "in the clear" in ran.err, TOKEN in ran.err + ran.out) == (2, True, False)
+
+
+@pytest.mark.parametrize("app", ["../other", "a?limit=1", "A", "a" * 64])
+def test_what_is_no_app_is_not_asked_for(fly: FakeFly, app: str) -> None:
+    ran = quick("doctor", "--app", app, env={"FLY_API_HOSTNAME": fly.url, "FLY_API_TOKEN": TOKEN})
+    assert (ran.code, "can't be the name of an app" in ran.err, fly.seen) == (2, True, [])
+
+
+def test_a_token_says_nothing_of_an_app_that_is_not_named(fly: FakeFly) -> None:
+    ran = quick("doctor", env={"FLY_API_HOSTNAME": fly.url, "FLY_API_TOKEN": TOKEN})
+    assert (ran.code, "give --app" in ran.err, fly.seen) == (2, True, [])
+    examined = examine(fly, "--url", "http://127.0.0.1:9")
+    assert examined.by_check["hosted"]["found"] == "no app on Fly is named: --app"
+
+
+def test_a_machine_of_no_known_state_is_not_taken_for_well() -> None:
+    assert hosted([Machine("1", os.urandom(2).hex())]).outcome is Outcome.FAILED
+
+
+NUMBERS = st.none() | st.integers()
+PORTS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("port", "start_port", "end_port"), NUMBERS) | {"handlers": st.lists(st.text())}
+)
+CONFIGS = st.fixed_dictionaries(
+    {
+        "env": st.dictionaries(st.sampled_from([setting.variable for setting in SETTINGS]), st.text()),
+        "services": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "protocol": st.text(),
+                    "internal_port": st.integers(),
+                    "autostop": st.none() | st.booleans() | st.text(),
+                    "ports": st.lists(PORTS, max_size=2),
+                    "checks": st.lists(
+                        st.dictionaries(st.sampled_from(["type", "method", "path"]), st.text()), max_size=2
+                    ),
+                    "concurrency": st.none() | st.fixed_dictionaries({"hard_limit": st.integers(), "type": st.text()}),
+                }
+            ),
+            max_size=2,
+        ),
+        "mounts": st.none() | st.lists(st.fixed_dictionaries({"path": st.text()}), max_size=2),
+        "stop_config": st.none()
+        | st.fixed_dictionaries({"timeout": st.text() | st.floats() | st.integers(), "signal": st.text()}),
+    }
+)
+
+
+@given(CONFIGS)
+def test_whatever_a_configuration_holds_is_judged(found: dict[str, Any]) -> None:
+    setup = Setup("a machine", msgspec.convert(found, Config))
+    assert {each.outcome for each in configured([setup])} <= {Outcome.PASSED, Outcome.FAILED}
+    assert differences(setup.config, setup.config) == []

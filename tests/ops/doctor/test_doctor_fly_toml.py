@@ -1,0 +1,132 @@
+"""``tkdb doctor --config``: a fly.toml is judged before it is deployed, and compared with what runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cli.processes import quick
+from tests.fake_fly import FakeFly
+from tests.ops.doctor.examined import doctor, examine
+from tkdb.errors import TkdbError
+from tkdb_ops.doctor.deployment import duration_ms, parse_toml
+
+TOML = Path(__file__).parents[2].joinpath("fly.toml").read_text()
+
+
+def written(tmp_path: Path, text: str) -> str:
+    (tmp_path / "fly.toml").write_text(text)
+    return str(tmp_path / "fly.toml")
+
+
+def test_a_fly_toml_names_its_app_and_is_compared_with_what_runs(fly: FakeFly, tmp_path: Path) -> None:
+    for each in fly.machines:
+        each["config"]["env"] |= parse_toml(TOML).config.env
+    path = written(tmp_path, TOML)
+    examined = examine(fly, "--config", path)
+    assert examined.code == 0, examined.document
+    del fly.config["env"]["TKDB_SIGNERS"]
+    fly.service["concurrency"]["hard_limit"] = 240
+    found = examine(fly, "--config", path).found("alike")
+    assert found == f"148e21 in iad differs from {path} in TKDB_SIGNERS and services"
+
+
+def test_this_repositorys_fly_toml_is_green_by_itself() -> None:
+    examined = doctor("--config", str(Path(__file__).parents[2] / "fly.toml"))
+    assert (examined.code, examined.outcomes("failed")) == (0, set()), examined.document
+    assert len(examined.outcomes("passed")) == 10
+
+
+TOML_FAULTS = [
+    (r"force_https( *)= false", r"force_https = true", "plain-http"),
+    (r'auto_stop_machines( *)= "off"', 'auto_stop_machines = "suspend"', "awake"),
+    (r'"/readyz"', '"/livez"', "readiness"),
+    (r'kill_timeout( *)= "30s"', "kill_timeout = 5", "stopping"),
+    (r"hard_limit( *)= 250", "hard_limit = 400", "limits"),
+    (r"internal_port( *)= 8080", "internal_port = 8081", "ports"),
+    (r'"0.0.0.0:8080"', '"[::]:8080"', "bind"),
+    (r'destination( *)= "/data"', 'destination = "/srv"', "volumes"),
+    (r'TKDB_FLY_SRC( *)= "require"', 'TKDB_FLY_SRC = "off"', "attested"),
+    (r'TKDB_FLY_SRC( *)= "require"', "", "attested"),
+    (r"\[env\]", '[env]\nAWS_SECRET_ACCESS_KEY = "planted"', "no-secrets"),
+]
+
+
+@pytest.mark.parametrize(("of", "instead", "check"), TOML_FAULTS, ids=range(len(TOML_FAULTS)))
+def test_a_fault_is_found_in_the_file_before_it_is_deployed(tmp_path: Path, of: str, instead: str, check: str) -> None:
+    changed, count = re.subn(of, instead, TOML)
+    assert count == 1
+    examined = doctor("--config", written(tmp_path, changed))
+    assert (examined.code, examined.outcomes("failed")) == (1, {check})
+    assert examined.found(check).startswith(f"{tmp_path}/fly.toml: ")
+    assert "planted" not in json.dumps(examined.document)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "app = ",
+        "env = 5",
+        "[http_service]\ninternal_port = 'x'",
+        "services = 1",
+        "app = 5",
+        "mounts = 'x'",
+        "[[services]]\nports = 80",
+    ],
+)
+def test_what_is_no_fly_toml_is_said_to_be_none(tmp_path: Path, text: str) -> None:
+    ran = quick("doctor", "--config", written(tmp_path, text))
+    assert (ran.code, "can't be read" in ran.err) == (2, True), ran.err
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    assert quick("doctor", "--config", str(tmp_path / "fly.toml")).code == 2
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+WORDS = (
+    "app",
+    "env",
+    "services",
+    "http_service",
+    "mounts",
+    "kill_timeout",
+    "ports",
+    "checks",
+    "concurrency",
+    "TKDB_BIND",
+)
+
+
+@given(st.dictionaries(st.sampled_from(WORDS), JSON | st.dictionaries(st.sampled_from(WORDS), JSON, max_size=3)))
+def test_no_file_raises_anything_foreign(found: dict[str, Any]) -> None:
+    with suppress(TkdbError):
+        parse_toml(as_toml(found))
+
+
+def as_toml(found: dict[str, Any]) -> str:
+    return "\n".join(f"{json.dumps(name)} = {_toml(value)}" for name, value in found.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)} = {_toml(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps("none" if value is None else value)
+
+
+@given(st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False))
+def test_no_duration_raises_anything(text: Any) -> None:
+    assert duration_ms(text) is None or isinstance(duration_ms(text), int)

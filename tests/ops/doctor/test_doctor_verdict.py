@@ -1,0 +1,343 @@
+"""Every check, on facts made by hand: one deployment that is all well, and everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import fake_fly
+from tkdb import api, errors
+from tkdb_client.transport import Url
+from tkdb_ops.doctor import asking, findings, reach
+from tkdb_ops.doctor.asking import Silence, Told, Untold
+from tkdb_ops.doctor.configured import RULES
+from tkdb_ops.doctor.deployment import Assignments, Machine, parse_toml
+from tkdb_ops.doctor.doctor import Given, gather
+from tkdb_ops.doctor.findings import Finding, NotAsked, Outcome, Unlearned, listed
+from tkdb_ops.doctor.machines import Dated, Seen, alike
+from tkdb_ops.doctor.network import Came, Door, Knock, Place, app_of
+from tkdb_ops.doctor.store import Examined, Location, Readable
+from tkdb_ops.doctor.verdict import CHECKS, Facts, judge
+from tkdb_replication import web
+from tkdb_replication.head import BEGINNING, NOBODY, first_head
+from tkdb_replication.head_object import Absent as NoHead
+from tkdb_replication.head_object import Damaged, Sound
+
+JOURNAL = b"j" * 16
+REGIONS = {"148e21": "iad", "3d8d41": "ams", "90801f": "syd"}
+TOML = parse_toml(Path(__file__).parents[2].joinpath("fly.toml").read_text())
+
+
+def told(name: str, **fields: Any) -> Seen:
+    """A machine that is well; the first leads."""
+    head = api.Cluster(7, 31_044, 1_412, "148e21", "iad", 9_000, 1_200)
+    role = "primary" if name == "148e21" else "replica"
+    report = api.StatusReport(
+        name="tkdb.acme.example", version="0.1.0", role=role, region=REGIONS[name], machine=name, uptime_ms=1,
+        position=1_412, age_ms=200, cluster=head, time_ms=0, attested=True,
+    )  # fmt: skip
+    came = {"journal": JOURNAL, "ahead_ms": 3, "within_ms": 50}
+    said = {field: value for field, value in fields.items() if field not in came}
+    return Seen(name, REGIONS[name], Told(msgspec.structs.replace(report, **said), **{**came, **{
+        field: value for field, value in fields.items() if field in came
+    }}))  # fmt: skip
+
+
+def hosted() -> list[Machine]:
+    raw = [fake_fly.machine(name, region) for name, region in REGIONS.items()]
+    for each in raw:
+        each["config"]["env"] |= TOML.config.env
+    return msgspec.json.decode(json.dumps(raw), type=list[Machine])
+
+
+HEAD = msgspec.structs.replace(
+    first_head(journal=JOURNAL, attempt=b"a" * 16, owner=NOBODY, base="b", place=BEGINNING, epoch=7), rev=31_050
+)
+WELL = Facts(
+    doors=[Door("acme-tkdb.flycast", ("fdaa:0:1:0:1::7",))],
+    knocks=[Knock(name, "[fdaa:0:1:0:a:0:1:2]:8080", Came.REFUSAL) for name in REGIONS],
+    seen=[told(name) for name in REGIONS],
+    assignments=msgspec.json.decode(json.dumps({"ips": [fake_fly.PRIVATE]}), type=Assignments).ips,
+    hosted=hosted(),
+    written=TOML,
+    bucket=Examined(
+        fit=None, location=Location("multi", ("usa",)), readable=Readable(), clock=Dated("the bucket", 100, 600),
+        head=Sound(HEAD, b"", ""),
+    ),
+    places=[Place(name, region) for name, region in REGIONS.items()],
+)  # fmt: skip
+
+
+def failed(facts: Facts) -> dict[str, str]:
+    return {each.check: each.found for each in judge(facts) if each.outcome is Outcome.FAILED}
+
+
+def outcome(facts: Facts, check: str) -> Finding:
+    return next(each for each in judge(facts) if each.check == check)
+
+
+def seen(*changed: Seen) -> Facts:
+    """The same, but for some machines."""
+    by_name = {each.machine: each for each in changed}
+    return replace(WELL, seen=[by_name.get(name, told(name)) for name in REGIONS])
+
+
+def bucket(**fields: Any) -> Facts:
+    return replace(WELL, bucket=replace(WELL.bucket, **fields))
+
+
+def test_what_is_well_passes_every_check_in_their_order() -> None:
+    found = judge(WELL)
+    assert [(each.check, each.outcome) for each in found] == [(check.id, Outcome.PASSED) for check in CHECKS], failed(
+        WELL
+    )
+    assert all(each.found and not each.fix for each in found)
+
+
+def cluster(**fields: Any) -> api.Cluster:
+    return msgspec.structs.replace(api.Cluster(7, 31_044, 1_412, "148e21", "iad", 9_000, 1_200), **fields)
+
+
+def silent(silence: Silence, why: str = "so it is") -> Seen:
+    return Seen("90801f", "syd", Untold(silence, why))
+
+
+AHEAD = replace(WELL.bucket, clock=Dated("the bucket", 9_000, 0))
+WRONG: list[tuple[str, Facts, str]] = [
+    (
+        "private-address",
+        replace(WELL, doors=[Door("tkdb.acme.example", ("10.0.0.1", "137.66.12.10"))]),
+        "tkdb.acme.example is 137.66.12.10, which isn't private",
+    ),
+    (
+        "private-address",
+        replace(WELL, doors=[Door("acme-tkdb.flycast", ("10.0.0.1",))]),
+        "acme-tkdb.flycast is 10.0.0.1, which isn't private",
+    ),
+    (
+        "past-the-proxy",
+        replace(WELL, knocks=[Knock("90801f", "[fdaa::1]:8080", Came.ANSWER, "HTTP 403")]),
+        "90801f answers at [fdaa::1]:8080, past the proxy (HTTP 403)",
+    ),
+    ("attested", seen(told("90801f", attested=False)), "90801f in syd answers requests without Fly-Src"),
+    ("identity", seen(silent(Silence.IDENTITY)), "90801f in syd: so it is"),
+    ("machines-answer", seen(silent(Silence.UNREACHED)), "90801f in syd doesn't answer: so it is"),
+    ("machines-answer", seen(told("90801f", fault="stale")), "90801f in syd can't serve: stale"),
+    ("machines-answer", replace(WELL, seen=[]), "the app has no machine"),
+    ("regions", replace(WELL, places=[Place("a", "iad"), Place("b", "iad")]), "all machines are in iad"),
+    ("regions", replace(WELL, places=[]), "there is no machine"),
+    ("one-cluster", seen(told("90801f", journal=b"k" * 16)), "there are several journals: 6a6a6a6a… on 148e21 in iad"),
+    ("one-cluster", seen(told("90801f", cluster=None)), "90801f in syd stands alone, without a bucket"),
+    ("one-cluster", seen(told("90801f", role="primary")), "148e21 and 90801f all lead"),
+    (
+        "one-cluster",
+        seen(told("90801f", cluster=cluster(primary="90801f"))),
+        "in epoch 7, some follow 148e21 and some 90801f",
+    ),
+    (
+        "one-cluster",
+        replace(WELL, seen=[told(name, role="replica", cluster=cluster(primary="")) for name in REGIONS]),
+        "no machine is primary",
+    ),
+    (
+        "one-cluster",
+        replace(WELL, seen=[told(name, cluster=cluster(unchanged_ms=9_001)) for name in REGIONS]),
+        "148e21 was primary, and hasn't been heard of for 9.0 s",
+    ),
+    ("one-version", seen(told("90801f", version="0.0.9")), "tkdb 0.0.9 on 90801f in syd"),
+    ("clocks", seen(told("90801f", ahead_ms=-2_051)), "the clock of 90801f in syd is 2.1 s behind this caller's"),
+    ("clocks", bucket(clock=Dated("the bucket", 2_601, 600)), "the clock of the bucket is 2.6 s ahead of"),
+    (
+        "clocks",
+        replace(seen(*(told(name, ahead_ms=9_000) for name in REGIONS)), bucket=AHEAD),
+        "all are apart from this caller's clock",
+    ),
+    ("bucket-fit", bucket(fit=errors.UnfitObjectStore("it isn't", hint="another")), "it isn't"),
+    ("bucket-strong", bucket(location=Location("global")), "it is Global: eventual across regions"),
+    ("bucket-strong", bucket(location=Location("dual", ("iad", "fra"))), "it is Dual-region (iad, fra)"),
+    (
+        "bucket-outlives",
+        replace(bucket(location=Location("single", ("iad",))), places=[Place("a", "iad"), Place("b", "iad")]),
+        "it is in iad, and so are all machines",
+    ),
+    ("bucket-closed", bucket(readable=Readable(("the head",))), "the head can be read without a key"),
+    ("bucket-head", bucket(head=NoHead()), "there is no head in the bucket"),
+    ("bucket-head", bucket(head=Damaged(errors.BrokenHead("altered", hint="see"), b"", "")), "altered"),
+    ("bucket-head", seen(told("90801f", journal=b"k" * 16)), "90801f in syd follows journal 6b6b6b6b…, not 6a6a6a6a…"),
+    (
+        "bucket-head",
+        seen(told("90801f", cluster=cluster(rev=31_051))),
+        "90801f in syd has seen head 31051, and the bucket's is 31050",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "facts", "found"), WRONG, ids=[f"{check}-{n}" for n, (check, *_) in enumerate(WRONG)]
+)
+def test_what_is_wrong_fails_its_check_with_what_was_found_and_what_to_do(check: str, facts: Facts, found: str) -> None:
+    finding = outcome(facts, check)
+    assert finding.outcome is Outcome.FAILED
+    assert found in finding.found
+    assert finding.fix
+
+
+def test_every_check_of_the_network_the_machines_and_the_bucket_was_seen_to_fail_here() -> None:
+    elsewhere = {"no-public-address", "hosted", "alike"}  # with Fly's API
+    of_files = {check.id for check in RULES}
+    assert {check for check, *_ in WRONG} | of_files | elsewhere == {check.id for check in CHECKS}
+
+
+@pytest.mark.parametrize(("absent", "expected"), [(NotAsked("no"), Outcome.SKIPPED), (Unlearned("?"), Outcome.UNKNOWN)])
+def test_without_facts_nothing_passes_and_nothing_fails(absent: findings.Absent, expected: Outcome) -> None:
+    nothing = Facts(absent, absent, absent, absent, absent, absent, Examined.absent(absent), absent)
+    assert {(each.outcome, each.found) for each in judge(nothing)} == {(expected, absent.why)}
+
+
+def test_machines_that_say_nothing_prove_nothing() -> None:
+    for silence in (Silence.UNREACHED, Silence.REFUSED):
+        facts = replace(WELL, seen=[Seen("90801f", "syd", Untold(silence, "so it is"))], hosted=NotAsked("no"))
+        facts = replace(facts, written=NotAsked("no"))
+        unknown = {each.check for each in judge(facts) if each.outcome is Outcome.UNKNOWN}
+        assert {"identity", "attested", "one-cluster", "one-version"} <= unknown
+
+
+def test_a_machine_that_neither_refuses_nor_answers_is_no_pass() -> None:
+    knocks = [*WELL.knocks, Knock("90801f", "[fdaa::1]:8080", Came.NOTHING)]  # type: ignore[misc]  they are known
+    assert outcome(replace(WELL, knocks=knocks), "past-the-proxy").outcome is Outcome.UNKNOWN
+    assert outcome(replace(WELL, knocks=[]), "past-the-proxy").outcome is Outcome.UNKNOWN
+
+
+def test_a_machine_alone_is_a_cluster_of_one() -> None:
+    alone = replace(WELL, seen=[told("148e21", cluster=None)])
+    assert outcome(alone, "one-cluster").found == "148e21 in iad stands alone"
+
+
+def test_a_variable_that_is_a_secret_is_no_fault_where_machines_say_that_it_is_set() -> None:
+    config = msgspec.structs.replace(TOML.config, env={"TKDB_DB": "/data/tkdb.db"})
+    without = replace(WELL, written=replace(TOML, config=config), hosted=NotAsked("no"))
+    assert outcome(without, "attested").outcome is Outcome.PASSED
+    assert outcome(replace(without, seen=NotAsked("no")), "attested").outcome is Outcome.FAILED
+    off = msgspec.structs.replace(TOML.config, env={"TKDB_DB": "/data/tkdb.db", "TKDB_FLY_SRC": "off"})
+    finding = outcome(replace(without, written=replace(TOML, config=off)), "attested")
+    assert finding.found == "fly.toml: TKDB_FLY_SRC=off"  # the next deploy would switch it off
+
+
+def test_a_single_region_bucket_elsewhere_passes_and_says_what_is_lost_with_it() -> None:
+    finding = outcome(bucket(location=Location("single", ("iad",))), "bucket-outlives")
+    assert (finding.outcome, "with that region what was acknowledged is lost" in finding.found) == (
+        Outcome.PASSED,
+        True,
+    )
+
+
+def test_machines_in_the_midst_of_a_change_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "AGAIN_S", 0)
+    moving = told("90801f", role="primary", cluster=cluster(epoch=8, primary="90801f"))
+    settled = [told(name, role="primary" if name == "90801f" else "replica", cluster=cluster(epoch=8, primary="90801f"))
+               for name in REGIONS]  # fmt: skip
+    assert not alike([told("148e21"), moving])
+    assert alike(settled)
+    answers = {"148e21": [told("148e21"), settled[0]], "90801f": [moving, settled[2]]}
+
+    class Asker:
+        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Told | Untold:
+            return answers[headers["fly-force-instance-id"]].pop(0).came
+
+    places = [Place("148e21", "iad"), Place("90801f", "syd")]
+    asker: Any = Asker()
+    found = asyncio.run(reach.survey(asker, [Url.parse("http://acme-tkdb.flycast")], places))
+    assert found == [settled[0], settled[2]]
+
+
+def test_a_machine_that_does_not_answer_is_asked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "AGAIN_S", 0)
+    lost = Untold(Silence.UNREACHED, "a plain HTTP 503: PC03 the connection ended while the request was in flight")
+    came = {"148e21": [told("148e21").came] * 2, "90801f": [lost, told("90801f").came], "3d8d41": [lost, lost]}
+
+    class Asker:
+        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Told | Untold:
+            return came[headers["fly-force-instance-id"]].pop(0)
+
+    asker: Any = Asker()
+    places = [Place(name, REGIONS[name]) for name in came]
+    found = asyncio.run(reach.survey(asker, [Url.parse("http://acme-tkdb.flycast")], places))
+    assert [type(each.came) for each in found] == [Told, Told, Untold]
+
+
+def test_a_machine_that_calls_itself_otherwise_is_not_the_one_that_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "AGAIN_S", 0)
+
+    class Asker:
+        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Told | Untold:
+            return told("148e21").came
+
+    asker: Any = Asker()
+    places = [Place("148e21", "iad"), Place("90801f", "syd")]
+    found = asyncio.run(reach.survey(asker, [Url.parse("http://acme-tkdb.flycast")], places))
+    finding = outcome(replace(WELL, seen=found), "machines-answer")
+    assert finding.found == "90801f in syd doesn't answer: who answers in its stead is called 148e21"
+
+
+@pytest.mark.parametrize(
+    ("host", "app"),
+    [("tkdb.flycast", "tkdb"), ("tkdb.flycast.", "tkdb"), ("api.svc.tkdb.flycast", "tkdb"), ("tkdb.internal", None),
+     ("flycast", None), (".flycast", None), ("10.0.0.1", None)],
+)  # fmt: skip
+def test_the_app_is_read_from_the_name(host: str, app: str | None) -> None:
+    assert app_of(host) == app
+
+
+@given(st.binary(max_size=200), st.sampled_from([200, 302, 400, 403, 404, 500, 502]))
+def test_whatever_answers_instead_of_the_authority_is_untold(body: bytes, status: int) -> None:
+    response = web.Response(status, {"fly-proxy-error": "PC01"}, body)
+    assert isinstance(asking._plain(response), Untold)
+
+
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_no_text_of_the_resolver_raises_anything(texts: list[str]) -> None:
+    assert all(isinstance(place, Place) for place in reach.read_places(texts))
+
+
+def test_names_are_listed_as_people_do() -> None:
+    assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "none",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+
+
+def test_checks_have_names_of_their_own() -> None:
+    assert len({check.id for check in CHECKS}) == len({check.title for check in CHECKS}) == len(CHECKS)
+
+
+def gathered(given: Given) -> Facts:
+    return asyncio.run(gather(given, now_ms=lambda: 0, random_bytes=bytes))
+
+
+def test_without_a_token_a_public_address_is_found_by_the_apps_public_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"acme-tkdb.flycast": ("fdaa:0:1:0:1::7",), "acme-tkdb.fly.dev": ("66.241.125.9", "fdaa:0:1:0:1::7")}
+
+    async def look_up(url: Url) -> Door | Unlearned:
+        return Door(url.host, names[url.host]) if url.host in names else Unlearned("unknown")
+
+    async def nobody(app: str) -> Unlearned:
+        return Unlearned("no resolver")
+
+    monkeypatch.setattr(reach, "look_up", look_up)
+    monkeypatch.setattr(reach, "places", nobody)
+    given = Given(urls=(Url.parse("http://acme-tkdb.flycast"),))
+    finding = outcome(gathered(given), "no-public-address")
+    assert (finding.outcome, finding.found) == (Outcome.FAILED, "66.241.125.9 is public")
+    names["acme-tkdb.fly.dev"] = ()
+    finding = outcome(gathered(given), "no-public-address")  # that there is none proves nothing
+    assert (finding.outcome, finding.found) == (Outcome.SKIPPED, "FLY_API_TOKEN isn't set")

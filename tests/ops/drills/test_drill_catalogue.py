@@ -1,0 +1,32 @@
+"""The catalogue is whole, and each drill of it can be understood without having been run."""
+
+from __future__ import annotations
+
+from tkdb_ops.drills.catalogue import DRILLS, NAMES
+from tkdb_ops.drills.drill import Place, Verb
+from tkdb_ops.drills.objectives import USUAL
+
+
+def test_each_drill_has_a_name_of_its_own_and_says_what_it_shows() -> None:
+    assert len(set(NAMES)) == len(DRILLS)
+    assert all(drill.title and drill.shows.endswith(".") and drill.fault for drill in DRILLS)
+
+
+def test_limits_name_objectives() -> None:
+    assert {name for drill in DRILLS for name in drill.limits} <= set(USUAL)
+
+
+def test_every_verb_is_used() -> None:
+    used = {step.verb for drill in DRILLS for step in (*drill.fault, *drill.mend)}
+    assert used == set(Verb)
+
+
+def test_who_loses_every_store_or_machine_is_said_to_be_blind() -> None:
+    longer_than_the_bound_ms = 5_000
+    for drill in DRILLS:
+        everyone = any(
+            step.at is Place.EVERY and step.verb in (Verb.KILL, Verb.STALL_STORE, Verb.CUT_STORE)
+            for step in drill.fault
+        )
+        if everyone and drill.fault_s * 1_000 > longer_than_the_bound_ms:
+            assert drill.blinds is Place.EVERY, drill.name

@@ -1,0 +1,117 @@
+"""``tkdb drill`` at a terminal: what is listed, refused, compared and written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.cli.processes import quick
+from tests.ops.drills.written import changed, good, with_calls
+from tkdb.cli import drilling
+from tkdb_ops.drills.catalogue import DRILLS, find
+from tkdb_ops.drills.fly_target import can as can_fly
+from tkdb_ops.drills.history import FILE, Run, append
+from tkdb_ops.drills.lab_target import can as can_lab
+from tkdb_ops.drills.objectives import Objectives
+from tkdb_ops.drills.record import Call, Kind, Outcome, Record
+from tkdb_ops.drills.report import Result
+from tkdb_ops.drills.session import Undone
+from tkdb_ops.drills.verdict import judge
+
+
+def result(record: Record) -> Result:
+    return Result(find(record.drill), record, judge(record, Objectives()))
+
+
+def said(record: Record) -> str:
+    parts = [part if isinstance(part, str) else repr(part) for part in drilling.summary(result(record))]
+    return "\n".join(parts)
+
+
+@pytest.mark.parametrize(("target", "can"), [("lab", can_lab), ("fly", can_fly)])
+def test_each_target_lists_what_it_can_take(target: str, can: object) -> None:
+    ran = quick("drill", "list", "--target", target, "--json")
+    listed = [each["name"] for each in json.loads(ran.out)["drills"]]
+    assert listed == [drill.name for drill in DRILLS if can(drill)]  # type: ignore[operator]
+    assert len(listed) >= 5
+
+
+def test_every_drill_can_be_taken_by_some_target() -> None:
+    assert all(can_lab(drill) or can_fly(drill) for drill in DRILLS)
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest_one() -> None:
+    ran = quick("drill", "run", "primary-kiled")
+    assert (ran.code, "did you mean primary-killed?" in ran.err) == (2, True)
+
+
+def test_objectives_that_can_not_be_meant_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "drills.toml"
+    file.write_text("[objectives]\nlost_writes = 3\n")
+    ran = quick("drill", "run", "primary-killed", "--objectives", str(file))
+    assert (ran.code, "lost_writes is always 0" in ran.err) == (2, True)
+    ran = quick("drill", "run", "primary-killed", "--objectives", str(tmp_path / "none.toml"))
+    assert (ran.code, "can't be read" in ran.err) == (2, True)
+
+
+def test_a_folder_that_can_not_be_made_is_said_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ran = quick("drill", "run", "primary-killed", "--folder", str(tmp_path / "file"))
+    assert (ran.code, "can't be made" in ran.err) == (2, True)
+
+
+def runs(*writes_back_ms: int) -> list[Run]:
+    made = []
+    for seed, waited_ms in enumerate(writes_back_ms):
+        writes = tuple(
+            msgspec.structs.replace(each, acknowledged_ms=each.asked_ms + waited_ms) if each.token == 3 else each
+            for each in good().writes
+        )
+        record = changed(good(), seed=seed, writes=writes)
+        made.append(Run.of(record, judge(record, Objectives())))
+    return made
+
+
+def test_the_last_two_runs_are_compared(tmp_path: Path) -> None:
+    append(tmp_path / FILE, runs(9_999, 7_000, 8_000))
+    ran = quick("drill", "compare", "primary-killed", "--folder", str(tmp_path))
+    assert ran.code == 0
+    (row,) = [line.split() for line in ran.out.splitlines() if "writes_back_ms" in line]
+    assert row == ["primary-killed", "writes_back_ms", "7,000", "8,000", "worse"]
+    both = json.loads(quick("drill", "compare", "--folder", str(tmp_path), "--json").out)["comparisons"][0]
+    assert (both["before"]["figures"]["writes_back_ms"], both["after"]["seed"]) == (7_000, 2)
+
+
+def test_one_run_is_nothing_to_compare(tmp_path: Path) -> None:
+    append(tmp_path / FILE, runs(7_000))
+    ran = quick("drill", "compare", "--folder", str(tmp_path))
+    assert (ran.code, "no two runs" in ran.err) == (2, True)
+
+
+def test_a_drill_is_told_in_five_lines_with_its_verdict_and_how_to_run_it_again() -> None:
+    text = said(good())
+    for words in (
+        "warm up",
+        "kill m-iad",
+        "writes back after 7.3 s",
+        "0 of 4 acknowledged writes lost",
+        "verdict: pass",
+    ):
+        assert words in text
+    assert "again: tkdb drill run primary-killed --seed 41" in text
+
+
+def test_a_failed_drill_says_what_was_missed() -> None:
+    slow = Call(12_000, "sin", Kind.VERIFY, 2_500, Outcome.OK, token=1)
+    assert "verdict: fail   longest read ≤ 2.0 s: 2.5 s ✗" in said(with_calls(good(), slow))
+
+
+def test_programs_get_figures_objectives_and_what_could_not_be_run() -> None:
+    document = msgspec.to_builtins(drilling.document(result(good())))
+    assert (document["passed"], document["figures"]["writes_back_ms"]) == (True, 7_300)
+    assert {each["objective"] for each in document["objectives"]} == set(Objectives.__struct_fields__)
+    undone = drilling.document(Undone(find("store-down"), "unavailable", "no lab", "try again"))
+    assert (undone["passed"], undone["error"]["message"]) == (None, "no lab")

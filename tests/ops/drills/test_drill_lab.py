@@ -1,0 +1,77 @@
+"""Drills on real machines: nothing is lost, nothing stale accepted, nothing guessed, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import running
+from tests.ops.drills.drilled import SETTINGS, STORE_DOWN, drilled, missed, show
+from tkdb.errors import ConfigurationError
+from tkdb_ops.drills.catalogue import find
+from tkdb_ops.drills.drill import Verb
+from tkdb_ops.drills.lab_target import CALLERS, REGIONS, OnLab
+from tkdb_ops.drills.record import Kind
+from tkdb_ops.drills.run import Running
+from tkdb_ops.lab.lab import Lab
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def test_a_killed_primary_loses_nothing_and_a_store_that_is_down_makes_nobody_guess(folder: Path) -> None:
+    (killed, verdict), (down, dark) = drilled(folder, [find("primary-killed"), STORE_DOWN])
+    assert (missed(verdict), missed(dark)) == (set(), set())
+    assert verdict.figures.acknowledged > 0
+    assert verdict.figures.took_over_ms is not None
+    assert "came back as a replica" in verdict.figures.old_primary
+    assert {call.region for call in killed.calls} == set(CALLERS)
+    assert {each.by for each in killed.calls if each.kind is Kind.LOOK and each.by} == {
+        "tkdb-ams-1",
+        "tkdb-syd-1",
+        "tkdb-iad-1",
+    }
+    assert all(audit.sound and audit.checked for audit in killed.audits)
+    assert dark.figures.refused_ms is not None
+    (span,) = down.blind
+    assert span.callers == CALLERS
+
+
+def test_a_machine_whose_clock_is_off_has_its_callers_mint_elsewhere(folder: Path) -> None:
+    ((jumped, verdict),) = drilled(folder, [find("clock-jump")])
+    assert missed(verdict) == set()
+    told_ms = jumped.fault_ms + 2_000  # the machine reads the head four times a second
+    mints = [call for call in jumped.calls if call.kind is Kind.MINT and call.region == "sin" and call.at_ms > told_ms]
+    assert [call for call in mints if not call.failed and call.end_ms < jumped.healed_ms]
+
+
+def test_a_drill_of_the_network_is_refused_where_there_is_none_and_the_others_are_not(folder: Path) -> None:
+    async def refused() -> None:
+        async with OnLab(Lab(folder, REGIONS, CALLERS, isolated=False, settings=SETTINGS)) as target:
+            assert Verb.KILL in target.verbs
+            with pytest.raises(ConfigurationError, match="split-brain can't be run on lab: it needs to isolate"):
+                Running(find("split-brain"), target, seed=1, tell=show)
+
+    asyncio.run(refused())
+
+
+def test_ctrl_c_in_the_middle_of_a_fault_puts_everything_back_and_leaves_nothing(able: None, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="tkd-") as short:  # the path of a socket has room for 107 bytes
+        arguments = ("drill", "run", "nearest-lost", "--folder", str(tmp_path / "drills"))
+        with running(*arguments, env={"TMPDIR": short}) as process:
+            assert process.stderr is not None
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if "killed: tkdb-syd-1" in line:
+                    break
+            else:
+                pytest.fail("".join(said))
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)  # somebody who is impatient
+            rest = process.stderr.read()
+            assert (process.wait(60), "ended early; everything is put back" in rest) == (130, True)
+        assert list(Path(short).iterdir()) == []

@@ -1,0 +1,185 @@
+"""The load is open, repeats writes until they are acknowledged, and writes down what came of every call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.waiting import until_awaited
+from tkdb import api, errors
+from tkdb.macaroon import mint
+from tkdb_client import Macaroon
+from tkdb_ops.drills.load import Load, Rates, outcome_of
+from tkdb_ops.drills.record import Kind, Outcome
+
+
+class Authority:
+    """An authority in one object, that fails as it is told to."""
+
+    def __init__(self) -> None:
+        self.revoked: set[bytes] = set()
+        self.organizations: list[str] = []
+        self.failures: dict[str, list[errors.TkdbError]] = {}
+        self.silent = asyncio.Event()
+        self.silent.set()
+        self.asked = 0
+
+    async def create_organization(self, name: str) -> None:
+        self._fail("create", lambda: self.organizations.append(name))
+        if name in self.organizations:
+            raise errors.Conflict(f"there is {name}")
+        self.organizations.append(name)
+
+    async def mint(self, organization: str, **_: Any) -> Macaroon:
+        self._fail("mint")
+        return mint.mint(
+            "tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=os.urandom(10), caveats=[]
+        )  # fmt: skip
+
+    async def verify(self, token: Macaroon) -> None:
+        self.asked += 1
+        await self.silent.wait()
+        self._fail("verify")
+        if token.nonce in self.revoked:
+            raise errors.RevokedToken("revoked")
+
+    async def verify_many(self, tokens: list[Macaroon]) -> None:
+        self._fail("verify")
+
+    async def revoke(self, token: Macaroon) -> bool:
+        self._fail("revoke")
+        self.revoked.add(token.nonce)
+        return False
+
+    async def status(self) -> api.StatusReport:
+        return api.StatusReport("tkdb", "0.1.0", "primary", "iad", "m1", 1, 1, 1)
+
+    def _fail(self, what: str, first: Callable[[], None] = lambda: None) -> None:
+        if self.failures.get(what):
+            first()
+            raise self.failures[what].pop(0)
+
+
+def loaded(rates: Rates, act: Callable[[Load, Authority], Any]) -> Load:
+    """Run a load of one region until ``act`` is over."""
+
+    async def run() -> Load:
+        authority, began_s = Authority(), time.monotonic()
+        load = Load(
+            {"sin": authority},  # type: ignore[dict-item]  # as much of a client as the load uses
+            "drill",
+            now_ms=lambda: int((time.monotonic() - began_s) * 1000),
+            draw=random.Random(1),
+            bound_ms=5_000,
+            rates=rates,
+        )
+        await load.prepare()
+        load.start()
+        await act(load, authority)
+        await load.stop()
+        return load
+
+    return asyncio.run(run())
+
+
+def rates(**some: float) -> Rates:
+    return Rates(**{**dict.fromkeys(Rates.__struct_fields__, 0.0), **some})
+
+
+def test_calls_begin_whether_or_not_those_before_have_ended() -> None:
+    async def act(load: Load, authority: Authority) -> None:
+        authority.silent.clear()
+        await until_awaited(lambda: authority.asked > 20)
+        assert load.calls == []
+        authority.silent.set()
+
+    load = loaded(rates(verify=200), act)
+    assert len(load.calls) > 20
+    assert max(call.took_ms for call in load.calls) > 0
+
+
+def test_callers_of_an_authority_that_hangs_do_not_pile_up_without_end() -> None:
+    async def act(load: Load, authority: Authority) -> None:
+        authority.silent.clear()
+        await until_awaited(lambda: load.held_back > 5)
+        assert authority.asked == 300
+        authority.silent.set()
+
+    loaded(rates(verify=5_000), act)
+
+
+def test_a_revocation_is_repeated_until_it_is_acknowledged_and_then_watched_until_it_is_refused() -> None:
+    async def act(load: Load, authority: Authority) -> None:
+        authority.failures["revoke"] = [errors.NoPrimary("…"), errors.OutcomeUnknown("…")]
+        await until_awaited(
+            lambda: {each.token for each in load.calls if each.outcome is Outcome.DENIED} >= firsts(load)
+        )
+
+    def firsts(load: Load) -> set[int]:
+        return {write.token for write in load.writes[:1]} or {-2}
+
+    load = loaded(rates(revoke=20), act)
+    first = load.writes[0]
+    *failed, last = [call.outcome for call in load.calls if call.kind is Kind.REVOKE and call.token == first.token]
+    assert failed
+    assert set(failed) <= {Outcome.UNAVAILABLE, Outcome.UNKNOWN}
+    assert last is Outcome.OK
+    assert first.acknowledged_ms is not None
+    assert first.token in load.dead
+
+
+def test_a_write_that_nobody_acknowledges_is_not_taken_for_one_that_was() -> None:
+    async def act(load: Load, authority: Authority) -> None:
+        authority.failures["revoke"] = [errors.NoPrimary("…")] * 1_000
+        await until_awaited(lambda: len(load.calls) > 3)
+
+    load = loaded(rates(revoke=20), act)
+    assert {write.acknowledged_ms for write in load.writes} == {None}
+    assert (load.dead, load.acknowledged_ms) == ({}, -1)
+
+
+def test_an_organization_whose_first_answer_was_lost_is_made_and_one_of_another_is_not() -> None:
+    async def act(load: Load, authority: Authority) -> None:
+        authority.failures["create"] = [errors.OutcomeUnknown("…")]  # it is made, and nobody is told
+        await until_awaited(lambda: "drill-1" in load.organizations)
+
+    attempts = [call.outcome for call in loaded(rates(create=20), act).calls if call.kind is Kind.CREATE]
+    assert Outcome.UNKNOWN in attempts
+    assert Outcome.REFUSED not in attempts
+
+    async def taken(load: Load, authority: Authority) -> None:
+        authority.organizations += [f"drill-{number}" for number in range(1, 100)]
+        await until_awaited(lambda: any(call.outcome is Outcome.REFUSED for call in load.calls))
+
+    assert loaded(rates(create=20), taken).calls[0].outcome is Outcome.REFUSED
+
+
+def test_looks_say_who_answered_and_calls_say_why_they_failed() -> None:
+    async def act(load: Load, authority: Authority) -> None:
+        authority.failures["mint"] = [errors.Unavailable("the door is shut")]
+        await until_awaited(lambda: {Kind.LOOK, Kind.MINT} <= {call.kind for call in load.calls})
+
+    load = loaded(rates(look=20, mint=20), act)
+    assert {call.by for call in load.calls if call.kind is Kind.LOOK} == {"m1"}
+    assert "Unavailable: the door is shut" in {call.why for call in load.calls if call.kind is Kind.MINT}
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (errors.StaleAuthority("…"), Outcome.STALE),
+        (errors.ExpiredToken("…"), Outcome.DENIED),
+        (errors.OutcomeUnknown("…"), Outcome.UNKNOWN),
+        (errors.NoPrimary("…"), Outcome.UNAVAILABLE),
+        (errors.ChannelError("…"), Outcome.UNAVAILABLE),
+        (errors.NotPermitted("…"), Outcome.REFUSED),
+    ],
+)
+def test_errors_are_told_apart_by_what_they_mean_to_a_caller(error: errors.TkdbError, outcome: Outcome) -> None:
+    assert outcome_of(error) is outcome

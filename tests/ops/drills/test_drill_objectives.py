@@ -1,0 +1,52 @@
+"""``drills.toml`` changes limits, and nothing by mistake."""
+
+from __future__ import annotations
+
+import pytest
+
+from tkdb.errors import ConfigurationError
+from tkdb_ops.drills.catalogue import DRILLS, NAMES
+from tkdb_ops.drills.objectives import ALWAYS, Limits, Objectives, read
+
+
+def test_without_a_file_the_budgets_hold() -> None:
+    assert Limits().of("primary-killed", {}) == Objectives()
+    assert (Objectives().failed_reads, Objectives().longest_read_ms, Objectives().writes_back_ms) == (0, 2_000, 15_000)
+
+
+def test_a_drills_own_limit_goes_before_the_files_for_all_and_the_files_for_it_before_both() -> None:
+    limits = read(
+        "[objectives]\nwrites_back_ms = 9\nlongest_read_ms = 8\n[drills.store-down]\nwrites_back_ms = 7", NAMES
+    )
+    assert limits.of("primary-killed", {}).writes_back_ms == 9
+    assert limits.of("disk-full", {"writes_back_ms": 20_000}).writes_back_ms == 20_000
+    assert limits.of("store-down", {"writes_back_ms": 30_000}).writes_back_ms == 7
+    assert limits.of("store-down", {}).longest_read_ms == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("writes_back_ms = 9", r"it has \[writes_back_ms\]"),
+        ("[objectives]\nwrites_back = 9", "writes_back"),
+        ("[objectives]\nwrites_back_ms = -1", ">= 0"),
+        ("[objectives]\nwrites_back_ms = 1.5", "int"),
+        ("[objectives]\nwrites_back_ms = true", "int"),
+        ("[drills.nothing]\nwrites_back_ms = 1", "no drill 'nothing'"),
+        ("drills = 3", "drills isn't a table"),
+        ("objectives = 3", "objectives isn't a table"),
+        ("drills.store-down = 3", "drills.store-down isn't a table"),
+        ("[[objectives", "isn't TOML"),
+        *((f"[objectives]\n{name} = 0", f"{name} is always 0") for name in ALWAYS),
+        ("[drills.store-down]\nlost_writes = 5", "lost_writes is always 0"),
+    ],
+)
+def test_a_file_that_can_not_be_meant_is_refused_and_says_why(text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        read(text, NAMES)
+
+
+def test_no_drill_loosens_what_always_holds() -> None:
+    for drill in DRILLS:
+        objectives = Limits().of(drill.name, drill.limits)
+        assert [getattr(objectives, name) for name in ALWAYS] == [0] * len(ALWAYS), drill.name
