@@ -33,8 +33,9 @@ from bench.open_loop import OpenLoop
 from bench.rows import Row, arguments, emit
 from tkdb import api, errors
 from tkdb.channel.client import Initiator
+from tkdb.net.url import Url
 from tkdb_client import AsyncClient
-from tkdb_client.transport import Answered, AsyncTransport, Send, Url
+from tkdb_client.transport import Answered, AsyncTransport, Send
 from tkdb_ops.flycast import namespaces
 from tkdb_ops.lab.folder import claimed
 from tkdb_ops.lab.lab import Lab

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from tkdb.rate import Rate
+from tkdb.rate_limit import Rate
 
 LINEAGE_BURST: Final = 256
 """How many questions may be asked at once,"""

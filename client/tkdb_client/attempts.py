@@ -17,9 +17,10 @@ from typing import Any, Final, TypeAlias
 from tkdb import api, errors
 from tkdb.channel.client import Initiator
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
+from tkdb.net.url import Url
 from tkdb_client.regions import Region, Regions
 from tkdb_client.steps import Steps
-from tkdb_client.transport import Lost, Send, Url
+from tkdb_client.transport import Lost, Send
 
 Passing: TypeAlias = errors.Unavailable | errors.StaleAuthority
 """What the next attempt may not meet again."""

@@ -26,7 +26,7 @@ from typing import Final
 
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.errors import ConfigurationError
-from tkdb_client.transport import Url
+from tkdb.net.url import Url
 
 URLS_MAX: Final = 64
 

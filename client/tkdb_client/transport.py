@@ -4,31 +4,21 @@ Whatever stands between a client and the authority may answer in its stead, and 
 here that isn't message 2 is ``Lost``: no redirect is followed, no proxy of the environment is used, no plain
 status is ever a denial, and no answer is read beyond its greatest size. Whether a 200 really is message 2 is
 found out where it is opened.
-
-A URL may name a region of an address that all share, ``http://tkdb.flycast?region=syd``: the proxy there is asked for
-that region, and for no other (``fly-force-region``).
-
->>> Url.parse("http://[fdaa::3]:8080/tkdb/").host_header
-'[fdaa::3]:8080'
->>> Url.parse("http://tkdb.flycast/?region=syd")
-Url(scheme='http', host='tkdb.flycast', port=80, prefix='', region='syd')
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpcore
 
 from tkdb import errors
-from tkdb_client import streams
+from tkdb.net import connections
+from tkdb.net.url import Url
 
 MAX_ANSWER_BYTES = 65_535
 MAX_IDLE_S = 55
@@ -37,73 +27,6 @@ MAX_CONNECTIONS = 100
 """To one URL."""
 
 P = TypeVar("P")
-
-_PORTS = {"http": 80, "https": 443}
-_PRINTABLE = re.compile(r"[!-~]+").fullmatch
-_NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?").fullmatch
-_QUERY = re.compile(r"region=([a-z0-9-]{1,32})").fullmatch
-
-
-@dataclass(frozen=True, slots=True)
-class Url:
-    """Where an authority answers: scheme, host, port, a path that the API's paths are appended to, and the one region
-    that is to answer, where one is named. Source: https://fly.io/docs/networking/dynamic-request-routing/"""
-
-    scheme: str
-    host: str
-    port: int
-    prefix: str
-    region: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Url:
-        """Return the URL in ``text``.
-
-        Raises:
-            ConfigurationError: not ``http://`` or ``https://`` with a host; or it holds credentials, a fragment, or a
-                query that isn't ``region=CODE``.
-        """
-        try:
-            parts = urlsplit(text)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            raise _unusable("the URL can't be read") from None
-        is_host = _is_ipv6 if "[" in parts.netloc else _is_name
-        if parts.scheme not in _PORTS or not is_host(host) or port == 0:
-            raise _unusable("the URL must begin with http:// (or https://) and a host, in ASCII")
-        region = _QUERY(parts.query)
-        if "@" in parts.netloc or "#" in text or ("?" in text and region is None):
-            raise _unusable("the URL must hold no credentials, no fragment, and no query but ?region=CODE")
-        if not _PRINTABLE(text):
-            raise _unusable("the URL holds a character that must be percent-encoded")
-        return cls(
-            parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"), region[1] if region else ""
-        )
-
-    @property
-    def host_header(self) -> str:
-        """The Host header: an IPv6 address in brackets, the port where it isn't the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        query = f"?region={self.region}" if self.region else ""
-        return f"{self.scheme}://{self.host_header}{self.prefix}{query}"
-
-
-def _is_name(host: str) -> bool:
-    return len(host) <= 253 and _NAME(host) is not None
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return IPv6Address(host).scope_id is None
-    except ValueError:
-        return False
-
-
-def _unusable(message: str) -> errors.ConfigurationError:
-    return errors.ConfigurationError(message, hint="give one such as http://tkdb.flycast")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +81,7 @@ class Transport:
 
     def __init__(self) -> None:
         self._pools: dict[Url, httpcore.ConnectionPool] | None = {}
-        self._backend = streams.Backend()
+        self._backend = connections.Backend()
 
     def post(self, send: Send) -> Outcome:
         """Make one attempt. Looking up a host's name is the system's, and not within the timeout.
@@ -172,7 +95,7 @@ class Transport:
         )
         progress = _Progress()
         timeout_s = send.timeout_ms / 1000
-        token = streams.deadline_s.set(time.monotonic() + timeout_s)
+        token = connections.deadline_s.set(time.monotonic() + timeout_s)
         request = _request(send, {"trace": progress.note, "timeout": {"connect": timeout_s, "pool": timeout_s}})
         try:
             with pool.stream(**request) as response:
@@ -185,7 +108,7 @@ class Transport:
         except _FAILURES as error:
             return progress.lost(error, send)
         finally:
-            streams.deadline_s.reset(token)
+            connections.deadline_s.reset(token)
 
     def close(self) -> None:
         """Close every connection. A second time does nothing."""
@@ -209,7 +132,7 @@ class AsyncTransport:
         """
         pools = _open(self._pools)
         pool = pools.get(send.url) or pools.setdefault(
-            send.url, httpcore.AsyncConnectionPool(network_backend=streams.AsyncBackend(), **_POOL)
+            send.url, httpcore.AsyncConnectionPool(network_backend=connections.AsyncBackend(), **_POOL)
         )
         progress = _Progress()
         request = _request(send, {"trace": progress.note_async})

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from tkdb import errors
-from tkdb_client.transport import Url
+from tkdb.net.url import Url
 from tkdb_replication import web
 
 PUBLIC: Final = "https://api.machines.dev"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from tkdb import errors
-from tkdb_client.transport import Url
+from tkdb.net.url import Url
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch
 _REGION: Final = re.compile(r"[a-z0-9-]{1,40}").fullmatch

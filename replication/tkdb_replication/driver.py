@@ -13,9 +13,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from tkdb import errors
+from tkdb import errors, logs
 from tkdb.authority.clock import Clock
-from tkdb.server import logs
 from tkdb.store.journal import Entry
 from tkdb_replication import actions, events
 from tkdb_replication.actions import Action

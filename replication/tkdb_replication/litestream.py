@@ -24,9 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from tkdb import errors
-from tkdb.server import logs
-from tkdb_client.backoff import Backoff
+from tkdb import errors, logs
+from tkdb.net.backoff import Backoff
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.control import Control, Synced
 from tkdb_replication.litestream_config import configuration, local_folder

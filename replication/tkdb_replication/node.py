@@ -19,20 +19,19 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from tkdb import api, errors
+from tkdb import api, errors, logs
 from tkdb.authority.clock import Clock
 from tkdb.authority.decisions import permit
 from tkdb.authority.genesis import check
 from tkdb.authority.served import Served
 from tkdb.authority.service import Authority, Profile, behind, signer_of
+from tkdb.net.backoff import Backoff
 from tkdb.ports import UNKNOWN_AGE_MS, Caller
-from tkdb.server import logs
 from tkdb.server.run import profile_of, system_clock
 from tkdb.settings import Settings as Configuration
 from tkdb.signers import ALL
 from tkdb.store.database import Database
 from tkdb.store.state import State
-from tkdb_client.backoff import Backoff
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.driver import Driver
 from tkdb_replication.head import HeadKeys

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from tkdb.server import logs
+from tkdb import logs
 
 AGAIN_MS: Final = 10_000
 """So often it is said again while it lasts; at once where the reason is another one."""

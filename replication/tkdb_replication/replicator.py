@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tkdb import errors
-from tkdb.server import logs
+from tkdb import errors, logs
 from tkdb.store.database import Database
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.control import Synced

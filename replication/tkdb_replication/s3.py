@@ -19,7 +19,7 @@ from typing import Final, Literal, Self
 
 import httpcore
 
-from tkdb_client.streams import AsyncBackend
+from tkdb.net.connections import AsyncBackend
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.listing import error_code, parse_page
 from tkdb_replication.objects import (

@@ -11,9 +11,8 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from tkdb import errors
+from tkdb import errors, logs
 from tkdb.authority.served import Served, chain_key_of
-from tkdb.server import logs
 from tkdb.store.database import Database
 from tkdb.store.fold import Draft, changes
 from tkdb.store.journal import Entry, check_link

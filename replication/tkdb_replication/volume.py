@@ -24,8 +24,7 @@ from zlib import crc32
 
 import msgspec
 
-from tkdb import errors
-from tkdb.server import logs
+from tkdb import errors, logs
 from tkdb.store.place import sync_to_disk
 from tkdb_replication.reader import Volume
 

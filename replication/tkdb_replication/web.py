@@ -17,7 +17,7 @@ from typing import Final
 
 import httpcore
 
-from tkdb_client.transport import Url
+from tkdb.net.url import Url
 
 BODY_MAX_BYTES: Final = 1 << 20
 

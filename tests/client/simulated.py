@@ -13,10 +13,11 @@ from tests.client.fake_authority import JOURNAL, Brain
 from tests.client.scheduler import START_MS, Scheduler, Unsealing
 from tkdb import api, errors
 from tkdb.failure import Failure
+from tkdb.net.url import Url
 from tkdb_client.attempts import Clock
 from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.steps import Steps
-from tkdb_client.transport import Answered, Lost, Outcome, Send, Url
+from tkdb_client.transport import Answered, Lost, Outcome, Send
 
 BRAIN = Brain()
 

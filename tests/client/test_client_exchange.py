@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from tests.client.fake_authority import JOURNAL, Brain, Request, report
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
+from tkdb.net.url import Url
 from tkdb_client.attempts import Clock
 from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.steps import Sleep, Steps
-from tkdb_client.transport import Answered, Lost, Outcome, Send, Url, _refusal
+from tkdb_client.transport import Answered, Lost, Outcome, Send, _refusal
 
 World = Callable[[Send, int], tuple[int, Outcome]]
 """What happens to an attempt: how long it takes (ms), and what comes of it."""

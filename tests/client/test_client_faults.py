@@ -191,7 +191,7 @@ def test_a_connection_past_its_age_carries_no_new_request(
     client: Any, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.call("status")
-    monkeypatch.setattr("tkdb_client.streams.MAX_AGE_S", -1)
+    monkeypatch.setattr("tkdb.net.connections.MAX_AGE_S", -1)
     client.call("status")
     assert [request.connection for request in authority.requests] == [1, 2]
 

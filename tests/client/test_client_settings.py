@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tests.client.fake_authority import Brain, FakeAuthority, report
 from tkdb import errors
 from tkdb.channel.keys import SignerSecret
+from tkdb.net.url import Url
 from tkdb_client import AsyncClient, Client
 from tkdb_client.settings import Settings
-from tkdb_client.transport import Url
 
 BRAIN = Brain()
 URL = "http://tkdb.flycast"

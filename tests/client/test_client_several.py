@@ -19,8 +19,9 @@ from tests.waiting import until
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
 from tkdb.macaroon.token import Macaroon
+from tkdb.net.url import Url
 from tkdb_client import AsyncClient, Client, transport
-from tkdb_client.transport import Lost, Send, Transport, Url
+from tkdb_client.transport import Lost, Send, Transport
 
 NOBODY = "http://127.0.0.1:1"
 SOON_S = 20

@@ -15,7 +15,7 @@ from tkdb import api, errors
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.token import Macaroon
-from tkdb.rate import Rate
+from tkdb.rate_limit import Rate
 from tkdb_client.allowance import LINEAGE_BURST
 from tkdb_client.batches import batches
 from tkdb_client.exchange import Exchange

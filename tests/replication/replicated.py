@@ -19,9 +19,9 @@ from typing import TypeVar
 
 from tests.store.scribe import Scribe
 from tkdb import errors
+from tkdb.net.backoff import Backoff
 from tkdb.store.database import Database
 from tkdb.store.journal import Entry
-from tkdb_client.backoff import Backoff
 from tkdb_replication.bucket import Bucket
 from tkdb_replication.litestream import Replication, Timing
 from tkdb_replication.litestream_config import fresh_base

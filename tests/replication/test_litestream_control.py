@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tkdb import errors
-from tkdb_client.transport import Url
+from tkdb.net.url import Url
 from tkdb_replication.bucket import Bucket, Credentials
 from tkdb_replication.control import MAX_ANSWER_BYTES, Control, Synced
 from tkdb_replication.litestream_config import configuration

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.replication.conftest import now_ms
 from tests.replication.faults import Fault, FaultyProxy
 from tkdb import errors
-from tkdb_client.transport import Url
+from tkdb.net.url import Url
 from tkdb_replication.bucket import Bucket, Credentials
 from tkdb_replication.listing import error_code, parse_page
 from tkdb_replication.objects import MAX_BODY_BYTES, Conflict, Deleted, Found, Listed, Missing, Stored, Unknown

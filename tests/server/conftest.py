@@ -18,12 +18,11 @@ import httpx
 import msgspec
 import pytest
 
-from tkdb import api, errors
+from tkdb import api, errors, logs
 from tkdb.attestation import PROXIES
 from tkdb.channel.client import Initiator
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
 from tkdb.ports import Caller
-from tkdb.server import logs
 from tkdb.server.limits import Limits
 from tkdb.server.run import Stop, open_authority, serve
 from tkdb.settings import Address, Settings

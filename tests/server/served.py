@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from tests.server.conftest import NAME, StandIn
+from tkdb import logs
 from tkdb.channel.keys import AuthoritySecret
-from tkdb.server import logs
 from tkdb.server.run import run
 from tkdb.settings import Address, Settings
 from tkdb.signers import Signers

@@ -28,7 +28,7 @@ from tkdb.authority.writer import Writer
 from tkdb.errors import InvalidRequest, NotPermitted, Overloaded, RevokedToken, TkdbError, Unavailable
 from tkdb.macaroon.token import Macaroon
 from tkdb.ports import Caller
-from tkdb.rate import Rate
+from tkdb.rate_limit import Rate
 from tkdb.signers import ALL, Signer
 from tkdb.store.database import Database
 from tkdb.store.seal import SealKeys

@@ -34,7 +34,7 @@ async def opened(settings: Settings) -> AsyncIterator[Cluster]:
     Raises:
         ConfigurationError: the bucket's variables can't be right, or Litestream isn't here.
     """
-    from tkdb.server import logs
+    from tkdb import logs
     from tkdb.store.audit import verifier
     from tkdb_replication.bucket import Bucket
     from tkdb_replication.cluster import Cluster

@@ -36,8 +36,8 @@ def dev(output: Output, bind: Bind = "127.0.0.1:0", name: AuthorityName = "tkdb.
     export TKDB_SIGNER=tkdbsigner_…
     export TKDB_TOKEN=tkdb_…
     """
+    from tkdb import logs
     from tkdb.channel.keys import AuthorityIdentity, SignerSecret
-    from tkdb.server import logs
     from tkdb.server.run import open_authority, run
 
     signer = SignerSecret.generate(os.urandom)

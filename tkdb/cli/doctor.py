@@ -63,7 +63,7 @@ def _given(url: Sequence[str] | None, app: str, config: str | None) -> Given:
     Raises:
         UsageError, ConfigurationError: nothing is given, or it can't be used.
     """
-    from tkdb_client.transport import Url
+    from tkdb.net.url import Url
     from tkdb_ops.doctor.deployment import parse_toml
     from tkdb_ops.doctor.doctor import Given
     from tkdb_ops.fly_api import FlyApi

@@ -30,7 +30,7 @@ def serve(output: Output) -> None:
     from tkdb.settings import Settings
 
     settings = Settings.parse(os.environ)
-    from tkdb.server import logs  # after the settings: what is wrong with them is said at once
+    from tkdb import logs  # after the settings: what is wrong with them is said at once
     from tkdb.server.run import run
 
     logs.configure(settings.log_level, sys.stderr)

@@ -20,9 +20,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from tkdb import api
+from tkdb import api, logs
 from tkdb.attestation import Verifier
-from tkdb.server import logs, problems
+from tkdb.server import problems
 from tkdb.server.asgi import Disconnected, Header, Message, Receive, Scope, Send, respond_and_close
 from tkdb.server.attested import Attested
 from tkdb.server.exchange import Exchange

@@ -12,9 +12,9 @@ from typing import Final
 
 from starlette.types import ASGIApp
 
-from tkdb import errors
+from tkdb import errors, logs
 from tkdb.attestation import Presented, Verifier, parse_public_key
-from tkdb.server import logs, problems
+from tkdb.server import problems
 from tkdb.server.asgi import Receive, Scope, Send
 from tkdb.server.problems import ProblemError
 from tkdb.settings import Settings

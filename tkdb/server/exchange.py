@@ -18,12 +18,12 @@ from typing import Any, Final
 
 import msgspec
 
-from tkdb import api, errors
+from tkdb import api, errors, logs
 from tkdb.channel.envelope import check_time
 from tkdb.channel.server import Opened, Responder
 from tkdb.failure import Failure
 from tkdb.ports import Caller, Service
-from tkdb.server import logs, problems, replay
+from tkdb.server import problems, replay
 from tkdb.server.asgi import Header, Receive, Scope, Send, respond
 from tkdb.server.lifecycle import Lifecycle
 from tkdb.server.methods import name_of

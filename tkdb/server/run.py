@@ -25,13 +25,12 @@ from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 
-from tkdb import errors
+from tkdb import errors, logs
 from tkdb.attestation import PROXIES, Verifier
 from tkdb.authority.clock import Clock
 from tkdb.authority.service import Authority, Profile
 from tkdb.channel.server import Responder
 from tkdb.ports import Service
-from tkdb.server import logs
 from tkdb.server.app import build
 from tkdb.server.attested import verifier_of
 from tkdb.server.dev import routes as dev_routes

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from tkdb import api, errors
+from tkdb import api, errors, logs
 from tkdb.ports import Caller, Service
-from tkdb.server import logs, problems
+from tkdb.server import problems
 from tkdb.server.asgi import BodyTooLarge, Disconnected, Receive, Scope, read_body
 from tkdb.server.limits import Gate, Limits, Place
 from tkdb.server.problems import ProblemError, retry_after

@@ -21,7 +21,7 @@ from tkdb import api, errors
 from tkdb.channel.client import Initiator
 from tkdb.channel.envelope import REQUEST_ID_BYTES
 from tkdb.channel.keys import AuthorityIdentity
-from tkdb_client.transport import Url
+from tkdb.net.url import Url
 from tkdb_replication import web
 
 

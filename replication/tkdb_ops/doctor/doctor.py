@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tkdb.channel.keys import AuthorityIdentity
+from tkdb.net.url import Url
 from tkdb.settings import SETTINGS, Address
-from tkdb_client.transport import Url
 from tkdb_ops.doctor import apps, buckets, hosted, machines, network, reach, store
 from tkdb_ops.doctor.asking import Asker
 from tkdb_ops.doctor.deployment import Assignment, Machine, Setup, Written

@@ -18,7 +18,7 @@ import dns.exception
 import dns.resolver
 
 from tkdb import api
-from tkdb_client.transport import Url
+from tkdb.net.url import Url
 from tkdb_ops.doctor.asking import Asker, Silence, Told, Untold
 from tkdb_ops.doctor.findings import Absent, Unlearned
 from tkdb_ops.doctor.machines import Seen, alike

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from tkdb import errors
-from tkdb_client.transport import Url
+from tkdb.net.url import Url
 from tkdb_replication import end_with_parent
 from tkdb_replication.bucket import Bucket, Credentials
 from tkdb_replication.objects import Stored

@@ -26,12 +26,13 @@ from tkdb.macaroon.access import Policy
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.verify import subject_digest
+from tkdb.net.url import Url
 from tkdb_client.attempts import Clock
 from tkdb_client.cache import Cache
 from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.feed import Feed
 from tkdb_client.operations import Operations
-from tkdb_client.transport import Answered, Lost, Send, Url
+from tkdb_client.transport import Answered, Lost, Send
 from tkdb_client.verification import Verification
 
 BOUND_MS = 5_000

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests import fake_fly
 from tkdb import api, errors
-from tkdb_client.transport import Url
+from tkdb.net.url import Url
 from tkdb_ops.doctor import asking, findings, reach
 from tkdb_ops.doctor.asking import Silence, Told, Untold
 from tkdb_ops.doctor.configured import RULES

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tkdb.server import logs
+from tkdb import logs
 
 
 class Terminal(io.StringIO):

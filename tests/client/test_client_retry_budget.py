@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tkdb_client.backoff import Backoff, RetryBudget
+from tkdb.net.backoff import Backoff
+from tkdb_client.retry_budget import RetryBudget
 
 jitters = st.floats(0, 1, exclude_max=True)
 

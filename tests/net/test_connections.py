@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from tkdb_client.transport import AsyncTransport, Lost, Send, Url
+from tkdb.net.url import Url
+from tkdb_client.transport import AsyncTransport, Lost, Send
 from tkdb_replication.bucket import Bucket, Credentials
 from tkdb_replication.objects import Unknown
 from tkdb_replication.s3 import S3Objects

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tkdb import rate
-from tkdb.rate import Rate
+from tkdb import rate_limit
+from tkdb.rate_limit import Rate
 
 
 class Turned:
@@ -47,9 +47,9 @@ def test_whoever_waits_as_told_gets_one(refusals: int) -> None:
 
 def test_strangers_can_not_fill_the_memory() -> None:
     limiter, _ = make()
-    for index in range(rate.KEYS_MAX + 100):
+    for index in range(rate_limit.KEYS_MAX + 100):
         limiter.take(index.to_bytes(4))
-    assert len(limiter._full_at_ms) == rate.KEYS_MAX
+    assert len(limiter._full_at_ms) == rate_limit.KEYS_MAX
 
 
 def test_what_is_given_back_can_be_taken_again_and_no_more() -> None:

@@ -1,0 +1,4 @@
+"""Calling an HTTP service: its URL, connections that end in time, and the wait before a retry.
+
+The client and the replicated authority both stand on this package. It knows nothing of tokens.
+"""
