@@ -9,7 +9,6 @@ the position that it has reached.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
@@ -18,6 +17,7 @@ from tkdb import api, errors
 from tkdb.channel.client import Initiator
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.net.url import Url
+from tkdb_client.clock import Clock
 from tkdb_client.regions import Region, Regions
 from tkdb_client.steps import Steps
 from tkdb_client.transport import Lost, Send
@@ -27,14 +27,6 @@ Passing: TypeAlias = errors.Unavailable | errors.StaleAuthority
 
 PASSING: Final = (errors.Unavailable, errors.StaleAuthority)
 _DOUBTFUL: Final = (errors.OutcomeUnknown, errors.DeadlineExceeded)
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """The two clocks: one that only goes forward, for waiting, and the wall's, for what others will compare."""
-
-    monotonic_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000
-    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

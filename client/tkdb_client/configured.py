@@ -16,8 +16,8 @@ from tkdb import errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.attempts import Clock
 from tkdb_client.cache import Cache, CacheInfo
+from tkdb_client.clock import Clock
 from tkdb_client.driving import AsyncDriver, Driver
 from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.feed import Feed

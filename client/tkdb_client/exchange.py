@@ -25,7 +25,8 @@ from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.net.backoff import Backoff
 from tkdb.net.url import Url
-from tkdb_client.attempts import PASSING, Attempts, Clock, Course, Passing, Told
+from tkdb_client.attempts import PASSING, Attempts, Course, Passing, Told
+from tkdb_client.clock import Clock
 from tkdb_client.regions import Region
 from tkdb_client.retry_budget import RetryBudget
 from tkdb_client.steps import Aside, Race, Sleep, Steps

@@ -25,9 +25,9 @@ from tkdb.authority.decisions import permit
 from tkdb.authority.genesis import check
 from tkdb.authority.served import Served
 from tkdb.authority.service import Authority, Profile, behind, signer_of
+from tkdb.bootstrap import profile_of, system_clock
 from tkdb.net.backoff import Backoff
 from tkdb.ports import UNKNOWN_AGE_MS, Caller
-from tkdb.server.run import profile_of, system_clock
 from tkdb.settings import Settings as Configuration
 from tkdb.signers import ALL
 from tkdb.store.database import Database

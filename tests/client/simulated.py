@@ -14,7 +14,7 @@ from tests.client.scheduler import START_MS, Scheduler, Unsealing
 from tkdb import api, errors
 from tkdb.failure import Failure
 from tkdb.net.url import Url
-from tkdb_client.attempts import Clock
+from tkdb_client.clock import Clock
 from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.steps import Steps
 from tkdb_client.transport import Answered, Lost, Outcome, Send

@@ -21,8 +21,8 @@ from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.token import Macaroon
 from tkdb_client import AsyncClient, Client
 from tkdb_client.allowance import LINEAGE_BURST, LINEAGE_EVERY_MS
-from tkdb_client.attempts import Clock
 from tkdb_client.cache import IDLE_MS
+from tkdb_client.clock import Clock
 
 WAIT_S = 60
 READ = Access(action="r", now_s=NOW_MS / 1000)

@@ -15,7 +15,7 @@ from tests.client.fake_authority import JOURNAL, Brain, Request, report
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
 from tkdb.net.url import Url
-from tkdb_client.attempts import Clock
+from tkdb_client.clock import Clock
 from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.steps import Sleep, Steps
 from tkdb_client.transport import Answered, Lost, Outcome, Send, _refusal

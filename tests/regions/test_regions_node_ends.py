@@ -20,8 +20,8 @@ from tests.regions.meddler import Meddler
 from tests.replication.seaweed import Seaweed, now_ms
 from tkdb import api, errors
 from tkdb.authority.service import Profile
+from tkdb.bootstrap import system_clock
 from tkdb.ports import Caller
-from tkdb.server.run import system_clock
 from tkdb.signers import Signer
 from tkdb.store.database import Database
 from tkdb.store.seal import SealKeys

@@ -20,11 +20,12 @@ import pytest
 
 from tkdb import api, errors, logs
 from tkdb.attestation import PROXIES
+from tkdb.bootstrap import open_authority
 from tkdb.channel.client import Initiator
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
 from tkdb.ports import Caller
 from tkdb.server.limits import Limits
-from tkdb.server.run import Stop, open_authority, serve
+from tkdb.server.run import Stop, serve
 from tkdb.settings import Address, Settings
 from tkdb.signers import Permission, Signer, Signers
 from tkdb.store.seal import SealKey, SealKeys

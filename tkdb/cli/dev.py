@@ -37,8 +37,9 @@ def dev(output: Output, bind: Bind = "127.0.0.1:0", name: AuthorityName = "tkdb.
     export TKDB_TOKEN=tkdb_…
     """
     from tkdb import logs
+    from tkdb.bootstrap import open_authority
     from tkdb.channel.keys import AuthorityIdentity, SignerSecret
-    from tkdb.server.run import open_authority, run
+    from tkdb.server.run import run
 
     signer = SignerSecret.generate(os.urandom)
     settings = _settings(bind, name, signer)

@@ -13,7 +13,6 @@ import logging
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -27,8 +26,7 @@ from hypercorn.typing import ASGIFramework
 
 from tkdb import errors, logs
 from tkdb.attestation import PROXIES, Verifier
-from tkdb.authority.clock import Clock
-from tkdb.authority.service import Authority, Profile
+from tkdb.bootstrap import open_authority, system_clock
 from tkdb.channel.server import Responder
 from tkdb.ports import Service
 from tkdb.server.app import build
@@ -73,33 +71,6 @@ class Stop:
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_ms / 1000):
                 await self._urged.wait()
-
-
-async def open_authority(settings: Settings) -> Authority:
-    """Open the authority that ``settings`` describe.
-
-    Raises:
-        ConfigurationError: the database is another authority's.
-        StoreError, Unavailable: it can't be used, and why.
-    """
-    return await Authority.open(settings.database, profile_of(settings), clock=system_clock(), random=os.urandom)
-
-
-def profile_of(settings: Settings) -> Profile:
-    """Return who the authority is that ``settings`` describe."""
-    return Profile(
-        settings.name,
-        settings.seal_keys,
-        max_lifetime_s=settings.max_lifetime_s,
-        region=settings.region,
-        machine=settings.machine,
-        attested=settings.fly_src_required,
-    )
-
-
-def system_clock() -> Clock:
-    """Return this machine's clocks."""
-    return Clock(_now_ms, lambda: time.monotonic_ns() // 1_000_000)
 
 
 async def serve(
@@ -169,9 +140,10 @@ def run(settings: Settings, **options: Any) -> None:
 def _app(
     settings: Settings, lifecycle: Lifecycle, work: Work, verifier: Verifier | None, *, dev: bool
 ) -> ASGIFramework:
-    routes = dev_routes(lifecycle, work, settings, now_ms=_now_ms, random=os.urandom) if dev else ()
+    clock = system_clock()
+    routes = dev_routes(lifecycle, work, settings, now_ms=clock.wall_ms, random=os.urandom) if dev else ()
     # Hypercorn types each event of ASGI, Starlette takes any mapping: one protocol, two spellings.
-    app = build(lifecycle, work, settings.signers, now_ms=_now_ms, further=routes, verifier=verifier)
+    app = build(lifecycle, work, settings.signers, now_ms=clock.wall_ms, further=routes, verifier=verifier)
     return cast("ASGIFramework", app)
 
 
@@ -239,10 +211,6 @@ def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
         logs.failure("unhandled", error)
     else:
         logs.event(logging.ERROR, "unhandled")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _raise_file_limit() -> None:

@@ -16,8 +16,8 @@ from tkdb.errors import ConfigurationError
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.caveats import AnyCaveat
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.attempts import Clock as ClientClock
 from tkdb_client.client import AsyncClient, Client
+from tkdb_client.clock import Clock as ClientClock
 from tkdb_client.driving import AsyncDriver, Driver
 from tkdb_client.narrowing import Resources
 from tkdb_client.operations import Token

@@ -27,8 +27,8 @@ from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.verify import subject_digest
 from tkdb.net.url import Url
-from tkdb_client.attempts import Clock
 from tkdb_client.cache import Cache
+from tkdb_client.clock import Clock
 from tkdb_client.exchange import Exchange, Timing
 from tkdb_client.feed import Feed
 from tkdb_client.operations import Operations

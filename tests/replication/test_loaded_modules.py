@@ -1,0 +1,28 @@
+"""What the process that holds the root keys loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+KEPT_OUT = ("tkdb_client", "tkdb_ops", "starlette", "hypercorn")
+"""Top-level packages that an authority's process must not load together with its root keys."""
+
+
+def loaded_by(module: str) -> set[str]:
+    """Return the top-level packages that a new process has loaded after ``import module``."""
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_a_node_loads_no_client_no_tools_and_no_web_framework() -> None:
+    loaded = loaded_by("tkdb_replication.node")
+    assert "tkdb_replication" in loaded
+    assert loaded.isdisjoint(KEPT_OUT)
+
+
+@pytest.mark.parametrize(("module", "package"), [("tkdb.server.run", "hypercorn"), ("tkdb_ops.lab.lab", "tkdb_client")])
+def test_a_module_that_needs_one_of_them_is_found_out(module: str, package: str) -> None:
+    assert package in loaded_by(module)
