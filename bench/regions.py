@@ -34,7 +34,7 @@ from bench.writes import acknowledged, refused
 from tests.regions.cluster import Cluster
 from tests.replication import seaweed
 from tests.replication.seaweed import Seaweed, make_bucket
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 
 class Scale(NamedTuple):

@@ -20,13 +20,14 @@ from tests.regions.cluster import Cluster, variables
 from tkdb.channel.keys import SignerSecret
 from tkdb.store.database import Database
 from tkdb.store.seal import ChainKey, SealKey
-from tkdb_replication.backups import back_up
-from tkdb_replication.bucket import Bucket
-from tkdb_replication.head import HeadKeys
-from tkdb_replication.head_object import Sound, read_head
-from tkdb_replication.litestream_config import configuration, fresh_base
-from tkdb_replication.program import Program
-from tkdb_replication.s3 import S3Objects
+from tkdb_replication.bucket.paths import fresh_base
+from tkdb_replication.bucket.s3 import S3Objects
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.cluster.backups import back_up
+from tkdb_replication.cluster.head_object import Sound, read_head
+from tkdb_replication.litestream.binary import Program
+from tkdb_replication.litestream.config import configuration
+from tkdb_replication.protocol.head import HeadKeys
 
 ORGANIZATIONS_PER_MB = 566
 REVOCATIONS_PER_MB = 10 * ORGANIZATIONS_PER_MB

@@ -16,10 +16,10 @@ from tests.regions.cluster import Cluster
 from tkdb import errors
 from tkdb.macaroon.token import Macaroon
 from tkdb_client import AsyncClient
-from tkdb_replication.bucket import Bucket
-from tkdb_replication.head_object import HEAD_KEY
-from tkdb_replication.objects import Found, Stored
-from tkdb_replication.s3 import S3Objects
+from tkdb_replication.bucket.objects import Found, Stored
+from tkdb_replication.bucket.paths import HEAD_KEY
+from tkdb_replication.bucket.s3 import S3Objects
+from tkdb_replication.bucket.settings import Bucket
 
 ANSWER_MS = 10_000
 LOOK_AGAIN_S = 0.005

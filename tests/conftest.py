@@ -13,7 +13,7 @@ from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb.errors import ConfigurationError
 from tkdb_ops.flycast import flycast, namespaces
 from tkdb_ops.lab import object_store
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 # What is drawn is judged, not how long it took: the machine may be busy.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,7 +18,7 @@ import msgspec
 
 from tkdb import errors
 from tkdb.net.url import Url
-from tkdb_replication import web
+from tkdb_replication.bucket import http
 
 PUBLIC: Final = "https://api.machines.dev"
 INTERNAL: Final = "_api.internal"
@@ -63,14 +63,14 @@ class FlyApi:
 
     async def ask(
         self, method: str, target: str, body: Mapping[str, Any] | None = None, *, timeout_ms: int = TIMEOUT_MS
-    ) -> web.Response | web.NoResponse:
+    ) -> http.Response | http.NoResponse:
         """Send one request, with ``body`` as JSON where there is one."""
         headers = {"authorization": self.authorization, "accept": "application/json"}
         content = b""
         if body is not None:
             headers["content-type"] = "application/json"
             content = msgspec.json.encode(body)
-        return await web.ask(
+        return await http.ask(
             method, self.url, target,
             headers=headers, body=content, timeout_ms=timeout_ms, body_max_bytes=BODY_MAX_BYTES,
         )  # fmt: skip

@@ -13,9 +13,9 @@ import uvloop
 
 from tkdb.net.url import Url
 from tkdb_client.transport import AsyncTransport, Lost, Send
-from tkdb_replication.bucket import Bucket, Credentials
-from tkdb_replication.objects import Unknown
-from tkdb_replication.s3 import S3Objects
+from tkdb_replication.bucket.objects import Unknown
+from tkdb_replication.bucket.s3 import S3Objects
+from tkdb_replication.bucket.settings import Bucket, Credentials
 
 TIMES, AT_ONCE = 40, 20
 """About one connection of sixty meets the moment that matters."""

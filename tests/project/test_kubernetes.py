@@ -12,7 +12,7 @@ import yaml
 from tests.cli.processes import tkdb
 from tkdb.errors import ConfigurationError
 from tkdb.settings import SETTINGS, Settings
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "kubernetes"

@@ -16,7 +16,7 @@ from tests.end_to_end.node import ROOT, Keys, Node
 from tests.regions.heads import HeadObject
 from tkdb import api
 from tkdb.errors import TkdbError, Unavailable
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ import msgspec
 
 from tests.replication.seaweed import now_ms
 from tkdb.store.seal import SealKey
-from tkdb_replication.bucket import Bucket
-from tkdb_replication.head import Head, HeadKeys, decode_head, encode_head
-from tkdb_replication.head_object import HEAD_KEY
-from tkdb_replication.objects import Deleted, Found, Stored
-from tkdb_replication.s3 import S3Objects
+from tkdb_replication.bucket.objects import Deleted, Found, Stored
+from tkdb_replication.bucket.paths import HEAD_KEY
+from tkdb_replication.bucket.s3 import S3Objects
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.protocol.head import Head, HeadKeys, decode_head, encode_head
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from tests import answering
 from tests.answering import OF_THE_CONNECTION, Answer, Answering
 from tests.replication.seaweed import CREDENTIALS, now_ms
-from tkdb_replication.head_object import HEAD_KEY
-from tkdb_replication.sigv4 import sign
+from tkdb_replication.bucket.paths import HEAD_KEY
+from tkdb_replication.bucket.sigv4 import sign
 
 
 class Request(answering.Request):

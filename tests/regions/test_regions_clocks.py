@@ -14,7 +14,7 @@ from tests.regions.meddler import Meddler
 from tests.replication.seaweed import Seaweed
 from tkdb import errors
 from tkdb.authority.clock import MAX_JUMP_MS, Clock
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 NOW_MS = 1_000_000_000
 WITHIN_MS = 2_500

@@ -19,7 +19,7 @@ from tests.replication.seaweed import Seaweed
 from tkdb import errors
 from tkdb.store.database import Database
 from tkdb.store.journal import Entry
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from tests.regions.cluster import TOLD_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb import errors
-from tkdb_replication.litestream_config import local_folder
+from tkdb_replication.litestream.config import local_folder
 
 pytestmark = [
     pytest.mark.slow,

@@ -25,14 +25,14 @@ from tkdb.ports import Caller
 from tkdb.signers import Signer
 from tkdb.store.database import Database
 from tkdb.store.seal import SealKeys
-from tkdb_replication.bucket import Bucket
-from tkdb_replication.litestream_config import fresh_base
-from tkdb_replication.node import Node
-from tkdb_replication.program import Program
-from tkdb_replication.replicator import Replicator
-from tkdb_replication.settings import Settings
-from tkdb_replication.steps import Steps
-from tkdb_replication.volume import VolumeFile
+from tkdb_replication.bucket.paths import fresh_base
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.litestream.binary import Program
+from tkdb_replication.node.journal_steps import Steps
+from tkdb_replication.node.node import Node
+from tkdb_replication.node.replicator import Replicator
+from tkdb_replication.node.volume_file import VolumeFile
+from tkdb_replication.protocol.settings import Settings
 
 pytestmark = pytest.mark.slow
 

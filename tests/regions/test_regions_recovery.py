@@ -10,7 +10,7 @@ from tests.end_to_end.node import Node
 from tests.regions.cluster import Cluster, until
 from tests.replication.operator import delete
 from tkdb import errors
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 
 def kill_all(cluster: Cluster) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.regions.cluster import LEASE_MS, TOLD_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tkdb import errors
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from tests.regions import meddler as rules
 from tests.regions.cluster import Cluster, until
 from tests.regions.meddler import Meddler
 from tests.replication.seaweed import Seaweed, make_bucket
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 pytestmark = pytest.mark.slow
 

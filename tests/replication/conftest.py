@@ -7,7 +7,7 @@ import pytest
 from tests.replication.faults import FaultyProxy
 from tests.replication.seaweed import Seaweed, make_bucket
 from tests.replication.seaweed import now_ms as now_ms  # where other tests look for it
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 
 @pytest.fixture(scope="session")

@@ -26,17 +26,17 @@ from tkdb.store.database import Database
 from tkdb.store.journal import Entry, Origin, link
 from tkdb.store.made import Made
 from tkdb.store.seal import SealKeys
-from tkdb_replication.bucket import Bucket
-from tkdb_replication.cluster import Cluster
-from tkdb_replication.founding import found
-from tkdb_replication.head import Head, HeadKeys, Place, decode_head
-from tkdb_replication.head_object import HEAD_KEY, Sound, put_head, read_head
-from tkdb_replication.litestream import Replication
-from tkdb_replication.litestream_config import fresh_base
-from tkdb_replication.objects import Deleted, Found, Listed, Objects, Stored
-from tkdb_replication.program import Program
-from tkdb_replication.restore import restore
-from tkdb_replication.s3 import S3Objects
+from tkdb_replication.bucket.objects import Deleted, Found, Listed, Objects, Stored
+from tkdb_replication.bucket.paths import HEAD_KEY, fresh_base
+from tkdb_replication.bucket.s3 import S3Objects
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.cluster.cluster import Cluster
+from tkdb_replication.cluster.head_object import Sound, put_head, read_head
+from tkdb_replication.cluster.init import found
+from tkdb_replication.litestream.binary import Program
+from tkdb_replication.litestream.restore import restore
+from tkdb_replication.litestream.supervisor import Replication
+from tkdb_replication.protocol.head import Head, HeadKeys, Place, decode_head
 
 T = TypeVar("T")
 

@@ -22,11 +22,11 @@ from tkdb import errors
 from tkdb.net.backoff import Backoff
 from tkdb.store.database import Database
 from tkdb.store.journal import Entry
-from tkdb_replication.bucket import Bucket
-from tkdb_replication.litestream import Replication, Timing
-from tkdb_replication.litestream_config import fresh_base
-from tkdb_replication.program import Program
-from tkdb_replication.restore import restore
+from tkdb_replication.bucket.paths import fresh_base
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.litestream.binary import Program
+from tkdb_replication.litestream.restore import restore
+from tkdb_replication.litestream.supervisor import Replication, Timing
 
 T = TypeVar("T")
 

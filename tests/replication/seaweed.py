@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from tkdb_ops.lab import object_store
 from tkdb_ops.lab.object_store import CREDENTIALS, Seaweed, free_ports, now_ms, running, weed
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 __all__ = ["CREDENTIALS", "Seaweed", "free_ports", "make_bucket", "now_ms", "running", "weed"]
 

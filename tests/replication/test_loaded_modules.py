@@ -18,7 +18,7 @@ def loaded_by(module: str) -> set[str]:
 
 
 def test_a_node_loads_no_client_no_tools_and_no_web_framework() -> None:
-    loaded = loaded_by("tkdb_replication.node")
+    loaded = loaded_by("tkdb_replication.node.node")
     assert "tkdb_replication" in loaded
     assert loaded.isdisjoint(KEPT_OUT)
 

@@ -17,9 +17,9 @@ from tkdb.cli import inputs
 
 if TYPE_CHECKING:
     from tkdb.settings import Settings
-    from tkdb_replication.cluster import Cluster
-    from tkdb_replication.head import HeadKeys
-    from tkdb_replication.objects import Objects
+    from tkdb_replication.bucket.objects import Objects
+    from tkdb_replication.cluster.cluster import Cluster
+    from tkdb_replication.protocol.head import HeadKeys
 
 
 def now_ms() -> int:
@@ -36,11 +36,11 @@ async def opened(settings: Settings) -> AsyncIterator[Cluster]:
     """
     from tkdb import logs
     from tkdb.store.audit import verifier
-    from tkdb_replication.bucket import Bucket
-    from tkdb_replication.cluster import Cluster
-    from tkdb_replication.head import HeadKeys
-    from tkdb_replication.program import Program
-    from tkdb_replication.s3 import S3Objects
+    from tkdb_replication.bucket.s3 import S3Objects
+    from tkdb_replication.bucket.settings import Bucket
+    from tkdb_replication.cluster.cluster import Cluster
+    from tkdb_replication.litestream.binary import Program
+    from tkdb_replication.protocol.head import HeadKeys
 
     logs.configure("warning", sys.stderr)
     bucket, program = Bucket.parse(os.environ), await Program.find()
@@ -64,9 +64,9 @@ async def bucket_only() -> AsyncIterator[tuple[Objects, HeadKeys]]:
     Raises:
         ConfigurationError, UsageError: a variable is missing or can't be right.
     """
-    from tkdb_replication.bucket import Bucket
-    from tkdb_replication.head import HeadKeys
-    from tkdb_replication.s3 import S3Objects
+    from tkdb_replication.bucket.s3 import S3Objects
+    from tkdb_replication.bucket.settings import Bucket
+    from tkdb_replication.protocol.head import HeadKeys
 
     keys = HeadKeys(inputs.seal_keys().keys)
     async with S3Objects(Bucket.parse(os.environ), now_ms=now_ms) as objects:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tkdb.channel.keys import AuthorityIdentity
     from tkdb_ops.doctor.doctor import Given
     from tkdb_ops.doctor.findings import Finding
-    from tkdb_replication.head import HeadKeys
+    from tkdb_replication.protocol.head import HeadKeys
 
 _MARKS: Final = {"passed": good("✓"), "failed": bad("✗"), "unknown": bad("?")}
 _OUTCOMES: Final = (*_MARKS, "skipped")
@@ -67,7 +67,7 @@ def _given(url: Sequence[str] | None, app: str, config: str | None) -> Given:
     from tkdb_ops.doctor.deployment import parse_toml
     from tkdb_ops.doctor.doctor import Given
     from tkdb_ops.fly_api import FlyApi
-    from tkdb_replication.bucket import Bucket
+    from tkdb_replication.bucket.settings import Bucket
 
     where = urls(url) if url or os.environ.get("TKDB_URL") else []
     token = inputs.setting("FLY_API_TOKEN")
@@ -104,7 +104,7 @@ def _identity() -> AuthorityIdentity | None:
 
 def _head_keys() -> HeadKeys | None:
     from tkdb.store.seal import SealKeys
-    from tkdb_replication.head import HeadKeys
+    from tkdb_replication.protocol.head import HeadKeys
 
     text = inputs.setting("TKDB_SEAL_KEYS")
     return HeadKeys(SealKeys.parse(text).keys) if text else None

@@ -13,7 +13,7 @@ from tkdb.cli.output import Cell, Marked, Output, Rows, faint, good
 from tkdb.cli.words import moment
 
 if TYPE_CHECKING:
-    from tkdb_replication.garbage import Collection
+    from tkdb_replication.cluster.gc import Collection
 
 _DAY_MS: Final = 86_400_000
 
@@ -58,7 +58,7 @@ def gc(output: Output, keep_days: KeepDays = 7, dry_run: DryRun = False) -> None
 
 
 async def _collect(keep_days: float, *, rehearse: bool) -> Collection:
-    from tkdb_replication.garbage import collect
+    from tkdb_replication.cluster.gc import collect
 
     async with bucket_only() as (objects, keys):
         return await collect(objects, keys, keep_ms=int(keep_days * _DAY_MS), rehearse=rehearse)

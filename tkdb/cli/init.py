@@ -12,7 +12,7 @@ from tkdb.cli.output import Output, Rows, good
 
 if TYPE_CHECKING:
     from tkdb.settings import Settings
-    from tkdb_replication.founding import Founded
+    from tkdb_replication.cluster.init import Founded
 
 
 def init(output: Output) -> None:
@@ -59,7 +59,7 @@ async def _found(settings: Settings) -> Founded:
     from pathlib import Path
 
     from tkdb.authority.clock import Clock
-    from tkdb_replication.founding import found
+    from tkdb_replication.cluster.init import found
 
     clock = Clock(now_ms, lambda: time.monotonic_ns() // 1_000_000)
     async with opened(settings) as cluster:

@@ -16,8 +16,8 @@ from tkdb.cli.output import Output, UsageError, faint
 
 if TYPE_CHECKING:
     from tkdb.settings import Settings
-    from tkdb_replication.recovery import Done
-    from tkdb_replication.survey import Plan, Survey
+    from tkdb_replication.cluster.recovery import Done
+    from tkdb_replication.cluster.survey import Plan, Survey
 
 
 class Source(StrEnum):
@@ -70,9 +70,9 @@ def recover(output: Output, from_: From = Source.BUCKET, force: Force = False, a
 
 async def _recover(output: Output, settings: Settings, source: Source, *, force: bool, accept_loss: bool) -> Outcome:
     from tkdb.store.database import Database
-    from tkdb_replication.head_object import Absent
-    from tkdb_replication.recovery import check_idle, renew, resume
-    from tkdb_replication.survey import Renew, Resume, survey_bucket, survey_volume
+    from tkdb_replication.cluster.head_object import Absent
+    from tkdb_replication.cluster.recovery import check_idle, renew, resume
+    from tkdb_replication.cluster.survey import Renew, Resume, survey_bucket, survey_volume
 
     database = Path(settings.database)
     async with AsyncExitStack() as stack:

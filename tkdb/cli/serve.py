@@ -50,8 +50,8 @@ def serve(output: Output) -> None:
     if "BUCKET_NAME" not in os.environ:
         run(settings, ready=ready)
         return
-    from tkdb_replication.bucket import Bucket
-    from tkdb_replication.node import open_node
+    from tkdb_replication.bucket.settings import Bucket
+    from tkdb_replication.node.node import open_node
 
     bucket = Bucket.parse(os.environ)
     run(settings, ready=ready, open_service=lambda settings: open_node(settings, bucket))

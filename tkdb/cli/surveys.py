@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from tkdb.cli.output import Cell, Part, Rows, bad, faint, good
 from tkdb.cli.words import moment
-from tkdb_replication.head import RECENT_ENTRIES_MAX
-from tkdb_replication.head_object import Absent, Damaged, describe
-from tkdb_replication.recovery import Done
-from tkdb_replication.survey import Candidate, Nothing, Plan, Renew, Resume, Survey
+from tkdb_replication.cluster.head_object import Absent, Damaged, describe
+from tkdb_replication.cluster.recovery import Done
+from tkdb_replication.cluster.survey import Candidate, Nothing, Plan, Renew, Resume, Survey
+from tkdb_replication.protocol.head import RECENT_ENTRIES_MAX
 
 _HEADER: Final = ("SOURCE", "EPOCH", "ENTRIES", "LAST ENTRY")
 

@@ -16,7 +16,7 @@ import msgspec
 from tkdb_ops.doctor.deployment import Assignment, Assignments, Machine
 from tkdb_ops.doctor.findings import Unlearned
 from tkdb_ops.fly_api import MALFORMED, FlyApi, app_path
-from tkdb_replication import web
+from tkdb_replication.bucket import http
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ async def machines(fly: FlyApi, app: str) -> list[Machine] | Unlearned:
 
 async def _get(fly: FlyApi, target: str, kind: type[T]) -> T | Unlearned:
     came = await fly.ask("GET", target)
-    if isinstance(came, web.NoResponse):
+    if isinstance(came, http.NoResponse):
         return Unlearned(f"Fly's API: {came.why}")
     if came.status != HTTPStatus.OK:
         return Unlearned(_REASONS.get(came.status, f"Fly's API answered {came.status}") + f" ({target})")

@@ -22,7 +22,7 @@ from tkdb.channel.client import Initiator
 from tkdb.channel.envelope import REQUEST_ID_BYTES
 from tkdb.channel.keys import AuthorityIdentity
 from tkdb.net.url import Url
-from tkdb_replication import web
+from tkdb_replication.bucket import http
 
 
 class Silence(StrEnum):
@@ -105,8 +105,8 @@ class Asker:
             key=key,
         )
         sent = {"content-type": "application/octet-stream", **sealed.headers, **headers}
-        response = await web.ask("POST", url, api.VERIFY, headers=sent, body=sealed.message, timeout_ms=timeout_ms)
-        if isinstance(response, web.NoResponse):
+        response = await http.ask("POST", url, api.VERIFY, headers=sent, body=sealed.message, timeout_ms=timeout_ms)
+        if isinstance(response, http.NoResponse):
             return Untold(Silence.UNREACHED, response.why), None
         if response.status != 200:
             return _plain(response), None
@@ -131,7 +131,7 @@ class _Problem(msgspec.Struct):
     detail: str = ""
 
 
-def _plain(response: web.Response) -> Untold:
+def _plain(response: http.Response) -> Untold:
     """Return what an answer says that isn't the authority's sealed one."""
     try:
         problem = msgspec.json.decode(response.body, type=_Problem)

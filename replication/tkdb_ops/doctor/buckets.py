@@ -1,6 +1,6 @@
 """What can be learnt of the bucket: it is raced, and read as its owner and as a stranger.
 
-What is written goes to an object of its own, and is deleted again (`tkdb_replication.probe`).
+What is written goes to an object of its own, and is deleted again (`tkdb_replication.bucket.conformance`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from tkdb import errors
 from tkdb_ops.doctor.findings import Absent, NotAsked, Unlearned
 from tkdb_ops.doctor.machines import Dated
 from tkdb_ops.doctor.store import Examined, Location, Readable, location
-from tkdb_replication import web
-from tkdb_replication.bucket import Bucket
-from tkdb_replication.head import HeadKeys
-from tkdb_replication.head_object import HEAD_KEY, Damaged, Sound, read_head
-from tkdb_replication.head_object import Absent as NoHead
-from tkdb_replication.objects import Objects, Unknown
-from tkdb_replication.probe import check_store
-from tkdb_replication.s3 import S3Objects
-from tkdb_replication.sigv4 import encode_path, sign
+from tkdb_replication.bucket import http
+from tkdb_replication.bucket.conformance import check_store
+from tkdb_replication.bucket.objects import Objects, Unknown
+from tkdb_replication.bucket.paths import HEAD_KEY
+from tkdb_replication.bucket.s3 import S3Objects
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.bucket.sigv4 import encode_path, sign
+from tkdb_replication.cluster.head_object import Absent as NoHead
+from tkdb_replication.cluster.head_object import Damaged, Sound, read_head
+from tkdb_replication.protocol.head import HeadKeys
 
 TIGRIS: Final = ("tigris.dev", "storage.dev")
 """Where Tigris's endpoints are."""
@@ -87,8 +88,8 @@ async def _readable(bucket: Bucket) -> Readable | Unlearned:
     found = []
     for what, target in (("the head", f"/{HEAD_KEY}"), ("the list of objects", "?list-type=2&max-keys=1")):
         path = encode_path(f"/{bucket.name}")
-        came = await web.ask("GET", bucket.endpoint, path + target, timeout_ms=TIMEOUT_MS)
-        if isinstance(came, web.NoResponse):
+        came = await http.ask("GET", bucket.endpoint, path + target, timeout_ms=TIMEOUT_MS)
+        if isinstance(came, http.NoResponse):
             return Unlearned(came.why)
         if came.status == HTTPStatus.OK:
             found.append(what)
@@ -121,8 +122,8 @@ async def tigris_location(bucket: Bucket, now_ms: Callable[[], int]) -> Location
     signed = sign(
         "GET", path, query, headers, b"", credentials=bucket.credentials, region=bucket.region, now_ms=now_ms()
     )
-    came = await web.ask("GET", bucket.endpoint, f"/{bucket.name}?metadata=", headers=signed, timeout_ms=TIMEOUT_MS)
-    if isinstance(came, web.NoResponse):
+    came = await http.ask("GET", bucket.endpoint, f"/{bucket.name}?metadata=", headers=signed, timeout_ms=TIMEOUT_MS)
+    if isinstance(came, http.NoResponse):
         return Unlearned(came.why)
     try:
         if came.status == HTTPStatus.OK:

@@ -21,8 +21,8 @@ from tkdb_ops.doctor.deployment import Assignment, Machine, Setup, Written
 from tkdb_ops.doctor.findings import Absent, Finding, NotAsked, Unlearned
 from tkdb_ops.doctor.verdict import Facts, judge
 from tkdb_ops.fly_api import FlyApi
-from tkdb_replication.bucket import Bucket
-from tkdb_replication.head import HeadKeys
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.protocol.head import HeadKeys
 
 _PORT: Final = Address.parse(next(each.default or "" for each in SETTINGS if each.variable == "TKDB_BIND")).port
 NO_URL: Final = "TKDB_URL isn't set"

@@ -23,7 +23,7 @@ from tkdb_ops.doctor.asking import Asker, Silence, Told, Untold
 from tkdb_ops.doctor.findings import Absent, Unlearned
 from tkdb_ops.doctor.machines import Seen, alike
 from tkdb_ops.doctor.network import Came, Door, Knock, Place
-from tkdb_replication import web
+from tkdb_replication.bucket import http
 
 ASK_MS: Final = 10_000
 """How long one machine may take: one that was stopped for want of traffic is started by being asked."""
@@ -124,8 +124,8 @@ async def _knocks(app: str, place: Place, ports: Sequence[int]) -> list[Knock]:
 async def _knock(machine: str, url: Url) -> Knock:
     """Send a request that nobody has attested; any answer at all is one too many."""
     headers = {"content-type": "application/octet-stream"}
-    came = await web.ask("POST", url, api.VERIFY, headers=headers, body=b"", timeout_ms=KNOCK_MS)
-    if isinstance(came, web.Response):
+    came = await http.ask("POST", url, api.VERIFY, headers=headers, body=b"", timeout_ms=KNOCK_MS)
+    if isinstance(came, http.Response):
         return Knock(machine, url.host_header, Came.ANSWER, f"HTTP {came.status}")
     return Knock(machine, url.host_header, Came.REFUSAL if came.refused else Came.NOTHING, came.why)
 

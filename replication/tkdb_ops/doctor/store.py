@@ -14,9 +14,9 @@ from tkdb import errors
 from tkdb_ops.doctor.findings import Absent, Check, Finding, NotAsked, Unlearned, listed
 from tkdb_ops.doctor.machines import Dated, Seen, told
 from tkdb_ops.doctor.network import Place
-from tkdb_replication.head import Head
-from tkdb_replication.head_object import Absent as NoHead
-from tkdb_replication.head_object import Damaged, Sound, describe
+from tkdb_replication.cluster.head_object import Absent as NoHead
+from tkdb_replication.cluster.head_object import Damaged, Sound, describe
+from tkdb_replication.protocol.head import Head
 
 GEOGRAPHIES: Final = frozenset({"usa", "eur"})
 """What a Multi-region bucket of Tigris is in. Source: https://www.tigrisdata.com/docs/buckets/locations/"""

@@ -17,7 +17,7 @@ import msgspec
 
 from tkdb import errors
 from tkdb_ops.fly_api import MALFORMED, TIMEOUT_MS, FlyApi, app_path
-from tkdb_replication import web
+from tkdb_replication.bucket import http
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}").fullmatch
 _PACE_S: Final = 1.0
@@ -128,7 +128,7 @@ class FlyMachines:
         asked = f"{method} {path or '/'}"
         for left in reversed(range(tries)):
             came = await self._fly.ask(method, self._path + path, body, timeout_ms=timeout_ms)
-            if isinstance(came, web.NoResponse):
+            if isinstance(came, http.NoResponse):
                 why = came.why
             elif 200 <= came.status < 300:
                 return came.body

@@ -48,7 +48,7 @@ def page(results: Sequence[Result]) -> str:
     title = one.drill.title if one else f"{len(results)} failover drills"
     passed = sum(each.verdict.passed for each in results)
     verdict = _badge(passed == len(results), "" if one else f"{passed} of {len(results)} passed")
-    style = files("tkdb_ops.drills").joinpath("page.css").read_text("utf-8")
+    style = files("tkdb_ops.drills").joinpath("report.css").read_text("utf-8")
     first = results[0].record
     about = f"{_when(first.began)} · {escape(first.target)} · seed {first.seed}"
     body = "".join(_section(each, alone=one is not None) for each in results)

@@ -48,7 +48,7 @@ from tkdb_ops.flycast.relay import Relay
 from tkdb_ops.flycast.services import Resolver, Signer
 from tkdb_ops.flycast.worker import Files, site
 from tkdb_ops.opening import Opened
-from tkdb_replication.scratch import Scratch
+from tkdb_replication.litestream.scratch import Scratch
 
 FOLDERS: Final = "tkdb-flycast-"
 """What the names of stand-ins' folders begin with."""

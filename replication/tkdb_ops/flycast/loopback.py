@@ -17,7 +17,7 @@ from tkdb_ops.flycast.addresses import OnLoopback
 from tkdb_ops.flycast.backbone import Backbone
 from tkdb_ops.flycast.environment import Process, Program
 from tkdb_ops.flycast.layout import Layout
-from tkdb_replication import end_with_parent
+from tkdb_replication.litestream import end_with_parent
 
 _NETS: Final = range(64, 192)
 

@@ -14,7 +14,7 @@ from typing import Final, Self, get_args
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
 from tkdb.signers import Permission
 from tkdb.store.seal import KEY_BYTES, SealKey
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 NAME: Final = "tkdb.lab"
 """The authority's name."""

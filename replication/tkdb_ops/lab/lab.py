@@ -35,7 +35,7 @@ from tkdb_ops.lab.direct import Direct
 from tkdb_ops.lab.keys import Keys
 from tkdb_ops.lab.store_proxy import Fault, Gate
 from tkdb_ops.opening import Opened
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 APP: Final = "tkdb"
 _ASK_MS: Final = 1_000

@@ -25,11 +25,11 @@ from typing import Final
 
 from tkdb import errors
 from tkdb.net.url import Url
-from tkdb_replication import end_with_parent
-from tkdb_replication.bucket import Bucket, Credentials
-from tkdb_replication.objects import Stored
-from tkdb_replication.s3 import S3Objects
-from tkdb_replication.sigv4 import sign
+from tkdb_replication.bucket.objects import Stored
+from tkdb_replication.bucket.s3 import S3Objects
+from tkdb_replication.bucket.settings import Bucket, Credentials
+from tkdb_replication.bucket.sigv4 import sign
+from tkdb_replication.litestream import end_with_parent
 
 CREDENTIALS: Final = Credentials("tkdb-lab", "tkdb-lab-secret")
 """Who may use it. It listens on loopback only, and nothing in it outlives it."""

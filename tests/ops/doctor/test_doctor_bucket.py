@@ -22,10 +22,10 @@ from tkdb.store.seal import SealKey
 from tkdb_ops.doctor.buckets import is_tigris, tigris_location
 from tkdb_ops.doctor.findings import Unlearned
 from tkdb_ops.doctor.store import Location
-from tkdb_replication.bucket import Bucket
-from tkdb_replication.head_object import HEAD_KEY
-from tkdb_replication.s3 import S3Objects
-from tkdb_replication.sigv4 import sign
+from tkdb_replication.bucket.paths import HEAD_KEY
+from tkdb_replication.bucket.s3 import S3Objects
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.bucket.sigv4 import sign
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from tkdb_ops.lab import object_store
 from tkdb_ops.lab.folder import claimed
 from tkdb_ops.lab.lab import Lab
 from tkdb_ops.lab.store_proxy import Fault
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

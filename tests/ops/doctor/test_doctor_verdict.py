@@ -26,10 +26,10 @@ from tkdb_ops.doctor.machines import Dated, Seen, alike
 from tkdb_ops.doctor.network import Came, Door, Knock, Place, app_of
 from tkdb_ops.doctor.store import Examined, Location, Readable
 from tkdb_ops.doctor.verdict import CHECKS, Facts, judge
-from tkdb_replication import web
-from tkdb_replication.head import BEGINNING, NOBODY, first_head
-from tkdb_replication.head_object import Absent as NoHead
-from tkdb_replication.head_object import Damaged, Sound
+from tkdb_replication.bucket import http
+from tkdb_replication.cluster.head_object import Absent as NoHead
+from tkdb_replication.cluster.head_object import Damaged, Sound
+from tkdb_replication.protocol.head import BEGINNING, NOBODY, first_head
 
 JOURNAL = b"j" * 16
 REGIONS = {"148e21": "iad", "3d8d41": "ams", "90801f": "syd"}
@@ -298,7 +298,7 @@ def test_the_app_is_read_from_the_name(host: str, app: str | None) -> None:
 
 @given(st.binary(max_size=200), st.sampled_from([200, 302, 400, 403, 404, 500, 502]))
 def test_whatever_answers_instead_of_the_authority_is_untold(body: bytes, status: int) -> None:
-    response = web.Response(status, {"fly-proxy-error": "PC01"}, body)
+    response = http.Response(status, {"fly-proxy-error": "PC01"}, body)
     assert isinstance(asking._plain(response), Untold)
 
 

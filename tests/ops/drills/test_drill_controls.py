@@ -15,12 +15,12 @@ from tests.ops.drills.drilled import DEPOSED, PACE, STORE_DOWN, WITHOUT_STORE, W
 from tests.regions.chaos.controls import CONTROLS
 from tkdb_ops.drills.drill import Drill
 from tkdb_ops.drills.run import Pace
-from tkdb_replication.epoch import Epoch
-from tkdb_replication.follower import Follower
-from tkdb_replication.freshness import Freshness
-from tkdb_replication.machine import Machine
-from tkdb_replication.publication import Publication
-from tkdb_replication.reader import Reader
+from tkdb_replication.protocol.epoch import Epoch
+from tkdb_replication.protocol.follower import Follower
+from tkdb_replication.protocol.freshness import Freshness
+from tkdb_replication.protocol.publication import Publication
+from tkdb_replication.protocol.reader import Reader
+from tkdb_replication.protocol.state_machine import Machine
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tkdb.errors import ConfigurationError, Unavailable
 from tkdb_ops.flycast.flycast import FOLDERS, Flycast
 from tkdb_ops.flycast.layout import App
 from tkdb_ops.flycast.machines import Command
-from tkdb_replication.scratch import sweep
+from tkdb_replication.litestream.scratch import sweep
 
 ROOT = Path(__file__).parents[2]
 TKDB = App("tkdb", ("iad", "syd"))

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.regions.chaos.schedule import Kind
-from tests.replication.simulation import controls as simulated
+from tests.replication.protocol.simulation import controls as simulated
 from tkdb.errors import BrokenHead
 from tkdb.store.journal import Entry
-from tkdb_replication import node
-from tkdb_replication.actions import Acknowledge, Serve
-from tkdb_replication.epoch import Epoch
-from tkdb_replication.events import Committed, Synced
-from tkdb_replication.head import Head, Place
-from tkdb_replication.machine import Machine, Role
-from tkdb_replication.reader import Seen
-from tkdb_replication.settings import NEVER_MS
+from tkdb_replication.node import node
+from tkdb_replication.protocol.actions import Acknowledge, Serve
+from tkdb_replication.protocol.epoch import Epoch
+from tkdb_replication.protocol.events import Committed, Synced
+from tkdb_replication.protocol.head import Head, Place
+from tkdb_replication.protocol.reader import Seen
+from tkdb_replication.protocol.settings import NEVER_MS
+from tkdb_replication.protocol.state_machine import Machine, Role
 
 
 class AcknowledgesAtCommit(Machine):

@@ -26,7 +26,7 @@ from tests.regions.cluster import Cluster
 from tests.replication import seaweed
 from tests.replication.faults import FaultyProxy
 from tkdb import api
-from tkdb_replication.bucket import Bucket
+from tkdb_replication.bucket.settings import Bucket
 
 FORSAKEN_MS: Final = 75_000
 """So much longer where connections died without a word: Litestream is killed once it got nowhere for a minute."""

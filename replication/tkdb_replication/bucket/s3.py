@@ -1,0 +1,216 @@
+"""The object store over S3's API: one request a call, one deadline, no retries, no redirects.
+
+    async with S3Objects(Bucket.parse(os.environ), now_ms=now_ms) as objects:
+        match await objects.put("head", body, if_match=etag, timeout_ms=2_000):
+            case Stored(etag): ...
+            case Conflict(): ...
+            case Unknown(message): ...
+
+Conditional writes as in "How to prevent object overwrites with conditional writes", Amazon S3 User Guide
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import httpcore
+
+from tkdb.net.connections import AsyncBackend
+from tkdb_replication.bucket.http import Response
+from tkdb_replication.bucket.listing import error_code, parse_page
+from tkdb_replication.bucket.objects import (
+    MAX_BODY_BYTES,
+    Conflict,
+    Deleted,
+    Found,
+    Listed,
+    Listing,
+    Missing,
+    NotModified,
+    Stored,
+    Unknown,
+)
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.bucket.sigv4 import encode_path, encode_query, sign
+
+MAX_IDLE_S: Final = 10
+"""A connection idle for longer may just be closing at its other end, and a request on it would end as Unknown."""
+CONNECTIONS: Final = 16
+
+_HEADERS: Final = {
+    "accept-encoding": "identity",
+    # Tigris reads from the nearest region unless told otherwise; other stores ignore it.
+    # https://www.tigrisdata.com/docs/objects/consistency/
+    "x-tigris-consistent": "true",
+}
+
+
+class _Answer(Response):
+    """A whole HTTP answer of an object store's."""
+
+    __slots__ = ()
+
+    @property
+    def no_such_key(self) -> bool:
+        # A missing bucket is 404 as well, and so is whatever else may answer at that address.
+        return self.status == 404 and error_code(self.body) == "NoSuchKey"
+
+    def unknown(self, asked: str) -> Unknown:
+        code = error_code(self.body)
+        return Unknown(f"the object store answered {self.status}{code and f' {code}'} to a {asked}", self.status)
+
+
+class S3Objects:
+    """A bucket of an S3 object store, as the port ``Objects``. It belongs to one event loop; close it.
+
+    Args:
+        bucket: where it is.
+        now_ms: ms since 1970, for signing.
+        connections: how many requests are under way at once; further ones wait.
+    """
+
+    def __init__(self, bucket: Bucket, *, now_ms: Callable[[], int], connections: int = CONNECTIONS) -> None:
+        self._bucket = bucket
+        self._now_ms = now_ms
+        self._pool = httpcore.AsyncConnectionPool(
+            # Made once: reading the authorities' certificates takes longer than a request does.
+            ssl_context=httpcore.default_ssl_context() if bucket.endpoint.scheme == "https" else None,
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=MAX_IDLE_S,
+            retries=0,
+            network_backend=AsyncBackend(),
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def get(
+        self, key: str, *, if_none_match: str | None = None, timeout_ms: int
+    ) -> Found | NotModified | Missing | Unknown:
+        """As the port's. A missing bucket, and one that doesn't let us in, are ``Unknown``, never ``Missing``."""
+        condition = {} if if_none_match is None else {"if-none-match": if_none_match}
+        answer = await self._ask("GET", key, headers=condition, timeout_ms=timeout_ms)
+        if isinstance(answer, Unknown):
+            return answer
+        if answer.status == 200 and "etag" in answer.headers:
+            return Found(answer.body, answer.headers["etag"], answer.date_ms)
+        if answer.status == 304 and condition:
+            return NotModified(answer.date_ms)
+        if answer.no_such_key:
+            return Missing(answer.date_ms)
+        return answer.unknown("get")
+
+    async def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_match: str | None = None,
+        if_none_match: Literal["*"] | None = None,
+        timeout_ms: int,
+    ) -> Stored | Conflict | Unknown:
+        """As the port's."""
+        condition = {} if if_match is None else {"if-match": if_match}
+        if if_none_match is not None:
+            condition["if-none-match"] = if_none_match
+        headers = {"content-type": "application/octet-stream", "content-length": str(len(body)), **condition}
+        answer = await self._ask("PUT", key, headers=headers, body=body, timeout_ms=timeout_ms)
+        if isinstance(answer, Unknown):
+            return answer
+        if answer.status == 200 and "etag" in answer.headers:
+            return Stored(answer.headers["etag"], answer.date_ms)
+        # AWS answers 404 to an If-Match where nothing is, others 412.
+        if condition and (answer.status in (409, 412) or answer.no_such_key):
+            return Conflict(answer.date_ms)
+        return answer.unknown("put")
+
+    async def delete(self, key: str, *, timeout_ms: int) -> Deleted | Unknown:
+        """As the port's."""
+        answer = await self._ask("DELETE", key, timeout_ms=timeout_ms)
+        if isinstance(answer, Unknown):
+            return answer
+        if answer.status in (200, 204) or answer.no_such_key:
+            return Deleted(answer.date_ms)
+        return answer.unknown("delete")
+
+    async def list(self, prefix: str, *, timeout_ms: int) -> Listed | Unknown:
+        """As the port's; the time is for all pages together."""
+        objects: list[Listing] = []
+        query = {"list-type": "2", "prefix": prefix}
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                while True:
+                    answer = await self._ask("GET", "", query=query, timeout_ms=timeout_ms)
+                    if isinstance(answer, Unknown):
+                        return answer
+                    page = parse_page(answer.body) if answer.status == 200 else None
+                    if page is None:
+                        return answer.unknown("list")
+                    objects += page.objects
+                    if page.next_token is None:
+                        return Listed(tuple(objects), answer.date_ms)
+                    query["continuation-token"] = page.next_token
+        except TimeoutError:
+            return self._late(timeout_ms)
+
+    async def _ask(
+        self,
+        method: str,
+        key: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        timeout_ms: int,
+    ) -> _Answer | Unknown:
+        endpoint, query = self._bucket.endpoint, query or {}
+        path = encode_path(f"{endpoint.prefix}/{self._bucket.name}/{key}")
+        signed = sign(
+            method,
+            path,
+            query,
+            {"host": endpoint.host_header, **_HEADERS, **(headers or {})},
+            body,
+            credentials=self._bucket.credentials,
+            region=self._bucket.region,
+            now_ms=self._now_ms(),
+        )
+        target = f"{path}?{encode_query(query)}" if query else path
+        url = httpcore.URL(scheme=endpoint.scheme, host=endpoint.host, port=endpoint.port, target=target)
+        try:
+            async with (
+                asyncio.timeout(timeout_ms / 1000),
+                self._pool.stream(method, url, headers=[*signed.items()], content=body or None) as response,
+            ):
+                return await _read(response)
+        except (TimeoutError, httpcore.TimeoutException):
+            return self._late(timeout_ms)
+        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+            return Unknown(f"{endpoint} couldn't be reached, or broke off: {type(error).__name__}")
+
+    def _late(self, timeout_ms: int) -> Unknown:
+        return Unknown(f"{self._bucket.endpoint} didn't answer within {timeout_ms} ms")
+
+
+async def _read(response: httpcore.Response) -> _Answer | Unknown:
+    body = bytearray()
+    async for chunk in response.aiter_stream():
+        if len(body) + len(chunk) > MAX_BODY_BYTES:
+            return Unknown(f"the object store's answer is larger than {MAX_BODY_BYTES:,} bytes", response.status)
+        body += chunk
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+    return _Answer(response.status, headers, bytes(body))

@@ -1,0 +1,210 @@
+"""Recovery: a cluster goes on from a journal that was found, at a fresh path, with one swap of the head.
+
+The journal is written anew from its entries, so that neither the backup nor the volume that it is from is changed.
+It is backed up and restored once, before anything of the cluster is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tkdb import errors
+from tkdb.store.database import Database
+from tkdb.store.journal import Entry, link
+from tkdb.store.made import Recovered
+from tkdb.store.seal import KEY_BYTES, NONCE_BYTES, ChainKey
+from tkdb.store.state import State
+from tkdb_replication.bucket.objects import NotModified, Unknown
+from tkdb_replication.bucket.paths import HEAD_KEY, fresh_base
+from tkdb_replication.cluster.backups import back_up, scratch
+from tkdb_replication.cluster.cluster import Cluster
+from tkdb_replication.cluster.head_object import TIMEOUT_MS, Absent, Damaged, Sound, describe, put_head, unavailable
+from tkdb_replication.cluster.survey import Candidate, Renew, Resume, Survey
+from tkdb_replication.protocol.head import NOBODY, Head, Place, first_head
+
+KEPT_HEADS: Final = "heads/"
+"""Heads that were replaced lie here, each under its time."""
+
+LOOK_MS: Final = 500
+MARGIN_MS: Final = 1_000
+_ID_BYTES: Final = 16
+_PAGE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A cluster that goes on.
+
+    Attributes:
+        head: the new head.
+        kept: where the old one was put, if it was.
+    """
+
+    head: Head
+    kept: str | None
+
+
+async def check_idle(cluster: Cluster, survey: Survey, *, lease_ms: int) -> None:
+    """Watch the head for a lease, and check that nobody swaps it.
+
+    Args:
+        cluster: the bucket.
+        survey: what lay there.
+        lease_ms: for how long, where the head doesn't say itself.
+
+    Raises:
+        Conflict: it changed: a primary is alive.
+        Unavailable: the object store gave no answer.
+    """
+    there = survey.there
+    if isinstance(there, Absent):
+        return
+    if isinstance(there, Sound):
+        lease_ms = there.head.lease_ms
+    for _ in range((lease_ms + MARGIN_MS) // LOOK_MS + 1):
+        outcome = await cluster.objects.get(HEAD_KEY, if_none_match=there.etag, timeout_ms=TIMEOUT_MS)
+        if isinstance(outcome, Unknown):
+            raise unavailable(outcome)
+        if not isinstance(outcome, NotModified):
+            who = f" ({describe(there.head)})" if isinstance(there, Sound) else ""
+            raise errors.Conflict(
+                f"a primary is alive: the head was swapped just now{who}",
+                hint="stop every machine first; a primary that only needs another base begins one with `tkdb promote`",
+            )
+        await asyncio.sleep(LOOK_MS / 1000)
+
+
+async def resume(cluster: Cluster, survey: Survey, plan: Resume, near: Path) -> Done:
+    """Give the head a new base, which holds all that it names: the same journal goes on, one epoch later.
+
+    Raises:
+        Conflict: the head was swapped meanwhile.
+        RestoreFailed, BrokenJournal: the new backup doesn't hold what it should. Nothing was changed.
+        Unavailable, StoreUnwritable: the object store or the disk can't be used now. Nothing was changed.
+        OutcomeUnknown: the head may have been put, or not.
+    """
+    async with _rewritten(cluster, plan.candidate, plan.place, near) as (path, database, state):
+        await _append(database, state, plan.entries)
+        head = msgspec.structs.replace(
+            plan.head,
+            rev=plan.head.rev + 1,
+            attempt=cluster.random_bytes(_ID_BYTES),
+            epoch=plan.head.epoch + 1,
+            owner=NOBODY,
+            machine="",
+            region="",
+            base=fresh_base(plan.head.epoch + 1, random_bytes=cluster.random_bytes),
+        )
+        await _back_up(cluster, path, state, head.base)
+        await put_head(cluster.objects, head, cluster.head_keys, over=survey.there)
+    return Done(head, None)
+
+
+async def renew(cluster: Cluster, survey: Survey, plan: Renew, near: Path) -> Done:
+    """Go on as another journal from the candidate's end: an entry says so, and everyone who held the old one sees it.
+
+    Raises:
+        Conflict, RestoreFailed, BrokenJournal, Unavailable, StoreUnwritable, OutcomeUnknown: as ``resume``.
+        WrongSealKey: a chain key lies under a sealing secret that isn't given.
+    """
+    end, epoch = plan.candidate.audited.end, survey.last_epoch + 1
+    async with _rewritten(cluster, plan.candidate, Place(end.seq, end.hash), near) as (path, database, state):
+        await _append(database, state, (recovered_entry(cluster, state, now_ms=survey.now_ms, epoch=epoch),))
+        head = first_head(
+            journal=state.journal,
+            attempt=cluster.random_bytes(_ID_BYTES),
+            owner=NOBODY,
+            base=fresh_base(epoch, random_bytes=cluster.random_bytes),
+            place=Place(state.head.seq, state.head.hash),
+            epoch=epoch,
+        )
+        if isinstance(survey.there, Sound):
+            head = msgspec.structs.replace(head, rev=survey.there.head.rev + 1, lease_ms=survey.there.head.lease_ms)
+        await _back_up(cluster, path, state, head.base)
+        kept = await _keep(cluster, survey)
+        await put_head(cluster.objects, head, cluster.head_keys, over=survey.there)
+    return Done(head, kept)
+
+
+def recovered_entry(cluster: Cluster, state: State, *, now_ms: int, epoch: int) -> Entry:
+    """Return the entry after which ``state`` is another journal's, with a new id and a new chain key.
+
+    Raises:
+        WrongSealKey, BrokenJournal: a chain key can't be unsealed.
+    """
+    seal, journal = cluster.seal_keys, cluster.random_bytes(_ID_BYTES)
+
+    def sealed(key: ChainKey, generation: int) -> bytes:
+        nonce = cluster.random_bytes(NONCE_BYTES)
+        return seal.seal_chain_key(key, journal=journal, generation=generation, nonce=nonce)
+
+    chain_keys = [
+        (row.generation, seal.unseal_chain_key(row.sealed, journal=state.journal, generation=row.generation))
+        for row in state.chain_keys.values()
+    ]
+    chain_key = ChainKey(cluster.random_bytes(KEY_BYTES))
+    made = Recovered(
+        journal,
+        [(generation, sealed(key, generation)) for generation, key in chain_keys],
+        sealed(chain_key, state.last_generation() + 1),
+    )
+    return link(state.head, chain_key, now_ms=now_ms, epoch=epoch, made=made)
+
+
+@asynccontextmanager
+async def _rewritten(
+    cluster: Cluster, candidate: Candidate, through: Place, near: Path
+) -> AsyncIterator[tuple[Path, Database, State]]:
+    """Give a new database with the candidate's entries up to ``through``, and its state."""
+    with scratch(near) as folder:
+        source, path = Path(candidate.source), folder / "tkdb.db"
+        if candidate.backup is not None:
+            source = folder / "restored.db"
+            await cluster.restore(candidate.source, source, backup_bytes=candidate.backup.size_bytes)
+        async with (
+            await Database.open(source, read_only=True) as old,
+            await Database.open(path, checkpoints=False) as new,
+        ):
+            state = State()
+            while state.head.seq < through.seq:
+                limit = min(_PAGE, through.seq - state.head.seq)
+                if not (entries := await old.entries(state.head.seq, limit)):
+                    break
+                await _append(new, state, entries)
+            if Place(state.head.seq, state.head.hash) != through:
+                raise errors.BrokenJournal(f"{candidate.source} has changed since it was looked at", hint="try again")
+            yield path, new, state
+
+
+async def _append(database: Database, state: State, entries: tuple[Entry, ...] | list[Entry]) -> None:
+    await database.append(state, entries)
+    for entry in entries:
+        state.apply(entry)
+
+
+async def _back_up(cluster: Cluster, path: Path, state: State, base: str) -> None:
+    await back_up(cluster.program, cluster.bucket, path, base, random_bytes=cluster.random_bytes)
+    await cluster.prove(base, state.head, path, path.with_name("proof.db"))
+
+
+async def _keep(cluster: Cluster, survey: Survey) -> str | None:
+    """Put a copy of what lies where the head belongs aside; return its key."""
+    there = survey.there
+    if isinstance(there, Absent):
+        return None
+    time = datetime.fromtimestamp(survey.now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
+    what = "damaged" if isinstance(there, Damaged) else "replaced"
+    key = f"{KEPT_HEADS}{what}-{time}-{hashlib.sha256(there.body).hexdigest()[:8]}"
+    outcome = await cluster.objects.put(key, there.body, timeout_ms=TIMEOUT_MS)
+    if isinstance(outcome, Unknown):
+        raise unavailable(outcome)
+    return key

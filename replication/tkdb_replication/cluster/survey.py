@@ -1,0 +1,201 @@
+"""A survey: what a bucket holds of a cluster, and how it could go on from that. It changes nothing.
+
+What can be recovered is a journal: whole, unaltered and ours. Where the head can still be believed and such a journal
+leads to it, nothing is lost (``Resume``). Otherwise acknowledged entries may be, and what goes on is another journal
+(``Renew``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tkdb import errors
+from tkdb.store.journal import Entry
+from tkdb_replication.cluster.backups import Backup, list_backups, scratch
+from tkdb_replication.cluster.cluster import Audited, Cluster
+from tkdb_replication.cluster.head_object import Absent, Damaged, Sound, read_head
+from tkdb_replication.protocol.head import Head, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A journal that could be recovered.
+
+    Attributes:
+        source: the path in the bucket, or the file.
+        backup: what lies at that path; None for a file.
+        audited: what an audit found there.
+    """
+
+    source: str
+    backup: Backup | None
+    audited: Audited
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """What the best one has most of. A later epoch decides: its first entry followed all that was acknowledged."""
+        epoch = (self.backup and self.backup.epoch) or 0
+        return self.audited.end.epoch, self.audited.end.seq, epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A path or file that gives no journal of ours, and why."""
+
+    source: str
+    error: errors.TkdbError
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The head can be believed, and its base leads to it: there is nothing to recover."""
+
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """The journal goes on where the head says: nothing acknowledged is lost.
+
+    Attributes:
+        head: the one there is.
+        candidate: holds the journal up to ``place``, one of the head's.
+        entries: lead from there to the head; they are its own.
+    """
+
+    head: Head
+    candidate: Candidate
+    place: Place
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """What goes on is another journal, because acknowledged entries after the candidate's end may be lost.
+
+    Attributes:
+        candidate: what is known.
+        lost: how many acknowledged entries the head shows to be lost; None where no head says.
+    """
+
+    candidate: Candidate
+    lost: int | None
+
+
+Plan = Nothing | Resume | Renew
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        there: what lies where the head belongs.
+        candidates: the best first.
+        refused: what gives no journal.
+        last_epoch: the highest that the bucket knows of.
+        now_ms: the store's own time.
+    """
+
+    there: Sound | Damaged | Absent
+    candidates: tuple[Candidate, ...]
+    refused: tuple[Refused, ...]
+    last_epoch: int
+    now_ms: int
+
+    def divergences(self, chosen: Candidate) -> list[tuple[Candidate, int]]:
+        """Return the candidates that ``chosen`` doesn't contain, each with the last entry that both have."""
+        shared = [(other, chosen.audited.shares(other.audited)) for other in self.candidates]
+        return [(other, seq) for other, seq in shared if seq < other.audited.end.seq]
+
+    def plan(self, *, anyway: bool) -> Plan:
+        """Return how to go on. ``anyway``: also where there is nothing to recover.
+
+        Raises:
+            NoBackup: there is nothing to go on from.
+        """
+        if not self.candidates:
+            why = "".join(f"\n  {each.source}: {each.error.message}" for each in self.refused)
+            raise errors.NoBackup(
+                f"of {len(self.refused)} backups, none gives a sound journal of this authority{why}",
+                hint="check TKDB_SEAL_KEYS and TKDB_NAME; look on a machine that has its disk: --from volume",
+            )
+        best = self.candidates[0]
+        if not isinstance(self.there, Sound):
+            return Renew(best, None)
+        head = self.there.head
+        if best.audited.end.epoch > head.epoch:
+            # A primary that this head knows nothing of has written: an older head was put back.
+            return Renew(best, None)
+        joined = [(each, place) for each in self.candidates if (place := _joins(each.audited, head)) is not None]
+        if not anyway and any(each.source == head.base for each, _ in joined):
+            return Nothing(head)
+        if not joined:
+            return Renew(best, max(head.seq - _last_common(best.audited, head), 0))
+        candidate, place = joined[0]
+        return Resume(head, candidate, place, head.after(place) or ())
+
+
+def _joins(journal: Audited, head: Head) -> Place | None:
+    """Return the last of the head's places that lies on a journal; None where the head doesn't go on from it."""
+    if journal.journal != head.journal:
+        return None
+    return next((place for place in reversed(head.places) if journal.contains(place)), None)
+
+
+def _last_common(journal: Audited, head: Head) -> int:
+    return min(journal.end.seq, head.places[0].seq)
+
+
+async def survey_bucket(cluster: Cluster, near: Path) -> Survey:
+    """Look at every backup in the bucket: restore it, audit it. Copies are made beside ``near``, one at a time.
+
+    Raises:
+        Unavailable, StoreUnwritable: the object store or the disk can't be used now; a backup that can't be read
+            now may be the best one.
+    """
+    there = await read_head(cluster.objects, cluster.head_keys)
+    backups, now_ms = await list_backups(cluster.objects)
+    ours = [backup for backup in backups if backup.epoch is not None]
+    found = [await _restored(cluster, backup, near) for backup in ours]
+    return _survey(there, backups, now_ms, found)
+
+
+async def survey_volume(cluster: Cluster, database: Path) -> Survey:
+    """Look at a machine's own database, and besides it only at whether the head's base restores.
+
+    Args:
+        cluster: the bucket, and the secrets.
+        database: the file, which the caller holds open for writing: no other process can.
+
+    Raises:
+        ConfigurationError, BrokenJournal, WrongSealKey, StoreError: the database can't be used, and why.
+        Unavailable, StoreUnwritable: the object store or the disk can't be used now.
+    """
+    there = await read_head(cluster.objects, cluster.head_keys)
+    backups, now_ms = await list_backups(cluster.objects)
+    own = Candidate(str(database), None, await cluster.examine(database))
+    named = [backup for backup in backups if isinstance(there, Sound) and backup.base == there.head.base]
+    found = [await _restored(cluster, backup, database) for backup in named]
+    return _survey(there, backups, now_ms, [own, *found])
+
+
+def _survey(
+    there: Sound | Damaged | Absent, backups: list[Backup], now_ms: int, found: list[Candidate | Refused]
+) -> Survey:
+    candidates = sorted((each for each in found if isinstance(each, Candidate)), key=lambda each: each.rank)
+    epochs = [backup.epoch or 0 for backup in backups] + [each.audited.end.epoch for each in candidates]
+    if isinstance(there, Sound):
+        epochs.append(there.head.epoch)
+    refused = tuple(each for each in found if isinstance(each, Refused))
+    return Survey(there, tuple(reversed(candidates)), refused, max(epochs, default=0), now_ms)
+
+
+async def _restored(cluster: Cluster, backup: Backup, near: Path) -> Candidate | Refused:
+    with scratch(near) as folder:
+        try:
+            audited = await cluster.restore(backup.base, folder / "tkdb.db", backup_bytes=backup.size_bytes)
+        except (errors.StoreError, errors.ConfigurationError) as error:
+            return Refused(backup.base, error)
+    return Candidate(backup.base, backup, audited)

@@ -1,0 +1,1 @@
+"""Litestream as a supervised child process: its program, its configuration, its control socket, and restores."""

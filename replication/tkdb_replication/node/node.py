@@ -1,0 +1,399 @@
+"""The node: an authority on one of several machines that share a bucket.
+
+    node = await Node.open(path, profile, bucket, Settings(machine="m-1a2b", region="syd"), clock=clock, ...)
+    await node.answer(api.Verify([text]), caller)
+
+It answers only while it can show that it is fresh enough, writes only while it is primary, and says how old what it
+says may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+
+from tkdb import api, errors, logs
+from tkdb.authority.clock import Clock
+from tkdb.authority.decisions import permit
+from tkdb.authority.genesis import check
+from tkdb.authority.served import Served
+from tkdb.authority.service import Authority, Profile, behind, signer_of
+from tkdb.bootstrap import profile_of, system_clock
+from tkdb.net.backoff import Backoff
+from tkdb.ports import UNKNOWN_AGE_MS, Caller
+from tkdb.settings import Settings as Configuration
+from tkdb.signers import ALL
+from tkdb.store.database import Database
+from tkdb.store.state import State
+from tkdb_replication.bucket.conformance import check_store
+from tkdb_replication.bucket.s3 import S3Objects
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.litestream.binary import Program
+from tkdb_replication.node.driver import Driver
+from tkdb_replication.node.journal_steps import DAMAGED, Steps
+from tkdb_replication.node.replicator import Replicator
+from tkdb_replication.node.volume_file import VolumeFile
+from tkdb_replication.protocol.head import HeadKeys
+from tkdb_replication.protocol.settings import Settings
+from tkdb_replication.protocol.state_machine import Machine, Role
+
+LEAVE_S: Final = 3.0
+"""How long a primary that shuts down waits until it has handed over."""
+COME_TO_MS: Final = 1_000
+"""How long a caller waits for a machine that is behind what that caller has seen."""
+IDLE_POLL_MS: Final = 3_000
+NO_NAME: Final = "local"
+"""What a machine is called whose name isn't set."""
+_OWNER_BYTES: Final = 16
+_PROBE_CONNECTIONS: Final = 32
+_PROBE_AGAIN: Final = Backoff(base_ms=500, cap_ms=30_000)
+
+
+class Node:
+    """One machine's part of the authority. Open it with ``Node.open``."""
+
+    def __init__(
+        self, authority: Authority, served: Served, driver: Driver, fit: asyncio.Future[None], clock: Clock
+    ) -> None:
+        self._authority = authority
+        self._served = served
+        self._driver = driver
+        self._machine = driver.machine
+        self._fit = fit
+        self._clock = clock
+        self._leaving: asyncio.Task[None] | None = None
+        self._cleanup = AsyncExitStack()
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        profile: Profile,
+        bucket: Bucket,
+        settings: Settings,
+        *,
+        clock: Clock,
+        random: Callable[[int], bytes],
+    ) -> Self:
+        """Open the machine whose database is at ``path``; a new one's is restored from the bucket.
+
+        It returns before there is anything to serve: ``ready`` tells when there is.
+
+        Args:
+            path: the database's file. What else the machine must not forget lies beside it.
+            profile: whose it is, and by which secrets.
+            bucket: what the machines share.
+            settings: this machine's place among the others.
+            clock: the machine's clocks.
+            random: returns so many random bytes.
+
+        Raises:
+            ConfigurationError: Litestream isn't there, or the database is another authority's.
+            StoreError, Unavailable: the database can't be used, and why.
+        """
+        program = await Program.find()
+        async with AsyncExitStack() as stack:
+            database = await stack.enter_async_context(await Database.open(path, set_aside=DAMAGED))
+            state = await _load(database, profile)
+            volume = VolumeFile(path)
+            machine = Machine(
+                settings,
+                HeadKeys(profile.seal_keys.keys),
+                volume.read(journal=state.journal or None),
+                owner=random(_OWNER_BYTES),
+                random=random,
+            )
+            objects = await stack.enter_async_context(S3Objects(bucket, now_ms=clock.wall_ms))
+            served = Served(database, state, profile.seal_keys)
+            fit = asyncio.ensure_future(_check_store(bucket, clock, random))
+            replicator = Replicator(program, bucket, database, path, random_bytes=random, fit=fit)
+            steps = Steps(served, path, name=profile.name, seal_keys=profile.seal_keys, program=program, bucket=bucket)
+            driver = Driver(machine, objects, steps, replicator, volume, clock)
+            node = cls(Authority(served, driver, clock, random, profile), served, driver, fit, clock)
+            node._cleanup = stack.pop_all()
+        driver.start()
+        return node
+
+    @property
+    def name(self) -> str:
+        """The authority's name."""
+        return self._authority.name
+
+    @property
+    def journal(self) -> bytes:
+        """The journal's id, 16 bytes; zeros where there is none yet."""
+        return self._authority.journal
+
+    @property
+    def position(self) -> int:
+        """The last entry that is shown because a head names it; 0 before there is one."""
+        return self._driver.shown.seq if self._driver.shown else 0
+
+    def age_ms(self) -> int:
+        """Return how old this machine's knowledge may be at most."""
+        age_ms = self._machine.age_ms(self._clock.monotonic_ms())
+        return UNKNOWN_AGE_MS if age_ms is None else age_ms
+
+    def ready(self) -> None:
+        """Return if calls can be answered.
+
+        Raises:
+            StaleAuthority: this machine can't show that it is fresh enough.
+            StoreError: the bucket's head can't be believed.
+            Unavailable: it was closed.
+        """
+        # A proxy's health checks are no use: what is read when nobody asks is fresh enough for them.
+        try:
+            self._machine.require_fresh(self._clock.monotonic_ms())
+        except errors.StaleAuthority as error:
+            if self._machine.fault is not None:
+                raise self._machine.fault from None
+            if not self._driver.trouble:
+                raise
+            raise errors.StaleAuthority(f"{error.message}; {self._driver.trouble}", hint=error.hint) from None
+        self._authority.ready()
+
+    def replicating(self) -> None:
+        """Return if somebody takes writes, this machine follows, knows the time, and as primary keeps its backup up to
+        date.
+
+        Raises:
+            StaleAuthority, StoreError: this machine doesn't follow the head.
+            NoPrimary: nobody takes writes.
+            Unavailable: something keeps it from doing its part.
+        """
+        self.ready()
+        self.check_clock()
+        if self._driver.trouble:
+            raise errors.Unavailable(self._driver.trouble, hint="see the log of the machine")
+        if self._machine.primary is None:
+            raise errors.NoPrimary("no machine is primary: writes aren't taken", hint="tkdb status tells more")
+        unsynced_ms = self._machine.unsynced_ms(self._clock.monotonic_ms())
+        if unsynced_ms > self._machine.settings.sync_ms:
+            raise errors.Unavailable(
+                f"the backup hasn't been brought up to date for {unsynced_ms // 1000} s",
+                hint="see what Litestream says in the log of the machine",
+            )
+
+    def replay_to(self, path: str) -> str | None:
+        """Return the machine that a request to ``path`` is to be replayed to; None where this one answers it."""
+        if path not in api.WRITING_PATHS or self._machine.role is Role.PRIMARY:
+            return None
+        primary = self._machine.primary
+        return None if primary == self._machine.settings.machine else primary
+
+    def check_clock(self) -> None:
+        """Return if this machine's clock can be believed.
+
+        Raises:
+            Unavailable: it can't, and why.
+        """
+        self._authority.check_clock()
+
+    async def come_to(self, position: int) -> None:
+        """Return once this machine serves ``position``.
+
+        Raises:
+            Unavailable: it doesn't, after a moment.
+        """
+        self._driver.asked()
+        until_ms = self._clock.monotonic_ms() + COME_TO_MS
+        while position > self.position:
+            left_ms = until_ms - self._clock.monotonic_ms()
+            if left_ms <= 0:
+                raise behind(position, self.position)
+            await self._driver.wait_news(left_ms)
+
+    async def answer(self, call: api.Call[Any], caller: Caller) -> msgspec.Struct:
+        """Return the result of ``call``.
+
+        Raises:
+            StaleAuthority: this machine can't show that it is fresh enough.
+            NoPrimary: it writes, and this machine isn't primary.
+            TkdbError: the call fails, as its class says.
+        """
+        match call:
+            case api.Status():
+                self._driver.asked()
+                return self._status()
+            case api.HandOver(machine):
+                permit(signer_of(caller), "promote", ALL)
+                async with self._served.turn:  # so that no commit comes between its permission and its publication
+                    handed_over = self._driver.hand_over(machine)
+                await handed_over
+                return api.HandedOver(machine)
+            case api.TakeOver():
+                permit(signer_of(caller), "promote", ALL)
+                await self._driver.take_over()
+                return api.TakenOver(self._machine.settings.machine, self._machine.epoch)
+        self._driver.asked()
+        asked_ms = self._clock.monotonic_ms()
+        self._machine.require_fresh(asked_ms)
+        result = await self._authority.answer(call, caller)
+        if isinstance(result, api.Verified) and _misses_a_key(result) and await self._read_since(asked_ms):
+            return await self._authority.answer(call, caller)
+        return result
+
+    async def _read_since(self, asked_ms: int) -> bool:
+        """Wait until what is served is as of ``asked_ms`` or later; return whether that is any news.
+
+        Raises:
+            Unavailable: it isn't, after a moment.
+        """
+        position, until_ms = self.position, self._clock.monotonic_ms() + COME_TO_MS
+        while True:
+            now_ms = self._clock.monotonic_ms()
+            age_ms = self._machine.age_ms(now_ms)
+            if self._machine.role is Role.PRIMARY or (age_ms is not None and now_ms - age_ms >= asked_ms):
+                return self.position != position
+            if now_ms >= until_ms:
+                raise errors.Unavailable(
+                    "a key isn't known here, and whether it is new couldn't be found out",
+                    hint="try again, or ask another region",
+                )
+            await self._driver.wait_news(until_ms - now_ms)
+
+    def drain(self) -> None:
+        """End the long polls, and lead no more: another machine takes over while this one still answers reads."""
+        self._authority.drain()
+        self._leaving = asyncio.create_task(self._leave(), name="leaving")
+
+    async def ended(self) -> None:
+        """Return when it was closed.
+
+        Raises:
+            UnfitObjectStore: the object store doesn't keep what a lease needs.
+            TkdbError: this process can't go on; a new one may.
+        """
+        ended = asyncio.ensure_future(self._driver.ended())
+        await asyncio.wait({ended, self._fit}, return_when=asyncio.FIRST_COMPLETED)
+        if self._fit.done():
+            self._fit.result()
+        await ended
+
+    async def close(self) -> None:
+        """Hand over, and let go of the database."""
+        self._fit.cancel()
+        await asyncio.wait([self._fit])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await (self._leaving or self._leave())
+        await self._driver.stop()
+        await self._authority.close()
+        await self._cleanup.aclose()
+
+    async def _leave(self) -> None:
+        async with self._served.turn:
+            left = self._driver.leave()
+        with suppress(errors.TkdbError):  # then a lease runs out, as when it had crashed
+            await left
+
+    def _status(self) -> api.StatusReport:
+        machine, now_ms = self._machine, self._clock.monotonic_ms()
+        try:
+            self.ready()
+            fault = ""
+        except errors.TkdbError as error:
+            fault = str(error)
+        return msgspec.structs.replace(
+            self._authority.status(),
+            role="primary" if machine.role is Role.PRIMARY else "replica",
+            position=self.position,
+            age_ms=machine.age_ms(now_ms),
+            fault=fault,
+            cluster=self._cluster(),
+        )
+
+    def _cluster(self) -> api.Cluster | None:
+        head, primary = self._machine.head, self._machine.primary
+        if head is None:
+            return None
+        return api.Cluster(
+            epoch=head.epoch,
+            rev=head.rev,
+            seq=head.seq,
+            primary=primary or "",
+            region=head.region if primary else "",
+            lease_ms=head.lease_ms,
+            unchanged_ms=self._machine.unchanged_ms,
+        )
+
+
+async def _load(database: Database, profile: Profile) -> State:
+    """Return what this machine's own journal comes to. A damaged one is set aside: the bucket has a better one."""
+    try:
+        state = await database.load()
+        if state.head.seq:
+            await check(database, state, profile.name, profile.seal_keys)
+    except errors.BrokenJournal as error:
+        aside = await database.set_aside(DAMAGED)
+        logs.event(logging.ERROR, "journal damaged", why=error.message, kept_at=str(aside))
+        return State()
+    return state
+
+
+async def open_node(configuration: Configuration, bucket: Bucket) -> Node:
+    """Open the machine that ``configuration`` describes, with the system's clocks and randomness.
+
+    Raises:
+        ConfigurationError: it has no name or no file of its own, and as ``Node.open``.
+        StoreError, Unavailable: as ``Node.open``.
+    """
+    if configuration.machine == NO_NAME:
+        raise errors.ConfigurationError(
+            "with a bucket, each machine needs a name of its own", hint="set TKDB_MACHINE, another on each"
+        )
+    return await Node.open(
+        Path(configuration.database),
+        profile_of(configuration),
+        bucket,
+        settings_of(configuration),
+        clock=system_clock(),
+        random=os.urandom,
+    )
+
+
+def settings_of(configuration: Configuration) -> Settings:
+    """Return a machine's place among the others, and its times."""
+    order = configuration.primary_regions
+    return Settings(
+        machine=configuration.machine,
+        region=configuration.region,
+        rank=order.index(configuration.region) if configuration.region in order else len(order),
+        automatic=configuration.automatic_promotion,
+        bound_ms=configuration.bound_ms,
+        lease_ms=configuration.lease_ms,
+        # So that a machine that nobody asks is still inside the bound when somebody does.
+        idle_poll_ms=min(IDLE_POLL_MS, configuration.bound_ms // 2, configuration.lease_ms // 3),
+    )
+
+
+def _misses_a_key(verified: api.Verified) -> bool:
+    """Return whether a token was denied for a key that may be so new that it isn't known here yet."""
+    results = verified.results
+    return any(isinstance(result, api.Invalid) and result.reason is errors.Reason.UNKNOWN_KEY for result in results)
+
+
+async def _check_store(bucket: Bucket, clock: Clock, random: Callable[[int], bytes]) -> None:
+    """Return once the object store was seen to honour conditional writes.
+
+    Raises:
+        UnfitObjectStore: it doesn't.
+    """
+    retry = 0
+    while True:
+        try:
+            # On connections of its own: the head's reads are not to wait for it.
+            async with S3Objects(bucket, now_ms=clock.wall_ms, connections=_PROBE_CONNECTIONS) as objects:
+                return await check_store(objects, random_bytes=random)
+        except errors.Unavailable as error:
+            logs.event(logging.WARNING, "object store unchecked", why=error.message)
+        await asyncio.sleep(_PROBE_AGAIN.wait_ms(retry, jitter=random(1)[0] / 256) / 1000)
+        retry += 1

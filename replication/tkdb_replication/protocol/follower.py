@@ -1,0 +1,87 @@
+"""The follower: brings a machine's own journal to where the head is, one step at a time.
+
+After a start, and after having been primary, the journal may hold entries that no head ever named, so it is first cut
+back to the last place that the head names. Then entries are applied from ``recent``; where that doesn't reach
+back far enough, the journal is restored from ``base``.
+
+>>> from tkdb_replication.protocol.head import BEGINNING, first_head
+>>> head = first_head(
+...     journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e0-00", place=Place(3, b"h" * 32), epoch=0
+... )
+>>> follower = Follower(retry_ms=250)
+>>> type(follower.step(lambda: 1, head, BEGINNING, 0)).__name__
+'CutBack'
+>>> follower.done(1, BEGINNING, 10)
+>>> type(follower.step(lambda: 2, head, BEGINNING, 10)).__name__
+'Restore'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tkdb_replication.protocol.actions import Apply, CutBack, Restore
+from tkdb_replication.protocol.head import Head, Place
+from tkdb_replication.protocol.settings import NEVER_MS
+
+RETRY_MAX_MS: Final = 10_000
+"""A restore that fails again and again is tried as seldom as this: each one reads a whole backup."""
+_DOUBLINGS_MAX: Final = 16
+
+
+class Follower:
+    """The journal on this machine's disk, as far as it is known.
+
+    Args:
+        retry_ms: how long after a step that failed the next one is tried.
+    """
+
+    def __init__(self, retry_ms: int) -> None:
+        self.place: Place | None = None
+        """The journal's end; None while it may hold what no head names, or isn't known."""
+        self._step: int | None = None
+        self._retry_at_ms = -NEVER_MS
+        self._retry_ms = retry_ms
+        self._restoring = False
+        self._failures = 0
+
+    def at(self, head: Head) -> bool:
+        """Return whether the journal is exactly at ``head``, and stays there."""
+        return self.place == head.place and self._step is None
+
+    def doubt(self) -> None:
+        """From now on the journal may hold what no head names, or will."""
+        self.place = None
+
+    def due_ms(self, head: Head) -> int:
+        """Return when the next step towards ``head`` may begin; never while none is needed, or one is under way."""
+        return NEVER_MS if self._step is not None or self.place == head.place else self._retry_at_ms
+
+    def step(
+        self, number: Callable[[], int], head: Head, through: Place, now_ms: int
+    ) -> CutBack | Apply | Restore | None:
+        """Return the next step towards ``head``, if one is due, with the next ``number``.
+
+        ``through``: the last place that was served here, which a journal restored must not lack.
+        """
+        if now_ms < self.due_ms(head):
+            return None
+        self._step = step = number()
+        self._restoring = False
+        if self.place is None:
+            return CutBack(step, head.places)
+        entries = head.after(self.place)
+        self._restoring = entries is None
+        return Restore(step, head.base, head.places, through) if entries is None else Apply(step, entries)
+
+    def done(self, step: int, place: Place | None, now_ms: int) -> None:
+        """The step of that number ended, with the journal at ``place``; None: it failed."""
+        if step != self._step:
+            return
+        self._step = None
+        self.place = place
+        if self._restoring:
+            self._failures = 0 if place is not None else min(self._failures + 1, _DOUBLINGS_MAX)
+        if place is None:
+            self._retry_at_ms = now_ms + min(self._retry_ms << self._failures, RETRY_MAX_MS)

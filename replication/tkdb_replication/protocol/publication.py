@@ -1,0 +1,173 @@
+"""The publication: the primary's journal from ``recent``'s first entry on, and who waits for what of it.
+
+An entry is committed on the primary, then named by a head, then brought into the object store by Litestream. Only once
+it is there, and was in ``recent`` for long enough to be read by replicas, may it leave. So what a head names is always
+in the object store, in ``base`` or in the head itself.
+
+>>> from tkdb.store.journal import START, link
+>>> from tkdb.store.made import Purged
+>>> from tkdb.store.seal import ChainKey
+>>> from tkdb_replication.protocol.head import BEGINNING
+>>> publication = Publication(Settings(machine="m1"), (), BEGINNING, now_ms=0)
+>>> publication.add([link(START, ChainKey(bytes(32)), now_ms=1, epoch=1, made=Purged())], "ticket", now_ms=5)
+>>> [entry.seq for entry in publication.recent(now_ms=6)]
+[1]
+>>> publication.named(publication.end, now_ms=9)
+[('ticket', 1)]
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tkdb.errors import BrokenJournal, InvalidRequest, Overloaded
+from tkdb.store.journal import Entry, encode_entry
+from tkdb_replication.protocol.events import Ticket
+from tkdb_replication.protocol.head import Place
+from tkdb_replication.protocol.settings import NEVER_MS, Settings
+
+
+@dataclass(slots=True)
+class _Item:
+    """An entry, its size, when it was committed, and since when a head names it."""
+
+    entry: Entry
+    size: int
+    committed_ms: int
+    named_ms: int | None
+
+
+class Publication:
+    """What is, and is to be, in ``recent``. A machine has one for as long as it is primary.
+
+    Args:
+        settings: the limits.
+        recent: the entries of the head by which it became primary. All of them are in its own base.
+        end: that head's place.
+        now_ms: when that head was.
+    """
+
+    def __init__(self, settings: Settings, recent: tuple[Entry, ...], end: Place, now_ms: int) -> None:
+        self.end = end
+        """The end of the primary's journal."""
+        self.named_seq = end.seq
+        """The last entry that a head names."""
+        self._settings = settings
+        self._items = deque(_Item(entry, len(encode_entry(entry)), now_ms, now_ms) for entry in recent)
+        self._size = sum(item.size for item in self._items)
+        self._synced_seq = end.seq
+        self._success_ms = now_ms
+        self._failing_since_ms: int | None = None
+        self._waiting: list[tuple[int, Ticket]] = []
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are entries that no head names yet."""
+        return self.end.seq > self.named_seq
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether there are entries that Litestream isn't known to have in the object store."""
+        return self.end.seq > self._synced_seq
+
+    def has_room(self, entries: int, size: int, now_ms: int) -> bool:
+        """Return whether so many entries, of ``size`` bytes together, would fit, were those to leave that may."""
+        entries += len(self._items)
+        size += self._size
+        for item in self._items:
+            if self._fit(entries, size) or not self._may_leave(item, now_ms, self._settings.span_ms):
+                break
+            entries -= 1
+            size -= item.size
+        return self._fit(entries, size)
+
+    def require_room(self, entries: int, size: int, now_ms: int) -> None:
+        """Return if so many entries, of ``size`` bytes together, have room.
+
+        Raises:
+            Overloaded: they haven't, now.
+            InvalidRequest: it is one entry, and it never has.
+        """
+        if entries == 1 and size > self._settings.recent_bytes:
+            raise InvalidRequest(
+                f"this write makes an entry of {size} bytes; {self._settings.recent_bytes} are the most",
+                hint="write less at once",
+            )
+        if not self.has_room(entries, size, now_ms):
+            raise Overloaded(
+                "more was written within a second than regions can follow, or than Litestream has stored",
+                hint="slow down, and revoke many targets at once",
+                retry_after_ms=self._settings.span_ms,
+            )
+
+    def add(self, entries: Sequence[Entry], ticket: Ticket, now_ms: int) -> None:
+        """Add entries that were committed, one at least; ``ticket`` waits for the last.
+
+        Raises:
+            BrokenJournal: they don't follow the journal's end.
+        """
+        for entry in entries:
+            if (entry.seq - 1, entry.previous) != self.end:
+                raise BrokenJournal(f"entry {entry.seq} was committed where {self.end.seq + 1} was expected to follow")
+            self._items.append(_Item(entry, size := len(encode_entry(entry)), now_ms, None))
+            self._size += size
+            self.end = Place(entry.seq, entry.hash)
+        self._failing_since_ms = None
+        self.wait(self.end.seq, ticket)
+
+    def failed(self, now_ms: int) -> bool:
+        """Return whether commits, of which one has failed just now, have failed for a lease without one success."""
+        if self._failing_since_ms is None:
+            self._failing_since_ms = now_ms
+        return now_ms - self._failing_since_ms >= self._settings.lease_ms
+
+    def wait(self, seq: int, ticket: Ticket) -> None:
+        """Let ``ticket`` wait until a head names entry ``seq``."""
+        self._waiting.append((seq, ticket))
+
+    def recent(self, now_ms: int) -> tuple[Entry, ...]:
+        """Return the entries of the next head."""
+        while self._items and self._may_leave(self._items[0], now_ms, self._stay_ms()):
+            self._size -= self._items.popleft().size
+        return tuple(item.entry for item in self._items)
+
+    def named(self, place: Place, now_ms: int) -> list[tuple[Ticket, int]]:
+        """Return who is to be told what, now that a head names ``place``: tickets and their entries' numbers."""
+        for item in self._items:
+            if item.named_ms is None and item.entry.seq <= place.seq:
+                item.named_ms = now_ms
+        self.named_seq = place.seq
+        self._success_ms = now_ms
+        told = [(ticket, seq) for seq, ticket in self._waiting if seq <= place.seq]
+        self._waiting = [(seq, ticket) for seq, ticket in self._waiting if seq > place.seq]
+        return told
+
+    def synced(self, seq: int) -> None:
+        """Litestream has the journal up to entry ``seq`` in the object store."""
+        self._synced_seq = max(seq, self._synced_seq)
+
+    @property
+    def stalled_at_ms(self) -> int:
+        """When writes will have waited a whole lease without one success; never while none waits."""
+        first = next((item for item in self._items if item.named_ms is None), None)
+        return NEVER_MS if first is None else max(first.committed_ms, self._success_ms) + self._settings.lease_ms
+
+    @property
+    def waiting(self) -> list[Ticket]:
+        """Who still waits."""
+        return [ticket for _, ticket in self._waiting]
+
+    def _fit(self, entries: int, size: int) -> bool:
+        return entries <= self._settings.recent_entries and size <= self._settings.recent_bytes
+
+    def _stay_ms(self) -> int:
+        # Half of the room is kept free while that is possible, so that a burst finds some.
+        crowded = not self._fit(2 * len(self._items), 2 * self._size)
+        return self._settings.span_ms if crowded else self._settings.keep_ms
+
+    def _may_leave(self, item: _Item, now_ms: int, stay_ms: int) -> bool:
+        if item.named_ms is None or item.entry.seq > self._synced_seq:
+            return False
+        return now_ms - item.named_ms >= stay_ms

@@ -1,0 +1,155 @@
+"""The reader: when the head is read, and which heads are believed.
+
+One read is in flight at most; an answer to any other is dropped. No head is believed that isn't of this machine's
+journal, or whose rev is below the highest seen. Such a one may be an answer that was long on its way, which is
+nothing; but where it was asked for after the higher one was known, the bucket has gone back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from tkdb.errors import BrokenHead
+from tkdb_replication.bucket.objects import Found, Missing, NotModified
+from tkdb_replication.protocol.actions import Read
+from tkdb_replication.protocol.events import ReadAnswered
+from tkdb_replication.protocol.head import BEGINNING, Head, HeadKeys, Place, decode_head
+from tkdb_replication.protocol.settings import NEVER_MS, Settings
+
+_PUT_BACK: Final = "put the newest head back, or see `tkdb recover`"
+
+
+class Known(NamedTuple):
+    """A head that was accepted, and its ETag."""
+
+    head: Head
+    etag: str
+
+
+class Seen(NamedTuple):
+    """What a read showed, and when it was sent."""
+
+    known: Known
+    sent_ms: int
+
+
+class _InFlight(NamedTuple):
+    """A read that was sent, when, and the head whose ETag it carries."""
+
+    read: int
+    sent_ms: int
+    known: Known | None
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine's disk says at start.
+
+    Attributes:
+        journal: the journal's id; None for a new, empty volume.
+        rev: the highest rev seen when something was last served; -1 for none.
+        place: the last place that was served.
+        owner: the process that last was primary, or tried to be, on this volume, which one process at a time locks;
+            empty for none.
+    """
+
+    journal: bytes | None = None
+    rev: int = -1
+    place: Place = BEGINNING
+    owner: bytes = b""
+
+
+class Reader:
+    """Reads the head.
+
+    Args:
+        settings: how often.
+        keys: under which heads are authenticated.
+        volume: the journal and the rev that this machine's disk knows.
+    """
+
+    def __init__(self, settings: Settings, keys: HeadKeys, volume: Volume) -> None:
+        self.known: Known | None = None
+        """The newest head; None before the first."""
+        self.rev = volume.rev
+        """The highest rev seen."""
+        self.place = volume.place
+        """The last place that was served here: it lies on the journal of every later head."""
+        self._journal = volume.journal
+        self._settings = settings
+        self._keys = keys
+        self._rev_ms = self._sent_ms = self._asked_ms = -NEVER_MS
+        self._in_flight: _InFlight | None = None
+        self._at_once = False
+
+    def asked(self, now_ms: int) -> None:
+        """A caller asks something of this machine: while callers do, the head is read often."""
+        self._asked_ms = now_ms
+
+    def hurry(self) -> None:
+        """The next read is sent at once."""
+        self._at_once = True
+
+    def due_ms(self, *, urgent: bool) -> int:
+        """Return when the next read is due, or the one in flight is given up. ``urgent``: something waits for it."""
+        if self._in_flight is not None:
+            return self._in_flight.sent_ms + self._settings.answer_ms
+        in_use = urgent or self.known is None or self._sent_ms - self._asked_ms < self._settings.in_use_ms
+        pace_ms = self._settings.poll_ms if in_use else self._settings.idle_poll_ms
+        return -NEVER_MS if self._at_once else self._sent_ms + pace_ms
+
+    def read(self, number: Callable[[], int], now_ms: int, *, urgent: bool) -> Read | None:
+        """Return the next read, if it is due, with the next ``number``."""
+        if now_ms >= self.due_ms(urgent=urgent):
+            self._in_flight = None  # if there was one, its answer is late
+        if self._in_flight is not None or now_ms < self.due_ms(urgent=urgent):
+            return None
+        self._in_flight = _InFlight(number(), now_ms, self.known)
+        self._sent_ms, self._at_once = now_ms, False
+        return Read(self._in_flight.read, self.known.etag if self.known else None)
+
+    def answered(self, event: ReadAnswered) -> Seen | None:
+        """Return what a read showed; None for nothing, or nothing new enough to matter.
+
+        Raises:
+            BrokenHead: what lies in the bucket is not a head that this machine may follow.
+        """
+        reading = self._in_flight
+        if reading is None or event.read != reading.read:
+            return None
+        self._in_flight = None
+        match event.answer:
+            case Missing():
+                raise BrokenHead("the bucket has no head", hint="make one with `tkdb init`, or see `tkdb recover`")
+            case NotModified():
+                known = reading.known
+            case Found(body, etag):
+                known = Known(decode_head(body, self._keys), etag)
+            case _:
+                known = None
+        if known is None or self._is_old(known.head, reading.sent_ms):
+            return None
+        return Seen(known, reading.sent_ms)
+
+    def accept(self, known: Known, now_ms: int) -> None:
+        """This is the newest head from now on."""
+        self.known = known
+        self._journal = known.head.journal
+        if known.head.rev > self.rev:
+            self.rev, self._rev_ms = known.head.rev, now_ms
+
+    def _is_old(self, head: Head, sent_ms: int) -> bool:
+        if self._journal not in (None, head.journal):
+            raise BrokenHead(
+                f"the head is of journal {head.journal.hex()}, this machine's volume of another",
+                hint="use the volume and the bucket that belong together",
+            )
+        if head.rev < self.rev and sent_ms > self._rev_ms:
+            raise BrokenHead(f"the head went back from rev {self.rev} to {head.rev}", hint=_PUT_BACK)
+        if self.known and head.rev == self.known.head.rev and head.attempt != self.known.head.attempt:
+            raise BrokenHead(f"another head took the place of rev {head.rev}", hint=_PUT_BACK)
+        if head.rev >= self.rev and head.contradicts(self.place):
+            raise BrokenHead(f"the head's journal lacks entry {self.place.seq}, which was acknowledged", hint=_PUT_BACK)
+        return head.rev < self.rev

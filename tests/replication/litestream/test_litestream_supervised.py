@@ -1,0 +1,448 @@
+"""Litestream under its supervisor: what is synced survives, and whatever befalls Litestream is mended or told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.replication.faults import Fault, FaultyProxy
+from tests.replication.replicated import IMPATIENT, PATIENT, TIMEOUT_MS, machine, restored
+from tests.replication.seaweed import CREDENTIALS
+from tests.waiting import until
+from tkdb import errors
+from tkdb.store.database import Database
+from tkdb_replication.bucket.paths import fresh_base
+from tkdb_replication.bucket.settings import Bucket
+from tkdb_replication.litestream import supervisor
+from tkdb_replication.litestream.binary import Program
+from tkdb_replication.litestream.config import local_folder
+from tkdb_replication.litestream.supervisor import Replication
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    return folder / "tkdb.db"
+
+
+@pytest.fixture(autouse=True)
+def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where private folders are made, so that a test sees its own only."""
+    folder = Path(tempfile.mkdtemp(prefix="tk"))  # short: a socket's path has room for 107 bytes
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """Return the one file that there is."""
+    [found] = folder.glob(pattern)
+    return found
+
+
+def modes(folder: Path) -> list[int]:
+    """Return the modes of what is in a folder."""
+    return [path.stat().st_mode & 0o777 for path in folder.iterdir()]
+
+
+def fill(path: Path) -> None:
+    """Write a file until the disk is full."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_what_was_synced_is_restored(bucket: Bucket, path: Path, tmp_path: Path) -> None:
+    async def trial() -> None:
+        async with machine(bucket, path) as one:
+            for _ in range(3):
+                await one.write()
+                synced = await one.replication.sync(timeout_ms=TIMEOUT_MS)
+                assert synced.replicated_txid >= synced.txid >= 1
+            again = await one.replication.sync(timeout_ms=TIMEOUT_MS)
+            assert again.txid == synced.txid
+            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+
+    asyncio.run(trial())
+
+
+def test_what_was_synced_survives_the_loss_of_process_and_disk_and_nothing_is_left_running(
+    bucket: Bucket, path: Path, tmp_path: Path, folders: Path
+) -> None:
+    environment = {
+        **os.environ,
+        "TMPDIR": str(folders),
+        "BUCKET_NAME": bucket.name,
+        "AWS_ENDPOINT_URL_S3": str(bucket.endpoint),
+        "AWS_ACCESS_KEY_ID": CREDENTIALS.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": CREDENTIALS.secret_access_key,
+        "AWS_CA_BUNDLE": "/nonexistent",  # stops Litestream's S3 client, if it sees it
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    command = [sys.executable, "-m", "tests.replication.replicated", str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as node:
+        assert node.stdin is not None
+        assert node.stdout is not None
+        for _ in range(2):
+            node.stdin.write("write\n")
+            node.stdin.flush()
+            base, pid, seq = node.stdout.readline().split()
+        node.kill()
+    until(lambda: gone(int(pid)))
+    shutil.rmtree(path.parent)
+    entries = asyncio.run(restored(bucket, base, tmp_path / "copy.db"))
+    assert [entry.seq for entry in entries] == list(range(1, int(seq) + 1))
+
+
+def test_litestream_killed_is_started_again_and_goes_on(bucket: Bucket, path: Path, tmp_path: Path) -> None:
+    async def trial() -> None:
+        async with machine(bucket, path) as one:
+            for _ in range(3):
+                await one.write()
+                old_pid = one.pid
+                os.kill(old_pid, signal.SIGKILL)
+                await one.restarted(old_pid)
+                await one.sync()
+            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+
+    asyncio.run(trial())
+
+
+def test_litestream_that_hangs_is_killed_and_started_again(bucket: Bucket, path: Path, tmp_path: Path) -> None:
+    async def trial() -> None:
+        async with machine(bucket, path, timing=IMPATIENT) as one:
+            await one.write()
+            old_pid = one.pid
+            os.kill(old_pid, signal.SIGSTOP)
+            with pytest.raises(errors.Unavailable, match="within 50 ms"):
+                await one.replication.sync(timeout_ms=50)
+            await one.restarted(old_pid)
+            assert gone(old_pid)
+            await one.sync()
+            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+
+    asyncio.run(trial())
+
+
+def test_a_missing_control_socket_is_mended_by_a_restart(bucket: Bucket, path: Path, folders: Path) -> None:
+    async def trial() -> None:
+        async with machine(bucket, path, timing=IMPATIENT) as one:
+            old_pid = one.pid
+            control = only(folders, "*/control")
+            control.unlink()
+            with pytest.raises(errors.Unavailable, match="control socket can't be used"):
+                await one.replication.sync(timeout_ms=1_000)
+            await one.restarted(old_pid)
+            await one.sync()
+
+    asyncio.run(trial())
+
+
+def test_another_process_on_the_control_socket_is_not_believed(bucket: Bucket, path: Path, folders: Path) -> None:
+    async def trial() -> None:
+        async with machine(bucket, path, timing=IMPATIENT) as one:
+            old_pid = one.pid
+            control = only(folders, "*/control")
+            control.unlink()
+            with socket.socket(socket.AF_UNIX) as stranger:
+                stranger.bind(str(control))
+                stranger.listen()
+                with pytest.raises(errors.Unavailable, match="another process"):
+                    await one.replication.sync(timeout_ms=1_000)
+                await one.restarted(old_pid)
+            await one.sync()
+
+    asyncio.run(trial())
+
+
+@pytest.mark.parametrize("fault", [Fault.STALL, Fault.CUT, Fault.ERROR, Fault.LOSE_ANSWER])
+def test_while_the_store_is_at_fault_nothing_counts_as_synced_and_afterwards_all_of_it(
+    fault: Fault, bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, tmp_path: Path
+) -> None:
+    async def trial() -> None:
+        async with machine(shaky_bucket, path) as one:
+            await one.sync()
+            proxy.fault = fault
+            await one.write()
+            with pytest.raises(errors.Unavailable):
+                await one.replication.sync(timeout_ms=300)
+            await one.write()  # the journal goes on
+            proxy.fault = Fault.NONE
+            await one.sync()
+            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+
+    asyncio.run(trial())
+
+
+def test_replication_begins_and_ends_while_the_store_is_stalled(
+    shaky_bucket: Bucket, proxy: FaultyProxy, path: Path
+) -> None:
+    async def trial() -> None:
+        proxy.fault = Fault.STALL
+        async with machine(shaky_bucket, path, timing=replace(PATIENT, stop_ms=300)) as one:
+            with pytest.raises(errors.Unavailable, match="within 100 ms"):
+                await one.replication.sync(timeout_ms=100)
+            pid = one.pid
+        assert gone(pid)
+
+    asyncio.run(trial())
+
+
+def test_litestream_that_waits_for_ever_on_a_dead_connection_is_started_again(
+    bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, tmp_path: Path
+) -> None:
+    async def trial() -> None:
+        proxy.fault = Fault.STALL
+        async with machine(shaky_bucket, path, timing=replace(PATIENT, stuck_ms=600)) as one:
+            old_pid, chunks = one.pid, proxy.chunks
+            async with asyncio.timeout(TIMEOUT_MS / 1000):
+                while proxy.chunks == chunks:  # noqa: ASYNC110 -- until its first, unlimited, attempt is under way
+                    await asyncio.sleep(0.01)
+            await one.write()
+            with pytest.raises(errors.Unavailable, match="within 100 ms"):
+                await one.replication.sync(timeout_ms=100)
+            proxy.fault = Fault.FORSAKE
+            await one.restarted(old_pid)
+            await one.sync()
+            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+
+    asyncio.run(trial())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a small disk can't be mounted here (it takes root)")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_litestream_out_of_disk_counts_nothing_as_synced_and_goes_on_once_there_is_room(
+    bucket: Bucket, small_disk: Path, tmp_path: Path
+) -> None:
+    async def trial() -> None:
+        async with machine(bucket, small_disk / "tkdb.db") as one:
+            await one.sync()
+            os.kill(one.pid, signal.SIGSTOP)  # lest it be quicker than the disk is full
+            await one.write()
+            fill(small_disk / "ballast")
+            os.kill(one.pid, signal.SIGCONT)
+            with pytest.raises(errors.Unavailable):
+                await one.replication.sync(timeout_ms=2_000)
+            (small_disk / "ballast").unlink()
+            await one.sync()
+            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+
+    asyncio.run(trial())
+
+
+async def _begin_again(bucket: Bucket, path: Path, epoch: int) -> None:
+    """Replicate the database at ``path``, which exists, and sync once."""
+    async with await Database.open(path, checkpoints=False):
+        base = fresh_base(epoch, random_bytes=secrets.token_bytes)
+        replication = await Replication.begin(
+            await Program.find(), bucket, path, base, random_bytes=secrets.token_bytes, timing=PATIENT
+        )
+        try:
+            await replication.sync(timeout_ms=TIMEOUT_MS)
+        finally:
+            await replication.stop()
+
+
+async def _old_folder(bucket: Bucket, path: Path) -> None:
+    """Replicate for a while: Litestream's folder is there, without the first transactions, which don't stay long."""
+    async with machine(bucket, path) as one:
+        for _ in range(3):
+            await one.write()
+            await one.sync()
+    only(local_folder(path), "ltx/0/0000000000000001-*.ltx").unlink()
+
+
+def test_a_new_path_starts_without_the_old_ones_local_folder(bucket: Bucket, path: Path) -> None:
+    async def trial() -> None:
+        await _old_folder(bucket, path)
+        await _begin_again(bucket, path, epoch=2)
+
+    asyncio.run(trial())
+
+
+def test_with_the_old_local_folder_a_new_path_would_not_sync(
+    bucket: Bucket, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control of the test above: the folder is there, and isn't deleted."""
+
+    async def trial() -> None:
+        await _old_folder(bucket, path)
+        monkeypatch.setattr(supervisor, "local_folder", lambda database: database.with_name("nothing"))
+        with pytest.raises(errors.Unavailable, match="it says: sync database"):
+            await _begin_again(bucket, path, epoch=2)
+
+    asyncio.run(trial())
+
+
+def test_no_two_replications_share_a_path(bucket: Bucket, path: Path, tmp_path: Path) -> None:
+    bases = {fresh_base(7, random_bytes=secrets.token_bytes) for _ in range(1_000)}
+    assert len(bases) == 1_000
+
+    async def trial() -> None:
+        async with machine(bucket, path) as one, machine(bucket, tmp_path / "other.db") as other:
+            assert one.replication.base != other.replication.base
+
+    asyncio.run(trial())
+
+
+def test_stopping_leaves_nothing_behind(bucket: Bucket, path: Path, folders: Path) -> None:
+    async def trial() -> None:
+        async with machine(bucket, path) as one:
+            pid = one.pid
+            assert modes(folders) == [0o700]
+        await one.replication.stop()
+        assert gone(pid)
+        assert modes(folders) == []
+        with pytest.raises(errors.Unavailable, match="isn't running"):
+            await one.replication.sync(timeout_ms=100)
+
+    asyncio.run(trial())
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Return the command lines that name a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_text().replace("\0", " "))
+    return [line for line in found if str(folder) in line]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("after_ms", [0, 1, 3, 10, 30, 60, 100])
+def test_a_beginning_that_is_cancelled_leaves_no_process_and_no_folder(
+    after_ms: int, times: int, bucket: Bucket, path: Path, folders: Path
+) -> None:
+    async def trial() -> None:
+        program = await Program.find()
+        async with await Database.open(path, checkpoints=False):
+            base = fresh_base(1, random_bytes=secrets.token_bytes)
+            beginning = asyncio.create_task(
+                Replication.begin(program, bucket, path, base, random_bytes=secrets.token_bytes, timing=PATIENT)
+            )
+            for _ in range(times):
+                await asyncio.sleep(after_ms / 1000)
+                beginning.cancel()
+            await asyncio.wait([beginning])
+            if not beginning.cancelled():
+                await beginning.result().stop()
+            assert (processes_in(folders), modes(folders)) == ([], [])
+
+    asyncio.run(trial())
+
+
+def test_only_the_first_sync_may_take_as_long_as_the_databases_size_demands(
+    bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_SYNC_BYTES_PER_MS", 1)  # its 100 KB are given a minute and more
+
+    async def trial() -> None:
+        proxy.fault = Fault.STALL
+        async with machine(shaky_bucket, path, timing=replace(PATIENT, stuck_ms=100)) as one:
+            first_pid = one.pid
+            for _ in range(3):
+                with pytest.raises(errors.Unavailable):
+                    await one.replication.sync(timeout_ms=200)
+            assert one.pid == first_pid
+            proxy.fault = Fault.NONE
+            await one.sync()
+            assert one.pid == first_pid
+            proxy.fault = Fault.STALL
+            await one.write()
+            with pytest.raises(errors.Unavailable):
+                await one.replication.sync(timeout_ms=200)
+            await one.restarted(first_pid)
+
+    asyncio.run(trial())
+
+
+def test_no_secret_is_in_the_configuration_the_command_line_or_the_log(
+    bucket: Bucket, path: Path, folders: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TKDB_SEAL_KEYS", "ours-alone")
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nonexistent")
+    monkeypatch.setattr(logging.getLogger("tkdb"), "propagate", True)
+
+    async def trial() -> None:
+        async with machine(bucket, path) as one:
+            await one.sync()
+            configuration = only(folders, "*/litestream.json").read_text()
+            command = await asyncio.to_thread(Path(f"/proc/{one.pid}/cmdline").read_text)
+            environment = await asyncio.to_thread(Path(f"/proc/{one.pid}/environ").read_text)
+            assert CREDENTIALS.secret_access_key not in configuration + command
+            assert "TKDB_SEAL_KEYS" not in environment
+            assert "AWS_CA_BUNDLE" not in environment
+
+    with caplog.at_level(logging.DEBUG, logger="tkdb"):
+        asyncio.run(trial())
+    lines = [json.dumps(vars(record), default=str) for record in caplog.records if record.msg == "litestream"]
+    assert any("initialized db" in line for line in lines)
+    assert not any(CREDENTIALS.secret_access_key in line for line in lines)
+
+
+def test_a_program_that_ends_at_once_is_said_not_to_run(bucket: Bucket, path: Path, tmp_path: Path) -> None:
+    program = tmp_path / "litestream"
+    program.write_text('#!/bin/sh\n[ "$1" = version ] && echo 0.5.17 && exit 0\necho no luck\nexit 3\n')
+    program.chmod(0o755)
+
+    async def trial() -> None:
+        found = await Program.find(beside=tmp_path)
+        timing = replace(IMPATIENT, start_ms=300)
+        with pytest.raises(errors.Unavailable, match="didn't start within 300 ms"):
+            await Replication.begin(found, bucket, path, "epochs/1", random_bytes=secrets.token_bytes, timing=timing)
+
+    asyncio.run(trial())
+
+
+@pytest.mark.parametrize("version", ["0.3.13", "0.5.16", "0.6.0", "1.0.0", "dev", ""])
+def test_an_unknown_version_is_refused(version: str, tmp_path: Path) -> None:
+    program = tmp_path / "litestream"
+    program.write_text(f"#!/bin/sh\nprintf '%s' '{version}'\n")
+    program.chmod(0o755)
+    with pytest.raises(errors.ConfigurationError, match="version"):
+        asyncio.run(Program.find(beside=tmp_path))
+
+
+def test_a_program_that_is_missing_or_cannot_run_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigurationError, match="not found"):
+        asyncio.run(Program.find(beside=tmp_path, search_path=str(tmp_path)))
+    (tmp_path / "litestream").write_bytes(b"\x7fELF nonsense")
+    (tmp_path / "litestream").chmod(0o755)
+    with pytest.raises(errors.ConfigurationError, match="can't be run"):
+        asyncio.run(Program.find(beside=tmp_path))

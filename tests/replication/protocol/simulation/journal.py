@@ -1,0 +1,85 @@
+"""Journals of a simulated world: real entries under a real chain, and the shortest fold that can be revived or lost."""
+
+from __future__ import annotations
+
+from tkdb.store.journal import START, Entry, Origin, link
+from tkdb.store.seal import ChainKey
+from tkdb_replication.protocol.head import Place
+
+CHAIN_KEY = ChainKey(bytes(32))
+REVOKE, OTHER, RECOVER = b"revoke", b"other", b"recover"
+
+
+class Node:
+    """One entry, and the whole journal up to it.
+
+    Attributes:
+        entry: the entry; None before the first.
+        path: the nodes of entries 1 to this one, after the empty journal's.
+        revoked: what is revoked here.
+        request: the request that the entry carries out, if it is one's.
+    """
+
+    __slots__ = ("entry", "hash", "path", "place", "request", "revoked", "seq")
+
+    def __init__(self, parent: Node | None, entry: Entry | None, request: int | None, revoked: frozenset[int]) -> None:
+        self.entry = entry
+        self.seq = entry.seq if entry else 0
+        self.hash = entry.hash if entry else START.hash
+        self.place = Place(self.seq, self.hash)
+        self.request = request
+        self.revoked = revoked
+        self.path: tuple[Node, ...] = (*parent.path, self) if parent else (self,)
+
+    def __repr__(self) -> str:
+        return f"{self.seq}#{self.hash.hex()[:4]}"
+
+    def names(self, place: Place) -> bool:
+        """Return whether ``place`` lies on this journal."""
+        return place.seq <= self.seq and self.path[place.seq].hash == place.hash
+
+    def find(self, request: int) -> Node | None:
+        """Return where this journal carries out ``request``."""
+        return next((node for node in reversed(self.path) if node.request == request), None)
+
+
+EMPTY = Node(None, None, None, frozenset())
+
+
+def contains(journal: Node, node: Node) -> bool:
+    """Return whether ``node`` lies on ``journal``."""
+    return node.seq <= journal.seq and journal.path[node.seq] is node
+
+
+def append(
+    parent: Node,
+    kind: bytes,
+    *,
+    now_ms: int,
+    epoch: int,
+    request: int | None = None,
+    targets: frozenset[int] = frozenset(),
+    back_to: Node | None = None,
+) -> Node:
+    """Return the node of a new entry after ``parent``.
+
+    It revokes ``targets``; with ``back_to``, what was revoked after that is first forgotten.
+    """
+    before = parent.entry.head if parent.entry else START
+    origin = Origin(request_id=b"" if request is None else request.to_bytes(8, "big"))
+    body = b"%s %s" % (kind, repr(sorted(targets)).encode())
+    entry = link(before, CHAIN_KEY, now_ms=now_ms, epoch=epoch, body=body, origin=origin)
+    return Node(parent, entry, request, (back_to or parent).revoked | targets)
+
+
+def carry_out(request: int, kind: bytes, parent: Node, back_to: Node, *, now_ms: int, epoch: int) -> list[Node]:
+    """Return the nodes of the entries that carry out ``request`` after ``parent``.
+
+    A recovery is two: one goes back to how all was at ``back_to``, the other revokes what was revoked since.
+    """
+    if kind != RECOVER:
+        targets = frozenset({request} if kind == REVOKE else ())
+        return [append(parent, kind, now_ms=now_ms, epoch=epoch, request=request, targets=targets)]
+    rolled_back = append(parent, RECOVER, now_ms=now_ms, epoch=epoch, request=request, back_to=back_to)
+    since = parent.revoked - back_to.revoked
+    return [rolled_back, append(rolled_back, REVOKE, now_ms=now_ms, epoch=epoch, targets=since)]

@@ -1,0 +1,152 @@
+"""The head's bytes come from a bucket that others may write: only what a holder of the keys wrote is read."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.replication.node.driven import KEYS, entries, head_of, place
+from tkdb.errors import BrokenHead, ConfigurationError
+from tkdb.store.seal import SealKey
+from tkdb_replication.protocol.head import (
+    BEGINNING,
+    HEAD_BYTES_MAX,
+    RECENT_BYTES_MAX,
+    RECENT_ENTRIES_MAX,
+    HeadKeys,
+    Place,
+    decode_head,
+    encode_head,
+)
+
+JOURNAL = entries(6)
+HEAD = head_of(JOURNAL, recent=3)
+RAW = encode_head(HEAD, KEYS)
+
+
+def altered(**changes: object) -> bytes:
+    """A head that a holder of the keys would not have written, under the right keys all the same."""
+    return encode_head(msgspec.structs.replace(HEAD, **changes), KEYS)
+
+
+def test_a_head_is_read_as_it_was_written() -> None:
+    assert decode_head(RAW, KEYS) == HEAD
+
+
+def test_a_head_has_one_encoding() -> None:
+    assert encode_head(decode_head(RAW, KEYS), KEYS) == RAW
+
+
+@given(st.binary(max_size=400))
+def test_bytes_from_nowhere_are_refused(raw: bytes) -> None:
+    with pytest.raises(BrokenHead):
+        decode_head(raw, KEYS)
+
+
+@given(st.binary(max_size=400))
+def test_bytes_signed_by_a_holder_of_the_keys_are_a_head_or_refused(content: bytes) -> None:
+    with pytest.raises(BrokenHead):
+        decode_head(KEYS.sign(content), KEYS)
+
+
+@given(st.integers(0, len(RAW) - 1), st.integers(1, 255))
+def test_a_head_altered_in_any_byte_is_refused(at: int, by: int) -> None:
+    raw = bytearray(RAW)
+    raw[at] ^= by
+    with pytest.raises(BrokenHead):
+        decode_head(bytes(raw), KEYS)
+
+
+@given(st.integers(0, len(RAW) - 1))
+def test_a_head_cut_short_is_refused(length: int) -> None:
+    with pytest.raises(BrokenHead):
+        decode_head(RAW[:length], KEYS)
+
+
+def test_a_head_under_another_sealing_secret_is_refused_and_says_so() -> None:
+    with pytest.raises(BrokenHead, match="another sealing secret"):
+        decode_head(RAW, HeadKeys([SealKey(b"\x02" * 32)]))
+
+
+def test_while_secrets_are_exchanged_all_machines_read_all_heads() -> None:
+    old, new = SealKey(b"\x01" * 32), SealKey(b"\x02" * 32)
+    assert decode_head(encode_head(HEAD, HeadKeys([old])), HeadKeys([new, old])) == HEAD
+    assert decode_head(encode_head(HEAD, HeadKeys([new, old])), HeadKeys([old, new])) == HEAD
+
+
+def test_a_head_longer_than_the_limit_is_refused_before_it_is_looked_at() -> None:
+    with pytest.raises(BrokenHead, match=f"{HEAD_BYTES_MAX} are the most"):
+        decode_head(RAW + bytes(HEAD_BYTES_MAX), KEYS)
+
+
+def test_the_fullest_head_fits() -> None:
+    journal = entries(RECENT_ENTRIES_MAX, word=bytes(100))
+    assert sum(len(msgspec.msgpack.encode(entry)) for entry in journal) < RECENT_BYTES_MAX
+    head = head_of(journal, recent=RECENT_ENTRIES_MAX, machine="m" * 64, region="r" * 64, base="b" * 128)
+    assert decode_head(encode_head(head, KEYS), KEYS) == head
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recent": (JOURNAL[3], JOURNAL[5])},
+        {"recent": (JOURNAL[4], JOURNAL[3], JOURNAL[5])},
+        {"recent": tuple(JOURNAL[2:5])},
+        {"seq": 7},
+        {"hash": bytes(32)},
+        {"rev": -1},
+        {"lease_ms": 0},
+        {"attempt": b"short"},
+        {"owner": bytes(17)},
+        {"machine": "m1\r\nfly-replay: elsewhere"},
+        {"region": "a b"},
+        {"base": "../other"},
+        {"base": ""},
+        {"base": "/epochs"},
+        {"base": "epochs//1"},
+        {"base": "epochs/../1"},
+        {"base": "epochs/1/"},
+        {"recent": tuple(entries(RECENT_ENTRIES_MAX + 1))},
+    ],
+    ids=str,
+)
+def test_a_head_that_makes_no_sense_is_refused_whoever_signed_it(changes: dict[str, object]) -> None:
+    with pytest.raises(BrokenHead):
+        decode_head(altered(**changes), KEYS)
+
+
+def test_a_base_may_lie_in_folders() -> None:
+    raw = altered(base="epochs/00000007-0123456789abcdef")
+    assert decode_head(raw, KEYS).base == "epochs/00000007-0123456789abcdef"
+
+
+def test_a_head_leads_on_from_each_place_that_it_names_and_from_no_other() -> None:
+    assert HEAD.after(place(JOURNAL[2])) == tuple(JOURNAL[3:])
+    assert HEAD.after(place(JOURNAL[4])) == (JOURNAL[5],)
+    assert HEAD.after(place(JOURNAL[5])) == ()
+    assert HEAD.after(place(JOURNAL[1])) is None
+    assert HEAD.after(Place(5, bytes(32))) is None
+    assert HEAD.after(Place(7, JOURNAL[5].hash)) is None
+
+
+def test_the_first_entries_lead_on_from_an_empty_journal() -> None:
+    assert head_of(JOURNAL[:2], recent=2).after(BEGINNING) == tuple(JOURNAL[:2])
+
+
+def test_a_head_contradicts_what_it_shows_not_to_lie_on_its_journal() -> None:
+    assert HEAD.contradicts(Place(7, bytes(32)))
+    assert HEAD.contradicts(Place(4, bytes(32)))
+    assert not HEAD.contradicts(place(JOURNAL[3]))
+    assert not HEAD.contradicts(Place(1, bytes(32)))  # before its recent entries: it can't tell
+
+
+def test_no_key_is_shown() -> None:
+    secret = SealKey(b"\x01" * 32)
+    assert repr(HeadKeys([secret])) == f"HeadKeys({secret.id.hex()})"
+
+
+def test_a_ring_of_no_secret_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="TKDB_SEAL_KEYS"):
+        HeadKeys([])
