@@ -21,11 +21,11 @@ from typing import NamedTuple
 from tkdb import api
 from tkdb.channel.envelope import prologue, signed_bytes
 from tkdb.channel.keys import SignerSecret
-from tkdb.store.database import Database
-from tkdb.store.journal import Origin, link
-from tkdb.store.made import Created, Genesis, Made
-from tkdb.store.seal import ChainKey, RootKey, SealKey, SealKeys
-from tkdb.store.state import State
+from tkdb.database.database import Database
+from tkdb.journal.additions import Created, Genesis, Made
+from tkdb.journal.entry import Origin, link
+from tkdb.journal.seal import ChainKey, RootKey, SealKey, SealKeys
+from tkdb.journal.state import State
 
 LIFETIME_S = 90 * 86_400
 NONCES_WITHIN_MS = 89 * 86_400_000

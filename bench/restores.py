@@ -18,8 +18,8 @@ from bench.rows import Row
 from tests.end_to_end.node import NAME
 from tests.regions.cluster import Cluster, variables
 from tkdb.channel.keys import SignerSecret
-from tkdb.store.database import Database
-from tkdb.store.seal import ChainKey, SealKey
+from tkdb.database.database import Database
+from tkdb.journal.seal import ChainKey, SealKey
 from tkdb_replication.bucket.paths import fresh_base
 from tkdb_replication.bucket.s3 import S3Objects
 from tkdb_replication.bucket.settings import Bucket

@@ -31,8 +31,8 @@ from bench.tokens import caveats
 from tkdb import api
 from tkdb.channel.client import Initiator, Sealed
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
+from tkdb.journal.seal import ChainKey, SealKey
 from tkdb.macaroon.mint import mint
-from tkdb.store.seal import ChainKey, SealKey
 
 NAME = "tkdb.acme.example"
 CAVEATS = 5

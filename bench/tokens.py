@@ -34,13 +34,13 @@ from pymacaroons import Macaroon as PyMacaroon
 
 from bench.rows import Row, arguments, emit
 from tkdb.authority.keyring import Keyring
+from tkdb.journal.rows import KeyRow, OrganizationRow, RevocationRow
+from tkdb.journal.seal import RootKey, SealKey, SealKeys
+from tkdb.journal.state import State
 from tkdb.macaroon import verify
 from tkdb.macaroon.caveats import Act, AnyCaveat, Aud, Exp, Nbf, Req, Res, Sub, encode
 from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
-from tkdb.store.rows import KeyRow, OrganizationRow, RevocationRow
-from tkdb.store.seal import RootKey, SealKey, SealKeys
-from tkdb.store.state import State
 
 SIZES = (1, 5, 10)
 TURN_TOKENS = 1_000

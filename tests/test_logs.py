@@ -50,7 +50,7 @@ def test_the_level_decides_what_is_shown(level: str, shown: int) -> None:
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-@pytest.mark.parametrize("logger", ["tkdb.server.hypercorn", "asyncio", "tkdb.store"])
+@pytest.mark.parametrize("logger", ["tkdb.server.hypercorn", "asyncio", "tkdb.database"])
 def test_no_logger_repeats_the_message_of_an_exception(stream: io.StringIO, logger: str) -> None:
     logs.configure("info", stream)
     try:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tkdb import errors
 from tkdb.channel.keys import AuthoritySecret, SignerSecret
+from tkdb.journal.seal import SealKey
 from tkdb.settings import CLIENT_VARIABLES, SETTINGS, Address, Settings
-from tkdb.store.seal import SealKey
 
 AUTHORITY = AuthoritySecret.generate(os.urandom)
 SEAL = SealKey(os.urandom(32))

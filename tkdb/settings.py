@@ -29,8 +29,8 @@ from typing import Any, Final, Self
 
 from tkdb import attestation, errors
 from tkdb.channel.keys import AuthoritySecret, parse_name
+from tkdb.journal.seal import SealKeys
 from tkdb.signers import Signers
-from tkdb.store.seal import SealKeys
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 ANY: Final = "any"

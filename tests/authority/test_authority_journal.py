@@ -12,12 +12,12 @@ import pytest
 from tests.authority.world import BOTH_RING, NAME, SIGNERS, World, lineage, run
 from tkdb import api, errors
 from tkdb.channel.envelope import prologue, verify_signature
+from tkdb.database.audit import AuditReport, audit
+from tkdb.database.database import MEMORY, Database
+from tkdb.journal.additions import decode_made
+from tkdb.journal.entry import Entry, link
+from tkdb.journal.state import State
 from tkdb.macaroon.caveats import Act
-from tkdb.store.audit import AuditReport, audit
-from tkdb.store.database import MEMORY, Database
-from tkdb.store.journal import Entry, link
-from tkdb.store.made import decode_made
-from tkdb.store.state import State
 
 KNOWN = {signer.key.thumbprint: signer.key for signer, _ in SIGNERS.values()}
 

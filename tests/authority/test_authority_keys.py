@@ -21,9 +21,9 @@ from tests.authority.world import (
 )
 from tkdb import api, errors
 from tkdb.authority import keyring
+from tkdb.journal.seal import SealKeys, seal_id
 from tkdb.macaroon.caveats import Exp
 from tkdb.macaroon.wire import encode_text
-from tkdb.store.seal import SealKeys, seal_id
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from tests.authority.test_authority_machine import MAX_LIFETIME_S, Lives, Token,
 from tests.authority.world import BOTH_RING, DAY_S, HOUR_S, NEW_RING, START_MS, World, branch, lineage, run
 from tkdb import api, errors
 from tkdb.authority import decisions
+from tkdb.database.audit import audit
+from tkdb.database.database import Database
+from tkdb.journal.state import State
 from tkdb.macaroon.caveats import Act, Exp, Sub
-from tkdb.store.audit import audit
-from tkdb.store.database import Database
-from tkdb.store.state import State
 
 
 async def _folded(world: World, seq: int) -> State:

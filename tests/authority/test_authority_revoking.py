@@ -8,12 +8,12 @@ import pytest
 from tests.authority.world import DAY_S, HOUR_S, NAME, SKEW_MS, START_MS, World, branch, lineage, run
 from tkdb import api, errors
 from tkdb.authority.service import OWN_BURST, OWN_EVERY_MS
+from tkdb.journal import fold
 from tkdb.macaroon.caveats import Act, Aud, Exp, Sub
 from tkdb.macaroon.chain import walk
 from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import ThirdParty, write_caveat, write_third_party
-from tkdb.store import fold
 
 START_S = START_MS // 1000
 BUCKET_MS = 2**24

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.authority.world import World, branch, lineage, run
 from tkdb import api, errors
 from tkdb.authority.publisher import Alone
-from tkdb.store.journal import Entry
+from tkdb.journal.entry import Entry
 
 
 class Held(Alone):

@@ -14,13 +14,13 @@ from tkdb.authority.clock import Clock
 from tkdb.authority.service import Authority, Profile
 from tkdb.channel.envelope import prologue, signed_bytes
 from tkdb.channel.keys import SignerSecret
+from tkdb.database.database import MEMORY
+from tkdb.journal.seal import SealKey, SealKeys
 from tkdb.macaroon.caveats import AnyCaveat, encode
 from tkdb.macaroon.token import Macaroon
 from tkdb.ports import Caller
 from tkdb.server.methods import BY_NAME, name_of
 from tkdb.signers import Permission, Signer
-from tkdb.store.database import MEMORY
-from tkdb.store.seal import SealKey, SealKeys
 
 NAME = "tkdb.example"
 START_MS = 1_760_000_000_000

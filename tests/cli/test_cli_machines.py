@@ -18,7 +18,7 @@ from tests.client import fake_authority as fake
 from tests.client.fake_authority import Brain, FakeAuthority
 from tkdb import api, errors
 from tkdb.cli import promote
-from tkdb.cli.authority import connect
+from tkdb.cli.connect import connect
 from tkdb.cli.machines import urls
 from tkdb.cli.output import UsageError
 from tkdb.macaroon.caveats import Exp

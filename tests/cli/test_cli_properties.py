@@ -16,11 +16,11 @@ from tests.cli.processes import quick, tkdb
 from tkdb.channel.keys import AuthoritySecret, SignerSecret
 from tkdb.cli.inputs import check_arguments, duration, instant, resources
 from tkdb.cli.output import UsageError, clean
+from tkdb.journal.seal import SealKey
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import encode_text, write
-from tkdb.store.seal import SealKey
 
 TOKEN = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1, random=bytes(10), caveats=[Exp(2**40), Act("rw")])
 BARE_V2 = base64.urlsafe_b64encode(TOKEN.raw).rstrip(b"=").decode()

@@ -12,7 +12,7 @@ from typing import Any, Self
 import msgspec
 
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
-from tkdb.store.seal import SealKey
+from tkdb.journal.seal import SealKey
 from tkdb_client import AsyncClient, Client
 
 NAME = "tkdb.example"

@@ -13,11 +13,11 @@ from typing import Any
 from tests.end_to_end.node import NAME, Node
 from tkdb import api, errors
 from tkdb.channel.envelope import prologue, verify_signature
+from tkdb.database.audit import AuditReport, audit
+from tkdb.database.database import Database
+from tkdb.journal.entry import Entry
+from tkdb.journal.seal import SealKeys
 from tkdb.macaroon.caveats import Act
-from tkdb.store.audit import AuditReport, audit
-from tkdb.store.database import Database
-from tkdb.store.journal import Entry
-from tkdb.store.seal import SealKeys
 from tkdb_client import Client, Macaroon
 
 KILLS, STOPS = 8, 3

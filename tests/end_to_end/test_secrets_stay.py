@@ -13,9 +13,9 @@ import pytest
 from tests.end_to_end.node import Node
 from tkdb import api, errors
 from tkdb.armor import dearmor
+from tkdb.database.database import Database
+from tkdb.journal.seal import SealKeys
 from tkdb.macaroon.caveats import Act
-from tkdb.store.database import Database
-from tkdb.store.seal import SealKeys
 from tkdb_client import Client, Macaroon
 
 

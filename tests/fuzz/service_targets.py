@@ -14,7 +14,7 @@ import msgspec
 
 from tests.fuzz.target import Target
 from tests.fuzz.token_targets import TEXT_WORDS, text_of
-from tests.store.scribe import OLD_RING, Scribe, nonce_at
+from tests.journal.scribe import OLD_RING, Scribe, nonce_at
 from tkdb import api, errors
 from tkdb.armor import armor
 from tkdb.channel import noise
@@ -25,11 +25,7 @@ from tkdb.channel.padding import pad, unpad
 from tkdb.channel.server import Responder
 from tkdb.errors import BrokenJournal, ChannelError, ConfigurationError, InvalidRequest, StoreError
 from tkdb.failure import Failure
-from tkdb.settings import Settings
-from tkdb.signers import Signers
-from tkdb.store.fold import changes
-from tkdb.store.journal import decode_entry, encode_entry
-from tkdb.store.made import (
+from tkdb.journal.additions import (
     Created,
     Genesis,
     Purged,
@@ -42,7 +38,11 @@ from tkdb.store.made import (
     decode_made,
     encode_made,
 )
-from tkdb.store.seal import SealKey
+from tkdb.journal.entry import decode_entry, encode_entry
+from tkdb.journal.fold import changes
+from tkdb.journal.seal import SealKey
+from tkdb.settings import Settings
+from tkdb.signers import Signers
 
 NAME = "tkdb.example"
 NOW_MS = 1_700_000_000_000

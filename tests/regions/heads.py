@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from tests.replication.seaweed import now_ms
-from tkdb.store.seal import SealKey
+from tkdb.journal.seal import SealKey
 from tkdb_replication.bucket.objects import Deleted, Found, Stored
 from tkdb_replication.bucket.paths import HEAD_KEY
 from tkdb_replication.bucket.s3 import S3Objects

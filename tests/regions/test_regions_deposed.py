@@ -17,8 +17,8 @@ from tests.regions.ledger import Ledger
 from tests.regions.meddler import Meddler
 from tests.replication.seaweed import Seaweed
 from tkdb import errors
-from tkdb.store.database import Database
-from tkdb.store.journal import Entry
+from tkdb.database.database import Database
+from tkdb.journal.entry import Entry
 from tkdb_replication.bucket.settings import Bucket
 
 pytestmark = pytest.mark.slow

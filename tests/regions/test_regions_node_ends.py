@@ -21,10 +21,10 @@ from tests.replication.seaweed import Seaweed, now_ms
 from tkdb import api, errors
 from tkdb.authority.service import Profile
 from tkdb.bootstrap import system_clock
+from tkdb.database.database import Database
+from tkdb.journal.seal import SealKeys
 from tkdb.ports import Caller
 from tkdb.signers import Signer
-from tkdb.store.database import Database
-from tkdb.store.seal import SealKeys
 from tkdb_replication.bucket.paths import fresh_base
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program

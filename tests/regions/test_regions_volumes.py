@@ -19,8 +19,8 @@ from tests.replication.seaweed import Seaweed, make_bucket, now_ms
 from tkdb import errors
 from tkdb.authority.clock import Clock
 from tkdb.authority.genesis import begin
-from tkdb.store.database import Database
-from tkdb.store.seal import SealKey, SealKeys
+from tkdb.database.database import Database
+from tkdb.journal.seal import SealKey, SealKeys
 
 pytestmark = pytest.mark.slow
 

@@ -15,17 +15,17 @@ from typing import Self, TypeVar
 import msgspec
 
 from tests.cli.processes import quick
+from tests.journal.scribe import Scribe
 from tests.replication.replicated import eventually
 from tests.replication.seaweed import CREDENTIALS, now_ms
-from tests.store.scribe import Scribe
 from tkdb import api
 from tkdb.authority.clock import Clock
 from tkdb.authority.genesis import begin
-from tkdb.authority.served import chain_key_of
-from tkdb.store.database import Database
-from tkdb.store.journal import Entry, Origin, link
-from tkdb.store.made import Made
-from tkdb.store.seal import SealKeys
+from tkdb.authority.view import chain_key_of
+from tkdb.database.database import Database
+from tkdb.journal.additions import Made
+from tkdb.journal.entry import Entry, Origin, link
+from tkdb.journal.seal import SealKeys
 from tkdb_replication.bucket.objects import Deleted, Found, Listed, Objects, Stored
 from tkdb_replication.bucket.paths import HEAD_KEY, fresh_base
 from tkdb_replication.bucket.s3 import S3Objects

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from tests.store.scribe import Scribe
+from tests.journal.scribe import Scribe
 from tkdb import errors
+from tkdb.database.database import Database
+from tkdb.journal.entry import Entry
 from tkdb.net.backoff import Backoff
-from tkdb.store.database import Database
-from tkdb.store.journal import Entry
 from tkdb_replication.bucket.paths import fresh_base
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program

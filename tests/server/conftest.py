@@ -23,12 +23,12 @@ from tkdb.attestation import PROXIES
 from tkdb.bootstrap import open_authority
 from tkdb.channel.client import Initiator
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
+from tkdb.journal.seal import SealKey, SealKeys
 from tkdb.ports import Caller
 from tkdb.server.limits import Limits
 from tkdb.server.run import Stop, serve
 from tkdb.settings import Address, Settings
 from tkdb.signers import Permission, Signer, Signers
-from tkdb.store.seal import SealKey, SealKeys
 
 NAME = "tkdb.example"
 KID = bytes(range(16))

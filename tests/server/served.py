@@ -9,10 +9,10 @@ from pathlib import Path
 from tests.server.conftest import NAME, StandIn
 from tkdb import logs
 from tkdb.channel.keys import AuthoritySecret
+from tkdb.journal.seal import SealKey, SealKeys
 from tkdb.server.run import run
 from tkdb.settings import Address, Settings
 from tkdb.signers import Signers
-from tkdb.store.seal import SealKey, SealKeys
 
 
 async def opening(_: Settings) -> StandIn:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tkdb.errors import Unavailable
-from tkdb.store.fold import CLOCK_SKEW_MS
+from tkdb.journal.fold import CLOCK_SKEW_MS
 
 Milliseconds = Callable[[], int]
 

@@ -1,7 +1,7 @@
 """Decide on a write: may it be, is it done already, and what does the authority add to carry it out?
 
 Pure, but for the randomness that is handed in. What is decided here is decided once; what follows from it
-(``tkdb.store.fold``) is the same on every machine.
+(``tkdb.journal.fold``) is the same on every machine.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import msgspec
 
 from tkdb import api
 from tkdb.authority.keyring import Keyring, no_organization
-from tkdb.authority.past import differences
+from tkdb.authority.point_in_time import differences
 from tkdb.errors import Conflict, InvalidRequest, NotFound, NotPermitted
+from tkdb.journal.additions import Created, Made, Replaced, Replacement, Resealed, Restored, Rotated, encode_made
+from tkdb.journal.feed import largest_bytes
+from tkdb.journal.fold import CLOCK_SKEW_MS, Rows, next_generation
+from tkdb.journal.rows import KeyRow, OrganizationRow
+from tkdb.journal.seal import KEY_BYTES, NONCE_BYTES, ChainKey, RootKey, SealKeys
+from tkdb.journal.state import State
 from tkdb.macaroon.identifier import KID_BYTES
 from tkdb.macaroon.verify import MAX_AHEAD_MS, subject_digest
 from tkdb.signers import ALL, Permission, Signer
-from tkdb.store.feed import largest_bytes
-from tkdb.store.fold import CLOCK_SKEW_MS, Rows, next_generation
-from tkdb.store.made import Created, Made, Replaced, Replacement, Resealed, Restored, Rotated, encode_made
-from tkdb.store.rows import KeyRow, OrganizationRow
-from tkdb.store.seal import KEY_BYTES, NONCE_BYTES, ChainKey, RootKey, SealKeys
-from tkdb.store.state import State
 
 MAX_MADE_BYTES: Final = 60_000
 """Of what is added to a restore: an entry must fit the 64 KiB that regions share."""
@@ -114,7 +114,7 @@ class Decisions:
                 return self._reseal(rows, call.limit)
 
     def restore(self, rows: Rows, past: State) -> Write | Done:
-        """Decide on going back to ``past`` (``tkdb.authority.past``). That the signer may has been checked.
+        """Decide on going back to ``past`` (``tkdb.authority.point_in_time``). That the signer may has been checked.
 
         Raises:
             InvalidRequest: one entry can't carry all that differs.

@@ -7,13 +7,13 @@ from typing import Final
 
 from tkdb.authority.clock import Clock
 from tkdb.authority.keyring import Keyring
-from tkdb.authority.served import chain_key_of
+from tkdb.authority.view import chain_key_of
+from tkdb.database.database import Database
 from tkdb.errors import ConfigurationError
-from tkdb.store.database import Database
-from tkdb.store.journal import check_link, link
-from tkdb.store.made import Genesis
-from tkdb.store.seal import KEY_BYTES, NONCE_BYTES, ChainKey, SealKeys, seal_id
-from tkdb.store.state import State
+from tkdb.journal.additions import Genesis
+from tkdb.journal.entry import check_link, link
+from tkdb.journal.seal import KEY_BYTES, NONCE_BYTES, ChainKey, SealKeys, seal_id
+from tkdb.journal.state import State
 
 EPOCH: Final = 1
 """That of the first entry."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from tkdb.errors import NotFound
+from tkdb.journal.fold import outlived_ms
+from tkdb.journal.rows import KeyRow
+from tkdb.journal.seal import RootKey, SealKeys
+from tkdb.journal.state import State
 from tkdb.macaroon.chain import RootKeyState
 from tkdb.macaroon.verify import Key
-from tkdb.store.fold import outlived_ms
-from tkdb.store.rows import KeyRow
-from tkdb.store.seal import RootKey, SealKeys
-from tkdb.store.state import State
 
 OPEN_KEYS_MAX: Final = 4096
 

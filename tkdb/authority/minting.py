@@ -9,11 +9,11 @@ from tkdb import api
 from tkdb.authority.clock import Clock
 from tkdb.authority.keyring import Keyring, no_organization
 from tkdb.errors import InvalidCaveat, InvalidRequest, OverLimit, UnknownCaveat
+from tkdb.journal.state import State
 from tkdb.macaroon.caveats import AnyCaveat, Exp, Sub, decode
 from tkdb.macaroon.identifier import RANDOM_BYTES
 from tkdb.macaroon.mint import mint
 from tkdb.macaroon.verify import subject_digest
-from tkdb.store.state import State
 
 DEFAULT_LIFETIME_S: Final = 3600
 

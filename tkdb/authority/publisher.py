@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
-from tkdb.authority.served import Served
-from tkdb.store.journal import Entry
+from tkdb.authority.view import Served
+from tkdb.journal.entry import Entry
 
 
 class Publisher(Protocol):

@@ -20,18 +20,18 @@ from tkdb import __version__, api
 from tkdb.authority.clock import Clock
 from tkdb.authority.decisions import Decisions, describe, permit
 from tkdb.authority.genesis import begin
-from tkdb.authority.judge import Judge
 from tkdb.authority.minting import Minter
 from tkdb.authority.publisher import Alone, Publisher
-from tkdb.authority.served import Served
+from tkdb.authority.verification import Judge
+from tkdb.authority.view import Served
 from tkdb.authority.writer import Writer
+from tkdb.database.database import Database
 from tkdb.errors import InvalidRequest, NotPermitted, Overloaded, RevokedToken, TkdbError, Unavailable
+from tkdb.journal.seal import SealKeys
 from tkdb.macaroon.token import Macaroon
 from tkdb.ports import Caller
 from tkdb.rate_limit import Rate
 from tkdb.signers import ALL, Signer
-from tkdb.store.database import Database
-from tkdb.store.seal import SealKeys
 
 DEFAULT_MAX_LIFETIME_S: Final = 90 * 24 * 3600
 PURGE_EVERY_S: Final = 3600

@@ -16,18 +16,18 @@ import msgspec
 from tkdb import api
 from tkdb.authority.clock import Clock
 from tkdb.authority.decisions import Decisions, Done, Write, is_timed, permit
-from tkdb.authority.past import read_past
+from tkdb.authority.point_in_time import read_past
 from tkdb.authority.publisher import Publisher
-from tkdb.authority.served import Served
+from tkdb.authority.view import Served
 from tkdb.errors import BrokenJournal, Conflict, Overloaded, StoreUnwritable, TkdbError, Unavailable
+from tkdb.journal.additions import Made, Purged, decode_made
+from tkdb.journal.entry import Entry, Head, Origin, encode_entry, link
+from tkdb.journal.fold import Draft, Rows, changes, horizon_ms
+from tkdb.journal.rows import Forget
+from tkdb.journal.seal import ChainKey
+from tkdb.journal.state import State
 from tkdb.ports import Caller
 from tkdb.signers import ALL, Signer
-from tkdb.store.fold import Draft, Rows, changes, horizon_ms
-from tkdb.store.journal import Entry, Head, Origin, encode_entry, link
-from tkdb.store.made import Made, Purged, decode_made
-from tkdb.store.rows import Forget
-from tkdb.store.seal import ChainKey
-from tkdb.store.state import State
 
 
 @dataclass(slots=True, eq=False)

@@ -13,9 +13,9 @@ from tkdb.cli.command import command
 from tkdb.cli.output import Output, Rows, UsageError, good
 
 if TYPE_CHECKING:
+    from tkdb.database.audit import AuditReport
+    from tkdb.journal.seal import SealKeys
     from tkdb.signers import Signers
-    from tkdb.store.audit import AuditReport
-    from tkdb.store.seal import SealKeys
 
 app = typer.Typer(name="audit", help="Check the journal.")
 
@@ -73,8 +73,8 @@ def verify(output: Output, database: DatabasePath = None) -> None:
 
 
 async def _audit(path: Path, seal_keys: SealKeys, signers: Signers) -> tuple[str, AuditReport]:
-    from tkdb.store.audit import audit, verifier
-    from tkdb.store.database import Database
+    from tkdb.database.audit import audit, verifier
+    from tkdb.database.database import Database
 
     async with await Database.open(path, read_only=True) as database:
         name = (await database.load()).name

@@ -35,7 +35,7 @@ async def opened(settings: Settings) -> AsyncIterator[Cluster]:
         ConfigurationError: the bucket's variables can't be right, or Litestream isn't here.
     """
     from tkdb import logs
-    from tkdb.store.audit import verifier
+    from tkdb.database.audit import verifier
     from tkdb_replication.bucket.s3 import S3Objects
     from tkdb_replication.bucket.settings import Bucket
     from tkdb_replication.cluster.cluster import Cluster

@@ -66,9 +66,9 @@ def dev(output: Output, bind: Bind = "127.0.0.1:0", name: AuthorityName = "tkdb.
 
 def _settings(bind: str, name: str, signer: SignerSecret) -> Settings:
     from tkdb.channel.keys import AuthoritySecret, parse_name
+    from tkdb.journal.seal import SealKey, SealKeys
     from tkdb.settings import Address, Settings
     from tkdb.signers import ALL, Permission, Signer, Signers
-    from tkdb.store.seal import SealKey, SealKeys
 
     address = Address.parse(f"127.0.0.1:{bind}" if bind.isdigit() else bind)
     if not address.loopback:

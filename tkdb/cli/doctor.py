@@ -103,7 +103,7 @@ def _identity() -> AuthorityIdentity | None:
 
 
 def _head_keys() -> HeadKeys | None:
-    from tkdb.store.seal import SealKeys
+    from tkdb.journal.seal import SealKeys
     from tkdb_replication.protocol.head import HeadKeys
 
     text = inputs.setting("TKDB_SEAL_KEYS")

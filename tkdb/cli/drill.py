@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from tkdb.cli import drilling
+from tkdb.cli import drill_progress
 from tkdb.cli.command import command
 from tkdb.cli.output import Output, Rows, UsageError
 from tkdb.errors import ConfigurationError
@@ -106,9 +106,9 @@ def run(
     drills = _possible(target) if name == _ALL else [catalogue.find(name)]
     seed = int.from_bytes(os.urandom(3)) if seed is None else seed
     options = "" if target == "lab" else f" --target fly --app {fly.app} --i-consent-to-break {fly.app}"
-    session = drilling.session(_opening(target, fly), _limits(objectives), seed, output, options=options)
+    session = drill_progress.session(_opening(target, fly), _limits(objectives), seed, output, options=options)
     _make(report.parent if report else folder)  # now, and not once all is over
-    ended, interrupted = asyncio.run(drilling.run(output, session, drills))
+    ended, interrupted = asyncio.run(drill_progress.run(output, session, drills))
     results = [each for each in ended if isinstance(each, Result)]
     for each in ended:
         if not results and not isinstance(each, Result) and each.code == ConfigurationError.code:
@@ -118,7 +118,7 @@ def run(
         _write(path, page(results))
         history.append(folder / history.FILE, [history.Run.of(each.record, each.verdict) for each in results])
         output.note(f"report: {path}")
-    output.result({"drills": [drilling.document(each) for each in ended]}, *drilling.verdicts(ended))
+    output.result({"drills": [drill_progress.document(each) for each in ended]}, *drill_progress.verdicts(ended))
     if interrupted:
         raise typer.Abort
     if len(results) < len(drills):
@@ -151,7 +151,7 @@ def compare(
     for before, after in pairs:
         changes = [change for change in history.compare(before, after) if change.before != change.after]
         documents.append({"drill": after.drill, "target": after.target, "before": before, "after": after})
-        rows += [(after.drill, *drilling.changed(change)) for change in changes]
+        rows += [(after.drill, *drill_progress.changed(change)) for change in changes]
     output.result({"comparisons": documents}, Rows(rows, ("DRILL", "FIGURE", "BEFORE", "AFTER", "")))
 
 
@@ -166,7 +166,7 @@ def _possible(target: Where) -> list[Drill]:
 def _opening(target: Where, fly: OnFly) -> Open:
     """Return what opens the target."""
     if target == "lab":
-        return drilling.lab
+        return drill_progress.lab
     from tkdb_ops.drills.fly_target import Consent
 
     if not fly.app or fly.app != fly.i_consent_to_break:
@@ -175,7 +175,7 @@ def _opening(target: Where, fly: OnFly) -> Open:
             hint="name the app in --app, and once more in --i-consent-to-break",
         )
     only = tuple(filter(None, (each.strip() for each in (fly.only or "").split(","))))
-    return lambda: drilling.fly(Consent(fly.app or "", only))
+    return lambda: drill_progress.fly(Consent(fly.app or "", only))
 
 
 def _limits(path: Path | None) -> Limits:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from tkdb.cli.cluster import bucket_only, size
+from tkdb.cli.formatting import moment
 from tkdb.cli.output import Cell, Marked, Output, Rows, faint, good
-from tkdb.cli.words import moment
 
 if TYPE_CHECKING:
     from tkdb_replication.cluster.gc import Collection

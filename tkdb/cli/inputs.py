@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from tkdb.cli.output import UsageError
 
 if TYPE_CHECKING:
-    from tkdb.store.seal import SealKeys
+    from tkdb.journal.seal import SealKeys
 
 MAX_DURATION_S: Final = 100 * 366 * 86_400
 MAX_INPUT_BYTES: Final = 1 << 20
@@ -96,7 +96,7 @@ def seal_keys() -> SealKeys:
         UsageError: there is none.
         ConfigurationError: one can't be right.
     """
-    from tkdb.store.seal import SealKeys
+    from tkdb.journal.seal import SealKeys
 
     text = setting("TKDB_SEAL_KEYS")
     if text is None:

@@ -11,8 +11,8 @@ from typing import Annotated, Final
 import typer
 
 from tkdb.cli import inputs
-from tkdb.cli.authority import connect
 from tkdb.cli.command import command
+from tkdb.cli.connect import connect
 from tkdb.cli.output import Output, UsageError, faint, good
 from tkdb.errors import ConfigurationError
 
@@ -81,7 +81,7 @@ def _bare_if_one(lines: list[str]) -> list[str]:
 
 def _generate(kind: Kind) -> str:
     from tkdb.channel.keys import AuthoritySecret, SignerSecret
-    from tkdb.store.seal import KEY_BYTES, SealKey
+    from tkdb.journal.seal import KEY_BYTES, SealKey
 
     if kind is Kind.AUTHORITY:
         return AuthoritySecret.generate(os.urandom).text()
@@ -138,7 +138,7 @@ def public(output: Output, file: SecretFile = None, name: NameOption = None) -> 
     tkdb.example=tkdbpub_j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiE4KF84MRDEv
     """
     from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
-    from tkdb.store import seal
+    from tkdb.journal import seal
 
     text = inputs.secret(file, VARIABLES[Kind.AUTHORITY], VARIABLES[Kind.SIGNER])
     if text.startswith(seal.PREFIX):

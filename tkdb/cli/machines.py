@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import typer
 
-from tkdb.cli.authority import TIMEOUT_MS, connect
+from tkdb.cli.connect import TIMEOUT_MS, connect
 from tkdb.cli.output import UsageError
 from tkdb.errors import ConfigurationError, TkdbError
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tkdb.cli.authority import connect
 from tkdb.cli.command import command
+from tkdb.cli.connect import connect
 from tkdb.cli.inputs import duration
 from tkdb.cli.options import Organization
 from tkdb.cli.output import Output, Rows, UsageError, good
@@ -83,7 +83,7 @@ def list_(output: Output) -> None:
     NAME  MAX LIFETIME  CREATED                  KEYS  SIGNING
     acme  90 d          2026-11-23 01:00:00 UTC  1     9f86d081884c7d659a2feaa0c55ad015
     """
-    from tkdb.cli.words import moment
+    from tkdb.cli.formatting import moment
 
     with connect() as client:
         found = list(client.list_organizations())
@@ -130,7 +130,7 @@ def _show(output: Output, what: str, organization: api.Organization) -> None:
 
 
 def _keys(keys: Sequence[api.Key]) -> Rows:
-    from tkdb.cli.words import moment
+    from tkdb.cli.formatting import moment
 
     rows = [
         (key.kid.hex(), str(key.generation), key.state, "" if key.until_ms is None else moment(key.until_ms / 1000))
@@ -146,6 +146,6 @@ def _document(organization: api.Organization) -> Any:
 
 
 def _lifetime(seconds: int) -> str:
-    from tkdb.cli.words import distance
+    from tkdb.cli.formatting import distance
 
     return distance(seconds).removeprefix("in ") if seconds else "0 s"

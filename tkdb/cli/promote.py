@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tkdb.cli.authority import connect
+from tkdb.cli.connect import connect
 from tkdb.cli.machines import Asked, Machines, Urls, is_led, newest, seconds, urls
 from tkdb.cli.output import Output, UsageError, faint, good
 from tkdb.errors import OutcomeUnknown, TkdbError, Unavailable

@@ -57,19 +57,19 @@ def recover(output: Output, from_: From = Source.BUCKET, force: Force = False, a
     …
     nothing was changed; to accept that: tkdb recover --accept-loss
     """
-    from tkdb.cli import surveys
+    from tkdb.cli import survey_report
     from tkdb.settings import Settings
 
     outcome = asyncio.run(_recover(output, Settings.parse(os.environ), from_, force=force, accept_loss=accept_loss))
-    output.result(surveys.document(*outcome), *surveys.parts(*outcome))
-    for line in surveys.following(*outcome):
+    output.result(survey_report.document(*outcome), *survey_report.parts(*outcome))
+    for line in survey_report.following(*outcome):
         output.note(line)
     if outcome.done is None:
         raise typer.Exit(1)
 
 
 async def _recover(output: Output, settings: Settings, source: Source, *, force: bool, accept_loss: bool) -> Outcome:
-    from tkdb.store.database import Database
+    from tkdb.database.database import Database
     from tkdb_replication.cluster.head_object import Absent
     from tkdb_replication.cluster.recovery import check_idle, renew, resume
     from tkdb_replication.cluster.survey import Renew, Resume, survey_bucket, survey_volume

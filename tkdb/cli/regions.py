@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from tkdb.cli.authority import connect
+from tkdb.cli.connect import connect
 from tkdb.cli.machines import Urls, seconds, urls
 from tkdb.cli.output import Cell, Marked, Output, Part, Rows, bad, good
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tkdb.cli.authority import connect
+from tkdb.cli.connect import connect
 from tkdb.cli.inputs import instant
 from tkdb.cli.output import Output, UsageError, good
 

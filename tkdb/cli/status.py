@@ -51,7 +51,7 @@ def _document(asked: Asked) -> dict[str, Any]:
 
 def _alone(asked: Asked) -> list[Part]:
     """Return all that one machine says of itself."""
-    from tkdb.cli.words import distance
+    from tkdb.cli.formatting import distance
 
     report = asked.report
     assert report is not None  # noqa: S101  an error was raised

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tkdb.cli import inputs
-from tkdb.cli.authority import connect
 from tkdb.cli.command import command
+from tkdb.cli.connect import connect
 from tkdb.cli.options import AccessOptions, CaveatOptions, Organization, TokenFile
 from tkdb.cli.output import Output, Rows, UsageError, faint, good
 from tkdb.errors import Denied, StaleAuthority
 
 if TYPE_CHECKING:
-    from tkdb.cli.report import Trial
+    from tkdb.cli.token_report import Trial
     from tkdb.macaroon.token import Macaroon
     from tkdb_client import Verified
 
@@ -52,7 +52,7 @@ def attenuate(output: Output, caveats: CaveatOptions, token_file: TokenFile = No
     $ tkdb token attenuate < token.txt --act r --for 5m
     tkdb_AgELdGtkYi5leGFtcGxl…
     """
-    from tkdb.cli.report import root_of
+    from tkdb.cli.token_report import root_of
 
     given = caveats.restrictions(now_s=time.time())
     if not given:
@@ -73,7 +73,7 @@ def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) 
       token          acme · lineage 01931f4c1a2b… · minted 3 min ago · expires in 57 min
       try            ask for a token that allows it, or attempt less
     """
-    from tkdb.cli import report
+    from tkdb.cli import token_report
 
     now_s = time.time()
     attempted = access.access()
@@ -90,17 +90,17 @@ def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) 
         root, organization = _known(presented, verified)
         why = _why(verified, denied, access)
         output.result(
-            report.verdict(root, organization, denied, cleared=False, now_s=now_s),
-            *report.denial(denied, root, organization, why, now_s),
+            token_report.verdict(root, organization, denied, cleared=False, now_s=now_s),
+            *token_report.denial(denied, root, organization, why, now_s),
         )
         raise typer.Exit(1) from None
-    document = report.verdict(verified.macaroon, verified.organization, None, cleared=access.given, now_s=now_s)
+    document = token_report.verdict(verified.macaroon, verified.organization, None, cleared=access.given, now_s=now_s)
     output.result(document, *_accepted(verified, access))
 
 
 def _known(presented: str, verified: Verified | None) -> tuple[Macaroon | None, str | None]:
     """Return what can be told of a token that was denied, and the organization if its chain is whole."""
-    from tkdb.cli.report import root_of
+    from tkdb.cli.token_report import root_of
 
     if verified is not None:
         return verified.macaroon, verified.organization
@@ -119,7 +119,7 @@ def _why(verified: Verified | None, denied: Denied, access: AccessOptions) -> st
 
 
 def _accepted(verified: Verified, access: AccessOptions) -> Sequence[Any]:
-    from tkdb.cli.report import summary, trials
+    from tkdb.cli.token_report import summary, trials
 
     now_s = time.time()
     token = ("token", summary(verified.macaroon, verified.organization, now_s))
@@ -144,7 +144,7 @@ def inspect(output: Output, token_file: TokenFile = None) -> None:
     1  authority   exp  ends 2026-11-23 02:14:07 UTC (in 57 min)
     2  holder      act  allows read
     """
-    from tkdb.cli.report import Shown
+    from tkdb.cli.token_report import Shown
 
     now_s = time.time()
     macaroons = Shown.parse(inputs.token(token_file))
@@ -170,10 +170,10 @@ def explain(output: Output, access: AccessOptions, token_file: TokenFile = None)
     ✗  2  act  allows read                               it allows r; the request is w
     would be denied: 1 of 2 caveats is not met
     """
-    from tkdb.cli import report
+    from tkdb.cli import token_report
 
     now_s = time.time()
-    root = report.root_of(inputs.token(token_file))
+    root = token_report.root_of(inputs.token(token_file))
     trials = _trials(root, access)
     against = [why for why in trials if why is not None]
     count = len(trials)
@@ -185,16 +185,16 @@ def explain(output: Output, access: AccessOptions, token_file: TokenFile = None)
     document = {
         "cleared": not against,
         "verified": False,
-        "caveats": report.trial_documents(root, trials, now_s),
+        "caveats": token_report.trial_documents(root, trials, now_s),
     }
-    output.result(document, report.trials(root, trials, now_s), conclusion)
+    output.result(document, token_report.trials(root, trials, now_s), conclusion)
     output.note(faint("the chain was not verified, nor revocations looked up: `tkdb token verify` does that"))
     if against:
         raise typer.Exit(1)
 
 
 def _trials(root: Macaroon, access: AccessOptions) -> list[Trial]:
-    from tkdb.cli.report import misplaced
+    from tkdb.cli.token_report import misplaced
     from tkdb.macaroon import caveats, clearing
 
     attempted, policy = access.access(), access.policy()
@@ -266,7 +266,7 @@ def _target(
 
 
 def _print(output: Output, token: Macaroon) -> None:
-    from tkdb.cli.report import expiry
+    from tkdb.cli.token_report import expiry
 
     document = {
         "token": token.text,

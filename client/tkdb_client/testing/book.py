@@ -13,18 +13,18 @@ import msgspec
 from tkdb import __version__, api, errors
 from tkdb.authority.clock import Clock
 from tkdb.authority.decisions import Decisions, Done, describe, permit
-from tkdb.authority.judge import Judge
 from tkdb.authority.keyring import Keyring
 from tkdb.authority.minting import Minter
-from tkdb.authority.past import read_past
+from tkdb.authority.point_in_time import read_past
+from tkdb.authority.verification import Judge
+from tkdb.journal.additions import Genesis, decode_made
+from tkdb.journal.entry import Entry, Origin, link
+from tkdb.journal.feed import Feed
+from tkdb.journal.seal import KEY_BYTES, NONCE_BYTES, ChainKey, SealKey, SealKeys
+from tkdb.journal.state import State
 from tkdb.macaroon.token import Macaroon
 from tkdb.ports import Caller
 from tkdb.signers import ALL, Signer
-from tkdb.store.feed import Feed
-from tkdb.store.journal import Entry, Origin, link
-from tkdb.store.made import Genesis, decode_made
-from tkdb.store.seal import KEY_BYTES, NONCE_BYTES, ChainKey, SealKey, SealKeys
-from tkdb.store.state import State
 
 MAX_LIFETIME_S: Final = 90 * 24 * 3600
 

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from tkdb import errors
-from tkdb.store.seal import KEY_BYTES, SealKey
+from tkdb.journal.seal import KEY_BYTES, SealKey
 from tkdb_client import AsyncClient, Macaroon
 from tkdb_ops.drills.audit import ask
 from tkdb_ops.drills.drill import Drill, Step, Verb

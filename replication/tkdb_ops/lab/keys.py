@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final, Self, get_args
 
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
+from tkdb.journal.seal import KEY_BYTES, SealKey
 from tkdb.signers import Permission
-from tkdb.store.seal import KEY_BYTES, SealKey
 from tkdb_replication.bucket.settings import Bucket
 
 NAME: Final = "tkdb.lab"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from tkdb import errors
-from tkdb.store.audit import audit
-from tkdb.store.database import Database
-from tkdb.store.journal import Entry, Head
-from tkdb.store.seal import SealKeys
+from tkdb.database.audit import audit
+from tkdb.database.database import Database
+from tkdb.journal.entry import Entry, Head
+from tkdb.journal.seal import SealKeys
 from tkdb_replication.bucket.objects import Objects
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program

@@ -13,8 +13,8 @@ from typing import Final
 from tkdb import errors
 from tkdb.authority import genesis
 from tkdb.authority.clock import Clock
-from tkdb.store.database import Database
-from tkdb.store.state import State
+from tkdb.database.database import Database
+from tkdb.journal.state import State
 from tkdb_replication.bucket.conformance import check_store
 from tkdb_replication.bucket.paths import fresh_base
 from tkdb_replication.cluster.backups import back_up, scratch

@@ -18,11 +18,11 @@ from typing import Final
 import msgspec
 
 from tkdb import errors
-from tkdb.store.database import Database
-from tkdb.store.journal import Entry, link
-from tkdb.store.made import Recovered
-from tkdb.store.seal import KEY_BYTES, NONCE_BYTES, ChainKey
-from tkdb.store.state import State
+from tkdb.database.database import Database
+from tkdb.journal.additions import Recovered
+from tkdb.journal.entry import Entry, link
+from tkdb.journal.seal import KEY_BYTES, NONCE_BYTES, ChainKey
+from tkdb.journal.state import State
 from tkdb_replication.bucket.objects import NotModified, Unknown
 from tkdb_replication.bucket.paths import HEAD_KEY, fresh_base
 from tkdb_replication.cluster.backups import back_up, scratch

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tkdb import errors
-from tkdb.store.journal import Entry
+from tkdb.journal.entry import Entry
 from tkdb_replication.cluster.backups import Backup, list_backups, scratch
 from tkdb_replication.cluster.cluster import Audited, Cluster
 from tkdb_replication.cluster.head_object import Absent, Damaged, Sound, read_head

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tkdb import errors
-from tkdb.store.place import sync_to_disk
+from tkdb.database.file_replacement import sync_to_disk
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.config import configuration

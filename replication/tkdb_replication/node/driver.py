@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tkdb import errors, logs
 from tkdb.authority.clock import Clock
-from tkdb.store.journal import Entry
+from tkdb.journal.entry import Entry
 from tkdb_replication.bucket.objects import Objects, Unknown
 from tkdb_replication.bucket.paths import HEAD_KEY
 from tkdb_replication.node.incident import Ongoing

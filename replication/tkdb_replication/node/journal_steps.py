@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from tkdb import errors, logs
-from tkdb.authority.served import Served, chain_key_of
-from tkdb.store.database import Database
-from tkdb.store.fold import Draft, changes
-from tkdb.store.journal import Entry, check_link
-from tkdb.store.proof import prove
-from tkdb.store.seal import SealKeys
-from tkdb.store.state import State
+from tkdb.authority.view import Served, chain_key_of
+from tkdb.database.database import Database
+from tkdb.database.proof import prove
+from tkdb.journal.entry import Entry, check_link
+from tkdb.journal.fold import Draft, changes
+from tkdb.journal.seal import SealKeys
+from tkdb.journal.state import State
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.restore import restore

@@ -23,15 +23,15 @@ from tkdb import api, errors, logs
 from tkdb.authority.clock import Clock
 from tkdb.authority.decisions import permit
 from tkdb.authority.genesis import check
-from tkdb.authority.served import Served
 from tkdb.authority.service import Authority, Profile, behind, signer_of
+from tkdb.authority.view import Served
 from tkdb.bootstrap import profile_of, system_clock
+from tkdb.database.database import Database
+from tkdb.journal.state import State
 from tkdb.net.backoff import Backoff
 from tkdb.ports import UNKNOWN_AGE_MS, Caller
 from tkdb.settings import Settings as Configuration
 from tkdb.signers import ALL
-from tkdb.store.database import Database
-from tkdb.store.state import State
 from tkdb_replication.bucket.conformance import check_store
 from tkdb_replication.bucket.s3 import S3Objects
 from tkdb_replication.bucket.settings import Bucket

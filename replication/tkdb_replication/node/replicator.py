@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tkdb import errors, logs
-from tkdb.store.database import Database
+from tkdb.database.database import Database
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.control import Synced

@@ -25,7 +25,7 @@ from zlib import crc32
 import msgspec
 
 from tkdb import errors, logs
-from tkdb.store.place import sync_to_disk
+from tkdb.database.file_replacement import sync_to_disk
 from tkdb_replication.protocol.reader import Volume
 
 SLOT_BYTES: Final = 512

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from tkdb.errors import StoreError, TkdbError
-from tkdb.store.journal import Entry
+from tkdb.journal.entry import Entry
 from tkdb_replication.protocol.events import Ticket
 from tkdb_replication.protocol.head import Place
 

@@ -10,7 +10,7 @@ from collections.abc import Hashable
 
 import msgspec
 
-from tkdb.store.journal import Entry
+from tkdb.journal.entry import Entry
 from tkdb_replication.bucket.objects import Conflict, Found, Missing, NotModified, Stored, Unknown
 from tkdb_replication.protocol.head import Place
 

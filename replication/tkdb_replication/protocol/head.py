@@ -5,7 +5,7 @@ It lies in the bucket under one name and is changed only by compare-and-swap. It
 can put an old head back, which machines notice by its ``rev``, but can't make one: the HMAC's key is derived from the
 sealing secret, and is checked before anything is parsed.
 
->>> from tkdb.store.seal import SealKey
+>>> from tkdb.journal.seal import SealKey
 >>> keys = HeadKeys([SealKey(bytes(32))])
 >>> head = first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e0-00", place=BEGINNING, epoch=0)
 >>> decode_head(encode_head(head, keys), keys) == head
@@ -26,8 +26,8 @@ import msgspec
 
 from tkdb.api import Bytes16, Count
 from tkdb.errors import BrokenHead, BrokenJournal, ConfigurationError
-from tkdb.store.journal import Entry, Hash, check_place
-from tkdb.store.seal import ID_BYTES, SealKey
+from tkdb.journal.entry import Entry, Hash, check_place
+from tkdb.journal.seal import ID_BYTES, SealKey
 
 RECENT_ENTRIES_MAX: Final = 256
 RECENT_BYTES_MAX: Final = 64 * 1024

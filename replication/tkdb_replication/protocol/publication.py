@@ -4,9 +4,9 @@ An entry is committed on the primary, then named by a head, then brought into th
 it is there, and was in ``recent`` for long enough to be read by replicas, may it leave. So what a head names is always
 in the object store, in ``base`` or in the head itself.
 
->>> from tkdb.store.journal import START, link
->>> from tkdb.store.made import Purged
->>> from tkdb.store.seal import ChainKey
+>>> from tkdb.journal.entry import START, link
+>>> from tkdb.journal.additions import Purged
+>>> from tkdb.journal.seal import ChainKey
 >>> from tkdb_replication.protocol.head import BEGINNING
 >>> publication = Publication(Settings(machine="m1"), (), BEGINNING, now_ms=0)
 >>> publication.add([link(START, ChainKey(bytes(32)), now_ms=1, epoch=1, made=Purged())], "ticket", now_ms=5)
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tkdb.errors import BrokenJournal, InvalidRequest, Overloaded
-from tkdb.store.journal import Entry, encode_entry
+from tkdb.journal.entry import Entry, encode_entry
 from tkdb_replication.protocol.events import Ticket
 from tkdb_replication.protocol.head import Place
 from tkdb_replication.protocol.settings import NEVER_MS, Settings

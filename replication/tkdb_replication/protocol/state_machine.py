@@ -3,7 +3,7 @@
 It decides and never acts: no I/O, no clock. ``now_ms`` is the machine's own monotonic clock, which must not stop while
 the machine does. Why each rule is there: ``docs/replication.md``.
 
->>> from tkdb.store.seal import SealKey
+>>> from tkdb.journal.seal import SealKey
 >>> from tkdb_replication.protocol.events import TimePassed
 >>> from tkdb_replication.protocol.head import Place, encode_head, first_head
 >>> from tkdb_replication.bucket.objects import Found

@@ -18,7 +18,7 @@ from tests.regions import meddler as rules
 from tests.regions.cluster import Cluster, variables
 from tests.regions.meddler import Meddler, PassOn, Request
 from tests.replication.seaweed import CREDENTIALS, Seaweed, make_bucket, now_ms
-from tkdb.store.seal import SealKey
+from tkdb.journal.seal import SealKey
 from tkdb_ops.doctor.buckets import is_tigris, tigris_location
 from tkdb_ops.doctor.findings import Unlearned
 from tkdb_ops.doctor.store import Location

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.processes import quick
 from tests.ops.drills.written import changed, good, with_calls
-from tkdb.cli import drilling
+from tkdb.cli import drill_progress
 from tkdb_ops.drills.catalogue import DRILLS, find
 from tkdb_ops.drills.fly_target import can as can_fly
 from tkdb_ops.drills.history import FILE, Run, append
@@ -27,7 +27,7 @@ def result(record: Record) -> Result:
 
 
 def said(record: Record) -> str:
-    parts = [part if isinstance(part, str) else repr(part) for part in drilling.summary(result(record))]
+    parts = [part if isinstance(part, str) else repr(part) for part in drill_progress.summary(result(record))]
     return "\n".join(parts)
 
 
@@ -110,8 +110,8 @@ def test_a_failed_drill_says_what_was_missed() -> None:
 
 
 def test_programs_get_figures_objectives_and_what_could_not_be_run() -> None:
-    document = msgspec.to_builtins(drilling.document(result(good())))
+    document = msgspec.to_builtins(drill_progress.document(result(good())))
     assert (document["passed"], document["figures"]["writes_back_ms"]) == (True, 7_300)
     assert {each["objective"] for each in document["objectives"]} == set(Objectives.__struct_fields__)
-    undone = drilling.document(Undone(find("store-down"), "unavailable", "no lab", "try again"))
+    undone = drill_progress.document(Undone(find("store-down"), "unavailable", "no lab", "try again"))
     assert (undone["passed"], undone["error"]["message"]) == (None, "no lab")

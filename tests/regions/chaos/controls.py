@@ -16,7 +16,7 @@ from typing import Any, Final
 from tests.regions.chaos.schedule import Kind
 from tests.replication.protocol.simulation import controls as simulated
 from tkdb.errors import BrokenHead
-from tkdb.store.journal import Entry
+from tkdb.journal.entry import Entry
 from tkdb_replication.node import node
 from tkdb_replication.protocol.actions import Acknowledge, Serve
 from tkdb_replication.protocol.epoch import Epoch

@@ -17,7 +17,7 @@ from tests.replication.faults import Fault, FaultyProxy
 from tests.replication.operator import delete, environment, head_in, head_keys, keys_in, write
 from tests.replication.seaweed import Seaweed, now_ms
 from tkdb import errors
-from tkdb.store.seal import SealKey
+from tkdb.journal.seal import SealKey
 from tkdb_replication.bucket.objects import Deleted, Listed, Listing, MemoryObjects, Unknown
 from tkdb_replication.bucket.paths import HEAD_KEY
 from tkdb_replication.bucket.s3 import S3Objects

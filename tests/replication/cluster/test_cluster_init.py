@@ -11,7 +11,7 @@ from tests.cli.processes import BARE, TKDB, tkdb
 from tests.replication.faults import Fault, FaultyProxy
 from tests.replication.operator import alter, environment, head_in, keys_in, single_machine, write
 from tests.replication.seaweed import Seaweed
-from tkdb.store.database import Database
+from tkdb.database.database import Database
 from tkdb_replication.bucket.paths import HEAD_KEY
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.node.volume_file import VolumeFile

@@ -32,8 +32,8 @@ from tests.replication.operator import (
 )
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb.authority.genesis import check
-from tkdb.store.database import Database
-from tkdb.store.seal import SealKeys
+from tkdb.database.database import Database
+from tkdb.journal.seal import SealKeys
 from tkdb_replication.bucket.paths import HEAD_KEY, fresh_base
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.cluster.backups import back_up

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tkdb import errors
-from tkdb.store.seal import SealKey
+from tkdb.journal.seal import SealKey
 from tkdb_replication.bucket.objects import Conflict, Found, MemoryObjects, Missing, NotModified, Stored, Unknown
 from tkdb_replication.bucket.paths import HEAD_KEY
 from tkdb_replication.cluster.head_object import Absent, Damaged, Sound, describe, put_head, read_head

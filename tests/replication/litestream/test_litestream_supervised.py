@@ -25,7 +25,7 @@ from tests.replication.replicated import IMPATIENT, PATIENT, TIMEOUT_MS, machine
 from tests.replication.seaweed import CREDENTIALS
 from tests.waiting import until
 from tkdb import errors
-from tkdb.store.database import Database
+from tkdb.database.database import Database
 from tkdb_replication.bucket.paths import fresh_base
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream import supervisor

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from tkdb.errors import OutcomeUnknown
-from tkdb.store.journal import START, Entry, link
-from tkdb.store.made import Purged
-from tkdb.store.seal import ChainKey, SealKey
+from tkdb.journal.additions import Purged
+from tkdb.journal.entry import START, Entry, link
+from tkdb.journal.seal import ChainKey, SealKey
 from tkdb_replication.bucket.objects import Conflict, Found, Missing, NotModified, Stored, Unknown
 from tkdb_replication.protocol import actions, events
 from tkdb_replication.protocol.actions import Action

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.replication.node.driven import KEYS, entries, head_of, place
 from tkdb.errors import BrokenHead, ConfigurationError
-from tkdb.store.seal import SealKey
+from tkdb.journal.seal import SealKey
 from tkdb_replication.protocol.head import (
     BEGINNING,
     HEAD_BYTES_MAX,

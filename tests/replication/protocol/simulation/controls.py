@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from tkdb.errors import BrokenHead
-from tkdb.store.journal import Entry
+from tkdb.journal.entry import Entry
 from tkdb_replication.bucket.objects import Conflict, Stored
 from tkdb_replication.protocol.actions import Acknowledge, Apply, CutBack, Restore, StartReplication
 from tkdb_replication.protocol.epoch import Epoch

@@ -14,7 +14,7 @@ import msgspec
 from tests.replication.protocol.simulation.controls import SAFE
 from tests.replication.protocol.simulation.journal import EMPTY, RECOVER, Node, carry_out
 from tkdb.errors import BrokenJournal, StaleAuthority, TkdbError
-from tkdb.store.journal import Entry
+from tkdb.journal.entry import Entry
 from tkdb_replication.bucket.objects import Stored
 from tkdb_replication.protocol import actions, events
 from tkdb_replication.protocol.actions import Action

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tkdb.store.journal import START, Entry, Origin, link
-from tkdb.store.seal import ChainKey
+from tkdb.journal.entry import START, Entry, Origin, link
+from tkdb.journal.seal import ChainKey
 from tkdb_replication.protocol.head import Place
 
 CHAIN_KEY = ChainKey(bytes(32))

@@ -13,7 +13,7 @@ from tests.replication.protocol.simulation.controls import SAFE, Control
 from tests.replication.protocol.simulation.host import Host, Todo
 from tests.replication.protocol.simulation.journal import EMPTY, OTHER, RECOVER, REVOKE, append
 from tests.replication.protocol.simulation.judge import Judge
-from tkdb.store.seal import SealKey
+from tkdb.journal.seal import SealKey
 from tkdb_replication.protocol import events
 from tkdb_replication.protocol.events import Event
 from tkdb_replication.protocol.head import HeadKeys, first_head

@@ -1,0 +1,48 @@
+"""A process to be killed: it has the database at argv[1] replaced by that at argv[2], or sets it aside ("aside").
+
+It kills itself before step argv[3], where a step is a file removed or renamed, or a database opened; it prints "done"
+when there weren't so many. A reader of its own has the database open, so that the log outlives the writer's connection.
+With argv[4] = "naive" it does what a program would that knows nothing of logs: one rename.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+from tkdb.database.database import Database
+from tkdb.database.file_replacement import Place
+
+STEPS = ("os.remove", "os.rename", "sqlite3.connect")
+
+
+async def main() -> None:
+    path, left = Path(sys.argv[1]), int(sys.argv[3])
+    database = await Database.open(path, checkpoints=False)
+    reader = sqlite3.connect(path)
+    reader.execute("SELECT count(*) FROM journal").fetchone()
+
+    def step(event: str, _: object) -> None:
+        nonlocal left
+        if event in STEPS:
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    if sys.argv[4] == "naive":
+        Place.settle = lambda place: place.successor.replace(place.path)  # type: ignore[method-assign, return-value]
+    sys.addaudithook(step)
+    if sys.argv[2] == "aside":
+        await database.set_aside("damaged")
+    else:
+        await database.replace(Path(sys.argv[2]))
+    os.write(1, b"done\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,150 @@
+"""What a survey found, in words: what may be lost, what is to be done. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from tkdb.cli.formatting import moment
+from tkdb.cli.output import Cell, Part, Rows, bad, faint, good
+from tkdb_replication.cluster.head_object import Absent, Damaged, describe
+from tkdb_replication.cluster.recovery import Done
+from tkdb_replication.cluster.survey import Candidate, Nothing, Plan, Renew, Resume, Survey
+from tkdb_replication.protocol.head import RECENT_ENTRIES_MAX
+
+_HEADER: Final = ("SOURCE", "EPOCH", "ENTRIES", "LAST ENTRY")
+
+
+def parts(survey: Survey, plan: Plan, done: Done | None) -> Iterator[Part]:
+    """Yield what was found, decided and done, for people."""
+    yield _head(survey, plan)
+    yield Rows(list(_rows(survey, plan)), header=_HEADER)
+    match plan:
+        case Nothing(head):
+            yield good(f"nothing to recover: {head.base} restores, and the head goes on from it")
+        case Resume(head):
+            yield good(f"nothing that was acknowledged is lost: the head names all of it, to entry {head.seq}")
+        case Renew():
+            yield from _loss(plan)
+    if done is not None:
+        yield good("the cluster is recovered")
+        yield Rows(_result(plan, done), indent=2)
+
+
+def following(survey: Survey, plan: Plan, done: Done | None) -> Iterator[str]:
+    """Yield what is to be done next, for people."""
+    if isinstance(plan, Renew) and done is None:
+        source = "--from volume " if plan.candidate.backup is None else ""
+        yield f"nothing was changed; to accept that: tkdb recover {source}--accept-loss"
+    if done is None:
+        return
+    if isinstance(plan, Renew):
+        yield "next: on each machine delete TKDB_DB and what lies beside it, then tkdb serve: it restores itself"
+        yield f"then: revoke again what was revoked since {_time(plan.candidate)}"
+    else:
+        yield "next: tkdb serve, on each machine"
+
+
+def _head(survey: Survey, plan: Plan) -> Part:
+    match survey.there:
+        case Absent():
+            return bad("the head is lost")
+        case Damaged(error):
+            return bad(f"the head is damaged: {error.message}")
+        case sound if isinstance(plan, Renew) and plan.lost is None:
+            return bad(f"the head is an older one that was put back: {describe(sound.head)}")
+        case sound:
+            return f"the head is sound: {describe(sound.head)}, base {sound.head.base}"
+
+
+def _rows(survey: Survey, plan: Plan) -> Iterator[Sequence[Cell]]:
+    apart = {} if isinstance(plan, Nothing) else dict(survey.divergences(plan.candidate))
+    for each in survey.candidates:
+        epoch = "-" if each.backup is None else str(each.backup.epoch)
+        yield each.source, epoch, str(each.audited.end.seq), _time(each), _standing(each, plan, apart)
+    for refused in survey.refused:
+        yield refused.source, "", "", "", bad(f"refused: {refused.error.message}")
+
+
+def _standing(each: Candidate, plan: Plan, apart: dict[Candidate, int]) -> Cell:
+    if isinstance(plan, Nothing):
+        return good("the head's base") if each.source == plan.head.base else faint("a backup")
+    if each is plan.candidate:
+        return good("chosen")
+    if each in apart:
+        return bad(f"goes its own way after entry {apart[each]}")
+    return faint("contained in what was chosen")
+
+
+def _loss(plan: Renew) -> Iterator[Part]:
+    end = plan.candidate.audited.end
+    yield bad(f"what was acknowledged after entry {end.seq} ({_time(plan.candidate)}) is lost")
+    if plan.lost is not None:
+        yield f"  the head shows that these are {plan.lost} entries at least"
+    elif plan.candidate.backup is None:
+        yield "  nothing, if this machine followed the head to its end"
+        yield "  another machine's disk may hold more: look there, too"
+    else:
+        yield f"  at most {RECENT_ENTRIES_MAX} entries if this is the last primary's backup: those since its last sync"
+        yield "  a machine's disk may hold more: tkdb recover --from volume, there"
+    yield "  a token that was revoked by one of them is valid again: revoke what was revoked since that time again"
+
+
+def _result(plan: Plan, done: Done) -> list[Sequence[Cell]]:
+    journal = done.head.journal.hex()
+    rows: list[Sequence[Cell]] = [
+        ("journal", f"a new one, {journal}" if isinstance(plan, Renew) else f"the same, {journal}"),
+        ("entries", str(done.head.seq)),
+        ("epoch", str(done.head.epoch)),
+        ("base", f"{done.head.base}, which was restored and audited"),
+    ]
+    return rows if done.kept is None else [*rows, ("old head", f"kept at {done.kept}")]
+
+
+def document(survey: Survey, plan: Plan, done: Done | None) -> dict[str, Any]:
+    """Return the same for programs."""
+    there = {Absent: "lost", Damaged: "damaged"}.get(type(survey.there), "sound")
+    chosen = None if isinstance(plan, Nothing) else plan.candidate
+    apart = {} if chosen is None else dict(survey.divergences(chosen))
+    return {
+        "head": there,
+        "plan": {Nothing: "nothing", Resume: "resume", Renew: "renew"}[type(plan)],
+        "candidates": [
+            {**_candidate(each), "chosen": each is chosen, "diverges_after": apart.get(each)}
+            for each in survey.candidates
+        ],
+        "refused": [
+            {"source": each.source, "code": each.error.code, "message": each.error.message} for each in survey.refused
+        ],
+        "may_be_lost_after": _candidate(plan.candidate) if isinstance(plan, Renew) else None,
+        "lost_at_least": plan.lost if isinstance(plan, Renew) else 0,
+        "recovered": None if done is None else _done(done),
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    end = candidate.audited.end
+    return {
+        "source": candidate.source,
+        "journal": candidate.audited.journal.hex(),
+        "epoch": end.epoch,
+        "seq": end.seq,
+        "hash": end.hash.hex(),
+        "time_ms": end.time_ms,
+    }
+
+
+def _done(done: Done) -> dict[str, Any]:
+    head = done.head
+    return {
+        "journal": head.journal.hex(),
+        "epoch": head.epoch,
+        "seq": head.seq,
+        "hash": head.hash.hex(),
+        "base": head.base,
+        "kept": done.kept,
+    }
+
+
+def _time(candidate: Candidate) -> str:
+    return moment(candidate.audited.end.time_ms / 1000)

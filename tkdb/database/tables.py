@@ -1,0 +1,153 @@
+"""Changes and entries as SQL, and rows of tables as what they were.
+
+>>> statements_of(AuthorityRow(journal=b"j" * 16, name="tkdb.internal"))[1]
+('INSERT INTO authority (journal, name) VALUES (?, ?)', (b'jjjjjjjjjjjjjjjj', 'tkdb.internal'))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from operator import attrgetter, itemgetter
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from tkdb import errors
+from tkdb.journal.entry import Entry, Head
+from tkdb.journal.rows import (
+    AuthorityRow,
+    ChainKeyRow,
+    Change,
+    Forget,
+    KeyRow,
+    OrganizationRow,
+    RevocationRow,
+    SubjectRow,
+)
+
+R = TypeVar("R")
+Statement = tuple[str, tuple[Any, ...]]
+Run = tuple[str, list[tuple[Any, ...]]]
+"""A statement, and the arguments of each time that it is run."""
+
+ENTRY_COLUMNS: Final = ", ".join(Entry.__struct_fields__)
+
+TABLES: Final[dict[type[Any], tuple[str, str]]] = {
+    AuthorityRow: ("authority", "journal"),
+    ChainKeyRow: ("chain_keys", "generation"),
+    OrganizationRow: ("organizations", "name"),
+    KeyRow: ("root_keys", "organization, generation"),
+    SubjectRow: ("subjects", "organization, subject"),
+    RevocationRow: ("revocations", "nonce, kid, branch"),
+}
+"""Each kind of row, in an order in which it can be loaded: its table, and what names a row, which orders them too."""
+
+_PUT: Final[dict[type[Any], str]] = {
+    AuthorityRow: "",
+    ChainKeyRow: " ON CONFLICT (generation) DO UPDATE SET sealed = excluded.sealed",
+    OrganizationRow: " ON CONFLICT (name) DO UPDATE SET max_lifetime_s = excluded.max_lifetime_s,"
+    " longest_lifetime_s = excluded.longest_lifetime_s, issued_from_ms = excluded.issued_from_ms,"
+    " deleted = excluded.deleted",
+    KeyRow: " ON CONFLICT (kid) DO UPDATE SET state = excluded.state, until_ms = excluded.until_ms,"
+    " sealed = excluded.sealed",
+    SubjectRow: " ON CONFLICT (organization, subject) DO UPDATE SET issued_from_ms = excluded.issued_from_ms",
+    # The first entry that revoked something is the one that counts.
+    RevocationRow: " ON CONFLICT (nonce, kid, branch) DO NOTHING",
+}
+
+
+def select(kind: type[Any]) -> str:
+    """Return the query for all rows of a kind, with the columns of its struct."""
+    table, order = TABLES[kind]
+    return f"SELECT {', '.join(kind.__struct_fields__)} FROM {table} ORDER BY {order}"  # noqa: S608 -- our own names
+
+
+def key(kind: type[Any]) -> Callable[[Any], Any]:
+    """Return what gives a row's key: what it is found and ordered by in its table."""
+    return attrgetter(*TABLES[kind][1].split(", "))
+
+
+def rows(kind: type[R], page: list[tuple[Any, ...]], shared: dict[Any, Any]) -> list[R]:
+    """Return rows of a table. Equal names and times become one object, which ``shared`` remembers: among 100,000
+    organizations and their keys that is 15 MB.
+
+    Raises:
+        BrokenJournal: one isn't such a row; only what went around this program writes one.
+    """
+    # A page at a time, and revocations as they are: they are most of what is read when a machine starts.
+    if kind is OrganizationRow:
+        page = [(*(shared.setdefault(value, value) for value in row[:-1]), bool(row[-1])) for row in page]
+    elif kind is KeyRow:
+        page = [
+            tuple(shared.setdefault(value, value) if isinstance(value, str) else value for value in row) for row in page
+        ]
+    return _convert(list[kind], page, kind)  # type: ignore[valid-type]  # a type made at run time
+
+
+def entries(page: list[tuple[Any, ...]]) -> list[Entry]:
+    """Return rows of the journal.
+
+    Raises:
+        BrokenJournal: one isn't such a row.
+    """
+    return _convert(list[Entry], page, Entry)
+
+
+def head(values: tuple[Any, ...]) -> Head:
+    """Return a place of the journal: seq, hash, epoch and time_ms of an entry.
+
+    Raises:
+        BrokenJournal: it isn't one.
+    """
+    return _convert(Head, values, Entry)
+
+
+def _convert(kind: type[R], values: Any, what: type[Any]) -> R:
+    try:
+        # Bytes as they are: else a text in their place would be taken for base64.
+        return msgspec.convert(values, kind, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise errors.BrokenJournal(
+            f"the tables hold what is no {what.__name__}: {error}", hint="restore a copy that audits clean"
+        ) from None
+
+
+def _insert(table: str, kind: type[Any]) -> str:
+    fields = kind.__struct_fields__
+    marks = ", ".join("?" * len(fields))
+    return f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({marks})"  # noqa: S608 -- our own names
+
+
+_INSERTS: Final = {kind: _insert(table, kind) + _PUT[kind] for kind, (table, _) in TABLES.items()}
+_DELETES: Final = {
+    kind: f"DELETE FROM {table} WHERE ({keys}) = ({', '.join('?' * (keys.count(',') + 1))})"  # noqa: S608 -- our own names
+    for kind, (table, keys) in TABLES.items()
+}
+_INSERT_ENTRY: Final = _insert("journal", Entry)
+_CLEAR_AUTHORITY: Final = "DELETE FROM authority"
+_FORGET_REVOCATIONS: Final = "DELETE FROM revocations WHERE nonce < ?"
+_FORGET_SUBJECTS: Final = "DELETE FROM subjects WHERE issued_from_ms <= ?"
+
+
+def statements(entries: Iterable[Entry], changes: Iterable[Change]) -> Iterator[Run]:
+    """Yield what writes the entries and then carries out the changes, in order: statements, each with its runs."""
+    yield _INSERT_ENTRY, [msgspec.structs.astuple(entry) for entry in entries]
+    for sql, runs in groupby(chain.from_iterable(map(statements_of, changes)), key=itemgetter(0)):
+        yield sql, [arguments for _, arguments in runs]
+
+
+def statements_of(change: Change) -> list[Statement]:
+    """Return the statements that carry out a change."""
+    if isinstance(change, Forget):
+        return [(_FORGET_REVOCATIONS, (change.first_bucket,)), (_FORGET_SUBJECTS, (change.horizon_ms,))]
+    put = (_INSERTS[type(change)], msgspec.structs.astuple(change))
+    return [(_CLEAR_AUTHORITY, ()), put] if isinstance(change, AuthorityRow) else [put]
+
+
+def corrections(kind: type[Any], pairs: Sequence[tuple[Any, Any]]) -> list[Run]:
+    """Return what puts right rows of a kind: pairs of the row that is there, or None, and the one that should be."""
+    find = key(kind)
+    wrong = [found if isinstance(found := find(row), tuple) else (found,) for row, _ in pairs if row is not None]
+    right = [msgspec.structs.astuple(row) for _, row in pairs if row is not None]
+    return [(_DELETES[kind], wrong), (_INSERTS[kind], right)]
