@@ -50,7 +50,7 @@ fuzz: venv  ## Feed every reader of untrusted bytes, for SECONDS=60.
 simulate: venv  ## Machines that share a head, in random schedules, for SECONDS=60; then each negative control.
 	$(BIN)/python -m tests.replication.protocol.simulation $(SECONDS)
 	$(BIN)/python -m tests.replication.protocol.simulation --controls 300
-	$(BIN)/python -m tests.client.caching $(SECONDS)
+	$(BIN)/python -m tests.client.cache.model $(SECONDS)
 
 chaos: venv  ## Real machines, a real object store and random faults, for SECONDS=60. See docs/replication.md.
 	$(BIN)/python -m tests.regions.chaos $(SECONDS)

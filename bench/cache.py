@@ -37,8 +37,8 @@ from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, AnyCaveat, Exp, Req, encode
 from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.attempts import Told
-from tkdb_client.cache import Cache
+from tkdb_client.cache.cache import Cache
+from tkdb_client.calls.attempt import Told
 
 N = 5
 EXP_S = 2_000_000_000

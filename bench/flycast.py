@@ -35,7 +35,7 @@ from tkdb import api, errors
 from tkdb.channel.client import Initiator
 from tkdb.net.url import Url
 from tkdb_client import AsyncClient
-from tkdb_client.transport import Answered, AsyncTransport, Send
+from tkdb_client.calls.transport import Answered, AsyncTransport, Send
 from tkdb_ops.flycast import namespaces
 from tkdb_ops.lab.folder import claimed
 from tkdb_ops.lab.lab import Lab

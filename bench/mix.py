@@ -21,18 +21,18 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from tests.client.caching.realm import NAME, NOW_MS, Realm
+from tests.client.cache.model.realm import NAME, NOW_MS, Realm
 from tests.client.scheduler import Scheduler
 from tkdb import api, errors
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, Aud, Exp, Req, Sub
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.attempts import Told
-from tkdb_client.cache import Cache
-from tkdb_client.feed import Feed
-from tkdb_client.steps import Sleep, Steps
-from tkdb_client.verification import Verification
+from tkdb_client.cache.cache import Cache
+from tkdb_client.calls.attempt import Told
+from tkdb_client.calls.effects import Sleep, Steps
+from tkdb_client.verification.feed_follower import Feed
+from tkdb_client.verification.verification import Verification
 
 SESSIONS, SERVICES, PATHS = 200, 2, 6
 SESSION_S, FOR_S = 3_600, 300

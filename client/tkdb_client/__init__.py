@@ -13,7 +13,7 @@
     verified.clear(Access(action="r", resource={"app": "shop"}))          # raises Denied, naming the caveat
     tkdb.revoke(token)                                                    # durable when it returns
 
-Given several URLs, one for each region, a client goes to the nearest that is well (`tkdb_client.regions`).
+Given several URLs, one for each region, a client goes to the nearest that is well (`tkdb_client.calls.regions`).
 """
 
 from tkdb import errors
@@ -28,9 +28,9 @@ from tkdb.errors import (
 from tkdb.macaroon import caveats
 from tkdb.macaroon.access import ANY, Access, Policy, Source
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.cache import CacheInfo
+from tkdb_client.cache.cache import CacheInfo
+from tkdb_client.calls.regions import Region
 from tkdb_client.client import AsyncClient, Client
-from tkdb_client.regions import Region
 from tkdb_client.verified import Verified
 
 __all__ = [

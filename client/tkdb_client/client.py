@@ -20,13 +20,13 @@ from typing import Self, TypeVar
 from tkdb import api, errors
 from tkdb.macaroon.caveats import AnyCaveat
 from tkdb.macaroon.token import Macaroon
+from tkdb_client.calls.effects import Steps
+from tkdb_client.calls.regions import Region
+from tkdb_client.calls.runners import AsyncDriver, Driver
+from tkdb_client.calls.transport import AsyncTransport, Transport
 from tkdb_client.configured import Configured
-from tkdb_client.driving import AsyncDriver, Driver
 from tkdb_client.narrowing import Resources
 from tkdb_client.operations import Token
-from tkdb_client.regions import Region
-from tkdb_client.steps import Steps
-from tkdb_client.transport import AsyncTransport, Transport
 from tkdb_client.verified import Verified
 
 T = TypeVar("T")

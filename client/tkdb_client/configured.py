@@ -16,15 +16,15 @@ from tkdb import errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.cache import Cache, CacheInfo
+from tkdb_client.cache.cache import Cache, CacheInfo
+from tkdb_client.calls.call import Exchange, Timing
+from tkdb_client.calls.runners import AsyncDriver, Driver
 from tkdb_client.clock import Clock
-from tkdb_client.driving import AsyncDriver, Driver
-from tkdb_client.exchange import Exchange, Timing
-from tkdb_client.feed import Feed
 from tkdb_client.narrowing import Narrowing, Resources
 from tkdb_client.operations import Operations
 from tkdb_client.settings import Settings
-from tkdb_client.verification import Verification
+from tkdb_client.verification.feed_follower import Feed
+from tkdb_client.verification.verification import Verification
 from tkdb_client.verified import Verified
 
 X = TypeVar("X", Driver, AsyncDriver)

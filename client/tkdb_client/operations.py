@@ -12,13 +12,13 @@ from tkdb import api, errors
 from tkdb.macaroon import caveats as typed
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.batches import batches
-from tkdb_client.cache import Cache
-from tkdb_client.exchange import Exchange
+from tkdb_client.cache.cache import Cache
+from tkdb_client.calls.call import Exchange
+from tkdb_client.calls.effects import Steps
+from tkdb_client.calls.regions import Region
 from tkdb_client.narrowing import Resources
-from tkdb_client.regions import Region
-from tkdb_client.steps import Steps
-from tkdb_client.verification import Verification
+from tkdb_client.verification.batches import batches
+from tkdb_client.verification.verification import Verification
 from tkdb_client.verified import Verified
 
 T = TypeVar("T")

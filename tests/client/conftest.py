@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.caching.single import Single
+from tests.client.cache.model.single import Single
 from tests.client.fake_authority import NAME, FakeAuthority
 from tkdb.macaroon.caveats import Act, AnyCaveat, Exp
 from tkdb.macaroon.mint import mint

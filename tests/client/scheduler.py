@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tkdb import errors
-from tkdb_client.steps import Aside, Join, Race, Sleep, Steps
-from tkdb_client.transport import Outcome, Send
+from tkdb_client.calls.effects import Aside, Join, Race, Sleep, Steps
+from tkdb_client.calls.transport import Outcome, Send
 
 START_MS = 1_000_000
 """Of the monotonic clock, which begins nowhere in particular."""

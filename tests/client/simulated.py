@@ -14,10 +14,10 @@ from tests.client.scheduler import START_MS, Scheduler, Unsealing
 from tkdb import api, errors
 from tkdb.failure import Failure
 from tkdb.net.url import Url
+from tkdb_client.calls.call import Exchange, Timing
+from tkdb_client.calls.effects import Steps
+from tkdb_client.calls.transport import Answered, Lost, Outcome, Send
 from tkdb_client.clock import Clock
-from tkdb_client.exchange import Exchange, Timing
-from tkdb_client.steps import Steps
-from tkdb_client.transport import Answered, Lost, Outcome, Send
 
 BRAIN = Brain()
 

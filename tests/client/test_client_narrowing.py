@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.client.caching.realm import Realm
+from tests.client.cache.model.realm import Realm
 from tkdb import errors
 from tkdb_client import narrowing
 from tkdb_client.narrowing import Narrowing

@@ -22,7 +22,7 @@ from tkdb.macaroon.caveats import Act, Sub
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import encode_text
 from tkdb_client import Access, Policy
-from tkdb_client.steps import Aside, Steps
+from tkdb_client.calls.effects import Aside, Steps
 from tkdb_client.testing import AnswersLost, Authority, Down, Failing, Fault, Silent, Slow, Stale
 from tkdb_client.testing.authority import BOUND_S
 

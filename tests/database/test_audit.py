@@ -12,6 +12,7 @@ from tests.journal.scribe import BOTH_RING, DAY_MS, NEW_RING, NOBODY, OLD_RING, 
 from tkdb import api, errors
 from tkdb.database.audit import AuditReport, audit
 from tkdb.database.database import Database
+from tkdb.journal import entry as entry_module
 from tkdb.journal.entry import START, Entry, Origin, link
 from tkdb.journal.seal import ChainKey, SealKeys
 
@@ -142,7 +143,7 @@ def relinked(entries: list[Entry], key_of: Callable[[int], ChainKey]) -> list[En
 
 
 def _rehash(key: ChainKey, entry: Entry) -> bytes:
-    return entry._hash(key, entry)
+    return entry_module._hash(key, entry)
 
 
 def test_a_chain_computed_anew_without_the_key_is_found(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from tkdb.journal.feed import Feed, _Followed, _Notice, _revoked, largest_bytes
 from tkdb.journal.fold import CLOCK_SKEW_MS
 from tkdb.journal.rows import KeyRow
 from tkdb.macaroon.verify import subject_digest
-from tkdb_client.batches import MAX_BODY_BYTES
 from tkdb_client.operations import target_batches
+from tkdb_client.verification.batches import MAX_BODY_BYTES
 
 NONCE, BRANCH = nonce_at(START_MS), b"b" * 16
 

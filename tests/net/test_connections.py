@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from tkdb.net.url import Url
-from tkdb_client.transport import AsyncTransport, Lost, Send
+from tkdb_client.calls.transport import AsyncTransport, Lost, Send
 from tkdb_replication.bucket.objects import Unknown
 from tkdb_replication.bucket.s3 import S3Objects
 from tkdb_replication.bucket.settings import Bucket, Credentials

@@ -16,9 +16,9 @@ from tkdb.errors import ConfigurationError
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.caveats import AnyCaveat
 from tkdb.macaroon.token import Macaroon
+from tkdb_client.calls.runners import AsyncDriver, Driver
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.clock import Clock as ClientClock
-from tkdb_client.driving import AsyncDriver, Driver
 from tkdb_client.narrowing import Resources
 from tkdb_client.operations import Token
 from tkdb_client.testing.clock import Clock

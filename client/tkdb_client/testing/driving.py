@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tkdb.errors import ConfigurationError
-from tkdb_client.driving import AsyncDriver, Driver
-from tkdb_client.steps import Aside, Race, Sleep, Steps
+from tkdb_client.calls.effects import Aside, Race, Sleep, Steps
+from tkdb_client.calls.runners import AsyncDriver, Driver
+from tkdb_client.calls.transport import AsyncTransport, Outcome, Send, Transport
 from tkdb_client.testing.clock import Clock
 from tkdb_client.testing.network import Network, Passing
-from tkdb_client.transport import AsyncTransport, Outcome, Send, Transport
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tkdb import errors
-from tkdb_client.transport import Lost, Outcome
+from tkdb_client.calls.transport import Lost, Outcome
 
 
 class Passage(Protocol):

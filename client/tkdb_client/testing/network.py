@@ -22,10 +22,10 @@ from tkdb.failure import Failure
 from tkdb.net.url import Url
 from tkdb.ports import Caller
 from tkdb.signers import ALL, Permission, Signer
+from tkdb_client.calls.transport import Answered, Lost, Outcome, Send
 from tkdb_client.testing.book import Book
 from tkdb_client.testing.clock import Clock
 from tkdb_client.testing.faults import Fault, Sound
-from tkdb_client.transport import Answered, Lost, Outcome, Send
 
 NAME: Final = "tkdb.test"
 """The authority's name, and the end of its addresses: ``.test`` is nobody's (RFC 6761)."""

@@ -14,8 +14,8 @@ from typing import Any
 
 from tkdb.channel.keys import AuthorityIdentity
 from tkdb_client import AsyncClient
-from tkdb_client.driving import AsyncDriver
-from tkdb_client.transport import AsyncTransport, Outcome, Send
+from tkdb_client.calls.runners import AsyncDriver
+from tkdb_client.calls.transport import AsyncTransport, Outcome, Send
 
 Attest = Callable[[], Mapping[str, str]]
 

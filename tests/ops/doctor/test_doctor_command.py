@@ -19,7 +19,7 @@ from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity
 from tkdb_ops.doctor import reach
 
-TOML = Path(__file__).parents[2] / "fly.toml"
+TOML = Path(__file__).parents[3] / "fly.toml"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tkdb_ops.doctor.verdict import CHECKS
 
-DOCS = Path(__file__).parents[2].joinpath("docs", "doctor.md").read_text()
+DOCS = Path(__file__).parents[3].joinpath("docs", "doctor.md").read_text()
 ROWS = re.findall(r"^\| `([a-z-]+)` \| (.+?) \| (.+?) \| (.+?) \|$", DOCS, re.MULTILINE)
 
 

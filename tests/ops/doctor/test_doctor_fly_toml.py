@@ -18,7 +18,7 @@ from tests.ops.doctor.examined import doctor, examine
 from tkdb.errors import TkdbError
 from tkdb_ops.doctor.deployment import duration_ms, parse_toml
 
-TOML = Path(__file__).parents[2].joinpath("fly.toml").read_text()
+TOML = Path(__file__).parents[3].joinpath("fly.toml").read_text()
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -39,7 +39,7 @@ def test_a_fly_toml_names_its_app_and_is_compared_with_what_runs(fly: FakeFly, t
 
 
 def test_this_repositorys_fly_toml_is_green_by_itself() -> None:
-    examined = doctor("--config", str(Path(__file__).parents[2] / "fly.toml"))
+    examined = doctor("--config", str(Path(__file__).parents[3] / "fly.toml"))
     assert (examined.code, examined.outcomes("failed")) == (0, set()), examined.document
     assert len(examined.outcomes("passed")) == 10
 

@@ -14,7 +14,7 @@ from tkdb_ops.drills.catalogue import DRILLS, NAMES
 from tkdb_ops.drills.drill import Drill
 from tkdb_ops.drills.objectives import ALWAYS, Objectives, read
 
-DOCS = Path(__file__).parents[2].joinpath("docs", "drills.md").read_text()
+DOCS = Path(__file__).parents[3].joinpath("docs", "drills.md").read_text()
 
 
 def row(name: str) -> str:

@@ -17,7 +17,7 @@ from tkdb_ops.flycast.layout import App
 from tkdb_ops.flycast.machines import Command
 from tkdb_replication.litestream.scratch import sweep
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TKDB = App("tkdb", ("iad", "syd"))
 
 

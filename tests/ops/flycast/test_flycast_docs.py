@@ -13,7 +13,7 @@ from typing import Any
 from tests.ops.flycast.standing import ECHO
 from tkdb_ops import flycast
 
-DOCS = Path(__file__).parents[2].joinpath("docs", "flycast.md").read_text()
+DOCS = Path(__file__).parents[3].joinpath("docs", "flycast.md").read_text()
 
 
 def test_the_example_runs(isolating: None) -> None:

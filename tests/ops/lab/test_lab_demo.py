@@ -14,7 +14,7 @@ import pytest
 from tests.cli.processes import BARE
 from tkdb_ops.flycast import namespaces
 
-DEMO = Path(__file__).parents[2] / "docs" / "demo.py"
+DEMO = Path(__file__).parents[3] / "docs" / "demo.py"
 CHANGED = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location("demo", sys.argv[1])

@@ -17,7 +17,7 @@ from tkdb_replication.bucket.paths import HEAD_KEY
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.protocol.head import Head
 
-DOCS = Path(__file__).parents[2] / "docs" / "recovery.md"
+DOCS = Path(__file__).parents[3] / "docs" / "recovery.md"
 
 
 def led(bucket: Bucket, env: dict[str, str], *, synced: int, unsynced: int) -> Head:

@@ -33,7 +33,7 @@ from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.config import local_folder
 from tkdb_replication.litestream.supervisor import Replication
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Verified tokens, and the revocations that invalidate them."""

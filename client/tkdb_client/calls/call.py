@@ -1,0 +1,246 @@
+"""One call to the authority: which attempts it makes, and when it ends. Pure: it yields what to do, and does nothing.
+
+A call is a generator of steps (`tkdb_client.calls.effects`); what it returns is the call's result. Whoever drives it
+decides whether that blocks a thread or awaits (`tkdb_client.calls.runners`), so there is one set of rules under both
+clients, and tests need neither time nor network.
+
+The rules: a write that is repeated happens once, as its request id stays the same. Only ``Unavailable`` is tried
+again, whether the authority said so or nothing came back, and ``StaleAuthority``, which is about the machine that
+answered; ``Refused`` and all else that is ``Denied`` are the authority's own words and final. Calls end by a deadline,
+retries by a budget. A write that was sent, and whose outcome nobody told, ends as ``OutcomeUnknown``; one that the
+authority said it took no part in (``NoPrimary``), as what it said.
+
+Attempts go in **rounds**: each region is asked once, in the order that `tkdb_client.calls.regions` gives, as soon as
+the one before has failed. That is no retry, as none is asked twice. Only then is there a pause, and the budget pays for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tkdb import api, errors
+from tkdb.channel.keys import AuthorityIdentity, SignerSecret
+from tkdb.net.backoff import Backoff
+from tkdb.net.url import Url
+from tkdb_client.calls.attempt import PASSING, Attempts, Course, Passing, Told
+from tkdb_client.calls.effects import Aside, Race, Sleep, Steps
+from tkdb_client.calls.regions import Region
+from tkdb_client.calls.retry_budget import RetryBudget
+from tkdb_client.clock import Clock
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a call may take in all, and one attempt of it; a long poll's own wait comes on top of both.
+
+    With ``hedge``, a verification that takes longer than usual is sent to the next region, too.
+    """
+
+    timeout_ms: int = 10_000
+    attempt_timeout_ms: int = 1_500
+    hedge: bool = False
+    backoff: Backoff = field(default_factory=Backoff)
+
+    def __post_init__(self) -> None:
+        if min(self.timeout_ms, self.attempt_timeout_ms) <= 0:
+            raise errors.ConfigurationError("a timeout must be more than 0 ms", hint="leave it out for the default")
+
+
+class Exchange:
+    """Makes calls to one authority. Any number of threads may share one.
+
+    Args:
+        urls: where it answers; with more than one, each is a region.
+        identity: its name and public keys; more than one while its key is being changed.
+        signer: the secret of a signer, for calls that only signers may make.
+        timing: how long calls may take.
+        clock: both clocks.
+        random: returns so many random bytes.
+
+    Attributes:
+        count: how many regions there are.
+        is_signer: whether calls can be made that only signers may make.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[Url],
+        identity: AuthorityIdentity,
+        *,
+        signer: SignerSecret | None,
+        timing: Timing,
+        clock: Clock,
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._attempts = Attempts(urls, identity, signer=signer, clock=clock, random=random)
+        self._unopened_max = _UNOPENED_ROUNDS * len(identity.keys) * len(urls)
+        self.count = len(urls)
+        self.is_signer = signer is not None
+        self._timing = timing
+        self._clock = clock
+        self._random = random
+        self._lock = threading.Lock()
+        # What calls leave behind for the next ones; under the lock, which is never held across a step.
+        self._budget = RetryBudget()
+        self._hedges = RetryBudget(share=0.1, floor_per_s=0, reserve=10)
+
+    def ask(
+        self, path: str, call: api.Call[R], *, wait_ms: int = 0, max_age_ms: int | None = None
+    ) -> Steps[tuple[R, Told]]:
+        """Return the result of ``call``, and the attempt that brought it.
+
+        Args:
+            path: the path that takes the call.
+            call: the request.
+            wait_ms: how long the authority may hold the answer back by intent (a long poll).
+            max_age_ms: how old what the answer is based on may be when it is here; None: that doesn't matter.
+
+        Raises:
+            Denied, Refused: the authority's answer.
+            StaleAuthority: no answer showed that it is fresh enough, until the deadline.
+            Unavailable: no answer in time; of the subclass that says most.
+            OutcomeUnknown: the same, and a write was sent.
+            ChannelError: the authority's answer can't be read; a newer version's, perhaps.
+            ConfigurationError: the call needs a signer's key.
+        """
+        course = self._start(path, call, wait_ms, max_age_ms)
+        while True:
+            due = self._attempts.due()
+            if due is not None:
+                yield Aside(self._probe(due))
+            try:
+                told = yield from self._round(course)
+                return api.decode_result(call, told.answer), told
+            except PASSING as error:
+                pause_ms = self._pause_ms(course, error)
+            except errors.ChannelError as error:
+                raise _unreadable(course, error) from None
+            if pause_ms:
+                yield Sleep(pause_ms)
+
+    def saw(self, journal: bytes, position: int) -> None:
+        """Whoever is asked from now on must have come to ``position`` of that journal."""
+        self._attempts.saw(journal, position)
+
+    def survey(self) -> list[Steps[Region]]:
+        """Return, for each region, the steps that ask who and how it is."""
+        return [self._probe(region) for region in range(self.count)]
+
+    def nearest_first(self, found: Sequence[Region]) -> list[Region]:
+        """Return what a survey found, in the order in which a read would ask now."""
+        return self._attempts.nearest_first(found)
+
+    def _probe(self, region: int) -> Steps[Region]:
+        return self._attempts.probe(region, self._timing.attempt_timeout_ms)
+
+    def _start(self, path: str, call: api.Call[R], wait_ms: int, max_age_ms: int | None) -> Course:
+        if path in api.SIGNED_PATHS and not self.is_signer:
+            raise errors.ConfigurationError("this call needs a signer's key", hint="set TKDB_SIGNER or pass signer=")
+        with self._lock:
+            self._budget.deposit()
+            self._hedges.deposit()
+        return self._attempts.course(
+            path, call, timeout_ms=self._timing.timeout_ms, wait_ms=wait_ms, max_age_ms=max_age_ms
+        )
+
+    def _round(self, course: Course) -> Steps[Told]:
+        """Ask one region after the other until one answers; where none does, raise what says most."""
+        course.begin_round()
+        told: Passing | None = None
+        while untried := self._attempts.untried(course):
+            if told is not None and self._left_ms(course) < _LEAST_ATTEMPT_MS:
+                break
+            try:
+                return (yield from self._turn(course, untried))
+            except PASSING as error:
+                course.retry_after_ms = max(course.retry_after_ms, _retry_after_ms(error) or 0)
+                if told is None or type(error) is not errors.Unavailable:  # what the authority itself said says more
+                    told = error
+        assert told is not None  # noqa: S101  a round that begins has someone to ask
+        raise told
+
+    def _turn(self, course: Course, untried: Sequence[int]) -> Steps[Told]:
+        """Ask the first of ``untried``; where that takes long, and calls are hedged, the second, too."""
+        region, after = untried[0], untried[1] if len(untried) > 1 else None
+        timeout_ms = self._timing.attempt_timeout_ms + course.wait_ms
+        usual_ms = None
+        if after is not None and course.is_quick:
+            timeout_ms = self._attempts.patience_ms(region, after, timeout_ms)
+            if self._timing.hedge and course.path == api.VERIFY:
+                usual_ms = self._attempts.usual_ms(region, after)
+        first = self._attempts.attempt(course, region, timeout_ms)
+        if after is None or usual_ms is None:
+            return (yield from first)
+        won: Told = yield Race(first, self._hedge(course, after), usual_ms)
+        return won
+
+    def _hedge(self, course: Course, region: int) -> Steps[Told]:
+        with self._lock:
+            affordable = self._hedges.withdraw(now_ms=self._clock.monotonic_ms())
+        if not affordable:
+            raise errors.Unavailable("too many calls have been sent twice", hint="wait for the first answer")
+        return (yield from self._attempts.attempt(course, region, self._timing.attempt_timeout_ms))
+
+    def _left_ms(self, course: Course) -> int:
+        return course.deadline_ms - self._clock.monotonic_ms()
+
+    def _pause_ms(self, course: Course, error: Passing) -> int:
+        """Return how long to wait before the next round, or raise what the call ends in."""
+        if course.unopened >= self._unopened_max:
+            raise _end(course, error)
+        jitter = int.from_bytes(self._random(4)) / 2**32
+        wait_ms = self._timing.backoff.wait_ms(course.rounds - 1, jitter=jitter, at_least_ms=course.retry_after_ms)
+        if wait_ms + _LEAST_ATTEMPT_MS > self._left_ms(course):
+            raise _end(course, _late(course, error))
+        with self._lock:
+            affordable = self._budget.withdraw(now_ms=self._clock.monotonic_ms())
+        if not affordable:
+            raise _end(course, error)
+        return wait_ms
+
+
+_UNOPENED_ROUNDS = 3
+"""So often each key is tried on "can't be opened": a wrong key stays wrong, a lying proxy may go away."""
+
+_LEAST_ATTEMPT_MS = 50
+"""With less time than this left, another attempt would sooner put a write in doubt than bring an answer."""
+
+
+def _unreadable(course: Course, error: errors.ChannelError) -> errors.TkdbError:
+    """Return what becomes of a call whose answer is the authority's, and in no language that we know."""
+    if not course.writes:
+        return error
+    return errors.OutcomeUnknown(f"the write was answered, but {error.message}", hint=error.hint)
+
+
+def _retry_after_ms(error: Passing) -> int | None:
+    return error.retry_after_ms if isinstance(error, errors.Unavailable) else None
+
+
+def _late(course: Course, last: Passing) -> Passing:
+    """Return what a call ends in whose time is over."""
+    if type(last) is not errors.Unavailable:
+        return last  # what the authority itself said says more
+    tries = "1 attempt" if course.attempts == 1 else f"{course.attempts} attempts"
+    return errors.DeadlineExceeded(
+        f"no answer in time, after {tries}; the last: {last.message}",
+        hint=last.hint,
+        retry_after_ms=last.retry_after_ms,
+    )
+
+
+def _end(course: Course, error: Passing) -> Passing:
+    if not course.writes or not course.in_doubt:
+        return error
+    # A plain 400 may be forged, so it raises doubt like any other; but where there was nothing else, keys are wrong.
+    never_opened = course.unopened == course.attempts
+    return errors.OutcomeUnknown(
+        f"the write was sent and its outcome is not known: {error.message}",
+        hint=error.hint if never_opened else "revoking again does no harm; else look first whether it was done",
+        retry_after_ms=_retry_after_ms(error),
+    )

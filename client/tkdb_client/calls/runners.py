@@ -1,0 +1,181 @@
+"""Carries out the steps of calls: one driver blocks its thread, the other awaits.
+
+Both do five things: send, sleep, begin something beside the call, race two attempts, and wait for another call. What
+goes on beside a call does so in daemon threads, or in tasks of the call's event loop, and ends by itself, or when the
+client is closed: an attempt has a timeout. The
+slower one of a race isn't cut off, as its connection would be lost with it, and so would what is learnt of its region.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, as_completed, wait
+from typing import Any, Final, TypeVar
+
+from tkdb.errors import TkdbError, Unavailable
+from tkdb_client.calls.effects import Aside, Join, Race, Sleep, Steps
+from tkdb_client.calls.transport import AsyncTransport, Transport
+
+T = TypeVar("T")
+
+CLOSE_S: Final = 2
+"""How long closing waits, at most, for what goes on beside calls: its connections are cut, so it has ended by then."""
+
+
+class Driver:
+    """Takes the steps of calls in the thread that calls. Any number of threads may share one."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._closed = threading.Event()
+        self._beside: set[Future[Any]] = set()
+
+    def run(self, steps: Steps[T]) -> T:
+        """Take ``steps`` to their end and return their result."""
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Sleep):
+                    self._closed.wait(step.wait_ms / 1000)  # once it is closed, sending ends the call
+                    step = next(steps)
+                elif isinstance(step, Aside):
+                    self._begin(step.steps)
+                    step = next(steps)
+                elif isinstance(step, Race):
+                    try:
+                        won = self._race(step)
+                    except TkdbError as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(won)
+                elif isinstance(step, Join):
+                    step = steps.send(bool(wait([step.other], step.timeout_ms / 1000).done))
+                else:
+                    step = steps.send(self._transport.post(step))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.close()  # others may wait for what it has begun
+
+    def run_all(self, many: Sequence[Steps[T]]) -> list[T]:
+        """Take all to their ends at once; return their results, in order."""
+        return [future.result() for future in [self._begin(steps) for steps in many]]
+
+    def close(self) -> None:
+        """Close the connections, and end what goes on beside calls; calls under way fail."""
+        self._closed.set()
+        self._transport.close()
+        wait(list(self._beside), CLOSE_S)
+
+    def _begin(self, steps: Steps[T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._beside.add(future)
+        future.add_done_callback(self._beside.discard)
+
+        def work() -> None:
+            try:
+                future.set_result(self.run(steps))
+            except TkdbError as error:
+                future.set_exception(error)
+            except BaseException as error:
+                future.set_exception(error)
+                raise
+
+        try:
+            threading.Thread(target=work, name="tkdb-client", daemon=True).start()
+        except RuntimeError:  # there are too many, or the interpreter is ending
+            future.set_exception(Unavailable("no thread could be started", hint="try again"))
+        return future
+
+    def _race(self, race: Race[T]) -> T:
+        attempts = [self._begin(race.first)]
+        if not wait(attempts, race.after_ms / 1000).done:
+            attempts.append(self._begin(race.second))
+        for attempt in as_completed(attempts):
+            if attempt.exception() is None:
+                break
+        return attempt.result()
+
+
+class AsyncDriver:
+    """Takes the steps of calls in one event loop."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Take ``steps`` to their end and return their result, awaiting."""
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Sleep):
+                    await asyncio.sleep(step.wait_ms / 1000)
+                    step = next(steps)
+                elif isinstance(step, Aside):
+                    self._begin(step.steps)
+                    step = next(steps)
+                elif isinstance(step, Race):
+                    try:
+                        won = await self._race(step)
+                    except TkdbError as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(won)
+                elif isinstance(step, Join):
+                    step = steps.send(await _done(step))
+                else:
+                    step = steps.send(await self._transport.post(step))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.close()  # others may wait for what it has begun
+
+    async def run_all(self, many: Sequence[Steps[T]]) -> list[T]:
+        """Take all to their ends at once; return their results, in order."""
+        return list(await asyncio.gather(*map(self.run, many)))
+
+    async def close(self) -> None:
+        """Close the connections, and end what goes on beside calls; calls under way fail."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._transport.close()
+
+    def _begin(self, steps: Steps[T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(self.run(steps))
+        self._tasks.add(task)  # the loop itself keeps none
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, TkdbError):
+            raise error  # to the loop's handler: nobody may be waiting for it
+
+    async def _race(self, race: Race[T]) -> T:
+        attempts = [self._begin(race.first)]
+        ended, _ = await asyncio.wait(attempts, timeout=race.after_ms / 1000)
+        if not ended:
+            attempts.append(self._begin(race.second))
+        while True:
+            ended, running = await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
+            won = [attempt for attempt in ended if attempt.exception() is None]
+            if won or not running:
+                return (won or list(ended))[0].result()
+            attempts = list(running)
+
+
+async def _done(join: Join) -> bool:
+    """Return whether what ``join`` waits for is done in time. It is done in this event loop, as the client is."""
+    if join.other.done():
+        return True
+    here: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    join.other.add_done_callback(lambda _: None if here.done() else here.set_result(None))
+    ended, _ = await asyncio.wait([here], timeout=join.timeout_ms / 1000)
+    return bool(ended)

@@ -1,0 +1,80 @@
+"""One cache, moved by hand: no client, no network, a clock that is set."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+from tests.client.cache.model.realm import NAME, NOW_MS, Realm
+from tkdb import api, errors
+from tkdb.macaroon.access import Policy
+from tkdb.macaroon.bundle import Bundle
+from tkdb.macaroon.token import Macaroon
+from tkdb_client.cache.cache import Cache
+from tkdb_client.calls.attempt import Told
+from tkdb_client.verified import Verified
+
+BOUND_MS = 5_000
+
+
+def digest(bundle: Bundle) -> bytes:
+    return sha256(bundle.text.encode()).digest()
+
+
+def branch_of(token: Macaroon) -> api.Branch:
+    return api.Branch(token.kid, token.nonce, token.branch)
+
+
+class Single:
+    """A cache of the realm's tokens."""
+
+    def __init__(self, kind: type[Cache] = Cache, *, max_bytes: int = 1 << 20) -> None:
+        self.realm = Realm()
+        self.now_ms = 100_000
+        self.cache = kind(
+            NAME,
+            Policy(clock=lambda: NOW_MS / 1000),
+            max_bytes=max_bytes,
+            bound_ms=BOUND_MS,
+            monotonic_ms=lambda: self.now_ms,
+        )
+
+    def told(self, *, known: int | None = None, age_ms: int = 0, sent_ms: int | None = None, asked: int = 0) -> Told:
+        """Return an attempt's answer by who knows the first ``known`` entries, all by default."""
+        known = len(self.realm.entries) if known is None else known
+        journal = self.realm.journal
+        answer = api.Answer(journal.id, journal.position(known), age_ms)
+        return Told(answer, self.now_ms if sent_ms is None else sent_ms, asked)
+
+    def ask(self, token: Macaroon | Bundle, told: Told | None = None, question: Any = None) -> Any:
+        """Verify at the authority and take in what it says."""
+        told = told or self.told()
+        bundle = Bundle(token) if isinstance(token, Macaroon) else token
+        question = question or self.cache.open()
+        known = told.answer.position - self.realm.journal.position(0)
+        try:
+            result = self.realm.verify(bundle.text, known)
+            return self.cache.take(question, bundle, digest(bundle), result, told)
+        finally:
+            self.cache.close(question)
+
+    def look(self, token: Macaroon | str) -> Verified | None:
+        return self.cache.look(token if isinstance(token, str) else token.text)
+
+    def find(self, token: Macaroon) -> Verified | errors.Denied | None:
+        bundle = Bundle(token)
+        return self.cache.find(bundle, digest(bundle))
+
+    def poll(self, *, age_ms: int = 0, limit: int = 10**9) -> None:
+        """Follow the feed up to now."""
+        follower = self.cache.enlist()
+        assert follower is not None
+        poll = self.cache.next_poll(follower, 10_000)
+        while poll is not None:
+            known = len(self.realm.entries)
+            feed = self.realm.feed(list(poll.kids), self.realm.journal, poll.after, known, limit)
+            self.cache.hear(follower, poll, feed, self.told(age_ms=age_ms))
+            if not feed.more:
+                break
+            poll = self.cache.next_poll(follower, 10_000)
+        self.cache.dismiss(follower)

@@ -1,0 +1,52 @@
+"""The client's cache in a world that lags, cuts and fails over: no stale accept, no false denial; and each rule that is
+switched off is missed.
+
+See one schedule: ``python -m tests.client.cache.model --seed 7 [--control "never stale"]``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.client.cache.model.controls import CONTROLS
+from tests.client.cache.model.world import World
+
+SCHEDULES = 40
+SEEDS_MOST = 1_000
+
+
+def test_no_schedule_ends_in_a_stale_accept_or_a_false_denial() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(SCHEDULES):
+        world = World(seed).run()
+        assert not world.violations, f"see: python -m tests.client.cache.model --seed {seed}"
+        counts.update(world.counts)
+    # The weather was bad enough for this to mean something.
+    assert counts["accepted"] > 20 * SCHEDULES
+    assert counts["RevokedToken"] > 10 * SCHEDULES
+    assert counts["StaleAuthority"] > SCHEDULES
+    assert counts["journals"] > SCHEDULES / 10
+
+
+def test_while_all_is_well_nobody_is_denied_what_he_may_have() -> None:
+    hits = 0
+    for seed in range(SCHEDULES // 2):
+        world = World(seed, calm=True).run()
+        assert not world.violations, f"see: python -m tests.client.cache.model --seed {seed} --calm"
+        assert not world.counts.keys() & {"StaleAuthority", "Unavailable", "DeadlineExceeded"}
+        hits += sum(caller.cache.info().hits for caller in world.callers)
+    assert hits > 15 * SCHEDULES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_rule_of_the_cache_that_is_switched_off_is_missed(name: str) -> None:
+    control = CONTROLS[name]
+    for seed in range(control.first, control.first + SEEDS_MOST):
+        kinds = {violation.kind for violation in World(seed, control.parts).run().violations}
+        if kinds & control.harm:
+            return
+    pytest.fail("no schedule has shown what the rule is there against")

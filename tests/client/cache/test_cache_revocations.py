@@ -1,0 +1,167 @@
+"""What is revoked is known no more, by every kind of revocation; with the protection off it would be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.client.cache.model import controls
+from tests.client.cache.model.realm import NOW_MS, Realm
+from tests.client.cache.model.single import Single, branch_of
+from tkdb import api, errors
+from tkdb.macaroon import verify
+from tkdb.macaroon.caveats import Act, Exp
+from tkdb.macaroon.token import Macaroon
+from tkdb_client.cache.cache import Cache
+
+# --- revoked branches -------------------------------------------------------------------------------------------------
+
+
+def revoked_before_it_is_known(single: Single) -> Macaroon:
+    token = single.realm.mint()
+    child = token.attenuate(Act("r"))
+    single.realm.revoke(branch_of(child))
+    single.ask(token)
+    return child
+
+
+def revoked_while_it_is_known(single: Single) -> Macaroon:
+    token = single.realm.mint()
+    child = token.attenuate(Act("r"))
+    single.ask(token)
+    for _ in range(3):
+        assert single.look(child) is not None
+    single.realm.revoke(branch_of(child))
+    single.poll()
+    return child
+
+
+@pytest.mark.parametrize("setting", [revoked_before_it_is_known, revoked_while_it_is_known])
+def test_a_child_of_a_revoked_branch_is_denied_though_its_parent_is_known(
+    single: Single, setting: Callable[[Single], Macaroon]
+) -> None:
+    child = setting(single)
+    for revoked in (child, child.attenuate(Exp(1_900_000_000))):
+        with pytest.raises(errors.RevokedToken):
+            single.look(revoked)
+
+
+@pytest.mark.parametrize(
+    ("setting", "control"),
+    [
+        (revoked_before_it_is_known, controls.BranchesUntold),
+        (revoked_while_it_is_known, controls.BranchesNotLookedUp),
+        (revoked_while_it_is_known, controls.deaf(api.Branch)),
+    ],
+)
+def test_without_the_branches_that_child_would_be_accepted(
+    setting: Callable[[Single], Macaroon], control: type[Cache]
+) -> None:
+    single = Single(control)
+    assert single.look(setting(single).attenuate(Exp(1_900_000_000))) is not None
+
+
+def test_with_more_revoked_branches_than_are_told_only_the_very_token_is_known(single: Single) -> None:
+    token = single.realm.mint()
+    child = token.attenuate(Act("r"))
+    for number in range(api.MAX_TOLD_BRANCHES + 1):
+        single.realm.revoke(api.Branch(token.kid, token.nonce, number.to_bytes(16)))
+    single.ask(token)
+    assert single.look(token) is not None
+    assert single.look(child) is None
+
+
+def test_what_can_not_be_shown_to_be_outside_a_revoked_branch_is_asked_about_again(single: Single) -> None:
+    token = single.realm.mint()
+    child = token.attenuate(Act("r"))
+    grandchild = child.attenuate(Exp(1_900_000_000))
+    single.ask(grandchild)  # neither token nor child was ever shown here
+    single.realm.revoke(branch_of(child))
+    single.poll()
+    assert single.look(grandchild) is None
+    assert isinstance(single.ask(grandchild), errors.RevokedToken)
+
+
+def test_a_minted_token_stays_known_when_a_branch_of_its_lineage_is_revoked(single: Single) -> None:
+    token = single.realm.mint()
+    single.ask(token)
+    single.realm.revoke(branch_of(token.attenuate(Act("r"))))
+    single.poll()
+    assert single.look(token) is not None
+    assert single.look(token.attenuate(Act("w"))) is not None
+
+
+def test_a_token_that_is_kept_while_its_branch_is_revoked_is_not_kept(
+    single: Single, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between walking a token and keeping it, the feed tells that it is revoked; its parent stays."""
+    token = single.realm.mint()
+    child = token.attenuate(Act("r"))
+    single.ask(token)
+    assert single.look(child) is not None
+    keep = Cache._keep_walked
+
+    def late(cache: Cache, *given: Any) -> None:
+        single.realm.revoke(branch_of(child))
+        single.poll()
+        keep(cache, *given)
+
+    monkeypatch.setattr(Cache, "_keep_walked", late)
+    single.look(child)
+    monkeypatch.undo()
+    with pytest.raises(errors.RevokedToken):
+        single.look(child)
+
+
+# --- every kind of revocation -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda token: api.Lineage(token.kid, token.nonce),
+        lambda token: api.Branch(token.kid, token.nonce, token.branch),
+        lambda token: api.IssuedBefore([token.kid], token.issued_ms + 1),
+        lambda token: api.IssuedBefore([token.kid], subjects=[(verify.subject_digest("kim"), token.issued_ms + 1)]),
+        lambda token: api.KeyRetired(token.kid),
+    ],
+    ids=["lineage", "branch", "issued before", "subject", "key"],
+)
+@pytest.mark.parametrize("hears", [True, False])
+def test_a_token_of_which_the_feed_tells_is_known_no_more_nor_is_its_child(
+    make: Callable[[Macaroon], api.Revocation], hears: bool
+) -> None:
+    token = Realm().mint()
+    revocation = make(token)
+    single = Single(Cache if hears else controls.deaf(type(revocation)))
+    other = single.realm.mint(kid=single.realm.kids[1], number=1)
+    for each in (token, other):
+        single.ask(each)
+    child = token.attenuate(Act("r"))
+    for _ in range(3):
+        assert single.look(child) is not None
+    single.realm.revoke(revocation)
+    single.poll()
+    known = {single.look(token) is not None, single.look(child) is not None}
+    assert known == {not hears}  # without the rule it would be
+    assert single.look(other) is not None
+
+
+@pytest.mark.parametrize(
+    "revocation",
+    [
+        api.IssuedBefore([Realm().kids[0]], NOW_MS),
+        api.IssuedBefore([Realm().kids[0]], subjects=[(verify.subject_digest("kim"), NOW_MS)]),
+        api.IssuedBefore([Realm().kids[0]], subjects=[(verify.subject_digest("lee"), NOW_MS + 1)]),
+        api.IssuedBefore([Realm().kids[1]], NOW_MS + 1),
+        api.Lineage(Realm().kids[1], Realm().mint().nonce),
+    ],
+)
+def test_a_token_that_a_revocation_does_not_cover_stays_known(single: Single, revocation: api.Revocation) -> None:
+    token = single.realm.mint()
+    single.ask(token)
+    single.realm.revoke(revocation)
+    single.poll()
+    assert single.look(token) is not None

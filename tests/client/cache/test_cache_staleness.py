@@ -1,0 +1,91 @@
+"""Nothing is known for longer than it can be shown to be fresh; with the protection off it would be."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.client.cache.model import controls
+from tests.client.cache.model.single import BOUND_MS, Single, branch_of
+from tkdb import api
+from tkdb.macaroon.bundle import Bundle
+from tkdb_client.cache.cache import Cache
+
+
+@pytest.mark.parametrize("kind", [Cache, controls.AgeIgnored])
+def test_the_machine_s_age_the_way_and_the_cache_s_time_are_one_staleness(kind: type[Cache]) -> None:
+    single = Single(kind)
+    token = single.realm.mint()
+    sent_ms = single.now_ms
+    single.now_ms += 1_000
+    single.ask(token, single.told(age_ms=2_000, sent_ms=sent_ms))
+    single.now_ms = sent_ms + BOUND_MS - 2_000
+    assert single.look(token) is not None
+    single.now_ms += 1
+    assert (single.look(token) is None) is (kind is Cache)
+    assert single.cache.was_known(Bundle(token)) is (kind is Cache)
+
+
+def test_a_followed_token_is_as_fresh_as_the_poll_was_when_it_was_sent_less_the_machine_s_age(single: Single) -> None:
+    token = single.realm.mint()
+    single.ask(token)
+    single.now_ms += 4_000
+    single.poll(age_ms=1_500)
+    single.now_ms += 3_500
+    assert single.look(token) is not None
+    single.now_ms += 1
+    assert single.look(token) is None
+
+
+def test_what_grew_too_old_is_known_again_when_the_feed_has_told_all_since(single: Single) -> None:
+    kept, revoked = single.realm.mint(), single.realm.mint(number=1)
+    for token in (kept, revoked):
+        single.ask(token)
+    single.now_ms += 60_000 - 1
+    assert single.look(kept) is None
+    single.realm.revoke(api.Lineage(revoked.kid, revoked.nonce))
+    single.poll()
+    assert single.look(kept) is not None
+    assert single.look(revoked) is None
+
+
+@pytest.mark.parametrize("kind", [Cache, controls.DatedThoughMore])
+def test_a_page_of_the_feed_that_is_not_the_last_makes_nothing_fresher(kind: type[Cache]) -> None:
+    single = Single(kind)
+    token = single.realm.mint()
+    single.ask(token)
+    for number in range(2):
+        single.realm.revoke(api.Lineage(token.kid, number.to_bytes(16)))
+    single.realm.revoke(api.Lineage(token.kid, token.nonce))
+    single.now_ms += BOUND_MS + 1
+    follower = single.cache.enlist()
+    assert follower is not None
+    poll = single.cache.next_poll(follower, 10_000)
+    assert poll is not None
+    page = single.realm.feed(list(poll.kids), single.realm.journal, poll.after, 3, limit=1)
+    single.cache.hear(follower, poll, page, single.told())
+    assert (single.look(token) is None) is (kind is Cache)
+
+
+def test_a_key_that_the_feed_has_passed_is_followed_from_where_its_token_was_verified(single: Single) -> None:
+    first, second = (single.realm.mint(kid=kid) for kid in single.realm.kids[:2])
+    single.ask(first)
+    question, late = single.cache.open(), single.told()
+    single.realm.revoke(branch_of(second))
+    single.poll()  # of the first one's key only
+    assert single.ask(second, late, question) is not None
+    single.poll()
+    assert single.look(second) is None
+
+
+def test_without_that_the_revocation_in_between_would_be_missed() -> None:
+    single = Single()
+    controls._with("_followed", controls.GapsIgnored)(single.cache)
+    first, second = (single.realm.mint(kid=kid) for kid in single.realm.kids[:2])
+    single.ask(first)
+    question, late = single.cache.open(), single.told()
+    single.realm.revoke(branch_of(second))
+    single.poll()
+    single.ask(second, late, question)
+    single.poll()
+    single.now_ms += BOUND_MS
+    assert single.look(second) is not None
