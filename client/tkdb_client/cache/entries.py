@@ -31,8 +31,8 @@ BRANCHES_MAX: Final = 64
 """With more revoked branches than this in a lineage, only exact presentations are served from the cache."""
 
 # What CPython takes for an entry, measured (tests/client/cache/test_cache_entries.py): the objects and their place in
-# the tables; the token's bytes, which are held four times in all; and what its caveats are as objects. Those are many in a
-# short text that lists many things, and there a comma stands before each.
+# the tables; the token's bytes, which are held four times in all; and its caveats as objects. A short text that lists
+# many things has many of them, and a comma stands before each.
 _FIXED_BYTES: Final = 1_450
 _ITEM_BYTES: Final = 150
 _TOKEN_TIMES: Final = 4

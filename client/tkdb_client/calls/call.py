@@ -11,7 +11,8 @@ retries by a budget. A write that was sent, and whose outcome nobody told, ends 
 authority said it took no part in (``NoPrimary``), as what it said.
 
 Attempts go in **rounds**: each region is asked once, in the order that `tkdb_client.calls.regions` gives, as soon as
-the one before has failed. That is no retry, as none is asked twice. Only then is there a pause, and the budget pays for it.
+the one before has failed. That is no retry, as none is asked twice. Only then is there a pause, and the budget pays
+for it.
 """
 
 from __future__ import annotations
