@@ -17,7 +17,7 @@ async def open_authority(settings: Settings) -> Authority:
     """Open the authority that ``settings`` describe.
 
     Raises:
-        ConfigurationError: the database is another authority's.
+        ConfigurationError: the database belongs to another authority.
         StoreError, Unavailable: the database can't be used.
     """
     return await Authority.open(settings.database, profile_of(settings), clock=system_clock(), random=os.urandom)

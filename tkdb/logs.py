@@ -1,8 +1,8 @@
 """Structured logs on stderr: JSON lines for programs, short lines for a terminal.
 
-A request has one line at most: its method, its outcome, how long it took, the first digits of its id and the
-signer's name. Nothing that a caller sent is ever logged otherwise: no token, body, key or header. Of an exception
-only its class and where it was raised are kept, because its message may quote what it choked on.
+A request has one line at most: its method, its outcome, its duration, the first digits of its id and the signer's name.
+No other data from a caller is ever logged: no token, body, key or header. Of an exception, only its class and the place
+where it was raised are logged, because its message may quote the data that caused it.
 
 >>> record = logging.makeLogRecord({"msg": "request", "levelno": 20, "levelname": "INFO", "created": 0, "msecs": 0,
 ...                                 "fields": {"method": "mint", "outcome": "ok", "ms": 0.4}})
@@ -27,25 +27,25 @@ HYPERCORN: Final = logging.getLogger("tkdb.server.hypercorn")
 
 
 def event(level: int, name: str, **fields: Any) -> None:
-    """Log one event with its fields. The caller answers for there being no secret among them."""
+    """Log one event with its fields. The caller must make sure that no field contains a secret."""
     if LOGGER.isEnabledFor(level):
         LOGGER.log(level, name, extra={"fields": fields})
 
 
 def failure(name: str, error: BaseException, **fields: Any) -> None:
-    """Log an error that should not have happened, without its message."""
+    """Log an unexpected error, without its message."""
     LOGGER.error(name, extra={"fields": {**fields, **describe(error)}})
 
 
 def describe(error: BaseException) -> dict[str, str]:
-    """Return an exception's class and where it was raised, as fields; never its message."""
+    """Return as fields an exception's class and the place where it was raised, but never its message."""
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames[-4:]]
     return {"error": type(error).__name__, "raised": " > ".join(places)}
 
 
 def configure(level: str, stream: TextIO) -> None:
-    """Send the logs of the service, Hypercorn and asyncio to ``stream``, from ``level`` (one of ``LEVELS``) on."""
+    """Send the logs of the service, Hypercorn and asyncio to ``stream``, at ``level`` (one of ``LEVELS``) and above."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(ShortLines() if stream.isatty() else JsonLines())
     for name in ("tkdb", "asyncio"):
@@ -53,7 +53,8 @@ def configure(level: str, stream: TextIO) -> None:
         logger.handlers = [handler]
         logger.propagate = False
         logger.setLevel(level.upper())
-    # Hypercorn says at info what we say better; at error it logs whole exceptions, which the formatters shorten.
+    # At info, Hypercorn only repeats events that the service logs. At error, it logs whole exceptions, which the
+    # formatters shorten.
     HYPERCORN.setLevel(max(logging.WARNING, logging.getLogger("tkdb").level))
 
 
@@ -65,7 +66,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, event, then the event's fields."""
+    """The format for programs, one JSON object for each line: time, level, event, then the event's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -79,7 +80,7 @@ class JsonLines(logging.Formatter):
 
 
 class ShortLines(logging.Formatter):
-    """Time of day (UTC), level, event, fields; for a person's terminal."""
+    """The format for a person's terminal: time of day (UTC), level, event, fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%H:%M:%S", time.gmtime(record.created))

@@ -139,7 +139,7 @@ def test_who_holds_every_sealing_secret_still_cannot_put_words_into_a_signers_mo
     asyncio.run(_rewritten(path, FORGERIES[forgery]))
     # The chain and the tables fit: only the signature tells.
     asyncio.run(_audited(path, verify=lambda entry: None))
-    with pytest.raises(errors.BrokenJournal, match="its signature isn't its signer's"):
+    with pytest.raises(errors.BrokenJournal, match="its signature isn't the signer's"):
         asyncio.run(_audited(path))
 
 

@@ -132,7 +132,7 @@ def test_explain_names_facts_out_of_place_third_parties_and_unknown_caveats(toke
     assert shown.code == 1
     assert "states a fact, but only the first 3 are the authority's own words" in shown.out
     shown = quick("token", "explain", "--action", "r", stdin=third_party(token, b"login"))
-    assert "login must discharge it" in shown.out
+    assert "it needs a discharge from login" in shown.out
     unknown = encode_text(write(parsed.location, parsed.identifier, [*parsed.packets, b'["new",1]'], bytes(32)))
     assert '["new",1]' in quick("token", "explain", "--action", "r", stdin=unknown).out
     assert "not verified" in shown.err

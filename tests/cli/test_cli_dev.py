@@ -32,7 +32,7 @@ def test_what_dev_prints_serves_another_process_through_a_tokens_life(dev: dict[
     assert denied.code == 1
     assert "caveat 4 of 4  act r   it allows r; the request is w" in denied.out
     assert tkdb("token", "revoke", stdin=minted.out, env=dev).out == "revoked\n"
-    assert tkdb("token", "revoke", stdin=minted.out, env=dev).out == "revoked already\n"
+    assert tkdb("token", "revoke", stdin=minted.out, env=dev).out == "already revoked\n"
     dead = tkdb("token", "verify", stdin=narrowed.out, env=dev)
     assert (dead.code, dead.out.splitlines()[0]) == (1, "denied: revoked")
 

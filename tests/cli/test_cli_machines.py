@@ -98,7 +98,7 @@ def test_each_machine_has_a_row_and_the_head_a_line(cluster: Cluster) -> None:
         ("ams", "ams-1", "replica", "1412", "0", "0.2", "s", "ok"),
         ("iad", "iad-1", "primary", "1412", "0", "0.2", "s", "ok"),
     }
-    assert head == "primary iad-1 in iad · epoch 7 · rev 31044 · seq 1412 · lease 9.0 s, seen changed 1.2 s ago"
+    assert head == "primary iad-1 in iad · epoch 7 · rev 31044 · seq 1412 · lease 9.0 s, last change seen 1.2 s ago"
 
 
 def test_the_urls_come_from_options_before_the_environment(cluster: Cluster) -> None:
@@ -192,7 +192,7 @@ def test_behind_a_proxy_whoever_answers_is_asked(cluster: Cluster) -> None:
 
 def test_who_is_primary_already_is_not_moved(cluster: Cluster) -> None:
     ran = cluster.run("promote", "iad-1")
-    assert (ran.code, ran.out) == (0, "iad-1 is primary already, of epoch 7\n")
+    assert (ran.code, ran.out) == (0, "iad-1 is already the primary, of epoch 7\n")
     assert cluster.asked == []
 
 
@@ -205,7 +205,8 @@ def test_a_machine_that_does_not_come_is_named_with_who_took_over_instead(cluste
 
 
 @pytest.mark.parametrize(
-    ("move", "said"), [({"primary": ""}, "no machine is; when a lease"), ({}, "iad-1 in iad still is, epoch 7")]
+    ("move", "said"),
+    [({"primary": ""}, "there is no primary; the next machine"), ({}, "iad-1 in iad is still the primary, epoch 7")],
 )
 def test_what_does_not_happen_in_time_ends_with_how_it_stands(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, move: dict[str, Any], said: str
@@ -228,7 +229,7 @@ def test_a_move_whose_outcome_is_unknown_is_looked_for(cluster: Cluster) -> None
     cluster.moves = [{}] * 2 + [{"primary": "ams-1", "epoch": 8}] * 9
     ran = cluster.run("promote", "ams-1")
     assert ran.code == 0
-    assert "looking who is primary" in ran.err
+    assert "checking which machine is the primary" in ran.err
 
 
 def test_a_signer_that_may_not_promote_is_refused(cluster: Cluster) -> None:
@@ -248,7 +249,7 @@ def test_a_takeover_asks_the_one_machine_and_no_primary(cluster: Cluster) -> Non
     ran = cluster.run("promote", "--take-over", machines=("ams-1",))
     assert ran.code == 0
     assert ran.out.startswith("ams-1 is primary, of epoch 8, after ")
-    assert "nothing acknowledged is lost" in ran.err
+    assert "no acknowledged write is lost" in ran.err
     assert cluster.asked == [("ams-1", api.TakeOver())]
     assert [type(request.call) for request in cluster.machines["ams-1"].requests] == [api.TakeOver]
 

@@ -47,7 +47,7 @@ def test_a_sealing_secret_is_replaced_without_losing_a_token(node: dict[str, str
     with running("serve", "--json", env=node | {"TKDB_SEAL_KEYS": f"{new},{old}"}) as process:
         resealed = quick("keys", "reseal", "--json", env=node | reached(process))
         assert json.loads(resealed.out) == {"resealed": 2, "remaining": 0}  # acme's root key, and the chain key
-        assert "0 records to go" in resealed.err
+        assert "0 records left" in resealed.err
     with running("serve", "--json", env=node | {"TKDB_SEAL_KEYS": new}) as process:
         assert quick("token", "verify", stdin=token, env=node | reached(process)).code == 0
     with running("serve", env=node) as process:

@@ -44,7 +44,7 @@ def test_a_secret_among_the_arguments_is_refused_and_never_repeated(secret: str)
     for arguments in ([secret], ["token", "verify", secret], ["--json", "token", "mint", secret]):
         ran = quick(*arguments)
         assert ran.code == 2
-        assert "take it for leaked" in ran.err
+        assert "treat it as leaked" in ran.err
         assert secret[-30:] not in ran.out + ran.err
 
 

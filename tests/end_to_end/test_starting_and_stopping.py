@@ -43,7 +43,7 @@ def test_a_wrong_sealing_secret_or_name_or_a_second_process_is_said_so(tmp_path:
     other = Keys()
     code, said = failed_start(keys.environment(database, TKDB_SEAL_KEYS=other.seal.text()))
     assert code == 2
-    assert "lies under sealing secret" in said
+    assert "is sealed under sealing secret" in said
     assert "TKDB_SEAL_KEYS" in said
     assert other.seal.text() not in said
     code, said = failed_start(keys.environment(database, TKDB_NAME="other.example"))

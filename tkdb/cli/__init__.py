@@ -2,11 +2,11 @@
 
 ::
 
-    $ tkdb dev                                              # a node in memory, and what to export
+    $ tkdb dev                                              # runs an authority in memory, prints its variables
     $ tkdb token mint acme --act rw --res app:shop=rw       # prints the token
     $ tkdb token verify < token.txt --action r --resource app=shop
 
-Data goes to stdout, talk to stderr. Exit codes: 0 yes, 1 denied or invalid, 2 usage, 3 unavailable (try again).
+Data goes to stdout, messages to stderr. Exit codes: 0 yes, 1 denied or invalid, 2 usage, 3 unavailable (try again).
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""``python -m tkdb.cli`` is ``tkdb``."""
+"""The module that makes ``python -m tkdb.cli`` the same as ``tkdb``."""
 
 from tkdb.cli import main
 

@@ -1,4 +1,4 @@
-"""The tree of commands, and the one way in."""
+"""The tree of commands, and its only entry point."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EPILOG: Final = (
     " environment, never as arguments."
 )
 
-# Whatever a parser raises for a wrong command line; its home has moved from release to release.
+# The base class of all errors for a wrong command line. It is found this way because its module differs by release.
 _PARSER_ERROR: Final[Any] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
@@ -68,7 +68,7 @@ app.add_typer(flycast.app)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; return its exit code."""
+    """Run one command line, and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

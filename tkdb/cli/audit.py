@@ -1,4 +1,4 @@
-"""``tkdb audit``: is the journal whole and unaltered, and is everything what it says?"""
+"""``tkdb audit``: the check that the journal is complete and unaltered, and that the tables match it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(name="audit", help="Check the journal.")
 
 DatabasePath = Annotated[
     str | None,
-    typer.Argument(metavar="[DATABASE]", help="The database's path; by default TKDB_DB.", show_default=False),
+    typer.Argument(metavar="[DATABASE]", help="The path of the database. Default: TKDB_DB.", show_default=False),
 ]
 
 
@@ -32,15 +32,16 @@ def _group() -> None:
 
 @command(app)
 def verify(output: Output, database: DatabasePath = None) -> None:
-    """Check that the journal is whole and unaltered.
+    """Check that the journal is complete and unaltered.
 
-    Every entry is checked, its chain and signatures, and that the tables are what it says. Needs the sealing
-    secrets (TKDB_SEAL_KEYS); with TKDB_SIGNERS, the signatures that it holds the keys of are checked. The database
-    is opened read-only, and may be in use. Keep the head elsewhere: a journal that lacks it was cut short.
+    This checks every entry, its place in the chain and its signature, and that the tables match the journal. It needs
+    the sealing secrets (TKDB_SEAL_KEYS). With TKDB_SIGNERS, it checks the signatures of the signers listed there. The
+    database is opened read-only, and may be in use. Keep the head in another place: if a later journal doesn't contain
+    it, someone cut off the journal's end.
 
     \b
     $ tkdb audit verify tkdb.db
-    the journal is whole
+    the journal is valid
       authority   tkdb.example
       entries     1412
       signatures  1398 checked, 0 by unknown signers, 14 need none
@@ -50,7 +51,7 @@ def verify(output: Output, database: DatabasePath = None) -> None:
 
     path = database or inputs.setting("TKDB_DB")
     if not path:
-        raise UsageError("no database was given", hint="name its file, or set TKDB_DB")
+        raise UsageError("no database is given", hint="give the path of its file, or set TKDB_DB")
     seal_keys = inputs.seal_keys()
     signers = Signers.parse_toml(inputs.setting("TKDB_SIGNERS") or "")
     name, report = asyncio.run(_audit(Path(path), seal_keys, signers))
@@ -69,7 +70,7 @@ def verify(output: Output, database: DatabasePath = None) -> None:
         "unknown": report.unknown,
         "head": {"seq": report.head.seq, "hash": report.head.hash.hex(), "time_ms": report.head.time_ms},
     }
-    output.result(document, good("the journal is whole"), Rows(rows, indent=2))
+    output.result(document, good("the journal is valid"), Rows(rows, indent=2))
 
 
 async def _audit(path: Path, seal_keys: SealKeys, signers: Signers) -> tuple[str, AuditReport]:

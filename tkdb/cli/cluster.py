@@ -1,4 +1,4 @@
-"""What the commands on a cluster share: its bucket and its secrets, from the environment of ``tkdb serve``.
+"""Helpers for commands on a cluster: its bucket and its secrets, from the environment of ``tkdb serve``.
 
 >>> size(900), size(61_440), size(25_000_000)
 ('900 B', '61.4 kB', '25.0 MB')
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 def now_ms() -> int:
-    """Return the time, ms since 1970."""
+    """Return the current time, in ms since 1970."""
     return time.time_ns() // 1_000_000
 
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Cluster]:
-    """Give the cluster that the environment names. Litestream's warnings go to stderr.
+    """Yield the cluster that the environment names. Litestream's warnings go to stderr.
 
     Raises:
-        ConfigurationError: the bucket's variables can't be right, or Litestream isn't here.
+        ConfigurationError: a variable of the bucket is invalid, or Litestream isn't installed.
     """
     from tkdb import logs
     from tkdb.database.audit import verifier
@@ -59,10 +59,12 @@ async def opened(settings: Settings) -> AsyncIterator[Cluster]:
 
 @asynccontextmanager
 async def bucket_only() -> AsyncIterator[tuple[Objects, HeadKeys]]:
-    """Give the bucket that the environment names, and what authenticates its head: all that some commands need.
+    """Yield the bucket that the environment names, and the keys that authenticate its head.
+
+    Some commands need nothing else of the cluster.
 
     Raises:
-        ConfigurationError, UsageError: a variable is missing or can't be right.
+        ConfigurationError, UsageError: a variable is missing or invalid.
     """
     from tkdb_replication.bucket.s3 import S3Objects
     from tkdb_replication.bucket.settings import Bucket
@@ -74,7 +76,7 @@ async def bucket_only() -> AsyncIterator[tuple[Objects, HeadKeys]]:
 
 
 def size(count_bytes: int) -> str:
-    """Return a size in words."""
+    """Return a size with its unit."""
     for unit, each in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count_bytes >= each:
             return f"{count_bytes / each:,.1f} {unit}"

@@ -1,6 +1,6 @@
-"""One decorator for every command: options in groups, ``--json``, and errors that end in an exit code.
+"""The decorator of every command: it adds groups of options and ``--json``, and turns errors into exit codes.
 
-A parameter whose type is a dataclass stands for one option per field, so that commands share options by sharing the
+A parameter with a dataclass as its type becomes one option for each field, so commands share options by sharing the
 class.
 """
 
@@ -25,8 +25,8 @@ _JSON: Final = Annotated[bool, typer.Option("--json", help="Print one JSON docum
 def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], Function]:
     """Return a decorator that makes a function a command of ``app``.
 
-    The function is called with an ``Output`` first, then with its parameters; what it raises of ``TkdbError`` is shown,
-    and becomes the exit code.
+    The function is called with an ``Output`` first, and then with its parameters. If it raises a ``TkdbError``, the
+    error is shown, and determines the exit code.
     """
 
     def register(function: Function) -> Function:
@@ -56,7 +56,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], F
 
 
 def _flat(function: Function, hints: dict[str, Any]) -> Iterator[inspect.Parameter]:
-    """Yield the parameters that the command line has: a group's fields in its place, ``--json`` last."""
+    """Yield the parameters of the command line: the fields of a group in the group's place, and ``--json`` last."""
     for parameter in list(inspect.signature(function).parameters.values())[1:]:
         kind = hints[parameter.name]
         if not is_dataclass(kind):
@@ -70,7 +70,7 @@ def _flat(function: Function, hints: dict[str, Any]) -> Iterator[inspect.Paramet
 
 
 def _missing(error: ModuleNotFoundError) -> ConfigurationError:
-    """Return what to say where a command's own dependencies aren't installed: only the server needs them."""
+    """Return the error for a command whose dependencies, which only the server needs, aren't installed."""
     return ConfigurationError(f"this command needs {error.name}", hint="pip install 'tkdb[server]'")
 
 

@@ -1,4 +1,4 @@
-"""The client that commands talk through."""
+"""The client through which commands call the authority."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ if TYPE_CHECKING:
     from tkdb_client import Client
 
 TIMEOUT_MS: Final = 5_000
-"""How long a call may take, its retries included: somebody sits and waits."""
+"""The time limit of a call, including its retries. It is short because a person waits for the result."""
 
 
 def connect(
     policy: Policy | None = None, *, url: str | Sequence[str] | None = None, timeout_ms: int = TIMEOUT_MS
 ) -> Client:
-    """Return a client of the authority that ``TKDB_AUTHORITY`` names, at ``url`` or at ``TKDB_URL``: one or several.
+    """Return a client of the authority that ``TKDB_AUTHORITY`` names, at the URL or URLs in ``url`` or ``TKDB_URL``.
 
     Raises:
-        ConfigurationError: one is missing or can't be used.
+        ConfigurationError: a variable is missing or can't be used.
     """
     for variable in ("TKDB_URL", "TKDB_AUTHORITY"):
         if not os.environ.get(variable) and not (url and variable == "TKDB_URL"):
             raise ConfigurationError(
-                f"{variable} is not set", hint="export what `tkdb dev` prints, or ask the authority's operator"
+                f"{variable} is not set",
+                hint="export the variables that `tkdb dev` prints, or ask the authority's operator",
             )
-    from tkdb_client import Client  # only for commands that ask the authority: it takes a while to import
+    from tkdb_client import Client  # imported only by commands that call the authority, because the import is slow
 
     return Client(url, policy=policy, timeout_ms=timeout_ms, cache_bytes=0)

@@ -1,4 +1,4 @@
-"""``tkdb dev``: one node in memory, to learn and to test with."""
+"""``tkdb dev``: an authority on one machine, in memory, for learning and for tests."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 ORGANIZATION: Final = "dev"
 LIFETIME_S: Final = 7 * 86_400
 
-Bind = Annotated[str, typer.Option(metavar="ADDRESS", help="Address and port, or a port; 0 is any free one.")]
+Bind = Annotated[str, typer.Option(metavar="ADDRESS", help="The address and port, or a port; 0 is any free port.")]
 AuthorityName = Annotated[str, typer.Option(metavar="NAME", help="The authority's name.")]
 
 
 def dev(output: Output, bind: Bind = "127.0.0.1:0", name: AuthorityName = "tkdb.dev") -> None:
-    """Run one node in memory, to learn and to test with.
+    """Run an authority in memory, for learning and for tests.
 
-    It needs no configuration, makes its own keys, keeps nothing, and is never for production. It prints what to export,
-    and a first token. Its methods answer plain JSON, too: see the page at its URL.
+    It needs no configuration, makes its keys itself, keeps nothing, and is never for production. It prints the
+    variables to export, with a first token. Its methods also answer plain JSON: see the page at its URL.
 
     \b
     $ tkdb dev
@@ -73,7 +73,8 @@ def _settings(bind: str, name: str, signer: SignerSecret) -> Settings:
     address = Address.parse(f"127.0.0.1:{bind}" if bind.isdigit() else bind)
     if not address.loopback:
         raise UsageError(
-            f"tkdb dev listens on loopback only, and {address} is not", hint="use `tkdb serve` for others to reach it"
+            f"tkdb dev listens on loopback only, and {address} is not loopback",
+            hint="use `tkdb serve` to let others reach it",
         )
     return Settings(
         name=parse_name(name),
@@ -87,7 +88,7 @@ def _settings(bind: str, name: str, signer: SignerSecret) -> Settings:
 
 
 async def _first_token(authority: Authority, settings: Settings, secret: SignerSecret) -> str:
-    """Make the organization ``dev``, and mint a token of it; as its signer would, over the wire."""
+    """Create the organization ``dev`` and mint a token of it, with the signed requests that a signer would send."""
     from tkdb import api
     from tkdb.channel.envelope import REQUEST_ID_BYTES, prologue, signed_bytes
     from tkdb.ports import Caller
@@ -104,7 +105,10 @@ async def _first_token(authority: Authority, settings: Settings, secret: SignerS
 
 def _warning(url: str) -> list[Part]:
     return [
-        bad("NOT FOR PRODUCTION: nothing is kept, keys are on this terminal, whoever reaches the port may do anything"),
+        bad(
+            "NOT FOR PRODUCTION: nothing is kept, the keys are on this terminal,"
+            " and anyone who reaches the port may do anything"
+        ),
         faint(f"plain JSON and its description: {url} · in another terminal: export the above, then `tkdb status`"),
-        faint("Ctrl-C ends it"),
+        faint("Ctrl-C stops it"),
     ]

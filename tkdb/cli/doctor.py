@@ -1,4 +1,4 @@
-"""``tkdb doctor``: everything that would make a deployment not isolated or not safe."""
+"""``tkdb doctor``: the checks that a deployment is isolated and safe."""
 
 from __future__ import annotations
 
@@ -23,22 +23,20 @@ if TYPE_CHECKING:
 _MARKS: Final = {"passed": good("✓"), "failed": bad("✗"), "unknown": bad("?")}
 _OUTCOMES: Final = (*_MARKS, "skipped")
 
-Config = Annotated[
-    str | None, typer.Option("--config", metavar="PATH", help="A fly.toml, to be checked as a file; - is stdin.")
-]
+Config = Annotated[str | None, typer.Option("--config", metavar="PATH", help="The fly.toml to check; - is stdin.")]
 App = Annotated[
-    str, typer.Option("--app", metavar="APP", help="The app on Fly; by default as in the URL, or the fly.toml.")
+    str, typer.Option("--app", metavar="APP", help="The app on Fly. Default: the one in the URL, or in fly.toml.")
 ]
 
 
 def doctor(output: Output, url: Urls = None, app: App = "", config: Config = None) -> None:
-    """Look for everything that would make the authority not isolated, or not safe.
+    """Check that the authority is isolated and safe.
 
-    Run it where a caller stands, on the private network. It checks what it is given: with TKDB_URL and TKDB_AUTHORITY
-    the network and the machines; with FLY_API_TOKEN the app on Fly; with --config a fly.toml; with BUCKET_NAME and the
-    AWS_… variables the bucket, with TKDB_SEAL_KEYS its head. docs/doctor.md lists the checks.
+    Run it on the private network, in the place of a caller. With TKDB_URL and TKDB_AUTHORITY, it checks the network and
+    the machines; with FLY_API_TOKEN, the app on Fly; with --config, a fly.toml; with BUCKET_NAME and the AWS_…
+    variables, the bucket; and with TKDB_SEAL_KEYS, the bucket's head. docs/doctor.md lists the checks.
 
-    Exit 1: a check failed. Exit 3: none did, but what was given couldn't be asked.
+    Exit 1: a check failed. Exit 3: no check failed, but something that should be checked didn't answer.
 
     \b
     $ tkdb doctor
@@ -58,10 +56,10 @@ def doctor(output: Output, url: Urls = None, app: App = "", config: Config = Non
 
 
 def _given(url: Sequence[str] | None, app: str, config: str | None) -> Given:
-    """Return where to look, by options and environment.
+    """Return the things to check, from the options and the environment.
 
     Raises:
-        UsageError, ConfigurationError: nothing is given, or it can't be used.
+        UsageError, ConfigurationError: there is nothing to check, or a value can't be used.
     """
     from tkdb.net.url import Url
     from tkdb_ops.doctor.deployment import parse_toml
@@ -74,8 +72,8 @@ def _given(url: Sequence[str] | None, app: str, config: str | None) -> Given:
     in_bucket = "BUCKET_NAME" in os.environ
     if not (where or config or in_bucket or (token and app)):
         raise UsageError(
-            "there is nothing to look at",
-            hint="set TKDB_URL and TKDB_AUTHORITY; or FLY_API_TOKEN, and give --app; or give --config",
+            "there is nothing to check",
+            hint="set TKDB_URL and TKDB_AUTHORITY, or set FLY_API_TOKEN and give --app, or give --config",
         )
     written = None if config is None else parse_toml(inputs.document(config), "stdin" if config == "-" else config)
     fly = None if token is None else FlyApi.parse(os.environ, token)
@@ -91,7 +89,7 @@ def _given(url: Sequence[str] | None, app: str, config: str | None) -> Given:
 
 
 def _identity() -> AuthorityIdentity | None:
-    """Return the authority's name and public key; where its own secrets are at hand, by these."""
+    """Return the authority's name and public key, from TKDB_AUTHORITY or else from the authority's own secrets."""
     from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
 
     if text := os.environ.get("TKDB_AUTHORITY"):
@@ -111,7 +109,7 @@ def _head_keys() -> HeadKeys | None:
 
 
 def _made(findings: Sequence[Finding]) -> Iterator[Sequence[Cell]]:
-    """Yield a row for each check that was to be made."""
+    """Yield a row for each check that wasn't skipped."""
     from tkdb_ops.doctor.verdict import CHECKS
 
     titles = {check.id: check.title for check in CHECKS}
@@ -123,7 +121,7 @@ def _made(findings: Sequence[Finding]) -> Iterator[Sequence[Cell]]:
 
 
 def _unmade(findings: Sequence[Finding]) -> Iterator[Cell]:
-    """Yield a line for each reason that checks weren't to be made."""
+    """Yield a line for each reason for which checks were skipped."""
     reasons: dict[str, list[str]] = {}
     for each in findings:
         if each.outcome == "skipped":

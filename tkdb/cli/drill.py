@@ -1,4 +1,4 @@
-"""``tkdb drill``: break an authority of several regions while clients call, and judge how it took that."""
+"""``tkdb drill``: faults in a multi-region authority under load, and the check of the result."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
     from tkdb_ops.drills.objectives import Limits
     from tkdb_ops.drills.session import Open
 
-app = typer.Typer(name="drill", help="Break an authority of several regions while clients call, and judge it.")
+app = typer.Typer(name="drill", help="Inject faults into a multi-region authority under load, and check the result.")
 
 Where = Literal["lab", "fly"]
 
 _ALL: Final = "all"
 _OBJECTIVES: Final = Path("drills.toml")
 
-Folder = Annotated[Path, typer.Option(metavar="PATH", help="Where reports and the history of runs are kept.")]
+Folder = Annotated[Path, typer.Option(metavar="PATH", help="The folder for reports and for the history of runs.")]
 Objectives = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="The limits that are to be kept; by default drills.toml, where there is one."),
+    typer.Option(metavar="FILE", help="The file with the limits. Default: drills.toml, if it exists."),
 ]
 
 
 @dataclass(frozen=True)
 class OnFly:
-    """What a drill on real Fly needs besides."""
+    """The additional options of a drill on real Fly."""
 
-    app: Annotated[str | None, typer.Option(metavar="APP", help="On Fly: the app whose machines are drilled on.")] = (
-        None
-    )
+    app: Annotated[str | None, typer.Option(metavar="APP", help="On Fly: the app that gets the faults.")] = None
     i_consent_to_break: Annotated[
-        str | None, typer.Option(metavar="APP", help="On Fly: that app's name once more, to say that you mean it.")
+        str | None, typer.Option(metavar="APP", help="On Fly: the app's name again, as your consent.")
     ] = None
     only: Annotated[
-        str | None, typer.Option(metavar="MACHINES", help="On Fly: the machines that may be touched; by default all.")
+        str | None, typer.Option(metavar="MACHINES", help="On Fly: the machines that may get faults. Default: all.")
     ] = None
 
 
 @command(app, "list")
-def list_drills(output: Output, target: Annotated[Where, typer.Option(help="Where they are to run.")] = "lab") -> None:
-    """List the drills that there are.
+def list_drills(
+    output: Output, target: Annotated[Where, typer.Option(help="The target of the drills.")] = "lab"
+) -> None:
+    """List the drills.
 
     \b
     $ tkdb drill list
@@ -77,20 +77,22 @@ def list_drills(output: Output, target: Annotated[Where, typer.Option(help="Wher
 @command(app)
 def run(
     output: Output,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The drill, or `all`.")],
-    target: Annotated[Where, typer.Option(help="Where: a lab on this machine, or real Fly.")] = "lab",
-    seed: Annotated[int | None, typer.Option(metavar="N", help="What the load follows from; by default any.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the drill, or `all`.")],
+    target: Annotated[Where, typer.Option(help="The target: a lab on this machine, or real Fly.")] = "lab",
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="The seed of the generated load. Default: random.")
+    ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the report goes; by default into --folder.")
+        Path | None, typer.Option(metavar="FILE", help="The file of the report. Default: a file in --folder.")
     ] = None,
     objectives: Objectives = None,
     folder: Folder = Path("drills"),
     fly: OnFly = OnFly(),
 ) -> None:
-    """Run a drill: while clients in several regions mint, verify and revoke, something breaks.
+    """Run a drill: inject a fault while clients in several regions mint, verify and revoke.
 
-    What they saw is judged against objectives, and shown in a report of one HTML page. Exit 1: an
-    objective was missed; 3: a drill could not be run. Everything is put back, after Ctrl-C too.
+    The clients' results are checked against objectives, and shown in a report, a single HTML page. Exit 1: an
+    objective was missed. Exit 3: a drill could not be run. At the end, everything is put back, also after Ctrl-C.
 
     \b
     $ tkdb drill run primary-killed
@@ -107,7 +109,7 @@ def run(
     seed = int.from_bytes(os.urandom(3)) if seed is None else seed
     options = "" if target == "lab" else f" --target fly --app {fly.app} --i-consent-to-break {fly.app}"
     session = drill_progress.session(_opening(target, fly), _limits(objectives), seed, output, options=options)
-    _make(report.parent if report else folder)  # now, and not once all is over
+    _make(report.parent if report else folder)  # made before the drills, so that an error doesn't lose their results
     ended, interrupted = asyncio.run(drill_progress.run(output, session, drills))
     results = [each for each in ended if isinstance(each, Result)]
     for each in ended:
@@ -156,7 +158,7 @@ def compare(
 
 
 def _possible(target: Where) -> list[Drill]:
-    """Return the drills that a target can take."""
+    """Return the drills that are possible on a target."""
     from tkdb_ops.drills import catalogue, fly_target, lab_target
 
     can = {"lab": lab_target.can, "fly": fly_target.can}[target]
@@ -164,15 +166,15 @@ def _possible(target: Where) -> list[Drill]:
 
 
 def _opening(target: Where, fly: OnFly) -> Open:
-    """Return what opens the target."""
+    """Return the function that opens the target."""
     if target == "lab":
         return drill_progress.lab
     from tkdb_ops.drills.fly_target import Consent
 
     if not fly.app or fly.app != fly.i_consent_to_break:
         raise UsageError(
-            "a drill on Fly breaks machines that serve",
-            hint="name the app in --app, and once more in --i-consent-to-break",
+            "a drill on Fly injects faults into machines that serve requests",
+            hint="give the app's name in --app, and again in --i-consent-to-break",
         )
     only = tuple(filter(None, (each.strip() for each in (fly.only or "").split(","))))
     return lambda: drill_progress.fly(Consent(fly.app or "", only))
@@ -195,7 +197,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"{folder} can't be made: {error.strerror}", hint="give another --folder or --report"
+            f"{folder} can't be created: {error.strerror}", hint="give another --folder or --report"
         ) from None
 
 

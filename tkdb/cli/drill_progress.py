@@ -1,4 +1,4 @@
-"""How a drill is carried out and shown at a terminal: its targets, what happens now, and what came of it."""
+"""The run of a drill at a terminal: its targets, its progress, and its result."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _HEADLINES: Final = ("writes_back_ms", "failed_reads", "lost_writes", "stale_acc
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-# What is drilled on.
+# The targets.
 
 
 @asynccontextmanager
 async def lab() -> AsyncIterator[Target]:
-    """Give a lab of the drills' own; `tkdb lab status --folder` shows it meanwhile."""
+    """Yield a lab that only drills use. `tkdb lab status --folder` shows it while it runs."""
     from tkdb_ops.drills.lab_target import OnLab, lab_on
     from tkdb_ops.lab.control import Control
     from tkdb_ops.lab.folder import claimed
@@ -51,18 +51,21 @@ async def lab() -> AsyncIterator[Target]:
 
 @asynccontextmanager
 async def fly(consent: Consent) -> AsyncIterator[Target]:
-    """Give an app on Fly, reached as the environment says."""
+    """Yield an app on Fly, with the access settings from the environment."""
     from tkdb_ops.drills.fly_target import OnFly
 
     token = inputs.setting("FLY_API_TOKEN")
     if token is None:
-        raise ConfigurationError("no token for Fly's API", hint="set FLY_API_TOKEN")
+        raise ConfigurationError("there is no token for Fly's API", hint="set FLY_API_TOKEN")
     async with OnFly.from_environment(consent, token) as target:
         yield target
 
 
 def session(opening: Open, limits: Limits, seed: int, output: Output, *, options: str = "") -> Session:
-    """Return what runs drills, telling ``output`` what happens. ``options`` say where, to run one again."""
+    """Return a session that runs drills, and writes its events to ``output``.
+
+    ``options`` has the options of the target, for the command that repeats a drill.
+    """
     from tkdb_ops.drills.session import Session
 
     watched = output.is_live
@@ -77,14 +80,16 @@ def session(opening: Open, limits: Limits, seed: int, output: Output, *, options
 
 
 async def run(output: Output, session: Session, drills: Sequence[Drill]) -> tuple[list[Result | Undone], bool]:
-    """Run the drills, and show how they stand; return what came of them, and whether a Ctrl-C ended them early: that
-    ends the one that runs, once all is put back."""
+    """Run the drills, and show their progress. Return their results, and whether a Ctrl-C stopped them early.
+
+    A Ctrl-C stops the running drill, after everything is put back.
+    """
     loop, running = asyncio.get_running_loop(), asyncio.current_task()
-    assert running is not None  # noqa: S101  a coroutine runs in one
+    assert running is not None  # noqa: S101  a coroutine runs in a task
     before = {each: signal.getsignal(each) for each in _SIGNALS}
 
     def end() -> None:
-        for each in _SIGNALS:  # a second one is not to stop what puts everything back
+        for each in _SIGNALS:  # a second signal must not stop the code that puts everything back
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_IGN)
         running.cancel()
@@ -109,7 +114,7 @@ async def run(output: Output, session: Session, drills: Sequence[Drill]) -> tupl
                 ended.append(result)
                 output.note(*summary(result))
     except asyncio.CancelledError:
-        output.note(bad("ended early; everything is put back"))
+        output.note(bad("stopped early; everything is put back"))
         return ended, True
     finally:
         for each, handler in before.items():
@@ -124,9 +129,9 @@ async def _watch(show: Callable[[Rows], None] | None, session: Session) -> None:
 
 
 def _standing(running: Running | None) -> Iterator[Sequence[Cell]]:
-    """What happens now, in a few lines that are drawn again and again."""
+    """Yield the progress of the running drill, in a few lines that are redrawn regularly."""
     if running is None:
-        yield (Marked("●", "yellow"), faint("the lab starts: an object store, proxies and machines"))
+        yield (Marked("●", "yellow"), faint("starting the lab: an object store, proxies and machines"))
         return
     now = running.now
     yield (Marked("●", "yellow"), Marked(f"{running.drill.name}", "bold"), f"{now.phase}", f"{now.at_ms / 1000:.0f} s")
@@ -143,16 +148,16 @@ def _standing(running: Running | None) -> Iterator[Sequence[Cell]]:
         yield ("", faint(f"{event.at_ms / 1000:.1f} s"), Marked(event.text, _EVENT_STYLES[event.what]), "")
 
 
-# What came of it.
+# The results.
 
 
 def summary(result: Result | Undone) -> Iterator[Part]:
-    """Say what came of a drill, in five lines or so."""
+    """Yield the result of a drill, in about five lines."""
     from tkdb_ops.drills.session import Undone
     from tkdb_ops.drills.verdict import said
 
     if isinstance(result, Undone):
-        yield bad(f"{result.drill.name} could not be run: {result.message}")
+        yield bad(f"the drill {result.drill.name} could not be run: {result.message}")
         if result.hint:
             yield faint(f"try: {result.hint}")
         return
@@ -174,7 +179,7 @@ def summary(result: Result | Undone) -> Iterator[Part]:
 
 
 def verdicts(ended: Sequence[Result | Undone]) -> Iterator[Part]:
-    """Say how each drill ended, a row each."""
+    """Yield a table with one row for the outcome of each drill."""
     from tkdb_ops.drills.session import Undone
 
     rows: list[Sequence[Cell]] = []
@@ -189,7 +194,7 @@ def verdicts(ended: Sequence[Result | Undone]) -> Iterator[Part]:
 
 
 def document(result: Result | Undone) -> dict[str, Any]:
-    """Return what came of a drill, for programs."""
+    """Return the result of a drill as JSON, for programs."""
     from tkdb_ops.drills.history import Run
     from tkdb_ops.drills.session import Undone
 

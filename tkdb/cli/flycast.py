@@ -1,4 +1,4 @@
-"""``tkdb flycast``: what flycast does, on hosts of one's own."""
+"""``tkdb flycast``: the function of Fly's flycast, on your own hosts."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tkdb.cli import inputs
 from tkdb.cli.command import command
 from tkdb.cli.output import Output
 
-app = typer.Typer(name="flycast", help="Reach the authority at one address on hosts of your own, nearest region first.")
+app = typer.Typer(name="flycast", help="Reach the authority at one address on your own hosts, nearest region first.")
 
 
 @app.callback()
 def _group() -> None:
-    """Reach the authority at one address on hosts of your own, nearest region first."""
+    """Reach the authority at one address on your own hosts, nearest region first."""
 
 
 @command(app)
 def config(
     output: Output,
     fleet: Annotated[str, typer.Argument(metavar="FLEET", help="The fleet's file, in TOML; - is stdin.")],
-    region: Annotated[str, typer.Option(metavar="REGION", help="The region of the hosts that it is for.")],
+    region: Annotated[str, typer.Option(metavar="REGION", help="The region of the hosts.")],
 ) -> None:
     """Print the configuration of Envoy for a region's hosts.
 
-    An Envoy with it takes requests to the nearest region that is well, sends those that couldn't be sent to the next
-    one, and follows fly-replay. docs/deploy-hosts.md shows a fleet's file.
+    With it, Envoy sends requests to the nearest healthy region, tries the next region if a request couldn't be sent,
+    and follows fly-replay. docs/deploy-hosts.md shows the file of a fleet.
 
     \b
     $ tkdb flycast config fleet.toml --region fra > envoy.json

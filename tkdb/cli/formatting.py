@@ -21,11 +21,11 @@ from tkdb.macaroon.wire import Packet, ThirdParty
 _ACTIONS: Final = dict(zip(typed.ACTIONS, ("read", "write", "create", "delete", "control"), strict=True))
 _SPANS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 _LATEST_S: Final = 253_402_300_799
-"""The last second of the year 9999: the calendar ends there."""
+"""The last second of the year 9999, where the calendar of ``datetime`` ends."""
 
 
 def distance(seconds: float) -> str:
-    """Return how far away a moment is, in one unit: ``in 57 min``, ``3 min ago``, ``now``."""
+    """Return the distance of a moment from now, in one unit: ``in 57 min``, ``3 min ago``, ``now``."""
     size = abs(seconds)
     unit, span = next(((unit, span) for unit, span in _SPANS if size >= (2 if span > 1 else 1) * span), ("s", 1))
     count = round(size / span)
@@ -42,7 +42,7 @@ def moment(at_s: float) -> str:
 
 
 def words(packet: typed.AnyCaveat | ThirdParty, *, now_s: float) -> str:
-    """Return what a caveat means."""
+    """Return the meaning of a caveat."""
     match packet:
         case ThirdParty():
             return f"needs a discharge from {place(packet)}"
@@ -56,7 +56,7 @@ def words(packet: typed.AnyCaveat | ThirdParty, *, now_s: float) -> str:
             return grants(packet)
         case typed.If():
             inner = "; ".join(map(grants, packet.caveats))
-            return f"where the request names them, {inner}; else allows {actions(packet.otherwise)}"
+            return f"if the request names them, {inner}; otherwise allows {actions(packet.otherwise)}"
         case typed.Req():
             return f"only {' '.join(packet.methods)} on {' '.join(packet.paths)}"
         case typed.Ip():
@@ -90,7 +90,7 @@ def actions(letters: str) -> str:
 
 
 def grants(caveat: typed.Res | typed.Pre) -> str:
-    """Return what a caveat on resources allows."""
+    """Return the grants of a caveat on resources, in words."""
     prefixed = isinstance(caveat, typed.Pre)
     parts = [f"{_names(caveat.kind, name, prefixed=prefixed)}: {actions(each)}" for name, each in caveat.ids.items()]
     return "allows on " + "; ".join(parts)
@@ -114,7 +114,7 @@ def place(caveat: ThirdParty) -> str:
 
 
 def read(packet: Packet) -> typed.AnyCaveat | ThirdParty | str:
-    """Return a caveat, typed; or, where this version can't read it, why."""
+    """Return a caveat, typed, or the reason why this version can't read it."""
     if isinstance(packet, ThirdParty):
         return packet
     try:
@@ -140,7 +140,7 @@ def brief(packet: Packet) -> str:
 
 
 def text(packet: Packet) -> str:
-    """Return a caveat as it stands in the token; bytes that aren't ASCII escaped."""
+    """Return a caveat as it is in the token, with bytes that aren't ASCII escaped."""
     raw = packet.ticket if isinstance(packet, ThirdParty) else packet
     shown = raw[:300].decode("ascii", "backslashreplace")
     return shown if len(raw) <= 300 else f"{shown}… ({len(raw)} bytes)"

@@ -1,4 +1,4 @@
-"""``tkdb gc``: what lies in the bucket and is needed no more."""
+"""``tkdb gc``: the deletion of objects in the bucket that nothing needs any more."""
 
 from __future__ import annotations
 
@@ -18,17 +18,24 @@ if TYPE_CHECKING:
 _DAY_MS: Final = 86_400_000
 
 KeepDays = Annotated[
-    float, typer.Option("--keep-days", metavar="DAYS", min=0, max=36_500, help="How long backups are kept.")
+    float,
+    typer.Option(
+        "--keep-days",
+        metavar="DAYS",
+        min=0,
+        max=36_500,
+        help="The number of days for which superseded backups are kept.",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")]
 
 
 def gc(output: Output, keep_days: KeepDays = 7, dry_run: DryRun = False) -> None:
-    """Delete from the bucket what nothing needs any more.
+    """Delete objects from the bucket that nothing needs any more.
 
-    Each takeover begins a path of its own in the bucket. The one that the head names is never deleted; the others are
-    backups for `tkdb recover`, until they have been superseded for --keep-days, and for an hour at least. Needs
-    TKDB_SEAL_KEYS, to believe the head, and the bucket's variables.
+    Each takeover begins a new path in the bucket. The path that the head names is never deleted. The others are backups
+    for `tkdb recover` until they have been superseded for --keep-days, and for an hour at least. This needs
+    TKDB_SEAL_KEYS, to authenticate the head, and the bucket's variables.
 
     \b
     $ tkdb gc --dry-run
@@ -68,7 +75,7 @@ def _table(collection: Collection, *, dry_run: bool) -> Rows:
     fates: dict[str, Cell] = {
         "base": "kept: the head names it",
         "kept": "kept: a backup",
-        "strange": faint("left alone: no name of ours"),
+        "strange": faint("left alone: tkdb uses no such name"),
         "garbage": Marked("to be deleted" if dry_run else "deleted", "yellow"),
     }
     rows: list[Sequence[Cell]] = [

@@ -1,4 +1,4 @@
-"""``tkdb init``: a bucket becomes a cluster's."""
+"""``tkdb init``: the making of a cluster, in a new bucket."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def init(output: Output) -> None:
-    """Make a cluster: a bucket's head, and the journal behind it.
+    """Make a cluster: a bucket's head, and the journal of the cluster.
 
-    Reads the environment of `tkdb serve`. Where TKDB_DB holds a journal of this authority, a single machine becomes a
-    cluster; otherwise a new journal begins. It is backed up and restored once before the head is made. Done once for
-    a bucket: a head that is there is never replaced.
+    This reads the environment of `tkdb serve`. If TKDB_DB contains a journal of this authority, a single machine
+    becomes a cluster; otherwise, a new journal begins. The journal is backed up and restored once before the head is
+    made. Do this once for each bucket: an existing head is never replaced.
 
     \b
     $ tkdb init

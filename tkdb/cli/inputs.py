@@ -1,4 +1,4 @@
-"""What a command reads: secrets (never from arguments), durations, times, resources.
+"""The inputs of commands: secrets (never from arguments), durations, times and resources.
 
 >>> duration("90s"), duration("5m"), duration("1h"), duration("7d")
 (90, 300, 3600, 604800)
@@ -27,58 +27,59 @@ MAX_INPUT_BYTES: Final = 1 << 20
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]{1,12})([smhd]?)", re.ASCII).fullmatch
-# Our own armor, or bare base64url of a macaroon. So long a run that goes on to the end is no file's name.
+# tkdb's own armor, or the bare base64url of a macaroon. No file name has such a long run up to its end.
 _SECRET = re.compile(
     r"(?:^|[=,:\s])(?:tkdb(?:auth|signer|seal)?_[\w-]{24,}|A[g-v][\w-]{80,})(?=$|[,\s])", re.ASCII
 ).search
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse secrets among the arguments, before anything repeats them.
+    """Refuse secrets among the arguments, before any output can repeat them.
 
     Raises:
-        UsageError: there is one, or an argument that isn't text.
+        UsageError: an argument is a secret, or isn't text.
     """
     for argument in arguments:
         if _SECRET(argument):
             raise UsageError(
-                "a token or a secret key stands among the arguments: take it for leaked (your shell's history and"
-                " other users' process lists have it), and revoke or replace it",
+                "a token or a secret key is among the arguments: treat it as leaked (it is in your shell's history and"
+                " in other users' process lists), and revoke or replace it",
                 hint="pass it on stdin (tkdb … < token.txt), with --token-file, or in the environment (TKDB_TOKEN)",
             )
         if not argument.isascii() and any("\ud800" <= each <= "\udfff" for each in argument):
-            raise UsageError("an argument is not text in UTF-8")
+            raise UsageError("an argument isn't UTF-8 text")
 
 
 def token(path: str | None) -> str:
     """Return the token: from the file ``path`` (``-``: stdin), else from stdin, else from ``TKDB_TOKEN``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no token.
     """
     text = _read(path, "TKDB_TOKEN")
     if text is None:
         raise UsageError(
-            "no token was given", hint="pass it on stdin (tkdb … < token.txt), with --token-file, or in TKDB_TOKEN"
+            "no token is given", hint="pass it on stdin (tkdb … < token.txt), with --token-file, or in TKDB_TOKEN"
         )
     return text
 
 
 def secret(path: str | None, *variables: str) -> str:
-    """Return a secret: from the file ``path`` (``-``: stdin), else from stdin, else from the first variable that is
-    set, or from the file that the variable with ``_FILE`` behind its name names.
+    """Return a secret: from the file ``path`` (``-``: stdin), else from stdin, else from a variable.
+
+    That is the first of ``variables`` that is set, itself or with ``_FILE`` after its name (then it names a file).
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no secret.
     """
     text = _read(path, *variables)
     if text is None:
-        raise UsageError("no secret was given", hint=f"pass it on stdin, with --file, or in {' or '.join(variables)}")
+        raise UsageError("no secret is given", hint=f"pass it on stdin, with --file, or in {' or '.join(variables)}")
     return text
 
 
 def setting(variable: str) -> str | None:
-    """Return the value of an environment variable, or of the file that ``variable`` with ``_FILE`` names.
+    """Return the value of an environment variable, or the content of the file that ``variable`` with ``_FILE`` names.
 
     Raises:
         UsageError: the file can't be read.
@@ -93,14 +94,14 @@ def seal_keys() -> SealKeys:
     """Return the sealing secrets of ``TKDB_SEAL_KEYS``.
 
     Raises:
-        UsageError: there is none.
-        ConfigurationError: one can't be right.
+        UsageError: there is no secret.
+        ConfigurationError: one of them is invalid.
     """
     from tkdb.journal.seal import SealKeys
 
     text = setting("TKDB_SEAL_KEYS")
     if text is None:
-        raise UsageError("no sealing secret was given", hint="set TKDB_SEAL_KEYS or TKDB_SEAL_KEYS_FILE")
+        raise UsageError("no sealing secret is given", hint="set TKDB_SEAL_KEYS or TKDB_SEAL_KEYS_FILE")
     return SealKeys.parse(text)
 
 
@@ -124,7 +125,7 @@ def _read(path: str | None, *variables: str) -> str | None:
 
 
 def _is_redirected() -> bool:
-    """Whether stdin is a file, a pipe or a socket: somebody means us to read it."""
+    """Return True if stdin is a file, a pipe or a socket, which means that the command should read it."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
@@ -139,12 +140,12 @@ def _file(path: str) -> str:
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}", hint="give the path of another file") from None
     except ValueError:
-        raise UsageError("a path was expected, and this can't be one") from None
+        raise UsageError("a path is expected, and this can't be a path") from None
 
 
 def _text(raw: bytes) -> str:
     if len(raw) > MAX_INPUT_BYTES:
-        raise UsageError(f"more than {MAX_INPUT_BYTES:,} bytes were given", hint="give one token or key")
+        raise UsageError(f"the input has more than {MAX_INPUT_BYTES:,} bytes", hint="give one token or key")
     return raw.decode("utf-8", "replace")
 
 
@@ -162,7 +163,7 @@ def duration(text: str) -> int:
 
 
 def instant(text: str) -> float:
-    """Return the Unix seconds in ``text``: a number, or a date and time (ISO 8601; UTC where it names no zone).
+    """Return the Unix seconds in ``text``: a number, or a date and time (ISO 8601; UTC if it has no zone).
 
     Raises:
         UsageError: it is anything else.
@@ -177,10 +178,10 @@ def instant(text: str) -> float:
 
 
 def resources(texts: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return what ``KIND:ID=ACTIONS`` texts grant: kind to id to actions.
+    """Return the grants in texts of the form ``KIND:ID=ACTIONS``, as kind to id to actions.
 
     Raises:
-        UsageError: one is anything else, or names an id twice.
+        UsageError: a text has another form, or an id is given twice.
     """
     found: dict[str, dict[str, str]] = {}
     for text in texts:
@@ -195,11 +196,11 @@ def resources(texts: Iterable[str]) -> dict[str, dict[str, str]]:
 
 
 def identifier(text: str, size: int, what: str) -> bytes:
-    """Return the ``size`` bytes that ``text`` holds in hexadecimal.
+    """Return the ``size`` bytes in ``text``, which is hexadecimal. ``what`` names the value in the error.
 
     Raises:
-        UsageError: it is anything else; ``what`` says what was expected.
+        UsageError: the text is anything else.
     """
     if re.fullmatch(f"[0-9a-fA-F]{{{2 * size}}}", text, re.ASCII) is None:
-        raise UsageError(f"{what} is {2 * size} hexadecimal digits", hint="copy it from `tkdb token inspect`")
+        raise UsageError(f"{what} has {2 * size} hexadecimal digits", hint="copy it from `tkdb token inspect`")
     return bytes.fromhex(text)

@@ -1,4 +1,4 @@
-"""``tkdb keys``: generate secrets, show their public forms, seal records again."""
+"""``tkdb keys``: the generation of secrets, their public forms, and the resealing of records."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tkdb.cli.connect import connect
 from tkdb.cli.output import Output, UsageError, faint, good
 from tkdb.errors import ConfigurationError
 
-app = typer.Typer(name="keys", help="Generate keys, show their public forms, seal records again.")
+app = typer.Typer(name="keys", help="Generate keys, show their public forms, and reseal records.")
 
 
 class Kind(StrEnum):
-    """Which secret to generate."""
+    """The kind of secret to generate."""
 
     AUTHORITY = "authority"
     SIGNER = "signer"
@@ -38,19 +38,20 @@ organizations = ["*"]
 may = ["mint", "revoke", "organizations", "reseal", "restore", "promote"]
 """
 
-KindOption = Annotated[Kind, typer.Option(help="Which secret.")]
+KindOption = Annotated[Kind, typer.Option(help="The kind of secret.")]
 Directory = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="Write files there, mode 0600, instead of printing.")
+    Path | None, typer.Option(metavar="PATH", help="The folder for files with mode 0600. Default: print instead.")
 ]
-SecretFile = Annotated[str | None, typer.Option("--file", metavar="PATH", help="The secret's file; - is stdin.")]
-NameOption = Annotated[str | None, typer.Option(metavar="NAME", help="The authority's name; by default TKDB_NAME.")]
+SecretFile = Annotated[str | None, typer.Option("--file", metavar="PATH", help="The file with the secret; - is stdin.")]
+NameOption = Annotated[str | None, typer.Option(metavar="NAME", help="The authority's name. Default: TKDB_NAME.")]
 
 
 @command(app)
 def generate(output: Output, kind: KindOption = Kind.ALL, directory: Directory = None) -> None:
-    """Generate secrets, printed or into files.
+    """Generate secrets, and print them or write them to files.
 
-    They are the authority's key, a signer's, a sealing secret; or all that a first node needs.
+    A secret is the authority's key, a signer's key, or a sealing secret. A first machine needs all three, which is the
+    default.
 
     \b
     $ tkdb keys generate --directory keys
@@ -64,7 +65,7 @@ def generate(output: Output, kind: KindOption = Kind.ALL, directory: Directory =
     if directory is None:
         lines = [f"{VARIABLES[each]}={text}" for each, text in secrets.items()]
         output.result({each.value: text for each, text in secrets.items()}, *_bare_if_one(lines))
-        output.note(faint("keep these as you keep passwords; `tkdb keys public` shows what may be known"))
+        output.note(faint("keep these as safe as passwords; `tkdb keys public` shows the public forms"))
         return
     files = {f"{each.value}.key": text + "\n" for each, text in secrets.items()}
     if kind is Kind.ALL:
@@ -95,10 +96,10 @@ def _signer_public(secret: str) -> str:
 
 
 def _write(directory: Path, files: dict[str, str]) -> list[str]:
-    """Write new files that only their owner may read; return their paths. One that exists is never overwritten."""
+    """Write new files that only their owner may read, and return their paths. Existing files are never overwritten."""
     taken = [str(directory / name) for name in files if (directory / name).exists()]
     if taken:
-        raise ConfigurationError(f"{', '.join(taken)} exists already", hint="give another --directory")
+        raise ConfigurationError(f"{', '.join(taken)} already exists", hint="give another --directory")
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, text in files.items():
@@ -110,12 +111,12 @@ def _write(directory: Path, files: dict[str, str]) -> list[str]:
             f"{error.filename or directory} can't be written: {error.strerror}", hint="give another --directory"
         ) from None
     except ValueError:
-        raise UsageError("a path was expected, and this can't be one") from None
+        raise UsageError("a path is expected, and this can't be a path") from None
     return [str(directory / name) for name in files]
 
 
 def _next(kind: Kind, directory: Path) -> str:
-    """Return the command that comes next."""
+    """Return the next command."""
     folder = shlex.quote(str(directory))
     if kind is Kind.SEAL:
         return f"put {folder}/seal.key first in TKDB_SEAL_KEYS, restart the authority, then: tkdb keys reseal"
@@ -131,7 +132,7 @@ def _next(kind: Kind, directory: Path) -> str:
 def public(output: Output, file: SecretFile = None, name: NameOption = None) -> None:
     """Show the public form of a secret key.
 
-    For an authority it is what clients are given, NAME=tkdbpub_….
+    For an authority's key, it is NAME=tkdbpub_…, which clients need.
 
     \b
     $ tkdb keys public --name tkdb.example < keys/authority.key
@@ -142,7 +143,7 @@ def public(output: Output, file: SecretFile = None, name: NameOption = None) -> 
 
     text = inputs.secret(file, VARIABLES[Kind.AUTHORITY], VARIABLES[Kind.SIGNER])
     if text.startswith(seal.PREFIX):
-        raise UsageError("a sealing secret has no public form", hint="keep it to yourself")
+        raise UsageError("a sealing secret has no public form", hint="keep it secret")
     if text.startswith(SignerSecret.PREFIX):
         shown = SignerSecret.parse(text).public.text()
         output.result({"kind": "signer", "public": shown}, shown)
@@ -157,19 +158,19 @@ def public(output: Output, file: SecretFile = None, name: NameOption = None) -> 
 
 @command(app)
 def reseal(output: Output) -> None:
-    """Seal records under the newest secret.
+    """Seal all records under the newest secret.
 
-    Every record that lies under an older sealing secret is sealed again, under the first of the authority's
-    TKDB_SEAL_KEYS. When it is done, the older secrets can be taken out. Needs a signer that may reseal.
+    Every record that is sealed under an older secret is sealed again, under the first of the authority's
+    TKDB_SEAL_KEYS. Afterwards, you can remove the older secrets. This needs a signer that may reseal.
 
     \b
     $ tkdb keys reseal
-    948 records to go
+    948 records left
     …
     resealed 1,204 records; none is left under an older secret
     """
     with connect() as client:
-        count = client.reseal(lambda step: output.note(faint(f"{step.remaining:,} records to go")))
+        count = client.reseal(lambda step: output.note(faint(f"{step.remaining:,} records left")))
     output.result(
         {"resealed": count, "remaining": 0}, good(f"resealed {count:,} records; none is left under an older secret")
     )

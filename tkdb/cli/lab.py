@@ -1,4 +1,4 @@
-"""``tkdb lab``: a whole authority of several regions on this machine, to see it live through faults."""
+"""``tkdb lab``: a whole multi-region authority on this machine, for experiments with faults."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from tkdb_ops.lab.control import What
     from tkdb_ops.lab.lab import Lab
 
-app = typer.Typer(name="lab", help="Run a whole authority of several regions on this machine, and break it.")
+app = typer.Typer(name="lab", help="Run a whole multi-region authority on this machine, and inject faults.")
 
 _HEADER: Final = ("REGION", "MACHINE", "ROLE", "SEQ", "LAG", "FRESH", "REQUESTS", "SERVES", "HEALTH")
 _SHOW_S: Final = 1.0
 
 Folder = Annotated[
     Path | None,
-    typer.Option(metavar="PATH", help="Where the lab is; by default one a user, among the temporary files."),
+    typer.Option(metavar="PATH", help="The folder of the lab. Default: one for each user, among the temporary files."),
 ]
-Machine = Annotated[str, typer.Argument(metavar="MACHINE", help="The machine's name, or its region.")]
+Machine = Annotated[str, typer.Argument(metavar="MACHINE", help="The name of the machine, or its region.")]
 Region = Annotated[str, typer.Argument(metavar="REGION", help="The region, such as iad.")]
 Other = Annotated[str, typer.Argument(metavar="OTHER", help="The other region.")]
 
@@ -37,17 +37,17 @@ Other = Annotated[str, typer.Argument(metavar="OTHER", help="The other region.")
 @command(app)
 def up(
     output: Output,
-    regions: Annotated[str, typer.Option(metavar="REGIONS", help="Where machines are; the primary's first.")] = (
+    regions: Annotated[str, typer.Option(metavar="REGIONS", help="The machines' regions, the primary's first.")] = (
         "iad,ams,syd"
     ),
-    clients: Annotated[str, typer.Option(metavar="REGIONS", help="Where callers are.")] = "sin",
+    clients: Annotated[str, typer.Option(metavar="REGIONS", help="The callers' regions.")] = "sin",
     folder: Folder = None,
 ) -> None:
     """Start a lab, and run it until Ctrl-C.
 
-    It prints what to export: the URL is the door of the first region of callers; on a terminal it shows its machines
-    from then on. It makes its own object store and keys, keeps nothing, and is never for production. Regions have their
-    true distances where it runs as root.
+    It prints the variables to export. The URL is the entry point of the callers' first region. On a terminal, it then
+    shows its machines. It makes its own object store and keys, keeps nothing, and is never for production. If it runs
+    as root, the regions have their true distances.
 
     \b
     $ tkdb lab up
@@ -59,15 +59,15 @@ def up(
 
     with claimed(_folder(folder)) as here:
         asyncio.run(_run(output, here, _codes(regions), _codes(clients)))
-    output.note(faint("the lab has ended, and nothing of it is left"))
+    output.note(faint("the lab has stopped, and nothing of it is left"))
 
 
 @command(app)
 def status(output: Output, folder: Folder = None) -> None:
-    """Show how each machine of the lab is, and whom it serves.
+    """Show the state of each machine of the lab, and the regions that it serves.
 
-    Each is asked itself, past proxies and cuts. REQUESTS are those that its proxy has sent to it, SERVES the callers'
-    regions whose proxies send theirs to it now. Exit 3: no lab runs.
+    Each machine is asked directly, past proxies and cuts. REQUESTS counts the requests that its proxy has sent to it.
+    SERVES lists the callers' regions whose proxies send their requests to it now. Exit 3: no lab runs.
 
     \b
     $ tkdb lab status
@@ -81,13 +81,13 @@ def status(output: Output, folder: Folder = None) -> None:
 
 @command(app)
 def down(output: Output, folder: Folder = None) -> None:
-    """End the lab.
+    """Stop the lab.
 
     \b
     $ tkdb lab down
-    the lab ends
+    the lab stops
     """
-    _changed(output, folder, "down", said="the lab ends")
+    _changed(output, folder, "down", said="the lab stops")
 
 
 @command(app, "exec")
@@ -99,8 +99,8 @@ def execute(
 ) -> None:
     """Run a program as a caller in a region.
 
-    The region is one of `tkdb lab up --clients`. It finds the authority as an app there would, by
-    its variables. What it says comes once it has ended, and its exit code is the command's.
+    The region is one of `tkdb lab up --clients`. The program gets the variables that an app there has, and finds the
+    authority by them. Its output appears after it has ended, and its exit code is the exit code of this command.
 
     \b
     $ tkdb lab exec sin -- tkdb status
@@ -113,7 +113,7 @@ def execute(
 
 @command(app)
 def cut(output: Output, region: Region, other: Other, folder: Folder = None) -> None:
-    """Lose every packet between two regions.
+    """Drop every packet between two regions.
 
     \b
     $ tkdb lab cut iad ams
@@ -124,7 +124,7 @@ def cut(output: Output, region: Region, other: Other, folder: Folder = None) -> 
 
 @command(app)
 def isolate(output: Output, region: Region, folder: Folder = None) -> None:
-    """Lose every packet to and from a region.
+    """Drop every packet to and from a region.
 
     \b
     $ tkdb lab isolate syd
@@ -139,14 +139,14 @@ def heal(output: Output, folder: Folder = None) -> None:
 
     \b
     $ tkdb lab heal
-    every region reaches every other
+    every region reaches all others
     """
-    _changed(output, folder, "heal", said="every region reaches every other")
+    _changed(output, folder, "heal", said="every region reaches all others")
 
 
 @command(app)
 def kill(output: Output, machine: Machine, folder: Folder = None) -> None:
-    """Kill a machine: SIGKILL to all that it runs.
+    """Kill a machine: send SIGKILL to all of its processes.
 
     \b
     $ tkdb lab kill syd
@@ -157,7 +157,7 @@ def kill(output: Output, machine: Machine, folder: Folder = None) -> None:
 
 @command(app)
 def start(output: Output, machine: Machine, folder: Folder = None) -> None:
-    """Start a machine that was killed, with its volume as it was left.
+    """Start a killed machine, with its volume unchanged.
 
     \b
     $ tkdb lab start syd
@@ -168,7 +168,7 @@ def start(output: Output, machine: Machine, folder: Folder = None) -> None:
 
 @command(app)
 def pause(output: Output, machine: Machine, folder: Folder = None) -> None:
-    """Have a machine hang: it accepts connections, and answers nothing.
+    """Make a machine hang: it accepts connections, but answers nothing.
 
     \b
     $ tkdb lab pause syd
@@ -179,13 +179,13 @@ def pause(output: Output, machine: Machine, folder: Folder = None) -> None:
 
 @command(app)
 def resume(output: Output, machine: Machine, folder: Folder = None) -> None:
-    """Let a machine go on that hangs.
+    """Let a hanging machine continue.
 
     \b
     $ tkdb lab resume syd
-    syd goes on
+    syd continues
     """
-    _changed(output, folder, "resume", machine, said=f"{machine} goes on")
+    _changed(output, folder, "resume", machine, said=f"{machine} continues")
 
 
 async def _run(output: Output, folder: Path, regions: tuple[str, ...], clients: tuple[str, ...]) -> None:
@@ -193,7 +193,7 @@ async def _run(output: Output, folder: Path, regions: tuple[str, ...], clients: 
     from tkdb_ops.lab.lab import Lab
 
     loop, running = asyncio.get_running_loop(), asyncio.current_task()
-    assert running is not None  # noqa: S101  a coroutine runs in one
+    assert running is not None  # noqa: S101  a coroutine runs in a task
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, running.cancel)
 
@@ -205,15 +205,15 @@ async def _run(output: Output, folder: Path, regions: tuple[str, ...], clients: 
             _ready(output, lab)
             await _watch(output, lab, control.down)
     except asyncio.CancelledError:
-        return  # the orderly end
+        return  # a signal asked for this end
     finally:
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_IGN)  # it is ending already
+            signal.signal(each, signal.SIG_IGN)  # the lab is already stopping
 
 
 async def _watch(output: Output, lab: Lab, down: asyncio.Event) -> None:
-    """Wait until the lab is to end; on a terminal, show its machines meanwhile."""
+    """Wait for the order to stop the lab. On a terminal, show its machines until then."""
     with output.live() as show:
         while show is not None and not down.is_set():
             show(Rows([_row(msgspec.to_builtins(each)) for each in await lab.status()], header=_HEADER))
@@ -225,10 +225,10 @@ async def _watch(output: Output, lab: Lab, down: asyncio.Event) -> None:
 def _ready(output: Output, lab: Lab) -> None:
     exports = lab.exports()
     output.result(exports, *(f"export {name}={value}" for name, value in exports.items()))
-    output.note(bad("NOT FOR PRODUCTION: nothing is kept; whoever reads its folder may do anything"))
+    output.note(bad("NOT FOR PRODUCTION: nothing is kept, and anyone who can read its folder may do anything"))
     for missing in lab.flycast.not_emulated:
         output.note(faint(f"not emulated here: {missing}"))
-    output.note(faint("in another terminal: tkdb lab status · Ctrl-C ends it"))
+    output.note(faint("in another terminal: tkdb lab status · Ctrl-C stops it"))
 
 
 def _folder(given: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""The machines of one authority, each at a URL of its own, asked at once: what ``status`` and ``promote`` look at.
+"""The machines of one authority, each at its own URL, asked concurrently for ``status`` and ``promote``.
 
 >>> urls(["http://a,http://b", "http://a"])
 ['http://a', 'http://b']
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
 
 Urls = Annotated[
     list[str] | None,
-    typer.Option("--url", metavar="URL", help="Where a machine answers; repeat it. By default TKDB_URL."),
+    typer.Option("--url", metavar="URL", help="The URL of a machine; repeat it for more. Default: TKDB_URL."),
 ]
 
 EACH_TIMEOUT_MS: Final = 2_000
-"""How long one of several may take: one that is down keeps the others' answers waiting."""
+"""The time limit of each call if there are several machines: the command waits for the slowest one."""
 
 
 def urls(given: Iterable[str] | None) -> list[str]:
-    """Return each URL once: those given, or those in ``TKDB_URL``; commas part them.
+    """Return each URL in ``given``, or else in ``TKDB_URL``, once. Commas separate URLs.
 
     Raises:
-        UsageError: none is given.
+        UsageError: there is no URL.
         ConfigurationError: there are too many, or one can't be used.
     """
     texts = list(given or ()) or os.environ.get("TKDB_URL")
     if not texts:
         raise UsageError("TKDB_URL is not set", hint="set it, or give --url; `tkdb dev` prints one")
-    from tkdb_client import settings  # only for commands that ask the authority: it takes a while to import
+    from tkdb_client import settings  # imported only by commands that call the authority, because the import is slow
 
     return [str(url) for url in settings.urls(texts)]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What came of asking one machine: its ``report`` after ``rtt_ms``, or else the ``error``."""
+    """The result for one machine: its ``report`` after ``rtt_ms``, or else the ``error``."""
 
     url: str
     report: api.StatusReport | None = None
@@ -61,12 +61,12 @@ class Asked:
 
     @property
     def fault(self) -> str:
-        """Why it can't answer calls now; empty where it can."""
+        """The reason why the machine can't answer calls now; empty if it can."""
         return self.report.fault if self.report is not None else str(self.error)
 
 
 class Machines:
-    """Clients of machines. Use it as a context manager, which closes them.
+    """The clients of machines. Use it as a context manager, which closes the clients.
 
     Raises:
         ConfigurationError: a URL, or a setting, can't be used.
@@ -92,7 +92,7 @@ class Machines:
         return self._clients[url]
 
     def ask(self) -> list[Asked]:
-        """Ask every machine at once; return what came of it, in the URLs' order."""
+        """Ask all machines concurrently, and return the results in the order of the URLs."""
         with ThreadPoolExecutor(len(self._clients)) as pool:
             return list(pool.map(self._ask, self._clients))
 
@@ -100,7 +100,7 @@ class Machines:
         client = self._clients[url]
         try:
             if url not in self._connected:
-                client.status()  # the first call looks up the name and connects: it isn't timed
+                client.status()  # not timed, because the first call also looks up the name and connects
                 self._connected.add(url)
             started = time.perf_counter()
             report = client.status()
@@ -112,16 +112,16 @@ class Machines:
 
 
 def newest(asked: Iterable[Asked]) -> api.Cluster | None:
-    """Return the newest head that any of the machines knows; None where they stand alone, or know none."""
+    """Return the newest head that any machine knows, or None if none of them knows a head."""
     known = [each.report.cluster for each in asked if each.report is not None and each.report.cluster is not None]
     return max(known, key=lambda head: (head.rev, -head.unchanged_ms), default=None)
 
 
 def is_led(head: api.Cluster) -> bool:
-    """Return whether there is a primary, and its lease hasn't run out."""
+    """Return True if there is a primary whose lease hasn't run out."""
     return bool(head.primary) and head.unchanged_ms <= head.lease_ms
 
 
 def seconds(ms: int) -> str:
-    """Return a span of time in seconds."""
+    """Return a span of time as text, in seconds."""
     return f"{ms / 1000:.1f} s"

@@ -1,4 +1,4 @@
-"""Options that several commands share, as dataclasses: one field, one option.
+"""Options that several commands share, as dataclasses with one field for each option.
 
 >>> CaveatOptions(act="r", res=["app:shop=r"]).restrictions(now_s=0)
 [Act(actions='r'), Res(kind='app', ids=mappingproxy({'shop': 'r'}))]
@@ -22,35 +22,38 @@ if TYPE_CHECKING:
     from tkdb.macaroon.caveats import AnyCaveat
 
 TokenFile = Annotated[
-    str | None, typer.Option("--token-file", metavar="PATH", help="The token's file; - is stdin. Never an argument.")
+    str | None,
+    typer.Option("--token-file", metavar="PATH", help="The file with the token; - is stdin. Never an argument."),
 ]
 Organization = Annotated[str, typer.Argument(help="The organization's name.", show_default=False)]
 
 
 @dataclass(frozen=True, slots=True)
 class CaveatOptions:
-    """What a token is restricted to."""
+    """The restrictions of a token."""
 
     act: Annotated[str | None, typer.Option(help="Actions out of rwcdC: read write create delete control.")] = None
     res: Annotated[
-        list[str] | None, typer.Option(metavar="KIND:ID=ACTIONS", help="One resource; repeat it. ID * is any.")
+        list[str] | None,
+        typer.Option(metavar="KIND:ID=ACTIONS", help="A resource; repeat it for more. The ID * is any."),
     ] = None
     aud: Annotated[str | None, typer.Option(help="The service that may accept it.")] = None
     method: Annotated[str | None, typer.Option(help="The HTTP method.")] = None
     path: Annotated[str | None, typer.Option(help="A path glob, such as /v1/apps/*.")] = None
-    ip: Annotated[list[str] | None, typer.Option(metavar="CIDR", help="A client network; repeat it.")] = None
+    ip: Annotated[list[str] | None, typer.Option(metavar="CIDR", help="A client network; repeat it for more.")] = None
     caveat: Annotated[
-        list[str] | None, typer.Option(metavar="JSON", help='Any caveat, such as \'["x:plan","pro"]\'; repeat it.')
+        list[str] | None,
+        typer.Option(metavar="JSON", help='Any caveat, such as \'["x:plan","pro"]\'; repeat it for more.'),
     ] = None
     for_: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="How long it lives: 60s, 5m, 1h, 7d.")
+        str | None, typer.Option("--for", metavar="DURATION", help="The token's lifetime: 60s, 5m, 1h, 7d.")
     ] = None
 
     def restrictions(self, *, now_s: float | None) -> list[AnyCaveat]:
-        """Return the caveats, the stable ones first. Without ``now_s``, ``--for`` is left to the authority.
+        """Return the caveats, the stable ones first. Without ``now_s``, the authority applies ``--for``.
 
         Raises:
-            InvalidCaveat, UsageError: an option can't be a caveat.
+            InvalidCaveat, UsageError: an option isn't a valid caveat.
         """
         from tkdb.macaroon.caveats import Act, Aud, Exp, Ip, Req, Res
 
@@ -71,29 +74,30 @@ class CaveatOptions:
 
     @property
     def lifetime_s(self) -> int | None:
-        """How long the token is to live, in seconds."""
+        """The requested lifetime of the token, in seconds."""
         return None if self.for_ is None else duration(self.for_)
 
 
 @dataclass(frozen=True, slots=True)
 class AccessOptions:
-    """What a request attempts."""
+    """The access that a request attempts."""
 
-    action: Annotated[str | None, typer.Option(help="What is attempted, out of rwcdC.")] = None
+    action: Annotated[str | None, typer.Option(help="The attempted action, out of rwcdC.")] = None
     resource: Annotated[
-        list[str] | None, typer.Option(metavar="KIND=ID", help="What it touches; repeat it. ID * is all of the kind.")
+        list[str] | None,
+        typer.Option(metavar="KIND=ID", help="The resource; repeat it for more. The ID * is all of the kind."),
     ] = None
-    audience: Annotated[str | None, typer.Option(help="The service that is asked.")] = None
+    audience: Annotated[str | None, typer.Option(help="The service that gets the request.")] = None
     method: Annotated[str | None, typer.Option(help="The HTTP method.")] = None
     path: Annotated[str | None, typer.Option(help="The path, as received.")] = None
     ip: Annotated[str | None, typer.Option(metavar="ADDRESS", help="The client's address.")] = None
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="When: 2026-01-31T12:00:00Z, or Unix seconds. Now by default.")
+        str | None, typer.Option(metavar="TIME", help="The time: 2026-01-31T12:00:00Z, or Unix seconds. Default: now.")
     ] = None
 
     @property
     def given(self) -> bool:
-        """Whether any was given."""
+        """True if any option was given."""
         return any((self.action, self.resource, self.audience, self.method, self.path, self.ip, self.at))
 
     def access(self) -> Access:
@@ -114,13 +118,13 @@ class AccessOptions:
         )
 
     def policy(self) -> Policy:
-        """Return the policy to clear under: this machine's clock, and the audience."""
+        """Return the policy for clearing: this machine's clock, and the audience."""
         from tkdb.macaroon.access import Policy
 
         return Policy(clock=time.time, audience=self.audience)
 
     def words(self) -> str:
-        """Return the access for people."""
+        """Return the access as text for people."""
         pairs: list[tuple[str, str | None]] = [
             ("action", self.action),
             *(("resource", text) for text in self.resource or ()),

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 app = typer.Typer(name="org", help="Create, configure, rotate, list and delete organizations. Needs a signer's key.")
 
 MaxLifetime = Annotated[
-    str | None, typer.Option(metavar="DURATION", help="How long its tokens may live at most; 90d by default.")
+    str | None, typer.Option(metavar="DURATION", help="The maximum lifetime of its tokens. Default: 90d.")
 ]
-NewLifetime = Annotated[str, typer.Option("--max-lifetime", metavar="DURATION", help="How long tokens may live.")]
+NewLifetime = Annotated[str, typer.Option("--max-lifetime", metavar="DURATION", help="The maximum lifetime.")]
 
 
 @command(app)
@@ -42,9 +42,9 @@ def create(output: Output, organization: Organization, max_lifetime: MaxLifetime
 
 @command(app)
 def configure(output: Output, organization: Organization, max_lifetime: NewLifetime) -> None:
-    """Change how long tokens may live.
+    """Change the maximum lifetime of tokens.
 
-    It holds for those minted from now on.
+    It applies to tokens minted from now on.
 
     \b
     $ tkdb org configure acme --max-lifetime 7d
@@ -60,7 +60,7 @@ def configure(output: Output, organization: Organization, max_lifetime: NewLifet
 def rotate(output: Output, organization: Organization) -> None:
     """Mint under a new root key from now on.
 
-    The old one verifies until its last token can have expired.
+    The old root key verifies until every token under it has expired.
 
     \b
     $ tkdb org rotate acme
@@ -105,11 +105,11 @@ def list_(output: Output) -> None:
 def delete(
     output: Output,
     organization: Organization,
-    yes: Annotated[bool, typer.Option("--yes", help="Say that you mean it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Your consent.")] = False,
 ) -> None:
-    """Delete an organization, for good.
+    """Delete an organization permanently.
 
-    Every token of it is dead, and its name is never given again.
+    All of its tokens are revoked, and its name can never be used again.
 
     \b
     $ tkdb org delete acme --yes
@@ -117,8 +117,8 @@ def delete(
     """
     if not yes:
         raise UsageError(
-            f"this ends every token of {organization}, for good",
-            hint=f"if you mean it: tkdb org delete {organization} --yes",
+            f"this permanently revokes every token of {organization}",
+            hint=f"to go ahead, run: tkdb org delete {organization} --yes",
         )
     with connect() as client:
         client.delete_organization(organization)

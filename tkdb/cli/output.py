@@ -1,6 +1,6 @@
-"""What a command says: data on stdout as tables or JSON, talk and errors on stderr, and the exit code.
+"""The output of a command: data on stdout as tables or JSON, messages and errors on stderr, and the exit code.
 
-Whatever is printed may come from a token that anybody made: characters that a terminal would obey are shown escaped.
+Any text may come from a token that an attacker made, so control characters for the terminal are printed escaped.
 
 >>> clean("acme\\x1b[2J")
 'acme\\\\x1b[2J'
@@ -39,7 +39,7 @@ _EXIT_CODES: Final[tuple[tuple[type[errors.TkdbError], int], ...]] = (
     (errors.StoreError, 3),
     (errors.ChannelError, 3),
 )
-"""The first class that fits decides. What isn't here is a wrong command line: 2."""
+"""The first class that matches decides. Any other error is a wrong command line: 2."""
 
 
 class UsageError(errors.TkdbError):
@@ -55,7 +55,7 @@ def exit_code(error: errors.TkdbError) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """Text in a style of rich's, such as ``bold red``; plain where there is no colour."""
+    """A text in a style of rich, such as ``bold red``; plain if there is no colour."""
 
     text: str
     style: str
@@ -77,28 +77,28 @@ Part = Cell | Rows
 
 
 def good(text: str) -> Marked:
-    """Return ``text`` as good news."""
+    """Return ``text`` in the style of a good result."""
     return Marked(text, "green")
 
 
 def bad(text: str) -> Marked:
-    """Return ``text`` as bad news."""
+    """Return ``text`` in the style of a bad result."""
     return Marked(text, "bold red")
 
 
 def faint(text: str) -> Marked:
-    """Return ``text`` as something that matters less."""
+    """Return ``text`` in the style of a less important text."""
     return Marked(text, "dim")
 
 
 class Output:
-    """Prints one command's results. With ``json``, exactly one document goes to stdout."""
+    """The output of one command. With ``json``, exactly one document goes to stdout."""
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
 
     def result(self, document: Any, *parts: Part) -> None:
-        """Print a result: ``document`` where JSON is wanted, else ``parts``, each from a new line on."""
+        """Print a result: ``document`` if JSON is requested, else ``parts``, each on a new line."""
         if self.json:
             _write(sys.stdout, msgspec.json.encode(document).decode())
             return
@@ -106,18 +106,21 @@ class Output:
             _write(sys.stdout, _rendered(part, sys.stdout))
 
     def note(self, *parts: Part) -> None:
-        """Say something on stderr."""
+        """Print messages on stderr."""
         for part in parts:
             _write(sys.stderr, _rendered(part, sys.stderr))
 
     @property
     def is_live(self) -> bool:
-        """Whether ``live`` shows anything."""
+        """True if ``live`` shows anything."""
         return not self.json and sys.stdout.isatty()
 
     @contextmanager
     def live(self) -> Iterator[Callable[[Rows], None] | None]:
-        """Give what shows a table in place of the one before; None where stdout is no terminal, or JSON is wanted."""
+        """Yield a function that shows a table in place of the one before.
+
+        It yields None if stdout isn't a terminal, or if JSON is requested.
+        """
         if not self.is_live:
             yield None
             return
@@ -127,7 +130,7 @@ class Output:
             yield lambda rows: shown.update(_grid(rows), refresh=True)
 
     def fail(self, error: errors.TkdbError) -> int:
-        """Show an error; return its exit code."""
+        """Print an error, and return its exit code."""
         if self.json:
             fields = {"code": error.code, "message": clean(error.message), "hint": clean(error.hint)}
             _write(sys.stdout, msgspec.json.encode({"error": fields}).decode())
@@ -138,7 +141,7 @@ class Output:
 
 
 def clean(text: str) -> str:
-    """Return ``text`` with every character that isn't printable escaped, but for line ends."""
+    """Return ``text`` with every character escaped that isn't printable, except line ends."""
     if text.isprintable():
         return text
     return "".join(
@@ -156,7 +159,7 @@ def _rendered(part: Part, stream: TextIO) -> str:
         return clean(part)
     if isinstance(part, Marked) and not stream.isatty():
         return clean(part.text)
-    from rich.text import Text  # only where something is styled or tabled: it takes a while to import
+    from rich.text import Text  # imported only for styles and tables, because the import is slow
 
     console = _console(stream)
     with console.capture() as capture:

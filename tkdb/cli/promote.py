@@ -1,4 +1,4 @@
-"""``tkdb promote``: move the primary, by plan or without asking it."""
+"""``tkdb promote``: the move of the primary, by a handover or without asking the primary."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from tkdb import api
 
 WAIT_MS: Final = 15_000
-"""So long a move is waited for. A lease of 9 s runs out meanwhile, and the next machine has had its turn."""
+"""The time for which the command waits for a move: enough for a lease of 9 s to run out and for a takeover after it."""
 POLL_S: Final = 0.25
 
-MachineName = Annotated[str | None, typer.Argument(metavar="[MACHINE]", help="The machine.", show_default=False)]
+MachineName = Annotated[str | None, typer.Argument(metavar="[MACHINE]", help="The new primary.", show_default=False)]
 TakeOver = Annotated[
-    bool, typer.Option("--take-over", help="Without asking the primary: the machine at the one URL takes over.")
+    bool, typer.Option("--take-over", help="A takeover by the machine at the one URL, without asking the primary.")
 ]
 
 
 def promote(output: Output, machine: MachineName = None, take_over: TakeOver = False, url: Urls = None) -> None:
     """Make a machine the primary.
 
-    By plan: the primary publishes what it has and hands over to MACHINE, within about a second. If MACHINE doesn't
-    come, a lease runs out, and another machine takes over. With --take-over, the machine at the URL takes over without
-    asking the primary: nothing acknowledged is lost, and writes under way there end with an unknown outcome. Needs a
-    signer that may promote.
+    With MACHINE, the primary publishes its entries and hands over to MACHINE, within about a second. If MACHINE doesn't
+    take over, a lease runs out, and then another machine takes over. With --take-over, the machine at the URL takes
+    over without asking the primary: no acknowledged write is lost, and writes in flight at the primary end with an
+    unknown outcome. This needs a signer that may promote.
 
     \b
     $ tkdb promote m-3c4d
@@ -41,7 +41,9 @@ def promote(output: Output, machine: MachineName = None, take_over: TakeOver = F
     """
     where = urls(url)
     if take_over is (machine is not None):
-        raise UsageError("a machine's name or --take-over was expected, and one of them", hint="tkdb promote --help")
+        raise UsageError(
+            "exactly one of a machine's name and --take-over is expected", hint="see `tkdb promote --help`"
+        )
     if machine is not None:
         _hand_over(output, where, machine)
     else:
@@ -50,8 +52,8 @@ def promote(output: Output, machine: MachineName = None, take_over: TakeOver = F
 
 def _take_over(output: Output, where: Sequence[str]) -> None:
     if len(where) > 1:
-        raise UsageError("--take-over takes the one URL of the machine that is meant", hint="give it with --url")
-    output.note(faint("nothing acknowledged is lost; writes under way at the primary end with an unknown outcome"))
+        raise UsageError("--take-over needs the URL of exactly one machine", hint="give it with --url")
+    output.note(faint("no acknowledged write is lost; writes in flight at the primary end with an unknown outcome"))
     with connect(url=where[0]) as client:
         started = time.monotonic()
         taken = client.take_over()
@@ -60,14 +62,14 @@ def _take_over(output: Output, where: Sequence[str]) -> None:
 
 def _hand_over(output: Output, where: Sequence[str], machine: str) -> None:
     if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", machine) is None:
-        raise UsageError("a machine's name is 1 to 64 of A-Z a-z 0-9 . _ -", hint="see `tkdb status`")
+        raise UsageError("a machine's name has 1 to 64 characters of A-Z a-z 0-9 . _ -", hint="see `tkdb status`")
     with Machines(where) as machines:
         asked = machines.ask()
         head = newest(asked)
         if head is not None and head.primary == machine and is_led(head):
             output.result(
                 {"primary": machine, "epoch": head.epoch, "moved": False},
-                good(f"{machine} is primary already, of epoch {head.epoch}"),
+                good(f"{machine} is already the primary, of epoch {head.epoch}"),
             )
             return
         client = machines.client(_nearest_to_primary(asked, head))
@@ -75,16 +77,16 @@ def _hand_over(output: Output, where: Sequence[str], machine: str) -> None:
         try:
             client.hand_over(machine)
         except OutcomeUnknown as error:
-            output.note(faint(f"{error.message}; looking who is primary"))
+            output.note(faint(f"{error.message}; checking which machine is the primary"))
         reached = _wait(machines, machine, 0 if head is None else head.epoch, started)
     _say(output, machine, reached.epoch, _ms_since(started))
 
 
 def _nearest_to_primary(asked: Sequence[Asked], head: api.Cluster | None) -> str:
-    """Return the URL to send to: the primary's own, where it is known; else any that answers, for a proxy to pass on.
+    """Return the URL for the request: the primary's if it is known, else any that answers and can pass the request on.
 
     Raises:
-        TkdbError: none answers.
+        TkdbError: no machine answers.
     """
     answering = [each for each in asked if each.report is not None]
     if not answering:
@@ -94,10 +96,10 @@ def _nearest_to_primary(asked: Sequence[Asked], head: api.Cluster | None) -> str
 
 
 def _wait(machines: Machines, machine: str, epoch: int, started: float) -> api.Cluster:
-    """Return the head once ``machine`` is primary.
+    """Wait until ``machine`` is primary, and return the head.
 
     Raises:
-        Unavailable: it isn't after ``WAIT_MS``, or another machine is, of a later epoch.
+        Unavailable: it isn't primary after ``WAIT_MS``, or another machine is, of a later epoch.
     """
     while True:
         head = newest(machines.ask())
@@ -112,14 +114,14 @@ def _wait(machines: Machines, machine: str, epoch: int, started: float) -> api.C
 
 def _state(head: api.Cluster | None) -> str:
     if head is None:
-        return f"after {seconds(WAIT_MS)} no machine that answers knows who is"
+        return f"after {seconds(WAIT_MS)}, no machine that answers knows the primary"
     if not head.primary:
-        return f"after {seconds(WAIT_MS)} no machine is; when a lease has run out, the first that can takes over"
-    return f"after {seconds(WAIT_MS)} {head.primary} in {head.region} still is, epoch {head.epoch}"
+        return f"after {seconds(WAIT_MS)}, there is no primary; the next machine takes over when a lease has run out"
+    return f"after {seconds(WAIT_MS)}, {head.primary} in {head.region} is still the primary, epoch {head.epoch}"
 
 
 def _not_come(machine: str, state: str) -> TkdbError:
-    return Unavailable(f"{machine} is not primary: {state}", hint=f"does {machine} run? See `tkdb status`")
+    return Unavailable(f"{machine} is not primary: {state}", hint=f"check with `tkdb status` that {machine} runs")
 
 
 def _say(output: Output, machine: str, epoch: int, took_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""``tkdb recover``: a cluster whose head, or whose base, is lost."""
+"""``tkdb recover``: the recovery of a cluster that has lost its head, or the base in its head."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 
 
 class Source(StrEnum):
-    """Where the journal is looked for."""
+    """The source in which the journal is searched."""
 
     BUCKET = "bucket"
     VOLUME = "volume"
 
 
-From = Annotated[Source, typer.Option("--from", help="All backups in the bucket, or this machine's own TKDB_DB.")]
-Force = Annotated[bool, typer.Option("--force", help="Also where there is nothing to recover.")]
-AcceptLoss = Annotated[bool, typer.Option("--accept-loss", help="Go on although acknowledged entries may be lost.")]
+From = Annotated[
+    Source, typer.Option("--from", help="The source: all backups in the bucket, or this machine's TKDB_DB.")
+]
+Force = Annotated[bool, typer.Option("--force", help="A recovery even if there is nothing to recover.")]
+AcceptLoss = Annotated[bool, typer.Option("--accept-loss", help="Your consent that acknowledged entries may be lost.")]
 
 
 class Outcome(NamedTuple):
-    """What was found, decided and done."""
+    """The findings, the decision, and the action."""
 
     survey: Survey
     plan: Plan
@@ -41,21 +43,21 @@ class Outcome(NamedTuple):
 
 
 def recover(output: Output, from_: From = Source.BUCKET, force: Force = False, accept_loss: AcceptLoss = False) -> None:
-    """Recover a cluster whose head is lost or damaged, or whose head's base can't be restored.
+    """Recover a cluster if its head is lost or damaged, or if the base in its head can't be restored.
 
-    Stop every machine first. Reads the environment of `tkdb serve`. Every backup is restored and audited, and what was
-    found is shown. Where nothing can be lost by it, the cluster is recovered at once. Otherwise that takes
-    --accept-loss; without it nothing is changed. Exit 1: nothing was changed.
+    Stop every machine first. This reads the environment of `tkdb serve`. It restores and audits every backup, and shows
+    the results. If nothing can be lost, it recovers the cluster at once. Otherwise it needs --accept-loss, and changes
+    nothing without it. Exit 1: nothing was changed.
 
     \b
     $ tkdb recover
     the head is lost
     SOURCE                            EPOCH  ENTRIES  LAST ENTRY
     epochs/00000002-2c26b46b68ffc68f  2      14       2026-11-23 03:41:44 UTC  chosen
-    epochs/00000001-9f86d081884c7d65  1      12       2026-11-23 03:11:02 UTC  contained in what was chosen
-    what was acknowledged after entry 14 (2026-11-23 03:41:44 UTC) is lost
+    epochs/00000001-9f86d081884c7d65  1      12       2026-11-23 03:11:02 UTC  contained in the chosen one
+    entries acknowledged after entry 14 (2026-11-23 03:41:44 UTC) are lost
     …
-    nothing was changed; to accept that: tkdb recover --accept-loss
+    nothing was changed; to accept the loss: tkdb recover --accept-loss
     """
     from tkdb.cli import survey_report
     from tkdb.settings import Settings
@@ -77,7 +79,7 @@ async def _recover(output: Output, settings: Settings, source: Source, *, force:
     database = Path(settings.database)
     async with AsyncExitStack() as stack:
         if source is Source.VOLUME:
-            # Held until the end, so that this machine's process can't be running.
+            # The lock is held until the end, so that this machine's process can't run meanwhile.
             _check_there(database)
             await stack.enter_async_context(await Database.open(database, checkpoints=False))
         cluster = await stack.enter_async_context(opened(settings))
@@ -89,7 +91,7 @@ async def _recover(output: Output, settings: Settings, source: Source, *, force:
         done: Done | None = None
         if isinstance(plan, Resume) or (isinstance(plan, Renew) and accept_loss):
             if not isinstance(survey.there, Absent):
-                output.note(faint("watching the head for a lease: is a primary alive?"))
+                output.note(faint("watching the head for the length of a lease, in case a primary is alive"))
             await check_idle(cluster, survey, lease_ms=settings.lease_ms)
             if isinstance(plan, Resume):
                 done = await resume(cluster, survey, plan, database)

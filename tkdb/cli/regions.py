@@ -1,4 +1,4 @@
-"""``tkdb regions``: how far each region is from here, and which one serves this caller."""
+"""``tkdb regions``: the distance of each region from here, and the region that serves this caller."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _HEADER: Final = ("REGION", "MACHINE", "RTT", "ROLE", "SEQ", "FRESH", "HEALTH", 
 
 
 def regions(output: Output, url: Urls = None) -> None:
-    """Show how far each region is from here, and which one serves you.
+    """Show the distance of each region from here, and the region that serves you.
 
-    The nearest comes first, as a client would choose it. Behind one URL, a proxy chooses, and whoever answers is shown.
-    Exit 3: none can answer calls.
+    The nearest region comes first, as a client would choose it. With one URL, a proxy chooses, and only the machine
+    that answers is shown. Exit 3: no region can answer calls.
 
     \b
     $ tkdb regions --url http://syd.tkdb.internal:8080 --url http://iad.tkdb.internal:8080

@@ -1,4 +1,4 @@
-"""``tkdb restore``: recovery to a point in time."""
+"""``tkdb restore``: the recovery to a point in time."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ def restore(
     output: Output,
     seq: Annotated[int | None, typer.Option(min=1, metavar="N", help="The entry of the journal to go back to.")] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Or the last one up to then: 2026-01-31T12:00:00Z.")
+        str | None, typer.Option(metavar="TIME", help="The time whose last entry to go back to: 2026-01-31T12:00:00Z.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Say that you mean it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Your consent.")] = False,
 ) -> None:
-    """Make organizations and keys what they were.
+    """Restore organizations and keys to an earlier state.
 
-    As after one entry of the journal. Organizations and keys made since are gone for good; revocations, retired keys
-    and deleted organizations since stay as they are. Needs a signer that may restore.
+    That is the state after one entry of the journal. Organizations and keys made since then are permanently lost.
+    Revocations, retired keys and deleted organizations since then stay as they are. This needs a signer that may
+    restore.
 
     \b
     $ tkdb restore --at 2026-11-22T10:00:00Z --yes
     restored to entry 118: 3 organizations and keys changed
     """
     if (seq is None) == (at is None):
-        raise UsageError("one entry to go back to is needed", hint="give --seq N or --at TIME")
+        raise UsageError("exactly one of --seq and --at is expected", hint="give --seq N or --at TIME")
     at_ms = None if at is None else int(instant(at) * 1000)
     if not yes:
-        raise UsageError("this ends every organization and key made since, for good", hint="if you mean it, add --yes")
+        raise UsageError(
+            "this permanently ends every organization and key made since then", hint="to go ahead, add --yes"
+        )
     with connect() as client:
         restored = client.restore(seq=seq, at_ms=at_ms)
     what = f"{restored.changed:,} organizations and keys changed" if restored.changed else "nothing differed"

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def serve(output: Output) -> None:
     """Serve, configured by the environment, until SIGTERM.
 
-    docs/configuration.md lists the variables. With BUCKET_NAME and the AWS_… ones it is one of several machines that
-    share that bucket, which `tkdb init` has prepared; without, it stands alone.
+    docs/configuration.md lists the variables. With BUCKET_NAME and the AWS_… variables, this is one of several machines
+    that share this bucket, which `tkdb init` has prepared. Without them, it is a single machine.
 
-    Logs go to stderr, as JSON lines unless it is a terminal. The event "ready" names the address. With --json, the
-    address and the authority's public identity go to stdout once it is ready.
+    Logs go to stderr, as JSON lines unless stderr is a terminal. The event "ready" names the address. With --json, the
+    address and the authority's public identity go to stdout when the authority is ready.
 
     \b
     $ tkdb serve
@@ -30,7 +30,7 @@ def serve(output: Output) -> None:
     from tkdb.settings import Settings
 
     settings = Settings.parse(os.environ)
-    from tkdb import logs  # after the settings: what is wrong with them is said at once
+    from tkdb import logs  # imported after the settings, so that their errors appear at once
     from tkdb.server.run import run
 
     logs.configure(settings.log_level, sys.stderr)

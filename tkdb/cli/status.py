@@ -1,4 +1,4 @@
-"""``tkdb status``: who answers, how fresh it is, and who is primary."""
+"""``tkdb status``: the machines that answer, the age of their data, and the primary."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _HEADER: Final = ("REGION", "MACHINE", "ROLE", "SEQ", "LAG", "FRESH", "HEALTH", 
 
 
 def status(output: Output, url: Urls = None) -> None:
-    """Ask who answers, how fresh it is, and who is primary.
+    """Show the machines that answer, the age of their data, and the primary.
 
-    Given the URLs of several machines, shows one row for each, the nearest first. Exit 3: one can't answer, or there is
-    no primary.
+    For the URLs of several machines, this shows one row for each, the nearest first. Exit 3: a machine can't answer, or
+    there is no primary.
 
     \b
     $ tkdb status --url http://syd.tkdb.internal:8080 --url http://iad.tkdb.internal:8080
     REGION  MACHINE  ROLE     SEQ   LAG  FRESH  HEALTH  ANSWERED
     syd     m-1a2b   replica  1412  0    0.2 s  ok      in 93.0 ms
     iad     m-5e6f   primary  1412  0    0.1 s  ok      in 225.1 ms
-    primary m-5e6f in iad · epoch 7 · rev 31044 · seq 1412 · lease 9.0 s, seen changed 1.2 s ago
+    primary m-5e6f in iad · epoch 7 · rev 31044 · seq 1412 · lease 9.0 s, last change seen 1.2 s ago
     """
     with Machines(urls(url)) as machines:
         asked = sorted(machines.ask(), key=lambda each: (each.report is None, each.rtt_ms))
@@ -50,11 +50,11 @@ def _document(asked: Asked) -> dict[str, Any]:
 
 
 def _alone(asked: Asked) -> list[Part]:
-    """Return all that one machine says of itself."""
+    """Return the whole report of one machine."""
     from tkdb.cli.formatting import distance
 
     report = asked.report
-    assert report is not None  # noqa: S101  an error was raised
+    assert report is not None  # noqa: S101  an error of the only machine was raised before
     rows: list[Sequence[Cell]] = [
         (good("ok") if not report.fault else bad("faulty"), report.name),
         *([("why", report.fault)] if report.fault else []),
@@ -71,7 +71,7 @@ def _alone(asked: Asked) -> list[Part]:
 
 
 def _table(asked: Sequence[Asked], head: api.Cluster | None) -> list[Part]:
-    """Return a row for each machine, then why those that can't answer can't."""
+    """Return a row for each machine, and then the reason for each machine that can't answer."""
     positions = [each.report.position for each in asked if each.report is not None]
     last = max([*positions, *([] if head is None else [head.seq])], default=0)
     faults = [(each.report.machine if each.report else each.url, each.fault) for each in asked if each.fault]
@@ -99,7 +99,7 @@ def _line(head: api.Cluster) -> Cell:
     """Return the head on one line."""
     led = is_led(head)
     who = f"primary {head.primary} in {head.region}" if head.primary else "no primary"
-    seen = f"seen changed {seconds(head.unchanged_ms)} ago" + ("" if led else ": another machine may take over")
+    seen = f"last change seen {seconds(head.unchanged_ms)} ago" + ("" if led else ": another machine may take over")
     text = f"{who} · epoch {head.epoch} · rev {head.rev} · seq {head.seq} · lease {seconds(head.lease_ms)}, {seen}"
     return text if led else bad(text)
 

@@ -1,4 +1,4 @@
-"""What a survey found, in words: what may be lost, what is to be done. Pure."""
+"""A survey in words: the findings, the possible loss, and the next steps. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _HEADER: Final = ("SOURCE", "EPOCH", "ENTRIES", "LAST ENTRY")
 
 
 def parts(survey: Survey, plan: Plan, done: Done | None) -> Iterator[Part]:
-    """Yield what was found, decided and done, for people."""
+    """Yield the findings, the decision and the action, for people."""
     yield _head(survey, plan)
     yield Rows(list(_rows(survey, plan)), header=_HEADER)
     match plan:
         case Nothing(head):
-            yield good(f"nothing to recover: {head.base} restores, and the head goes on from it")
+            yield good(f"there is nothing to recover: {head.base} can be restored, and the head continues from it")
         case Resume(head):
-            yield good(f"nothing that was acknowledged is lost: the head names all of it, to entry {head.seq}")
+            yield good(f"no acknowledged entry is lost: the head names all of them, up to entry {head.seq}")
         case Renew():
             yield from _loss(plan)
     if done is not None:
@@ -32,15 +32,15 @@ def parts(survey: Survey, plan: Plan, done: Done | None) -> Iterator[Part]:
 
 
 def following(survey: Survey, plan: Plan, done: Done | None) -> Iterator[str]:
-    """Yield what is to be done next, for people."""
+    """Yield the next steps, for people."""
     if isinstance(plan, Renew) and done is None:
         source = "--from volume " if plan.candidate.backup is None else ""
-        yield f"nothing was changed; to accept that: tkdb recover {source}--accept-loss"
+        yield f"nothing was changed; to accept the loss: tkdb recover {source}--accept-loss"
     if done is None:
         return
     if isinstance(plan, Renew):
-        yield "next: on each machine delete TKDB_DB and what lies beside it, then tkdb serve: it restores itself"
-        yield f"then: revoke again what was revoked since {_time(plan.candidate)}"
+        yield "next: on each machine, delete TKDB_DB and the files next to it, then run tkdb serve, which restores it"
+        yield f"then: revoke again everything that was revoked since {_time(plan.candidate)}"
     else:
         yield "next: tkdb serve, on each machine"
 
@@ -54,7 +54,7 @@ def _head(survey: Survey, plan: Plan) -> Part:
         case sound if isinstance(plan, Renew) and plan.lost is None:
             return bad(f"the head is an older one that was put back: {describe(sound.head)}")
         case sound:
-            return f"the head is sound: {describe(sound.head)}, base {sound.head.base}"
+            return f"the head is valid: {describe(sound.head)}, base {sound.head.base}"
 
 
 def _rows(survey: Survey, plan: Plan) -> Iterator[Sequence[Cell]]:
@@ -72,22 +72,22 @@ def _standing(each: Candidate, plan: Plan, apart: dict[Candidate, int]) -> Cell:
     if each is plan.candidate:
         return good("chosen")
     if each in apart:
-        return bad(f"goes its own way after entry {apart[each]}")
-    return faint("contained in what was chosen")
+        return bad(f"diverges after entry {apart[each]}")
+    return faint("contained in the chosen one")
 
 
 def _loss(plan: Renew) -> Iterator[Part]:
     end = plan.candidate.audited.end
-    yield bad(f"what was acknowledged after entry {end.seq} ({_time(plan.candidate)}) is lost")
+    yield bad(f"entries acknowledged after entry {end.seq} ({_time(plan.candidate)}) are lost")
     if plan.lost is not None:
-        yield f"  the head shows that these are {plan.lost} entries at least"
+        yield f"  according to the head, these are at least {plan.lost} entries"
     elif plan.candidate.backup is None:
-        yield "  nothing, if this machine followed the head to its end"
-        yield "  another machine's disk may hold more: look there, too"
+        yield "  there are none if this machine followed the head to its end"
+        yield "  the disk of another machine may have more entries: check there, too"
     else:
         yield f"  at most {RECENT_ENTRIES_MAX} entries if this is the last primary's backup: those since its last sync"
-        yield "  a machine's disk may hold more: tkdb recover --from volume, there"
-    yield "  a token that was revoked by one of them is valid again: revoke what was revoked since that time again"
+        yield "  the disk of a machine may have more entries: run tkdb recover --from volume there"
+    yield "  a token that one of them revoked is valid again: repeat every revocation since that time"
 
 
 def _result(plan: Plan, done: Done) -> list[Sequence[Cell]]:
@@ -102,7 +102,7 @@ def _result(plan: Plan, done: Done) -> list[Sequence[Cell]]:
 
 
 def document(survey: Survey, plan: Plan, done: Done | None) -> dict[str, Any]:
-    """Return the same for programs."""
+    """Return the findings, the decision and the action as JSON, for programs."""
     there = {Absent: "lost", Damaged: "damaged"}.get(type(survey.there), "sound")
     chosen = None if isinstance(plan, Nothing) else plan.candidate
     apart = {} if chosen is None else dict(survey.divergences(chosen))

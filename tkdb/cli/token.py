@@ -1,4 +1,4 @@
-"""``tkdb token``: mint, attenuate, verify, inspect, explain, revoke."""
+"""``tkdb token``: the commands that mint, attenuate, verify, inspect, explain and revoke tokens."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from tkdb.macaroon.token import Macaroon
     from tkdb_client import Verified
 
-app = typer.Typer(name="token", help="Mint tokens, attenuate, verify, inspect, explain and revoke them.")
+app = typer.Typer(name="token", help="Mint, attenuate, verify, inspect, explain and revoke tokens.")
 
-Subject = Annotated[str | None, typer.Option(help="Whom it is minted for: a fact that only the authority may state.")]
+Subject = Annotated[str | None, typer.Option(help="The token's subject: a fact that only the authority may state.")]
 
 
 @command(app)
 def mint(output: Output, organization: Organization, caveats: CaveatOptions, sub: Subject = None) -> None:
     """Mint a token, and print it.
 
-    It is the secret to hand out. Needs a signer's key (TKDB_SIGNER).
+    The token is the secret to hand out. This needs a signer's key (TKDB_SIGNER).
 
     \b
     $ tkdb token mint acme --act rw --res app:shop=rw --for 1h
@@ -46,7 +46,7 @@ def mint(output: Output, organization: Organization, caveats: CaveatOptions, sub
 
 @command(app)
 def attenuate(output: Output, caveats: CaveatOptions, token_file: TokenFile = None) -> None:
-    """Restrict a token further, and print the result. Offline: it asks nobody and needs no key.
+    """Restrict a token further, and print the result. This works offline, and needs no key.
 
     \b
     $ tkdb token attenuate < token.txt --act r --for 5m
@@ -56,15 +56,15 @@ def attenuate(output: Output, caveats: CaveatOptions, token_file: TokenFile = No
 
     given = caveats.restrictions(now_s=time.time())
     if not given:
-        raise UsageError("no restriction was given", hint="add one, such as --act r or --for 5m")
+        raise UsageError("no restriction is given", hint="add one, such as --act r or --for 5m")
     _print(output, root_of(inputs.token(token_file)).attenuate(*given))
 
 
 @command(app)
 def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) -> None:
-    """Have the authority verify a token, and clear it.
+    """Let the authority verify a token, and clear its caveats.
 
-    Given an access (--action and so on), its caveats are cleared against that. Exit 1: denied.
+    The caveats are cleared only if you give an access (--action and so on). Exit 1: denied.
 
     \b
     $ tkdb token verify < token.txt --action w --resource app=shop
@@ -85,7 +85,7 @@ def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) 
         if access.given:
             verified.clear(attempted)
     except StaleAuthority:
-        raise  # about who answered, and not about the token
+        raise  # this concerns the machine that answered, not the token
     except Denied as denied:
         root, organization = _known(presented, verified)
         why = _why(verified, denied, access)
@@ -99,7 +99,7 @@ def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) 
 
 
 def _known(presented: str, verified: Verified | None) -> tuple[Macaroon | None, str | None]:
-    """Return what can be told of a token that was denied, and the organization if its chain is whole."""
+    """Return the readable root of a denied token, and the organization if the chain is valid."""
     from tkdb.cli.token_report import root_of
 
     if verified is not None:
@@ -125,7 +125,7 @@ def _accepted(verified: Verified, access: AccessOptions) -> Sequence[Any]:
     token = ("token", summary(verified.macaroon, verified.organization, now_s))
     if access.given:
         return good("verified and cleared"), Rows([token, ("request", access.words())], indent=2)
-    hint = ("try", "name what the request attempts: --action r --resource app=shop")
+    hint = ("try", "give the access that the request attempts: --action r --resource app=shop")
     untried = trials(verified.macaroon, [None] * len(verified.caveats), now_s)
     shown = Rows([row[1:4] for row in untried.rows], header=untried.header[1:4], indent=2)
     return good("verified; its caveats were not cleared"), Rows([token, hint], indent=2), shown
@@ -133,7 +133,7 @@ def _accepted(verified: Verified, access: AccessOptions) -> Sequence[Any]:
 
 @command(app)
 def inspect(output: Output, token_file: TokenFile = None) -> None:
-    """Show what any token says, without keys or network. Nothing of it is verified.
+    """Show the content of any token, without keys or network. Nothing is verified.
 
     \b
     $ tkdb token inspect < token.txt
@@ -152,16 +152,16 @@ def inspect(output: Output, token_file: TokenFile = None) -> None:
     for macaroon in macaroons:
         parts += ["", macaroon.rows(now_s), macaroon.caveats(now_s)]
     output.result({"macaroons": [macaroon.document(now_s) for macaroon in macaroons]}, *parts[1:])
-    output.note(faint("as read: nothing was verified"))
+    output.note(faint("the token was only read; nothing was verified"))
 
 
 @command(app)
 def explain(output: Output, access: AccessOptions, token_file: TokenFile = None) -> None:
     """Replay a decision, caveat by caveat.
 
-    It takes neither keys nor network. Exit 1: the access would be denied.
+    This needs neither keys nor network. Exit 1: the access would be denied.
 
-    The chain is not verified, and revocations are not looked up: only the authority can.
+    It doesn't verify the chain, and doesn't look up revocations: only the authority can do that.
 
     \b
     $ tkdb token explain < token.txt --action w
@@ -188,7 +188,7 @@ def explain(output: Output, access: AccessOptions, token_file: TokenFile = None)
         "caveats": token_report.trial_documents(root, trials, now_s),
     }
     output.result(document, token_report.trials(root, trials, now_s), conclusion)
-    output.note(faint("the chain was not verified, nor revocations looked up: `tkdb token verify` does that"))
+    output.note(faint("neither the chain nor revocations were checked: `tkdb token verify` does that"))
     if against:
         raise typer.Exit(1)
 
@@ -214,14 +214,16 @@ def revoke(
     lineage: Annotated[str | None, typer.Option(metavar="HEX", help="A lineage, instead of a token.")] = None,
     branch: Annotated[str | None, typer.Option(metavar="HEX", help="With --lineage: only this branch.")] = None,
     key: Annotated[str | None, typer.Option(metavar="HEX", help="Every token under a root key.")] = None,
-    organization: Annotated[str | None, typer.Option(help="Everything of an organization issued so far.")] = None,
-    subject: Annotated[str | None, typer.Option(help="With --organization: only what it was minted for.")] = None,
-    before: Annotated[str | None, typer.Option(metavar="TIME", help="With --organization: issued before.")] = None,
+    organization: Annotated[str | None, typer.Option(help="All tokens of an organization issued so far.")] = None,
+    subject: Annotated[str | None, typer.Option(help="With --organization: only this subject's tokens.")] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="With --organization: only before this time.")
+    ] = None,
 ) -> None:
-    """Revoke a token and all attenuated from it.
+    """Revoke a token and all of its descendants.
 
-    It is durable when this returns. With a signer's key, a token as it was minted is revoked with its whole
-    lineage. Without one, possession is enough: exactly the token given, and all attenuated from it.
+    The revocation is durable when this returns. With a signer's key, a token as it was minted is revoked with its whole
+    lineage. Without a signer's key, possession is enough: this revokes exactly the given token and its descendants.
 
     \b
     $ tkdb token revoke < token.txt
@@ -233,7 +235,7 @@ def revoke(
     presented = inputs.token(token_file) if target is None else None
     with connect() as client:
         already = client.revoke(presented) if presented is not None else client.revoke_many([target])
-    output.result({"revoked": True, "already": already}, good("revoked already" if already else "revoked"))
+    output.result({"revoked": True, "already": already}, good("already revoked" if already else "revoked"))
 
 
 def _target(
@@ -244,11 +246,11 @@ def _target(
     subject: str | None,
     before: str | None,
 ) -> Any:
-    """Return what the options name, or None where they name nothing and a token is to be revoked."""
+    """Return the target that the options name, or None if they name no target, so that a token is revoked."""
     from tkdb import api
 
     if sum(option is not None for option in (lineage, key, organization)) > 1:
-        raise UsageError("more than one of --lineage, --key and --organization was given", hint="give one of them")
+        raise UsageError("more than one of --lineage, --key and --organization is given", hint="give one of them")
     if (branch is not None and lineage is None) or ((subject or before) is not None and organization is None):
         raise UsageError("--branch goes with --lineage; --subject and --before go with --organization")
     if lineage is not None:

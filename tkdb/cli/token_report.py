@@ -1,4 +1,4 @@
-"""What is shown of a token: never its signature, and of an unverified one that it is so. Pure."""
+"""The display of a token: never its signature, and always a mark if the token is unverified. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tkdb.macaroon.wire import Packet, ThirdParty, decode_text
 from tkdb.macaroon.wire import read as read_macaroon
 
 Trial = str | None
-"""Why a caveat denies, or None where it clears."""
+"""The reason why a caveat denies, or None if it clears."""
 
 _SIGN: Final[dict[bool, Cell]] = {True: good("✓"), False: bad("✗")}
 _SCHEME: Final = "bearer "
@@ -25,7 +25,7 @@ _ASK: Final = "ask for a new token"
 
 
 def root_of(presented: str) -> Macaroon:
-    """Return the root of what was presented: a token, a bundle, or the value of an Authorization header.
+    """Return the root in a presented text: a token, a bundle, or the value of an Authorization header.
 
     Raises:
         TruncatedToken, MalformedToken, OverLimit: it can't be read.
@@ -38,7 +38,7 @@ def _bare(presented: str) -> str:
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """One macaroon of a bundle, as read; ``root`` is None for a discharge or another system's."""
+    """One macaroon of a bundle, as read. ``root`` is None for a discharge or for another system's macaroon."""
 
     location: bytes
     identifier: bytes
@@ -48,10 +48,10 @@ class Shown(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, presented: str) -> list[Shown]:
-        """Return the macaroons in a token's, a bundle's or a header's text.
+        """Return the macaroons in the text of a token, a bundle or a header.
 
         Raises:
-            TruncatedToken, MalformedToken, OverLimit: one can't be read.
+            TruncatedToken, MalformedToken, OverLimit: a macaroon can't be read.
         """
         return [cls._one(part.strip()) for part in _bare(presented).split(",")[:64]]
 
@@ -66,7 +66,7 @@ class Shown(msgspec.Struct, frozen=True):
         return cls(location, identifier, packets, len(raw), root)
 
     def rows(self, now_s: float) -> Rows:
-        """Return its fields."""
+        """Return the fields of the macaroon."""
         where = self.location[:200].decode("ascii", "backslashreplace")
         sizes = f"{self.size:,} bytes, {len(self.packets)} caveats"
         root = self.root
@@ -88,7 +88,7 @@ class Shown(msgspec.Struct, frozen=True):
         )
 
     def caveats(self, now_s: float) -> Rows:
-        """Return its caveats, numbered, each with who wrote it, its tag and what it means."""
+        """Return the caveats, numbered, each with its author, its tag and its meaning."""
         m = self.root.m if self.root else 0
         return Rows(
             [
@@ -99,7 +99,7 @@ class Shown(msgspec.Struct, frozen=True):
         )
 
     def document(self, now_s: float) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the macaroon for JSON."""
         root = self.root
         ids = {} if root is None else _ids(root)
         return {
@@ -142,12 +142,12 @@ def _ids(root: Macaroon) -> dict[str, Any]:
 
 
 def expiry(root: Macaroon) -> int | None:
-    """Return when the token ends by its own caveats, in Unix seconds."""
+    """Return the time at which the token expires by its own caveats, in Unix seconds."""
     return min((each.at_s for packet in root.packets if isinstance(each := read(packet), Exp)), default=None)
 
 
 def summary(root: Macaroon, organization: str | None, now_s: float) -> str:
-    """Return a token in one line: whose, which lineage, how old, how long yet."""
+    """Return a token in one line: its organization, its lineage, its age, and the time that is left."""
     ends = expiry(root)
     parts = [
         organization or f"of {root.authority[:200]}, unverified",
@@ -164,7 +164,7 @@ def _minted(root: Macaroon, now_s: float) -> str:
 
 
 def trials(root: Macaroon, trials: Sequence[Trial], now_s: float) -> Rows:
-    """Return every caveat of a decision, and why each that denies does."""
+    """Return every caveat of a decision, each with the reason if it denies."""
     rows: list[Sequence[Cell]] = []
     for index, (packet, why) in enumerate(zip(root.packets, trials, strict=True), 1):
         rows.append((_SIGN[why is None], str(index), tag(packet), *_meaning(packet, now_s), faint(why or "")))
@@ -172,7 +172,7 @@ def trials(root: Macaroon, trials: Sequence[Trial], now_s: float) -> Rows:
 
 
 def trial_documents(root: Macaroon, trials: Sequence[Trial], now_s: float) -> list[dict[str, Any]]:
-    """Return the same for JSON."""
+    """Return the caveats of a decision, as ``trials`` does, for JSON."""
     return [
         {**_caveat(index, packet, now_s), "cleared": why is None, "why": why}
         for index, (packet, why) in enumerate(zip(root.packets, trials, strict=True), 1)
@@ -180,20 +180,19 @@ def trial_documents(root: Macaroon, trials: Sequence[Trial], now_s: float) -> li
 
 
 def misplaced(root: Macaroon, index: int, packet: Packet) -> Trial:
-    """Return why a caveat denies wherever it stands or by what it is, before any access is looked at."""
+    """Return the reason if a caveat denies every access, because of its kind or its place."""
     caveat = read(packet)
     if isinstance(caveat, str):
         return caveat
     if isinstance(caveat, ThirdParty):
-        return f"{place(caveat)} must discharge it, and that is not replayed here"
+        return f"it needs a discharge from {place(caveat)}, and discharges are not replayed here"
     if isinstance(caveat, Usr | Org) or (isinstance(caveat, Sub) and index > root.m):
         return f"it states a fact, but only the first {root.m} are the authority's own words"
     return None
 
 
 def denial(denied: Denied, root: Macaroon | None, organization: str | None, why: str, now_s: float) -> list[Any]:
-    """Return a denial for people: which caveat of how many, what it allows and what was seen; whose token; what to
-    try."""
+    """Return a denial for people: the caveat with the reason, the token, and the next step."""
     rows: list[Sequence[Cell]] = []
     if root is not None and denied.caveat is not None and 0 < denied.caveat <= len(root.packets):
         shown = brief(root.packets[denied.caveat - 1])

@@ -1,7 +1,8 @@
-"""The audit: a database is what its journal says, and its journal what the signers asked for.
+"""The audit: the check that a database matches its journal, and that the journal matches the signers' requests.
 
-An audit proves the database (``tkdb.database.proof``) and checks each signature that it knows the key of. What it can't
-see is an end that was cut off tables and journal alike: keep a report's ``head`` elsewhere to see that.
+An audit proves the database (``tkdb.database.proof``) and checks each signature for which it has the public key. Limit:
+it can't detect that someone cut off the end of the journal and the matching table rows. To detect that, keep a report's
+``head`` in another place and compare it with the next report's.
 
     async with await Database.open(Path("tkdb.db"), read_only=True) as database:
         report = await audit(database, seal_keys, verify=verifier("tkdb.example", keys))
@@ -24,10 +25,10 @@ from tkdb.journal.seal import SealKeys
 
 
 class AuditReport(msgspec.Struct, frozen=True):
-    """What an audit found to be in order.
+    """The result of an audit that found nothing wrong.
 
-    ``signed`` entries carry a signature that was checked, ``unknown`` ones one whose key isn't known any more;
-    the rest are the authority's own, or were asked for by possession of a token.
+    ``signed`` entries have a signature that was checked. ``unknown`` entries have a signature, but the audit doesn't
+    have the signer's key. The others are the authority's own, or were requested by the holder of a token.
     """
 
     entries: int
@@ -37,15 +38,15 @@ class AuditReport(msgspec.Struct, frozen=True):
 
 
 async def audit(database: Database, seal_keys: SealKeys, verify: Callable[[Entry], bool | None]) -> AuditReport:
-    """Check ``database`` as a whole, as of now; writes by others may go on.
+    """Check the whole of ``database`` as it is now; other processes may continue to write it.
 
     Args:
-        database: best opened read-only. One that is also written waits with that until the end.
-        seal_keys: the sealing secrets; the chain keys lie under one of them.
-        verify: says whether an entry's signature is right; None where the signer's public key isn't known.
+        database: best opened read-only. If it is open for writing, its writes wait until the audit ends.
+        seal_keys: the sealing secrets; each chain key is sealed under one of them.
+        verify: returns whether an entry's signature is valid, or None if the signer's public key isn't known.
 
     Raises:
-        BrokenJournal: something was altered or damaged; the message says which entry or row.
+        BrokenJournal: something was altered or damaged; the message names the entry or row.
         WrongSealKey: the sealing secret of a chain key isn't given.
         StoreError: the database can't be read.
     """
@@ -62,11 +63,11 @@ async def audit(database: Database, seal_keys: SealKeys, verify: Callable[[Entry
 
 
 def verifier(name: str, keys: Iterable[SignerPublic]) -> Callable[[Entry], bool | None]:
-    """Return what says whether an entry's signature is its signer's: None where that isn't one of ``keys``.
+    """Return a function that checks an entry's signature, and returns None if no key of ``keys`` belongs to its signer.
 
     Args:
-        name: the authority's.
-        keys: those that signers have, or have had.
+        name: the authority's name.
+        keys: the public keys of present and former signers.
     """
     known = {key.thumbprint: key for key in keys}
     context = prologue(api.WRITE, name)
@@ -85,20 +86,24 @@ def verifier(name: str, keys: Iterable[SignerPublic]) -> Callable[[Entry], bool 
 
 
 def _check_signature(entry: Entry, verify: Callable[[Entry], bool | None]) -> bool | None:
-    """Return True if the signature was checked, None if its key isn't known, False if there is none to check."""
+    """Return True if the signature is valid, None if its key isn't known, and False if there is no signature."""
     if not entry.signer and not entry.signature:
         _check_unsigned(entry)
         return False
     verdict = verify(entry)
     if verdict is False:
-        raise errors.BrokenJournal(f"entry {entry.seq}: its signature isn't its signer's", hint=HINT)
+        raise errors.BrokenJournal(f"entry {entry.seq}: its signature isn't the signer's", hint=HINT)
     return verdict
 
 
 def _check_unsigned(entry: Entry) -> None:
-    """Without a signer, an entry is the authority's own, or revokes one branch for whoever presented a token of it.
+    """Check that an entry without a signer is one that needs none.
 
-    Else who holds the sealing secret could strip a write of its signature and make another of it.
+    Such an entry is the authority's own, or revokes one branch for a holder of a token of this branch. Without this
+    check, anyone who holds the sealing secret could remove a write's signature and turn it into another write.
+
+    Raises:
+        BrokenJournal: the entry needs a signature.
     """
     match read_call(entry):
         case None | api.Revoke(targets=[api.Branch()]):

@@ -1,8 +1,8 @@
-"""A connection to a database's file: opened, set up and migrated.
+"""A connection to a database file: opened, set up and migrated.
 
     connection = await connect(Path("tkdb.db"), "write", checkpoints=True)
 
-SQLite runs in WAL mode with ``synchronous=FULL``: a commit that was acknowledged is on the disk.
+SQLite runs in WAL mode with ``synchronous=FULL``: an acknowledged commit is on the disk.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from tkdb.database.migrations import APPLICATION_ID, MIGRATIONS
 
 BUSY_TIMEOUT_MS: Final = 2_000
 CHECKPOINT_PAGES: Final = 1_000
-"""How long the write-ahead log may grow before SQLite moves it into the file: 4 MB; its own default."""
+"""The length of the write-ahead log at which SQLite moves it into the file: 4 MB, which is SQLite's default."""
 
-# At DEBUG aiosqlite logs each statement with its arguments, and those are none of a log's business.
+# At DEBUG, aiosqlite logs each statement with its arguments, which must never appear in a log.
 logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 
 async def connect(path: Path | None, access: file.Access, *, checkpoints: bool) -> aiosqlite.Connection:
-    """Open the file at ``path``, and make or migrate it first where ``access`` is "write". None: a new one in memory.
+    """Open the file at ``path``, or a new database in memory if it is None.
+
+    If ``access`` is "write", the file is first created or migrated.
 
     Raises:
-        ForeignDatabase: its write-ahead log says that it is a newer version's.
-        BrokenJournal: it is damaged.
+        ForeignDatabase: according to the write-ahead log, a newer version of tkdb made the database.
+        BrokenJournal: the database is damaged.
         StoreUnwritable: it can't be written.
         StoreError: it can't be read.
     """
@@ -42,8 +44,8 @@ async def connect(path: Path | None, access: file.Access, *, checkpoints: bool) 
         name, target = str(path), file.uri(path, access)
     with sqlite_errors.writing(name) if access == "write" else sqlite_errors.reading(name):
         connection = aiosqlite.connect(target, uri=True, isolation_level=None)
-        # A process that fails must end, and be started again, not wait for a thread that nobody will tell to stop.
-        # Nothing is lost by that: what was acknowledged has been committed.
+        # A process that fails must end, so that it can be started again. It must not wait for a thread that nobody
+        # stops. Nothing is lost: each acknowledged write has been committed.
         connection._thread.daemon = True
         await connection
         try:
@@ -56,7 +58,7 @@ async def connect(path: Path | None, access: file.Access, *, checkpoints: bool) 
 
 
 async def let_checkpoint(connection: aiosqlite.Connection, *, on: bool) -> None:
-    """Let SQLite move the write-ahead log into the file as it grows, or leave that to another program."""
+    """Let SQLite move the write-ahead log into the file as the log grows, or leave that to another program."""
     await connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if on else 0}")
 
 
@@ -64,14 +66,14 @@ async def _prepare(connection: aiosqlite.Connection, name: str, access: file.Acc
     await connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     await connection.execute("PRAGMA foreign_keys = ON")
     [(version,)] = await connection.execute_fetchall("PRAGMA user_version")
-    # Again: what the file's own header says may be older than what its write-ahead log says.
+    # The second check: the version in the file's header may be older than the version in the write-ahead log.
     file.check_version(name, version)
     if access != "write":
         if version < len(MIGRATIONS):
-            raise errors.StoreError(f"{name} has an older version", hint="open it for writing once")
+            raise errors.StoreError(f"the database {name} has an older version", hint="open it for writing once")
         return
     if version == 0:
-        # Before the write-ahead log begins, so that the file's own header tells whose it is from then on.
+        # This comes before the write-ahead log begins, so that from then on the file's header contains tkdb's id.
         await connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     await connection.execute("PRAGMA journal_mode = WAL")
     await connection.execute("PRAGMA synchronous = FULL")

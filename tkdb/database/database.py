@@ -1,4 +1,4 @@
-"""The journal and its fold in SQLite: one file, one writer, each write one transaction.
+"""The journal and its fold in SQLite: one file, one writer, and one transaction for each write.
 
     async with await Database.open(Path("tkdb.db")) as database:
         state = await database.load()
@@ -6,8 +6,8 @@
         await database.append(state, [entry])
         state.apply(entry)
 
-Where several machines share one journal, this one's file may have to be cut back, or another be put in its place; the
-``Database`` stays, and with it the lock by which no other process writes there.
+If several machines share one journal, this machine may have to cut its file back, or put another file in its place. The
+``Database`` object stays, and so does its lock, which keeps other processes from writing the file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ R = TypeVar("R")
 def _to_its_end(
     method: Callable[Concatenate[Database, P], Awaitable[R]],
 ) -> Callable[Concatenate[Database, P], Coroutine[Any, Any, R]]:
-    """Make a method that takes its turn, and then goes on to its end when its caller is cancelled."""
+    """Return a method that waits for its turn, and that runs to its end even if its caller is cancelled."""
 
     async def in_turn(self: Database, *args: P.args, **kwargs: P.kwargs) -> R:
         async with self._turn:
@@ -56,7 +56,7 @@ def _to_its_end(
 
 
 class Database(Reader):
-    """A journal and its fold. Open it with ``Database.open``; close it, or its thread keeps the process alive."""
+    """A journal and its fold. Open it with ``Database.open``, and close it when you are done."""
 
     def __init__(
         self, connection: aiosqlite.Connection, name: str, writer: _Writer | None = None, *, checkpoints: bool = True
@@ -75,20 +75,20 @@ class Database(Reader):
         checkpoints: bool = True,
         set_aside: str | None = None,
     ) -> Self:
-        """Open the database at ``path``, and make or migrate it first unless ``read_only``. ``":memory:"``: a new one.
+        """Open the database at ``path``; first create or migrate it unless it is opened only for reading.
 
         Args:
-            path: the file.
+            path: the file, or ``":memory:"`` for a new database in memory.
             read_only: write nothing.
-            immutable: read a file that nobody writes and that has no write-ahead log, as one just restored, and make
-                nothing beside it. Other read-only openings leave SQLite's files there.
-            checkpoints: let SQLite move the write-ahead log into the file as it grows. False where Litestream
-                replicates the database: then it alone must do that.
-            set_aside: where the file is found to be damaged, set it aside under this suffix and begin a new one. What
-                opening doesn't look at may still be damaged: see the method ``set_aside``.
+            immutable: read a file that nobody writes and that has no write-ahead log (a restored file, for example),
+                and create no file next to it. Without this, opening read-only leaves SQLite's files there.
+            checkpoints: let SQLite move the write-ahead log into the file as the log grows. Set it to False if
+                Litestream replicates the database, because then only Litestream may do that.
+            set_aside: if the file turns out to be damaged, set it aside under this suffix and begin a new one. Opening
+                doesn't read the whole file, so the rest may still be damaged: see the method ``set_aside``.
 
         Raises:
-            ForeignDatabase: the file is another program's, or a newer version's; it was not touched.
+            ForeignDatabase: the file belongs to another program, or to a newer version; it was not touched.
             StoreUnwritable: it can't be written.
             BrokenJournal: it is damaged.
             StoreError: another process writes it, or it can't be read.
@@ -119,7 +119,7 @@ class Database(Reader):
         return cls(connection, str(path), writer, checkpoints=checkpoints)
 
     async def close(self) -> None:
-        """Finish what is under way, and close the file."""
+        """Finish the running operations, and close the file."""
         async with self._turn:
             await self._disconnect()
             if self._writer is not None:
@@ -135,15 +135,15 @@ class Database(Reader):
         await self.close()
 
     async def append(self, state: State, entries: Sequence[Entry]) -> None:
-        """Write entries that follow ``state``, with the changes they make, in one transaction: all or nothing.
+        """Write entries that follow ``state``, together with their changes, in one transaction: all or nothing.
 
-        ``state`` itself isn't changed: the caller applies the entries to it afterwards. A write goes on to its end
-        when the caller is cancelled; so let one task own the state and write.
+        ``state`` itself isn't changed: the caller applies the entries to it afterwards. A write runs to its end even
+        if the caller is cancelled. Therefore, let one task own the state and do all writes.
 
         Raises:
             StoreUnwritable: the disk is full, read-only or failing. Nothing was changed; try again.
             OutcomeUnknown: the disk failed while the transaction was committed.
-            BrokenJournal: an entry doesn't follow, or doesn't fit. Nothing was changed.
+            BrokenJournal: an entry isn't the next one, or contradicts the rows. Nothing was changed.
         """
         draft, head = Draft(state), state.head
         for entry in entries:
@@ -155,24 +155,24 @@ class Database(Reader):
 
     @_to_its_end
     async def cut_back(self, seq: int) -> State | None:
-        """Drop all entries after ``seq`` and make the tables the fold of those that stay, in one transaction.
+        """Drop all entries after ``seq`` and make the tables the fold of the other entries, in one transaction.
 
-        They are folded from the first one on; of the tables only what differs is written. Takes about 7 s for a
-        million revocations, during which others read nothing here. Where the journal already ends at ``seq`` or
-        before, nothing is touched. A caller's cancellation doesn't end it.
+        The remaining entries are folded from the first one on, and only rows that differ are written. This takes about
+        7 s for a million revocations, and other tasks can't read the database during this time. If the journal already
+        ends at ``seq`` or before, nothing changes. It runs to its end even if the caller is cancelled.
 
         Returns:
-            the state as of ``seq``; None where nothing was touched.
+            the state at ``seq``, or None if nothing changed.
 
         Raises:
-            StoreUnwritable, OutcomeUnknown: as ``append``.
-            BrokenJournal: the entries that stay aren't a journal. Nothing was changed.
+            StoreUnwritable, OutcomeUnknown: as for ``append``.
+            BrokenJournal: the remaining entries aren't a valid journal. Nothing was changed.
         """
         if (await self._end()).seq <= seq:
             return None
         refold = Refold()
         async with self._transaction() as connection:
-            # Rows are replaced by deleting and inserting them; what refers to them is looked at when all is done.
+            # Rows are replaced by deleting and inserting them, so their references can only be checked at the end.
             await connection.execute("PRAGMA defer_foreign_keys = ON")
             await connection.execute("DELETE FROM journal WHERE seq > ?", (seq,))
             async for entry in in_turns(self.journal()):
@@ -185,24 +185,24 @@ class Database(Reader):
 
     @_to_its_end
     async def replace(self, path: Path) -> None:
-        """Put the database file at ``path`` in place of this one, and go on with that.
+        """Put the database file at ``path`` in place of this one, and continue with the new file.
 
-        It is migrated if it is an older version's. A crash leaves the old file or the new one, each with no log but
-        its own: what it cut short is taken up again when the database is next opened for writing. A caller's
-        cancellation doesn't end it.
+        A file of an older version is migrated. A crash leaves the old file or the new one, and no log of the other
+        file next to it. The next opening for writing completes an interrupted replacement. It runs to its end even if
+        the caller is cancelled.
 
         Args:
-            path: a sound database, on the same filesystem, that nobody else has open. It is moved away.
+            path: an undamaged database, on the same filesystem, that no other process has open. It is moved away.
 
         Raises:
-            ForeignDatabase, BrokenJournal: it isn't one. This database goes on as it was.
+            ForeignDatabase, BrokenJournal: the file isn't such a database. This database stays unchanged.
             StoreUnwritable: it can't be moved, or this database isn't a file that is open for writing.
             StoreError: another process has it open.
         """
         place = self._place()
         await asyncio.to_thread(file.check_ours, path)
         with sqlite_errors.writing(str(path)):
-            # Opening migrates it, and takes in and removes a log that was left beside it.
+            # Opening the file migrates it, applies a log that was left next to it, and removes this log.
             await (await connections.connect(path, "write", checkpoints=True)).close()
         await asyncio.to_thread(place.appoint, path)
         await self._disconnect()
@@ -211,16 +211,16 @@ class Database(Reader):
 
     @_to_its_end
     async def set_aside(self, suffix: str) -> Path:
-        """Set the damaged file aside, for somebody to look at, and go on with a new empty database in its place.
+        """Set the damaged file aside for a later examination, and continue with a new empty database in its place.
 
-        What was set aside under the same suffix before is overwritten. After a crash the file is found as it was, or
-        set aside, perhaps without its log. A caller's cancellation doesn't end it.
+        A file that was set aside earlier under the same suffix is overwritten. After a crash, the file is unchanged or
+        set aside, perhaps without its log. It runs to its end even if the caller is cancelled.
 
         Returns:
-            where the file is now: ``NAME.SUFFIX``, its log beside it.
+            the file's new path: ``NAME.SUFFIX``, with its log next to it.
 
         Raises:
-            ForeignDatabase: the file is another program's, or a newer version's; it was not touched.
+            ForeignDatabase: the file belongs to another program, or to a newer version; it was not touched.
             StoreUnwritable: it can't be moved, or this database isn't a file that is open for writing.
         """
         place = self._place()
@@ -233,24 +233,27 @@ class Database(Reader):
 
     @_to_its_end
     async def let_checkpoint(self, on: bool) -> None:
-        """Let SQLite move the write-ahead log into the file as it grows, from now on; or leave that to Litestream.
+        """Let SQLite move the write-ahead log into the file from now on as the log grows, or leave that to Litestream.
 
-        It stays so when the file is replaced or set aside. Switched on, it begins with what has piled up.
+        The setting stays when the file is replaced or set aside. When it is switched on, SQLite first moves the log
+        that has accumulated.
 
         Raises:
-            StoreUnwritable: the disk is full or failing; it is tried again with later writes.
+            StoreUnwritable: the disk is full or failing; later writes try again.
         """
         connection, self._checkpoints = self._open(), on
         with sqlite_errors.writing(self._name):
             await connections.let_checkpoint(connection, on=on)
             if on:
-                # While another process reads, it does what it can, and raises nothing.
+                # While another process reads, this moves only a part of the log, and raises no error.
                 await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _place(self) -> Place:
         self._open()
         if self._writer is None:
-            raise errors.StoreUnwritable(f"{self._name} isn't a file open for writing", hint="open it for writing")
+            raise errors.StoreUnwritable(
+                f"the database {self._name} isn't a file that is open for writing", hint="open it for writing"
+            )
         return self._writer.place
 
     async def _connect(self, place: Place) -> None:
@@ -259,7 +262,7 @@ class Database(Reader):
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(sqlite3.Error):  # what was acknowledged is in the log; a last checkpoint may fail
+            with suppress(sqlite3.Error):  # each acknowledged write is in the log; only a last checkpoint may fail
                 await connection.close()
 
     @_to_its_end
@@ -278,7 +281,7 @@ class Database(Reader):
                 await self._commit(connection)
             except BaseException:
                 if connection.in_transaction:
-                    with suppress(sqlite3.Error):  # the first error says more
+                    with suppress(sqlite3.Error):  # the first error explains more
                         await connection.rollback()
                 raise
 
@@ -294,7 +297,7 @@ class Database(Reader):
 
 
 class _Writer:
-    """What the one process that writes a file has: its place, and the lock on it."""
+    """The place of a file, and the lock on it, in the one process that writes the file."""
 
     def __init__(self, path: Path) -> None:
         self.place = Place(path)

@@ -1,9 +1,9 @@
-"""The database's file: whose it is, looked at before SQLite touches it, and who alone may write it.
+"""The database file: the check that it belongs to tkdb, made before SQLite touches it, and the lock of its one writer.
 
 >>> check_version("tkdb.db", 99)
 Traceback (most recent call last):
 ...
-tkdb.errors.ForeignDatabase: tkdb.db has version 99; this tkdb knows versions to 1: upgrade tkdb
+tkdb.errors.ForeignDatabase: tkdb.db has version 99; this tkdb supports versions up to 1: upgrade tkdb
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tkdb import errors
 from tkdb.database.migrations import APPLICATION_ID, MIGRATIONS
 
 Access = Literal["write", "read", "immutable"]
-"""How a file is opened. "immutable": as it is, by nobody else and without its log; nothing is made beside it."""
+"""How a file is opened. "immutable": read without its log, and no other file is made; nobody else may have it open."""
 
 _HEADER_BYTES: Final = 100
 _MAGIC: Final = b"SQLite format 3\0"
@@ -26,11 +26,11 @@ _MAGIC: Final = b"SQLite format 3\0"
 def check_ours(path: Path) -> None:
     """Check that the file at ``path`` is a tkdb database that this version can read.
 
-    Only its first 100 bytes are looked at (https://www.sqlite.org/fileformat.html), so that a file which is someone
-    else's is never opened by SQLite, which may write beside it. An empty file is one whose making was cut short.
+    Only the first 100 bytes are read (https://www.sqlite.org/fileformat.html). SQLite, which may write next to a file,
+    never opens a file of another program. An empty file passes: it is a database whose creation was interrupted.
 
     Raises:
-        ForeignDatabase: it is another file, or a newer version's.
+        ForeignDatabase: the file is no tkdb database, or a newer version made it.
         StoreError: it can't be read.
     """
     try:
@@ -42,27 +42,28 @@ def check_ours(path: Path) -> None:
         return
     if header[:16] != _MAGIC or int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise errors.ForeignDatabase(
-            f"{path} is not a tkdb database", hint="give the path of one, or of a file that doesn't exist"
+            f"{path} is not a tkdb database", hint="give the path of a tkdb database, or of a file that doesn't exist"
         )
     check_version(path, int.from_bytes(header[60:64], "big"))
 
 
 def check_version(path: Path | str, user_version: int) -> None:
-    """Check that a database's version is known here.
+    """Check that this tkdb supports a database's version.
 
     Raises:
-        ForeignDatabase: a newer version of tkdb made it.
+        ForeignDatabase: a newer version of tkdb made the database.
     """
     if user_version > len(MIGRATIONS):
         raise errors.ForeignDatabase(
-            f"{path} has version {user_version}; this tkdb knows versions to {len(MIGRATIONS)}", hint="upgrade tkdb"
+            f"{path} has version {user_version}; this tkdb supports versions up to {len(MIGRATIONS)}",
+            hint="upgrade tkdb",
         )
 
 
 def create(path: Path) -> None:
-    """Create the empty file that SQLite fills, for its owner's eyes only, unless it exists.
+    """Create the empty file that SQLite fills, readable and writable only for its owner, unless the file exists.
 
-    SQLite gives the files that it keeps beside it the same mode.
+    SQLite gives the files that it keeps next to it the same mode.
 
     Raises:
         StoreUnwritable: it can't be created.
@@ -71,12 +72,12 @@ def create(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise errors.StoreUnwritable(
-            f"{path} can't be written: {error.strerror}", hint="make its folder, writable for this user"
+            f"{path} can't be written: {error.strerror}", hint="create its folder, writable for this user"
         ) from None
 
 
 def uri(path: Path, access: Access) -> str:
-    """Return the address by which SQLite opens the file (https://www.sqlite.org/uri.html); it never creates it."""
+    """Return the URI with which SQLite opens the file (https://www.sqlite.org/uri.html) and never creates it."""
     return path.absolute().as_uri() + _QUERIES[access]
 
 
@@ -84,11 +85,11 @@ _QUERIES: Final = {"write": "?mode=rw", "read": "?mode=ro", "immutable": "?mode=
 
 
 class WriterLock:
-    """Held by the one process that writes a database, on a file beside it; the kernel releases it with the process.
+    """The lock of the one process that writes a database, on a file next to it. The kernel releases it at process end.
 
     Raises:
-        StoreError: another process holds it.
-        StoreUnwritable: the file beside the database can't be written.
+        StoreError: another process holds the lock.
+        StoreUnwritable: the file next to the database can't be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -97,14 +98,14 @@ class WriterLock:
             self._descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise errors.StoreUnwritable(
-                f"{beside} can't be written: {error.strerror}", hint="make its folder, writable for this user"
+                f"{beside} can't be written: {error.strerror}", hint="create its folder, writable for this user"
             ) from None
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._descriptor)
             raise errors.StoreError(
-                f"another process writes {path}", hint="end it, or open the database read-only"
+                f"another process writes {path}", hint="stop that process, or open the database read-only"
             ) from None
 
     def release(self) -> None:

@@ -1,8 +1,8 @@
-"""The place of a database: the path at which one file is put for another, with what SQLite keeps beside it.
+"""The place of a database: the path at which one file replaces another, together with SQLite's files next to it.
 
-SQLite finds a file's write-ahead log by the file's name and replays whatever lies there. So a log must never come to
-lie beside another file than its own, whenever the power fails; nor may a file lose its log while it is still in use,
-since a checkpoint that was cut short has left it between two states.
+SQLite finds a file's write-ahead log by the file's name, and replays any log that it finds. So a log must never be next
+to a file that it doesn't belong to, whenever the power fails. A file must not lose its log either while the file is
+still in use, because an interrupted checkpoint leaves the file between two states.
 
 >>> place = Place(Path("/data/tkdb.db"))
 >>> str(place.successor)
@@ -21,42 +21,44 @@ from tkdb import errors
 from tkdb.database import file
 
 _BESIDE: Final = ("-wal", "-journal", "-shm")
-"""What SQLite keeps beside a file: two kinds of log, and an index of one (https://www.sqlite.org/tempfiles.html)."""
+"""SQLite's files next to a database: two kinds of log, and the index of one (https://www.sqlite.org/tempfiles.html)."""
 _LOGS: Final = 2
 
 
 class Place:
-    """Where a database's file is, at ``path``. For the process that holds its lock, while nobody has it open."""
+    """The place of a database file, at ``path``. Only the holder of its lock may use it, while nobody has it open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.successor = path.with_name(path.name + ".successor")
-        """The file that is to be put in place of the one there. While it exists, that is decided, and under way."""
+        """The file that replaces the present one. While it exists, the replacement is decided but not complete."""
 
     def appoint(self, new: Path) -> None:
-        """Decide that the file ``new`` is put in this place, by ``settle`` now or at the next opening.
+        """Decide that ``settle`` puts the file ``new`` in this place, now or at the next opening.
 
-        Before this the old file and its log are untouched; from then on they are given up. It takes one step.
+        The decision is one atomic step. Before it, the old file and its log are untouched; after it, they are given up.
 
         Args:
-            new: a whole database, without a log, on the same filesystem.
+            new: a complete database, without a log, on the same filesystem.
 
         Raises:
-            StoreError: a log lies beside it.
+            StoreError: one of SQLite's files is next to it.
             StoreUnwritable: it can't be moved.
         """
         if any(beside.exists() for beside in _beside(new)):
-            raise errors.StoreError(f"another process has {new} open", hint="end it")
+            raise errors.StoreError(f"another process has {new} open", hint="stop that process")
         with _moving(new):
             sync_to_disk(new)
             new.replace(self.successor)
             sync_to_disk(self.path.parent)
 
     def settle(self) -> None:
-        """Put the successor in place, if there is one; drop a log whose file was set aside. So crashes are mended.
+        """Put the successor in place, if there is one, and drop a log whose file was set aside.
+
+        This completes a replacement, or a setting aside, that a crash interrupted.
 
         Raises:
-            ForeignDatabase: the file there isn't one that this process could have appointed.
+            ForeignDatabase: the successor isn't a file that this process could have appointed.
             StoreUnwritable: it can't be moved.
         """
         with _moving(self.path):
@@ -69,21 +71,23 @@ class Place:
                 self._drop_beside()
 
     def check_settled(self, *, log: bool) -> None:
-        """Check that a reader finds a whole database here; with no log beside it unless ``log``.
+        """Check that a reader finds a complete database here, and no log next to it unless ``log`` is True.
 
         Raises:
-            StoreError: the file is being replaced, or has a log that may be part of it.
+            StoreError: the file is being replaced, or has a log that may be part of the database.
         """
         if self.successor.exists():
-            raise errors.StoreError(f"{self.path} is being replaced", hint="open it for writing once")
+            raise errors.StoreError(f"the database {self.path} is being replaced", hint="open it for writing once")
         logs = _beside(self.path)[:_LOGS]
         if not log and any(beside.exists() and beside.stat().st_size for beside in logs):
-            raise errors.StoreError(f"{self.path} has a log beside it", hint="end what has it open")
+            raise errors.StoreError(
+                f"the database {self.path} has a log file next to it", hint="stop the process that has it open"
+            )
 
     def set_aside(self, suffix: str) -> Path:
-        """Move the file and its log to ``NAME.SUFFIX``, in place of what an earlier time left there; return that path.
+        """Move the file and its log to ``NAME.SUFFIX``, in place of any older files there, and return this path.
 
-        A crash leaves both untouched, or the file moved; a log that then stayed behind is dropped by ``settle``.
+        A crash leaves both untouched, or moves only the file. ``settle`` then drops the log that was left.
 
         Raises:
             StoreUnwritable: it can't be moved.
@@ -108,7 +112,7 @@ class Place:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Wait until a file's content, or which files a folder holds, is on the disk."""
+    """Wait until a file's content, or the list of a folder's files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

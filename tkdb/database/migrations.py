@@ -1,4 +1,4 @@
-"""The tables, version by version. A database's ``user_version`` is how many of these scripts it has had.
+"""The tables, version by version. A database's ``user_version`` is the number of these scripts that ran on it.
 
 >>> len(MIGRATIONS) >= 1
 True

@@ -1,14 +1,15 @@
-"""The proof that a database is what its journal says, and its journal what the authority wrote.
+"""The proof that a database matches its journal, and that the authority wrote the journal.
 
-Who can write the bucket can alter a backup's tables: drop a revocation, revive a key. He can't alter the journal
-without the chain keys. So the chain is walked under them, folded from its first entry, and each row of the tables
-compared with that. Nothing else of the database is believed, so that what was proven needn't be loaded again.
+An attacker who can write to the bucket can alter a backup's tables: drop a revocation, or revive a key. They can't
+alter the journal without the chain keys. So the proof checks the chain under these keys, folds it from its first entry,
+and compares each row of the tables with the result. It trusts nothing else in the database, and returns the state that
+it proved, so the caller needn't load the state again.
 
     async with await Database.open(restored, immutable=True) as database:
         proven = await prove(database, seal_keys)
 
-What it can't see is an end that was cut off tables and journal alike: compare ``proven.state.head`` with what is kept
-elsewhere.
+Limit: the proof can't detect that someone cut off the end of the journal and the matching table rows. To detect that,
+compare ``proven.state.head`` with a copy from another place.
 """
 
 from __future__ import annotations
@@ -27,31 +28,31 @@ from tkdb.journal.seal import ChainKey, SealKeys
 from tkdb.journal.state import State
 
 HINT: Final = "restore the database from a copy that audits clean"
-# Litestream keeps two small tables of its own in the databases that it replicates.
+# Litestream adds two small tables to the databases that it replicates.
 _SCHEMA: Final = (
     r"SELECT name, type, sql FROM sqlite_schema WHERE name NOT LIKE '\_litestream\_%' ESCAPE '\' ORDER BY name"
 )
 
 
 class Proven(NamedTuple):
-    """What a database was proven to hold, and the chain key in force at its end; None before the first entry."""
+    """The proven content of a database, and the chain key in force at its tip; None before the first entry."""
 
     state: State
     chain_key: ChainKey | None
 
 
 async def prove(database: Database, seal_keys: SealKeys, look: Callable[[Entry], None] = lambda entry: None) -> Proven:
-    """Check the whole of ``database``, as of now; writes by others may go on. Return what it holds.
+    """Check the whole of ``database`` as it is now, and return its content. Other processes may continue to write it.
 
-    It takes about 7 s for a million revocations; others have a turn every few hundredths of a second.
+    It takes about 7 s for a million revocations. Other tasks get a turn every few hundredths of a second.
 
     Args:
-        database: best opened read-only. One that is also written waits with that until the end.
-        seal_keys: the sealing secrets; the chain keys lie under one of them.
-        look: called with each entry, once its place and hash are known to be right; may raise.
+        database: best opened read-only. If it is open for writing, its writes wait until the end.
+        seal_keys: the sealing secrets; each chain key is sealed under one of them.
+        look: called with each entry after its place and its hash have been checked; may raise.
 
     Raises:
-        BrokenJournal: something was altered or damaged; the message says which entry or row.
+        BrokenJournal: something was altered or damaged; the message names the entry or row.
         WrongSealKey: the sealing secret of a chain key isn't given.
         StoreError: the database can't be read.
     """
@@ -71,7 +72,7 @@ async def prove(database: Database, seal_keys: SealKeys, look: Callable[[Entry],
 
 
 class _ChainKeys:
-    """The chain keys, as the tables tell them: they lie under today's secrets, unlike those in the journal."""
+    """The chain keys from the tables. Unlike those in the journal, they are sealed under today's secrets."""
 
     def __init__(self, keys: list[tuple[int, ChainKey]]) -> None:
         self._first_seqs = [from_seq for from_seq, _ in keys]
@@ -89,7 +90,7 @@ class _ChainKeys:
         )
 
     def at(self, seq: int) -> ChainKey:
-        """Return the key that entry ``seq`` is hashed under."""
+        """Return the key under which entry ``seq`` is hashed."""
         in_force = bisect_right(self._first_seqs, seq)
         if not in_force:
             raise errors.BrokenJournal(f"entry {seq}: there is no chain key for it", hint=HINT)
@@ -106,20 +107,22 @@ async def _check_schema(database: Database) -> None:
     there = [row async for page in database.pages(_SCHEMA) for row in page]
     if there != expected:
         names = {str(name) for name, _, _ in set(there) ^ set(expected)}
-        raise errors.BrokenJournal(f"the schema isn't this version's: {', '.join(sorted(names))}", hint=HINT)
+        raise errors.BrokenJournal(
+            f"the schema differs from that of this version: {', '.join(sorted(names))}", hint=HINT
+        )
 
 
 def _differs(kind: type[Any], difference: Difference) -> errors.BrokenJournal:
     there, expected = difference
     if there is None or expected is None:
-        what = "a row is missing" if there is None else "a row too many"
+        what = "a row is missing" if there is None else "a row shouldn't exist"
     else:
         fields = kind.__struct_fields__
         what = f"{', '.join(name for name in fields if getattr(there, name) != getattr(expected, name))} differs"
     table, key = tables.TABLES[kind]
     row = there or expected
     name = ", ".join(_text(getattr(row, column)) for column in key.split(", "))
-    return errors.BrokenJournal(f"table {table} isn't what the journal says: {what} at {name}", hint=HINT)
+    return errors.BrokenJournal(f"table {table} doesn't match the journal: {what} at {name}", hint=HINT)
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What is read of a database: its journal, by place, by request or as a whole, and the state that its tables hold."""
+"""The reads of a database: its journal (by position, by request or as a whole), and the state in its tables."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tkdb.journal.state import State
 
 _PAGE_ROWS: Final = 2_000
 _PAGE_ENTRIES: Final = 256
-"""How many entries are read at once, where all are: at most 10 MB."""
+"""The number of entries in one page of the whole journal: at most 10 MB."""
 
 _ENTRIES: Final = f"SELECT {tables.ENTRY_COLUMNS} FROM journal "  # noqa: S608 -- our own names
 _PLACES: Final = "SELECT seq, hash, epoch, time_ms FROM journal "
 
 
 class Reader:
-    """Reads by one connection, on which reads and writes take turns: a reader would see the half of a transaction."""
+    """The reads over one connection. Reads and writes take turns on it, or a reader would see half of a transaction."""
 
     def __init__(self, connection: aiosqlite.Connection, name: str) -> None:
         self._connection: aiosqlite.Connection | None = connection
@@ -32,10 +32,10 @@ class Reader:
         self._turn = asyncio.Lock()
 
     async def load(self) -> State:
-        """Return the state that the tables hold.
+        """Return the state in the tables.
 
         Raises:
-            StoreError: they can't be read.
+            StoreError: the tables can't be read.
         """
         state = State()
         shared: dict[Any, Any] = {}
@@ -48,7 +48,7 @@ class Reader:
         return state
 
     async def end(self) -> Head:
-        """Return the place of the journal's last entry; ``START`` where there is none.
+        """Return the journal's tip, or ``START`` if the journal is empty.
 
         Raises:
             StoreError: it can't be read.
@@ -57,7 +57,7 @@ class Reader:
             return await self._end()
 
     async def hash_at(self, seq: int) -> bytes | None:
-        """Return the hash of entry ``seq``; 32 zero bytes before the first, None where the journal doesn't reach it.
+        """Return the hash of entry ``seq``; 32 zero bytes for position 0, or None if the journal has no such entry.
 
         Raises:
             StoreError: it can't be read.
@@ -87,7 +87,7 @@ class Reader:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[None]:
-        """Within this context ``pages`` shows the database as of its beginning; this process's writes wait.
+        """Enter a context in which ``pages`` reads the database as it was at the start; this process's writes wait.
 
         Raises:
             StoreError: it can't be read.
@@ -103,7 +103,7 @@ class Reader:
                     await connection.rollback()
 
     async def pages(self, sql: str, rows: int = _PAGE_ROWS) -> AsyncIterator[list[tuple[Any, ...]]]:
-        """Yield the rows of a query, at most ``rows`` at a time. To be used within ``snapshot``.
+        """Yield the rows of a query, at most ``rows`` at a time. Call it within ``snapshot``.
 
         Raises:
             StoreError: they can't be read.
@@ -115,12 +115,12 @@ class Reader:
                 while page := list(await cursor.fetchmany(rows)):
                     yield page  # type: ignore[misc]  # rows are tuples while there is no row_factory
             finally:
-                # The connection may be closed before a reader that gave up is tidied away.
+                # The connection may be closed before this cleanup runs, if the reader stopped early.
                 with suppress(ValueError, sqlite3.ProgrammingError):
                     await cursor.close()
 
     def journal(self) -> AsyncIterator[list[tuple[Any, ...]]]:
-        """Yield the whole journal, as ``pages``. To be used within ``snapshot``.
+        """Yield the whole journal, in pages. Call it within ``snapshot``.
 
         Raises:
             StoreError: it can't be read.
@@ -129,7 +129,7 @@ class Reader:
 
     def _open(self) -> aiosqlite.Connection:
         if self._connection is None:
-            raise errors.StoreError(f"{self._name} is closed")
+            raise errors.StoreError(f"the database {self._name} is closed")
         return self._connection
 
     async def _end(self) -> Head:

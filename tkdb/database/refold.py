@@ -1,8 +1,8 @@
-"""Refolding: what a journal's entries come to, in memory, complete enough to tell every row of the tables.
+"""Refolding: the fold of a journal's entries in memory, with the data for every row of the tables.
 
-The state doesn't hold all that the tables do: not which entry revoked something first, nor a branch once all of its
-lineage is revoked. To compare tables with a journal, or to make them its fold again, takes those too; here they are
-kept packed, 57 bytes a revocation, for as long as that lasts.
+The state doesn't contain everything in the tables: it lacks the entry that first revoked a token, and the revoked
+branches of a lineage that is revoked as a whole. Comparing tables with a journal, or correcting them, needs this data
+too. It is kept here for that time, packed in 57 bytes for each revocation.
 
 >>> from tkdb.journal.entry import link
 >>> from tkdb.journal.additions import Genesis
@@ -40,26 +40,26 @@ from tkdb.journal.state import State
 R = TypeVar("R")
 
 AT_ONCE_BYTES: Final = 65_536
-"""Requests of so many bytes are folded before others have a turn: about 5 ms."""
+"""The bytes of requests that are folded before other tasks get a turn: about 5 ms."""
 
-# The table's key, in its order, and then the entry: nonce, kid, how long the branch is, branch, seq.
+# The table's key, in its order, and then the entry: nonce, kid, the branch's length, branch, seq.
 _PACKED: Final = Struct(">16s16sB16sQ")
 _KEY_BYTES: Final = _PACKED.size - 8
 
 
 class Refold:
-    """The fold of entries from the first one on: ``state``, and the rows that the tables should hold."""
+    """The fold of entries from the first one on: ``state``, and the rows that the tables should have."""
 
     def __init__(self) -> None:
         self.state = State()
-        # By bucket, because whole buckets are forgotten; unsorted, and with what was revoked repeatedly.
+        # By bucket, because whole buckets are forgotten. They are unsorted, and may contain a revocation repeatedly.
         self._revocations: dict[bytes, bytearray] = {}
 
     def apply(self, entry: Entry) -> None:
         """Apply the next entry. Its hash isn't checked here.
 
         Raises:
-            BrokenJournal: it isn't the next entry, can't be read, or doesn't fit.
+            BrokenJournal: it isn't the next entry, can't be read, or contradicts the rows.
         """
         state = self.state
         check_place(state.head, entry)
@@ -74,7 +74,7 @@ class Refold:
         state.head = entry.head
 
     def rows(self, kind: type[Any]) -> Iterator[Row]:
-        """Yield the rows that the table of a kind should hold, in the table's order."""
+        """Yield the rows of a kind that its table should have, in the table's order."""
         return _ROWS[kind](self)
 
     def _authority(self) -> Iterator[Row]:
@@ -90,7 +90,7 @@ class Refold:
         for name in sorted(self._revocations):
             before, packed = b"", bytes(self._revocations[name])
             for row in sorted(packed[at : at + _PACKED.size] for at in range(0, len(packed), _PACKED.size)):
-                if row[:_KEY_BYTES] != before:  # the first entry that revoked it is the one that counts
+                if row[:_KEY_BYTES] != before:  # only the first entry that revoked it counts
                     before = row[:_KEY_BYTES]
                     nonce, kid, branch_bytes, branch, seq = _PACKED.unpack(row)
                     yield RevocationRow(kid, nonce, branch[:branch_bytes], seq)
@@ -107,7 +107,7 @@ _ROWS: Final[dict[type[Any], Callable[[Refold], Iterator[Row]]]] = {
 
 
 async def in_turns(pages: AsyncIterable[list[tuple[Any, ...]]]) -> AsyncIterator[Entry]:
-    """Yield the entries in pages of the journal's rows, and let others have a turn now and then.
+    """Yield the entries in pages of the journal's rows, and regularly give other tasks a turn.
 
     Raises:
         BrokenJournal: a row isn't an entry.
@@ -123,16 +123,16 @@ async def in_turns(pages: AsyncIterable[list[tuple[Any, ...]]]) -> AsyncIterator
 
 
 Difference = tuple[Row | None, Row | None]
-"""A row that is there, and the row that should be there in its place."""
+"""An actual row, and the row that should be in its place. One of the two may be None."""
 
 
 async def differences(
     kind: type[Any], pages: AsyncIterable[list[tuple[Any, ...]]], expected: Iterator[Row]
 ) -> AsyncIterator[Difference]:
-    """Yield where the rows of a table, in ``pages`` and in its order, aren't the ``expected`` ones.
+    """Yield the differences between the rows in ``pages``, in the table's order, and the ``expected`` rows.
 
     Raises:
-        BrokenJournal: one of them isn't such a row.
+        BrokenJournal: a row in ``pages`` isn't a valid row of this kind.
     """
     key = tables.key(kind)
     want = next(expected, None)

@@ -1,4 +1,4 @@
-"""SQLite's errors as ours. None of them leaves the store as it is.
+"""SQLite's errors, turned into errors of tkdb: the store never raises an error of SQLite itself.
 
 >>> with reading("tkdb.db"):
 ...     raise sqlite3.DatabaseError("database disk image is malformed")
@@ -21,9 +21,9 @@ _UNWRITABLE: Final = {
     sqlite3.SQLITE_READONLY: "make its file and folder writable for this user",
     sqlite3.SQLITE_PERM: "make its file and folder writable for this user",
     sqlite3.SQLITE_CANTOPEN: "make its file and folder writable for this user",
-    sqlite3.SQLITE_IOERR: "look after its disk",
-    sqlite3.SQLITE_BUSY: "end whatever else holds it",
-    sqlite3.SQLITE_LOCKED: "end whatever else holds it",
+    sqlite3.SQLITE_IOERR: "check its disk",
+    sqlite3.SQLITE_BUSY: "stop the other process that has it open",
+    sqlite3.SQLITE_LOCKED: "stop the other process that has it open",
     sqlite3.SQLITE_NOMEM: "give the machine more memory",
     sqlite3.SQLITE_TOOBIG: "ask for less at once",
 }
@@ -33,28 +33,28 @@ _RESTORE: Final = "restore it from a copy that audits clean"
 
 @contextmanager
 def writing(name: str) -> Iterator[None]:
-    """Turn SQLite's errors into ours while the database ``name`` is written.
+    """Turn SQLite's errors into errors of tkdb while the database ``name`` is written.
 
     Raises:
-        StoreUnwritable: the disk or another process is in the way.
-        BrokenJournal: the database is damaged, or what is written doesn't fit what is there.
+        StoreUnwritable: the disk or another process prevents the write.
+        BrokenJournal: the database is damaged, or the new rows contradict the rows in it.
     """
     try:
         yield
     except UnicodeDecodeError:
-        raise _damaged(name, "a text in it is no UTF-8") from None
+        raise _damaged(name, "it contains a text that isn't UTF-8") from None
     except sqlite3.Error as error:
         hint = _UNWRITABLE.get(primary_code(error))
         if hint is not None:
             raise errors.StoreUnwritable(f"{name} can't be written: {error}", hint=hint) from None
         if primary_code(error) in _DAMAGED:
             raise _damaged(name, error) from None
-        raise errors.BrokenJournal(f"{name} refuses what is to be written: {error}", hint=_RESTORE) from None
+        raise errors.BrokenJournal(f"{name} rejects the new rows: {error}", hint=_RESTORE) from None
 
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn SQLite's errors into ours while the database ``name`` is read.
+    """Turn SQLite's errors into errors of tkdb while the database ``name`` is read.
 
     Raises:
         BrokenJournal: the database is damaged.
@@ -63,7 +63,7 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError:
-        raise _damaged(name, "a text in it is no UTF-8") from None
+        raise _damaged(name, "it contains a text that isn't UTF-8") from None
     except sqlite3.Error as error:
         if primary_code(error) in _DAMAGED:
             raise _damaged(name, error) from None
@@ -76,7 +76,10 @@ def _damaged(name: str, error: object) -> errors.BrokenJournal:
 
 
 def leaves_doubt(error: sqlite3.Error) -> bool:
-    """Return whether a commit that failed so may still be found after a crash: the disk failed after it was written."""
+    """Return True if a commit that failed with this error may still take effect after a crash.
+
+    That is possible if the disk failed after the commit was written.
+    """
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return primary_code(error) == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_WRITE
 

@@ -1,4 +1,4 @@
-"""Changes and entries as SQL, and rows of tables as what they were.
+"""The translation of changes and entries to SQL, and of table rows back to structs.
 
 >>> statements_of(AuthorityRow(journal=b"j" * 16, name="tkdb.internal"))[1]
 ('INSERT INTO authority (journal, name) VALUES (?, ?)', (b'jjjjjjjjjjjjjjjj', 'tkdb.internal'))
@@ -29,7 +29,7 @@ from tkdb.journal.rows import (
 R = TypeVar("R")
 Statement = tuple[str, tuple[Any, ...]]
 Run = tuple[str, list[tuple[Any, ...]]]
-"""A statement, and the arguments of each time that it is run."""
+"""A statement, and the arguments of each run."""
 
 ENTRY_COLUMNS: Final = ", ".join(Entry.__struct_fields__)
 
@@ -41,7 +41,7 @@ TABLES: Final[dict[type[Any], tuple[str, str]]] = {
     SubjectRow: ("subjects", "organization, subject"),
     RevocationRow: ("revocations", "nonce, kid, branch"),
 }
-"""Each kind of row, in an order in which it can be loaded: its table, and what names a row, which orders them too."""
+"""Each kind of row, in an order in which rows can be loaded: its table, and its key, which also orders the rows."""
 
 _PUT: Final[dict[type[Any], str]] = {
     AuthorityRow: "",
@@ -52,7 +52,7 @@ _PUT: Final[dict[type[Any], str]] = {
     KeyRow: " ON CONFLICT (kid) DO UPDATE SET state = excluded.state, until_ms = excluded.until_ms,"
     " sealed = excluded.sealed",
     SubjectRow: " ON CONFLICT (organization, subject) DO UPDATE SET issued_from_ms = excluded.issued_from_ms",
-    # The first entry that revoked something is the one that counts.
+    # Only the first entry that revoked something counts.
     RevocationRow: " ON CONFLICT (nonce, kid, branch) DO NOTHING",
 }
 
@@ -64,18 +64,19 @@ def select(kind: type[Any]) -> str:
 
 
 def key(kind: type[Any]) -> Callable[[Any], Any]:
-    """Return what gives a row's key: what it is found and ordered by in its table."""
+    """Return a function that returns a row's key, by which the table finds and orders its rows."""
     return attrgetter(*TABLES[kind][1].split(", "))
 
 
 def rows(kind: type[R], page: list[tuple[Any, ...]], shared: dict[Any, Any]) -> list[R]:
-    """Return rows of a table. Equal names and times become one object, which ``shared`` remembers: among 100,000
-    organizations and their keys that is 15 MB.
+    """Return rows of a table. Equal names and times become one object, kept in ``shared``.
+
+    For 100,000 organizations and their keys, that saves 15 MB.
 
     Raises:
-        BrokenJournal: one isn't such a row; only what went around this program writes one.
+        BrokenJournal: a row isn't of this kind; tkdb itself never writes such a row.
     """
-    # A page at a time, and revocations as they are: they are most of what is read when a machine starts.
+    # Whole pages, with revocations unchanged, because a starting machine reads mostly revocations.
     if kind is OrganizationRow:
         page = [(*(shared.setdefault(value, value) for value in row[:-1]), bool(row[-1])) for row in page]
     elif kind is KeyRow:
@@ -89,27 +90,27 @@ def entries(page: list[tuple[Any, ...]]) -> list[Entry]:
     """Return rows of the journal.
 
     Raises:
-        BrokenJournal: one isn't such a row.
+        BrokenJournal: a row isn't an entry.
     """
     return _convert(list[Entry], page, Entry)
 
 
 def head(values: tuple[Any, ...]) -> Head:
-    """Return a place of the journal: seq, hash, epoch and time_ms of an entry.
+    """Return a place in the journal: seq, hash, epoch and time_ms of an entry.
 
     Raises:
-        BrokenJournal: it isn't one.
+        BrokenJournal: the values aren't such a place.
     """
     return _convert(Head, values, Entry)
 
 
 def _convert(kind: type[R], values: Any, what: type[Any]) -> R:
     try:
-        # Bytes as they are: else a text in their place would be taken for base64.
+        # Bytes stay bytes. Otherwise, msgspec would decode a text in their place as base64.
         return msgspec.convert(values, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise errors.BrokenJournal(
-            f"the tables hold what is no {what.__name__}: {error}", hint="restore a copy that audits clean"
+            f"the tables contain a row that is no {what.__name__}: {error}", hint="restore a copy that audits clean"
         ) from None
 
 
@@ -131,7 +132,7 @@ _FORGET_SUBJECTS: Final = "DELETE FROM subjects WHERE issued_from_ms <= ?"
 
 
 def statements(entries: Iterable[Entry], changes: Iterable[Change]) -> Iterator[Run]:
-    """Yield what writes the entries and then carries out the changes, in order: statements, each with its runs."""
+    """Yield the statements, each with its runs, that write the entries and then carry out the changes, in order."""
     yield _INSERT_ENTRY, [msgspec.structs.astuple(entry) for entry in entries]
     for sql, runs in groupby(chain.from_iterable(map(statements_of, changes)), key=itemgetter(0)):
         yield sql, [arguments for _, arguments in runs]
@@ -146,7 +147,7 @@ def statements_of(change: Change) -> list[Statement]:
 
 
 def corrections(kind: type[Any], pairs: Sequence[tuple[Any, Any]]) -> list[Run]:
-    """Return what puts right rows of a kind: pairs of the row that is there, or None, and the one that should be."""
+    """Return the runs that correct rows of a kind. A pair is the actual and the expected row; either may be None."""
     find = key(kind)
     wrong = [found if isinstance(found := find(row), tuple) else (found,) for row, _ in pairs if row is not None]
     right = [msgspec.structs.astuple(row) for _, row in pairs if row is not None]

@@ -1,8 +1,8 @@
-"""What the authority adds to a request to carry it out: fresh sealed keys, and defaults that were in force.
+"""The data that the authority adds to a request in order to carry it out: new sealed keys, and defaults of that time.
 
-The request and this, together, are an entry's operation. The request stays as the signer signed it; what
-needed randomness, a clock or the configuration is here, so that applying an entry needs none of them. An entry
-lasts as long as its journal: fields are never added, removed or reordered; what changes gets a new tag.
+The request and this data together are an entry's operation. The request stays exactly as the signer signed it. All
+values from randomness, a clock or the configuration are in this data, so applying an entry needs none of these sources.
+An entry lasts as long as its journal: fields are never added, removed or reordered, and a changed form gets a new tag.
 
 >>> decode_made(encode_made(Rotated(kid=b"k" * 16, sealed=b"s")))
 Rotated(kid=b'kkkkkkkkkkkkkkkk', sealed=b's')
@@ -19,7 +19,7 @@ from tkdb.api import Bytes16, Count, OrganizationName
 
 
 class Genesis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="genesis"):
-    """The first entry: the journal's id (random), the authority's name, the first chain key, sealed."""
+    """For the first entry: the journal's id (random), the authority's name, and the first chain key, sealed."""
 
     journal: Bytes16
     name: str
@@ -27,7 +27,7 @@ class Genesis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class Created(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="created"):
-    """For ``CreateOrganization``: its first root key, sealed as generation 1."""
+    """For ``CreateOrganization``: the first root key, sealed as generation 1, and the maximum lifetime."""
 
     kid: Bytes16
     sealed: bytes
@@ -56,8 +56,8 @@ class Replaced(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Resealed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="resealed"):
-    """For ``Reseal``: root keys by kid and chain keys by generation, sealed again; the last batch also starts
-    a new chain key."""
+    """For ``Reseal``: root keys by kid and chain keys by generation, sealed again. The last batch also adds a new chain
+    key."""
 
     keys: list[tuple[Bytes16, bytes]]
     chain_keys: list[tuple[Count, bytes]]
@@ -65,12 +65,15 @@ class Resealed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Purged(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="purged"):
-    """Without a request: what can matter no more at the entry's time is forgotten."""
+    """Without a request: forget the rows that can no longer matter at the entry's time."""
 
 
 class Restored(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="restored"):
-    """For ``Restore``: the entry that it goes back to, and what that comes to. Organizations that get the maximum that
-    they had, those deleted since they weren't there, keys that sign again, and all keys that are retired by it."""
+    """For ``Restore``: the entry that it goes back to, and the changes.
+
+    ``lifetimes`` has the organizations that get their former maximum, ``deleted`` those that didn't exist then,
+    ``signing`` the keys that sign again, and ``retired`` all keys that the restore retires.
+    """
 
     seq: Count
     lifetimes: list[tuple[OrganizationName, Count]]
@@ -80,14 +83,17 @@ class Restored(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
     @property
     def changed(self) -> int:
-        """How many organizations and keys it changes."""
+        """The number of organizations and keys that the restore changes."""
         return len(self.lifetimes) + len(self.deleted) + len(self.signing) + len(self.retired)
 
 
 class Recovered(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="recovered"):
-    """Without a request: recovered from damage, perhaps without its last entries, and therefore another journal from
-    here on. Every chain key is sealed again, by generation, since the journal's id is bound into that; a new one is
-    in force, so that nobody takes entries of the lost end for entries of this one."""
+    """Without a request: the journal was recovered from damage, perhaps without its last entries.
+
+    Therefore it is another journal from this entry on, with a new id. Every chain key is sealed again, by generation,
+    because the sealing binds the journal's id. A new chain key is in force, so that no one can take entries of the lost
+    end for entries of this journal.
+    """
 
     journal: Bytes16
     chain_keys: list[tuple[Count, bytes]]
@@ -101,12 +107,12 @@ _decoder = msgspec.msgpack.Decoder(Made)
 
 
 def encode_made(made: Made | None) -> bytes:
-    """Return what an entry keeps of ``made``; nothing for a request that needs nothing."""
+    """Return ``made`` as an entry stores it; no bytes for None."""
     return b"" if made is None else _encoder.encode(made)
 
 
 def decode_made(raw: bytes) -> Made | None:
-    """Return what ``encode_made`` encoded.
+    """Return the value that ``encode_made`` encoded.
 
     Raises:
         BrokenJournal: it can't be read.
@@ -115,5 +121,6 @@ def decode_made(raw: bytes) -> Made | None:
         return _decoder.decode(raw) if raw else None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise errors.BrokenJournal(
-            "what the authority added to an entry can't be read", hint="is this version older than the journal?"
+            "the data that the authority added to an entry can't be read",
+            hint="upgrade tkdb, if this version is older than the journal",
         ) from None

@@ -1,8 +1,8 @@
-"""The journal's entries, and the chain that holds them together.
+"""The journal's entries, and the chain that links them.
 
-Each entry carries the hash of the one before it, and its own: HMAC-SHA256 (RFC 2104) under the chain key over
-all of its fields. Who doesn't hold the chain key can neither alter an entry, nor drop, swap or add one. Only
-the end can be cut off unseen; who keeps the last hash elsewhere sees that too.
+Each entry has the hash of the entry before it and its own hash: HMAC-SHA256 (RFC 2104) under the chain key over all
+fields. An attacker without the chain key can't alter, drop, swap or add an entry without detection. Limit: only a
+reader who keeps the last hash in another place can detect that someone cut off the end.
 
 >>> from tkdb.journal.additions import Purged
 >>> key = ChainKey(bytes(32))
@@ -11,7 +11,7 @@ the end can be cut off unseen; who keeps the last hash elsewhere sees that too.
 >>> check_link(START, key, msgspec.structs.replace(entry, time_ms=6))
 Traceback (most recent call last):
 ...
-tkdb.errors.BrokenJournal: entry 1: its hash is not that of its content: restore a copy that audits clean
+tkdb.errors.BrokenJournal: entry 1: its hash doesn't match its content: restore a copy that audits clean
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ALTERED: Final = "restore a copy that audits clean"
 
 
 class Head(NamedTuple):
-    """The end of a journal: what the next entry is linked to."""
+    """The tip of a journal, to which the next entry is linked."""
 
     seq: int
     hash: bytes
@@ -45,9 +45,9 @@ START: Final = Head(seq=0, hash=bytes(32), epoch=0, time_ms=0)
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Who asked, with the proof of it. All empty: the authority itself, or whoever possessed a token.
+    """The signer who sent a request, and the proof. All fields are empty for the authority itself or a token's holder.
 
-    ``signer`` is the 16-byte thumbprint of the signer's key, ``signature`` its Ed25519 signature over the
+    ``signer`` is the 16-byte thumbprint of the signer's key. ``signature`` is made with this key by Ed25519, over the
     prologue of ``/v1/write``, ``signed_ms``, ``request_id`` and the request's body.
     """
 
@@ -58,7 +58,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One write. ``body`` is the request's bytes exactly as they were signed, ``made`` what was added to them."""
+    """One write. ``body`` holds the request's bytes exactly as signed, ``made`` the data that the authority added."""
 
     seq: Count
     previous: Hash
@@ -74,12 +74,12 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     @property
     def head(self) -> Head:
-        """The journal's end, once this entry is its last."""
+        """The journal's tip when this entry is the last one."""
         return Head(self.seq, self.hash, self.epoch, self.time_ms)
 
 
 class Entries(Protocol):
-    """Where the entries of a journal are read: on a disk, as a rule."""
+    """A source of a journal's entries, usually a disk."""
 
     async def entries(self, after: int, limit: int) -> list[Entry]:
         """Return at most ``limit`` entries after seq ``after``, in order.
@@ -104,10 +104,10 @@ def link(
     body: bytes = b"",
     origin: Origin = _NOBODY,
 ) -> Entry:
-    """Return the entry that follows ``head``. Its time is ``now_ms``, or that of ``head`` where a clock fell back.
+    """Return the entry that follows ``head``. Its time is ``now_ms``, or the time of ``head`` if that is later.
 
-    ``chain_key`` is the one in force once the entry is applied: an entry that brings a chain key is hashed
-    under that, so that who holds only older ones can't put another history before it.
+    ``chain_key`` is the chain key in force after the entry is applied. An entry that adds a chain key is hashed under
+    the new key, so that an attacker who holds only older keys can't put another history before it.
     """
     time_ms = max(now_ms, head.time_ms)
     entry = Entry(
@@ -127,32 +127,36 @@ def link(
 
 
 def check_place(head: Head, entry: Entry) -> None:
-    """Check that ``entry`` says to follow ``head``.
+    """Check that the position, previous hash, time and epoch of ``entry`` follow ``head``.
 
     Raises:
-        BrokenJournal: another number or previous hash is expected, or time or epoch would decrease.
+        BrokenJournal: another position or previous hash is expected, or the time or the epoch would decrease.
     """
     if entry.seq != head.seq + 1:
-        raise errors.BrokenJournal(f"entry {entry.seq} stands where {head.seq + 1} is expected", hint=_ALTERED)
+        raise errors.BrokenJournal(f"entry {entry.seq} is in the place of entry {head.seq + 1}", hint=_ALTERED)
     if entry.previous != head.hash:
-        raise errors.BrokenJournal(f"entry {entry.seq}: it doesn't follow entry {head.seq} as it is", hint=_ALTERED)
+        raise errors.BrokenJournal(
+            f"entry {entry.seq}: it doesn't follow entry {head.seq}, which has another hash", hint=_ALTERED
+        )
     if entry.time_ms < head.time_ms or entry.epoch < head.epoch:
-        raise errors.BrokenJournal(f"entry {entry.seq}: its time or epoch is before its predecessor's", hint=_ALTERED)
+        raise errors.BrokenJournal(
+            f"entry {entry.seq}: its time or its epoch is lower than that of the entry before", hint=_ALTERED
+        )
 
 
 def check_link(head: Head, chain_key: ChainKey, entry: Entry) -> None:
     """Check that ``entry`` follows ``head`` and was written by a holder of ``chain_key``.
 
     Raises:
-        BrokenJournal: it doesn't, or wasn't.
+        BrokenJournal: one of the two is not the case.
     """
     check_place(head, entry)
     if not hmac.compare_digest(entry.hash, _hash(chain_key, entry)):
-        raise errors.BrokenJournal(f"entry {entry.seq}: its hash is not that of its content", hint=_ALTERED)
+        raise errors.BrokenJournal(f"entry {entry.seq}: its hash doesn't match its content", hint=_ALTERED)
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """Return an entry as it travels between machines."""
+    """Return an entry in the form in which machines send it to each other."""
     return _encoder.encode(entry)
 
 
@@ -160,7 +164,7 @@ def decode_entry(raw: bytes) -> Entry:
     """Return the entry in ``raw``.
 
     Raises:
-        BrokenJournal: it isn't one.
+        BrokenJournal: the bytes aren't an entry.
     """
     try:
         return _decoder.decode(raw)
@@ -169,6 +173,6 @@ def decode_entry(raw: bytes) -> Entry:
 
 
 def _hash(chain_key: ChainKey, entry: Entry) -> bytes:
-    # Canonical: msgspec writes each value in msgpack's shortest form, and an array has one order.
+    # The encoding is canonical: msgspec writes each value in msgpack's shortest form, and an array has a fixed order.
     content = _encoder.encode(msgspec.structs.replace(entry, hash=b""))
     return hmac.digest(chain_key.raw, _LABEL + content, "sha256")

@@ -1,14 +1,14 @@
-"""The feed: the journal's revocations, for those who follow some root keys.
+"""The feed: the journal's revocations, for clients that follow some root keys.
 
-What an entry revokes is read from the entry alone; whom that touches follows from the organization that a
-followed key belongs to. The last entries are kept in memory; who is further behind is served from the journal,
-some entries at a time.
+The revocations of an entry are read from the entry alone. Whether they concern a follower depends on the organizations
+of the keys that the follower follows. The last entries are kept in memory. A follower with an older position is served
+from the journal, some entries at a time.
 
-A restore ends tokens by retiring keys, and in no other way; its entry names them all. So followers hear of it as of
-any retired key, and need not drop the rest.
+A restore revokes tokens only by retiring keys, and its entry names all of them. The feed reports each of them like any
+other retired key, and followers can keep everything else.
 
-An entry is never split, so what it comes to must fit one message, whichever keys are followed: also those that didn't
-exist when it was written. ``largest_bytes`` tells before it is.
+An entry is never split, so its revocations must fit one message, whichever keys a client follows, including keys that
+are created after the entry. ``largest_bytes`` returns the size before the entry is written.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from tkdb.journal.state import State
 from tkdb.macaroon.verify import subject_digest
 
 RECENT_TARGETS: Final = 10_000
-"""How many targets of recent entries are kept in memory: about 3 MB."""
+"""The number of targets of recent entries that are kept in memory: about 3 MB."""
 PAGE_ENTRIES: Final = 256
-"""How many entries of the journal one read looks at, at most."""
+"""The largest number of journal entries that one read looks at."""
 
 _KID_BYTES: Final = 18
-"""Of one in a message."""
+"""The size of one kid in a message."""
 _LIST_BYTES: Final = 2
-"""By how much a long list's head is longer than an empty one's."""
+"""The difference in size between the header of a long list and that of an empty one."""
 _LATE_MS: Final = 2**40
-"""A time that takes as many bytes as any does."""
+"""A time whose encoding is as long as that of any other time."""
 
 
 class _Before(NamedTuple):
-    """What one entry revokes of an organization by the time of its issue."""
+    """The tokens of one organization that one entry revokes by their time of issue."""
 
     organization: str
     before_ms: int
@@ -53,7 +53,7 @@ _Revoked: TypeAlias = api.Lineage | api.Branch | api.RetireKey | api.DeleteOrgan
 
 
 class _Notice(NamedTuple):
-    """What one entry revokes, by so many targets."""
+    """The revocations of one entry, and the number of its targets."""
 
     seq: int
     targets: int
@@ -61,22 +61,22 @@ class _Notice(NamedTuple):
 
 
 def largest_bytes(call: api.Revoke) -> int:
-    """Return how many bytes of a message of the feed an entry may take, to whoever follows whichever keys."""
+    """Return how many bytes of a feed message an entry may take at most, for any set of followed keys."""
     revoked = _revoked(call.targets, _LATE_MS)
     befores = [each for each in revoked if isinstance(each, _Before)]
-    # A key is of one organization: all of these together name each followed key once, at most.
+    # A key belongs to one organization, so all of these together name each followed key at most once.
     kids_bytes = api.MAX_KIDS * _KID_BYTES + len(befores) * _LIST_BYTES if befores else 0
     named = [each for each in revoked if isinstance(each, api.Lineage | api.Branch | api.RetireKey)]
     return kids_bytes + sum(len(api.encode(each)) for each in [*named, *(before.event([]) for before in befores)])
 
 
 class Feed:
-    """Reads the feed of a journal whose entries ``state`` shows.
+    """The feed of a journal whose entries are applied to ``state``.
 
     Args:
-        journal: where older entries are read.
-        state: the rows; the feed shows nothing that it doesn't show.
-        recent_targets: how many targets of recent entries to keep in memory.
+        journal: the source of older entries.
+        state: the rows. The feed reports no entry that isn't applied to them.
+        recent_targets: the number of targets of recent entries to keep in memory.
     """
 
     def __init__(self, journal: Entries, state: State, *, recent_targets: int = RECENT_TARGETS) -> None:
@@ -86,13 +86,13 @@ class Feed:
         self.restart()
 
     def restart(self) -> None:
-        """The state was replaced: what is in memory may not be of its journal."""
+        """Drop the recent entries, because the state was replaced and they may belong to another journal."""
         self._recent: deque[_Notice] = deque()
         self._complete_after = self._state.head.seq
         self._room = self._recent_targets
 
     def add(self, entry: Entry) -> None:
-        """Take note of an entry that the state has just applied."""
+        """Record an entry that the state has just applied."""
         notice = _notice(entry)
         if notice.targets:
             self._recent.append(notice)
@@ -103,18 +103,18 @@ class Feed:
             self._complete_after = dropped.seq
 
     async def read(self, *, after: int, kids: Collection[bytes], max_bytes: int = api.MAX_PAGE_BYTES) -> api.Feed:
-        """Return what touches the keys ``kids`` after position ``after``.
+        """Return the revocations after position ``after`` that concern the keys ``kids``.
 
-        Entries are never split: at least one entry is given whole where any has news, and further ones while
-        ``max_bytes`` aren't exceeded. Keys that aren't known see nothing.
+        Entries are never split. If any entry has revocations for these keys, the result has at least one whole entry,
+        and further ones up to ``max_bytes``. Unknown keys get no revocations.
 
         Raises:
-            StoreError: the journal can't be read, or was replaced and lacks what comes next.
+            StoreError: the journal can't be read, or was replaced and lacks the next entry.
         """
         head = self._state.head.seq
         if after >= head:
             return api.Feed(position=after, revocations=[], more=False)
-        followed = _Followed(self._state, kids)  # as of ``head``: while the journal is read, the state may move on
+        followed = _Followed(self._state, kids)  # taken now, at ``head``: the state may change during the read below
         notices, position = await self._notices(after, head)
         revocations: list[api.Revocation] = []
         size = 0
@@ -127,7 +127,7 @@ class Feed:
         return api.Feed(position=position, revocations=revocations, more=position < head)
 
     async def _notices(self, after: int, head: int) -> tuple[list[_Notice], int]:
-        """Return what comes next after ``after``, and the position up to which that is complete."""
+        """Return the next notices after ``after``, and the position up to which they are complete."""
         if after >= self._complete_after:
             newest_first = []
             for notice in reversed(self._recent):
@@ -135,15 +135,15 @@ class Feed:
                     break
                 newest_first.append(notice)
             return newest_first[::-1], head
-        # The database may be ahead of what the state shows.
+        # The database may already have entries that aren't applied to the state yet.
         entries = [entry for entry in await self._journal.entries(after, PAGE_ENTRIES) if entry.seq <= head]
         if not entries or entries[0].seq != after + 1:
-            raise StoreError(f"entry {after + 1} isn't in the journal on the disk", hint="ask another machine")
+            raise StoreError(f"the journal on the disk has no entry {after + 1}", hint="ask another machine")
         return [_notice(entry) for entry in entries], entries[-1].seq
 
 
 class _Followed:
-    """The keys that someone follows, by organization."""
+    """The keys that a client follows, by organization."""
 
     def __init__(self, state: State, kids: Collection[bytes]) -> None:
         keys = [key for key in map(state.key, dict.fromkeys(kids)) if key is not None]
@@ -156,7 +156,7 @@ class _Followed:
                 self._live_kids_of.setdefault(key.organization, []).append(key.kid)
 
     def events(self, notice: _Notice) -> Iterator[api.Revocation]:
-        """Yield what ``notice`` means for these keys."""
+        """Yield the revocations of ``notice`` that concern these keys."""
         for revoked in notice.revoked:
             match revoked:
                 case api.Lineage(kid=kid) | api.Branch(kid=kid) if kid in self._kids:
@@ -170,7 +170,10 @@ class _Followed:
 
 
 def _revoked(targets: Iterable[api.Target], time_ms: int) -> list[_Revoked]:
-    """Return what targets mean, at that time; what concerns one organization by the time of issue stands together."""
+    """Return the revocations that the targets of an entry of time ``time_ms`` stand for.
+
+    Targets that revoke tokens of one organization by their time of issue become one revocation.
+    """
     revoked: list[_Revoked] = []
     befores: dict[str, list[api.Before]] = {}
     for target in targets:
@@ -192,7 +195,7 @@ def _revoked(targets: Iterable[api.Target], time_ms: int) -> list[_Revoked]:
 
 
 def _retired(entry: Entry) -> list[bytes]:
-    """Return the keys that a restore retires, those of the organizations that it deletes among them."""
+    """Return the keys that a restore retires, including those of the organizations that it deletes."""
     made = decode_made(entry.made)
     return made.retired if isinstance(made, Restored) else []
 

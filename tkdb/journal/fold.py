@@ -1,7 +1,8 @@
-"""The fold: which rows an entry puts. A function of the entry and the rows before it, and of nothing else.
+"""The fold: the rows that an entry puts. It depends only on the entry and on the rows before it.
 
-No clock, no randomness, no configuration: the same on any machine, years later. An entry that doesn't fit the
-rows (a name that exists, a key that is unknown) was never acknowledged by an authority; it is refused whole.
+It uses no clock, no randomness and no configuration, so it gives the same result on any machine, years later. No
+authority ever acknowledged an entry that contradicts the rows (with a name that exists, or a key that is unknown, for
+example). Such an entry is rejected as a whole.
 
 >>> outlived_ms(3600)
 3621000
@@ -42,38 +43,39 @@ from tkdb.journal.seal import seal_id
 from tkdb.macaroon.verify import subject_digest
 
 CLOCK_SKEW_MS: Final = 20_000
-"""Machines' clocks are within this of each other; one further off doesn't mint. It is part of what entries
-mean: another value would need new tags in ``tkdb.journal.additions``, and never applies to old entries."""
+"""The largest difference between machines' clocks; a machine whose clock is further off doesn't mint. The meaning of
+entries depends on it: another value would need new tags in ``tkdb.journal.additions``, and never applies to old
+entries."""
 
 _LAST_MS: Final = 2**53 - 1
-"""Where times end, so that any lifetime can be added to any time."""
-_UNREADABLE: Final = "is this version older than the one that wrote the journal?"
+"""The last time, chosen so that any lifetime can be added to any time."""
+_UNREADABLE: Final = "upgrade tkdb, if this version is older than the one that wrote the journal"
 
 
 def outlived_ms(lifetime_s: int) -> int:
-    """Return how long after a nonce's time its tokens may still be valid, where they may live ``lifetime_s``.
+    """Return for how many ms after a nonce's time its tokens may still be valid, if they may live ``lifetime_s``.
 
-    A nonce may be dated that much behind the clock, and a token is valid to the end of its last second.
+    A nonce's time may be earlier than the clock by ``CLOCK_SKEW_MS``. A token is valid to the end of its last second.
     """
     return lifetime_s * 1000 + CLOCK_SKEW_MS + 1000
 
 
 def horizon_ms(rows: Rows, time_ms: int) -> int:
-    """Return the time that is so long before ``time_ms`` that every token with an earlier nonce has expired."""
+    """Return the latest time for which, at ``time_ms``, every token with an earlier nonce has expired."""
     return max(time_ms - outlived_ms(rows.longest_lifetime_s), 0)
 
 
 def revoked_before_ms(target: api.Before, time_ms: int) -> int:
     """Return the time before which ``target`` revokes, in an entry of time ``time_ms``.
 
-    A machine whose clock runs ahead stamps later nonces than ours would; those are meant too.
+    A machine whose clock runs ahead creates nonces with later times. Those tokens are revoked, too.
     """
     asked_ms = time_ms if target.before_ms is None else target.before_ms
     return min(asked_ms + CLOCK_SKEW_MS, _LAST_MS)
 
 
 class Rows(Protocol):
-    """What the fold, and those who decide on writes, read of the rows before an entry."""
+    """The rows before an entry, as the fold and the decisions on writes read them."""
 
     @property
     def journal(self) -> bytes:
@@ -88,41 +90,41 @@ class Rows(Protocol):
         """The longest lifetime that any organization's tokens could ever have."""
 
     def organization(self, name: str) -> OrganizationRow | None:
-        """Return the organization of that name, deleted or not."""
+        """Return the organization with this name, deleted or not."""
 
     def live(self) -> Iterable[OrganizationRow]:
         """Return the organizations that aren't deleted."""
 
     def key(self, kid: bytes) -> KeyRow | None:
-        """Return the root key of that name, retired or not."""
+        """Return the root key with this name, retired or not."""
 
     def keys_of(self, name: str) -> list[KeyRow]:
         """Return the root keys of an organization, the newest first."""
 
     def verifying(self) -> list[KeyRow]:
-        """Return all root keys that verify and sign no more."""
+        """Return all root keys that still verify but no longer sign."""
 
     def issued_from(self, organization: str, subject: bytes) -> int:
-        """Return the time before which a subject's tokens are revoked, in ms; 0 where none are."""
+        """Return the time before which a subject's tokens are revoked, in ms; 0 if none are revoked."""
 
     def chain_key(self, generation: int) -> ChainKeyRow | None:
-        """Return the chain key of that generation."""
+        """Return the chain key of this generation."""
 
     def last_generation(self) -> int:
         """Return the generation of the chain key in force; 0 before the first entry."""
 
     def is_revoked(self, lineage: bytes, branch: bytes) -> bool:
-        """Return whether all of a lineage, or this very branch of it, is revoked; an empty ``branch`` is never one."""
+        """Return True if a whole lineage or exactly this branch of it is revoked. An empty ``branch`` is no branch."""
 
     def subjects_of(self, name: str) -> Mapping[bytes, int] | None:
-        """Return the subjects of an organization that tokens are revoked of, as ``issued_from``; None for none."""
+        """Return an organization's subjects with revoked tokens, with their ``issued_from``; None if there are none."""
 
     def sealed_otherwise(self, first_id: bytes) -> Iterator[KeyRow | ChainKeyRow]:
-        """Yield the rows whose key lies under another sealing secret than ``first_id``: root keys, then chain keys."""
+        """Yield the rows with a key under another sealing secret than ``first_id``: root keys, then chain keys."""
 
 
 class Draft:
-    """The rows as they would be after changes that ``base`` doesn't show yet. Itself a base for further ones."""
+    """The rows of ``base`` with further changes that aren't applied to ``base``. A draft can be a base itself."""
 
     def __init__(self, base: Rows) -> None:
         self._base = base
@@ -169,7 +171,7 @@ class Draft:
         return self._keys.get(kid) or self._base.key(kid)
 
     def keys_of(self, name: str) -> list[KeyRow]:
-        if not self._keys:  # whoever goes through all organizations asks many times
+        if not self._keys:  # a loop over all organizations calls this many times
             return self._base.keys_of(name)
         rows = {row.kid: row for row in self._base.keys_of(name)}
         rows |= {row.kid: row for row in self._keys.values() if row.organization == name}
@@ -207,11 +209,11 @@ class Draft:
             ours = self._keys.get(row.kid) if isinstance(row, KeyRow) else self._chain_keys.get(row.generation)
             if is_sealed_otherwise(ours or row, first_id):
                 yield ours or row
-        # What the draft itself brought is sealed under the first secret: no other is used.
+        # Rows that only the draft has are sealed under the first secret, because no other one is used for sealing.
 
 
 def is_sealed_otherwise(row: KeyRow | ChainKeyRow, first_id: bytes) -> bool:
-    """Return whether a row holds a key, and that lies under another sealing secret than ``first_id``."""
+    """Return True if a row holds a key, and this key is sealed under another sealing secret than ``first_id``."""
     return bool(row.sealed) and seal_id(row.sealed) != first_id
 
 
@@ -219,20 +221,20 @@ def changes(rows: Rows, entry: Entry) -> list[Change]:
     """Return the changes that ``entry`` makes to ``rows``, in order.
 
     Raises:
-        BrokenJournal: the entry can't be read, or doesn't fit the rows.
+        BrokenJournal: the entry can't be read, or contradicts the rows.
     """
     made = decode_made(entry.made)
     call = read_call(entry) if entry.body else made
     draft = Draft(rows)
     fold = _FOLDS.get(type(call))
     if fold is None or (entry.seq == 1) != isinstance(made, Genesis):
-        _misfit(entry, "it is no operation of a journal here")
+        _misfit(entry, "this operation isn't possible at this place of a journal")
     fold(draft, entry, call, made)
     return draft.changes
 
 
 def read_call(entry: Entry) -> api.WriteCall | None:
-    """Return the request that an entry carries out; None where the authority acted of itself.
+    """Return the request that an entry carries out, or None if the authority made the entry without a request.
 
     Raises:
         BrokenJournal: it can't be read.
@@ -242,7 +244,7 @@ def read_call(entry: Entry) -> api.WriteCall | None:
     try:
         call: api.WriteCall = api.decode_request(api.WRITE, entry.body)
     except errors.InvalidRequest:
-        raise errors.BrokenJournal(f"entry {entry.seq}: its request can't be read", hint=_UNREADABLE) from None
+        raise errors.BrokenJournal(f"entry {entry.seq}: the request in it can't be read", hint=_UNREADABLE) from None
     return call
 
 
@@ -299,7 +301,7 @@ def _revoke(draft: Draft, entry: Entry, call: api.Revoke, made: Made | None) -> 
             case api.RetireKey(kid=kid):
                 key = draft.key(kid)
                 if key is None:
-                    _misfit(entry, "it retires a key that isn't known")
+                    _misfit(entry, "it retires an unknown key")
                 _retire(draft, key)
                 if key.state == "signing":
                     new = replacements.pop(key.organization, None)
@@ -307,7 +309,7 @@ def _revoke(draft: Draft, entry: Entry, call: api.Revoke, made: Made | None) -> 
                         _misfit(entry, f"it leaves organization {key.organization} without a signing key")
                     _put_signing_key(draft, entry, key.organization, new.kid, new.sealed)
     if replacements:
-        _misfit(entry, "it brings a key that nothing asked for")
+        _misfit(entry, "it adds a signing key for an organization whose signing key it doesn't retire")
 
 
 def _reseal(draft: Draft, entry: Entry, _: api.Reseal, made: Made | None) -> None:
@@ -315,7 +317,7 @@ def _reseal(draft: Draft, entry: Entry, _: api.Reseal, made: Made | None) -> Non
     for kid, sealed in resealed.keys:
         key = draft.key(kid)
         if key is None or key.state == "retired":
-            _misfit(entry, "it seals a key again that isn't there")
+            _misfit(entry, "it reseals a root key that doesn't exist or is retired")
         draft.put(msgspec.structs.replace(key, sealed=sealed))
     _reseal_chain_keys(draft, entry, resealed.chain_keys)
     if resealed.next_chain_key is not None:
@@ -330,13 +332,13 @@ def _restore(draft: Draft, entry: Entry, call: api.Restore, made: Made | None) -
     for kid in restored.signing:
         key = draft.key(kid)
         if key is None or key.state != "verifying" or key.organization not in without:
-            _misfit(entry, "a key signs again that can't")
+            _misfit(entry, "it makes a key sign again that can't")
         without.remove(key.organization)
         draft.put(msgspec.structs.replace(key, state="signing", until_ms=None))
     for name in restored.deleted:
         row = _live_organization(draft, entry, name)
         if any(key.state != "retired" for key in draft.keys_of(name)):
-            _misfit(entry, f"it deletes organization {name} and leaves it a key")
+            _misfit(entry, f"it deletes organization {name} but doesn't retire all of its keys")
         without.discard(name)
         draft.put(msgspec.structs.replace(row, deleted=True))
     if without:
@@ -344,17 +346,17 @@ def _restore(draft: Draft, entry: Entry, call: api.Restore, made: Made | None) -
     for name, max_lifetime_s in restored.lifetimes:
         row = _live_organization(draft, entry, name)
         if max_lifetime_s > row.longest_lifetime_s:
-            _misfit(entry, f"organization {name} never had that maximum")
+            _misfit(entry, f"organization {name} never had a maximum of {max_lifetime_s} s")
         draft.put(msgspec.structs.replace(row, max_lifetime_s=max_lifetime_s))
 
 
 def _retire_all(draft: Draft, entry: Entry, kids: list[bytes]) -> set[str]:
-    """Retire keys; return the organizations that have no signing key by that."""
+    """Retire keys, and return the organizations that lose their signing key."""
     without = set()
     for kid in kids:
         key = draft.key(kid)
         if key is None or key.state == "retired":
-            _misfit(entry, "it retires a key that isn't there")
+            _misfit(entry, "it retires a key that doesn't exist or is already retired")
         if key.state == "signing":
             without.add(key.organization)
         _retire(draft, key)
@@ -363,9 +365,9 @@ def _retire_all(draft: Draft, entry: Entry, kids: list[bytes]) -> set[str]:
 
 def _recover(draft: Draft, entry: Entry, recovered: Recovered, _: Made | None) -> None:
     if recovered.journal == draft.journal:
-        _misfit(entry, "it gives the journal the id that it has")
+        _misfit(entry, "it gives the journal the id that the journal already has")
     if sorted(generation for generation, _ in recovered.chain_keys) != list(range(1, draft.last_generation() + 1)):
-        _misfit(entry, "it doesn't seal each chain key again")
+        _misfit(entry, "it doesn't reseal each chain key once")
     draft.put(AuthorityRow(recovered.journal, draft.name))
     _reseal_chain_keys(draft, entry, recovered.chain_keys)
     _put_chain_key(draft, entry, recovered.next_chain_key)
@@ -375,7 +377,7 @@ def _purge(draft: Draft, entry: Entry, _: Purged, __: Made | None) -> None:
     for key in draft.verifying():
         if key.until_ms is not None and key.until_ms <= entry.time_ms:
             _retire(draft, key)
-    # The longest lifetime of all, not each organization's own: whole buckets can be dropped without a look inside.
+    # One longest lifetime counts for all organizations, so whole buckets can be dropped without a look at their rows.
     draft.put(Forget(horizon_ms(draft, entry.time_ms)))
 
 
@@ -383,7 +385,7 @@ def _reseal_chain_keys(draft: Draft, entry: Entry, chain_keys: list[tuple[int, b
     for generation, sealed in chain_keys:
         chain_key = draft.chain_key(generation)
         if chain_key is None:
-            _misfit(entry, "it seals a chain key again that isn't there")
+            _misfit(entry, "it reseals a chain key that doesn't exist")
         draft.put(msgspec.structs.replace(chain_key, sealed=sealed))
 
 
@@ -404,7 +406,7 @@ def _put_before(draft: Draft, entry: Entry, target: api.Before) -> None:
 
 def _put_signing_key(draft: Draft, entry: Entry, organization: str, kid: bytes, sealed: bytes) -> None:
     if draft.key(kid) is not None:
-        _misfit(entry, "it makes a key that exists")
+        _misfit(entry, "it creates a key that already exists")
     generation = next_generation(draft, organization)
     draft.put(KeyRow(kid, organization, generation, "signing", until_ms=None, sealed=sealed))
 
@@ -431,18 +433,18 @@ M = TypeVar("M", bound=Made)
 
 def _expect(entry: Entry, made: Made | None, kind: type[M]) -> M:
     if not isinstance(made, kind):
-        _misfit(entry, f"{kind.__name__} is expected beside its request")
+        _misfit(entry, f"{kind.__name__} is expected together with its request")
     return made
 
 
 def _expect_nothing(entry: Entry, made: Made | None) -> None:
     if made is not None:
-        _misfit(entry, "nothing is expected beside its request")
+        _misfit(entry, "nothing is expected in addition to its request")
 
 
 def _misfit(entry: Entry, why: str) -> NoReturn:
     raise errors.BrokenJournal(
-        f"entry {entry.seq} doesn't fit what came before it: {why}", hint="restore a copy that audits clean"
+        f"entry {entry.seq} contradicts the entries before it: {why}", hint="restore a copy that audits clean"
     )
 
 

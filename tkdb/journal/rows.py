@@ -1,6 +1,6 @@
-"""The rows that entries put. A change is a row to put in place of the one with its key, or ``Forget``.
+"""The rows that entries put. A change is ``Forget``, or a row that replaces the row with the same key.
 
-The state in memory and the tables in SQLite carry out the same changes, so that each is the journal's fold.
+The state in memory and the tables in SQLite carry out the same changes, so that each of them is the journal's fold.
 
 >>> OrganizationRow("acme", max_lifetime_s=60, longest_lifetime_s=90, created_ms=0).longest_lifetime_s
 90
@@ -23,14 +23,14 @@ LAST_BUCKET: Final = 2**24 - 1
 
 
 class AuthorityRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Whose journal this is. There is one."""
+    """The authority that the journal belongs to. There is only one such row."""
 
     journal: Bytes16
     name: str
 
 
 class ChainKeyRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A chain key, sealed; the entries from ``from_seq`` to the next generation's are hashed under it."""
+    """A chain key, sealed. The entries from ``from_seq`` until the next generation begins are hashed under it."""
 
     generation: Count
     from_seq: Count
@@ -38,11 +38,10 @@ class ChainKeyRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class OrganizationRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """An organization; kept after its deletion, so that its name is never given again.
+    """An organization. It is kept after its deletion, so that its name is never used again.
 
-    ``longest_lifetime_s`` is the largest maximum ever in force: how long a revocation must be remembered and an
-    old key kept doesn't shrink when the maximum is lowered. Tokens with a nonce time before ``issued_from_ms``
-    are revoked.
+    ``longest_lifetime_s`` is the largest maximum that was ever in force. Revocations and old keys must be kept for this
+    long, even if the maximum is lowered later. Tokens with a nonce time before ``issued_from_ms`` are revoked.
     """
 
     name: str
@@ -54,7 +53,7 @@ class OrganizationRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class KeyRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A root key, sealed. A verifying one is kept until ``until_ms``; of a retired one only the name is kept."""
+    """A root key, sealed. A verifying key is kept until ``until_ms``. Of a retired key, only the name is kept."""
 
     kid: Bytes16
     organization: str
@@ -65,7 +64,7 @@ class KeyRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class RevocationRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A revoked branch, or a whole lineage where ``branch`` is empty. ``seq``: the first entry that says so."""
+    """A revoked branch, or a revoked lineage if ``branch`` is empty. ``seq`` is the first entry that revoked it."""
 
     kid: Bytes16
     nonce: Bytes16
@@ -74,7 +73,7 @@ class RevocationRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class SubjectRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Tokens of one subject (as 16 bytes of SHA-256) with a nonce time before ``issued_from_ms`` are revoked."""
+    """A subject (16 bytes of SHA-256) whose tokens with a nonce time before ``issued_from_ms`` are revoked."""
 
     organization: str
     subject: Bytes16
@@ -82,9 +81,9 @@ class SubjectRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Forget(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Forget what concerns only tokens whose nonce's time is before ``horizon_ms``: all of them have expired.
+    """Forget rows that concern only tokens with a nonce time before ``horizon_ms``. All these tokens have expired.
 
-    Revocations are forgotten by whole buckets (see ``bucket``): those that end at the horizon or before it.
+    Revocations are forgotten in whole buckets (see ``bucket``): each bucket that ends at the horizon or before.
     """
 
     horizon_ms: Count

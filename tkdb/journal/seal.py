@@ -1,8 +1,8 @@
-"""Sealing: root keys and chain keys rest encrypted under a secret that the database doesn't hold.
+"""Sealing: root keys and chain keys are stored encrypted, under a secret that isn't in the database.
 
 A sealed record is ``id of the sealing secret (8) · nonce (12) · ciphertext · tag (16)``: AES-256-GCM
-(NIST SP 800-38D). Its associated data says whose key it is, so that a record moved to another place
-doesn't unseal. The first secret of the ring seals; all of them unseal.
+(NIST SP 800-38D). Its associated data names the key's owner and place, so that a record can't be unsealed in another
+place. The first secret of the ring seals; all of them unseal.
 
 >>> ring = SealKeys([SealKey(bytes(32))])
 >>> sealed = ring.seal_root_key(RootKey(b"k" * 32), organization="acme", kid=b"i" * 16, generation=1, nonce=b"n" * 12)
@@ -46,7 +46,7 @@ class _Secret:
 
     def __init__(self, raw: bytes) -> None:
         if len(raw) != KEY_BYTES:
-            raise errors.ConfigurationError(f"a {type(self).__name__} is {KEY_BYTES} bytes; {len(raw)} were given")
+            raise errors.ConfigurationError(f"a {type(self).__name__} has {KEY_BYTES} bytes, not {len(raw)}")
         self.raw = raw
 
     def __repr__(self) -> str:
@@ -60,7 +60,7 @@ class _Secret:
 
 
 class RootKey(_Secret):
-    """The secret from which an organization's macaroons grow."""
+    """The secret from which an organization's macaroons are made."""
 
     __slots__ = ()
 
@@ -72,7 +72,7 @@ class ChainKey(_Secret):
 
 
 class SealKey(_Secret):
-    """A sealing secret, injected from outside the database. ``id`` names it in what it sealed."""
+    """A sealing secret, which comes from outside the database. Each record that it sealed contains its ``id``."""
 
     __slots__ = ("id",)
 
@@ -85,10 +85,10 @@ class SealKey(_Secret):
 
     @classmethod
     def parse(cls, text: str) -> SealKey:
-        """Return the secret that ``text`` (``tkdbseal_...``) holds.
+        """Return the secret in ``text`` (``tkdbseal_...``).
 
         Raises:
-            ConfigurationError: it is not such a text. The message never holds any of it.
+            ConfigurationError: the text isn't a sealing secret. The message never contains any part of it.
         """
         try:
             return cls(dearmor(PREFIX, text))
@@ -98,7 +98,7 @@ class SealKey(_Secret):
             ) from None
 
     def text(self) -> str:
-        """Return the secret as text, for whoever keeps it. It is a secret."""
+        """Return the secret as text, for safekeeping. The text is as secret as the key."""
         return armor(PREFIX, self.raw)
 
 
@@ -106,7 +106,7 @@ Key = TypeVar("Key", RootKey, ChainKey)
 
 
 def seal_id(sealed: bytes) -> bytes:
-    """Return the id of the sealing secret that a record lies under."""
+    """Return the id of the sealing secret under which a record is sealed."""
     return sealed[:ID_BYTES]
 
 
@@ -129,7 +129,7 @@ class SealKeys:
 
     @classmethod
     def parse(cls, text: str) -> SealKeys:
-        """Return the ring that ``text`` holds: secrets separated by commas, the one that seals first.
+        """Return the ring in ``text``: secrets separated by commas. The first one seals.
 
         Raises:
             ConfigurationError: there is none, or one of them is not a sealing secret.
@@ -144,7 +144,7 @@ class SealKeys:
         """Return the root key in ``sealed``.
 
         Raises:
-            WrongSealKey: it lies under a secret that isn't in the ring.
+            WrongSealKey: it is sealed under a secret that isn't in the ring.
             BrokenJournal: it was altered, or sealed for another place.
         """
         return self._unseal(RootKey, sealed, _associated(_ROOT_KEY, organization, kid, generation))
@@ -157,7 +157,7 @@ class SealKeys:
         """Return the chain key in ``sealed``.
 
         Raises:
-            WrongSealKey: it lies under a secret that isn't in the ring.
+            WrongSealKey: it is sealed under a secret that isn't in the ring.
             BrokenJournal: it was altered, or sealed for another place.
         """
         return self._unseal(ChainKey, sealed, _associated(_CHAIN_KEY, "", journal, generation))
@@ -169,7 +169,8 @@ class SealKeys:
         cipher = self._ciphers.get(seal_id(sealed))
         if len(sealed) == SEALED_BYTES and cipher is None:
             raise errors.WrongSealKey(
-                f"a record lies under sealing secret {seal_id(sealed).hex()}; given are {_names(self._ciphers)}",
+                f"a record is sealed under sealing secret {seal_id(sealed).hex()}, which isn't among the given ones:"
+                f" {_names(self._ciphers)}",
                 hint="add the missing secret to TKDB_SEAL_KEYS",
             )
         try:
@@ -184,7 +185,7 @@ class SealKeys:
 
 
 def _associated(purpose: str, organization: str, kid: bytes, generation: int) -> bytes:
-    # A msgpack array: lengths are part of it, so that no two places share an encoding.
+    # A msgpack array contains the lengths of its parts, so no two places have the same encoding.
     return msgspec.msgpack.encode((purpose, organization, kid, generation))
 
 

@@ -1,4 +1,4 @@
-"""The state: the fold in memory, which the hot path asks instead of a database.
+"""The state: the fold in memory, which the hot path reads instead of a database.
 
 >>> from tkdb.journal.entry import link
 >>> from tkdb.journal.additions import Genesis
@@ -32,23 +32,23 @@ from tkdb.journal.rows import (
 )
 
 Revoked = frozenset[bytes] | Literal[True]
-"""What is revoked of a lineage: these branches, or all of it (True)."""
+"""The revoked part of a lineage: these branches, or the whole lineage (True)."""
 
 _EMPTY: Final[dict[bytes, Revoked]] = {}
 
 
 class State:
-    """All rows that entries have put, and the journal's end.
+    """All rows that entries have put, and the journal's tip.
 
     Attributes:
         journal: the journal's id, 16 bytes; empty before the first entry.
         name: the authority's name.
         head: the last entry applied.
-        organizations: by name, the deleted ones too.
-        keys: root keys by kid, sealed; the retired ones too, without their key.
-        revoked: by bucket (``rows.bucket``), then by lineage (``lineage_key``): what is revoked of it.
+        organizations: by name, including deleted ones.
+        keys: root keys by kid, sealed; including retired ones, without their key.
+        revoked: by bucket (``rows.bucket``), then by lineage (``lineage_key``): the revoked part of the lineage.
         chain_keys: sealed, by generation.
-        longest_lifetime_s: the longest that any organization's tokens could ever live.
+        longest_lifetime_s: the longest lifetime that any organization's tokens could ever have.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class State:
         self.revoked: dict[bytes, dict[bytes, Revoked]] = {}
         self.chain_keys: dict[int, ChainKeyRow] = {}
         self._subjects: dict[str, dict[bytes, int]] = {}
-        # Kids of an organization, joined, the newest first. With one key, the common case, it is that kid itself.
+        # The kids of an organization, joined, the newest first. With one key, the common case, it is that kid itself.
         self._kids: dict[str, bytes] = {}
         self._verifying: set[bytes] = set()
 
@@ -69,7 +69,7 @@ class State:
         """Apply the next entry. Its hash isn't checked here: that takes the chain key (``journal.check_link``).
 
         Raises:
-            BrokenJournal: it isn't the next entry, can't be read, or doesn't fit; nothing was changed.
+            BrokenJournal: it isn't the next entry, can't be read, or contradicts the rows. Nothing was changed.
         """
         check_place(self.head, entry)
         for change in changes(self, entry):
@@ -77,7 +77,7 @@ class State:
         self.head = entry.head
 
     def become(self, other: State) -> None:
-        """Hold what ``other`` holds: whoever holds this state sees that. ``other`` isn't to be used again."""
+        """Take over the content of ``other``: all users of this state see it. Don't use ``other`` afterwards."""
         self.__dict__.update(other.__dict__)
 
     def put(self, change: Change) -> None:
@@ -100,16 +100,16 @@ class State:
                 self._forget(change)
 
     def revocation(self, lineage: bytes) -> Revoked | None:
-        """Return what is revoked of a lineage (kid and nonce, 32 bytes as they stand in an identifier)."""
+        """Return the revoked part of a lineage (kid and nonce: 32 bytes as in an identifier), or None."""
         return self.revoked.get(lineage[16:19], _EMPTY).get(lineage[1:])
 
     def is_revoked(self, lineage: bytes, branch: bytes) -> bool:
-        """Return whether all of a lineage, or this very branch of it, is revoked; an empty ``branch`` is never one."""
+        """Return True if a whole lineage or exactly this branch of it is revoked. An empty ``branch`` is no branch."""
         revoked = self.revocation(lineage)
         return revoked is True or (revoked is not None and branch in revoked)
 
     def organization(self, name: str) -> OrganizationRow | None:
-        """Return the organization of that name, deleted or not."""
+        """Return the organization with this name, deleted or not."""
         return self.organizations.get(name)
 
     def live(self) -> Iterable[OrganizationRow]:
@@ -117,7 +117,7 @@ class State:
         return (row for row in self.organizations.values() if not row.deleted)
 
     def key(self, kid: bytes) -> KeyRow | None:
-        """Return the root key of that name, retired or not."""
+        """Return the root key with this name, retired or not."""
         return self.keys.get(kid)
 
     def keys_of(self, name: str) -> list[KeyRow]:
@@ -126,26 +126,26 @@ class State:
         return [self.keys[kids[at : at + 16]] for at in range(0, len(kids), 16)]
 
     def signing_key(self, name: str) -> KeyRow | None:
-        """Return the key under which an organization's tokens are minted; None for a deleted one."""
+        """Return the key under which an organization's tokens are minted; None for a deleted organization."""
         return next((key for key in self.keys_of(name) if key.state == "signing"), None)
 
     def verifying(self) -> list[KeyRow]:
-        """Return all root keys that verify and sign no more."""
+        """Return all root keys that still verify but no longer sign."""
         return [self.keys[kid] for kid in self._verifying]
 
     def issued_from(self, organization: str, subject: bytes) -> int:
-        """Return the time before which a subject's tokens are revoked, in ms; 0 where none are.
+        """Return the time before which a subject's tokens are revoked, in ms; 0 if none are revoked.
 
-        ``subject`` is 16 bytes (``fold.subject_digest``). The organization's own time is on its row.
+        ``subject`` has 16 bytes (``macaroon.verify.subject_digest``). The organization's own time is in its row.
         """
         return self._subjects.get(organization, {}).get(subject, 0)
 
     def subjects_of(self, organization: str) -> Mapping[bytes, int] | None:
-        """Return the subjects of an organization that tokens are revoked of, as ``issued_from``; None for none."""
+        """Return an organization's subjects with revoked tokens, with their ``issued_from``; None if there are none."""
         return self._subjects.get(organization)
 
     def chain_key(self, generation: int) -> ChainKeyRow | None:
-        """Return the chain key of that generation."""
+        """Return the chain key of this generation."""
         return self.chain_keys.get(generation)
 
     def last_generation(self) -> int:
@@ -153,7 +153,7 @@ class State:
         return len(self.chain_keys)
 
     def sealed_otherwise(self, first_id: bytes) -> Iterator[KeyRow | ChainKeyRow]:
-        """Yield the rows whose key lies under another sealing secret than ``first_id``: root keys, then chain keys."""
+        """Yield the rows with a key under another sealing secret than ``first_id``: root keys, then chain keys."""
         for key in self.keys.values():
             if is_sealed_otherwise(key, first_id):
                 yield key
@@ -173,7 +173,7 @@ class State:
 
     def _put_key(self, row: KeyRow) -> None:
         if row.kid not in self.keys:
-            # The newest first: rows come in the order of their generations.
+            # This keeps the newest first, because rows are put in the order of their generations.
             older = self._kids.get(row.organization)
             self._kids[row.organization] = row.kid if older is None else row.kid + older
         self.keys[row.kid] = row
@@ -197,7 +197,7 @@ class State:
 def lineage_key(kid: bytes, nonce: bytes) -> bytes:
     """Return the key of a lineage within its bucket: kid and nonce without the kid's first byte.
 
-    CPython keeps 31 bytes in 64 and 32 in 80: 16 MB less for a million. Kids are random and the authority's own;
-    the 120 bits left tell them apart as well.
+    CPython stores 31 bytes in 64 bytes, and 32 bytes in 80: this saves 16 MB for a million lineages. Kids are random
+    and chosen by the authority, so the remaining 120 bits still distinguish them.
     """
     return kid[1:] + nonce

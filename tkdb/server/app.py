@@ -1,4 +1,4 @@
-"""The service as one ASGI app: routes, and what goes around every request.
+"""The service as one ASGI app: the routes, and the middleware around every request.
 
 ::
 
@@ -46,7 +46,7 @@ def build(
     further: Sequence[BaseRoute] = (),
     verifier: Verifier | None = None,
 ) -> Starlette:
-    """Return the app. ``further`` routes are those of ``tkdb dev``; a ``verifier`` has callers attested."""
+    """Return the app. ``further`` has the routes of ``tkdb dev``. With a ``verifier``, callers must be attested."""
     exchange = Exchange(lifecycle, work, signers, now_ms)
     routes: list[BaseRoute] = [Route(path, exchange, methods=["POST"]) for path in api.CALLS_BY_PATH]
     routes += [
@@ -67,7 +67,10 @@ def build(
 
 
 class Around:
-    """Around every request: problems and unforeseen failures become answers; while draining, connections are closed."""
+    """The middleware around every request: it turns problems and unforeseen failures into responses.
+
+    While the machine drains, it also closes connections.
+    """
 
     def __init__(self, app: ASGIApp, lifecycle: Lifecycle, limits: Limits) -> None:
         self._app = app
@@ -91,10 +94,10 @@ class Around:
             logs.event(logging.DEBUG, "disconnected")
         except ProblemError as error:
             await self._send(error, receive, answer)
-        except Exception as error:  # noqa: BLE001  whatever it is, the caller gets an answer and the log its class
+        except Exception as error:  # noqa: BLE001  for any error, the caller gets a response, and the log its class
             logs.failure("unforeseen", error)
             if not answer.started:
-                await send_problem(answer, problems.INTERNAL, "the log of the machine says more")
+                await send_problem(answer, problems.INTERNAL, "the machine's log has more details")
 
     async def _send(self, error: ProblemError, receive: Receive, answer: Answer) -> None:
         if not error.close:
@@ -106,7 +109,7 @@ class Around:
 
 
 class Answer:
-    """``send``, which knows whether the answer has begun, and asks for the connection's end while draining."""
+    """A ``send`` that records whether the response has begun, and closes the connection while the machine drains."""
 
     __slots__ = ("_lifecycle", "_send", "started")
 
@@ -124,29 +127,33 @@ class Answer:
 
 
 def _check_head(scope: Scope, limits: Limits) -> None:
-    """Check what h11 doesn't: it bounds only heads that are incomplete, and what came in one piece is complete.
+    """Check the size and the HTTP version of a request's head.
+
+    h11 limits only heads that are incomplete, so a head that arrives in one piece passes its check.
 
     Raises:
-        ProblemError: the head is too large, or not HTTP/1.1's.
+        ProblemError: the head is too large, or isn't of HTTP/1.1.
     """
     if not scope["http_version"].startswith("1"):
-        raise ProblemError(problems.HTTP_VERSION, f"this is HTTP/{scope['http_version']}")
+        raise ProblemError(problems.HTTP_VERSION, f"the request uses HTTP/{scope['http_version']}")
     size = len(scope["raw_path"]) + len(scope["query_string"])
     for name, value in scope["headers"]:
         size += len(name) + len(value)
     if size > limits.header_bytes:
-        raise ProblemError(problems.HEADERS_TOO_LARGE, f"at most {limits.header_bytes} bytes", close=True)
+        raise ProblemError(
+            problems.HEADERS_TOO_LARGE, f"the headers may have at most {limits.header_bytes} bytes", close=True
+        )
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
-    """Turn what Starlette's routing raises into a problem. A body that nobody reads ends the connection.
+    """Turn an error of Starlette's routing into a problem. If the body stays unread, the connection is closed.
 
     Raises:
         ProblemError: always.
     """
-    assert isinstance(error, HTTPException)  # noqa: S101  it is registered for this class
+    assert isinstance(error, HTTPException)  # noqa: S101  the handler is registered for this class
     problem = _PROBLEM_BY_STATUS.get(error.status_code, problems.BAD_REQUEST)
-    detail = f"{request.method} is not a method of it" if problem.status == 405 else ""
+    detail = f"the path doesn't support {request.method}" if problem.status == 405 else ""
     headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
     unread = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     raise ProblemError(problem, detail, headers=headers, close=unread) from None

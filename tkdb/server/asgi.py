@@ -1,4 +1,4 @@
-"""The few ASGI gestures that every endpoint makes: answer whole, read a body within limits."""
+"""The ASGI operations that all endpoints share: send a whole response, and read a body within limits."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = [
 
 
 class BodyTooLarge(Exception):
-    """The body has, or claims, more bytes than the limit."""
+    """The body is larger than the limit, or its Content-Length is."""
 
 
 class Disconnected(Exception):
-    """The caller has gone before its body was complete: there is nobody to answer."""
+    """The caller disconnected before the body was complete, so no one can receive a response."""
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """Return the first header of a lower-case ``name``, or None."""
+    """Return the first header with the lower-case ``name``, or None."""
     for key, value in scope["headers"]:
         if key == name:
             found: bytes = value
@@ -53,12 +53,13 @@ async def respond(send: Send, status: int, content_type: bytes, body: bytes, *, 
 async def read_body(scope: Scope, receive: Receive, limits: Limits) -> bytes:
     """Return the whole body.
 
-    It is read to its end before anything is answered: a proxy can replay only a request that it has seen whole.
+    The body is read to its end before the response begins, because a proxy can replay only a request that it has read
+    completely.
 
     Raises:
-        BodyTooLarge: by its Content-Length, at once, or by its bytes.
+        BodyTooLarge: its Content-Length is above the limit (raised at once), or its size is.
         TimeoutError: it wasn't complete within ``read_ms``.
-        Disconnected: the caller has gone.
+        Disconnected: the caller disconnected.
     """
     claimed = header(scope, b"content-length")
     if claimed is not None and int(claimed) > limits.body_bytes:
@@ -84,8 +85,8 @@ async def respond_and_close(
 ) -> None:
     """Send a whole response to a request whose body was not read to its end, and close the connection.
 
-    What is still coming is taken and dropped first, up to ``linger_bytes`` and ``linger_ms``: closing a socket with
-    bytes unread resets it, and the caller would lose the answer that says why.
+    Before it closes, it reads and drops the rest of the body, up to ``linger_bytes`` and ``linger_ms``. If a socket is
+    closed with unread bytes, TCP resets the connection, and the caller would lose the response that gives the reason.
     """
     fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": fields + headers})

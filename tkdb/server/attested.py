@@ -1,6 +1,6 @@
-"""Who calls the authority: with a verifier, only callers that Fly's proxy attests get through to ``/v1/``.
+"""The check of callers: with a verifier, only callers that Fly's proxy attests may send requests to ``/v1/``.
 
-It is defence in depth. What the attestation says goes no further: it clears no caveat, and stands in for no signature.
+This is defence in depth. The attestation has no other effect: it clears no caveat, and it replaces no signature.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _GUARDED: Final = "/v1/"
 
 
 class Attested:
-    """Around the routes: a request to ``/v1/`` that isn't attested is the problem "not attested".
+    """The middleware that answers a request to ``/v1/`` without an attestation with the problem "not attested".
 
     Args:
-        app: what answers the others.
-        verifier: who may call.
+        app: the app that answers all other requests.
+        verifier: checks the attestations.
         now_ms: the wall clock, milliseconds since 1970.
     """
 
@@ -46,13 +46,13 @@ class Attested:
         try:
             self._verifier.verify(Presented.of(peer, scope["headers"]), now_s=self._now_ms() / 1000)
         except errors.NotPermitted as error:
-            # The reasons are fixed texts: nothing of the headers is in them.
+            # It is safe to log the reasons: they are fixed texts, and contain nothing from the headers.
             logs.event(logging.INFO, "not attested", reason=error.message)
             raise ProblemError(problems.NOT_ATTESTED, str(error), close=True) from None
 
 
 def verifier_of(settings: Settings, proxies: IPv4Network) -> Verifier | None:
-    """Return what verifies callers as ``settings`` ask, or None where they don't.
+    """Return the verifier of callers that ``settings`` require, or None if they require none.
 
     Raises:
         ConfigurationError: the proxy's public key can't be read.
@@ -63,8 +63,8 @@ def verifier_of(settings: Settings, proxies: IPv4Network) -> Verifier | None:
     try:
         key = parse_public_key(path.read_text(encoding="ascii"))
     except (OSError, ValueError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is not text in ASCII"
+        cause = error.strerror if isinstance(error, OSError) else "it isn't ASCII text"
         raise errors.ConfigurationError(
-            f"the public key of Fly-Src, {path}, can't be read ({cause})", hint="set TKDB_FLY_SRC_KEY_FILE"
+            f"the public key of Fly-Src in {path} can't be read: {cause}", hint="set TKDB_FLY_SRC_KEY_FILE"
         ) from None
     return Verifier(key, apps=settings.fly_src_apps, orgs=settings.fly_src_orgs, proxies=proxies)

@@ -1,10 +1,11 @@
 """The methods as plain JSON, for ``tkdb dev``: for curl and for learning, on loopback and nowhere else.
 
-``POST /dev/mint`` with ``{"organization": "acme"}`` is answered with ``{"position": 1, "result": {...}}``, or with a
-problem; a denial is the problem "denied", with its reason. ``GET /openapi.json`` describes it all, ``GET /`` shows it.
+``POST /dev/mint`` with ``{"organization": "acme"}`` returns ``{"position": 1, "result": {...}}``, or a problem. A
+denial is the problem "denied", with its reason. ``GET /openapi.json`` describes all methods, and ``GET /`` shows them.
 
-Whoever asks is taken for a signer that may do anything. So besides the loopback address, the request's Host must be
-this machine (a name in the attacker's DNS may lead here too), and its Origin, where a browser sends one, this page.
+Every caller is treated as a signer that may do anything. So a loopback address isn't enough: the request's Host must be
+this machine, because a name in an attacker's DNS may also lead here. If a browser sends an Origin, it must be this
+page.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _STATUS: Final[Mapping[type[errors.TkdbError], int]] = {
 def routes(
     lifecycle: Lifecycle, work: Work, settings: Settings, *, now_ms: Callable[[], int], random: Random
 ) -> list[BaseRoute]:
-    """Return the routes, each behind the check that the request is this machine's own."""
+    """Return the routes. Each one first checks that the request comes from this machine."""
     document = Document(msgspec.json.encode(openapi.document()))
     method = Method(lifecycle, work, settings.name, now_ms=now_ms, random=random)
     return [
@@ -62,7 +63,7 @@ def routes(
 
 
 class Local:
-    """Refuses what a foreign page, or a name that leads here, has made a browser send."""
+    """The check that refuses browser requests caused by a foreign page, or by a foreign name that leads here."""
 
     def __init__(self, app: Document | Method | Page) -> None:
         self._app = app
@@ -70,9 +71,7 @@ class Local:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host, origin = header(scope, b"host") or b"", header(scope, b"origin")
         if _LOCAL.fullmatch(host) is None:
-            raise ProblemError(
-                problems.FOREIGN_ORIGIN, "the Host header names another machine than this one", close=True
-            )
+            raise ProblemError(problems.FOREIGN_ORIGIN, "the Host header names another machine", close=True)
         if origin is not None and origin != b"http://" + host:
             raise ProblemError(problems.FOREIGN_ORIGIN, "the request comes from another page", close=True)
         if header(scope, b"sec-fetch-site") not in {None, b"none", b"same-origin"}:
@@ -91,7 +90,7 @@ class Document:
 
 
 class Page:
-    """The page for people; its curl lines name the host that was asked for it."""
+    """The page for people. Its curl lines name the host from the request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = (header(scope, b"host") or b"").decode("ascii")
@@ -146,7 +145,7 @@ def _fields(method: str, body: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise errors.InvalidRequest("the body is not a JSON object", hint="see /openapi.json")
     if "method" in fields:
-        raise errors.InvalidRequest("the method stands in the path, not in the body", hint="leave it out")
+        raise errors.InvalidRequest("the method belongs in the path, not in the body", hint="leave it out")
     return {**fields, "method": method}
 
 

@@ -1,12 +1,13 @@
-"""Noise over HTTP: message 1 is a request's body, message 2 its response's. There is no session.
+"""Noise over HTTP: message 1 is the body of a request, and message 2 the body of its response. There is no session.
 
 ::
 
     -> e, es, s, ss        the request, sealed to the authority                POST /v1/verify, 200
-    <- e, ee, se           the answer, a denial too, sealed to the caller      application/octet-stream
+    <- e, ee, se           the answer or denial, sealed to the caller          application/octet-stream
 
-What can't be opened is the problem "handshake", whatever the cause. All else is said inside message 2. So is that
-another machine is primary; the header of that answer has a proxy replay the request there (`tkdb.server.replay`).
+A message that can't be opened gets the problem "handshake", for any cause. All other outcomes are inside message 2,
+including the one that another machine is primary. The header of that response asks a proxy to replay the request on the
+primary (`tkdb.server.replay`).
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ from tkdb.signers import Signers
 
 CONTENT_TYPE: Final = b"application/octet-stream"
 _HEADERS: Final[tuple[Header, ...]] = ((b"cache-control", b"no-store"),)
-# A read that went well is worth a line only to who looks for it: at 1,000 a second they would drown the rest.
+# A successful read is logged only at DEBUG: at 1,000 reads a second, their lines would hide all others.
 _QUIET: Final = frozenset({"verify", "revocations", "status"})
 _TIMED: Final = (api.Verify, api.Mint)
-"""What hangs on the time, and changes nothing: another machine may do it, too."""
+"""The calls that depend on the time and change nothing, so that another machine can answer them as well."""
 
 
 class Exchange:
     """The endpoint of all Noise paths.
 
     Args:
-        lifecycle: what answers, once it is open.
-        work: the limits that requests share.
-        signers: what each signer may do.
+        lifecycle: holds the service, once it is open.
+        work: the limits that all requests share.
+        signers: the permissions of each signer.
         now_ms: the wall clock, milliseconds since 1970.
     """
 
@@ -66,7 +67,7 @@ class Exchange:
             headers, may_pass_on = _HEADERS, not replay.passed_on(scope)
             try:
                 primary = service.replay_to(path) if may_pass_on else None
-                if primary is not None:  # before anything is read: the primary may be of a newer version
+                if primary is not None:  # before the request is decoded, because the primary may have a newer version
                     headers = (*_HEADERS, replay.header_to(primary))
                     raise replay.not_here(primary)
                 call: api.Call[Any] = api.decode_request(path, opened.envelope.body)
@@ -77,7 +78,8 @@ class Exchange:
                 await self._work.catch_up(service, opened.envelope.position, place)
                 before = _standing(service)
                 result = await self._work.answer(service, call, self._caller(path, opened), place, receive)
-                # A cache goes by these. Taken after a read, they might tell of news that the result knows nothing of.
+                # Caches rely on these values. For a read they are taken before it, or they could include a revocation
+                # that the result doesn't.
                 standing = _standing(service) if path in api.WRITING_PATHS else before
                 sealed = opened.seal(_answer(standing, result=msgspec.Raw(api.encode(result))))
             except errors.TkdbError as raised:
@@ -88,11 +90,11 @@ class Exchange:
         self._log(method, outcome, began, opened)
 
     def _check_time(self, service: Service, opened: Opened) -> None:
-        """Return if the request is made in time.
+        """Check that the request's time is within the limits.
 
         Raises:
             OutOfTime: it isn't.
-            Unavailable: that can't be told here, as this machine's own clock can't be believed.
+            Unavailable: this machine can't decide that, because its own clock isn't trustworthy.
         """
         try:
             check_time(opened.envelope, self._now_ms())
@@ -143,10 +145,10 @@ def _knows_the_time(service: Service) -> bool:
 
 
 def _standing(service: Service) -> dict[str, Any]:
-    """Return how far the machine has come."""
+    """Return the machine's journal, its position, and the age of its data."""
     return {"journal": service.journal, "position": service.position, "age_ms": service.age_ms()}
 
 
 def _answer(standing: dict[str, Any], **outcome: Any) -> bytes:
-    """Return the answer with its ``result``, or its ``failure``."""
+    """Return the encoded answer with its ``result`` or its ``failure``."""
     return api.encode(api.Answer(**standing, **outcome))

@@ -1,9 +1,9 @@
-"""What proxies and alarms ask. Where the answer is no, the body says why.
+"""The health checks for proxies and alarms. If a check fails, the body gives the reason.
 
 ``/livez``              the process is up
 ``/readyz``             a proxy may send requests here
-``/livez/replication``  nobody has to look after the machines: one takes writes, this one follows and knows the time,
-                        backups are kept up
+``/livez/replication``  no operator needs to act: one machine takes writes, this one follows it and knows the time, and
+                        the backups are up to date
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _FRESH: Final[Header] = (b"cache-control", b"no-store")
 
 
 class Live:
-    """200 for as long as the process can answer at all; it never asks the database."""
+    """The answer 200, as long as the process can answer at all. It never reads the database."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, 200, _TEXT, b"live\n", headers=(_FRESH,))
 
 
 class Ready:
-    """200, or the problem that says why not."""
+    """The answer 200, or the problem with the reason why the machine isn't ready."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
@@ -36,7 +36,7 @@ class Ready:
 
 
 class Replicating:
-    """200, or the problem that says what is wrong. It is for alarms: a machine may well answer meanwhile."""
+    """The answer 200, or the problem with the fault. It is for alarms: the machine may still answer requests."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle

@@ -1,4 +1,4 @@
-"""Where a machine is in its life: starting, serving, draining."""
+"""The phases of a machine's life: starting, serving, draining."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from tkdb.server.problems import Problem, ProblemError, from_unavailable
 
 
 class Lifecycle:
-    """What the endpoints share: the service once it is open, and whether it is being shut down."""
+    """The state that all endpoints share: the service once it is open, and whether the machine is shutting down."""
 
     def __init__(self) -> None:
         self._serving: tuple[Service, Responder] | None = None
         self.draining = False
 
     def start(self, service: Service, responder: Responder) -> None:
-        """The service is open: requests are answered from now on."""
+        """Answer requests from now on, because the service is open."""
         self._serving = (service, responder)
 
     def drain(self) -> None:
-        """Shut down by plan: not ready any more, long polls end; requests are still answered."""
+        """Begin a planned shutdown: the machine isn't ready any more and long polls end, but requests are answered."""
         self.draining = True
         if self._serving is not None:
             self._serving[0].drain()
 
     def serving(self) -> tuple[Service, Responder]:
-        """Return what answers.
+        """Return the service and its responder.
 
         Raises:
-            ProblemError: it isn't open yet.
+            ProblemError: the service isn't open yet.
         """
         if self._serving is None:
             raise ProblemError(problems.STARTING, "the database is being opened")
         return self._serving
 
     def check_ready(self) -> None:
-        """Return if a proxy should send requests here.
+        """Check that a proxy should send requests here.
 
         Raises:
-            ProblemError: starting, draining, or the service says why not.
+            ProblemError: the machine is starting or draining, or the service gives a reason against it.
         """
         if self.draining:
-            raise ProblemError(problems.DRAINING, "another machine answers")
+            raise ProblemError(problems.DRAINING, "send the request to another machine")
         service, _ = self.serving()
         with _problem(problems.NOT_READY):
             service.ready()
 
     def check_replication(self) -> None:
-        """Return if nobody has to look after the machines. One that is being shut down says nothing of them.
+        """Check that no operator needs to act. While the machine shuts down, the check always passes.
 
         Raises:
-            ProblemError: starting, or the service says what is wrong.
+            ProblemError: the machine is starting, or the service reports a fault.
         """
         service, _ = self.serving()
         if not self.draining:
@@ -65,7 +65,7 @@ class Lifecycle:
 
 @contextmanager
 def _problem(problem: Problem) -> Iterator[None]:
-    """Turn our errors into ``problem``."""
+    """Turn errors of tkdb into ``problem``."""
     try:
         yield
     except errors.Unavailable as error:

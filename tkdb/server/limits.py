@@ -1,4 +1,4 @@
-"""What one request, one connection and all of them together may cost.
+"""The limits of one request, of one connection, and of all requests together.
 
 >>> Limits().body_bytes
 65535
@@ -7,7 +7,7 @@
 ...     gate.enter()
 Traceback (most recent call last):
 ...
-tkdb.errors.Overloaded: 1 requests are in progress, as many as this machine takes: try again, or ask another region
+tkdb.errors.Overloaded: 1 requests are in progress, the most for this machine: try again, or ask another region
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _HINT = "try again, or ask another region"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The hard limits of the service. Times in milliseconds.
+    """The hard limits of the service. Times are in milliseconds.
 
-    A body is one Noise message (65,535 bytes at most). A proxy's connection pool must forget an idle connection
-    before we do, so ``keep_alive_ms`` is above the 60 s that proxies use.
+    A body is one Noise message (65,535 bytes at most). A proxy must drop an idle connection from its pool before the
+    service closes it, so ``keep_alive_ms`` is above the 60 s that proxies use.
     """
 
     body_bytes: int = 65_535
@@ -43,13 +43,13 @@ class Limits:
 
 
 class Gate:
-    """Counts the requests in progress. Long polls are counted apart: they cost memory, and no work.
+    """The counter of requests in progress. Long polls are counted separately, because they cost memory but no work.
 
-    A request is counted from its head on, so one whose body comes slowly keeps its place until ``read_ms`` ends it.
+    A request is counted from its head on. If its body arrives slowly, it keeps its place until ``read_ms`` ends it.
 
     Args:
-        active_max: requests being read or answered at a time.
-        waiting_max: long polls waiting at a time.
+        active_max: the most requests that are read or answered at a time.
+        waiting_max: the most long polls that wait at a time.
     """
 
     def __init__(self, *, active_max: int, waiting_max: int) -> None:
@@ -59,30 +59,30 @@ class Gate:
         self.waiting = 0
 
     def enter(self) -> Place:
-        """Return a place among the active, to be used as a context manager.
+        """Return a place among the active requests. Use it as a context manager.
 
         Raises:
-            Overloaded: all are taken.
+            Overloaded: all places are taken.
         """
         self.require_active()
         return Place(self)
 
     def require_active(self) -> None:
-        """Return if one more may be active.
+        """Check that one more request may be active.
 
         Raises:
             Overloaded: all places are taken.
         """
         if self.active >= self.active_max:
             raise errors.Overloaded(
-                f"{self.active} requests are in progress, as many as this machine takes",
+                f"{self.active} requests are in progress, the most for this machine",
                 hint=_HINT,
                 retry_after_ms=RETRY_AFTER_MS,
             )
 
 
 class Place:
-    """One request's place behind the gate; leaving the ``with`` gives it back."""
+    """One request's place in the counts. The end of the ``with`` block gives it back."""
 
     __slots__ = ("_gate", "_waiting")
 
@@ -95,12 +95,12 @@ class Place:
         """Move to the long polls.
 
         Raises:
-            Overloaded: their places are all taken.
+            Overloaded: all places of long polls are taken.
         """
         gate = self._gate
         if gate.waiting >= gate.waiting_max:
             raise errors.Overloaded(
-                f"{gate.waiting} long polls are waiting, as many as this machine takes",
+                f"{gate.waiting} long polls are waiting, the most for this machine",
                 hint=_HINT,
                 retry_after_ms=RETRY_AFTER_MS,
             )
@@ -109,10 +109,10 @@ class Place:
         self._waiting = True
 
     def resume(self) -> None:
-        """Move back to the active.
+        """Move back to the active requests.
 
         Raises:
-            Overloaded: their places are all taken.
+            Overloaded: all places of active requests are taken.
         """
         gate = self._gate
         gate.require_active()

@@ -1,4 +1,4 @@
-"""The listening socket: bound before anything else starts, so that a taken port is known at once.
+"""The listening socket. It is bound before anything else starts, so that a taken port is reported at once.
 
 >>> from tkdb.settings import Address
 >>> listener, address = listen(Address.parse("127.0.0.1:0"))
@@ -22,7 +22,7 @@ from tkdb.settings import Address
 
 BACKLOG: Final = 1_024
 UNSENT_MS: Final = 30_000
-"""How long a caller may leave what it was sent unread before its connection is dropped (TCP_USER_TIMEOUT)."""
+"""The time for which a caller may leave sent data unread before its connection is dropped (TCP_USER_TIMEOUT)."""
 
 _CAUSES: Final = {
     errno.EADDRINUSE: ("another process listens there", "stop it, or choose another port"),
@@ -35,7 +35,7 @@ def listen(address: Address) -> tuple[socket.socket, Address]:
     """Return a socket that listens at ``address``, and the address with its actual port.
 
     Raises:
-        ConfigurationError: it can't listen there, and why.
+        ConfigurationError: it can't listen there. The message gives the cause.
     """
     family = socket.AF_INET6 if address.host.version == 6 else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

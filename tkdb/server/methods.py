@@ -21,7 +21,7 @@ def name_of(call: api.Call[Any] | Kind) -> str:
 
 
 def summary_of(kind: Kind) -> str:
-    """Return what a method does: its docstring, on one line."""
+    """Return the description of a method: its docstring, on one line."""
     return " ".join((kind.__doc__ or "").replace("``", "`").split())
 
 

@@ -17,7 +17,7 @@ from tkdb.server.plain import HEX_PATTERN
 _REFERENCE: Final = "#/components/schemas/{name}"
 _PROBLEM: Final = {
     "title": "Problem",
-    "description": "RFC 9457. `reason` is there where a token is denied: one word of a closed list.",
+    "description": "RFC 9457. If a token is denied, `reason` is one of a closed list.",
     "type": "object",
     "properties": {
         "type": {"type": "string", "format": "uri"},
@@ -37,7 +37,7 @@ _CAVEAT: Final = {
 
 
 def document() -> dict[str, Any]:
-    """Return the OpenAPI document, as a value that JSON can hold."""
+    """Return the OpenAPI document, as a value that JSON can represent."""
     kinds = [kind for _, kind in BY_NAME.values()]
     _, schemas = msgspec.json.schema_components([*kinds, *(kind.result for kind in kinds)], ref_template=_REFERENCE)
     schemas = {name: _readable(schema) for name, schema in schemas.items()}
@@ -48,7 +48,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "tkdb dev",
             "version": tkdb.__version__,
-            "description": "The authority's methods as plain JSON, on loopback only. Production speaks HTTP/Noise.",
+            "description": "The authority's methods as plain JSON, on loopback only. Production uses HTTP/Noise.",
         },
         "paths": {f"/dev/{name}": {"post": _operation(path, kind)} for name, (path, kind) in BY_NAME.items()},
         "components": {"schemas": {**schemas, "Problem": _PROBLEM}},
@@ -59,7 +59,7 @@ def _operation(path: str, kind: Kind) -> dict[str, Any]:
     result = {
         "type": "object",
         "properties": {
-            "position": {"type": "integer", "minimum": 0, "description": "How far the journal has come."},
+            "position": {"type": "integer", "minimum": 0, "description": "The position of the journal's tip."},
             "result": {"$ref": _REFERENCE.format(name=kind.result.__name__)},
         },
         "required": ["position", "result"],
@@ -74,13 +74,13 @@ def _operation(path: str, kind: Kind) -> dict[str, Any]:
         },
         "responses": {
             "200": {"description": "The result.", "content": {"application/json": {"schema": result}}},
-            "default": {"description": "The problem; 403 where a token is denied.", "content": problem},
+            "default": {"description": "The problem; 403 if a token is denied.", "content": problem},
         },
     }
 
 
 def _readable(schema: Any) -> Any:
-    """Describe bytes as ``tkdb.server.plain`` writes them, and patterns as JSON Schema (ECMA-262) knows them."""
+    """Describe bytes as ``tkdb.server.plain`` writes them, and patterns as JSON Schema (ECMA-262) defines them."""
     if isinstance(schema, list):
         return [_readable(item) for item in schema]
     if not isinstance(schema, dict):
@@ -94,6 +94,6 @@ def _readable(schema: Any) -> Any:
 
 
 def _without_method(schema: dict[str, Any]) -> None:
-    """The method stands in the path."""
+    """Remove the method from a schema, because it is in the path."""
     del schema["properties"]["method"]
     schema["required"].remove("method")

@@ -37,7 +37,7 @@ code, pre { font-family: ui-monospace, monospace; font-size: .875rem } a { color
 
 
 def render(host: str) -> str:
-    """Return the page as HTML; ``host`` is the host and port that the curl lines name."""
+    """Return the page as HTML. ``host`` is the host and port in the curl lines."""
     parts, shown = [], ""
     for path, kind in BY_NAME.values():
         if path != shown:
@@ -48,10 +48,10 @@ def render(host: str) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>tkdb dev</title>
 <style>{_STYLE}</style></head><body>
 <h1>tkdb dev</h1>
-<p>The authority's methods as plain JSON, on this machine only: who can reach this page may do anything. In production
-the same methods are sealed by Noise, and only signers mint. <a href="/openapi.json">openapi.json</a> describes each
-field.</p>
-<p>Ids are 32 hex digits. A caveat is a JSON array. A denied token is answered with its reason.</p>
+<p>The authority's methods as plain JSON, on this machine only. Anyone who can reach this page may do anything. In
+production, Noise seals the same methods, and only signers can mint. <a href="/openapi.json">openapi.json</a> describes
+each field.</p>
+<p>Ids are 32 hex digits. A caveat is a JSON array. The response for a denied token contains the reason.</p>
 {"".join(parts)}
 </body></html>
 """

@@ -1,7 +1,7 @@
-"""Messages as plain JSON, for ``tkdb dev``: what msgpack carries as bytes, written as people write it.
+"""Messages as plain JSON, for ``tkdb dev``: values that are bytes in msgpack become text that people can write.
 
 Ids of 16 bytes (kid, nonce, branch, subject) are 32 lower-case hex digits. A caveat is its JSON array, or a string
-that holds that array's text.
+with that array's text.
 
 >>> from tkdb import api
 >>> read(api.Mint, {"organization": "acme", "caveats": [["act", "r"], '["aud","shop"]']})
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def read(kind: type[S], value: object) -> S:
-    """Return the message of type ``kind`` that the JSON value stands for.
+    """Return the message of type ``kind`` that the JSON value represents.
 
     Raises:
         InvalidRequest: a field is missing, unknown or wrong.
@@ -39,7 +39,7 @@ def read(kind: type[S], value: object) -> S:
 
 
 def write(message: msgspec.Struct) -> Any:
-    """Return ``message`` as a value that JSON can hold."""
+    """Return ``message`` as a value that JSON can represent."""
     return _with_hex(msgspec.to_builtins(message, builtin_types=(bytes,)))
 
 
@@ -52,7 +52,7 @@ def _with_hex(value: Any) -> Any:
 
 
 def _with_bytes(info: inspect.Type, value: Any) -> Any:
-    """Turn into bytes what ``info`` says are bytes; what doesn't fit is left for ``convert`` to refuse."""
+    """Turn each value that ``info`` defines as bytes into bytes. Wrong values stay, and ``convert`` refuses them."""
     if isinstance(info, inspect.BytesType):
         return _caveat(value) if info.min_length is None else _id(value)
     if isinstance(info, inspect.ListType) and isinstance(value, list):
@@ -66,7 +66,7 @@ def _with_bytes(info: inspect.Type, value: Any) -> Any:
 
 
 def _member(info: inspect.UnionType, value: Any) -> inspect.Type:
-    """Return the member of a tagged union that ``value`` is meant to be."""
+    """Return the member of a tagged union that ``value`` represents."""
     for member in info.types:
         if not isinstance(member, inspect.StructType) or not isinstance(value, dict):
             continue

@@ -1,7 +1,7 @@
 """Errors of plain HTTP, as RFC 9457 problem details.
 
-They mean "this didn't get through", never "denied": whether a token is good is said only inside a Noise message,
-where no proxy can write it. (What isn't HTTP at all, Hypercorn answers with a bare 400 or 431.)
+They mean "the request failed on its way", never "denied": a decision about a token is only ever inside a Noise message,
+which no proxy can write. (If a request isn't HTTP at all, Hypercorn answers with a 400 or 431 without a body.)
 
 >>> TOO_LARGE.type
 'urn:tkdb:problem:too-large'
@@ -33,43 +33,43 @@ class Problem:
 
     @property
     def type(self) -> str:
-        """The URI that names the kind, for good."""
+        """The permanent URI of the kind."""
         return f"urn:tkdb:problem:{self.kind}"
 
     def body(self, detail: str, extra: Mapping[str, Any] | None = None) -> bytes:
-        """Return the problem as JSON; ``extra`` are further members (RFC 9457, section 3.2)."""
+        """Return the problem as JSON. ``extra`` has further members (RFC 9457, section 3.2)."""
         members = {"type": self.type, "title": self.title, "status": self.status, "detail": detail, **(extra or {})}
         return msgspec.json.encode(members)
 
 
 HANDSHAKE: Final = Problem("handshake", "The message can't be opened", 400)
 BAD_REQUEST: Final = Problem("bad-request", "The request can't be read", 400)
-FOREIGN_ORIGIN: Final = Problem("foreign-origin", "This is only for this machine", 403)
+FOREIGN_ORIGIN: Final = Problem("foreign-origin", "Only this machine may send this request", 403)
 NOT_ATTESTED: Final = Problem("not-attested", "The caller is not attested", 403)
-NOT_FOUND: Final = Problem("not-found", "Nothing is here", 404)
+NOT_FOUND: Final = Problem("not-found", "There is nothing at this path", 404)
 METHOD_NOT_ALLOWED: Final = Problem("method-not-allowed", "The path has no such method", 405)
-SLOW_REQUEST: Final = Problem("slow-request", "The body came too slowly", 408)
+SLOW_REQUEST: Final = Problem("slow-request", "The body arrived too slowly", 408)
 TOO_LARGE: Final = Problem("too-large", "The body is too large", 413)
 HEADERS_TOO_LARGE: Final = Problem("headers-too-large", "The headers are too large", 431)
 INTERNAL: Final = Problem("internal", "The authority failed on this request", 500)
-OVERLOADED: Final = Problem("overloaded", "Too much is being asked at once", 503)
+OVERLOADED: Final = Problem("overloaded", "Too many requests are in progress", 503)
 STARTING: Final = Problem("starting", "This machine is starting", 503)
 DRAINING: Final = Problem("draining", "This machine is shutting down", 503)
 NOT_READY: Final = Problem("not-ready", "This machine can't answer now", 503)
 NOT_REPLICATING: Final = Problem("not-replicating", "Something is wrong among the machines", 503)
-HTTP_VERSION: Final = Problem("http-version", "Only HTTP/1.1 is spoken here", 505)
+HTTP_VERSION: Final = Problem("http-version", "Only HTTP/1.1 is supported", 505)
 
 ALL: Final = tuple(value for value in list(globals().values()) if isinstance(value, Problem))
 
 
 class ProblemError(Exception):
-    """A request ends in this problem.
+    """The error for a request that ends in a problem.
 
     Args:
         problem: the kind.
-        detail: what happened this time, without secrets.
+        detail: the details of this occurrence, without secrets.
         headers: further headers of the response.
-        close: whether the connection can't be used afterwards, because its body wasn't read to the end.
+        close: True if the connection can't be used afterwards, because the body wasn't read to its end.
     """
 
     def __init__(self, problem: Problem, detail: str, *, headers: Iterable[Header] = (), close: bool = False) -> None:
@@ -99,6 +99,6 @@ async def send_problem(
     headers: Iterable[Header] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Answer with a problem; it is never to be stored by a cache."""
+    """Send a problem as the response, marked so that no cache stores it."""
     body = problem.body(detail, extra)
     await respond(send, problem.status, CONTENT_TYPE, body, headers=((b"cache-control", b"no-store"), *headers))

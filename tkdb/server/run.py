@@ -1,9 +1,9 @@
-"""Serve until told to stop, and stop without cutting a request.
+"""The server process: it serves until it is asked to stop, and stops without cutting off a request.
 
-On SIGTERM or SIGINT: ``/readyz`` turns to 503, long polls end with what they have, responses ask for their
-connection's end, and new requests are still answered, for ``drain_ms``. That is longer than a proxy takes to notice
-and than it pools idle connections. Then the server stops, giving what is in flight its time. A second signal stops
-at once.
+After SIGTERM or SIGINT, the server drains for ``drain_ms``: ``/readyz`` turns to 503, long polls end with the results
+they have, responses close their connections, and new requests are still answered. This is longer than a proxy needs to
+notice, and longer than it pools idle connections. Then the server stops, after the requests in flight have had their
+time. A second signal stops it at once.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ Open = Callable[[Settings], Coroutine[Any, Any, Service]]
 Ready = Callable[[Address], None]
 
 KEEP_ALIVE_REQUESTS: Final = 1_000_000
-"""Hypercorn closes a connection after 1,000 by default, which costs a proxy's pool for nothing."""
+"""The requests after which a connection is closed. Hypercorn's default of 1,000 costs a proxy's pool connections."""
 
 
 class Stop:
-    """The request to stop: once by plan, twice at once."""
+    """The request to stop: the first one drains first, the second one stops at once."""
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._urged = asyncio.Event()
 
     def ask(self) -> None:
-        """Stop, draining first; or, when asked before, now."""
+        """Ask to stop after draining, or at once if this was already called."""
         (self._urged if self._asked.is_set() else self._asked).set()
 
     def end(self) -> None:
-        """Stop now."""
+        """Ask to stop at once."""
         self._urged.set()
         self._asked.set()
 
     async def wait(self, lifecycle: Lifecycle, drain_ms: int) -> None:
-        """Return when it is time to stop."""
+        """Wait until it is time to stop, and drain first unless the stop is at once."""
         await self._asked.wait()
         if self._urged.is_set():
             return
@@ -87,21 +87,21 @@ async def serve(
 
     Args:
         settings: the configuration.
-        open_service: opens the authority; the server is up meanwhile, and says that it is starting.
-        ready: called with the actual address once requests are answered.
+        open_service: opens the authority. Meanwhile the server is up, and answers that it is starting.
+        ready: called with the actual address as soon as requests are answered.
         dev: also serve the methods as plain JSON; on loopback only.
-        stop: how to stop it; by default SIGTERM and SIGINT do.
-        limits: other than the default ones.
-        proxies: where attested requests come from, other than on Fly.
+        stop: the way to stop it. Default: SIGTERM and SIGINT.
+        limits: limits other than the default ones.
+        proxies: the addresses from which attested requests come, if they aren't Fly's.
 
     Raises:
-        ConfigurationError: it can't listen at ``settings.bind``, or ``dev`` is asked of another address than loopback,
-            or the key that attests callers can't be read.
-        TkdbError: whatever ``open_service`` raises, or what keeps the service from going on.
+        ConfigurationError: it can't listen at ``settings.bind``, ``dev`` is set for an address other than loopback, or
+            the key that attests callers can't be read.
+        TkdbError: any error of ``open_service``, or the error because of which the service can't continue.
     """
     if dev and not settings.bind.loopback:
         raise errors.ConfigurationError(
-            f"plain JSON is served on loopback only, and {settings.bind} is not", hint="bind 127.0.0.1"
+            f"plain JSON is served on loopback only, and {settings.bind} is not loopback", hint="bind 127.0.0.1"
         )
     verifier = verifier_of(settings, proxies)
     listener, address = listen(settings.bind)
@@ -131,7 +131,7 @@ async def serve(
 
 
 def run(settings: Settings, **options: Any) -> None:
-    """Run ``serve`` on an event loop of its own (uvloop); ``options`` are its keyword arguments."""
+    """Run ``serve`` on a new event loop (uvloop); ``options`` are its keyword arguments."""
     _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, **options))
@@ -142,13 +142,13 @@ def _app(
 ) -> ASGIFramework:
     clock = system_clock()
     routes = dev_routes(lifecycle, work, settings, now_ms=clock.wall_ms, random=os.urandom) if dev else ()
-    # Hypercorn types each event of ASGI, Starlette takes any mapping: one protocol, two spellings.
+    # The cast is safe: both follow ASGI, but Hypercorn has a type for each event, and Starlette takes any mapping.
     app = build(lifecycle, work, settings.signers, now_ms=clock.wall_ms, further=routes, verifier=verifier)
     return cast("ASGIFramework", app)
 
 
 async def _opened(opening: Coroutine[Any, Any, Service], server: asyncio.Task[None]) -> Service | None:
-    """Return the service once it is open, or None when the server was stopped first."""
+    """Return the service once it is open, or None if the server was stopped first."""
     task = asyncio.create_task(opening)
     await asyncio.wait({task, server}, return_when=asyncio.FIRST_COMPLETED)
     if not task.done():
@@ -158,10 +158,10 @@ async def _opened(opening: Coroutine[Any, Any, Service], server: asyncio.Task[No
 
 
 async def _until_ended(server: asyncio.Task[None], service: Service) -> None:
-    """Return when the server was stopped.
+    """Wait until the server has stopped.
 
     Raises:
-        TkdbError: the service can't go on. To start again is whoever started this process's to do.
+        TkdbError: the service can't continue. The supervisor of this process has to start it again.
     """
     ended = asyncio.create_task(service.ended())
     await asyncio.wait({server, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +172,7 @@ async def _until_ended(server: asyncio.Task[None], service: Service) -> None:
 
 def _config(listener: int, limits: Limits) -> Config:
     config = Config()
-    config.bind = [f"fd://{listener}"]  # already bound: the actual port is known, and a taken one was reported
+    config.bind = [f"fd://{listener}"]  # already bound, so the actual port is known, and a taken port was reported
     config.backlog = BACKLOG
     config.accesslog = None
     config.errorlog = logs.HYPERCORN
@@ -181,15 +181,15 @@ def _config(listener: int, limits: Limits) -> Config:
     config.keep_alive_timeout = limits.keep_alive_ms / 1000
     config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
     config.graceful_timeout = limits.answer_ms / 1000
-    # Without a bound: with one, Hypercorn's reader waits forever on the queue of an app that has answered early, and
-    # the connection is never closed. The answer to a body that isn't read ends the connection, so the queue can't grow.
+    # No limit. With one, Hypercorn's reader waits forever on the queue of an app that has responded early, and the
+    # connection is never closed. The response to an unread body closes the connection, so the queue can't grow.
     config.max_app_queue_size = 0
     return config
 
 
 @contextmanager
 def _signalled(stop: Stop | None) -> Iterator[Stop]:
-    """Give the ``Stop`` that was handed in, or a new one on which SIGTERM and SIGINT call meanwhile."""
+    """Yield the given ``Stop``, or a new one that SIGTERM and SIGINT trigger during this context."""
     if stop is not None:
         yield stop
         return
@@ -214,7 +214,7 @@ def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
 
 
 def _raise_file_limit() -> None:
-    """Allow as many open connections as the system lets this process have: long polls are many."""
+    """Allow the most open connections that the system permits this process, because there may be many long polls."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,4 +1,4 @@
-"""One request's work, whatever form it came in: its place, its body, its deadline."""
+"""The work for one request, in any form (Noise or plain JSON): its place, its body and its deadline."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tkdb.server.asgi import BodyTooLarge, Disconnected, Receive, Scope, read_bo
 from tkdb.server.limits import Gate, Limits, Place
 from tkdb.server.problems import ProblemError, retry_after
 
-_AGAIN: Final = "try again; the log of the machine says more"
-_REPEAT: Final = "repeat it with the same request id"
+_AGAIN: Final = "try again; the machine's log has more details"
+_REPEAT: Final = "repeat the request with the same request id"
 
 
 class Work:
-    """Admits requests, reads them and has them answered, each within the limits."""
+    """The admission, reading and answering of requests, each within the limits."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -31,7 +31,7 @@ class Work:
         """Return a place for one request.
 
         Raises:
-            ProblemError: all are taken.
+            ProblemError: all places are taken.
         """
         try:
             return self.gate.enter()
@@ -43,24 +43,26 @@ class Work:
         """Return the whole body.
 
         Raises:
-            ProblemError: too large, or too slow.
-            Disconnected: the caller has gone.
+            ProblemError: it is too large, or arrives too slowly.
+            Disconnected: the caller disconnected.
         """
         try:
             return await read_body(scope, receive, self.limits)
         except BodyTooLarge:
-            detail = f"a body has at most {self.limits.body_bytes} bytes"
+            detail = f"a body may have at most {self.limits.body_bytes} bytes"
             raise ProblemError(problems.TOO_LARGE, detail, close=True) from None
         except TimeoutError:
             detail = f"a body must be complete within {self.limits.read_ms} ms"
             raise ProblemError(problems.SLOW_REQUEST, detail, close=True) from None
 
     async def catch_up(self, service: Service, position: int, place: Place) -> None:
-        """Return once ``service`` serves ``position``. To wait for that takes a long poll's place: whoever claims to
-        have seen the future keeps nobody else out.
+        """Wait until ``service`` serves ``position``.
+
+        The wait takes a long poll's place, so a caller that claims a position in the future blocks no active request.
 
         Raises:
-            Unavailable: it doesn't come to it in a moment; Overloaded: there is no place, to wait or to go on.
+            Unavailable: the service doesn't reach the position within a moment.
+            Overloaded: there is no place for the wait, or none for the request after it.
         """
         if position > service.position:
             place.wait()
@@ -73,8 +75,8 @@ class Work:
         """Return the result of ``call``, within its deadline.
 
         Raises:
-            TkdbError: the call fails; what was not foreseen is ``Unavailable``, or ``OutcomeUnknown`` for a write.
-            Disconnected: the caller of a long poll has gone.
+            TkdbError: the call fails. An unforeseen error becomes ``Unavailable``, or ``OutcomeUnknown`` for a write.
+            Disconnected: the caller of a long poll disconnected.
         """
         try:
             if caller.path in api.WRITING_PATHS:
@@ -87,20 +89,22 @@ class Work:
         except (errors.TkdbError, Disconnected):
             raise
         except TimeoutError:
-            raise errors.DeadlineExceeded(f"no answer within {self.limits.answer_ms} ms", hint="try again") from None
-        except Exception as error:  # noqa: BLE001  whatever it is, the caller gets a typed error and the log its class
+            raise errors.DeadlineExceeded(
+                f"there was no answer within {self.limits.answer_ms} ms", hint="try again"
+            ) from None
+        except Exception as error:  # noqa: BLE001  for any error, the caller gets a typed error, and the log its class
             logs.failure("unforeseen", error, path=caller.path)
             if caller.path in api.WRITING_PATHS:
                 raise errors.OutcomeUnknown("the authority failed on this write", hint=_REPEAT) from None
             raise errors.Unavailable("the authority failed on this request", hint=_AGAIN) from None
 
     async def settle(self) -> None:
-        """Wait for the writes whose callers have been told that the outcome is not known."""
+        """Wait for the writes that still run after their callers got ``OutcomeUnknown``."""
         if self._writes:
             await asyncio.wait(self._writes)
 
     async def _write(self, service: Service, call: api.Call[Any], caller: Caller) -> msgspec.Struct:
-        # A write is never cancelled: a deadline ends the waiting for it, not the write.
+        # A write is never cancelled: a deadline ends only the wait for it, not the write.
         task = asyncio.create_task(service.answer(call, caller))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
@@ -127,7 +131,7 @@ class Work:
 
 
 def _log_late(task: asyncio.Task[msgspec.Struct]) -> None:
-    """Take the outcome of a write that nobody waits for any more, so that its failure isn't lost."""
+    """Log the outcome of a write after its caller's deadline, so that its failure isn't lost."""
     error = None if task.cancelled() else task.exception()
     if isinstance(error, errors.TkdbError):
         logs.event(logging.INFO, "late write", outcome=error.code)

@@ -40,7 +40,7 @@ def variables(authority: FakeAuthority) -> dict[str, str]:
 def test_without_anything_to_look_at_it_says_what_to_give() -> None:
     ran = quick("doctor")
     assert (ran.code, ran.out) == (2, "")
-    assert "there is nothing to look at" in ran.err
+    assert "there is nothing to check" in ran.err
     assert "TKDB_URL and TKDB_AUTHORITY" in ran.err
 
 

@@ -60,7 +60,7 @@ def test_objectives_that_can_not_be_meant_are_refused_before_anything_runs(tmp_p
 def test_a_folder_that_can_not_be_made_is_said_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ran = quick("drill", "run", "primary-killed", "--folder", str(tmp_path / "file"))
-    assert (ran.code, "can't be made" in ran.err) == (2, True)
+    assert (ran.code, "can't be created" in ran.err) == (2, True)
 
 
 def runs(*writes_back_ms: int) -> list[Run]:

@@ -73,5 +73,5 @@ def test_ctrl_c_in_the_middle_of_a_fault_puts_everything_back_and_leaves_nothing
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGINT)  # somebody who is impatient
             rest = process.stderr.read()
-            assert (process.wait(60), "ended early; everything is put back" in rest) == (130, True)
+            assert (process.wait(60), "stopped early; everything is put back" in rest) == (130, True)
         assert list(Path(short).iterdir()) == []

@@ -91,7 +91,7 @@ def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) 
     assert (wrong.code, "no region" in wrong.err) == (2, True)
     second = lab.run("up")
     assert (second.code, "a lab runs in" in second.err) == (1, True)
-    assert lab.run("down").out == "the lab ends\n"
+    assert lab.run("down").out == "the lab stops\n"
 
 
 @pytest.mark.slow
