@@ -42,7 +42,6 @@ class Configured(ABC, Generic[X]):
         policy: Policy | None = None,
         timeout_ms: int = 10_000,
         attempt_timeout_ms: int = 1_500,
-        hedge: bool = False,
         cache_bytes: int = 32 << 20,
         bound_ms: int = 5_000,
         when_stale: Literal["ask", "refuse"] = "ask",
@@ -61,8 +60,6 @@ class Configured(ABC, Generic[X]):
             policy: what the app knows before any request: its name (audience), its clock, its own caveats' checkers.
             timeout_ms: how long a call may take, its retries included; a long poll's wait comes on top.
             attempt_timeout_ms: how long one attempt may take at most.
-            hedge: with several regions, send a verification that takes longer than usual to the next one, too, and take
-                the answer that comes first. At most one of ten is.
             cache_bytes: how much memory what is known of verified tokens may take; 0 keeps nothing and follows no feed.
             bound_ms: how long after it was acknowledged a revocation may still not be known here, at most: the
                 authority's published bound. What can't be shown to be as fresh isn't accepted.
@@ -82,7 +79,7 @@ class Configured(ABC, Generic[X]):
             settings.urls,
             settings.authority,
             signer=settings.signer,
-            timing=Timing(timeout_ms, attempt_timeout_ms, hedge),
+            timing=Timing(timeout_ms, attempt_timeout_ms),
             clock=clock,
             random=random,
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tkdb import errors
-from tkdb_client.calls.effects import Aside, Join, Race, Sleep, Steps
+from tkdb_client.calls.effects import Aside, Join, Sleep, Steps
 from tkdb_client.calls.transport import Outcome, Send
 
 START_MS = 1_000_000
@@ -83,14 +83,9 @@ class Scheduler:
                     resume(lambda: next(steps))
                 case Join():
                     self._join(step, lambda over: resume(lambda: steps.send(over)))
-                case Race():
-                    self._race(step, lambda won: resume(lambda: throw_or_send(won)), post)
                 case _:
                     assert post is not None
                     post(step, lambda outcome: resume(lambda: steps.send(outcome)))
-
-        def throw_or_send(won: Any) -> Any:
-            return steps.throw(won) if isinstance(won, Exception) else steps.send(won)
 
         resume(lambda: next(steps))
 
@@ -105,21 +100,3 @@ class Scheduler:
 
         join.other.add_done_callback(lambda _: end(True))
         self.after(join.timeout_ms, lambda: end(False))
-
-    def _race(self, race: Race[Any], ended: Callable[[Any], None], post: Post | None) -> None:
-        running, over = 0, False
-
-        def begin(steps: Steps[Any]) -> None:
-            nonlocal running
-            running += 1
-            self.start(steps, end, post)
-
-        def end(result: Any) -> None:
-            nonlocal running, over
-            running -= 1
-            if not over and (running == 0 or not isinstance(result, Exception)):
-                over = True
-                ended(result)
-
-        begin(race.first)
-        self.after(race.after_ms, lambda: None if over else begin(race.second))

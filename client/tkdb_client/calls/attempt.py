@@ -160,12 +160,6 @@ class Attempts:
             is_well = self._regions.is_well(after, now_ms)
             return self._regions.patience_ms(region, at_most_ms) if is_well else at_most_ms
 
-    def usual_ms(self, region: int, after: int) -> int | None:
-        """Return what ``region`` usually doesn't exceed; None where that, or whether ``after`` is well, isn't known."""
-        now_ms = self._clock.monotonic_ms()
-        with self._lock:
-            return self._regions.usual_ms(region) if self._regions.is_well(after, now_ms) else None
-
     def attempt(self, course: Course, region: int, timeout_ms: int) -> Steps[Told]:
         """Return the authority's answer, a denial or a refusal too.
 

@@ -27,7 +27,7 @@ from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.net.backoff import Backoff
 from tkdb.net.url import Url
 from tkdb_client.calls.attempt import PASSING, Attempts, Course, Passing, Told
-from tkdb_client.calls.effects import Aside, Race, Sleep, Steps
+from tkdb_client.calls.effects import Aside, Sleep, Steps
 from tkdb_client.calls.regions import Region
 from tkdb_client.calls.retry_budget import RetryBudget
 from tkdb_client.clock import Clock
@@ -37,14 +37,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long a call may take in all, and one attempt of it; a long poll's own wait comes on top of both.
-
-    With ``hedge``, a verification that takes longer than usual is sent to the next region, too.
-    """
+    """How long a call may take in all, and one attempt of it; a long poll's own wait comes on top of both."""
 
     timeout_ms: int = 10_000
     attempt_timeout_ms: int = 1_500
-    hedge: bool = False
     backoff: Backoff = field(default_factory=Backoff)
 
     def __post_init__(self) -> None:
@@ -88,7 +84,6 @@ class Exchange:
         self._lock = threading.Lock()
         # What calls leave behind for the next ones; under the lock, which is never held across a step.
         self._budget = RetryBudget()
-        self._hedges = RetryBudget(share=0.1, floor_per_s=0, reserve=10)
 
     def ask(
         self, path: str, call: api.Call[R], *, wait_ms: int = 0, max_age_ms: int | None = None
@@ -144,7 +139,6 @@ class Exchange:
             raise errors.ConfigurationError("this call needs a signer's key", hint="set TKDB_SIGNER or pass signer=")
         with self._lock:
             self._budget.deposit()
-            self._hedges.deposit()
         return self._attempts.course(
             path, call, timeout_ms=self._timing.timeout_ms, wait_ms=wait_ms, max_age_ms=max_age_ms
         )
@@ -166,26 +160,12 @@ class Exchange:
         raise told
 
     def _turn(self, course: Course, untried: Sequence[int]) -> Steps[Told]:
-        """Ask the first of ``untried``; where that takes long, and calls are hedged, the second, too."""
-        region, after = untried[0], untried[1] if len(untried) > 1 else None
+        """Ask the first of ``untried``. If another could answer, a region that takes unusually long is given up."""
+        region = untried[0]
         timeout_ms = self._timing.attempt_timeout_ms + course.wait_ms
-        usual_ms = None
-        if after is not None and course.is_quick:
-            timeout_ms = self._attempts.patience_ms(region, after, timeout_ms)
-            if self._timing.hedge and course.path == api.VERIFY:
-                usual_ms = self._attempts.usual_ms(region, after)
-        first = self._attempts.attempt(course, region, timeout_ms)
-        if after is None or usual_ms is None:
-            return (yield from first)
-        won: Told = yield Race(first, self._hedge(course, after), usual_ms)
-        return won
-
-    def _hedge(self, course: Course, region: int) -> Steps[Told]:
-        with self._lock:
-            affordable = self._hedges.withdraw(now_ms=self._clock.monotonic_ms())
-        if not affordable:
-            raise errors.Unavailable("too many calls have been sent twice", hint="wait for the first answer")
-        return (yield from self._attempts.attempt(course, region, self._timing.attempt_timeout_ms))
+        if len(untried) > 1 and course.is_quick:
+            timeout_ms = self._attempts.patience_ms(region, untried[1], timeout_ms)
+        return (yield from self._attempts.attempt(course, region, timeout_ms))
 
     def _left_ms(self, course: Course) -> int:
         return course.deadline_ms - self._clock.monotonic_ms()

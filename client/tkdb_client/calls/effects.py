@@ -1,7 +1,6 @@
 """What a call is made of: it yields these, and whoever drives it does them (`tkdb_client.calls.runners`).
 
-``Send`` is answered with its outcome, ``Race`` with the result that came first, ``Join`` with whether it is over;
-``Sleep`` and ``Aside`` with nothing.
+``Send`` is answered with its outcome, ``Join`` with whether it is over, ``Sleep`` and ``Aside`` with nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from tkdb_client.calls.transport import Send
 
@@ -31,18 +30,6 @@ class Aside:
 
 
 @dataclass(frozen=True, slots=True)
-class Race(Generic[T]):
-    """Take ``first``; where it hasn't ended after ``after_ms``, take ``second`` beside it.
-
-    Answered with what is returned first. Their error is thrown only when none is left that may return.
-    """
-
-    first: Steps[T]
-    second: Steps[T]
-    after_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class Join:
     """Wait until ``other``, which another call makes come about, is done; ``timeout_ms`` at most."""
 
@@ -50,5 +37,5 @@ class Join:
     timeout_ms: int
 
 
-Steps: TypeAlias = Generator[Send | Sleep | Aside | Race[Any] | Join, Any, T]
+Steps: TypeAlias = Generator[Send | Sleep | Aside | Join, Any, T]
 """What a call does until it has its result."""

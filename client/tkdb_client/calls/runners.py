@@ -1,9 +1,8 @@
 """Carries out the steps of calls: one driver blocks its thread, the other awaits.
 
-Both do five things: send, sleep, begin something beside the call, race two attempts, and wait for another call. What
-goes on beside a call does so in daemon threads, or in tasks of the call's event loop, and ends by itself, or when the
-client is closed: an attempt has a timeout. The
-slower one of a race isn't cut off, as its connection would be lost with it, and so would what is learnt of its region.
+Both do four things: send, sleep, begin something beside the call, and wait for another call. What goes on beside a call
+does so in daemon threads, or in tasks of the call's event loop, and ends by itself, or when the client is closed: an
+attempt has a timeout.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, as_completed, wait
+from concurrent.futures import Future, wait
 from typing import Any, Final, TypeVar
 
 from tkdb.errors import TkdbError, Unavailable
-from tkdb_client.calls.effects import Aside, Join, Race, Sleep, Steps
+from tkdb_client.calls.effects import Aside, Join, Sleep, Steps
 from tkdb_client.calls.transport import AsyncTransport, Transport
 
 T = TypeVar("T")
@@ -43,13 +42,6 @@ class Driver:
                 elif isinstance(step, Aside):
                     self._begin(step.steps)
                     step = next(steps)
-                elif isinstance(step, Race):
-                    try:
-                        won = self._race(step)
-                    except TkdbError as error:
-                        step = steps.throw(error)
-                    else:
-                        step = steps.send(won)
                 elif isinstance(step, Join):
                     step = steps.send(bool(wait([step.other], step.timeout_ms / 1000).done))
                 else:
@@ -90,15 +82,6 @@ class Driver:
             future.set_exception(Unavailable("no thread could be started", hint="try again"))
         return future
 
-    def _race(self, race: Race[T]) -> T:
-        attempts = [self._begin(race.first)]
-        if not wait(attempts, race.after_ms / 1000).done:
-            attempts.append(self._begin(race.second))
-        for attempt in as_completed(attempts):
-            if attempt.exception() is None:
-                break
-        return attempt.result()
-
 
 class AsyncDriver:
     """Takes the steps of calls in one event loop."""
@@ -118,13 +101,6 @@ class AsyncDriver:
                 elif isinstance(step, Aside):
                     self._begin(step.steps)
                     step = next(steps)
-                elif isinstance(step, Race):
-                    try:
-                        won = await self._race(step)
-                    except TkdbError as error:
-                        step = steps.throw(error)
-                    else:
-                        step = steps.send(won)
                 elif isinstance(step, Join):
                     step = steps.send(await _done(step))
                 else:
@@ -157,18 +133,6 @@ class AsyncDriver:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, TkdbError):
             raise error  # to the loop's handler: nobody may be waiting for it
-
-    async def _race(self, race: Race[T]) -> T:
-        attempts = [self._begin(race.first)]
-        ended, _ = await asyncio.wait(attempts, timeout=race.after_ms / 1000)
-        if not ended:
-            attempts.append(self._begin(race.second))
-        while True:
-            ended, running = await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
-            won = [attempt for attempt in ended if attempt.exception() is None]
-            if won or not running:
-                return (won or list(ended))[0].result()
-            attempts = list(running)
 
 
 async def _done(join: Join) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tkdb.errors import ConfigurationError
-from tkdb_client.calls.effects import Aside, Race, Sleep, Steps
+from tkdb_client.calls.effects import Aside, Sleep, Steps
 from tkdb_client.calls.runners import AsyncDriver, Driver
 from tkdb_client.calls.transport import AsyncTransport, Outcome, Send, Transport
 from tkdb_client.testing.clock import Clock
@@ -178,8 +178,6 @@ def _beside(steps: Steps[T]) -> Changed[T]:
     def change(step: Any) -> Any:
         if isinstance(step, Aside):
             return Aside(_beside(step.steps))
-        if isinstance(step, Race):
-            return Race(_beside(step.first), _beside(step.second), step.after_ms)
         return Beside(step) if isinstance(step, Send | Sleep) else step
 
     return _changing(steps, change)

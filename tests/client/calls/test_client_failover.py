@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.client.fake_authority import report
 from tests.client.simulated import Ended, Simulated
 from tkdb import api, errors
-from tkdb_client.calls import regions as rules
 from tkdb_client.calls.circuit_breaker import OPEN_MAX_MS
 
 FEED = api.Revocations(kids=[b"k" * 16], after=0)
@@ -293,57 +292,3 @@ def test_a_long_poll_tells_no_distance_and_may_take_its_time() -> None:
         ended = simulated.call(api.VERIFY, FEED, wait_ms=25_000)
     assert {attempt.timeout_ms for attempt in ended.attempts} == {26_500}
     assert [each.usual_ms(0) for each in (simulated.exchange._attempts._regions,)] == [None]
-
-
-# --- hedging -----------------------------------------------------------------------------------------------------
-
-
-def hedging(world: Any) -> Simulated:
-    simulated = simulate(50, 60, world=world, hedge=True)
-    for _ in range(2 * rules.FEW):
-        read(simulated)
-        simulated.rest(1_000)
-    return simulated
-
-
-def test_a_read_that_takes_long_is_answered_by_the_next_region() -> None:
-    slow: list[bool] = []
-    simulated = hedging(lambda region, *_: "hang" if slow and region == 0 else "ok")
-    slow.append(True)
-    ended = read(simulated)
-    assert [attempt.region for attempt in ended.attempts] == [0, 1]
-    assert ended.took_ms <= 2 * 50 + 60
-
-
-def test_a_read_in_time_is_sent_once() -> None:
-    simulated = hedging(lambda *_: "ok")
-    assert [len(read(simulated).attempts) for _ in range(20)] == [1] * 20
-
-
-def test_a_first_attempt_that_fails_is_followed_at_once_and_not_hedged() -> None:
-    down: list[bool] = []
-    simulated = hedging(lambda region, *_: "refuse" if down and region == 0 else "ok")
-    down.append(True)
-    ended = read(simulated)
-    assert [attempt.region for attempt in ended.attempts] == [0, 1]
-    assert ended.took_ms == 50 + 60
-
-
-def test_hedges_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow: list[bool] = []
-    simulated = hedging(lambda region, *_: "hang" if slow and region == 0 else "ok")
-    monkeypatch.setattr("tkdb_client.calls.circuit_breaker.Breaker.failed", lambda *_, **__: None)
-    slow.append(True)
-    calls = 200
-    before = len(simulated.attempts)
-    quick = sum(read(simulated).took_ms < 500 for _ in range(calls))
-    assert 10 <= quick <= 10 + 0.1 * (calls + 2 * rules.FEW) + 1
-    assert before < len(simulated.attempts)
-
-
-def test_a_write_is_never_sent_to_two_at_once() -> None:
-    slow: list[bool] = []
-    simulated = hedging(lambda region, *_: "hang" if slow and region == 0 else "ok")
-    slow.append(True)
-    times = [attempt.at_ms for attempt in write(simulated).attempts]
-    assert times[1] - times[0] == 1_500

@@ -196,31 +196,12 @@ def test_with_one_url_nothing_goes_on_beside_calls(
     connect: Any, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tkdb_client.calls.regions.PROBE_FIRST_MS", 0)
-    client = connect(hedge=True)
+    client = connect()
     before = threading.active_count()
     for _ in range(20):
         client.call("status")
     assert len(authority.requests) == 20
     assert threading.active_count() == before
-
-
-def test_a_slow_verification_is_answered_by_the_next_region(
-    join: Any, regions: list[FakeAuthority], token: Macaroon
-) -> None:
-    regions[1].delay_s = regions[2].delay_s = 0.1
-    client = join(hedge=True, attempt_timeout_ms=60_000, timeout_ms=60_000)
-    until(lambda: client.call("verify", token).organization == "syd" and calls(regions[0], api.Verify) >= 5)
-    regions[0].script.extend([fake.hang] * 100)
-    assert client.call("verify", token).organization in ("ams", "iad")
-
-
-def test_where_both_of_a_race_fail_the_rest_are_asked(join: Any, regions: list[FakeAuthority], token: Macaroon) -> None:
-    client = join(hedge=True)
-    for _ in range(5):
-        client.call("verify", token)
-    for each in regions[:2]:
-        each.script.extend([fake.plain(503)] * 100)
-    assert client.call("verify", token).organization == "iad"
 
 
 def test_each_region_may_hold_another_of_the_authoritys_keys(
