@@ -129,34 +129,6 @@ def run(
         raise typer.Exit(1)
 
 
-@command(app)
-def compare(
-    output: Output,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The drill; by default all that were run.")] = None,
-    folder: Folder = Path("drills"),
-) -> None:
-    """Compare the last run of a drill with the one before it, on the same target.
-
-    \b
-    $ tkdb drill compare primary-killed
-    DRILL           FIGURE          BEFORE  AFTER
-    primary-killed  writes_back_ms  11,700  8,100  better
-    """
-    from tkdb_ops.drills import history
-
-    path = folder / history.FILE
-    pairs = history.last_two(history.load(path), name)
-    if not pairs:
-        what = f"of {name}" if name else "of one drill"
-        raise UsageError(f"there are no two runs {what} in {path}", hint=f"tkdb drill run {name or _ALL}")
-    documents, rows = [], []
-    for before, after in pairs:
-        changes = [change for change in history.compare(before, after) if change.before != change.after]
-        documents.append({"drill": after.drill, "target": after.target, "before": before, "after": after})
-        rows += [(after.drill, *drill_progress.changed(change)) for change in changes]
-    output.result({"comparisons": documents}, Rows(rows, ("DRILL", "FIGURE", "BEFORE", "AFTER", "")))
-
-
 def _possible(target: Where) -> list[Drill]:
     """Return the drills that are possible on a target."""
     from tkdb_ops.drills import catalogue, fly_target, lab_target

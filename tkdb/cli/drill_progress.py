@@ -18,7 +18,6 @@ from tkdb.errors import ConfigurationError
 if TYPE_CHECKING:
     from tkdb_ops.drills.drill import Drill
     from tkdb_ops.drills.fly_target import Consent
-    from tkdb_ops.drills.history import Change
     from tkdb_ops.drills.objectives import Limits
     from tkdb_ops.drills.record import Call, Event
     from tkdb_ops.drills.report import Result
@@ -221,16 +220,6 @@ def document(result: Result | Undone) -> dict[str, Any]:
         "events": [{"at_ms": each.at_ms, "what": each.what, "text": each.text} for each in result.record.events],
         "again": result.record.again,
     }
-
-
-def changed(change: Change) -> Sequence[Cell]:
-    """Return the row of a figure that differs between two runs."""
-    verdicts: dict[bool | None, Cell] = {True: bad("worse"), False: good("better"), None: ""}
-    return (change.figure, *map(_number, (change.before, change.after)), verdicts[change.worse])
-
-
-def _number(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
 
 
 def _verdict(result: Result) -> Part:

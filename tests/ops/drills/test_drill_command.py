@@ -1,4 +1,4 @@
-"""``tkdb drill`` at a terminal: what is listed, refused, compared and written."""
+"""``tkdb drill`` at a terminal: the list of drills, refusals, and written results."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import msgspec
 import pytest
 
 from tests.cli.processes import quick
-from tests.ops.drills.written import changed, good, with_calls
+from tests.ops.drills.written import good, with_calls
 from tkdb.cli import drill_progress
 from tkdb_ops.drills.catalogue import DRILLS, find
 from tkdb_ops.drills.fly_target import can as can_fly
-from tkdb_ops.drills.history import FILE, Run, append
 from tkdb_ops.drills.lab_target import can as can_lab
 from tkdb_ops.drills.objectives import Objectives
 from tkdb_ops.drills.record import Call, Kind, Outcome, Record
@@ -61,34 +60,6 @@ def test_a_folder_that_can_not_be_made_is_said_before_anything_runs(tmp_path: Pa
     (tmp_path / "file").touch()
     ran = quick("drill", "run", "primary-killed", "--folder", str(tmp_path / "file"))
     assert (ran.code, "can't be created" in ran.err) == (2, True)
-
-
-def runs(*writes_back_ms: int) -> list[Run]:
-    made = []
-    for seed, waited_ms in enumerate(writes_back_ms):
-        writes = tuple(
-            msgspec.structs.replace(each, acknowledged_ms=each.asked_ms + waited_ms) if each.token == 3 else each
-            for each in good().writes
-        )
-        record = changed(good(), seed=seed, writes=writes)
-        made.append(Run.of(record, judge(record, Objectives())))
-    return made
-
-
-def test_the_last_two_runs_are_compared(tmp_path: Path) -> None:
-    append(tmp_path / FILE, runs(9_999, 7_000, 8_000))
-    ran = quick("drill", "compare", "primary-killed", "--folder", str(tmp_path))
-    assert ran.code == 0
-    (row,) = [line.split() for line in ran.out.splitlines() if "writes_back_ms" in line]
-    assert row == ["primary-killed", "writes_back_ms", "7,000", "8,000", "worse"]
-    both = json.loads(quick("drill", "compare", "--folder", str(tmp_path), "--json").out)["comparisons"][0]
-    assert (both["before"]["figures"]["writes_back_ms"], both["after"]["seed"]) == (7_000, 2)
-
-
-def test_one_run_is_nothing_to_compare(tmp_path: Path) -> None:
-    append(tmp_path / FILE, runs(7_000))
-    ran = quick("drill", "compare", "--folder", str(tmp_path))
-    assert (ran.code, "no two runs" in ran.err) == (2, True)
 
 
 def test_a_drill_is_told_in_five_lines_with_its_verdict_and_how_to_run_it_again() -> None:

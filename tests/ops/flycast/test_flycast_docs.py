@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.ops.flycast.standing import ECHO
-from tkdb_ops import flycast
 
 DOCS = Path(__file__).parents[3].joinpath("docs", "flycast.md").read_text()
 
@@ -26,10 +25,3 @@ def test_the_example_runs(isolating: None) -> None:
     assert inspect.iscoroutine(running)
     asyncio.run(running)
     assert names["url"].startswith("http://127.0.0.1:")
-
-
-def test_every_module_is_named() -> None:
-    folder = Path(inspect.getfile(flycast)).parent
-    further = {"__init__", "admin", "folder", "ground", "probe", "relay"}  # small parts under those
-    for module in {path.stem for path in folder.glob("*.py")} - further:
-        assert f"`{module}`" in DOCS, module
