@@ -13,7 +13,12 @@ KEPT_OUT = ("tkdb_client", "tkdb_ops", "starlette", "hypercorn")
 
 def loaded_by(module: str) -> set[str]:
     """Return the top-level packages that a new process has loaded after ``import module``."""
-    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    return {name.partition(".")[0] for name in modules_loaded_by(module)}
+
+
+def modules_loaded_by(module: str) -> set[str]:
+    """Return the modules that a new process has loaded after ``import module``."""
+    code = f"import sys, {module}; print(*sys.modules)"
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
 
 
@@ -26,3 +31,10 @@ def test_a_node_loads_no_client_no_tools_and_no_web_framework() -> None:
 @pytest.mark.parametrize(("module", "package"), [("tkdb.server.run", "hypercorn"), ("tkdb_ops.lab.lab", "tkdb_client")])
 def test_a_module_that_needs_one_of_them_is_found_out(module: str, package: str) -> None:
     assert package in loaded_by(module)
+
+
+def test_serve_never_loads_the_plain_json_service() -> None:
+    loaded = modules_loaded_by("tkdb.server.run, tkdb.cli.serve, tkdb_replication.node.node")
+    assert "tkdb.server.app" in loaded
+    assert not {name for name in loaded if name.startswith("tkdb.dev")}
+    assert "tkdb.dev.plain" in modules_loaded_by("tkdb.dev.routes")

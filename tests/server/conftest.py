@@ -23,6 +23,7 @@ from tkdb.attestation import PROXIES
 from tkdb.bootstrap import open_authority
 from tkdb.channel.client import Initiator
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
+from tkdb.dev.routes import routes as dev_routes
 from tkdb.journal.seal import SealKey, SealKeys
 from tkdb.ports import Caller
 from tkdb.server.limits import Limits
@@ -206,7 +207,7 @@ def start(settings: Settings, signer: SignerSecret) -> Start:
                 changed,
                 open_service=open_authority if real else opening,
                 ready=address.set_result,
-                dev=dev,
+                **({"extra_routes": dev_routes} if dev else {}),
                 stop=stop,
                 limits=limits,
                 proxies=proxies,

@@ -39,6 +39,7 @@ def dev(output: Output, bind: Bind = "127.0.0.1:0", name: AuthorityName = "tkdb.
     from tkdb import logs
     from tkdb.bootstrap import open_authority
     from tkdb.channel.keys import AuthorityIdentity, SignerSecret
+    from tkdb.dev.routes import routes
     from tkdb.server.run import run
 
     signer = SignerSecret.generate(os.urandom)
@@ -61,7 +62,7 @@ def dev(output: Output, bind: Bind = "127.0.0.1:0", name: AuthorityName = "tkdb.
         output.note(*_warning(document["url"]))
 
     logs.configure("warning", sys.stderr)
-    run(settings, open_service=opening, ready=ready, dev=True)
+    run(settings, open_service=opening, ready=ready, extra_routes=routes)
 
 
 def _settings(bind: str, name: str, signer: SignerSecret) -> Settings:

@@ -140,7 +140,7 @@ def _keys(keys: Sequence[api.Key]) -> Rows:
 
 
 def _document(organization: api.Organization) -> Any:
-    from tkdb.server.plain import write
+    from tkdb.dev.plain import write
 
     return write(organization)
 

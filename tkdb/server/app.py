@@ -43,10 +43,10 @@ def build(
     signers: Signers,
     *,
     now_ms: Callable[[], int],
-    further: Sequence[BaseRoute] = (),
+    extra_routes: Sequence[BaseRoute] = (),
     verifier: Verifier | None = None,
 ) -> Starlette:
-    """Return the app. ``further`` has the routes of ``tkdb dev``. With a ``verifier``, callers must be attested."""
+    """Return the app. ``extra_routes`` are served in addition. With a ``verifier``, callers must be attested."""
     exchange = Exchange(lifecycle, work, signers, now_ms)
     routes: list[BaseRoute] = [Route(path, exchange, methods=["POST"]) for path in api.CALLS_BY_PATH]
     routes += [
@@ -58,7 +58,7 @@ def build(
     if verifier is not None:
         middleware.append(Middleware(Attested, verifier=verifier, now_ms=now_ms))
     app = Starlette(
-        routes=[*routes, *further],
+        routes=[*routes, *extra_routes],
         middleware=middleware,
         exception_handlers={HTTPException: _http_problem},
     )

@@ -13,7 +13,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import IPv4Network
@@ -23,15 +23,15 @@ import uvloop
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
+from starlette.routing import BaseRoute
 
-from tkdb import errors, logs
+from tkdb import logs
 from tkdb.attestation import PROXIES, Verifier
 from tkdb.bootstrap import open_authority, system_clock
 from tkdb.channel.server import Responder
 from tkdb.ports import Service
 from tkdb.server.app import build
 from tkdb.server.attested import verifier_of
-from tkdb.server.dev import routes as dev_routes
 from tkdb.server.lifecycle import Lifecycle
 from tkdb.server.limits import Limits
 from tkdb.server.listen import BACKLOG, listen
@@ -40,6 +40,7 @@ from tkdb.settings import Address, Settings
 
 Open = Callable[[Settings], Coroutine[Any, Any, Service]]
 Ready = Callable[[Address], None]
+ExtraRoutes = Callable[[Lifecycle, Work, Settings], Sequence[BaseRoute]]
 
 KEEP_ALIVE_REQUESTS: Final = 1_000_000
 """The requests after which a connection is closed. Hypercorn's default of 1,000 costs a proxy's pool connections."""
@@ -78,7 +79,7 @@ async def serve(
     *,
     open_service: Open = open_authority,
     ready: Ready = lambda address: None,
-    dev: bool = False,
+    extra_routes: ExtraRoutes = lambda lifecycle, work, settings: (),
     stop: Stop | None = None,
     limits: Limits | None = None,
     proxies: IPv4Network = PROXIES,
@@ -89,25 +90,20 @@ async def serve(
         settings: the configuration.
         open_service: opens the authority. Meanwhile the server is up, and answers that it is starting.
         ready: called with the actual address as soon as requests are answered.
-        dev: also serve the methods as plain JSON; on loopback only.
+        extra_routes: returns routes to serve in addition to the service's own.
         stop: the way to stop it. Default: SIGTERM and SIGINT.
         limits: limits other than the default ones.
         proxies: the addresses from which attested requests come, if they aren't Fly's.
 
     Raises:
-        ConfigurationError: it can't listen at ``settings.bind``, ``dev`` is set for an address other than loopback, or
-            the key that attests callers can't be read.
-        TkdbError: any error of ``open_service``, or the error because of which the service can't continue.
+        ConfigurationError: it can't listen at ``settings.bind``, or the key that attests callers can't be read.
+        TkdbError: any error of ``open_service`` or ``extra_routes``, or the error because of which the service can't
+            continue.
     """
-    if dev and not settings.bind.loopback:
-        raise errors.ConfigurationError(
-            f"plain JSON is served on loopback only, and {settings.bind} is not loopback", hint="bind 127.0.0.1"
-        )
-    verifier = verifier_of(settings, proxies)
-    listener, address = listen(settings.bind)
     lifecycle = Lifecycle()
     work = Work(limits or Limits(active_max=settings.max_concurrency))
-    app = _app(settings, lifecycle, work, verifier, dev=dev)
+    app = _app(lifecycle, work, settings, extra_routes, verifier_of(settings, proxies))
+    listener, address = listen(settings.bind)
     asyncio.get_running_loop().set_exception_handler(_log_unhandled)
     with _signalled(stop) as stopping:
         trigger = partial(stopping.wait, lifecycle, settings.drain_ms)
@@ -138,12 +134,12 @@ def run(settings: Settings, **options: Any) -> None:
 
 
 def _app(
-    settings: Settings, lifecycle: Lifecycle, work: Work, verifier: Verifier | None, *, dev: bool
+    lifecycle: Lifecycle, work: Work, settings: Settings, extra_routes: ExtraRoutes, verifier: Verifier | None
 ) -> ASGIFramework:
-    clock = system_clock()
-    routes = dev_routes(lifecycle, work, settings, now_ms=clock.wall_ms, random=os.urandom) if dev else ()
+    extra = extra_routes(lifecycle, work, settings)
+    now_ms = system_clock().wall_ms
     # The cast is safe: both follow ASGI, but Hypercorn has a type for each event, and Starlette takes any mapping.
-    app = build(lifecycle, work, settings.signers, now_ms=clock.wall_ms, further=routes, verifier=verifier)
+    app = build(lifecycle, work, settings.signers, now_ms=now_ms, extra_routes=extra, verifier=verifier)
     return cast("ASGIFramework", app)
 
 

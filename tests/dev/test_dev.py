@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tkdb import api, errors
 from tkdb.channel.envelope import prologue, verify_signature
-from tkdb.server import openapi, page, plain
+from tkdb.dev import openapi, page, plain
 from tkdb.server.methods import BY_NAME, name_of
 from tkdb.settings import Address
 

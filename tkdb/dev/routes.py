@@ -10,6 +10,7 @@ page.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
@@ -18,11 +19,13 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 
 from tkdb import api, errors
+from tkdb.bootstrap import system_clock
 from tkdb.channel.dh import Random
 from tkdb.channel.envelope import REQUEST_ID_BYTES, prologue, signed_bytes
 from tkdb.channel.keys import SignerSecret
+from tkdb.dev import openapi, page, plain
 from tkdb.ports import Caller
-from tkdb.server import openapi, page, plain, problems
+from tkdb.server import problems
 from tkdb.server.asgi import Receive, Scope, Send, header, respond
 from tkdb.server.lifecycle import Lifecycle
 from tkdb.server.methods import BY_NAME
@@ -49,12 +52,18 @@ _STATUS: Final[Mapping[type[errors.TkdbError], int]] = {
 }
 
 
-def routes(
-    lifecycle: Lifecycle, work: Work, settings: Settings, *, now_ms: Callable[[], int], random: Random
-) -> list[BaseRoute]:
-    """Return the routes. Each one first checks that the request comes from this machine."""
+def routes(lifecycle: Lifecycle, work: Work, settings: Settings) -> list[BaseRoute]:
+    """Return the routes. Each one first checks that the request comes from this machine.
+
+    Raises:
+        ConfigurationError: the server is to listen at another address than loopback.
+    """
+    if not settings.bind.loopback:
+        raise errors.ConfigurationError(
+            f"plain JSON is served on loopback only, and {settings.bind} is not loopback", hint="bind 127.0.0.1"
+        )
     document = Document(msgspec.json.encode(openapi.document()))
-    method = Method(lifecycle, work, settings.name, now_ms=now_ms, random=random)
+    method = Method(lifecycle, work, settings.name, now_ms=system_clock().wall_ms, random=os.urandom)
     return [
         Route("/", Local(Page()), methods=["GET"]),
         Route("/openapi.json", Local(document), methods=["GET"]),

@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 
 import tkdb
+from tkdb.dev.plain import HEX_PATTERN
 from tkdb.server.methods import BY_NAME, Kind, name_of, summary_of
-from tkdb.server.plain import HEX_PATTERN
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _PROBLEM: Final = {
@@ -80,7 +80,7 @@ def _operation(path: str, kind: Kind) -> dict[str, Any]:
 
 
 def _readable(schema: Any) -> Any:
-    """Describe bytes as ``tkdb.server.plain`` writes them, and patterns as JSON Schema (ECMA-262) defines them."""
+    """Describe bytes as ``tkdb.dev.plain`` writes them, and patterns as JSON Schema (ECMA-262) defines them."""
     if isinstance(schema, list):
         return [_readable(item) for item in schema]
     if not isinstance(schema, dict):

@@ -1,0 +1,5 @@
+"""The fixtures of the server's tests: `tkdb dev` is that server with more routes."""
+
+from tests.server.conftest import log, run, settings, signer, start
+
+__all__ = ["log", "run", "settings", "signer", "start"]
