@@ -201,7 +201,7 @@ def test_a_machine_that_does_not_come_is_named_with_who_took_over_instead(cluste
     ran = cluster.run("promote", "nowhere")
     assert ran.code == 3
     assert "nowhere is not primary: syd-1 in syd took over, epoch 8" in ran.err
-    assert "does nowhere run?" in ran.err
+    assert "check with `tkdb status` that nowhere runs" in ran.err
 
 
 @pytest.mark.parametrize(

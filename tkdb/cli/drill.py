@@ -79,11 +79,9 @@ def run(
     output: Output,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the drill, or `all`.")],
     target: Annotated[Where, typer.Option(help="The target: a lab on this machine, or real Fly.")] = "lab",
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="The seed of the generated load. Default: random.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="The seed of the load. Default: random.")] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file of the report. Default: a file in --folder.")
+        Path | None, typer.Option(metavar="FILE", help="The report's file. Default: in --folder.")
     ] = None,
     objectives: Objectives = None,
     folder: Folder = Path("drills"),

@@ -79,7 +79,7 @@ async def _recover(output: Output, settings: Settings, source: Source, *, force:
     database = Path(settings.database)
     async with AsyncExitStack() as stack:
         if source is Source.VOLUME:
-            # The lock is held until the end, so that this machine's process can't run meanwhile.
+            # The lock is held until the end, so that this machine's process can't run at the same time.
             _check_there(database)
             await stack.enter_async_context(await Database.open(database, checkpoints=False))
         cluster = await stack.enter_async_context(opened(settings))

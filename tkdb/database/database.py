@@ -84,13 +84,12 @@ class Database(Reader):
                 and create no file next to it. Without this, opening read-only leaves SQLite's files there.
             checkpoints: let SQLite move the write-ahead log into the file as the log grows. Set it to False if
                 Litestream replicates the database, because then only Litestream may do that.
-            set_aside: if the file turns out to be damaged, set it aside under this suffix and begin a new one. Opening
-                doesn't read the whole file, so the rest may still be damaged: see the method ``set_aside``.
+            set_aside: if the file is found damaged, set it aside under this suffix and begin a new one. Opening doesn't
+                read the whole file, so the rest may still be damaged: see the method ``set_aside``.
 
         Raises:
             ForeignDatabase: the file belongs to another program, or to a newer version; it was not touched.
-            StoreUnwritable: it can't be written.
-            BrokenJournal: it is damaged.
+            StoreUnwritable, BrokenJournal: it can't be written, or it is damaged.
             StoreError: another process writes it, or it can't be read.
         """
         if path == MEMORY:
