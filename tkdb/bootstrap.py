@@ -9,7 +9,8 @@ import os
 import time
 
 from tkdb.authority.clock import Clock
-from tkdb.authority.service import Authority, Profile
+from tkdb.authority.methods import Profile
+from tkdb.authority.service import Authority
 from tkdb.settings import Settings
 
 

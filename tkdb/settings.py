@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tkdb import attestation, errors
+from tkdb import attestation, defaults, errors
 from tkdb.channel.keys import AuthoritySecret, parse_name
 from tkdb.journal.seal import SealKeys
 from tkdb.signers import Signers
@@ -109,7 +109,7 @@ class Settings:
     signers: Signers = field(repr=False)
     database: Path | str
     bind: Address
-    max_lifetime_s: int = 90 * 86_400
+    max_lifetime_s: int = defaults.MAX_LIFETIME_S
     drain_ms: int = 4_500
     max_concurrency: int = 256
     log_level: str = "info"
@@ -117,8 +117,8 @@ class Settings:
     machine: str = "local"
     primary_regions: tuple[str, ...] = ()
     automatic_promotion: bool = True
-    bound_ms: int = 5_000
-    lease_ms: int = 9_000
+    bound_ms: int = defaults.BOUND_MS
+    lease_ms: int = defaults.LEASE_MS
     fly_src_required: bool = False
     fly_src_apps: tuple[str, ...] = ()
     fly_src_orgs: tuple[str, ...] = ()
@@ -252,6 +252,12 @@ def _promotion(text: str) -> bool:
 CLIENT_VARIABLES: Final = frozenset({"TKDB_URL", "TKDB_AUTHORITY", "TKDB_SIGNER", "TKDB_SIGNER_FILE", "TKDB_TOKEN"})
 """What the client and the command line read: no settings of the authority, and no mistake in its environment either."""
 
+
+def _default(attribute: str) -> str:
+    """Return the text of an attribute's default, which is stated in ``Settings``."""
+    return str(next(each.default for each in fields(Settings) if each.name == attribute))
+
+
 SETTINGS: Final = (
     Setting(
         "TKDB_NAME", "name", parse_name, None, "The authority's name: the location of its macaroons. It never changes."
@@ -283,30 +289,32 @@ SETTINGS: Final = (
         "TKDB_MAX_LIFETIME_S",
         "max_lifetime_s",
         _integer(1, 10 * 366 * 86_400),
-        "7776000",
+        _default("max_lifetime_s"),
         "How long any token may live at most, in seconds: 90 days.",
     ),
     Setting(
         "TKDB_DRAIN_MS",
         "drain_ms",
         _integer(0, 300_000),
-        "4500",
+        _default("drain_ms"),
         "How long to go on answering after SIGTERM, in milliseconds: longer than a proxy pools connections.",
     ),
     Setting(
         "TKDB_MAX_CONCURRENCY",
         "max_concurrency",
         _integer(1, 100_000),
-        "256",
+        _default("max_concurrency"),
         "How many requests may be in progress; long polls are counted apart.",
     ),
-    Setting("TKDB_LOG_LEVEL", "log_level", _log_level, "info", "`debug`, `info`, `warning` or `error`."),
-    Setting("TKDB_REGION", "region", _label, "local", "The region that this machine is in.", instead="FLY_REGION"),
+    Setting("TKDB_LOG_LEVEL", "log_level", _log_level, _default("log_level"), "`debug`, `info`, `warning` or `error`."),
+    Setting(
+        "TKDB_REGION", "region", _label, _default("region"), "The region that this machine is in.", instead="FLY_REGION"
+    ),
     Setting(
         "TKDB_MACHINE",
         "machine",
         _label,
-        "local",
+        _default("machine"),
         "This machine's name, another on each: where requests are replayed to.",
         instead="FLY_MACHINE_ID",
     ),
@@ -329,14 +337,14 @@ SETTINGS: Final = (
         "TKDB_BOUND_MS",
         "bound_ms",
         _integer(1_000, 60_000),
-        "5000",
+        _default("bound_ms"),
         "With a bucket: how old what a machine serves may be at most, in milliseconds; past that it refuses.",
     ),
     Setting(
         "TKDB_LEASE_MS",
         "lease_ms",
         _integer(3_000, 60_000),
-        "9000",
+        _default("lease_ms"),
         "With a bucket: how long a silent primary is waited for, in milliseconds.",
     ),
     Setting(

@@ -12,12 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Generic, Literal, TypeVar
 
-from tkdb import errors
+from tkdb import defaults, errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache.cache import Cache, CacheInfo
-from tkdb_client.calls.call import Exchange, Timing
+from tkdb_client.calls.call import ATTEMPT_TIMEOUT_MS, TIMEOUT_MS, Exchange, Timing
 from tkdb_client.calls.runners import AsyncDriver, Driver
 from tkdb_client.clock import Clock
 from tkdb_client.narrowing import Narrowing, Resources
@@ -40,10 +40,10 @@ class Configured(ABC, Generic[X]):
         *,
         signer: SignerSecret | str | None = None,
         policy: Policy | None = None,
-        timeout_ms: int = 10_000,
-        attempt_timeout_ms: int = 1_500,
+        timeout_ms: int = TIMEOUT_MS,
+        attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS,
         cache_bytes: int = 32 << 20,
-        bound_ms: int = 5_000,
+        bound_ms: int = defaults.BOUND_MS,
         when_stale: Literal["ask", "refuse"] = "ask",
         clock: Clock | None = None,
         random: Callable[[int], bytes] = os.urandom,

@@ -11,7 +11,8 @@ from typing import Any, get_args
 
 from tkdb import api
 from tkdb.authority.clock import Clock
-from tkdb.authority.service import Authority, Profile
+from tkdb.authority.methods import Profile
+from tkdb.authority.service import Authority
 from tkdb.channel.envelope import prologue, signed_bytes
 from tkdb.channel.keys import SignerSecret
 from tkdb.database.database import MEMORY

@@ -19,7 +19,7 @@ from tests.regions.cluster import Cluster
 from tests.regions.meddler import Meddler
 from tests.replication.seaweed import Seaweed, now_ms
 from tkdb import api, errors
-from tkdb.authority.service import Profile
+from tkdb.authority.methods import Profile
 from tkdb.bootstrap import system_clock
 from tkdb.database.database import Database
 from tkdb.journal.seal import SealKeys

@@ -9,31 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from heapq import nsmallest
 from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
 
-from tkdb import __version__, api
+from tkdb import api
 from tkdb.authority.clock import Clock
-from tkdb.authority.decisions import Decisions, describe, permit
+from tkdb.authority.decisions import Decisions
 from tkdb.authority.genesis import begin
-from tkdb.authority.minting import Minter
+from tkdb.authority.methods import Methods, Profile, signer_of
 from tkdb.authority.publisher import Alone, Publisher
-from tkdb.authority.verification import Judge
 from tkdb.authority.view import Served
 from tkdb.authority.writer import Writer
 from tkdb.database.database import Database
-from tkdb.errors import InvalidRequest, NotPermitted, Overloaded, RevokedToken, TkdbError, Unavailable
-from tkdb.journal.seal import SealKeys
-from tkdb.macaroon.token import Macaroon
+from tkdb.errors import Overloaded, TkdbError, Unavailable
 from tkdb.ports import Caller
 from tkdb.rate_limit import Rate
-from tkdb.signers import ALL, Signer
 
-DEFAULT_MAX_LIFETIME_S: Final = 90 * 24 * 3600
 PURGE_EVERY_S: Final = 3600
 
 # By possession, anybody may revoke: how many branches of one lineage at once, and how soon again.
@@ -42,27 +35,6 @@ OWN_EVERY_MS: Final = 10_000
 
 NO_JOURNAL: Final = bytes(16)
 BEHIND_RETRY_MS: Final = 250
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Who an authority is, and on which machine.
-
-    Attributes:
-        name: the authority's name, the location of its macaroons.
-        seal_keys: the sealing secrets.
-        max_lifetime_s: the longest life that an organization's tokens may be given.
-        region: where this machine is, as ``status`` tells it.
-        machine: which it is.
-        attested: whether only attested callers get through to it, likewise.
-    """
-
-    name: str
-    seal_keys: SealKeys
-    max_lifetime_s: int = DEFAULT_MAX_LIFETIME_S
-    region: str = ""
-    machine: str = ""
-    attested: bool = False
 
 
 class Authority:
@@ -77,10 +49,8 @@ class Authority:
         self._profile = profile
         decisions = Decisions(served.keyring, profile.seal_keys, random, profile.max_lifetime_s)
         self._writer = Writer(served, decisions, publisher, clock)
-        self._minter = Minter(served.state, served.keyring, clock, random)
-        self._judge = Judge(profile.name, served.keyring, served.state)
+        self._methods = Methods(profile, served.state, served.keyring, clock, random)
         self._own_rate = Rate(burst=OWN_BURST, every_ms=OWN_EVERY_MS, monotonic_ms=clock.monotonic_ms)
-        self._started_ms = clock.monotonic_ms()
         self._draining = asyncio.Event()
         self._maintenance = asyncio.create_task(self._maintain())
 
@@ -187,24 +157,14 @@ class Authority:
         Raises:
             TkdbError: the call fails, as its class says.
         """
+        result = self._methods.answer(call, caller)
+        if result is not None:
+            return result
         match call:
-            case api.Verify():
-                now_ms = self._clock.reckoned_ms()
-                return api.Verified([self._judge.verdict(bundle, now_ms) for bundle in call.bundles])
             case api.Revocations():
                 return await self._revocations(call)
-            case api.Status():
-                return self.status()
             case api.RevokeOwn():
                 return await self._revoke_own(call.token)
-            case api.Mint():
-                permit(signer_of(caller), "mint", call.organization)
-                return self._minter.mint(call)
-            case api.ListOrganizations():
-                return self._list(call, signer_of(caller))
-            case api.HandOver() | api.TakeOver():
-                permit(signer_of(caller), "promote", ALL)
-                raise InvalidRequest("this authority stands alone: there is no other machine", hint="see `tkdb init`")
         return await self._writer.write(call, signer_of(caller), caller)  # type: ignore[arg-type]  # what is left writes
 
     async def _revocations(self, call: api.Revocations) -> api.Feed:
@@ -221,49 +181,19 @@ class Authority:
             await _first(news, self._draining, timeout_ms=left_ms)
 
     def status(self) -> api.StatusReport:
-        """Return what this machine says of itself."""
-        return api.StatusReport(
-            name=self._profile.name,
-            version=__version__,
-            role="primary",
-            region=self._profile.region,
-            machine=self._profile.machine,
-            uptime_ms=self._clock.monotonic_ms() - self._started_ms,
-            position=self.position,
-            age_ms=self.age_ms(),
-            time_ms=self._clock.wall_ms(),
-            attested=self._profile.attested,
-        )
+        """Return the status of this machine."""
+        return self._methods.status()
 
     async def _revoke_own(self, text: str) -> api.Revoked:
-        token = Macaroon.parse(text)
-        try:
-            self._judge.check(token, self._clock.reckoned_ms())
-        except RevokedToken:
+        branch = self._methods.branch_to_revoke(text)
+        if branch is None:
             return api.Revoked(already=True)
-        wait_ms = self._own_rate.take(token.lineage)
+        wait_ms = self._own_rate.take(branch.kid + branch.nonce)
         if wait_ms:
             raise Overloaded(
                 "many tokens of this lineage were revoked just now", hint="revoke the lineage", retry_after_ms=wait_ms
             )
-        return api.Revoked(already=await self._writer.revoke_branch(token.kid, token.nonce, token.branch))
-
-    def _list(self, call: api.ListOrganizations, signer: Signer) -> api.Organizations:
-        rows = (
-            row
-            for name, row in self._state.organizations.items()
-            if name > call.after and not row.deleted and signer.acts_for(name)
-        )
-        page = nsmallest(call.limit + 1, rows, key=lambda row: row.name)
-        shown: list[api.Organization] = []
-        room = api.MAX_PAGE_BYTES
-        for row in page[: call.limit]:
-            organization = describe(self._state, row)
-            room -= len(api.encode(organization))
-            if room < 0:
-                break
-            shown.append(organization)
-        return api.Organizations(shown, more=len(page) > len(shown))
+        return api.Revoked(already=await self._writer.revoke_branch(branch.kid, branch.nonce, branch.branch))
 
     async def _maintain(self) -> None:
         while True:
@@ -271,17 +201,6 @@ class Authority:
             with suppress(TkdbError):
                 await self._writer.purge()
             await asyncio.sleep(PURGE_EVERY_S)
-
-
-def signer_of(caller: Caller) -> Signer:
-    """Return the signer who asks.
-
-    Raises:
-        NotPermitted: there is none.
-    """
-    if caller.signer is None:
-        raise NotPermitted("this takes a signer", hint="sign the request with a signer's key")
-    return caller.signer
 
 
 def behind(position: int, here: int) -> Unavailable:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
@@ -34,13 +34,16 @@ from tkdb_client.clock import Clock
 
 R = TypeVar("R")
 
+TIMEOUT_MS: Final = 10_000
+ATTEMPT_TIMEOUT_MS: Final = 1_500
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
     """How long a call may take in all, and one attempt of it; a long poll's own wait comes on top of both."""
 
-    timeout_ms: int = 10_000
-    attempt_timeout_ms: int = 1_500
+    timeout_ms: int = TIMEOUT_MS
+    attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS
     backoff: Backoff = field(default_factory=Backoff)
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from tkdb.errors import ConfigurationError
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.caveats import AnyCaveat
 from tkdb.macaroon.token import Macaroon
+from tkdb_client.calls.call import ATTEMPT_TIMEOUT_MS, TIMEOUT_MS
 from tkdb_client.calls.runners import AsyncDriver, Driver
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.clock import Clock as ClientClock
@@ -89,8 +90,8 @@ class Authority:
         *,
         signer: SignerSecret | None = None,
         policy: Policy | None = None,
-        timeout_ms: int = 10_000,
-        attempt_timeout_ms: int = 1_500,
+        timeout_ms: int = TIMEOUT_MS,
+        attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS,
     ) -> Client:
         """Return a client of this authority, to give to the app.
 
@@ -107,8 +108,8 @@ class Authority:
         *,
         signer: SignerSecret | None = None,
         policy: Policy | None = None,
-        timeout_ms: int = 10_000,
-        attempt_timeout_ms: int = 1_500,
+        timeout_ms: int = TIMEOUT_MS,
+        attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS,
     ) -> AsyncClient:
         """As ``client``, awaited."""
         network, clock = self._network, self.clock
@@ -188,8 +189,8 @@ class Authority:
         wire: Wire,
         signer: SignerSecret | None,
         policy: Policy | None = None,
-        timeout_ms: int = 10_000,
-        attempt_timeout_ms: int = 1_500,
+        timeout_ms: int = TIMEOUT_MS,
+        attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS,
     ) -> Client:
         clock = self.clock
 

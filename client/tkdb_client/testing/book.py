@@ -6,27 +6,23 @@ All that decides is the real authority's (`tkdb.authority`); rounds, disks and o
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from tkdb import __version__, api, errors
+from tkdb import api, errors
 from tkdb.authority.clock import Clock
-from tkdb.authority.decisions import Decisions, Done, describe, permit
+from tkdb.authority.decisions import Decisions, Done, permit
 from tkdb.authority.keyring import Keyring
-from tkdb.authority.minting import Minter
+from tkdb.authority.methods import Methods, Profile, signer_of
 from tkdb.authority.point_in_time import read_past
-from tkdb.authority.verification import Judge
 from tkdb.journal.additions import Genesis, decode_made
 from tkdb.journal.entry import Entry, Origin, link
 from tkdb.journal.feed import Feed
 from tkdb.journal.seal import KEY_BYTES, NONCE_BYTES, ChainKey, SealKey, SealKeys
 from tkdb.journal.state import State
-from tkdb.macaroon.token import Macaroon
 from tkdb.ports import Caller
 from tkdb.signers import ALL, Signer
-
-MAX_LIFETIME_S: Final = 90 * 24 * 3600
 
 T = TypeVar("T")
 
@@ -46,11 +42,11 @@ class Book:
         self._entries: list[Entry] = []
         self._by_request: dict[tuple[bytes, bytes], Entry] = {}
         seal_keys = SealKeys([SealKey(random(KEY_BYTES))])
+        profile = Profile(name, seal_keys)
         self._keyring = Keyring(self.state, seal_keys)
         self._feed = Feed(self, self.state)
-        self._decisions = Decisions(self._keyring, seal_keys, random, MAX_LIFETIME_S)
-        self._minter = Minter(self.state, self._keyring, clock, random)
-        self._judge = Judge(name, self._keyring, self.state)
+        self._decisions = Decisions(self._keyring, seal_keys, random, profile.max_lifetime_s)
+        self._methods = Methods(profile, self.state, self._keyring, clock, random)
         self._chain_key = ChainKey(random(KEY_BYTES))
         journal = random(16)
         sealed = seal_keys.seal_chain_key(self._chain_key, journal=journal, generation=1, nonce=random(NONCE_BYTES))
@@ -68,57 +64,27 @@ class Book:
         Raises:
             TkdbError: the call fails, as its class says.
         """
+        result = self._methods.answer(call, caller)
+        if result is not None:
+            return result
         match call:
-            case api.Verify():
-                return api.Verified([self._judge.verdict(bundle, self._now_ms) for bundle in call.bundles])
             case api.Revocations():
                 return _at_once(self._feed.read(after=call.after, kids=call.kids))
-            case api.Status():
-                return self._status()
             case api.RevokeOwn():
                 return self._revoke_own(call.token)
-        signer = _signer_of(caller)
-        match call:
-            case api.Mint():
-                permit(signer, "mint", call.organization)
-                return self._minter.mint(call)
-            case api.ListOrganizations():
-                return self._list(call, signer)
-            case api.HandOver() | api.TakeOver():
-                permit(signer, "promote", ALL)
-                raise errors.InvalidRequest("the testing authority is all of its machines", hint="use a real one")
-        return self._write(call, signer, caller)  # type: ignore[arg-type]  # what is left writes
+        return self._write(call, signer_of(caller), caller)  # type: ignore[arg-type]  # what is left writes
 
     @property
     def _now_ms(self) -> int:
         return self._clock.reckoned_ms()
 
-    def _status(self) -> api.StatusReport:
-        return api.StatusReport(
-            name=self.state.name,
-            version=__version__,
-            role="primary",
-            region="",
-            machine="",
-            uptime_ms=self._clock.monotonic_ms(),
-            position=self.state.head.seq,
-            age_ms=0,
-        )
-
     def _revoke_own(self, text: str) -> api.Revoked:
-        token = Macaroon.parse(text)
-        try:
-            self._judge.check(token, self._now_ms)
-        except errors.RevokedToken:
+        branch = self._methods.branch_to_revoke(text)
+        if branch is None:
             return api.Revoked(already=True)
-        body = api.encode(api.Revoke([api.Branch(token.kid, token.nonce, token.branch)]))
+        body = api.encode(api.Revoke([branch]))
         self._append(link(self.state.head, self._chain_key, now_ms=self._now_ms, epoch=1, body=body))
         return api.Revoked(already=False)
-
-    def _list(self, call: api.ListOrganizations, signer: Signer) -> api.Organizations:
-        rows = sorted(self.state.live(), key=lambda row: row.name)
-        mine = [describe(self.state, row) for row in rows if row.name > call.after and signer.acts_for(row.name)]
-        return api.Organizations(mine[: call.limit], more=len(mine) > call.limit)
 
     def _write(self, call: api.WriteCall, signer: Signer, caller: Caller) -> msgspec.Struct:
         origin = Origin(signer.key.thumbprint, caller.request_id, caller.signed_ms, caller.signature)
@@ -154,12 +120,6 @@ class Book:
         self.state.apply(entry)
         self._keyring.forget()
         self._feed.add(entry)
-
-
-def _signer_of(caller: Caller) -> Signer:
-    if caller.signer is None:
-        raise errors.NotPermitted("this takes a signer", hint="sign the request with a signer's key")
-    return caller.signer
 
 
 def _at_once(steps: Coroutine[Any, Any, T]) -> T:

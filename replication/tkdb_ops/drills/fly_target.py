@@ -18,7 +18,7 @@ from typing import Final, Self
 
 import msgspec
 
-from tkdb import errors
+from tkdb import defaults, errors
 from tkdb_client import AsyncClient, Macaroon
 from tkdb_ops.drills.audit import ask
 from tkdb_ops.drills.drill import Drill, Place, Step, Verb
@@ -30,7 +30,6 @@ from tkdb_ops.opening import Opened
 
 VERBS: Final = frozenset({Verb.KILL, Verb.STOP, Verb.START, Verb.CORDON, Verb.UNCORDON})
 
-_BOUND_MS: Final = 5_000
 _READY_S: Final = 180.0
 _LOOKS_S: Final = 1.0
 _LIST_S: Final = 2.0
@@ -55,7 +54,7 @@ class OnFly(Opened):
     """
 
     def __init__(
-        self, consent: Consent, fly: FlyMachines, client: AsyncClient, *, region: str, bound_ms: int = _BOUND_MS
+        self, consent: Consent, fly: FlyMachines, client: AsyncClient, *, region: str, bound_ms: int = defaults.BOUND_MS
     ) -> None:
         self.name = f"fly {consent.app}"
         self.bound_ms = bound_ms
@@ -81,7 +80,7 @@ class OnFly(Opened):
             ConfigurationError: something is missing, or can't be used.
         """
         fly = FlyMachines(FlyApi.parse(os.environ, token), consent.app)
-        bound_ms = int(os.environ.get("TKDB_BOUND_MS") or _BOUND_MS)
+        bound_ms = int(os.environ.get("TKDB_BOUND_MS") or defaults.BOUND_MS)
         client = AsyncClient(bound_ms=bound_ms)
         return cls(consent, fly, client, region=os.environ.get("FLY_REGION") or "here", bound_ms=bound_ms)
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from tkdb import errors
+from tkdb import defaults, errors
 from tkdb.journal.seal import KEY_BYTES, SealKey
 from tkdb_client import AsyncClient, Macaroon
 from tkdb_ops.drills.audit import ask
@@ -32,7 +32,6 @@ REGIONS: Final = ("iad", "ams", "syd")
 CALLERS: Final = ("sin", "lhr", "iad")
 """Singapore is served by Sydney, London by Amsterdam; the third is in the primary's own region."""
 
-_BOUND_MS: Final = 5_000
 _READY_S: Final = 90.0
 _ASK_MS: Final = 5_000
 _PATIENCE_MS: Final = 10_000
@@ -56,7 +55,7 @@ class OnLab(Opened):
 
     name = "lab"
 
-    def __init__(self, lab: Lab, *, bound_ms: int = _BOUND_MS) -> None:
+    def __init__(self, lab: Lab, *, bound_ms: int = defaults.BOUND_MS) -> None:
         self.bound_ms = bound_ms
         self.machines: tuple[Machine, ...] = tuple(
             Machine(slot.id, slot.region) for slot in lab.flycast.layout.of_app(APP)

@@ -23,7 +23,8 @@ from tkdb import api, errors, logs
 from tkdb.authority.clock import Clock
 from tkdb.authority.decisions import permit
 from tkdb.authority.genesis import check
-from tkdb.authority.service import Authority, Profile, behind, signer_of
+from tkdb.authority.methods import Profile, signer_of
+from tkdb.authority.service import Authority, behind
 from tkdb.authority.view import Served
 from tkdb.bootstrap import profile_of, system_clock
 from tkdb.database.database import Database

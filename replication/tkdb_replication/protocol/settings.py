@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from tkdb import defaults
 from tkdb_replication.protocol.head import RECENT_BYTES_MAX, RECENT_ENTRIES_MAX
 
 NEVER_MS: Final = 2**62
@@ -43,8 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     region: str = ""
     rank: int = 0
     automatic: bool = True
-    bound_ms: int = 5_000
-    lease_ms: int = 9_000
+    bound_ms: int = defaults.BOUND_MS
+    lease_ms: int = defaults.LEASE_MS
     margin_ms: int = 1_000
     rank_ms: int = 500
     poll_ms: int = 250
