@@ -1,4 +1,4 @@
-# Built in one stage, run in another: nothing of the build is left, and nothing runs as root.
+# The build has its own stage, so the image contains none of its tools. No process runs as root.
 FROM python:3.11-slim-bookworm AS build
 RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /app
@@ -17,11 +17,11 @@ RUN groupadd --system --gid 10001 tkdb \
  && ln -s /app/.venv/bin/tkdb /usr/local/bin/tkdb
 COPY --from=build /app/.venv /app/.venv
 ENV PYTHONUNBUFFERED=1
-# Whoever mounts /data gives it to this user, so there is nothing to be done as root first: on Fly the machine's init does so
-# at each start (it reads this line), Docker takes the owner from the image, Kubernetes has fsGroup. By its number, or
-# Kubernetes can't see that it isn't root.
+# The platform gives /data to this user when it mounts the volume, so no step needs root. On Fly, the machine's init reads
+# this line and does that at each start. Docker takes the owner from the image, and Kubernetes has fsGroup. The user is a
+# number, because Kubernetes can't see from a name that the user isn't root.
 USER 10001
 VOLUME /data
 EXPOSE 8080
-# As process 1 it needs no init: it answers SIGTERM itself, and its one child ends before it does.
+# tkdb runs as process 1 without an init: it handles SIGTERM itself, and its only child ends before it does.
 CMD ["tkdb", "serve"]

@@ -1,4 +1,4 @@
-# Every target makes what it needs. Python 3.11 or newer, pip and make are enough.
+# Every target installs its own requirements. You need only Python 3.11 or newer, pip and make.
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -19,13 +19,13 @@ $(READY): pyproject.toml uv.lock
 	UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true .uv/bin/uv sync --quiet --locked --all-extras --all-groups --python $(PYTHON)
 	@touch $@
 
-demo: venv  ## Three regions, and an app in a fourth: mint, narrow, be denied, revoke; lose a region, lose the primary.
+demo: venv  ## Show three regions and an app in a fourth: mint, narrow, deny, revoke; lose a region and the primary.
 	@$(BIN)/python docs/demo.py
 
-dev: venv  ## One node in memory, with plain JSON for curl, until Ctrl-C.
+dev: venv  ## Run one node in memory, with plain JSON for curl, until Ctrl-C.
 	@$(BIN)/tkdb dev
 
-test: lint types imports pytest  ## All checks: lint, types, import contracts, tests.
+test: lint types imports pytest  ## Run all checks: lint, types, import contracts, tests.
 
 lint: venv
 	$(BIN)/ruff check .
@@ -38,27 +38,27 @@ types: venv
 imports: venv
 	$(BIN)/lint-imports --no-cache
 
-pytest: venv  # by file, side by side: tests of real machines mostly wait
+pytest: venv  # Files run in parallel, because tests of real machines mostly wait.
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-again: venv  ## Run the tests that failed last once more, one at a time.
+again: venv  ## Run the tests that failed last time again, and stop at the first failure.
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 1
 
-fuzz: venv  ## Feed every reader of untrusted bytes, for SECONDS=60.
+fuzz: venv  ## Fuzz every reader of untrusted bytes, for SECONDS=60.
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
-simulate: venv  ## Machines that share a head, in random schedules, for SECONDS=60; then each negative control.
+simulate: venv  ## Simulate machines that share a head, in random schedules, for SECONDS=60; then each negative control.
 	$(BIN)/python -m tests.replication.protocol.simulation $(SECONDS)
 	$(BIN)/python -m tests.replication.protocol.simulation --controls 300
 	$(BIN)/python -m tests.client.cache.model $(SECONDS)
 
-chaos: venv  ## Real machines, a real object store and random faults, for SECONDS=60. See docs/replication.md.
+chaos: venv  ## Inject random faults into real machines with a real object store, for SECONDS=60. See docs/replication.md.
 	$(BIN)/python -m tests.regions.chaos $(SECONDS)
 
-drill: venv  ## Every failover drill, on regions of this machine: about 15 minutes. See docs/drills.md.
+drill: venv  ## Run every failover drill on regions of this machine: about 15 minutes. See docs/drills.md.
 	$(BIN)/tkdb drill run all
 
-bench: venv  ## Measure, beside peers in the same run. See docs/performance.md.
+bench: venv  ## Measure tkdb and its peers in the same run. See docs/performance.md.
 	$(BIN)/python -m bench.tokens
 	$(BIN)/python -m bench.cache
 	$(BIN)/python -m bench.channel
@@ -67,5 +67,5 @@ bench: venv  ## Measure, beside peers in the same run. See docs/performance.md.
 	$(BIN)/python -m bench.flycast
 	$(BIN)/python -m bench.reach
 
-clean:  ## Remove what the other targets made.
+clean:  ## Remove everything that the other targets created.
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

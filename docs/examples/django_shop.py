@@ -1,6 +1,6 @@
-"""A shop's API on Django, in one file: who may read or write which app is in the token.
+"""A shop's API on Django, in one file. The token decides which apps its holder may read or write.
 
-Run it with any server for ASGI or WSGI, TKDB_URL and TKDB_AUTHORITY in the environment, as `tkdb dev` prints them:
+Run it with any ASGI or WSGI server. Put TKDB_URL and TKDB_AUTHORITY into the environment, as `tkdb dev` prints them:
 
     hypercorn docs/examples/django_shop.py:application
 """
@@ -19,7 +19,7 @@ from django.views.decorators.csrf import csrf_exempt
 from tkdb_client import Access, Client, Policy
 from tkdb_client.django import Verified, require, token_middleware
 
-# In a project of more than one file: in its settings.
+# In a project with several files, this belongs in its settings.
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1", "localhost"],
     MIDDLEWARE=[f"{__name__}.tokens"],
@@ -40,7 +40,7 @@ def health(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok")
 
 
-@csrf_exempt  # a bearer token isn't sent by a browser of itself
+@csrf_exempt  # A browser never sends a bearer token on its own.
 @require(access)
 def app(request: HttpRequest, token: Verified, app_id: str) -> HttpResponse:
     if request.method == "PUT":

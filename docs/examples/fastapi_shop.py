@@ -1,6 +1,6 @@
-"""A shop's API on FastAPI: who may read or write which app is in the token.
+"""A shop's API on FastAPI. The token decides which apps its holder may read or write.
 
-Run it with any ASGI server, TKDB_URL and TKDB_AUTHORITY in the environment, as `tkdb dev` prints them:
+Run it with any ASGI server. Put TKDB_URL and TKDB_AUTHORITY into the environment, as `tkdb dev` prints them:
 
     hypercorn docs/examples/fastapi_shop.py:app
 """

@@ -1,6 +1,6 @@
-"""A shop's API on Flask: who may read or write which app is in the token.
+"""A shop's API on Flask. The token decides which apps its holder may read or write.
 
-Run it with any WSGI server, TKDB_URL and TKDB_AUTHORITY in the environment, as `tkdb dev` prints them:
+Run it with any WSGI server. Put TKDB_URL and TKDB_AUTHORITY into the environment, as `tkdb dev` prints them:
 
     flask --app docs/examples/flask_shop.py run
 """

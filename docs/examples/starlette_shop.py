@@ -1,6 +1,6 @@
-"""A shop's API on Starlette: who may read or write which app is in the token.
+"""A shop's API on Starlette. The token decides which apps its holder may read or write.
 
-Run it with any ASGI server, TKDB_URL and TKDB_AUTHORITY in the environment, as `tkdb dev` prints them:
+Run it with any ASGI server. Put TKDB_URL and TKDB_AUTHORITY into the environment, as `tkdb dev` prints them:
 
     hypercorn docs/examples/starlette_shop.py:app
 """

@@ -69,7 +69,7 @@ def test_every_frameworks_block_is_an_app(heading: str, shown: dict[str, Any], a
 
 def test_the_closed_app_is_closed(shown: dict[str, Any], authority: Authority) -> None:
     names = run(blocks(WEB, "FastAPI")[0], shown)
-    (code,) = blocks(WEB, "Open by route, or closed as a whole")
+    (code,) = blocks(WEB, "Protect single routes, or the whole app")
     app = run(code, names)["app"]
     reader = bearer(authority.mint("acme", act="r"))
     assert [ask(app, scope(where)).status for where in ("/health", "/nowhere")] == [404, 401]
@@ -79,7 +79,7 @@ def test_the_closed_app_is_closed(shown: dict[str, Any], authority: Authority) -
 def test_the_verifier_is_made_of_the_proxys_key(
     shown: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = blocks(WEB, "What clears by itself")
+    (code,) = blocks(WEB, "Facts from the request")
     names = run(code, shown)
     assert names["KEY_FILE"] == "/.fly/fly-src.pub"
     key = tmp_path / "fly-src.pub"
@@ -92,7 +92,7 @@ def test_the_answer_shown_is_the_answer_given(shown: dict[str, Any], authority: 
     names = run(blocks(WEB, "FastAPI")[0], shown)
     names = run("@app.put('/x')\ndef x(t = require(lambda r: Access(action='w'))): ...", names)
     got = ask(names["app"], scope("/x", bearer(authority.mint("acme", act="r")), method="PUT"))
-    ((head, body),) = [block.split("\n\n") for block in blocks(WEB, "What a caller is told", "http")]
+    ((head, body),) = [block.split("\n\n") for block in blocks(WEB, "Responses to the caller", "http")]
     status, *headers = head.splitlines()
     assert status == f"HTTP/1.1 {got.status}"
     assert dict(line.split(": ", 1) for line in headers) == {
