@@ -38,10 +38,10 @@ def without_base(bucket: Bucket, env: dict[str, str]) -> None:
 
 
 HAPPENED: dict[str, Callable[[Bucket, dict[str, str]], object]] = {
-    "A cluster begins": lambda bucket, env: None,
-    "The head": without_head,
-    "The head's backup": without_base,
-    "Is all well?": founded,
+    "Create a cluster": lambda bucket, env: None,
+    "The head is lost": without_head,
+    "The head's backup is lost": without_base,
+    "Check a healthy cluster": founded,
 }
 
 
