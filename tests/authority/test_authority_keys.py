@@ -104,7 +104,7 @@ def test_what_has_expired_is_purged_by_itself(path: Path) -> None:
 def test_root_keys_lie_sealed_each_to_its_place() -> None:
     async def test(world: World) -> None:
         rows = list(world.authority._state.keys.values())
-        keys = {world.authority._minter._keyring.unseal(row).raw for row in rows}
+        keys = {world.authority._methods._minter._keyring.unseal(row).raw for row in rows}
         assert len(keys) == len(rows) == 2
         assert not any(key in row.sealed for key in keys for row in rows)
         with pytest.raises(errors.BrokenJournal):
@@ -218,7 +218,7 @@ def test_only_so_many_keys_lie_open(monkeypatch: pytest.MonkeyPatch) -> None:
             tokens.append(await world.mint(f"o{index}"))
         for _ in range(2):
             assert {await world.outcome(token) for token in tokens} == {"valid"}
-        assert len(world.authority._minter._keyring._open) == 4
+        assert len(world.authority._methods._minter._keyring._open) == 4
 
     run(test)
 
@@ -228,7 +228,7 @@ def test_kids_that_strangers_make_up_are_not_kept() -> None:
         token = await world.mint()
         for index in range(50):
             await world.outcome(_moved(token.raw, token.kid, index))
-        assert len(world.authority._minter._keyring._open) <= 1
+        assert len(world.authority._methods._minter._keyring._open) <= 1
 
     run(test)
 

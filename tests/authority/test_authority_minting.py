@@ -230,7 +230,7 @@ def test_one_bad_bundle_of_a_batch_denies_itself_alone() -> None:
 
 def test_a_nonce_in_the_future_is_refused() -> None:
     async def test(world: World) -> None:
-        row, key = world.authority._minter._keyring.signing("acme")
+        row, key = world.authority._methods._minter._keyring.signing("acme")
         for ahead_ms, outcome in ((SKEW_MS, "valid"), (60_000, "valid"), (60_001, "not yet valid")):
             token = mint(
                 "tkdb.example", key.raw, kid=row.kid, time_ms=START_MS + ahead_ms, random=bytes(10), caveats=[]
