@@ -3,9 +3,11 @@
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 SECONDS ?= 60
+CPU_BUDGET_S := 1500  # what `make test` may cost in all, in CPU seconds: see tests/cpu.py
 
 BIN := .venv/bin
 READY := .venv/.ready
+METERED = $(BIN)/python -I -S tests/metered.py
 
 .PHONY: help venv demo dev test lint types imports pytest again fuzz simulate chaos drill bench clean
 
@@ -28,18 +30,18 @@ dev: venv  ## Run one node in memory, with plain JSON for curl, until Ctrl-C.
 test: lint types imports pytest  ## Run all checks: lint, types, import contracts, tests.
 
 lint: venv
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(METERED) ruff-check $(BIN)/ruff check .
+	$(METERED) ruff-format $(BIN)/ruff format --check .
 
 types: venv
-	$(BIN)/mypy
-	$(BIN)/mypy docs/examples/*.py
+	$(METERED) mypy $(BIN)/mypy
+	$(METERED) mypy-examples $(BIN)/mypy docs/examples/*.py
 
 imports: venv
-	$(BIN)/lint-imports --no-cache
+	$(METERED) lint-imports $(BIN)/lint-imports --no-cache
 
 pytest: venv  # Files run in parallel, because tests of real machines mostly wait.
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cpu-budget $(CPU_BUDGET_S)
 
 again: venv  ## Run the tests that failed last time again, and stop at the first failure.
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 1

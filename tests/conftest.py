@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.cpu import pytest_addoption, pytest_configure
 from tests.replication import seaweed
 from tests.replication.faults import FaultyProxy
 from tests.replication.seaweed import Seaweed, make_bucket
@@ -14,6 +15,8 @@ from tkdb.errors import ConfigurationError
 from tkdb_ops.flycast import flycast, namespaces
 from tkdb_ops.lab import object_store
 from tkdb_replication.bucket.settings import Bucket
+
+__all__ = ["pytest_addoption", "pytest_configure"]
 
 # What is drawn is judged, not how long it took: the machine may be busy.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
