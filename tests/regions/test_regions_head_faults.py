@@ -47,8 +47,8 @@ def test_a_head_that_is_not_right_is_refused_until_it_is_right_again(running: Cl
     right = running.head.take(flipped)
     wrong = [
         (flipped(right), "the head was altered in the bucket"),
-        (b"", "under another sealing secret, or isn't one"),
-        (bytes(200), "under another sealing secret, or isn't one"),
+        (b"", "has another sealing secret, or isn't a head"),
+        (bytes(200), "has another sealing secret, or isn't a head"),
         (running.head.of_another_journal(right), "the head is of journal 000000"),
         (older, "the head went back from rev"),
     ]

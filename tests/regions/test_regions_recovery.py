@@ -69,7 +69,7 @@ def test_a_volume_of_before_the_recovery_is_not_believed(empty_bucket: Bucket, t
         cluster.head.wipe()
         cluster.run("recover", "--accept-loss")
         cluster.nodes["m1"].start()
-        until(lambda: "this machine's volume of another" in cluster.log("m1"))
+        until(lambda: "this machine's volume to another" in cluster.log("m1"))
         assert cluster.readyz("m1")[0] == 503
 
 

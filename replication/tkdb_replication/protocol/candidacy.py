@@ -1,7 +1,8 @@
 """The candidacy: whether this machine may take over now.
 
-It may when the head has stood unchanged for long enough, when its turn has come, or when the operator promotes it. A
-machine whose takeover or writes failed lets others go first, for a lease. One that is being shut down never may.
+It may take over when the head has been unchanged for long enough, when a handover names it, or when the operator
+promotes it. A machine whose takeover or writes failed lets other machines go first, for one lease. A machine that is
+shutting down may never take over.
 
 >>> from tkdb_replication.protocol.head import BEGINNING, first_head
 >>> head = first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e0-00", place=BEGINNING, epoch=0)
@@ -27,23 +28,23 @@ from tkdb_replication.protocol.lease import Lease, patience_ms
 from tkdb_replication.protocol.settings import NEVER_MS, Settings
 
 _ANOTHER: Final = "promote another machine"
-_WAIT: Final = "wait until that has ended"
+_WAIT: Final = "wait until the promotion has ended"
 
 
 class Promotion(NamedTuple):
-    """Who waits for this machine to take over, and until when."""
+    """The ticket that waits for this machine to take over, and the time limit."""
 
     ticket: Ticket
     until_ms: int
 
 
 class Candidacy:
-    """What speaks for this machine's taking over, and what against it.
+    """The reasons for and against a takeover by this machine.
 
     Args:
-        settings: its place in the order.
-        owner: its process.
-        former: the process whose life this machine's own disk shows to have ended; empty for none.
+        settings: this machine's settings, with its rank.
+        owner: the id of its process.
+        former: a process that has ended, as this machine's own disk shows; empty if there is none.
     """
 
     def __init__(self, settings: Settings, *, owner: bytes, former: bytes) -> None:
@@ -59,53 +60,54 @@ class Candidacy:
         self._handicap_ms = 0
 
     def may_take_over(self, head: Head) -> bool:
-        """Return whether this machine, which is at ``head``, may take over."""
+        """Return True if this machine, whose journal is at ``head``, may take over."""
         if self.leaving or self.promotion is not None:
             return not self.leaving
         return self._waits_ms(head) <= 0
 
     def is_near(self, head: Head) -> bool:
-        """Return whether this machine's turn would come before an idle one looks again."""
+        """Return True if this machine may take over before an idle machine would read the head again."""
         return not self.leaving and self._waits_ms(head) <= self._settings.idle_poll_ms
 
     def accept(self, head: Head) -> None:
-        """This is the newest head from now on. Once another machine has led, this one need not let others go first."""
+        """Record the newest head. After another machine has led, this machine no longer lets others go first."""
         if head.owner not in (self._owner, NOBODY):
             self._handicap_ms = 0
 
     def step_down(self, *, gives_way: bool) -> None:
-        """This machine doesn't lead any more. ``gives_way``: because it can't, so that others go first, for a lease."""
+        """Record that this machine leads no longer. ``gives_way``: it can't lead, so it lets others go first for one
+        lease."""
         self.lease = Lease()
         if gives_way:
             self._handicap_ms = self._settings.lease_ms
 
     def leave(self) -> None:
-        """This machine is being shut down: it never takes over again."""
+        """Record that this machine is shutting down: it never takes over again."""
         self.leaving = True
 
     def promote(self, ticket: Ticket, now_ms: int) -> None:
-        """The operator makes this machine primary, within a lease.
+        """Record that the operator promotes this machine, within one lease.
 
         Raises:
-            NoPrimary: it is being shut down, or promoted already.
+            NoPrimary: the machine is shutting down, or is already being promoted.
         """
         if self.leaving:
             raise NoPrimary("this machine is being shut down", hint=_ANOTHER)
         if self.promotion is not None:
-            raise NoPrimary("this machine is being promoted already", hint=_WAIT)
+            raise NoPrimary("this machine is already being promoted", hint=_WAIT)
         self.promotion = Promotion(ticket, now_ms + self._settings.lease_ms)
 
     def promoted(self) -> Ticket | None:
-        """The promotion has ended; return who waited for it, None for nobody."""
+        """Record that the promotion has ended. Return the ticket that waited for it, or None."""
         promotion, self.promotion = self.promotion, None
         return promotion and promotion.ticket
 
     def _waits_ms(self, head: Head) -> int:
-        """For how much longer ``head`` must be seen to stand unchanged before it is this machine's turn."""
+        """Return for how much longer ``head`` must be unchanged before this machine may take over."""
         patience = patience_ms(head, self._settings, self._former)
         return NEVER_MS if patience is None else patience + self._handicap_ms - self.lease.unchanged_ms
 
     @property
     def due_ms(self) -> int:
-        """When the promotion is given up; never while there is none."""
+        """The time at which the promotion is given up; never while there is none."""
         return NEVER_MS if self.promotion is None else self.promotion.until_ms

@@ -1,7 +1,7 @@
-"""What a machine is told. Each is one fact: an answer, a completed action, a caller's wish, or that time passed.
+"""The events of the state machine. Each is one fact: an answer, a completed action, a caller's request, or passed time.
 
-Answers name what they answer. Those that come late, or twice, name nothing that is waited for, and are dropped.
-A ``ticket`` is whatever the caller chooses to be found by when the machine acts on it.
+An answer names the request that it answers. The state machine drops answers that come late or twice, because it no
+longer waits for them. A ``ticket`` is any value by which the caller recognizes its request when the machine acts on it.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ Ticket = Hashable
 
 
 class TimePassed(msgspec.Struct, frozen=True):
-    """Nothing but time: due at ``Machine.due_ms`` at the latest."""
+    """Time has passed. Due at ``Machine.due_ms`` at the latest."""
 
 
 class ReadAnswered(msgspec.Struct, frozen=True):
-    """What became of ``actions.Read`` number ``read``."""
+    """The outcome of ``actions.Read`` number ``read``."""
 
     read: int
     answer: Found | NotModified | Missing | Unknown
 
 
 class SwapAnswered(msgspec.Struct, frozen=True):
-    """What became of ``actions.Swap`` of that ``attempt``."""
+    """The outcome of ``actions.Swap`` with this ``attempt``."""
 
     attempt: bytes
     answer: Stored | Conflict | Unknown
 
 
 class JournalAt(msgspec.Struct, frozen=True):
-    """Step ``step`` (``CutBack``, ``Apply`` or ``Restore``) is done and the journal ends at ``place``; None: it failed.
+    """Step ``step`` (``CutBack``, ``Apply`` or ``Restore``) is done, and the journal ends at ``place``. None: the step
+    failed.
 
-    A step that failed may have been done all the same: the journal is then cut back again before it is believed.
+    A failed step may still have changed the journal. The journal is then cut back again before it is used.
     """
 
     step: int
@@ -46,13 +47,13 @@ class JournalAt(msgspec.Struct, frozen=True):
 
 
 class Served(msgspec.Struct, frozen=True):
-    """``actions.Serve`` is done: whoever is answered from now on sees the journal up to ``place`` at least."""
+    """``actions.Serve`` is done: every answer from now on includes the journal up to ``place``."""
 
     place: Place
 
 
 class Synced(msgspec.Struct, frozen=True):
-    """Litestream's answer to ``actions.Sync`` number ``sync``: both numbers are of that one answer."""
+    """Litestream's answer to ``actions.Sync`` number ``sync``. Both transaction numbers are from this one answer."""
 
     sync: int
     txid: int
@@ -60,20 +61,20 @@ class Synced(msgspec.Struct, frozen=True):
 
 
 class SyncFailed(msgspec.Struct, frozen=True):
-    """``actions.Sync`` number ``sync`` ended without such an answer."""
+    """``actions.Sync`` number ``sync`` ended without an answer."""
 
     sync: int
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A caller asked something of this machine that takes freshness."""
+    """A caller sent this machine a request that needs fresh data."""
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """A batch that ``Machine.require_writable`` let pass is on this machine's disk, by one transaction.
+    """A batch that ``Machine.require_writable`` allowed is on this machine's disk, committed by one transaction.
 
-    ``entries`` are in order, one at least. They are told of at once, so that one swap publishes them all, and no head
-    ever names a part of them.
+    ``entries`` are in order, and there is at least one. They are announced together, so that one swap publishes them
+    all. No head ever names a part of them.
     """
 
     ticket: Ticket
@@ -81,16 +82,17 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class CommitFailed(msgspec.Struct, frozen=True):
-    """A batch that ``Machine.require_writable`` let pass could not be committed: the disk is full, or fails.
+    """A batch that ``Machine.require_writable`` allowed could not be committed: the disk is full, or fails.
 
-    ``doubtful``: nobody knows whether it was. Then the journal's end isn't known, and is cut back to what a head names.
+    ``doubtful``: the outcome of the commit is unknown. Then the end of the journal is unknown too, and it is cut back
+    to the last point that a head names.
     """
 
     doubtful: bool
 
 
 class Repeated(msgspec.Struct, frozen=True):
-    """A request came whose entry, number ``seq``, is in this machine's journal already."""
+    """A request was repeated. Its entry, at position ``seq``, is already in this machine's journal."""
 
     ticket: Ticket
     seq: int

@@ -1,8 +1,8 @@
-"""The follower: brings a machine's own journal to where the head is, one step at a time.
+"""The follower: it brings the machine's own journal to the head, one step at a time.
 
-After a start, and after having been primary, the journal may hold entries that no head ever named, so it is first cut
-back to the last place that the head names. Then entries are applied from ``recent``; where that doesn't reach
-back far enough, the journal is restored from ``base``.
+After a start, and after a time as primary, the journal may contain entries that no head ever named. So it is first cut
+back to the last point that the head names. Then the entries of ``recent`` are applied. If ``recent`` doesn't reach back
+far enough, the journal is restored from ``base``.
 
 >>> from tkdb_replication.protocol.head import BEGINNING, first_head
 >>> head = first_head(
@@ -26,15 +26,15 @@ from tkdb_replication.protocol.head import Head, Place
 from tkdb_replication.protocol.settings import NEVER_MS
 
 RETRY_MAX_MS: Final = 10_000
-"""A restore that fails again and again is tried as seldom as this: each one reads a whole backup."""
+"""The longest pause between restores that fail again and again: each one reads a whole backup."""
 _DOUBLINGS_MAX: Final = 16
 
 
 class Follower:
-    """The journal on this machine's disk, as far as it is known.
+    """The known state of the journal on this machine's disk.
 
     Args:
-        retry_ms: how long after a step that failed the next one is tried.
+        retry_ms: how long after a failed step the next one is tried.
     """
 
     def __init__(self, retry_ms: int) -> None:
@@ -47,23 +47,23 @@ class Follower:
         self._failures = 0
 
     def at(self, head: Head) -> bool:
-        """Return whether the journal is exactly at ``head``, and stays there."""
+        """Return True if the journal is exactly at ``head``, and no step changes it."""
         return self.place == head.place and self._step is None
 
     def doubt(self) -> None:
-        """From now on the journal may hold what no head names, or will."""
+        """Record that the journal may contain entries that no head names, or ever will."""
         self.place = None
 
     def due_ms(self, head: Head) -> int:
-        """Return when the next step towards ``head`` may begin; never while none is needed, or one is under way."""
+        """Return when the next step towards ``head`` may begin; never if none is needed, or one is in progress."""
         return NEVER_MS if self._step is not None or self.place == head.place else self._retry_at_ms
 
     def step(
         self, number: Callable[[], int], head: Head, through: Place, now_ms: int
     ) -> CutBack | Apply | Restore | None:
-        """Return the next step towards ``head``, if one is due, with the next ``number``.
+        """Return the next step towards ``head``, with the next ``number``, or None if none is due.
 
-        ``through``: the last place that was served here, which a journal restored must not lack.
+        ``through``: the last point that was served here. A restored journal must contain it.
         """
         if now_ms < self.due_ms(head):
             return None
@@ -76,7 +76,7 @@ class Follower:
         return Restore(step, head.base, head.places, through) if entries is None else Apply(step, entries)
 
     def done(self, step: int, place: Place | None, now_ms: int) -> None:
-        """The step of that number ended, with the journal at ``place``; None: it failed."""
+        """Record that the step with this number ended, with the journal at ``place``. None: the step failed."""
         if step != self._step:
             return
         self._step = None

@@ -1,8 +1,8 @@
-"""Freshness: since when, at the latest, this machine has known all that was acknowledged.
+"""Freshness: the latest time for which this machine is known to have every acknowledged entry.
 
-A read that was sent at some moment, and answered with a head, shows that head to have been the newest at that moment
-or later. Whoever serves that head's place knows everything acknowledged by that moment. The answer's arrival says
-nothing: it may have been on its way for long.
+If a read sent at some time returns a head, this head was the newest at that time or later. A machine that serves the
+head's position then has every entry acknowledged before that time. The arrival of the answer proves nothing, because
+the answer may have been delayed.
 
 >>> freshness = Freshness()
 >>> freshness.named(Place(7, b"h" * 32), sent_ms=1000)
@@ -22,11 +22,11 @@ from tkdb.errors import StaleAuthority
 from tkdb_replication.protocol.head import Place
 
 HEADS_MAX: Final = 64
-"""So many heads are kept until their places are served."""
+"""The largest number of heads that are kept until their points are served."""
 
 
 class Freshness:
-    """What the last heads named, when each was asked for, and what is served."""
+    """The points that the last heads named, the time of the request for each head, and the served point."""
 
     def __init__(self) -> None:
         self.place: Place | None = None
@@ -35,42 +35,43 @@ class Freshness:
         self._as_of_ms: int | None = None
 
     def named(self, place: Place, *, sent_ms: int) -> None:
-        """A read or swap sent at ``sent_ms`` showed the newest head to be at ``place``."""
+        """Record that a read or swap sent at ``sent_ms`` showed the newest head at ``place``."""
         if self._heads and self._heads[-1][0] == place:
             sent_ms = max(sent_ms, self._heads.pop()[1])
         self._heads.append((place, sent_ms))
         self._renew()
 
     def served(self, place: Place) -> None:
-        """From now on the journal up to ``place`` is served."""
+        """Record that the journal up to ``place`` is served from now on."""
         self.place = place
         self._renew()
 
     def lose(self) -> None:
-        """What the journal holds is not known to be named by a head: nothing is served, and nothing is fresh."""
+        """Record that the journal may contain entries that no head names. Then nothing is served, and nothing is fresh."""
         self.place = self._as_of_ms = None
 
     def age_ms(self, now_ms: int) -> int | None:
-        """Return how old what is served may be at most; None where that isn't known."""
+        """Return the largest possible age of the served data, or None if it is unknown."""
         return None if self._as_of_ms is None else now_ms - self._as_of_ms
 
     def require(self, bound_ms: int, now_ms: int) -> int:
-        """Return the age of what is served, in milliseconds.
+        """Return the age of the served data, in milliseconds.
 
         Raises:
-            StaleAuthority: it is past the bound, or not known.
+            StaleAuthority: the age is over the bound, or unknown.
         """
         age_ms = self.age_ms(now_ms)
         if age_ms is None or age_ms > bound_ms:
-            seen = "it doesn't know when it last was" if age_ms is None else f"it was {age_ms} ms ago"
+            seen = "the age of its data is unknown" if age_ms is None else f"its data is {age_ms} ms old"
             raise StaleAuthority(
-                f"this machine can't show that it is up to date: {seen}; {bound_ms} ms are allowed",
+                f"this machine can't prove that it is up to date: {seen}, and at most {bound_ms} ms are allowed",
                 hint="try again, or ask another region",
             )
         return age_ms
 
     def _renew(self) -> None:
-        # Not the newest head alone: under steady writes there is always a newer one than is served.
+        # All kept heads are checked, not only the newest: under steady writes there is always a newer head than the
+        # served one.
         passed = 0
         for at, (place, sent_ms) in enumerate(self._heads):
             if self.place is not None and self._is_at(place):

@@ -1,9 +1,9 @@
-"""The head: the one shared object. Lease, fence, freshness and the journal's tail in one.
+"""The head: the one object that all machines share. It contains the lease, the fence, freshness and the journal's tail.
 
-It lies in the bucket under one name and is changed only by compare-and-swap. Its bytes are
-``id of the sealing secret (8) · HMAC-SHA256 (32) · content``, the content a msgpack array. Whoever can write the bucket
-can put an old head back, which machines notice by its ``rev``, but can't make one: the HMAC's key is derived from the
-sealing secret, and is checked before anything is parsed.
+It has one name in the bucket, and is changed only by compare-and-swap. Its bytes are ``id of the sealing secret (8) ·
+HMAC-SHA256 (32) · content``, and the content is a msgpack array. An attacker who can write to the bucket can put an old
+head back, which machines detect by its ``rev``. They can't create a head: the HMAC's key is derived from the sealing
+secret, and the HMAC is checked before anything is parsed.
 
 >>> from tkdb.journal.seal import SealKey
 >>> keys = HeadKeys([SealKey(bytes(32))])
@@ -13,7 +13,7 @@ True
 >>> decode_head(bytes(200), keys)
 Traceback (most recent call last):
 ...
-tkdb.errors.BrokenHead: the head was written under another sealing secret, or isn't one: see `tkdb doctor`
+tkdb.errors.BrokenHead: the head has another sealing secret, or isn't a head: see `tkdb doctor`
 """
 
 from __future__ import annotations
@@ -34,46 +34,46 @@ RECENT_BYTES_MAX: Final = 64 * 1024
 HEAD_BYTES_MAX: Final = RECENT_BYTES_MAX + 1024
 
 NOBODY: Final = bytes(16)
-"""The owner of a head that was handed over: ``machine`` is whose turn it is, empty for anyone's."""
+"""The owner of a head after a handover. ``machine`` is then the next primary, or empty if any machine may be next."""
 
 _KEY_LABEL: Final = b"tkdb key of heads\0"
 _HEAD_LABEL: Final = b"tkdb head 1\0"
 _MAC_BYTES: Final = 32
 _SEE: Final = "see `tkdb doctor`"
 
-# Names go into headers and paths into URLs: nothing in them can end either.
+# Names go into headers, and paths into URLs: no character in them may end either.
 MachineName = Annotated[str, msgspec.Meta(max_length=64, pattern=r"\A[A-Za-z0-9._-]*\Z")]
 _PART: Final = "[A-Za-z0-9][A-Za-z0-9._-]*"
 Path = Annotated[str, msgspec.Meta(max_length=128, pattern=rf"\A{_PART}(?:/{_PART})*\Z")]
 
 
 class Place(NamedTuple):
-    """A place in a journal: an entry's number, and its hash, which stands for all entries up to it."""
+    """A point in a journal: the position of an entry, and its hash, which covers all entries up to it."""
 
     seq: int
     hash: bytes
 
 
 BEGINNING: Final = Place(0, bytes(32))
-"""The place before the first entry."""
+"""The point before the first entry."""
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
-    """What the bucket holds.
+    """The content of the shared object.
 
     Attributes:
         journal: the journal's id.
-        rev: one more with each swap.
-        attempt: random, new with each swap that is tried, so that no two heads ever have the same bytes.
-        epoch: one more with each primary.
+        rev: a counter that grows by one with each swap.
+        attempt: random bytes, new for each swap that is tried, so that no two heads ever have the same bytes.
+        epoch: a counter that grows by one with each primary.
         owner: the random id of the primary's process, or ``NOBODY``.
-        machine: the primary's machine, for routing; with ``NOBODY``, the machine that is to be next.
+        machine: the primary's machine, for routing. With ``NOBODY``: the machine that is next.
         region: the primary's region.
-        lease_ms: how long a head must have stood unchanged before another machine may take over.
-        base: the path, in the bucket, that the primary's Litestream writes.
-        seq: the number of the last entry that is acknowledged.
-        hash: that entry's hash.
-        recent: the last entries, up to that one. Those before it are in ``base``.
+        lease_ms: how long the head must be unchanged before another machine may take over.
+        base: the path in the bucket that the primary's Litestream writes to.
+        seq: the position of the last acknowledged entry.
+        hash: the hash of that entry.
+        recent: the last entries, up to ``seq``. The entries before them are in ``base``.
     """
 
     journal: Bytes16
@@ -91,24 +91,24 @@ class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
     @property
     def place(self) -> Place:
-        """The last place that this head names."""
+        """The last point that this head names."""
         return Place(self.seq, self.hash)
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Every place that this head names, in order: from before its first recent entry to its last."""
+        """Every point that this head names, in order: from the one before its first recent entry to its last."""
         if not self.recent:
             return (self.place,)
         first = self.recent[0]
         return (Place(first.seq - 1, first.previous), *(Place(entry.seq, entry.hash) for entry in self.recent))
 
     def contradicts(self, place: Place) -> bool:
-        """Return whether ``place``, which an earlier head has named, is shown not to lie on this head's journal."""
+        """Return True if this head shows that ``place``, which an earlier head named, isn't on its journal."""
         places = self.places
         return place.seq > self.seq or (place.seq >= places[0].seq and places[place.seq - places[0].seq] != place)
 
     def after(self, place: Place) -> tuple[Entry, ...] | None:
-        """Return the entries that lead from ``place`` to this head; None where it doesn't name that place."""
+        """Return the entries that lead from ``place`` to this head, or None if the head doesn't name ``place``."""
         places = self.places
         skip = place.seq - places[0].seq
         if not 0 <= skip < len(places) or places[skip] != place:
@@ -117,10 +117,10 @@ class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class HeadKeys:
-    """The keys under which heads are authenticated: each derived from one sealing secret. The first writes, all read.
+    """The keys that authenticate heads. Each is derived from one sealing secret. The first writes, and all read.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is no sealing secret.
     """
 
     def __init__(self, keys: Sequence[SealKey]) -> None:
@@ -133,18 +133,18 @@ class HeadKeys:
         return f"HeadKeys({', '.join(key.hex() for key in self._keys)})"
 
     def sign(self, content: bytes) -> bytes:
-        """Return ``content`` as it lies in the bucket."""
+        """Return ``content`` in the form that the bucket stores."""
         return self._first_id + self._mac(self._first_id, content) + content
 
     def open(self, raw: bytes) -> memoryview:
         """Return the content of ``raw``.
 
         Raises:
-            BrokenHead: no holder of these keys wrote it.
+            BrokenHead: ``raw`` wasn't written with one of these keys.
         """
         key_id, mac, content = raw[:ID_BYTES], raw[ID_BYTES : ID_BYTES + _MAC_BYTES], raw[ID_BYTES + _MAC_BYTES :]
         if key_id not in self._keys:
-            raise BrokenHead("the head was written under another sealing secret, or isn't one", hint=_SEE)
+            raise BrokenHead("the head has another sealing secret, or isn't a head", hint=_SEE)
         if not hmac.compare_digest(mac, self._mac(key_id, content)):
             raise BrokenHead("the head was altered in the bucket", hint=_SEE)
         return memoryview(content)
@@ -169,10 +169,11 @@ def first_head(
     region: str = "",
     lease_ms: int = 9_000,
 ) -> Head:
-    """Return the head that begins a cluster. ``base`` holds the whole journal, to ``place``; ``epoch`` is its entry's.
+    """Return the first head of a cluster. ``base`` contains the whole journal up to ``place``, whose entry has
+    ``epoch``.
 
-    It is put only where there is none (If-None-Match: *). Its maker isn't primary by it; whoever finds ``owner`` on its
-    own volume, or that owner's lease run out, takes over.
+    The head is stored only if there is none (``If-None-Match: *``). It doesn't make its creator primary. A machine
+    takes over if ``owner`` is on its own volume, or when that owner's lease runs out.
     """
     return Head(
         journal=journal,
@@ -190,7 +191,7 @@ def first_head(
 
 
 def encode_head(head: Head, keys: HeadKeys) -> bytes:
-    """Return a head as it lies in the bucket. The same head has one encoding under the same keys."""
+    """Return a head in the form that the bucket stores. One head has one encoding under the same keys."""
     return keys.sign(_encoder.encode(head))
 
 
@@ -198,19 +199,23 @@ def decode_head(raw: bytes, keys: HeadKeys) -> Head:
     """Return the head in ``raw``.
 
     Raises:
-        BrokenHead: it is too long, no holder of the keys wrote it, or its recent entries don't lead to its place.
+        BrokenHead: ``raw`` is too long, wasn't written with one of the keys, or has recent entries that don't end at
+            its
+            position.
     """
     if len(raw) > HEAD_BYTES_MAX:
-        raise BrokenHead(f"the head is {len(raw)} bytes; {HEAD_BYTES_MAX} are the most", hint=_SEE)
+        raise BrokenHead(f"the head has {len(raw)} bytes, and at most {HEAD_BYTES_MAX} are allowed", hint=_SEE)
     content = keys.open(raw)
     try:
         head = _decoder.decode(content)
         for before, entry in zip(head.recent, head.recent[1:], strict=False):
             check_place(before.head, entry)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise BrokenHead("the head can't be read", hint="is this version older than the one that wrote it?") from None
+        raise BrokenHead(
+            "the head can't be read", hint="upgrade this machine if a newer version wrote the head"
+        ) from None
     except BrokenJournal as error:
-        raise BrokenHead(f"the head's recent entries don't hold together: {error.message}", hint=_SEE) from None
+        raise BrokenHead(f"the head's recent entries don't follow each other: {error.message}", hint=_SEE) from None
     if head.places[-1] != head.place:
         raise BrokenHead(f"the head's recent entries don't end at its own {head.seq}", hint=_SEE)
     return head

@@ -1,7 +1,9 @@
-"""The lease: how long a head has stood unchanged, by this machine's own clock, and how long one waits for it.
+"""The lease: how long a head has been unchanged, by this machine's own clock, and how long the machine must wait for
+it.
 
-No head is ever the same twice, so one that is seen twice was not swapped in between: its primary didn't renew. Waiting
-is politeness, not safety: what decides who is primary is the swap.
+No two heads are the same. So if a machine reads the same head twice, no swap happened in between: the primary didn't
+renew its lease. Waiting prevents needless takeovers, and isn't needed for safety: the swap alone decides which machine
+is primary.
 
 >>> lease = Lease()
 >>> lease.saw(b"attempt 1", sent_ms=90, now_ms=100)
@@ -17,7 +19,7 @@ from tkdb_replication.protocol.settings import Settings
 
 
 class Lease:
-    """Watches one head."""
+    """The observation of one head."""
 
     def __init__(self) -> None:
         self.unchanged_ms = 0
@@ -26,20 +28,21 @@ class Lease:
         self._since_ms = 0
 
     def saw(self, attempt: bytes, *, sent_ms: int, now_ms: int) -> None:
-        """A read sent at ``sent_ms`` was answered, at ``now_ms``, with the head of that ``attempt``."""
+        """Record that a read sent at ``sent_ms`` returned, at ``now_ms``, the head with this ``attempt``."""
         if attempt != self._attempt:
             self._attempt, self._since_ms, self.unchanged_ms = attempt, now_ms, 0
         self.unchanged_ms = max(self.unchanged_ms, sent_ms - self._since_ms)
 
 
 def patience_ms(head: Head, settings: Settings, former: bytes) -> int | None:
-    """Return how long ``head`` must have stood unchanged before this machine may take over; None: for ever.
+    """Return how long ``head`` must be unchanged before this machine may take over. None: it may not.
 
     Args:
         head: the head.
-        settings: this machine's.
-        former: the process whose life this machine's own disk shows to have ended; empty for none. The disk is locked
-            by one process at a time, so that process is no more.
+        settings: this machine's settings.
+        former: a process that has ended, as this machine's own disk shows; empty if there is none. One process at a
+            time
+            locks the disk, so the former process can't still run.
     """
     if head.owner == former:
         return 0

@@ -1,8 +1,8 @@
-"""The reader: when the head is read, and which heads are believed.
+"""The reader of the head: when it is read, and which heads are accepted.
 
-One read is in flight at most; an answer to any other is dropped. No head is believed that isn't of this machine's
-journal, or whose rev is below the highest seen. Such a one may be an answer that was long on its way, which is
-nothing; but where it was asked for after the higher one was known, the bucket has gone back.
+At most one read is in flight; an answer to any other is dropped. A head is rejected if it belongs to another journal,
+or if its rev is below the highest one seen. A lower rev may be a late answer, which is harmless. But if the read was
+sent after the higher rev was known, the bucket was put back to an older copy.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _PUT_BACK: Final = "put the newest head back, or see `tkdb recover`"
 
 
 class Known(NamedTuple):
-    """A head that was accepted, and its ETag."""
+    """An accepted head, and its ETag."""
 
     head: Head
     etag: str
 
 
 class Seen(NamedTuple):
-    """What a read showed, and when it was sent."""
+    """The head that a read returned, and the time at which the read was sent."""
 
     known: Known
     sent_ms: int
 
 
 class _InFlight(NamedTuple):
-    """A read that was sent, when, and the head whose ETag it carries."""
+    """A read that was sent, the time, and the head whose ETag the read carries."""
 
     read: int
     sent_ms: int
@@ -45,14 +45,15 @@ class _InFlight(NamedTuple):
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine's disk says at start.
+    """The facts on a machine's disk when it starts.
 
     Attributes:
         journal: the journal's id; None for a new, empty volume.
-        rev: the highest rev seen when something was last served; -1 for none.
-        place: the last place that was served.
-        owner: the process that last was primary, or tried to be, on this volume, which one process at a time locks;
-            empty for none.
+        rev: the highest rev seen when the machine last served; -1 for none.
+        place: the last point that was served.
+        owner: the process that was the last to be primary, or to try, on this volume; empty for none. One process at a
+            time
+            locks a volume.
     """
 
     journal: bytes | None = None
@@ -65,9 +66,9 @@ class Reader:
     """Reads the head.
 
     Args:
-        settings: how often.
-        keys: under which heads are authenticated.
-        volume: the journal and the rev that this machine's disk knows.
+        settings: the pauses between reads.
+        keys: the keys that authenticate heads.
+        volume: the journal and the rev on this machine's disk.
     """
 
     def __init__(self, settings: Settings, keys: HeadKeys, volume: Volume) -> None:
@@ -85,15 +86,16 @@ class Reader:
         self._at_once = False
 
     def asked(self, now_ms: int) -> None:
-        """A caller asks something of this machine: while callers do, the head is read often."""
+        """Record that a caller sent a request. While callers do, the head is read often."""
         self._asked_ms = now_ms
 
     def hurry(self) -> None:
-        """The next read is sent at once."""
+        """Make the next read due at once."""
         self._at_once = True
 
     def due_ms(self, *, urgent: bool) -> int:
-        """Return when the next read is due, or the one in flight is given up. ``urgent``: something waits for it."""
+        """Return when the next read is due, or when the one in flight is given up. ``urgent``: something waits for the
+        read."""
         if self._in_flight is not None:
             return self._in_flight.sent_ms + self._settings.answer_ms
         in_use = urgent or self.known is None or self._sent_ms - self._asked_ms < self._settings.in_use_ms
@@ -101,9 +103,9 @@ class Reader:
         return -NEVER_MS if self._at_once else self._sent_ms + pace_ms
 
     def read(self, number: Callable[[], int], now_ms: int, *, urgent: bool) -> Read | None:
-        """Return the next read, if it is due, with the next ``number``."""
+        """Return the next read, with the next ``number``, or None if it isn't due."""
         if now_ms >= self.due_ms(urgent=urgent):
-            self._in_flight = None  # if there was one, its answer is late
+            self._in_flight = None  # if a read was in flight, its answer is late
         if self._in_flight is not None or now_ms < self.due_ms(urgent=urgent):
             return None
         self._in_flight = _InFlight(number(), now_ms, self.known)
@@ -111,10 +113,10 @@ class Reader:
         return Read(self._in_flight.read, self.known.etag if self.known else None)
 
     def answered(self, event: ReadAnswered) -> Seen | None:
-        """Return what a read showed; None for nothing, or nothing new enough to matter.
+        """Return the head that a read returned, or None if there is none, or none that is new enough.
 
         Raises:
-            BrokenHead: what lies in the bucket is not a head that this machine may follow.
+            BrokenHead: the bucket holds no head that this machine may follow.
         """
         reading = self._in_flight
         if reading is None or event.read != reading.read:
@@ -122,7 +124,7 @@ class Reader:
         self._in_flight = None
         match event.answer:
             case Missing():
-                raise BrokenHead("the bucket has no head", hint="make one with `tkdb init`, or see `tkdb recover`")
+                raise BrokenHead("the bucket has no head", hint="create one with `tkdb init`, or see `tkdb recover`")
             case NotModified():
                 known = reading.known
             case Found(body, etag):
@@ -134,7 +136,7 @@ class Reader:
         return Seen(known, reading.sent_ms)
 
     def accept(self, known: Known, now_ms: int) -> None:
-        """This is the newest head from now on."""
+        """Record the newest head."""
         self.known = known
         self._journal = known.head.journal
         if known.head.rev > self.rev:
@@ -143,13 +145,13 @@ class Reader:
     def _is_old(self, head: Head, sent_ms: int) -> bool:
         if self._journal not in (None, head.journal):
             raise BrokenHead(
-                f"the head is of journal {head.journal.hex()}, this machine's volume of another",
-                hint="use the volume and the bucket that belong together",
+                f"the head belongs to journal {head.journal.hex()}, and this machine's volume to another",
+                hint="use a volume and a bucket of the same journal",
             )
         if head.rev < self.rev and sent_ms > self._rev_ms:
             raise BrokenHead(f"the head went back from rev {self.rev} to {head.rev}", hint=_PUT_BACK)
         if self.known and head.rev == self.known.head.rev and head.attempt != self.known.head.attempt:
-            raise BrokenHead(f"another head took the place of rev {head.rev}", hint=_PUT_BACK)
+            raise BrokenHead(f"another head with rev {head.rev} replaced the known one", hint=_PUT_BACK)
         if head.rev >= self.rev and head.contradicts(self.place):
             raise BrokenHead(f"the head's journal lacks entry {self.place.seq}, which was acknowledged", hint=_PUT_BACK)
         return head.rev < self.rev

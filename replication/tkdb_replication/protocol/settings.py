@@ -1,4 +1,4 @@
-"""A machine's place among the others, and the times that its rules run by."""
+"""The settings of one machine's state machine: its rank among the machines, and its times."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from tkdb import defaults
 from tkdb_replication.protocol.head import RECENT_BYTES_MAX, RECENT_ENTRIES_MAX
 
 NEVER_MS: Final = 2**62
-"""Later than any clock."""
+"""A time later than any clock."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rules of the head need to be told. Times are in milliseconds.
+    """The settings of the rules. Times are in milliseconds.
 
     Attributes:
         machine: this machine's name, unique in the cluster.
-        region: where it stands.
-        rank: its place in the configured order of who is primary rather than others, from 0.
-        automatic: whether it takes over when a lease runs out. Without, only a primary that hands over,
-            ``tkdb promote`` or a restart of the primary itself makes a primary.
-        bound_ms: the oldest that what this machine serves may be: its share of the published bound.
-        lease_ms: how long others wait for this machine once it is primary and silent; it swaps every third of it.
-        margin_ms: how much longer than a lease one waits.
-        rank_ms: how much longer for each place in the order.
-        poll_ms: how often the head is read while callers ask.
-        idle_poll_ms: how often while none does, so that a lease that runs out is seen.
-        in_use_ms: for how long after a caller asked.
-        answer_ms: how long an answer of the object store is waited for.
-        sync_ms: how long one of Litestream is.
-        takeover_ms: how long a takeover may take: the first sync brings the whole database into the object store.
+        region: its region.
+        rank: its rank in the configured order of primaries, from 0.
+        automatic: whether it takes over when a lease runs out. If not, only three things make a primary: a primary that
+            hands over, ``tkdb promote``, and a restart of the primary itself.
+        bound_ms: the largest age of the data that this machine serves: its share of the published bound.
+        lease_ms: how long other machines wait for this machine if it is primary and silent. It swaps every third of
+            this.
+        margin_ms: how much longer than a lease a machine waits.
+        rank_ms: how much longer it waits for each step in rank.
+        poll_ms: the pause between reads of the head while callers ask.
+        idle_poll_ms: the pause while no caller asks, short enough to notice a lease that runs out.
+        in_use_ms: how long after a caller's request the shorter pause applies.
+        answer_ms: the timeout of a request to the object store.
+        sync_ms: the timeout of one Litestream sync.
+        takeover_ms: the timeout of a takeover: its first sync uploads the whole database.
         unsynced_ms: how long syncs may fail before a primary lets another machine lead.
-        sync_pace_ms: the least time between two syncs.
-        span_ms: the least time for which an entry stays in ``recent``.
-        keep_ms: the time for which it stays while there is room.
-        recent_entries: how many entries ``recent`` holds at most.
-        recent_bytes: how large they are together at most.
+        sync_pace_ms: the shortest time between two syncs.
+        span_ms: the shortest time for which an entry stays in ``recent``.
+        keep_ms: how long an entry stays there while there is room.
+        recent_entries: the largest number of entries in ``recent``.
+        recent_bytes: the largest size of these entries together.
     """
 
     machine: str

@@ -146,7 +146,7 @@ def test_a_bucket_without_a_head_and_one_that_is_damaged_are_named(bucket: Bucke
     asyncio.run(put_head(bucket, b"no head at all" * 10))
     try:
         examined = examine(bucket, **seal)
-        assert examined.found("bucket-head") == "the head was written under another sealing secret, or isn't one"
+        assert examined.found("bucket-head") == "the head has another sealing secret, or isn't a head"
     finally:
         asyncio.run(put_head(bucket, None))
 

@@ -77,7 +77,7 @@ def test_while_secrets_are_exchanged_all_machines_read_all_heads() -> None:
 
 
 def test_a_head_longer_than_the_limit_is_refused_before_it_is_looked_at() -> None:
-    with pytest.raises(BrokenHead, match=f"{HEAD_BYTES_MAX} are the most"):
+    with pytest.raises(BrokenHead, match=f"at most {HEAD_BYTES_MAX} are allowed"):
         decode_head(RAW + bytes(HEAD_BYTES_MAX), KEYS)
 
 
