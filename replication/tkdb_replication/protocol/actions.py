@@ -1,7 +1,7 @@
-"""What a machine wants done. Whoever carries actions out does so in their order.
+"""The actions of the state machine. They are carried out in their order.
 
-``Remember``, ``StartReplication`` and ``StopReplication`` are done before the next action is begun. The others are only
-begun by then, and what becomes of them comes back as an event.
+``Remember``, ``StartReplication`` and ``StopReplication`` are completed before the next action begins. The others only
+begin before it, and their outcomes come back as events.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tkdb_replication.protocol.head import Place
 
 
 class Read(msgspec.Struct, frozen=True):
-    """GET the head, If-None-Match ``etag`` where there is one. Answered by ``ReadAnswered``."""
+    """GET the head, with If-None-Match ``etag`` if there is one. Answered by ``ReadAnswered``."""
 
     read: int
     etag: str | None
 
 
 class Swap(msgspec.Struct, frozen=True):
-    """PUT ``body`` as the head, If-Match ``etag``, without any retry. Answered by ``SwapAnswered``."""
+    """PUT ``body`` as the head, with If-Match ``etag``, and without any retry. Answered by ``SwapAnswered``."""
 
     attempt: bytes
     body: bytes
@@ -30,9 +30,9 @@ class Swap(msgspec.Struct, frozen=True):
 
 
 class Remember(msgspec.Struct, frozen=True):
-    """Keep these on this machine's disk, for the ``Volume`` of its next start.
+    """Store these values on this machine's disk, for the ``Volume`` of its next start.
 
-    Where that fails it is tried again: nothing after it may be begun before.
+    If that fails, it is tried again: no later action may begin before it succeeds.
     """
 
     rev: int
@@ -41,11 +41,11 @@ class Remember(msgspec.Struct, frozen=True):
 
 
 class CutBack(msgspec.Struct, frozen=True):
-    """Cut the journal back to the last of ``places`` that lies on it; where none does, leave it as it is.
+    """Cut the journal back to the last of ``places`` that is on it. If none is on it, leave the journal as it is.
 
-    Nothing past that place was ever acknowledged. Answered by ``JournalAt``, with the journal's end as it is now.
-    Like all three of these, it waits until a commit that has begun has ended, and been told. Where there is nothing to
-    cut, it writes nothing: it must succeed on a disk that is full.
+    No entry after that point was ever acknowledged. Answered by ``JournalAt``, with the new end of the journal. Like
+    ``Apply`` and ``Restore``, it waits until a commit that has begun has ended, and the machine was informed. If there
+    is nothing to cut, it writes nothing: it must succeed on a full disk.
     """
 
     step: int
@@ -53,9 +53,9 @@ class CutBack(msgspec.Struct, frozen=True):
 
 
 class Apply(msgspec.Struct, frozen=True):
-    """Check ``entries`` against the chain key and append them to the journal. Answered by ``JournalAt``.
+    """Check ``entries`` against the chain key, and append them to the journal. Answered by ``JournalAt``.
 
-    All in one transaction: where a batch was published as one, no machine ever shows a part of it.
+    All entries go into one transaction: if a batch was published together, no machine ever shows a part of it.
     """
 
     step: int
@@ -63,11 +63,11 @@ class Apply(msgspec.Struct, frozen=True):
 
 
 class Restore(msgspec.Struct, frozen=True):
-    """Replace the journal by the latest that ``base`` holds. Answered by ``JournalAt``.
+    """Replace the journal with the latest copy in ``base``. Answered by ``JournalAt``.
 
-    Restore into a new file beside the old one, check its chain, cut it back to the last of ``places`` that lies on it,
-    and swap the files. Where none lies on it, or where ``through`` doesn't, the last place that was served here, the
-    old file is kept: the step failed.
+    Restore into a new file next to the old one, check its chain, cut it back to the last of ``places`` that is on it,
+    and swap the files. The step fails, and the old file stays, if none of ``places`` is on it, or if ``through`` isn't:
+    the last point that was served here.
     """
 
     step: int
@@ -77,18 +77,19 @@ class Restore(msgspec.Struct, frozen=True):
 
 
 class Serve(msgspec.Struct, frozen=True):
-    """Let memory, feed, minting and positions show the journal up to ``place``, and nothing past it.
+    """Let memory, feed, minting and positions show the journal up to ``place``, and nothing after it.
 
-    One after the other. Answered by ``Served``: until then the machine vouches for no more than before.
+    These actions run one after the other. Answered by ``Served``; until then the machine reports no newer data than
+    before.
     """
 
     place: Place
 
 
 class StartReplication(msgspec.Struct, frozen=True):
-    """Delete Litestream's local folder, and start it on ``path``, which was never used before.
+    """Delete Litestream's local folder, and start Litestream on ``path``, which was never used before.
 
-    Where that fails, its syncs fail.
+    If that fails, its syncs fail.
     """
 
     path: str
@@ -99,27 +100,27 @@ class StopReplication(msgspec.Struct, frozen=True):
 
 
 class Sync(msgspec.Struct, frozen=True):
-    """Have Litestream bring all that is committed into the object store. Answered by ``Synced`` or ``SyncFailed``."""
+    """Make Litestream upload every committed entry to the object store. Answered by ``Synced`` or ``SyncFailed``."""
 
     sync: int
 
 
 class Acknowledge(msgspec.Struct, frozen=True):
-    """Tell the caller that it is done, at position ``seq``: a head contains it."""
+    """Acknowledge a caller's request, at position ``seq``: a head contains it."""
 
     ticket: Ticket
     seq: int
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """Tell the caller that it isn't done, or that nobody knows whether it is."""
+    """Give the caller an error: the request isn't done, or its outcome is unknown."""
 
     ticket: Ticket
     error: TkdbError
 
 
 class Alarm(msgspec.Struct, frozen=True):
-    """Say loudly that the bucket holds no head that can be believed. It is said once, and lasts until one is read."""
+    """Log an error: the bucket holds no valid head. It is logged once, and holds until a valid head is read."""
 
     error: StoreError
 

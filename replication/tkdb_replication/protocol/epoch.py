@@ -1,6 +1,7 @@
-"""The epoch that a machine leads, or tries to: its number, its own path in the bucket, its syncs, its publication.
+"""The epoch that a machine leads, or tries to lead: its number, its path in the bucket, its syncs and its
+publication.
 
-Whoever waits for something of it is told when one of its heads has landed, or when it ends.
+A caller that waits for the epoch gets its answer when one of the epoch's heads succeeds, or when the epoch ends.
 """
 
 from __future__ import annotations
@@ -19,22 +20,25 @@ from tkdb_replication.protocol.publication import Publication
 from tkdb_replication.protocol.settings import NEVER_MS, Settings
 
 WAIT: Final = "try again: a primary is found, or takes over, within seconds"
-"""What to try where a machine isn't primary."""
+"""The hint for a caller of a machine that isn't primary."""
 
 
 def deposed(ticket: Ticket, *, hint: str = "repeat the request with its request id") -> Fail:
-    """Return what is told to whoever waits for something of a machine that leads no more."""
-    return Fail(ticket, OutcomeUnknown("this machine isn't primary any more", hint=hint))
+    """Return the error for a caller that waits for a machine that leads no longer."""
+    return Fail(ticket, OutcomeUnknown("this machine is no longer primary", hint=hint))
 
 
 def let_go(head: Head, attempt: bytes) -> Head:
-    """Return the head by which a process hands over to any what it doesn't lead any more: else its lease would have to
-    run out, and it begins anew with a swap that lands late."""
+    """Return the head by which a process releases an epoch that it leads no longer, so that any machine may take
+    over.
+
+    Otherwise its lease would have to run out, and a late swap of its own would start the lease again.
+    """
     return msgspec.structs.replace(head, rev=head.rev + 1, attempt=attempt, owner=NOBODY, machine="")
 
 
 class _InFlight(NamedTuple):
-    """A sync that was asked for, when, and the entry up to which all was committed by then."""
+    """A sync that was sent, the time, and the last entry that was committed by then."""
 
     sync: int
     sent_ms: int
@@ -42,10 +46,10 @@ class _InFlight(NamedTuple):
 
 
 class Syncs:
-    """Litestream's synchronous syncs: one at a time. None blocks anything else.
+    """Litestream's synchronous syncs, one at a time. No sync blocks anything else.
 
     Args:
-        settings: how often, and how long an answer is waited for.
+        settings: the pause between syncs, and their timeout.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -55,11 +59,11 @@ class Syncs:
 
     @property
     def due_ms(self) -> int:
-        """When the next one may be sent, or the one in flight is given up."""
+        """The time at which the next sync may be sent, or the one in flight is given up."""
         return self._at_ms if self._in_flight is None else self._in_flight.sent_ms + self._settings.sync_ms
 
     def sync(self, number: Callable[[], int], seq: int, now_ms: int) -> Sync | None:
-        """Return a sync that will cover all entries up to ``seq``, if one is due, with the next ``number``."""
+        """Return a sync that covers all entries up to ``seq``, with the next ``number``, or None if none is due."""
         if now_ms < self.due_ms:
             return None
         self._in_flight = _InFlight(number(), now_ms, seq)
@@ -67,9 +71,9 @@ class Syncs:
         return Sync(self._in_flight.sync)
 
     def answered(self, event: Synced | SyncFailed) -> int | None:
-        """Return the entry up to which the object store has everything now; None where the sync didn't succeed.
+        """Return the last entry that is now in the object store, or None if the sync didn't succeed.
 
-        A stalled Litestream answers without an error; the numbers of that same answer tell.
+        A stalled Litestream answers without an error. The two numbers of the answer show it.
         """
         sync = self._in_flight
         if sync is None or event.sync != sync.sync:
@@ -82,7 +86,7 @@ class Syncs:
 
 @dataclass(slots=True)
 class Move:
-    """The primary is being moved to ``machine``, or to any where that is empty, until ``until_ms`` at the latest."""
+    """A move of the primary to ``machine``, or to any machine if that is empty, until ``until_ms`` at the latest."""
 
     machine: str
     until_ms: int
@@ -90,14 +94,15 @@ class Move:
 
 
 class Epoch:
-    """One epoch of one machine: a candidate's until the one swap of its takeover has landed, then a primary's.
+    """One epoch of one machine: a candidate's until the swap of its takeover succeeds, then a primary's.
 
     Args:
-        settings: the machine's.
-        number: the epoch's.
-        path: where the machine's Litestream writes in it; never used before, never again.
-        owner: the machine's process.
-        now_ms: when it begins.
+        settings: the machine's settings.
+        number: the epoch's number.
+        path: the path that the machine's Litestream writes to in this epoch. It was never used before, and never is
+            again.
+        owner: the id of the machine's process.
+        now_ms: the time at which the epoch begins.
     """
 
     def __init__(self, settings: Settings, number: int, path: str, owner: bytes, now_ms: int) -> None:
@@ -120,15 +125,15 @@ class Epoch:
 
     @property
     def hopeless_at_ms(self) -> int:
-        """When the machine gives up leading: the takeover has failed, or all writes have for a whole lease."""
+        """The time at which the machine stops leading: its takeover failed, or all writes failed for a whole lease."""
         return self._until_ms if self.publication is None else self.publication.stalled_at_ms
 
     def unsynced_ms(self, now_ms: int) -> int:
-        """Return for how long no sync has succeeded although there was something to sync."""
+        """Return for how long no sync has succeeded although there was something to upload."""
         return 0 if self._unsynced_since_ms is None else now_ms - self._unsynced_since_ms
 
     def due_ms(self, *, swaps: bool) -> int:
-        """Return when something is to be done next; ``swaps``: whether a swap could be sent."""
+        """Return the time of the next task. ``swaps``: whether a swap may be sent."""
         due_ms = self.hopeless_at_ms
         if self.move is not None:
             due_ms = min(due_ms, self.move.until_ms)
@@ -139,7 +144,8 @@ class Epoch:
         return due_ms
 
     def next_head(self, head: Head, attempt: Callable[[], bytes], now_ms: int) -> Head | None:
-        """Return the head that is to be swapped in for ``head``, if one is due: renewal and publication in one."""
+        """Return the head that replaces ``head``, or None if none is due. One head both renews the lease and
+        publishes entries."""
         if self.publication is None:
             if not self.in_store:
                 return None
@@ -152,9 +158,9 @@ class Epoch:
         return msgspec.structs.replace(head, **self._stamp(head, attempt), **changes)
 
     def sync(self, head: Head, number: Callable[[], int], now_ms: int) -> Sync | None:
-        """Return a sync of what isn't known to be in the object store, if one is due.
+        """Return a sync of the entries that aren't known to be in the object store, or None if none is due.
 
-        A primary for which none succeeds lets another lead: that one's Litestream may do better.
+        A primary whose syncs all fail lets another machine lead, whose Litestream may work.
         """
         if self.publication is None:
             return None if self.in_store else self.syncs.sync(number, head.seq, now_ms)
@@ -167,7 +173,7 @@ class Epoch:
         return self.syncs.sync(number, self.publication.end.seq, now_ms)
 
     def landed(self, head: Head, now_ms: int) -> list[Acknowledge]:
-        """One of this epoch's swaps has put ``head``: return who is told of success."""
+        """Record that a swap of this epoch succeeded with ``head``. Return the acknowledgements that follow."""
         if self.publication is None:
             self.publication = Publication(self._settings, head.recent, head.place, now_ms)
         told = [Acknowledge(ticket, seq) for ticket, seq in self.publication.named(head.place, now_ms)]
@@ -177,35 +183,36 @@ class Epoch:
         return told
 
     def ended(self) -> list[Fail]:
-        """The machine leads no more: return who is told that the outcome isn't known."""
+        """Return the errors for all waiting callers: the machine leads no longer, and the outcome is unknown."""
         writes = [] if self.publication is None else self.publication.waiting
         moves = [] if self.move is None else self.move.tickets
         return [*map(deposed, writes), *(deposed(ticket, hint=WAIT) for ticket in moves)]
 
     def hand_over(self, event: HandOver, publication: Publication, now_ms: int) -> list[Acknowledge | Fail]:
-        """Begin a move, and return who is told of what already. One that is under way goes on."""
+        """Begin a move. Return the answers that can be given already. A move in progress continues."""
         if event.machine == self._settings.machine:
             return [Acknowledge(event.ticket, publication.named_seq)]
         if event.machine and self.move is not None:
-            return [Fail(event.ticket, NoPrimary("this primary is being moved already", hint=WAIT))]
+            return [Fail(event.ticket, NoPrimary("this primary is already being moved", hint=WAIT))]
         if self.move is None:
             self.move = Move(event.machine, now_ms + self._settings.lease_ms)
         self.move.tickets.append(event.ticket)
         return []
 
     def give_up_move(self, move: Move) -> list[Fail]:
-        """Stay primary after all: return who is told."""
+        """Cancel the move and stay primary. Return the errors for the callers that wait for the move."""
         self.move = None
-        error = OutcomeUnknown("this primary could not be drained in time", hint=WAIT)
+        error = OutcomeUnknown("the move of the primary didn't succeed in time", hint=WAIT)
         return [Fail(ticket, error) for ticket in move.tickets]
 
     def commit_failed(self, event: CommitFailed, publication: Publication, now_ms: int) -> None:
-        """A commit failed. A machine that can't write publishes what it has committed, and lets any other lead."""
+        """Handle a failed commit. A machine that can't write publishes its committed entries, and lets another
+        machine lead."""
         if publication.failed(now_ms) or event.doubtful:
             self._give_way(now_ms)
 
     def synced(self, event: Synced | SyncFailed) -> None:
-        """A sync ended."""
+        """Record that a sync ended."""
         seq = self.syncs.answered(event)
         if seq is not None:
             self.in_store, self._unsynced_since_ms = True, None
@@ -217,7 +224,7 @@ class Epoch:
         self.move = self.move or Move("", now_ms + self._settings.lease_ms)
 
     def _stamp(self, head: Head, attempt: Callable[[], bytes]) -> dict[str, Any]:
-        """What makes each swap's head another one than any before."""
+        """Return the fields that make every head different from all earlier ones."""
         return {"rev": head.rev + 1, "attempt": attempt()}
 
     def _takeover(self) -> dict[str, Any]:

@@ -99,9 +99,10 @@ class Repeated(msgspec.Struct, frozen=True):
 
 
 class HandOver(msgspec.Struct, frozen=True):
-    """The primary is moved away from here, to ``machine``.
+    """The primary moves from here to ``machine``.
 
-    Empty: to any, because this machine is being shut down. It never takes over again.
+    If ``machine`` is empty, it moves to any machine, because this one is shutting down. This one never takes over
+    again.
     """
 
     ticket: Ticket
@@ -109,7 +110,7 @@ class HandOver(msgspec.Struct, frozen=True):
 
 
 class Promote(msgspec.Struct, frozen=True):
-    """The operator makes this machine primary now, whatever is left of the lease."""
+    """The operator makes this machine primary now, even if the lease hasn't run out."""
 
     ticket: Ticket
 

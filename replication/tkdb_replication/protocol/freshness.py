@@ -47,7 +47,8 @@ class Freshness:
         self._renew()
 
     def lose(self) -> None:
-        """Record that the journal may contain entries that no head names. Then nothing is served, and nothing is fresh."""
+        """Record that the journal may contain entries that no head names. Nothing is served then, and nothing is
+        fresh."""
         self.place = self._as_of_ms = None
 
     def age_ms(self, now_ms: int) -> int | None:

@@ -1,8 +1,9 @@
-"""The publication: the primary's journal from ``recent``'s first entry on, and who waits for what of it.
+"""The publication: the primary's journal from the first entry of ``recent`` on, and the callers that wait for its
+entries.
 
-An entry is committed on the primary, then named by a head, then brought into the object store by Litestream. Only once
-it is there, and was in ``recent`` for long enough to be read by replicas, may it leave. So what a head names is always
-in the object store, in ``base`` or in the head itself.
+An entry is committed on the primary, then named by a head, then uploaded to the object store by Litestream. It may
+leave ``recent`` only once it is uploaded, and was in ``recent`` long enough for replicas to read it. So every entry
+that a head covers is always in the object store: in ``base``, or in the head itself.
 
 >>> from tkdb.journal.entry import START, link
 >>> from tkdb.journal.additions import Purged
@@ -31,7 +32,7 @@ from tkdb_replication.protocol.settings import NEVER_MS, Settings
 
 @dataclass(slots=True)
 class _Item:
-    """An entry, its size, when it was committed, and since when a head names it."""
+    """An entry, its size, the time of its commit, and the time since when a head names it."""
 
     entry: Entry
     size: int
@@ -40,13 +41,13 @@ class _Item:
 
 
 class Publication:
-    """What is, and is to be, in ``recent``. A machine has one for as long as it is primary.
+    """The entries that are, or will be, in ``recent``. A machine has a publication for as long as it is primary.
 
     Args:
         settings: the limits.
-        recent: the entries of the head by which it became primary. All of them are in its own base.
-        end: that head's place.
-        now_ms: when that head was.
+        recent: the entries of the head that made it primary. All of them are in its own base.
+        end: the last point of that head.
+        now_ms: the time of that head.
     """
 
     def __init__(self, settings: Settings, recent: tuple[Entry, ...], end: Place, now_ms: int) -> None:
@@ -69,11 +70,12 @@ class Publication:
 
     @property
     def unsynced(self) -> bool:
-        """Whether there are entries that Litestream isn't known to have in the object store."""
+        """Whether there are entries that Litestream isn't known to have uploaded."""
         return self.end.seq > self._synced_seq
 
     def has_room(self, entries: int, size: int, now_ms: int) -> bool:
-        """Return whether so many entries, of ``size`` bytes together, would fit, were those to leave that may."""
+        """Return True if ``entries`` more entries, of ``size`` bytes together, fit after every entry that may leave
+        has left."""
         entries += len(self._items)
         size += self._size
         for item in self._items:
@@ -84,33 +86,33 @@ class Publication:
         return self._fit(entries, size)
 
     def require_room(self, entries: int, size: int, now_ms: int) -> None:
-        """Return if so many entries, of ``size`` bytes together, have room.
+        """Return if ``entries`` more entries, of ``size`` bytes together, have room.
 
         Raises:
-            Overloaded: they haven't, now.
-            InvalidRequest: it is one entry, and it never has.
+            Overloaded: they have no room now.
+            InvalidRequest: it is a single entry that never has room.
         """
         if entries == 1 and size > self._settings.recent_bytes:
             raise InvalidRequest(
-                f"this write makes an entry of {size} bytes; {self._settings.recent_bytes} are the most",
+                f"this write makes an entry of {size} bytes, and at most {self._settings.recent_bytes} are allowed",
                 hint="write less at once",
             )
         if not self.has_room(entries, size, now_ms):
             raise Overloaded(
-                "more was written within a second than regions can follow, or than Litestream has stored",
-                hint="slow down, and revoke many targets at once",
+                "there are more writes each second than regions can follow, or than Litestream can upload",
+                hint="send fewer writes, with many targets each",
                 retry_after_ms=self._settings.span_ms,
             )
 
     def add(self, entries: Sequence[Entry], ticket: Ticket, now_ms: int) -> None:
-        """Add entries that were committed, one at least; ``ticket`` waits for the last.
+        """Add committed entries, at least one. ``ticket`` waits for the last one.
 
         Raises:
-            BrokenJournal: they don't follow the journal's end.
+            BrokenJournal: they don't follow the end of the journal.
         """
         for entry in entries:
             if (entry.seq - 1, entry.previous) != self.end:
-                raise BrokenJournal(f"entry {entry.seq} was committed where {self.end.seq + 1} was expected to follow")
+                raise BrokenJournal(f"entry {entry.seq} was committed, but {self.end.seq + 1} is expected next")
             self._items.append(_Item(entry, size := len(encode_entry(entry)), now_ms, None))
             self._size += size
             self.end = Place(entry.seq, entry.hash)
@@ -118,7 +120,7 @@ class Publication:
         self.wait(self.end.seq, ticket)
 
     def failed(self, now_ms: int) -> bool:
-        """Return whether commits, of which one has failed just now, have failed for a lease without one success."""
+        """Record a failed commit. Return True if commits have failed for a whole lease without a success."""
         if self._failing_since_ms is None:
             self._failing_since_ms = now_ms
         return now_ms - self._failing_since_ms >= self._settings.lease_ms
@@ -134,7 +136,8 @@ class Publication:
         return tuple(item.entry for item in self._items)
 
     def named(self, place: Place, now_ms: int) -> list[tuple[Ticket, int]]:
-        """Return who is to be told what, now that a head names ``place``: tickets and their entries' numbers."""
+        """Record that a head names ``place``. Return the tickets whose entries it covers, each with its entry's
+        position."""
         for item in self._items:
             if item.named_ms is None and item.entry.seq <= place.seq:
                 item.named_ms = now_ms
@@ -145,25 +148,25 @@ class Publication:
         return told
 
     def synced(self, seq: int) -> None:
-        """Litestream has the journal up to entry ``seq`` in the object store."""
+        """Record that Litestream has uploaded the journal up to entry ``seq``."""
         self._synced_seq = max(seq, self._synced_seq)
 
     @property
     def stalled_at_ms(self) -> int:
-        """When writes will have waited a whole lease without one success; never while none waits."""
+        """The time at which writes will have waited a whole lease without a success; never while none waits."""
         first = next((item for item in self._items if item.named_ms is None), None)
         return NEVER_MS if first is None else max(first.committed_ms, self._success_ms) + self._settings.lease_ms
 
     @property
     def waiting(self) -> list[Ticket]:
-        """Who still waits."""
+        """The tickets that still wait."""
         return [ticket for _, ticket in self._waiting]
 
     def _fit(self, entries: int, size: int) -> bool:
         return entries <= self._settings.recent_entries and size <= self._settings.recent_bytes
 
     def _stay_ms(self) -> int:
-        # Half of the room is kept free while that is possible, so that a burst finds some.
+        # Keep half of the room free if possible, so that a burst has room.
         crowded = not self._fit(2 * len(self._items), 2 * self._size)
         return self._settings.span_ms if crowded else self._settings.keep_ms
 

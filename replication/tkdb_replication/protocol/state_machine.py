@@ -1,7 +1,7 @@
-"""The machine: all rules of the head as one state machine. Events in, actions out.
+"""The state machine with all rules of the head. Events in, actions out.
 
-It decides and never acts: no I/O, no clock. ``now_ms`` is the machine's own monotonic clock, which must not stop while
-the machine does. Why each rule is there: ``docs/replication.md``.
+It decides and never acts: it has no I/O and no clock. ``now_ms`` is the machine's own monotonic clock, which must not
+stop while the machine is suspended. ``docs/replication.md`` gives the reason for each rule.
 
 >>> from tkdb.journal.seal import SealKey
 >>> from tkdb_replication.protocol.events import TimePassed
@@ -65,7 +65,7 @@ from tkdb_replication.protocol.swaps import Swaps
 
 
 class Role(StrEnum):
-    """What a machine is. A candidate is a replica that is taking over."""
+    """The role of a machine. A candidate is a replica that is taking over."""
 
     REPLICA = "replica"
     CANDIDATE = "candidate"
@@ -73,14 +73,14 @@ class Role(StrEnum):
 
 
 class Machine:
-    """One machine. Each event is given to ``on``, which returns what is to be done, in order.
+    """One machine. ``on`` takes each event and returns the actions that follow, in order.
 
     Args:
-        settings: its place and its times.
-        keys: under which heads are authenticated.
-        volume: what its disk says.
-        owner: 16 random bytes, new with each process: a restarted process never resumes.
-        random: random bytes, as many as asked for.
+        settings: its rank and its times.
+        keys: the keys that authenticate heads.
+        volume: the facts on its disk.
+        owner: 16 random bytes, new for each process: a restarted process never resumes.
+        random: returns ``n`` random bytes.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class Machine:
         self._now_ms = -NEVER_MS
         self._actions: list[Action] = []
 
-    # What is known, for those who answer callers.
+    # State that the code answering callers reads.
 
     @property
     def role(self) -> Role:
-        """What this machine is."""
+        """The role of this machine."""
         if self._epoch is None:
             return Role.REPLICA
         return Role.CANDIDATE if self._epoch.publication is None else Role.PRIMARY
@@ -122,12 +122,12 @@ class Machine:
 
     @property
     def served(self) -> Place | None:
-        """The place that is served, whose number is this machine's position; None while nothing is."""
+        """The served point, whose number is this machine's position; None while nothing is served."""
         return self._freshness.place
 
     @property
     def epoch(self) -> int:
-        """The epoch of what this machine commits.
+        """The epoch of the entries that this machine commits.
 
         Raises:
             NoPrimary: it isn't primary.
@@ -136,7 +136,7 @@ class Machine:
 
     @property
     def primary(self) -> str | None:
-        """The machine that takes writes; None where none is known to."""
+        """The machine that takes writes, or None if none is known."""
         head = self.head
         if head is None or head.owner == NOBODY or self.unchanged_ms > head.lease_ms:
             return None
@@ -145,34 +145,35 @@ class Machine:
 
     @property
     def unchanged_ms(self) -> int:
-        """For how long the head is known to have stood unchanged: past its lease, its primary is silent."""
+        """How long the head is known to be unchanged. If that is longer than its lease, the primary is silent."""
         return self._candidacy.lease.unchanged_ms
 
     def age_ms(self, now_ms: int) -> int | None:
-        """Return how old what is served may be at most; None where that isn't known."""
+        """Return the largest possible age of the served data, or None if it is unknown."""
         return self._freshness.age_ms(now_ms)
 
     def unsynced_ms(self, now_ms: int) -> int:
-        """Return for how long this machine, as primary, has failed to bring its backup up to date; 0 for a replica."""
+        """Return for how long this machine, as primary, has failed to update its backup; 0 for a replica."""
         return 0 if self._epoch is None else self._epoch.unsynced_ms(now_ms)
 
     def require_fresh(self, now_ms: int) -> int:
-        """Return the age of what is served, in milliseconds.
+        """Return the age of the served data, in milliseconds.
 
         Raises:
-            StaleAuthority: this machine can't show that it is inside the bound.
+            StaleAuthority: this machine can't prove that the age is within the bound.
         """
         return self._freshness.require(self.settings.bound_ms, now_ms)
 
     def require_writable(self, entries: int, size_bytes: int, now_ms: int) -> None:
-        """Return if this machine may commit a batch of so many entries, of at most so many bytes together.
+        """Return if this machine may commit a batch of ``entries`` entries, of at most ``size_bytes`` bytes
+        together.
 
-        To ask changes nothing: a batch is made by asking again with each write that is added. Whoever commits tells
-        what became of the batch (``Committed``, ``CommitFailed``) before it asks for the next.
+        The call changes nothing. To build a batch, call it again for each write that you add. Report the outcome of the
+        batch (``Committed`` or ``CommitFailed``) before you begin the next one.
 
         Raises:
             NoPrimary: it isn't primary, or is being moved.
-            Overloaded: ``recent`` has no room for so much: slow down, or make the batch smaller.
+            Overloaded: ``recent`` has no room for the batch: send fewer writes, or make the batch smaller.
             InvalidRequest: it is a single entry that could never be published.
         """
         _, publication = self._leading()
@@ -181,7 +182,7 @@ class Machine:
     # Events in, actions out.
 
     def on(self, event: Event, now_ms: int) -> list[Action]:
-        """Take one event, and return what is to be done now, in order."""
+        """Handle one event. Return the actions to carry out now, in order."""
         self._now_ms = now_ms
         self._actions = []
         self._take(event)
@@ -216,7 +217,7 @@ class Machine:
                 self._on_promote(event)
 
     def _go_on(self) -> None:
-        """Do what time, or what was just learned, makes due."""
+        """Do the tasks that are due because of the time, or because of the event."""
         swap = self._swaps.in_flight
         if swap is not None and self._now_ms >= swap.sent_ms + self.settings.answer_ms:
             self._doubt()
@@ -231,7 +232,7 @@ class Machine:
             self._do(read)
 
     def _urgent(self) -> bool:
-        """Whether something waits for the next read of the head."""
+        """Return True if something waits for the next read of the head."""
         if self.fault is not None or self._swaps.doubt or self._candidacy.promotion is not None:
             return True
         head = self.head
@@ -239,7 +240,7 @@ class Machine:
             return False
         return not self._follower.at(head) or self._candidacy.is_near(head)
 
-    # The head is read.
+    # Reads of the head.
 
     def _on_read(self, event: ReadAnswered) -> None:
         try:
@@ -267,7 +268,7 @@ class Machine:
             self._step_down()
             self._swaps.forget()
             self._accept(seen.known)
-        # It was the head when it was asked for, whether it was read or put there.
+        # Whether this machine read the head or swapped it in: it was the newest head when the request was sent.
         self._candidacy.lease.saw(head.attempt, sent_ms=seen.sent_ms, now_ms=self._now_ms)
         self._freshness.named(head.place, sent_ms=seen.sent_ms)
 
@@ -294,7 +295,7 @@ class Machine:
         if self._follower.at(head) and self._candidacy.may_take_over(head):
             self._take_over(head)
         elif head.owner == self._owner:
-            self._send(let_go(head, self._random(16)))  # this process leads no more
+            self._send(let_go(head, self._random(16)))  # this process leads no longer
 
     def _on_journal(self, event: JournalAt) -> None:
         self._follower.done(event.step, event.place, self._now_ms)
@@ -306,7 +307,8 @@ class Machine:
         if place != self._serving:
             self._serving = place
             if place.seq < self._reader.place.seq:
-                # A damaged journal was restored, to before what was served here: that isn't vouched for again.
+                # A damaged journal was restored to a point before the last served one. It must be served again before
+                # it counts.
                 self._freshness.lose()
             else:
                 self._reader.place = place
@@ -318,14 +320,15 @@ class Machine:
             self._freshness.served(event.place)
 
     def _serve_nothing(self) -> None:
-        """What the journal holds may be named by no head: it is cut back, and nothing is fresh until it has been."""
+        """Serve nothing: the journal may contain entries that no head names. It is cut back, and nothing is fresh
+        before that."""
         self._serving = None
         self._freshness.lose()
         self._follower.doubt()
 
     def _take_over(self, head: Head) -> None:
         number = head.epoch + 1
-        self._swaps.forget()  # one that let go of an earlier epoch may yet land, and isn't of this one
+        self._swaps.forget()  # A swap that released an earlier epoch may still succeed, and isn't one of this epoch.
         self._disk_owner = self._owner
         self._remember()
         self._epoch = Epoch(self.settings, number, self._path(number), self._owner, self._now_ms)
@@ -377,10 +380,10 @@ class Machine:
     def _doubt(self) -> None:
         self._swaps.lost()
         if self._swaps.tried == 1:
-            self._reader.hurry()  # a store that refuses again and again is asked at the pace of polling
+            self._reader.hurry()  # A store that keeps refusing is asked at the pace of polling.
 
     def _adopt(self, seen: Seen, epoch: Epoch) -> None:
-        """One of our own swaps has landed."""
+        """Adopt a head that one of this machine's own swaps put."""
         head = seen.known.head
         self._swaps.forget()
         self._accept(seen.known)
@@ -392,7 +395,7 @@ class Machine:
             self._step_down()
 
     def _step_down(self) -> None:
-        """Lead no more. What was committed and isn't named by a head will be cut back, unless one names it yet."""
+        """Stop leading. Committed entries that no head names are cut back, unless a late swap still names them."""
         epoch = self._epoch
         if epoch is None:
             return
@@ -411,7 +414,7 @@ class Machine:
         if self._epoch is not None and self._epoch.publication is not None:
             self._epoch.publication.add(event.entries, event.ticket, self._now_ms)
             return
-        # It was primary when the commit began. The entries are on the disk, and no head will name them.
+        # The machine was primary when the commit began. The entries are on the disk, and no head will name them.
         self._serve_nothing()
         self._do(deposed(event.ticket))
 
@@ -461,7 +464,7 @@ class Machine:
         if self._candidacy.promotion is not None:
             self._fail(self._candidacy.promoted(), NoPrimary("this machine could not take over in time", hint=WAIT))
 
-    # Small things.
+    # Helpers.
 
     def _leading(self) -> tuple[int, Publication]:
         epoch = self._epoch
