@@ -43,7 +43,7 @@ def litestream(node: Node) -> int:
 def unsynced(cluster: Cluster) -> bool:
     """Whether an alarm is told so, while every Litestream that is started hangs."""
     os.kill(litestream(cluster.nodes["m1"]), signal.SIGSTOP)
-    return "the backup hasn't been brought up to date for" in cluster.replicating("m1")[1]
+    return "the backup hasn't been updated for" in cluster.replicating("m1")[1]
 
 
 def test_a_litestream_that_is_killed_holds_up_no_write_and_is_started_again(running: Cluster, ledger: Ledger) -> None:

@@ -1,7 +1,7 @@
-"""The driver: gives the machine its events, and carries out what it decides. Without a rule of its own.
+"""The driver: it gives the state machine its events, and carries out its actions. It has no rules of its own.
 
-One task tells the machine and begins its actions, in order; what takes time goes on beside it and comes back as an
-event. A second one does the steps on the journal, one after the other.
+One task passes events to the state machine and begins its actions, in order. An action that takes time continues in the
+background, and its outcome comes back as an event. A second task does the steps on the journal, one after the other.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from tkdb_replication.protocol.reader import Volume
 from tkdb_replication.protocol.state_machine import Machine
 
 ASKED_EVERY_MS: Final = 1_000
-"""So often the machine is told that callers ask: it remembers that for longer."""
+"""The shortest pause between two ``Asked`` events. The state machine remembers an event for longer than this."""
 REMEMBER_AGAIN_S: Final = 0.25
 
 _Step = actions.CutBack | actions.Apply | actions.Restore
 
 
 class Driver:
-    """Runs one machine. It is the authority's publisher, too.
+    """Runs one state machine. It is also the authority's publisher.
 
     Args:
         machine: the rules.
         objects: the bucket.
-        steps: change and show the journal.
+        steps: change the journal, and show it.
         replicator: starts and stops Litestream.
-        volume: what the machine must not forget.
+        volume: the file with the facts that the machine must keep.
         clock: the machine's clocks.
     """
 
@@ -80,7 +80,7 @@ class Driver:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin."""
+        """Start both tasks."""
         self._tasks = [
             asyncio.create_task(self._drive(), name="driver"),
             asyncio.create_task(self._do_steps(), name="steps"),
@@ -89,11 +89,11 @@ class Driver:
             task.add_done_callback(self._abandon)
 
     async def ended(self) -> None:
-        """Return when it was stopped.
+        """Return when the driver was stopped.
 
         Raises:
-            TkdbError: it can't go on; what it is, a new start may mend.
-            Exception: a fault of ours.
+            TkdbError: it can't continue. A restart may help.
+            Exception: a bug in tkdb.
         """
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -101,34 +101,34 @@ class Driver:
                 task.result()
 
     async def stop(self) -> None:
-        """End."""
+        """Stop both tasks."""
         for task in (*self._tasks, *self._beside):
             task.cancel()
         await asyncio.wait([*self._tasks, *self._beside])
         await self._replicator.stop()
 
-    # What callers, operators and the writer want.
+    # Requests of callers, operators and the writer.
 
     @property
     def trouble(self) -> str:
-        """What keeps this machine from following the head, as far as is known; empty for nothing."""
+        """The reason why this machine can't follow the head, if one is known; otherwise empty."""
         return "; ".join(filter(None, (self._unread.why, self._not_done)))
 
     def asked(self) -> None:
-        """A caller asked something that takes freshness."""
+        """Record that a caller sent a request that needs fresh data."""
         now_ms = self._clock.monotonic_ms()
         if now_ms - self._asked_ms >= ASKED_EVERY_MS:
             self._asked_ms = now_ms
             self._tell(events.Asked())
 
     async def wait_news(self, timeout_ms: int) -> None:
-        """Return when something may be known, or shown, that wasn't before; or when the time is over."""
+        """Return when the machine may know or show something new, or after ``timeout_ms``."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_ms / 1000):
                 await self._news.wait()
 
     def leave(self) -> Awaitable[None]:
-        """Lead no more, and never again: this machine is being shut down. Ends when another may lead."""
+        """Stop leading for good: this machine is shutting down. Ends when another machine may lead."""
         self._leaving = True
         return self._told_with(lambda ticket: events.HandOver(ticket, ""))
 
@@ -136,8 +136,8 @@ class Driver:
         """Move the primary from here to ``machine``.
 
         Raises:
-            NoPrimary: (awaited) this machine isn't primary, or is being moved already.
-            OutcomeUnknown: (awaited) nobody knows whether it was.
+            NoPrimary: (awaited) this machine isn't primary, or is already being moved.
+            OutcomeUnknown: (awaited) the outcome of the move is unknown.
         """
         return self._told_with(lambda ticket: events.HandOver(ticket, machine))
 
@@ -149,7 +149,7 @@ class Driver:
         """
         return self._told_with(events.Promote)
 
-    # As the authority's publisher.
+    # The authority's publisher.
 
     def epoch(self) -> int:
         """As ``Publisher``."""
@@ -189,7 +189,7 @@ class Driver:
         return any(task.done() for task in self._tasks)
 
     def _abandon(self, _: asyncio.Task[None]) -> None:
-        """Events or steps have ended: nobody would ever tell those who wait."""
+        """Fail all waiting callers: events or steps have ended, so no other code would answer them."""
         for ticket in list(self._tickets):
             _fail(ticket, _stopped())
 
@@ -250,7 +250,7 @@ class Driver:
         else:
             self._unread.over()
             if answer.date_ms is not None:
-                # The header says whole seconds; and the answer may have been on its way while it was waited for.
+                # The header has whole seconds, and the answer may have been delayed while the machine waited for it.
                 self._clock.heard_ms(answer.date_ms, within_ms=timeout_ms + 1_000)
         self._tell(events.ReadAnswered(action.read, answer))
 
@@ -274,10 +274,11 @@ class Driver:
             self._tell(events.Synced(action.sync, synced.txid, synced.replicated_txid))
 
     async def _remember(self, action: actions.Remember) -> None:
-        """Until it is on the disk, nothing goes on: this machine grows stale, and others take over.
+        """Write to the disk, and continue only then. If it takes long, this machine becomes stale, and another
+        takes over.
 
         Raises:
-            StoreUnwritable: it can't be, and this machine is being shut down.
+            StoreUnwritable: the file can't be written, and this machine is shutting down.
         """
         head = self.machine.head
         journal = None if head is None else head.journal
@@ -294,7 +295,7 @@ class Driver:
                 said = True
                 await asyncio.sleep(REMEMBER_AGAIN_S)
 
-    # The steps.
+    # The steps on the journal.
 
     async def _do_steps(self) -> None:
         while True:
@@ -329,7 +330,7 @@ class Driver:
 def _fail(ticket: asyncio.Future[None], error: errors.TkdbError) -> None:
     if not ticket.done():
         ticket.set_exception(error)
-        ticket.exception()  # who asked may have gone
+        ticket.exception()  # the caller may have gone
 
 
 def _stopped() -> errors.OutcomeUnknown:

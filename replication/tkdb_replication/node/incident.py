@@ -1,14 +1,14 @@
-"""What goes wrong for a while, as the log has it: when it begins, now and then while it lasts, and when it is over.
+"""An incident in the log: its beginning, repeated lines while it lasts, and its end.
 
-A machine asks the store several times a second, and a store may be away for an hour.
+A machine asks the store several times a second, and a store may be unreachable for an hour.
 
->>> from tkdb.server import logs
+>>> from tkdb import logs
 >>> now_ms = 0
 >>> unread = Ongoing("head unread", "head read again", monotonic_ms=lambda: now_ms)
->>> unread.seen("the store couldn't be reached")      # a warning
+>>> unread.seen("the store couldn't be reached")      # logs a warning
 >>> now_ms = 250
->>> unread.seen("the store couldn't be reached")      # nothing
->>> unread.over()                                     # that it is over, and how long it was
+>>> unread.seen("the store couldn't be reached")      # logs nothing
+>>> unread.over()                                     # logs the end, and how long it lasted
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Final
 from tkdb import logs
 
 AGAIN_MS: Final = 10_000
-"""So often it is said again while it lasts; at once where the reason is another one."""
+"""The pause between two log lines of one incident. A new reason is logged at once."""
 
 
 class Ongoing:
-    """One thing that may go wrong for a while.
+    """One kind of incident.
 
     Args:
-        event: what the log calls it.
-        over: what the log calls its end.
+        event: the log event of the incident.
+        over: the log event of its end.
         monotonic_ms: the clock.
     """
 
@@ -41,7 +41,7 @@ class Ongoing:
         self._began_ms = self._said_ms = 0
 
     def seen(self, why: str) -> None:
-        """It went wrong, again perhaps."""
+        """Record a failure, the first one or a repeated one."""
         now_ms = self._monotonic_ms()
         if not self.why:
             self._began_ms = now_ms
@@ -51,7 +51,7 @@ class Ongoing:
         self.why = why
 
     def over(self) -> None:
-        """It went well."""
+        """Record a success."""
         if self.why:
             self.why = ""
             logs.event(logging.INFO, self._over, after_ms=self._monotonic_ms() - self._began_ms)

@@ -1,7 +1,7 @@
-"""The steps on this machine's journal: cut it back, append what the head names, replace it by a backup, serve it.
+"""The steps on this machine's journal: cut it back, append the head's entries, replace it with a backup, serve it.
 
-They take turns with the writer's commits. A journal that turns out to be damaged is moved aside, and then there is
-none: the next step restores it.
+They take turns with the writer's commits. If a journal is found to be damaged, it is moved aside, so that there is no
+journal: the next step restores one.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from tkdb_replication.protocol.head import Place
 
 RESTORE_TIMEOUT_MS: Final = 600_000
 DAMAGED: Final = "damaged"
-"""What a damaged database is called from then on, after its own name and a point."""
+"""The suffix of a damaged database, after its name and a dot."""
 
 
 class Steps:
-    """What changes the journal on a machine that isn't primary, and what is shown of it.
+    """Changes the journal of a machine that isn't primary, and the part of it that is served.
 
     Args:
-        served: the journal, and what is shown of it.
+        served: the journal, and the served part of it.
         path: the database's file.
-        name: the authority's.
+        name: the authority's name.
         seal_keys: unseal chain keys.
         program: Litestream.
-        bucket: where backups are.
+        bucket: the bucket with the backups.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Steps:
         self._loaded: State | None = None
 
     async def cut_back(self, places: tuple[Place, ...]) -> Place:
-        """Cut the journal back to the last of ``places`` that lies on it, if one does; return its end.
+        """Cut the journal back to the last of ``places`` that is on it, if there is one. Return its end.
 
         Raises:
-            StoreError, StoreUnwritable: it can't be.
+            StoreError, StoreUnwritable: the journal can't be cut back.
         """
         async with self._served.turn:
             try:
@@ -70,17 +70,17 @@ class Steps:
                 return await _end(self._database)
 
     async def apply(self, entries: tuple[Entry, ...]) -> Place:
-        """Check entries against the chain key and append them; return the journal's end.
+        """Check entries against the chain key, and append them. Return the end of the journal.
 
         Raises:
-            BrokenJournal: they don't follow, or weren't written by a holder of the chain key.
+            BrokenJournal: they don't follow the journal, or weren't written with the chain key.
             StoreError, StoreUnwritable, OutcomeUnknown: they can't be appended.
         """
         async with self._served.turn:
             state = self._served.state
             draft, head = Draft(state), state.head
             if await _end(self._database) != (head.seq, head.hash):
-                raise errors.StoreError("what is shown isn't the end of the journal on the disk")
+                raise errors.StoreError("the served state isn't at the end of the journal on the disk")
             for entry in entries:
                 for change in changes(draft, entry):
                     draft.put(change)
@@ -88,20 +88,21 @@ class Steps:
                 head = entry.head
             try:
                 await self._database.append(state, entries)
-            except errors.BrokenJournal as error:  # they do follow what is shown: so it is the file
+            except errors.BrokenJournal as error:  # The entries do follow the served state, so the file is damaged.
                 await self._set_aside(error)
                 raise
             return Place(head.seq, head.hash)
 
     async def restore(self, base: str, places: tuple[Place, ...], through: Place) -> Place:
-        """Replace the journal by the latest that ``base`` holds, cut back to the last of ``places``; return its end.
+        """Replace the journal with the latest copy in ``base``, cut back to the last of ``places``. Return its end.
 
-        Whoever can write the bucket can alter what lies there. So all of it is proven first, by the chain keys.
+        Anyone who can write to the bucket can alter the backup. So the whole backup is first proven with the chain
+        keys.
 
         Raises:
-            RestoreFailed: none of ``places`` lies on it, or it lacks ``through``, which was served here before.
+            RestoreFailed: none of ``places`` is on it, or it lacks ``through``, which was served here before.
             BrokenJournal: it was altered.
-            NoBackup, StoreUnwritable, Unavailable: there is none, or it can't be had.
+            NoBackup, StoreUnwritable, Unavailable: there is no backup, or it can't be restored.
         """
         new = self._path.with_name(f"{self._path.name}.restored")
         await asyncio.to_thread(_clear, new)
@@ -122,8 +123,8 @@ class Steps:
         """Show the journal up to ``place``.
 
         Raises:
-            ConfigurationError: it is another authority's.
-            StoreError: the journal can't be read, or isn't so.
+            ConfigurationError: the journal belongs to another authority.
+            StoreError: the journal can't be read, or doesn't contain ``place``.
         """
         loaded, self._loaded = self._loaded, None
         if loaded is not None and (loaded.head.seq, loaded.head.hash) == place:
@@ -134,7 +135,8 @@ class Steps:
         name = self._served.state.name
         if place.seq and name != self._name:
             raise errors.ConfigurationError(
-                f"the bucket is of the authority {name}, not of {self._name}", hint="check TKDB_NAME and BUCKET_NAME"
+                f"the bucket belongs to the authority {name}, not to {self._name}",
+                hint="check TKDB_NAME and BUCKET_NAME",
             )
 
     async def _set_aside(self, error: errors.BrokenJournal) -> None:
@@ -143,10 +145,10 @@ class Steps:
 
 
 def _clear(path: Path) -> None:
-    """Delete a database file that an earlier try left, and what SQLite keeps beside one.
+    """Delete a database file that an earlier attempt left, with SQLite's files next to it.
 
     Raises:
-        StoreUnwritable: it can't be.
+        StoreUnwritable: a file can't be deleted.
     """
     try:
         for suffix in ("", "-wal", "-shm", "-journal"):

@@ -1,10 +1,10 @@
-"""The node: an authority on one of several machines that share a bucket.
+"""The node: one machine of an authority whose machines share a bucket.
 
     node = await Node.open(path, profile, bucket, Settings(machine="m-1a2b", region="syd"), clock=clock, ...)
     await node.answer(api.Verify([text]), caller)
 
-It answers only while it can show that it is fresh enough, writes only while it is primary, and says how old what it
-says may be.
+It answers only while it can prove that its data is fresh enough, and takes writes only while it is primary. Each answer
+carries the largest possible age of its data.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ from tkdb_replication.protocol.settings import Settings
 from tkdb_replication.protocol.state_machine import Machine, Role
 
 LEAVE_S: Final = 3.0
-"""How long a primary that shuts down waits until it has handed over."""
+"""The longest time for which a primary that shuts down waits for its handover."""
 COME_TO_MS: Final = 1_000
-"""How long a caller waits for a machine that is behind what that caller has seen."""
+"""The longest time for which a caller waits until this machine has the position that the caller has seen."""
 IDLE_POLL_MS: Final = 3_000
 NO_NAME: Final = "local"
-"""What a machine is called whose name isn't set."""
+"""The name of a machine whose name isn't set."""
 _OWNER_BYTES: Final = 16
 _PROBE_CONNECTIONS: Final = 32
 _PROBE_AGAIN: Final = Backoff(base_ms=500, cap_ms=30_000)
 
 
 class Node:
-    """One machine's part of the authority. Open it with ``Node.open``."""
+    """One machine of the authority. Open it with ``Node.open``."""
 
     def __init__(
         self, authority: Authority, served: Served, driver: Driver, fit: asyncio.Future[None], clock: Clock
@@ -83,21 +83,21 @@ class Node:
         clock: Clock,
         random: Callable[[int], bytes],
     ) -> Self:
-        """Open the machine whose database is at ``path``; a new one's is restored from the bucket.
+        """Open the machine whose database is at ``path``. A new machine's database is restored from the bucket.
 
-        It returns before there is anything to serve: ``ready`` tells when there is.
+        It returns before the machine can serve; ``ready`` shows when it can.
 
         Args:
-            path: the database's file. What else the machine must not forget lies beside it.
-            profile: whose it is, and by which secrets.
-            bucket: what the machines share.
-            settings: this machine's place among the others.
+            path: the database's file. The machine's other file is next to it.
+            profile: the authority's identity and secrets.
+            bucket: the bucket that the machines share.
+            settings: this machine's rank and times.
             clock: the machine's clocks.
-            random: returns so many random bytes.
+            random: returns ``n`` random bytes.
 
         Raises:
-            ConfigurationError: Litestream isn't there, or the database is another authority's.
-            StoreError, Unavailable: the database can't be used, and why.
+            ConfigurationError: Litestream is missing, or the database belongs to another authority.
+            StoreError, Unavailable: the database can't be used. The message gives the cause.
         """
         program = await Program.find()
         async with AsyncExitStack() as stack:
@@ -129,16 +129,16 @@ class Node:
 
     @property
     def journal(self) -> bytes:
-        """The journal's id, 16 bytes; zeros where there is none yet."""
+        """The journal's id, 16 bytes; zeros if there is no journal yet."""
         return self._authority.journal
 
     @property
     def position(self) -> int:
-        """The last entry that is shown because a head names it; 0 before there is one."""
+        """The last entry that is served because a head names it; 0 if there is none."""
         return self._driver.shown.seq if self._driver.shown else 0
 
     def age_ms(self) -> int:
-        """Return how old this machine's knowledge may be at most."""
+        """Return the largest possible age of this machine's data."""
         age_ms = self._machine.age_ms(self._clock.monotonic_ms())
         return UNKNOWN_AGE_MS if age_ms is None else age_ms
 
@@ -146,11 +146,11 @@ class Node:
         """Return if calls can be answered.
 
         Raises:
-            StaleAuthority: this machine can't show that it is fresh enough.
-            StoreError: the bucket's head can't be believed.
-            Unavailable: it was closed.
+            StaleAuthority: this machine can't prove that its data is fresh enough.
+            StoreError: the bucket's head isn't valid.
+            Unavailable: the machine was closed.
         """
-        # A proxy's health checks are no use: what is read when nobody asks is fresh enough for them.
+        # Health checks of a proxy don't count as use: the slow reads of an idle machine are fresh enough for them.
         try:
             self._machine.require_fresh(self._clock.monotonic_ms())
         except errors.StaleAuthority as error:
@@ -162,39 +162,41 @@ class Node:
         self._authority.ready()
 
     def replicating(self) -> None:
-        """Return if somebody takes writes, this machine follows, knows the time, and as primary keeps its backup up to
-        date.
+        """Return if replication works.
+
+        That is: there is a primary, this machine follows it and knows the time, and as primary it keeps its backup up
+        to date.
 
         Raises:
             StaleAuthority, StoreError: this machine doesn't follow the head.
-            NoPrimary: nobody takes writes.
-            Unavailable: something keeps it from doing its part.
+            NoPrimary: there is no primary.
+            Unavailable: another cause. The message gives it.
         """
         self.ready()
         self.check_clock()
         if self._driver.trouble:
             raise errors.Unavailable(self._driver.trouble, hint="see the log of the machine")
         if self._machine.primary is None:
-            raise errors.NoPrimary("no machine is primary: writes aren't taken", hint="tkdb status tells more")
+            raise errors.NoPrimary("no machine is primary, so writes fail", hint="run `tkdb status` for details")
         unsynced_ms = self._machine.unsynced_ms(self._clock.monotonic_ms())
         if unsynced_ms > self._machine.settings.sync_ms:
             raise errors.Unavailable(
-                f"the backup hasn't been brought up to date for {unsynced_ms // 1000} s",
-                hint="see what Litestream says in the log of the machine",
+                f"the backup hasn't been updated for {unsynced_ms // 1000} s",
+                hint="look for Litestream's lines in the log of the machine",
             )
 
     def replay_to(self, path: str) -> str | None:
-        """Return the machine that a request to ``path`` is to be replayed to; None where this one answers it."""
+        """Return the machine to which a request to ``path`` must be replayed, or None if this machine answers it."""
         if path not in api.WRITING_PATHS or self._machine.role is Role.PRIMARY:
             return None
         primary = self._machine.primary
         return None if primary == self._machine.settings.machine else primary
 
     def check_clock(self) -> None:
-        """Return if this machine's clock can be believed.
+        """Return if this machine's clock can be trusted.
 
         Raises:
-            Unavailable: it can't, and why.
+            Unavailable: it can't. The message gives the cause.
         """
         self._authority.check_clock()
 
@@ -202,7 +204,7 @@ class Node:
         """Return once this machine serves ``position``.
 
         Raises:
-            Unavailable: it doesn't, after a moment.
+            Unavailable: it doesn't within ``COME_TO_MS``.
         """
         self._driver.asked()
         until_ms = self._clock.monotonic_ms() + COME_TO_MS
@@ -216,9 +218,9 @@ class Node:
         """Return the result of ``call``.
 
         Raises:
-            StaleAuthority: this machine can't show that it is fresh enough.
-            NoPrimary: it writes, and this machine isn't primary.
-            TkdbError: the call fails, as its class says.
+            StaleAuthority: this machine can't prove that its data is fresh enough.
+            NoPrimary: the call writes, and this machine isn't primary.
+            TkdbError: the call fails. The class says why.
         """
         match call:
             case api.Status():
@@ -226,7 +228,9 @@ class Node:
                 return self._status()
             case api.HandOver(machine):
                 permit(signer_of(caller), "promote", ALL)
-                async with self._served.turn:  # so that no commit comes between its permission and its publication
+                async with (
+                    self._served.turn
+                ):  # The turn keeps a commit from coming between its permission and its publication.
                     handed_over = self._driver.hand_over(machine)
                 await handed_over
                 return api.HandedOver(machine)
@@ -243,10 +247,10 @@ class Node:
         return result
 
     async def _read_since(self, asked_ms: int) -> bool:
-        """Wait until what is served is as of ``asked_ms`` or later; return whether that is any news.
+        """Wait until the served data is from ``asked_ms`` or later. Return True if the position changed.
 
         Raises:
-            Unavailable: it isn't, after a moment.
+            Unavailable: that doesn't happen within ``COME_TO_MS``.
         """
         position, until_ms = self.position, self._clock.monotonic_ms() + COME_TO_MS
         while True:
@@ -256,22 +260,22 @@ class Node:
                 return self.position != position
             if now_ms >= until_ms:
                 raise errors.Unavailable(
-                    "a key isn't known here, and whether it is new couldn't be found out",
+                    "this machine doesn't know the key and couldn't check whether it is new",
                     hint="try again, or ask another region",
                 )
             await self._driver.wait_news(until_ms - now_ms)
 
     def drain(self) -> None:
-        """End the long polls, and lead no more: another machine takes over while this one still answers reads."""
+        """End the long polls and stop leading. Another machine takes over while this one still answers reads."""
         self._authority.drain()
         self._leaving = asyncio.create_task(self._leave(), name="leaving")
 
     async def ended(self) -> None:
-        """Return when it was closed.
+        """Return when the node was closed.
 
         Raises:
-            UnfitObjectStore: the object store doesn't keep what a lease needs.
-            TkdbError: this process can't go on; a new one may.
+            UnfitObjectStore: the object store doesn't honour the conditions that a lease needs.
+            TkdbError: this process can't continue. A new one may.
         """
         ended = asyncio.ensure_future(self._driver.ended())
         await asyncio.wait({ended, self._fit}, return_when=asyncio.FIRST_COMPLETED)
@@ -280,7 +284,7 @@ class Node:
         await ended
 
     async def close(self) -> None:
-        """Hand over, and let go of the database."""
+        """Hand over, and close the database."""
         self._fit.cancel()
         await asyncio.wait([self._fit])
         with suppress(TimeoutError):
@@ -293,7 +297,7 @@ class Node:
     async def _leave(self) -> None:
         async with self._served.turn:
             left = self._driver.leave()
-        with suppress(errors.TkdbError):  # then a lease runs out, as when it had crashed
+        with suppress(errors.TkdbError):  # then the lease runs out, as after a crash
             await left
 
     def _status(self) -> api.StatusReport:
@@ -328,7 +332,7 @@ class Node:
 
 
 async def _load(database: Database, profile: Profile) -> State:
-    """Return what this machine's own journal comes to. A damaged one is set aside: the bucket has a better one."""
+    """Return the state of this machine's own journal. A damaged journal is moved aside: the bucket has a better one."""
     try:
         state = await database.load()
         if state.head.seq:
@@ -344,12 +348,12 @@ async def open_node(configuration: Configuration, bucket: Bucket) -> Node:
     """Open the machine that ``configuration`` describes, with the system's clocks and randomness.
 
     Raises:
-        ConfigurationError: it has no name or no file of its own, and as ``Node.open``.
+        ConfigurationError: it has no name or no file, and as ``Node.open``.
         StoreError, Unavailable: as ``Node.open``.
     """
     if configuration.machine == NO_NAME:
         raise errors.ConfigurationError(
-            "with a bucket, each machine needs a name of its own", hint="set TKDB_MACHINE, another on each"
+            "with a bucket, each machine needs a unique name", hint="set TKDB_MACHINE to a different name on each"
         )
     return await Node.open(
         Path(configuration.database),
@@ -362,7 +366,7 @@ async def open_node(configuration: Configuration, bucket: Bucket) -> Node:
 
 
 def settings_of(configuration: Configuration) -> Settings:
-    """Return a machine's place among the others, and its times."""
+    """Return a machine's rank and times."""
     order = configuration.primary_regions
     return Settings(
         machine=configuration.machine,
@@ -371,27 +375,27 @@ def settings_of(configuration: Configuration) -> Settings:
         automatic=configuration.automatic_promotion,
         bound_ms=configuration.bound_ms,
         lease_ms=configuration.lease_ms,
-        # So that a machine that nobody asks is still inside the bound when somebody does.
+        # Short enough that the data of an idle machine is still within the bound when a caller comes.
         idle_poll_ms=min(IDLE_POLL_MS, configuration.bound_ms // 2, configuration.lease_ms // 3),
     )
 
 
 def _misses_a_key(verified: api.Verified) -> bool:
-    """Return whether a token was denied for a key that may be so new that it isn't known here yet."""
+    """Return True if a token was denied because of a key that may be too new for this machine to know."""
     results = verified.results
     return any(isinstance(result, api.Invalid) and result.reason is errors.Reason.UNKNOWN_KEY for result in results)
 
 
 async def _check_store(bucket: Bucket, clock: Clock, random: Callable[[int], bytes]) -> None:
-    """Return once the object store was seen to honour conditional writes.
+    """Return once the object store has been seen to honour conditional writes.
 
     Raises:
-        UnfitObjectStore: it doesn't.
+        UnfitObjectStore: it doesn't honour them.
     """
     retry = 0
     while True:
         try:
-            # On connections of its own: the head's reads are not to wait for it.
+            # The check has separate connections, so that reads of the head don't wait for it.
             async with S3Objects(bucket, now_ms=clock.wall_ms, connections=_PROBE_CONNECTIONS) as objects:
                 return await check_store(objects, random_bytes=random)
         except errors.Unavailable as error:

@@ -1,4 +1,4 @@
-"""The replicator: this machine's Litestream, which runs while it leads an epoch, and only then."""
+"""The replicator: this machine's Litestream. It runs only while the machine leads an epoch."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tkdb_replication.litestream.control import Synced
 from tkdb_replication.litestream.supervisor import Replication
 
 START_AGAIN_S: Final = 1.0
-"""How long after Litestream couldn't be given its folders it is tried again."""
+"""The pause before the next attempt if Litestream's folders couldn't be created."""
 
 
 class Replicator:
-    """Starts Litestream on a path, has it sync, and stops it.
+    """Starts Litestream on a path, makes it sync, and stops it.
 
     Args:
         program: Litestream.
-        bucket: where to.
-        database: what is replicated; open. While Litestream runs, it alone moves the write-ahead log into the file.
+        bucket: the bucket to replicate to.
+        database: the open database. While Litestream runs, only Litestream moves the write-ahead log into the file.
         path: the database's file.
-        random_bytes: spreads restarts.
-        fit: done once the object store is known to honour conditional writes; nothing is led before.
+        random_bytes: returns random bytes, to spread restarts.
+        fit: done once the object store is known to honour conditional writes. The machine doesn't lead before.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class Replicator:
         self._replication: asyncio.Task[Replication] | None = None
 
     async def start(self, base: str) -> None:
-        """Begin to replicate to the path ``base``. It is under way when this returns, and may yet fail."""
+        """Begin to replicate to the path ``base``. Replication has only begun when this returns, and may still fail."""
         await self.stop()
         self._replication = asyncio.create_task(self._start(base))
 
     async def sync(self, *, timeout_ms: int) -> Synced:
-        """Have all that is committed in the object store, and return once it is.
+        """Make Litestream upload every commit, and return once that is done.
 
         Raises:
-            TkdbError: that isn't known to be so.
+            TkdbError: it isn't known to be done.
         """
         await asyncio.shield(self._fit)
         if self._replication is None:
@@ -67,7 +67,7 @@ class Replicator:
         return await replication.sync(timeout_ms=timeout_ms)
 
     async def stop(self) -> None:
-        """End Litestream, if it runs. Who is cancelled meanwhile calls this again."""
+        """Stop Litestream, if it runs. A caller that is cancelled must call this again."""
         starting = self._replication
         if starting is None:
             return
@@ -79,7 +79,7 @@ class Replicator:
         try:
             await self._database.let_checkpoint(True)
         except errors.TkdbError as error:
-            # The disk is full, or the file damaged: the next step on the journal meets that, and knows what to do.
+            # The disk is full, or the file damaged. The next step on the journal gets the same error, and handles it.
             logs.event(logging.WARNING, "no checkpoint", why=error.message)
 
     async def _start(self, base: str) -> Replication:
@@ -91,7 +91,7 @@ class Replicator:
                     self._program, self._bucket, self._path, base, random_bytes=self._random_bytes
                 )
             except errors.StoreUnwritable as error:
-                # Litestream hasn't run: the path is as fresh as it was.
+                # Litestream hasn't run, so the path is still unused.
                 if not said:
                     logs.event(logging.ERROR, "litestream not started", why=error.message)
                 said = True

@@ -1,4 +1,5 @@
-"""What a machine must not forget, in a small file beside its database: never replicated, never restored.
+"""The facts that a machine must keep, in a small file next to its database. The file is never replicated or
+restored.
 
 >>> import tempfile
 >>> from tkdb_replication.protocol.head import Place
@@ -10,8 +11,8 @@
 >>> VolumeFile(path).read(journal=None).rev
 -1
 
-It is written before anything new is served, so one write must be enough: the file has two slots, which are written in
-turn. A write that is cut short spoils one of them, and the other still says what was there before.
+It is written before anything new is served, so one write must be enough. The file has two slots, which are written
+alternately. A write that is cut short damages one of them, and the other still has the values from before.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ _decoder = msgspec.msgpack.Decoder(Volume)
 
 
 class _Slot(NamedTuple):
-    """A volume, and in which turn it was written: the later one counts."""
+    """A volume, and the number of its write: the higher number counts."""
 
     turn: int
     volume: Volume
 
 
 class VolumeFile:
-    """The file ``NAME.machine`` beside the database ``NAME``, which one process at a time has locked.
+    """The file ``NAME.machine`` next to the database ``NAME``. One process at a time holds the database's lock.
 
     Args:
         database: the database's path.
@@ -58,21 +59,22 @@ class VolumeFile:
         self._turn: int | None = None
 
     def read(self, *, journal: bytes | None) -> Volume:
-        """Return what the volume says: nothing of a new machine, or of another journal than the one that is there.
+        """Return the stored values, or empty ones for a new machine, or for another journal than the one in the
+        database.
 
-        A damaged file is as good as none, as a lost disk is.
+        A damaged file counts as missing, like a lost disk.
 
         Args:
-            journal: the id of the journal in the database beside it; None where there is none.
+            journal: the id of the journal in the database next to it; None if there is none.
 
         Raises:
-            StoreError: it can't be read.
+            StoreError: the file can't be read.
         """
         volume = self._last().volume
         return volume if volume.journal == journal else Volume(journal=journal)
 
     def write(self, volume: Volume) -> None:
-        """Keep this on the disk: when it returns it is there, and until then what was there before.
+        """Write the values to the disk. When it returns they are on the disk; until then, the earlier values are.
 
         Raises:
             StoreUnwritable: the disk is full, read-only or failing.
@@ -92,7 +94,7 @@ class VolumeFile:
         self._turn = turn
 
     def _open(self) -> int:
-        """Open the file for writes that are on the disk when they return. Make it first where it isn't there, whole."""
+        """Open the file for synchronous writes. Create it first, at its full size, if it doesn't exist."""
         if not self._path.exists():
             new = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -125,7 +127,7 @@ def _encode(slot: _Slot) -> bytes:
 
 
 def _decode(raw: bytes) -> _Slot | None:
-    """Return the slot in ``raw``; None where it is damaged, or was never written."""
+    """Return the slot in ``raw``, or None if it is damaged or was never written."""
     length = int.from_bytes(raw[_HEADER_BYTES - _LENGTH_BYTES : _HEADER_BYTES])
     body, content = raw[_CHECK_BYTES : _HEADER_BYTES + length], raw[_HEADER_BYTES : _HEADER_BYTES + length]
     if len(content) != length or raw[:_CHECK_BYTES] != crc32(body).to_bytes(_CHECK_BYTES):
