@@ -1,12 +1,12 @@
-"""The probe: whether an object store keeps what a lease needs, found out by trying.
+"""The probe: it finds out by trial whether an object store honours the conditions that a lease needs.
 
 >>> import asyncio, secrets
 >>> from tkdb_replication.bucket.objects import MemoryObjects
 >>> asyncio.run(check_store(MemoryObjects(now_ms=lambda: 0), random_bytes=secrets.token_bytes))
 
-A store that ignores a condition answers like one that honours it, until two machines are primary at once. So this
-races writes before anything depends on them. It proves a fault and never its absence: a store that breaks its word
-once in many rounds may pass.
+A store that ignores a condition answers like one that honours it, until two machines are primary at the same time. So
+the probe races writes before anything depends on them. It can prove a fault, but never that there is none: a store that
+fails once in many rounds may pass.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ RACERS: Final = 8
 Trial: TypeAlias = Callable[["_Probe"], Coroutine[Any, Any, None]]
 T = TypeVar("T")
 
-_HINT: Final = "use a bucket with conditional writes and strong reads; on Tigris a Single- or Multi-region one"
+_HINT: Final = (
+    "use a bucket with conditional writes and strong reads; on Tigris, a single-region or multi-region bucket"
+)
 
 
 async def check_store(
@@ -37,20 +39,22 @@ async def check_store(
     racers: int = RACERS,
     timeout_ms: int = 15_000,
 ) -> None:
-    """Check that a bucket honours conditional writes and reads what was written, on objects of its own.
+    """Check that a bucket honours conditional writes and that a read returns the last write. It uses new objects
+    only.
 
-    All is tried at once, each on its own object: a machine far from its store leads nothing before this has ended.
+    All trials run concurrently, each on its own object, because a machine far from its store can't lead before they
+    have ended.
 
     Args:
         objects: the bucket.
-        random_bytes: for the objects' keys and for bodies that are never the same twice.
-        rounds: how many races are run of each kind.
-        racers: how many writes are in each.
-        timeout_ms: for each request.
+        random_bytes: for the objects' keys, and for bodies that are all different.
+        rounds: the number of races of each kind.
+        racers: the number of writes in each race.
+        timeout_ms: the timeout of each request.
 
     Raises:
-        UnfitObjectStore: it breaks one of these; the message names which.
-        Unavailable: a request had no answer that says, so nothing is known.
+        UnfitObjectStore: the store breaks a condition. The message names it.
+        Unavailable: a request got no usable answer, so nothing is known.
     """
 
     async def tried(trial: Trial) -> None:
@@ -76,7 +80,7 @@ class _Probe:
         self._timeout_ms = timeout_ms
 
     async def conditions(self) -> None:
-        """Try each condition by itself, where it holds and where it doesn't; then delete the object."""
+        """Try each condition separately, both where it holds and where it doesn't. Then delete the object."""
         await self._expect_missing("an object that was never written is found")
         first = await self._put("a put with If-None-Match: * where nothing is was refused", None)
         await self._expect_refusal("If-None-Match: * doesn't keep an object from being overwritten", None)
@@ -89,27 +93,29 @@ class _Probe:
             "If-Match with an earlier ETag doesn't keep an object from being overwritten", first[1]
         )
         if not isinstance(await self._get(first[1]), Found):
-            raise _unfit("a read with an earlier ETag doesn't see what was written since")
+            raise _unfit("a read with an earlier ETag doesn't see a later write")
         await self._expect(second, "a read right after an overwrite doesn't see it")
         await self._deletion()
 
     async def overwriting(self, racers: int) -> None:
-        """Let several writes replace the same version: one may win."""
+        """Let several writes replace the same version: one may succeed."""
         _, etag = await self._put("a put with If-None-Match: * where nothing is was refused", None)
         await self._race(racers, etag, "If-Match")
 
     async def creating(self, racers: int) -> None:
-        """Let several writes create the object: one may win. It was deleted before, as a store may remember that."""
+        """Let several writes create the object: one may succeed. It was deleted before, because a store may
+        remember that."""
         await self._put("a put with If-None-Match: * where nothing is was refused", None)
         await self._deletion()
         await self._race(racers, None, "If-None-Match: *")
 
     async def forget(self) -> None:
-        """Delete the object, as far as the store answers. Who is cancelled waits for no store: `tkdb gc` finds it."""
+        """Delete the object, if the store answers. A cancelled caller doesn't wait for the store: `tkdb gc` deletes
+        the rest."""
         await self._objects.delete(self.key, timeout_ms=self._timeout_ms)
 
     async def _deletion(self) -> None:
-        """Delete the object, and look for it."""
+        """Delete the object, and read it."""
         outcome = await self._objects.delete(self.key, timeout_ms=self._timeout_ms)
         if isinstance(outcome, Unknown):
             raise _unanswered(outcome)
@@ -121,8 +127,8 @@ class _Probe:
         swaps = zip(bodies, outcomes, strict=True)
         winners = [(body, outcome.etag) for body, outcome in swaps if isinstance(outcome, Stored)]
         if len(winners) != 1:
-            raise _unfit(f"of {racers} racing puts with {condition}, {len(winners)} were done and not one")
-        await self._expect(winners[0], f"a read after racing puts with {condition} doesn't see the one that was done")
+            raise _unfit(f"of {racers} racing puts with {condition}, {len(winners)} succeeded, and only one may")
+        await self._expect(winners[0], f"a read after racing puts with {condition} doesn't see the one that succeeded")
 
     async def _put(self, fault: str, etag: str | None) -> tuple[bytes, str]:
         body = self._random_bytes(16)
@@ -161,11 +167,12 @@ class _Probe:
 
 
 async def _all(parts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Do all at once, and return what each gave.
+    """Run all parts concurrently, and return their results.
 
     Raises:
-        UnfitObjectStore: one found that, once all have ended. What was just not answered says less.
-        Unavailable: one wasn't answered.
+        UnfitObjectStore: a part found a fault. It is raised once all parts have ended, even if another part had no
+            answer.
+        Unavailable: a part had no answer.
     """
     ended = await asyncio.gather(*parts, return_exceptions=True)
     faults = [each for each in ended if isinstance(each, BaseException)]
@@ -177,7 +184,7 @@ async def _all(parts: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 def _unanswered(outcome: Unknown) -> errors.Unavailable:
     return errors.Unavailable(
         f"the object store can't be checked: {outcome.message}",
-        hint="look at its address, its credentials and the bucket's name",
+        hint="check its address, its credentials and the bucket's name",
     )
 
 

@@ -1,7 +1,7 @@
-"""One HTTP request, within limits: for what is asked once and then judged, by ``tkdb doctor`` and by drills.
+"""One HTTP request within limits, for requests whose outcome is examined: by ``tkdb doctor`` and by drills.
 
-Nothing is repeated, no redirect followed, no proxy of the environment used, and nothing raised for what the other side
-does: whoever asks wants to know what came of it.
+It repeats nothing, follows no redirect, uses no proxy from the environment, and raises no error for anything that the
+other side does, because its callers examine the outcome.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ BODY_MAX_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back.
+    """A response.
 
     Attributes:
         status: the HTTP status.
-        headers: names in lower case; of a repeated one, the last.
-        body: the body, whole.
-        rtt_ms: from before the connection was made until the body was there.
+        headers: with names in lower case. Of a repeated header, the last one.
+        body: the whole body.
+        rtt_ms: the time from before the connection is opened until the body is complete.
     """
 
     status: int
@@ -40,7 +40,7 @@ class Response:
 
     @property
     def date_ms(self) -> int | None:
-        """The Date header, ms since 1970: a whole second. None where there is none."""
+        """The Date header, in ms since 1970 (a whole second); None if there is none."""
         try:
             return int(parsedate_to_datetime(self.headers["date"]).timestamp() * 1000)
         except (KeyError, ValueError, OverflowError):
@@ -49,7 +49,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class NoResponse:
-    """That none came, and why. ``refused``: nobody listens there."""
+    """The reason why there is no response. ``refused``: no process listens at that address."""
 
     why: str
     refused: bool = False
@@ -65,16 +65,16 @@ async def ask(
     timeout_ms: int,
     body_max_bytes: int = BODY_MAX_BYTES,
 ) -> Response | NoResponse:
-    """Send one request, on a connection of its own.
+    """Send one request, on a new connection.
 
     Args:
         method: in capitals.
-        url: where to.
-        target: the path after the URL's own, and the query; percent-encoded.
-        headers: beside Host and Content-Length.
+        url: the server's URL.
+        target: the path after the URL's own path, and the query; percent-encoded.
+        headers: in addition to Host and Content-Length.
         body: the whole body.
-        timeout_ms: for all of it.
-        body_max_bytes: how long a body is read; a longer one is no response.
+        timeout_ms: the timeout of the whole request.
+        body_max_bytes: the longest body that is read. A longer one counts as no response.
     """
     sent = {"host": url.host_header, "content-length": str(len(body)), **(headers or {})}
     where = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.prefix + target)
@@ -101,7 +101,7 @@ async def ask(
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """Made once: reading the authorities' certificates takes longer than a request does."""
+    """Return the TLS settings. They are created once, because reading the certificates takes longer than a request."""
     return httpcore.default_ssl_context()
 
 
@@ -111,7 +111,7 @@ def _why(error: BaseException) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error at the bottom: httpcore and anyio wrap what the system says."""
+    """Return the innermost error: httpcore and anyio wrap the system's errors."""
     seen: BaseException = error
     while (below := seen.__cause__ or seen.__context__) is not None:
         seen = below

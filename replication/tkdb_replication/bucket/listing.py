@@ -1,7 +1,7 @@
-"""S3's XML, as little of it as is needed: pages of ListObjectsV2, and the code of an error. Pure.
+"""The parts of S3's XML that replication needs: pages of ListObjectsV2, and the code of an error. Pure.
 
-A bucket may hold what someone else wrote, so this reads as from a stranger: bounded in depth, and a document type,
-with it every entity, is refused.
+A bucket may contain a stranger's data, so the XML is untrusted: its depth is limited, and a document type is refused,
+and with it every entity.
 
 >>> error_code(b"<Error><Code>NoSuchKey</Code><Message>...</Message></Error>")
 'NoSuchKey'
@@ -25,20 +25,20 @@ _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>").search
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a list, and what asks for the next one."""
+    """One page of a list, and the token that requests the next one."""
 
     objects: tuple[Listing, ...]
     next_token: str | None
 
 
 def error_code(body: bytes) -> str:
-    """Return the code of an error answer, or nothing: a closed list of words (NoSuchKey), never what was sent."""
+    """Return the code of an error response, or nothing. It is a word from a closed list, such as NoSuchKey."""
     found = _CODE(body)
     return found[1].decode() if found else ""
 
 
 def parse_page(body: bytes) -> Page | None:
-    """Return the page in an answer to ListObjectsV2, or None when it is anything else."""
+    """Return the page in a response to ListObjectsV2, or None if it is anything else."""
     reader = _Reader()
     try:
         reader.parser.Parse(body, True)
@@ -48,7 +48,7 @@ def parse_page(body: bytes) -> Page | None:
 
 
 class _Reader:
-    """Collects the texts of a page while expat walks it."""
+    """Collects the texts of a page while expat parses it."""
 
     def __init__(self) -> None:
         self.parser = expat.ParserCreate()
@@ -62,7 +62,7 @@ class _Reader:
         self._objects: list[Listing] = []
 
     def page(self) -> Page:
-        """Return what was read, once all of it was."""
+        """Return the page, once it was read completely."""
         truncated = self._texts["ListBucketResult/IsTruncated"]
         if truncated not in ("true", "false"):
             raise ValueError(truncated)

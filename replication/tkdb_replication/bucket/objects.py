@@ -1,8 +1,8 @@
-"""The object store, as small as replication needs it: objects that are changed only by compare-and-swap.
+"""The interface of the object store, as small as replication needs it: objects change only by compare-and-swap.
 
-Every call ends in one of a few outcomes, and none raises for what the store or the network does. An outcome that
-isn't known is ``Unknown``: a put whose answer didn't come may have been done, or may still be done later. Nothing
-here ever repeats a request: whoever asked knows best what its own repetition would mean.
+Every call has one of a few outcomes, and no call raises an error for anything that the store or the network does. An
+unknown outcome is ``Unknown``: a put without an answer may have succeeded, or may still succeed later. Nothing here
+ever repeats a request, because only the caller knows what a repetition would mean.
 
 >>> import asyncio
 >>> objects = MemoryObjects(now_ms=lambda: 0)
@@ -23,12 +23,13 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 MAX_BODY_BYTES: Final = 1 << 20
-"""The largest object that is read or written here; databases and their logs are Litestream's."""
+"""The largest object that is read or written here. Litestream handles databases and their logs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The object, whole. ``date_ms`` is the store's own time of answering (its Date header), here and below."""
+    """The whole object. ``date_ms`` is the store's time of the answer (its Date header), here and in the other
+    outcomes."""
 
     body: bytes = field(repr=False)
     etag: str
@@ -37,7 +38,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class NotModified:
-    """The object is still the one whose ETag was given."""
+    """The object still has the given ETag."""
 
     date_ms: int | None
 
@@ -51,7 +52,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The put was done, and the object has this ETag now."""
+    """The put succeeded, and the object now has this ETag."""
 
     etag: str
     date_ms: int | None
@@ -59,9 +60,9 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The put was refused by its own condition (409 or 412).
+    """The condition of the put refused it (409 or 412).
 
-    Something between may have repeated the request: then an earlier one of the same bytes may have been done. Read.
+    A proxy may have repeated the request. Then an earlier put of the same bytes may have succeeded: read the object.
     """
 
     date_ms: int | None
@@ -69,7 +70,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """There is no such object any more, or there never was."""
+    """The object no longer exists, or never existed."""
 
     date_ms: int | None
 
@@ -93,11 +94,11 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """No answer that says what became of the request: a time-out, a reset, or any status that isn't about it.
+    """The outcome of the request is unknown: a timeout, a reset, or a status that doesn't describe the outcome.
 
     Attributes:
-        message: what happened, without a secret.
-        status: the HTTP status, where there was one.
+        message: the event, without any secret.
+        status: the HTTP status, if there was one.
     """
 
     message: str
@@ -122,7 +123,7 @@ class Objects(Protocol):
         if_none_match: Literal["*"] | None = None,
         timeout_ms: int,
     ) -> Stored | Conflict | Unknown:
-        """Write an object: only over the one with ETag ``if_match``, or only where none is (``"*"``)."""
+        """Write an object: only over the one with the ETag ``if_match``, or only if there is none (``"*"``)."""
         ...
 
     async def delete(self, key: str, *, timeout_ms: int) -> Deleted | Unknown:
@@ -135,10 +136,10 @@ class Objects(Protocol):
 
 
 class MemoryObjects:
-    """A bucket in memory, as strict as the real one must be: for tests, and for the simulation.
+    """A bucket in memory, as strict as the real one must be. For tests and for the simulation.
 
     Args:
-        now_ms: the store's clock, ms since 1970.
+        now_ms: the store's clock, in ms since 1970.
     """
 
     def __init__(self, *, now_ms: Callable[[], int]) -> None:
@@ -148,7 +149,7 @@ class MemoryObjects:
     async def get(
         self, key: str, *, if_none_match: str | None = None, timeout_ms: int
     ) -> Found | NotModified | Missing | Unknown:
-        """As the port's."""
+        """As in ``Objects``."""
         now_ms, body = self._now_ms(), self._body(key)
         if body is None:
             return Missing(now_ms)
@@ -165,7 +166,7 @@ class MemoryObjects:
         if_none_match: Literal["*"] | None = None,
         timeout_ms: int,
     ) -> Stored | Conflict | Unknown:
-        """As the port's."""
+        """As in ``Objects``."""
         now_ms, old = self._now_ms(), self._body(key)
         if if_none_match is not None and old is not None:
             return Conflict(now_ms)
@@ -175,12 +176,12 @@ class MemoryObjects:
         return Stored(etag(body), now_ms)
 
     async def delete(self, key: str, *, timeout_ms: int) -> Deleted | Unknown:
-        """As the port's."""
+        """As in ``Objects``."""
         self._objects.pop(key, None)
         return Deleted(self._now_ms())
 
     async def list(self, prefix: str, *, timeout_ms: int) -> Listed | Unknown:
-        """As the port's."""
+        """As in ``Objects``."""
         found = sorted((key, *value) for key, value in self._objects.items() if key.startswith(prefix))
         return Listed(tuple(Listing(key, len(body), at_ms) for key, body, at_ms in found), self._now_ms())
 
@@ -190,5 +191,5 @@ class MemoryObjects:
 
 
 def etag(body: bytes) -> str:
-    """Return the ETag that S3 stores give an object of these bytes: equal bytes, equal ETag."""
+    """Return the ETag that S3 stores give an object of these bytes. Equal bytes have equal ETags."""
     return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'

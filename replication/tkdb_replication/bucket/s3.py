@@ -1,4 +1,4 @@
-"""The object store over S3's API: one request a call, one deadline, no retries, no redirects.
+"""The object store over S3's API: one request for each call, with one deadline, no retries and no redirects.
 
     async with S3Objects(Bucket.parse(os.environ), now_ms=now_ms) as objects:
         match await objects.put("head", body, if_match=etag, timeout_ms=2_000):
@@ -6,7 +6,7 @@
             case Conflict(): ...
             case Unknown(message): ...
 
-Conditional writes as in "How to prevent object overwrites with conditional writes", Amazon S3 User Guide
+Conditional writes follow "How to prevent object overwrites with conditional writes", Amazon S3 User Guide
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
 """
 
@@ -38,25 +38,25 @@ from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.bucket.sigv4 import encode_path, encode_query, sign
 
 MAX_IDLE_S: Final = 10
-"""A connection idle for longer may just be closing at its other end, and a request on it would end as Unknown."""
+"""A connection that is idle for longer may be closing at its other end, and a request on it would end as Unknown."""
 CONNECTIONS: Final = 16
 
 _HEADERS: Final = {
     "accept-encoding": "identity",
-    # Tigris reads from the nearest region unless told otherwise; other stores ignore it.
+    # Tigris reads from the nearest region unless this header is set. Other stores ignore it.
     # https://www.tigrisdata.com/docs/objects/consistency/
     "x-tigris-consistent": "true",
 }
 
 
 class _Answer(Response):
-    """A whole HTTP answer of an object store's."""
+    """A whole HTTP response of an object store."""
 
     __slots__ = ()
 
     @property
     def no_such_key(self) -> bool:
-        # A missing bucket is 404 as well, and so is whatever else may answer at that address.
+        # A missing bucket is a 404 too, and so is the answer of another server at that address.
         return self.status == 404 and error_code(self.body) == "NoSuchKey"
 
     def unknown(self, asked: str) -> Unknown:
@@ -65,19 +65,20 @@ class _Answer(Response):
 
 
 class S3Objects:
-    """A bucket of an S3 object store, as the port ``Objects``. It belongs to one event loop; close it.
+    """A bucket of an S3 object store, with the interface ``Objects``. It belongs to one event loop. Close it after
+    use.
 
     Args:
-        bucket: where it is.
-        now_ms: ms since 1970, for signing.
-        connections: how many requests are under way at once; further ones wait.
+        bucket: the bucket's address and credentials.
+        now_ms: the time in ms since 1970, for signatures.
+        connections: the largest number of concurrent requests. Further ones wait.
     """
 
     def __init__(self, bucket: Bucket, *, now_ms: Callable[[], int], connections: int = CONNECTIONS) -> None:
         self._bucket = bucket
         self._now_ms = now_ms
         self._pool = httpcore.AsyncConnectionPool(
-            # Made once: reading the authorities' certificates takes longer than a request does.
+            # Created once, because reading the certificates takes longer than a request.
             ssl_context=httpcore.default_ssl_context() if bucket.endpoint.scheme == "https" else None,
             max_connections=connections,
             max_keepalive_connections=connections,
@@ -101,7 +102,8 @@ class S3Objects:
     async def get(
         self, key: str, *, if_none_match: str | None = None, timeout_ms: int
     ) -> Found | NotModified | Missing | Unknown:
-        """As the port's. A missing bucket, and one that doesn't let us in, are ``Unknown``, never ``Missing``."""
+        """As in ``Objects``. A missing bucket, and a bucket that refuses access, are ``Unknown`` and never
+        ``Missing``."""
         condition = {} if if_none_match is None else {"if-none-match": if_none_match}
         answer = await self._ask("GET", key, headers=condition, timeout_ms=timeout_ms)
         if isinstance(answer, Unknown):
@@ -123,7 +125,7 @@ class S3Objects:
         if_none_match: Literal["*"] | None = None,
         timeout_ms: int,
     ) -> Stored | Conflict | Unknown:
-        """As the port's."""
+        """As in ``Objects``."""
         condition = {} if if_match is None else {"if-match": if_match}
         if if_none_match is not None:
             condition["if-none-match"] = if_none_match
@@ -133,13 +135,13 @@ class S3Objects:
             return answer
         if answer.status == 200 and "etag" in answer.headers:
             return Stored(answer.headers["etag"], answer.date_ms)
-        # AWS answers 404 to an If-Match where nothing is, others 412.
+        # If there is no object, AWS answers If-Match with 404, and other stores with 412.
         if condition and (answer.status in (409, 412) or answer.no_such_key):
             return Conflict(answer.date_ms)
         return answer.unknown("put")
 
     async def delete(self, key: str, *, timeout_ms: int) -> Deleted | Unknown:
-        """As the port's."""
+        """As in ``Objects``."""
         answer = await self._ask("DELETE", key, timeout_ms=timeout_ms)
         if isinstance(answer, Unknown):
             return answer
@@ -148,7 +150,7 @@ class S3Objects:
         return answer.unknown("delete")
 
     async def list(self, prefix: str, *, timeout_ms: int) -> Listed | Unknown:
-        """As the port's; the time is for all pages together."""
+        """As in ``Objects``. The timeout is for all pages together."""
         objects: list[Listing] = []
         query = {"list-type": "2", "prefix": prefix}
         try:

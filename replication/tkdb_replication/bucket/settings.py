@@ -1,4 +1,4 @@
-"""The bucket: where the object store is, and who we are to it, by the usual AWS names of the environment.
+"""The bucket's settings: the object store's address and the credentials, from AWS's usual environment variables.
 
 >>> bucket = Bucket.parse({"BUCKET_NAME": "acme-tkdb", "AWS_ENDPOINT_URL_S3": "https://fly.storage.tigris.dev",
 ...                        "AWS_ACCESS_KEY_ID": "tid_1", "AWS_SECRET_ACCESS_KEY": "tsec_1"})
@@ -7,7 +7,7 @@ Bucket(name='acme-tkdb', endpoint='https://fly.storage.tigris.dev', region='auto
 >>> Bucket.parse({"BUCKET_NAME": "acme-tkdb"})
 Traceback (most recent call last):
 ...
-tkdb.errors.ConfigurationError: AWS_ACCESS_KEY_ID is missing: set what `fly storage create` printed
+tkdb.errors.ConfigurationError: AWS_ACCESS_KEY_ID is missing: set the value that `fly storage create` printed
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _CREDENTIAL: Final = re.compile(r"[!-~]{1,2048}").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An access key of the object store. Its text shows nothing of it.
+    """An access key of the object store. Its text shows no part of it.
 
     Attributes:
-        access_key_id: names the key; it is sent with each request.
-        secret_access_key: signs requests; it is never sent.
-        session_token: goes with temporary keys; it is sent with each request.
+        access_key_id: the key's id, sent with each request.
+        secret_access_key: signs requests, and is never sent.
+        session_token: belongs to temporary keys, and is sent with each request.
     """
 
     access_key_id: str = field(repr=False)
@@ -40,7 +40,7 @@ class Credentials:
     session_token: str | None = field(default=None, repr=False)
 
     def redact(self, text: str) -> str:
-        """Return ``text`` without these credentials, whoever wrote it."""
+        """Return ``text`` without these credentials."""
         for part in (self.secret_access_key, self.session_token, self.access_key_id):
             if part:
                 text = text.replace(part, "***")
@@ -53,8 +53,8 @@ class Bucket:
 
     Attributes:
         name: three to 63 characters.
-        endpoint: the store's URL, without the bucket, which always goes into the path.
-        region: what requests are signed for; "auto" where the store doesn't care.
+        endpoint: the store's URL without the bucket, which always goes into the path.
+        region: the region in signatures; "auto" if the store ignores it.
     """
 
     name: str
@@ -67,14 +67,14 @@ class Bucket:
 
     @classmethod
     def parse(cls, environment: Mapping[str, str]) -> Self:
-        """Return the bucket that the environment names.
+        """Return the bucket that the environment describes.
 
-        ``BUCKET_NAME``, ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY`` must be set. ``AWS_ENDPOINT_URL_S3`` (or
-        ``AWS_ENDPOINT_URL``) is AWS's own store unless set; ``AWS_REGION`` is "auto"; ``AWS_SESSION_TOKEN`` goes with
-        temporary keys.
+        ``BUCKET_NAME``, ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY`` must be set. The default of
+        ``AWS_ENDPOINT_URL_S3`` (or ``AWS_ENDPOINT_URL``) is AWS's own store, and that of ``AWS_REGION`` is "auto".
+        ``AWS_SESSION_TOKEN`` belongs to temporary keys.
 
         Raises:
-            ConfigurationError: one is missing or can't be right. No value of a credential is repeated.
+            ConfigurationError: a variable is missing or not valid. The message never contains a credential's value.
         """
         name = _text(environment, "BUCKET_NAME", _NAME)
         region = _text(environment, "AWS_REGION", _REGION, default="auto")
@@ -91,14 +91,16 @@ class Bucket:
 def _text(environment: Mapping[str, str], variable: str, matches: Callable[[str], object], default: str = "") -> str:
     value = environment.get(variable) or default
     if not value:
-        raise errors.ConfigurationError(f"{variable} is missing", hint="set what `fly storage create` printed")
+        raise errors.ConfigurationError(
+            f"{variable} is missing", hint="set the value that `fly storage create` printed"
+        )
     if not matches(value):
-        raise errors.ConfigurationError(f"{variable} can't be right", hint="look for blanks, quotes or a missing end")
+        raise errors.ConfigurationError(f"{variable} is not valid", hint="check it for spaces, quotes or a missing end")
     return value
 
 
 def _endpoint(text: str) -> Url:
-    hint = "give one such as https://fly.storage.tigris.dev"
+    hint = "give a URL such as https://fly.storage.tigris.dev"
     try:
         url = Url.parse(text)
     except errors.ConfigurationError as error:

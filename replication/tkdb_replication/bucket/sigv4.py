@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 for S3 requests with a body at hand. Pure.
+"""AWS Signature Version 4 for S3 requests whose whole body is known. Pure.
 
 Source: "Authenticating Requests: Using the Authorization Header", Amazon S3 API Reference
 (https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html).
@@ -32,17 +32,17 @@ def sign(
     region: str,
     now_ms: int,
 ) -> dict[str, str]:
-    """Return ``headers`` with those that sign the request. Every header given is covered by the signature.
+    """Return ``headers`` together with the headers that sign the request. The signature covers every given header.
 
     Args:
         method: in capitals.
-        path: as ``encode_path`` gives it.
-        query: decoded; ``encode_query`` gives what must be sent.
-        headers: names in lower case, ``host`` among them.
+        path: encoded with ``encode_path``.
+        query: decoded. Send it encoded with ``encode_query``.
+        headers: with names in lower case, including ``host``.
         body: the whole body.
         credentials: the access key.
-        region: the store's.
-        now_ms: ms since 1970; stores refuse what is more than 15 minutes off.
+        region: the store's region.
+        now_ms: the time in ms since 1970. Stores refuse a time that is more than 15 minutes off.
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_ms / 1000))
     payload = hashlib.sha256(body).hexdigest()
@@ -65,7 +65,7 @@ def sign(
 
 
 def encode_path(path: str) -> str:
-    """Percent-encode a path: all but letters, digits, ``-._~`` and the slashes."""
+    """Percent-encode a path: every character except letters, digits, ``-._~`` and slashes."""
     return quote(path, safe="/-._~")
 
 

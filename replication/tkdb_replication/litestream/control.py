@@ -1,9 +1,9 @@
-"""Litestream's control socket: is it alive, and is what was committed in the object store.
+"""Litestream's control socket: whether it answers, and whether every commit is in the object store.
 
     control = Control(Path("/tmp/tkdb-1/control"), pid=process.pid)
     synced = await control.sync(database, timeout_ms=2_000)
 
-The socket speaks HTTP and asks for nothing, so its other end is checked to be the very process that was started.
+The socket is HTTP without authentication, so the client checks that the process at its other end is the started one.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _MAX_TEXT: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """Everything committed before the call is in the object store.
+    """Every commit before the call is in the object store.
 
     Attributes:
         txid: Litestream's number of the last transaction.
-        replicated_txid: the last one in the object store; not less than ``txid``.
+        replicated_txid: the last transaction in the object store; at least ``txid``.
     """
 
     txid: int
@@ -55,8 +55,8 @@ class Control:
 
     Args:
         path: the socket.
-        pid: the process that must be listening on it.
-        credentials: what must not be shown of its answers.
+        pid: the process that must listen on it.
+        credentials: removed from its answers before they are shown.
     """
 
     def __init__(self, path: Path, *, pid: int, credentials: Credentials) -> None:
@@ -65,7 +65,7 @@ class Control:
         self._credentials = credentials
 
     async def answers(self, timeout_ms: int) -> bool:
-        """Return whether the process answers at all."""
+        """Return True if the process answers at all."""
         try:
             status, _ = await self._ask("GET", "/info", None, timeout_ms)
         except errors.Unavailable:
@@ -73,24 +73,24 @@ class Control:
         return status == 200
 
     async def sync(self, database: Path, *, timeout_ms: int) -> Synced:
-        """Have everything committed so far in the object store, and return once it is.
+        """Upload every commit so far to the object store, and return once that is done.
 
         Raises:
-            Unavailable: that isn't known to be so. It may be all the same, or become so later.
+            Unavailable: it isn't known to be done. It may be done all the same, now or later.
         """
-        # Its own timeout is in whole seconds, and doesn't hold while it waits for its own locks.
+        # Litestream's own timeout is in whole seconds, and doesn't apply while it waits for its own locks.
         request = {"path": str(database), "wait": True, "timeout": math.ceil(timeout_ms / 1000)}
         status, body = await self._ask("POST", "/sync", msgspec.json.encode(request), timeout_ms)
         try:
             if status != 200:
                 said = self._credentials.redact(msgspec.json.decode(body, type=_Problem).error)[:_MAX_TEXT]
-                raise _unsynced(f"it says: {said}")
+                raise _unsynced(f"it reports: {said}")
             answer = msgspec.json.decode(body, type=_Sync)
         except msgspec.MsgspecError:
             raise _unsynced(f"its answer ({status}) can't be read") from None
         if answer.path != str(database):
             raise _unsynced("it answered for another database")
-        # "synced" and "no_change" alike are said of what it has read, not of what it has sent.
+        # Both "synced" and "no_change" describe the data that it has read, not the data that it has sent.
         if not 1 <= answer.txid <= answer.replicated_txid:
             raise _unsynced(f"it has sent {answer.replicated_txid} of {answer.txid} transactions")
         return Synced(answer.txid, answer.replicated_txid)
@@ -117,7 +117,7 @@ class Control:
 
 
 class _OnlyFrom(httpcore.AnyIOBackend):
-    """Connects to one process only (unix(7), SO_PEERCRED), where the system can tell."""
+    """Connects to one process only (unix(7), SO_PEERCRED), on systems that support it."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -128,7 +128,7 @@ class _OnlyFrom(httpcore.AnyIOBackend):
         timeout: float | None = None,  # noqa: ASYNC109 -- httpcore's signature
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """As httpcore's; a stranger is a ``ConnectError``."""
+        """As httpcore's. Another process is a ``ConnectError``."""
         stream = await super().connect_unix_socket(path, timeout, socket_options)
         if hasattr(socket, "SO_PEERCRED"):
             peer = stream.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -139,4 +139,4 @@ class _OnlyFrom(httpcore.AnyIOBackend):
 
 
 def _unsynced(what: str) -> errors.Unavailable:
-    return errors.Unavailable(f"Litestream hasn't synced: {what}", hint="try again; its own lines in the log say more")
+    return errors.Unavailable(f"Litestream hasn't synced: {what}", hint="try again; its lines in the log have details")

@@ -1,4 +1,4 @@
-r"""What Litestream says, as lines of our structured log. Pure.
+r"""Litestream's output, as lines of tkdb's structured log. Pure.
 
 >>> parse_line(b'{"time":"...","level":"WARN","msg":"sync failed","db":"tkdb.db","level":2}', credentials=NONE)
 Line(level=30, fields={'said': 'sync failed', 'db': 'tkdb.db'})
@@ -19,25 +19,25 @@ NONE: Final = Credentials("", "")
 MAX_TEXT: Final = 300
 MAX_FIELDS: Final = 12
 
-# What it does all the time is of no interest until something is wrong.
+# Its usual lines don't matter while nothing is wrong.
 _LEVELS: Final = {"TRACE": logging.DEBUG, "DEBUG": logging.DEBUG, "INFO": logging.DEBUG, "ERROR": logging.ERROR}
 _OURS: Final = {"time", "level", "event", "msg", "said"}
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: its level, as in ``logging``, and what it says."""
+    """One line: its level, as in ``logging``, and its fields."""
 
     level: int
     fields: dict[str, str | int | float]
 
 
 def parse_line(line: bytes, *, credentials: Credentials) -> Line:
-    """Return what a line says. What isn't a line of its log (a panic, say) is a warning.
+    """Return the content of a line. Output that isn't a line of its log, such as a panic, is a warning.
 
     Args:
-        line: as it came; any bytes at all.
-        credentials: what must not be shown.
+        line: the line as it came: any bytes.
+        credentials: removed from the line.
     """
     text = line.decode(errors="replace").strip()
     try:
@@ -46,7 +46,7 @@ def parse_line(line: bytes, *, credentials: Credentials) -> Line:
         pairs = None
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
         return Line(logging.WARNING, {"said": _shown(text, credentials)})
-    # It writes some names twice ("level" is the line's, then a compaction's): the first one counts.
+    # Litestream writes some names twice ("level" is first the line's, then a compaction's). The first one counts.
     values = dict(reversed(pairs))
     fields: dict[str, str | int | float] = {"said": _shown(str(values.get("msg", "")), credentials)}
     for name, value in pairs[:MAX_FIELDS]:

@@ -1,8 +1,8 @@
-"""Restore: a database from a path in the bucket, into a new file.
+"""Restores a database from a path in the bucket into a new file.
 
     await restore(program, bucket, head.base, Path("/data/tkdb.db.new"), timeout_ms=60_000)
 
-It is as new as the path's last sync, or newer: cutting back to an exact place is the journal's work, as Litestream's
+The result is as new as the path's last sync, or newer. The journal cuts it back to an exact point, because Litestream's
 ``-txid`` and ``-timestamp`` aren't exact.
 """
 
@@ -26,18 +26,19 @@ _MAX_TEXT: Final = 300
 
 
 async def restore(program: Program, bucket: Bucket, base: str, target: Path, *, timeout_ms: int) -> None:
-    """Restore the latest state of ``base`` into a new file, checked for integrity and on the disk.
+    """Restore the latest state of ``base`` into a new file. The file is checked for integrity, and is on the disk.
 
     Args:
         program: Litestream.
-        bucket: where from.
-        base: the path in it.
-        target: the new file. Beside it ``.NAME-restore`` is used, and what an earlier try left there deleted.
-        timeout_ms: for the whole of it. Litestream itself goes on trying for minutes.
+        bucket: the bucket with the backup.
+        base: the path in the bucket.
+        target: the new file. The folder ``.NAME-restore`` next to it is used, and an earlier attempt's files there
+            deleted.
+        timeout_ms: the timeout of the whole restore. Litestream alone would retry for minutes.
 
     Raises:
-        NoBackup: there is nothing at that path.
-        RestoreFailed: there is something, and it doesn't give a sound database.
+        NoBackup: the path is empty.
+        RestoreFailed: the path isn't empty, but doesn't give a valid database.
         StoreUnwritable: the new file can't be written.
         Unavailable: the object store doesn't answer, or not in time.
     """
@@ -49,14 +50,14 @@ async def restore(program: Program, bucket: Bucket, base: str, target: Path, *, 
         await asyncio.to_thread(_move, folder / target.name, target)
     except OSError as error:
         raise errors.StoreUnwritable(
-            f"{target} can't be written: {error.strerror}", hint="look at its folder, and at the room on the disk"
+            f"{target} can't be written: {error.strerror}", hint="check its folder, and the free space on the disk"
         ) from None
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def failure(said: str) -> errors.TkdbError:
-    """Return the error for what Litestream said last.
+    """Return the error for Litestream's last output.
 
     >>> type(failure("Error: no matching backup files available")).__name__
     'NoBackup'
@@ -65,7 +66,7 @@ def failure(said: str) -> errors.TkdbError:
     """
     last = (said.strip().splitlines() or ["nothing"])[-1][-_MAX_TEXT:]
     if "no matching backup files available" in said:
-        return errors.NoBackup("the bucket holds no backup at that path", hint="look at the path, and at the bucket")
+        return errors.NoBackup("the bucket holds no backup at that path", hint="check the path and the bucket")
     if "no space left on device" in said:
         return errors.StoreUnwritable("the disk is full", hint="make room, and restore again")
     if any(sign in said for sign in _STORE_SIGNS):

@@ -1,8 +1,8 @@
-"""A scratch folder: one process's configurations and sockets. What a killed owner left, the next one removes.
+"""A scratch folder: one process's configurations and sockets. The next owner removes the folder of a killed one.
 
-A folder is its owner's for as long as the owner holds the lock on a file in it. The kernel gives the lock back when
-the owner ends, however it ends. A process id would not do: one that runs in another PID namespace is seen by nobody
-outside, and two of them may have the same.
+A folder belongs to its owner for as long as the owner holds the lock on a file in it. The kernel releases the lock when
+the owner ends, however it ends. A process id isn't enough: outside of a PID namespace, no process can see the ids
+inside it, and two processes may have the same id.
 
 >>> one, other = Scratch("tkdb-example-"), Scratch("tkdb-example-")
 >>> one.path.exists(), one.path != other.path
@@ -26,18 +26,18 @@ _LOCK: Final = "owner"
 
 
 class Scratch:
-    """A folder of this process's own, under the system's folder for temporary files.
+    """A folder of this process, under the system's folder for temporary files.
 
     Args:
-        prefix: what its name begins with. Folders of that prefix whose owners have ended are removed first.
+        prefix: the beginning of its name. Folders with this prefix whose owners have ended are removed first.
 
     Raises:
-        OSError: it can't be made.
+        OSError: the folder can't be created.
     """
 
     def __init__(self, prefix: str) -> None:
         sweep(prefix)
-        # Short: the path of a Unix socket has room for 107 characters, and TMPDIR may be anything.
+        # Keep it short: the path of a Unix socket has room for 107 characters, and TMPDIR may be long.
         self.path = Path(tempfile.mkdtemp(prefix=prefix))
         try:
             self._lock = _locked(self.path / _LOCK)
@@ -46,15 +46,15 @@ class Scratch:
             raise
 
     def remove(self) -> None:
-        """Remove it, with all that is in it."""
+        """Remove the folder and its content."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
 
 def sweep(prefix: str) -> None:
-    """Remove this user's folders of this prefix whose owners have ended."""
+    """Remove this user's folders with this prefix whose owners have ended."""
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        with suppress(OSError):  # somebody else has removed it
+        with suppress(OSError):  # another process has removed it
             found = path.lstat()
             if found.st_uid == os.getuid() and path.is_dir() and not path.is_symlink():
                 lock = _taken(path / _LOCK)
@@ -64,7 +64,7 @@ def sweep(prefix: str) -> None:
 
 
 def _locked(path: Path) -> FileIO:
-    """Make a lock that is held from the moment that it can be seen."""
+    """Create a lock that is held from the moment when other processes can see it."""
     unseen = path.with_name(f".{path.name}")
     file = unseen.open("wb", buffering=0)
     fcntl.flock(file, fcntl.LOCK_EX)
@@ -73,7 +73,7 @@ def _locked(path: Path) -> FileIO:
 
 
 def _taken(path: Path) -> FileIO | None:
-    """Take the lock of a folder, if nobody holds it. One without the file is just being made."""
+    """Take the lock of a folder if no process holds it. A folder without the file is still being created."""
     try:
         file = path.open("r+b", buffering=0)
     except OSError:

@@ -1,4 +1,4 @@
-"""Litestream, supervised: one database, replicated to a path of its own for as long as this machine is primary.
+"""Litestream's supervision: one database, replicated to one path for as long as this machine is primary.
 
     program = await Program.find()
     base = fresh_base(7, random_bytes=secrets.token_bytes)
@@ -6,10 +6,11 @@
     synced = await replication.sync(timeout_ms=2_000)    # only now may an entry leave the head's ``recent``
     await replication.stop()
 
-This process supervises Litestream and not the other way round: Litestream's own ``-exec`` leaves the application
-behind, writing and unreplicated, when it is killed. A Litestream that ends is started again; one that doesn't answer,
-or gets nowhere, is killed first. It ends with this process, however that ends. Every beginning needs a fresh path
-(``litestream_config.fresh_base``): two Litestreams on one would overwrite each other's objects without a warning.
+This process supervises Litestream, and not the reverse: if Litestream is killed, its own ``-exec`` leaves the
+application running, writing without replication. A Litestream that ends is restarted. One that doesn't answer, or makes
+no progress, is killed first. It ends with this process, however that ends. Every start needs a new path
+(``bucket.paths.fresh_base``), because two Litestreams on one path would overwrite each other's objects without a
+warning.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from tkdb_replication.litestream.log import parse_line
 from tkdb_replication.litestream.scratch import Scratch
 
 FOLDERS: Final = "tkdb-litestream-"
-"""What the names of folders with Litestream's configuration and socket begin with."""
+"""The prefix of folders with Litestream's configuration and socket."""
 
 FIRST_SYNC_BYTES_PER_MS: Final = 2_000
-"""How slowly a whole database may go to the object store: 2 MB/s."""
+"""The slowest upload of a whole database that is accepted: 2 MB/s."""
 
 _TAIL_S: Final = 1
 
@@ -46,17 +47,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How patient the supervisor is.
+    """The supervisor's time limits.
 
     Attributes:
-        start_ms: how long a new process may take to answer for the first time.
-        look_ms: how often it is asked whether it is well.
+        start_ms: the longest time until a new process answers for the first time.
+        look_ms: the pause between checks of its health.
         hung_ms: how long it may give no answer before it is killed.
-        stuck_ms: how long no sync may be successful before it is killed, although it answers: it waits without a
-            limit on a connection whose other end is gone. The first sync, of the whole database, may take longer by
-            as much as its size demands (``FIRST_SYNC_BYTES_PER_MS``).
-        stop_ms: how long it may take to end when it is told to, before it is killed.
-        well_ms: after so long a life, the next restart is a first one again.
+        stuck_ms: how long it may have no successful sync before it is killed, although it answers. It waits without a
+            limit on a connection whose other end is gone. The first sync, of the whole database, may take longer,
+            in proportion to its size (``FIRST_SYNC_BYTES_PER_MS``).
+        stop_ms: how long it may take to stop before it is killed.
+        well_ms: after a life of this length, the next restart counts as a first one again.
         backoff: the waits between restarts.
     """
 
@@ -69,7 +70,7 @@ class Timing:
     backoff: Backoff = field(default_factory=lambda: Backoff(base_ms=100, cap_ms=10_000))
 
     def first_sync_ms(self, database_bytes: int) -> int:
-        """Return how long the first sync of a database of that size may take."""
+        """Return how long the first sync of a database of this size may take."""
         return self.stuck_ms + database_bytes // FIRST_SYNC_BYTES_PER_MS
 
 
@@ -112,20 +113,21 @@ class Replication:
         random_bytes: Callable[[int], bytes],
         timing: Timing | None = None,
     ) -> Self:
-        """Start replicating to a fresh path, and return once Litestream answers. Nothing is synced yet.
+        """Start replicating to a new path, and return once Litestream answers. Nothing is synced yet.
 
-        Who is cancelled meanwhile leaves no process and no folder behind.
+        If the caller is cancelled, no process and no folder is left.
 
         Args:
             program: Litestream.
-            bucket: where to.
-            database: the file; only its owner may be writing it, with ``wal_autocheckpoint`` off.
-            base: the path in the bucket, which nothing ever wrote to.
-            random_bytes: spreads restarts.
-            timing: how patient to be.
+            bucket: the bucket to replicate to.
+            database: the file. Only its owner may write to it, with ``wal_autocheckpoint`` off.
+            base: the path in the bucket, which was never written to.
+            random_bytes: returns random bytes, to spread restarts.
+            timing: the time limits.
 
         Raises:
-            StoreUnwritable: Litestream's folder of an earlier path can't be deleted, or its configuration not written.
+            StoreUnwritable: Litestream's folder from an earlier path can't be deleted, or its configuration can't be
+                written.
             Unavailable: Litestream doesn't run.
         """
         timing = timing or Timing()
@@ -142,29 +144,29 @@ class Replication:
                     await replication._well.wait()
             except TimeoutError:
                 raise errors.Unavailable(
-                    f"Litestream didn't start within {timing.start_ms} ms", hint="its own lines in the log say why"
+                    f"Litestream didn't start within {timing.start_ms} ms", hint="look for its lines in the log"
                 ) from None
             undo.pop_all()
         return replication
 
     @property
     def base(self) -> str:
-        """The path in the bucket that this replication alone writes to."""
+        """The path in the bucket that only this replication writes to."""
         return self._base
 
     @property
     def pid(self) -> int | None:
-        """Litestream's process, once it has answered and until it is known to have ended."""
+        """Litestream's process, from its first answer until it is known to have ended."""
         return None if self._control is None else self._control.pid
 
     async def sync(self, *, timeout_ms: int) -> Synced:
-        """Have everything committed so far in the object store, and return once it is.
+        """Upload every commit so far to the object store, and return once that is done.
 
         Raises:
-            Unavailable: that isn't known to be so. It may be all the same, or become so later.
+            Unavailable: it isn't known to be done. It may be done all the same, now or later.
         """
         if self._control is None:
-            raise errors.Unavailable("Litestream isn't running", hint="it is being started again: try again")
+            raise errors.Unavailable("Litestream isn't running", hint="try again: it is being restarted")
         began_s = asyncio.get_running_loop().time()
         try:
             synced = await self._control.sync(self._database, timeout_ms=timeout_ms)
@@ -176,7 +178,7 @@ class Replication:
         return synced
 
     async def stop(self) -> None:
-        """End Litestream, for good: who is cancelled meanwhile waits for its end. A second time does nothing."""
+        """Stop Litestream for good. A cancelled caller still waits for its end. A second call does nothing."""
         self._stopping = self._stopping or asyncio.create_task(self._stop())
         await _to_its_end(self._stopping)
 
@@ -191,7 +193,7 @@ class Replication:
             began_s = loop.time()
             try:
                 reason = await self._live()
-            except Exception as error:  # noqa: BLE001 -- a fault of ours must not end the supervision in silence
+            except Exception as error:  # noqa: BLE001 -- a bug in tkdb must not end the supervision without a log line
                 logs.failure("litestream unsupervised", error)
                 reason = "its supervision failed"
             if loop.time() - began_s >= self._timing.well_ms / 1000:
@@ -203,7 +205,7 @@ class Replication:
             retry += 1
 
     async def _live(self) -> str:
-        """One life of the process, and what ended it."""
+        """Run the process once. Return the reason for its end."""
         try:
             process = await self._program.run(
                 *("replicate", "-no-expand-env", "-config", str(self._scratch.path / _CONFIGURATION)),
@@ -250,7 +252,7 @@ class Replication:
         while True:
             try:
                 line = await process.stdout.readline()
-            except ValueError:  # longer than the reader's limit: that much of it is gone
+            except ValueError:  # the line is longer than the reader's limit, and is lost
                 continue
             if not line:
                 return
@@ -264,7 +266,7 @@ _STARTING_MS: Final = 20
 
 
 async def _to_its_end(task: asyncio.Future[T]) -> T:
-    """Return what ``task`` gives. Who is cancelled meanwhile waits for its end, and is cancelled then."""
+    """Return the result of ``task``. A cancelled caller still waits for its end, and is cancelled then."""
     cancelled = False
     while not task.done():
         try:
@@ -277,36 +279,36 @@ async def _to_its_end(task: asyncio.Future[T]) -> T:
 
 
 def _in_thread(function: Callable[[], T]) -> Awaitable[T]:
-    """Run a function in a thread; it isn't left running there alone."""
+    """Run a function in a thread, which never continues after this call ends."""
     return _to_its_end(asyncio.ensure_future(asyncio.to_thread(function)))
 
 
 def _scratch() -> Scratch:
-    """Make the folder of Litestream's configuration and socket."""
-    # Not beside the database: the path of a socket has room for 107 bytes.
+    """Create the folder for Litestream's configuration and socket."""
+    # It isn't next to the database, because the path of a socket has room for 107 bytes only.
     try:
         return Scratch(FOLDERS)
     except OSError as error:
         raise errors.StoreUnwritable(
-            f"no folder for Litestream can be made: {error.strerror}", hint="look at TMPDIR, and at the room there"
+            f"no folder for Litestream can be created: {error.strerror}", hint="check TMPDIR, and its free space"
         ) from None
 
 
 def _prepare(bucket: Bucket, base: str, database: Path, folder: Path) -> None:
-    """Delete what an earlier path left beside the database, and write the configuration."""
+    """Delete the files that an earlier path left next to the database, and write the configuration."""
     try:
-        # With it, a sync to another path fails for good.
+        # With this folder, every sync to another path fails.
         with suppress(FileNotFoundError):
             shutil.rmtree(local_folder(database))
         (folder / _CONFIGURATION).write_text(configuration(bucket, base, database, socket=folder / _SOCKET))
     except OSError as error:
         raise errors.StoreUnwritable(
-            f"Litestream's folders can't be made anew: {error.strerror}", hint=f"look at {local_folder(database)}"
+            f"Litestream's folders can't be recreated: {error.strerror}", hint=f"check {local_folder(database)}"
         ) from None
 
 
 def size_bytes(database: Path) -> int:
-    """Return the size of a database and of its write-ahead log; 0 where there is none."""
+    """Return the size of a database and its write-ahead log; 0 if there is none."""
     total = 0
     for path in (database, database.with_name(f"{database.name}-wal")):
         with suppress(OSError):

@@ -294,8 +294,8 @@ class _ForgetsConditionsOnReads(_Planted):
     [
         (_IgnoresIfMatch, "If-Match with another ETag doesn't keep"),
         (_IgnoresIfNoneMatch, "If-None-Match: \\* doesn't keep"),
-        (_ChecksThenWrites, "of 8 racing puts with If-Match, 8 were done and not one"),
-        (_CreatesTwice, "of 8 racing puts with If-None-Match: \\*, 8 were done and not one"),
+        (_ChecksThenWrites, "of 8 racing puts with If-Match, 8 succeeded, and only one may"),
+        (_CreatesTwice, "of 8 racing puts with If-None-Match: \\*, 8 succeeded, and only one may"),
         (_ReadsLate, "doesn't see"),
         (_KeepsTheDeleted, "still finds the object"),
         (_RefusesAll, "where nothing is was refused"),
