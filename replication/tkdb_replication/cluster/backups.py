@@ -1,4 +1,4 @@
-"""Backups: the paths in the bucket that Litestream wrote, and how a database gets to a new one, proved by restoring it.
+"""Backups: the paths in the bucket that Litestream wrote. A new backup of a database is proved by restoring it.
 
 >>> [backup] = group([Listing("epochs/00000007-00112233445566ff/ltx/0/1-1.ltx", size_bytes=90, modified_ms=5)])
 >>> backup.base, backup.epoch, backup.size_bytes, backup.newest_ms
@@ -33,12 +33,12 @@ _EPOCH: Final = re.compile(r"([0-9]{8,16})-[0-9a-f]{16}").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A path under ``epochs/`` and all that lies there; never empty.
+    """A path under ``epochs/`` with its objects; never empty.
 
     Attributes:
         base: the path.
-        epoch: of the primary that it was for; None where the name is no path of ours.
-        objects: what lies there.
+        epoch: the epoch of its primary; None if the path's name isn't one of tkdb's.
+        objects: its objects.
     """
 
     base: str
@@ -47,22 +47,23 @@ class Backup:
 
     @property
     def size_bytes(self) -> int:
-        """How large all of it is."""
+        """The size of all objects together."""
         return sum(each.size_bytes for each in self.objects)
 
     @property
     def oldest_ms(self) -> int:
-        """When the oldest object was written, by the store's clock."""
+        """The time of the oldest object, by the store's clock."""
         return min(each.modified_ms for each in self.objects)
 
     @property
     def newest_ms(self) -> int:
-        """When the newest object was written, by the store's clock."""
+        """The time of the newest object, by the store's clock."""
         return max(each.modified_ms for each in self.objects)
 
 
 def group(listed: Iterable[Listing]) -> list[Backup]:
-    """Return the backups that objects under ``epochs/`` belong to: by epoch, then by age, the newest first."""
+    """Return the backups that the objects under ``epochs/`` belong to, sorted by epoch, then by age, the newest
+    first."""
     paths: dict[str, list[Listing]] = {}
     for each in listed:
         name = each.key.removeprefix(BASES).partition("/")[0]
@@ -77,33 +78,33 @@ def _epoch(name: str) -> int | None:
 
 
 async def list_backups(objects: Objects) -> tuple[list[Backup], int]:
-    """Return the backups in a bucket, and the store's own time of saying so, in ms since 1970.
+    """Return the backups in a bucket, and the store's time of the answer, in ms since 1970.
 
     Raises:
-        Unavailable: the object store doesn't say, or not when.
+        Unavailable: the object store doesn't answer, or gives no time.
     """
     listed = await objects.list(BASES, timeout_ms=LIST_TIMEOUT_MS)
     if isinstance(listed, Unknown):
         raise unavailable(listed)
     if listed.date_ms is None:
-        raise errors.Unavailable("the object store doesn't say what time it is", hint="it must send a Date header")
+        raise errors.Unavailable("the object store's answer has no time", hint="use a store that sends a Date header")
     return group(listed.objects), listed.date_ms
 
 
 async def back_up(
     program: Program, bucket: Bucket, database: Path, base: str, *, random_bytes: Callable[[int], bytes]
 ) -> None:
-    """Have a database at a fresh path in the bucket, whole.
+    """Upload a whole database to a new path in the bucket.
 
     Args:
         program: Litestream.
-        bucket: where to.
-        database: the file; held by the caller, who opened it with ``checkpoints=False``.
-        base: the path, which nothing ever wrote to.
-        random_bytes: spreads Litestream's restarts.
+        bucket: the bucket to back up to.
+        database: the file. The caller holds it, opened with ``checkpoints=False``.
+        base: the path, which was never written to.
+        random_bytes: returns random bytes, to spread Litestream's restarts.
 
     Raises:
-        Unavailable: it isn't there, or not known to be. Nothing needs that path then.
+        Unavailable: the backup isn't there, or isn't known to be. Nothing needs that path then.
         StoreUnwritable: Litestream has no room.
     """
     timing = Timing()
@@ -117,17 +118,18 @@ async def back_up(
 
 @contextmanager
 def scratch(database: Path) -> Iterator[Path]:
-    """Give a private folder for copies of databases: beside ``database`` where that has a folder, and so has the room.
+    """Yield a private folder for copies of databases: next to ``database`` if its folder exists, because there is
+    room.
 
     Raises:
-        StoreUnwritable: it can't be made.
+        StoreUnwritable: the folder can't be created.
     """
     beside = database.absolute().parent
     try:
         folder = Path(tempfile.mkdtemp(prefix=".tkdb-", dir=beside if beside.is_dir() else None))
     except OSError as error:
         raise errors.StoreUnwritable(
-            f"no folder can be made beside {database}: {error.strerror}", hint="make it writable for this user"
+            f"no folder can be created next to {database}: {error.strerror}", hint="make it writable for this user"
         ) from None
     try:
         yield folder

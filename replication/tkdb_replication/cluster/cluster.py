@@ -1,4 +1,4 @@
-"""A cluster as the commands see it: a bucket, and what proves that something in it is ours."""
+"""A cluster from the commands' view: a bucket, and the secrets that prove its content."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ HASHES: Final = "SELECT hash FROM journal ORDER BY seq"
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """A journal that was found whole, unaltered and ours.
+    """A journal that passed an audit: complete, unaltered, and this authority's.
 
     Attributes:
         journal: its id.
         end: its last entry.
-        hashes: of all its entries, in order; each stands for the journal up to there.
+        hashes: the hashes of all its entries, in order. Each covers the journal up to its entry.
     """
 
     journal: bytes
@@ -38,11 +38,11 @@ class Audited:
     hashes: tuple[bytes, ...]
 
     def contains(self, place: Place) -> bool:
-        """Return whether ``place`` lies on this journal."""
+        """Return True if ``place`` is on this journal."""
         return 0 < place.seq <= len(self.hashes) and self.hashes[place.seq - 1] == place.hash
 
     def shares(self, other: Audited) -> int:
-        """Return how many entries this journal and another have in common; they are the first ones."""
+        """Return how many of the first entries this journal and another one have in common."""
         pairs = zip(self.hashes, other.hashes, strict=False)
         shorter = min(len(self.hashes), len(other.hashes))
         return next((index for index, (ours, theirs) in enumerate(pairs) if ours != theirs), shorter)
@@ -50,17 +50,17 @@ class Audited:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What a command works with.
+    """The parts that a command needs.
 
     Attributes:
         name: the authority's name.
-        seal_keys: unseal what is in a journal.
+        seal_keys: unseal the records of a journal.
         head_keys: authenticate heads.
-        verify: says whether an entry's signature is its signer's; None where the signer isn't known.
-        bucket: where the bucket is, for Litestream.
-        objects: the same bucket, for everything else.
+        verify: checks an entry's signature; returns None if the signer isn't known.
+        bucket: the bucket's settings, for Litestream.
+        objects: the same bucket, for all other requests.
         program: Litestream.
-        random_bytes: returns so many random bytes.
+        random_bytes: returns ``n`` random bytes.
     """
 
     name: str
@@ -73,17 +73,17 @@ class Cluster:
     random_bytes: Callable[[int], bytes]
 
     async def examine(self, database: Path) -> Audited:
-        """Audit the journal in a file, which is only read.
+        """Audit the journal in a file. The file is only read.
 
         Raises:
-            ConfigurationError: it is another authority's.
+            ConfigurationError: it belongs to another authority.
             BrokenJournal, WrongSealKey, StoreError: as ``audit``.
         """
         async with await Database.open(database, read_only=True) as opened:
             state = await opened.load()
             if state.name != self.name:
                 raise errors.ConfigurationError(
-                    f"it is a journal of the authority {state.name!r}, not of {self.name}", hint="check TKDB_NAME"
+                    f"the journal belongs to the authority {state.name!r}, not to {self.name}", hint="check TKDB_NAME"
                 )
             report = await audit(opened, self.seal_keys, self.verify)
             async with opened.snapshot():
@@ -91,12 +91,12 @@ class Cluster:
         return Audited(state.journal, report.head, tuple(hashes[: report.entries]))
 
     async def restore(self, base: str, target: Path, *, backup_bytes: int) -> Audited:
-        """Restore what lies at a path of the bucket into a new file, and audit it.
+        """Restore the backup at a path of the bucket into a new file, and audit it.
 
         Args:
             base: the path.
             target: the new file.
-            backup_bytes: about how much lies there: with it grows the time that is given.
+            backup_bytes: the approximate size of the backup. The timeout grows with it.
 
         Raises:
             NoBackup, RestoreFailed, StoreUnwritable, Unavailable: as ``restore``.
@@ -107,7 +107,8 @@ class Cluster:
         return await self.examine(target)
 
     async def prove(self, base: str, end: Head, database: Path, target: Path) -> None:
-        """Check that ``base`` restores to a sound journal with that very end: that the backup of ``database`` works.
+        """Check that ``base`` restores to a valid journal with exactly this end: that the backup of ``database``
+        works.
 
         Raises:
             RestoreFailed: it doesn't.
@@ -116,5 +117,5 @@ class Cluster:
         restored = await self.restore(base, target, backup_bytes=await asyncio.to_thread(size_bytes, database))
         if restored.end != end:
             raise errors.RestoreFailed(
-                f"the backup ends at entry {restored.end.seq}, and not at {end.seq} as it should", hint="try again"
+                f"the backup ends at entry {restored.end.seq}, but {end.seq} is expected", hint="try again"
             )

@@ -1,8 +1,8 @@
-"""Garbage: what lies in the bucket and what no rule, and no recovery, needs any more.
+"""Garbage collection: deletes the objects in the bucket that no rule and no recovery needs any more.
 
-Every takeover begins a path of its own, whether it succeeds or not. The head's ``base`` is needed for good. The others
-are backups for ``tkdb recover``, until they have been superseded for some days. What changed in the last hour is never
-touched: a takeover may be under way on a path that no head names yet.
+Every takeover begins a new path, whether it succeeds or not. The head's ``base`` is always kept. The other paths are
+backups for ``tkdb recover``, until they have been superseded for some days. Objects that changed in the last hour are
+never touched: a takeover may be in progress on a path that no head names yet.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _AT_ONCE: Final = 8
 
 
 class Fate(StrEnum):
-    """What becomes of a path."""
+    """What happens to a path."""
 
     BASE = "base"
-    """The head names it: kept."""
+    """Kept: the head names it."""
     KEPT = "kept"
-    """A backup that isn't old enough, or a takeover that is under way."""
+    """Kept: it isn't old enough, or a takeover on it is in progress."""
     STRANGE = "strange"
-    """Not a name that we give: left alone."""
+    """Left alone: its name isn't one of tkdb's."""
     GARBAGE = "garbage"
     """Deleted, or to be deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A path, and what becomes of it."""
+    """A path, and its fate."""
 
     backup: Backup
     fate: Fate
@@ -48,11 +48,11 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What a collection found, and did unless it was a rehearsal.
+    """The result of a collection, or of a rehearsal, which deletes nothing.
 
     Attributes:
-        paths: all that there are, the newest first.
-        probes: how many objects old probes have left.
+        paths: all paths, the newest first.
+        probes: the number of objects that old probes have left.
     """
 
     paths: tuple[Judged, ...]
@@ -60,16 +60,16 @@ class Collection:
 
 
 def judge(backups: Sequence[Backup], base: str, *, now_ms: int, keep_ms: int) -> list[Judged]:
-    """Return what becomes of each backup.
+    """Return the fate of each backup.
 
-    A backup grows old from when it was last written, or when the next one was begun: that of a quiet authority may
-    have been the current one until just now, and not have been written to for weeks.
+    A backup's age counts from its last write, or from the beginning of the next backup. The backup of an authority with
+    few writes may have been the current one until just now, although its last write was weeks ago.
 
     Args:
-        backups: all of them, the newest first.
-        base: the head's.
-        now_ms: the store's time, ms since 1970.
-        keep_ms: how long a backup is kept; an hour at least.
+        backups: all backups, the newest first.
+        base: the head's base.
+        now_ms: the store's time, in ms since 1970.
+        keep_ms: how long a backup is kept; at least an hour.
     """
     before_ms = now_ms - max(keep_ms, LEAST_KEEP_MS)
     judged, next_began_ms = [], 0
@@ -92,19 +92,18 @@ async def collect(
 ) -> Collection:
     """Delete the garbage of a bucket.
 
-    Times are the store's own, those of its answers and of its objects. The head is read first, and again before each
-    path is deleted, so that no takeover in between loses its base.
+    All times are the store's own: those of its answers and of its objects. The head is read first, and again before
+    each path is deleted, so that no takeover in between loses its base.
 
     Args:
         objects: the bucket.
         keys: authenticate the head.
-        keep_ms: how long backups are kept; an hour at least.
-        rehearse: find only, delete nothing.
+        keep_ms: how long backups are kept; at least an hour.
+        rehearse: only find garbage, and delete nothing.
 
     Raises:
-        BrokenHead: there is no head, or none that can be believed, so that nothing shows what is needed. Nothing more
-            was deleted.
-        Unavailable: the object store gave no answer. What was deleted until then was garbage.
+        BrokenHead: there is no valid head, so nothing shows which paths are needed. Nothing more was deleted.
+        Unavailable: the object store gave no answer. Everything deleted until then was garbage.
     """
     head = await _head(objects, keys)
     backups, now_ms = await list_backups(objects)
@@ -121,7 +120,7 @@ async def collect(
 async def _delete_path(objects: Objects, keys: HeadKeys, backup: Backup) -> None:
     if (await _head(objects, keys)).base == backup.base:
         raise errors.Conflict(
-            f"the head names {backup.base} by now: nothing more was deleted", hint="run `tkdb gc` again"
+            f"the head now names {backup.base}, so nothing more was deleted", hint="run `tkdb gc` again"
         )
     await _delete(objects, backup.objects)
 
@@ -139,7 +138,7 @@ async def _head(objects: Objects, keys: HeadKeys) -> Head:
     there = await read_head(objects, keys)
     if isinstance(there, Absent | Damaged):
         why = "there is no head" if isinstance(there, Absent) else there.error.message
-        raise errors.BrokenHead(f"{why}: nothing is deleted", hint="look with `tkdb recover`")
+        raise errors.BrokenHead(f"{why}: nothing is deleted", hint="run `tkdb recover` to see the cause")
     return there.head
 
 

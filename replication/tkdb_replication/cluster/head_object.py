@@ -1,4 +1,4 @@
-"""The head's object in the bucket, for the commands: read, made, replaced. Machines have rules of their own for it.
+"""The head's object in the bucket, as the commands read, create and replace it. Machines have other rules for it.
 
 match await read_head(objects, keys):
     case Sound(head): ...
@@ -22,7 +22,7 @@ _TRIES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A head that one of us wrote."""
+    """A valid head."""
 
     head: Head
     body: bytes = field(repr=False)
@@ -31,7 +31,7 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """An object that isn't a head, or isn't ours."""
+    """An object that isn't a head, or isn't this cluster's."""
 
     error: errors.BrokenHead
     body: bytes = field(repr=False)
@@ -44,10 +44,10 @@ class Absent:
 
 
 async def read_head(objects: Objects, keys: HeadKeys) -> Sound | Damaged | Absent:
-    """Return what lies where the head belongs.
+    """Return the object at the head's key.
 
     Raises:
-        Unavailable: the object store gave no answer that says.
+        Unavailable: the object store gave no usable answer.
     """
     match await objects.get(HEAD_KEY, timeout_ms=TIMEOUT_MS):
         case Found(body, etag):
@@ -63,26 +63,26 @@ async def read_head(objects: Objects, keys: HeadKeys) -> Sound | Damaged | Absen
 
 
 async def put_head(objects: Objects, head: Head, keys: HeadKeys, *, over: Sound | Damaged | Absent) -> None:
-    """Put ``head`` in the place of what was read there, or where nothing was.
+    """Put ``head`` in place of the object that was read, or where there was none.
 
-    An outcome that isn't known is resolved by reading; then the put is repeated, with the same bytes and condition.
+    An unknown outcome is resolved by reading. Then the put is repeated, with the same bytes and condition.
 
     Raises:
-        Conflict: something else lies there by now.
-        OutcomeUnknown: the object store gave no answer that says whether it was done.
+        Conflict: the object has changed.
+        OutcomeUnknown: the object store gave no answer that shows whether the put succeeded.
     """
     body = encode_head(head, keys)
     for _ in range(_TRIES):
         outcome = await _put(objects, body, over)
         if isinstance(outcome, Stored):
             return
-        # Not even a conflict is an answer: something between may have repeated a put that was done.
+        # Not even a conflict is an answer: a proxy may have repeated a put that succeeded.
         found = await objects.get(HEAD_KEY, timeout_ms=TIMEOUT_MS)
         if isinstance(found, Found) and found.body == body:
             return
         if isinstance(outcome, Conflict):
-            raise errors.Conflict("another head was put at the same time: nothing was changed", hint=_LOOK)
-    raise errors.OutcomeUnknown("the object store doesn't say whether the head was put", hint=_LOOK)
+            raise errors.Conflict("another head was put at the same time, so nothing was changed", hint=_LOOK)
+    raise errors.OutcomeUnknown("it is unknown whether the head was put", hint=_LOOK)
 
 
 async def _put(objects: Objects, body: bytes, over: Sound | Damaged | Absent) -> Stored | Conflict | Unknown:
@@ -92,7 +92,7 @@ async def _put(objects: Objects, body: bytes, over: Sound | Damaged | Absent) ->
 
 
 def describe(head: Head) -> str:
-    """Return a head in words: epoch, place, whose turn.
+    """Return a head in words: its epoch, its entry, and its primary.
 
     >>> from tkdb_replication.protocol.head import BEGINNING, first_head
     >>> describe(first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=NOBODY, base="b", place=BEGINNING, epoch=1))
@@ -103,11 +103,11 @@ def describe(head: Head) -> str:
 
 
 def unavailable(outcome: Unknown) -> errors.Unavailable:
-    """Return the error for a request whose outcome isn't known."""
+    """Return the error for a request with an unknown outcome."""
     return errors.Unavailable(
         f"the bucket can't be used: {outcome.message}",
-        hint="look at AWS_ENDPOINT_URL_S3, the credentials and BUCKET_NAME, and try again",
+        hint="check AWS_ENDPOINT_URL_S3, the credentials and BUCKET_NAME, and try again",
     )
 
 
-_LOOK: Final = "run it again: it says what is there"
+_LOOK: Final = "run the command again: it reports the current state"

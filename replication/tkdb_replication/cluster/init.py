@@ -1,7 +1,7 @@
-"""Founding: a bucket becomes a cluster's, with a journal, a backup that was proved to work, and then the first head.
+"""The creation of a cluster in a bucket: a journal, a backup that was proved to work, and then the first head.
 
-Nobody else makes a head. What a founding leaves that fails is garbage in the bucket, and nothing else: the head comes
-last, and only where there is none.
+Only this creates a head where there is none. If it fails, it leaves nothing but garbage in the bucket, because the head
+comes last, and only if there is none.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _ATTEMPT_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Founded:
-    """A cluster that was made.
+    """A new cluster.
 
     Attributes:
         head: the first head.
-        begun: whether its journal was begun with it; else it is a single machine's that was there.
+        begun: whether its journal is new too. If not, it is the journal of an existing single machine.
     """
 
     head: Head
@@ -41,18 +41,20 @@ class Founded:
 
 
 async def found(cluster: Cluster, database: Path, clock: Clock) -> Founded:
-    """Make a cluster: with the journal in ``database``, where there is one, or else with a new one.
+    """Create a cluster, with the journal in ``database`` if there is one, or else with a new one.
 
     Args:
         cluster: the bucket, and the secrets.
-        database: a single machine's file, which is left as it is; it need not exist.
+        database: a single machine's file, which isn't changed. It need not exist.
         clock: dates the first entry of a new journal.
 
     Raises:
-        Conflict: there is a head already, or another founding was quicker; or the database is of a cluster's machine.
-        BrokenHead: something lies where the head belongs, and isn't one of ours.
-        UnfitObjectStore: the bucket doesn't keep its conditions.
-        ConfigurationError, WrongSealKey, BrokenJournal, StoreError: the database can't be used, and why.
+        Conflict: there is a head already, or another command was quicker, or the database belongs to a cluster's
+            machine.
+        BrokenHead: there is an object at the head's key that isn't a head of this cluster.
+        UnfitObjectStore: the bucket doesn't honour its conditions.
+        ConfigurationError, WrongSealKey, BrokenJournal, StoreError: the database can't be used. The message gives the
+            cause.
         Unavailable: the object store or the disk can't be used now.
     """
     absent = await _check_absent(cluster)
@@ -73,7 +75,7 @@ async def found(cluster: Cluster, database: Path, clock: Clock) -> Founded:
                 place=Place(state.head.seq, state.head.hash),
                 epoch=state.head.epoch,
             )
-            # While the database is still ours: no other process can have written to it since.
+            # Put the head while the database is locked: no other process can have written to it since.
             await put_head(cluster.objects, head, cluster.head_keys, over=absent)
     return Founded(head, begun)
 
@@ -84,26 +86,30 @@ async def _check_absent(cluster: Cluster) -> Absent:
         return there
     if isinstance(there, Damaged):
         raise errors.BrokenHead(
-            f"the bucket has a head, and it can't be used: {there.error.message}",
-            hint="use another bucket, or look with `tkdb recover`",
+            f"the bucket has a head that can't be used: {there.error.message}",
+            hint="use another bucket, or run `tkdb recover`",
         )
     raise errors.Conflict(
         f"the bucket has a head: {describe(there.head)}",
-        hint="start machines with `tkdb serve`; for another cluster, use another bucket",
+        hint="start machines with `tkdb serve`, or use another bucket for another cluster",
     )
 
 
 def _check_single(database: Path, state: State) -> None:
-    """A cluster's machine may lack what others acknowledged; to go on from it as if it didn't would revive tokens."""
+    """Refuse a database of a cluster's machine.
+
+    Such a machine may lack entries that other machines acknowledged. A cluster that continued from it would revive
+    revoked tokens.
+    """
     if VolumeFile(database).read(journal=state.journal).rev >= 0:
         raise errors.Conflict(
-            f"{database} is of a machine of another cluster, and may lack entries of it",
-            hint="`tkdb recover --from volume` goes on from it",
+            f"{database} belongs to a machine of another cluster, and may lack entries of that cluster",
+            hint="to continue from it, use `tkdb recover --from volume`",
         )
 
 
 async def _source(database: Path, folder: Path) -> tuple[Path, bool]:
-    """Return the file to found with, and whether its journal is yet to be begun."""
+    """Return the file to begin with, and whether its journal is still to be begun."""
     if size_bytes(database):
         async with await Database.open(database) as opened:
             if (await opened.load()).head.seq:

@@ -1,7 +1,7 @@
-"""Recovery: a cluster goes on from a journal that was found, at a fresh path, with one swap of the head.
+"""Recovery: a cluster continues from a journal that was found, at a new path, with one swap of the head.
 
-The journal is written anew from its entries, so that neither the backup nor the volume that it is from is changed.
-It is backed up and restored once, before anything of the cluster is touched.
+The journal is written again from its entries, so neither the backup nor the volume that it comes from is changed. It is
+backed up, and restored once as a proof, before any part of the cluster is touched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tkdb_replication.cluster.survey import Candidate, Renew, Resume, Survey
 from tkdb_replication.protocol.head import NOBODY, Head, Place, first_head
 
 KEPT_HEADS: Final = "heads/"
-"""Heads that were replaced lie here, each under its time."""
+"""The prefix of replaced heads, each named by its time."""
 
 LOOK_MS: Final = 500
 MARGIN_MS: Final = 1_000
@@ -42,11 +42,11 @@ _PAGE: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A cluster that goes on.
+    """A cluster that continues.
 
     Attributes:
         head: the new head.
-        kept: where the old one was put, if it was.
+        kept: the key of the copy of the old head, if there is one.
     """
 
     head: Head
@@ -54,15 +54,15 @@ class Done:
 
 
 async def check_idle(cluster: Cluster, survey: Survey, *, lease_ms: int) -> None:
-    """Watch the head for a lease, and check that nobody swaps it.
+    """Watch the head for one lease, and check that no machine swaps it.
 
     Args:
         cluster: the bucket.
-        survey: what lay there.
-        lease_ms: for how long, where the head doesn't say itself.
+        survey: the state of the bucket.
+        lease_ms: the time to watch, if the head doesn't contain one.
 
     Raises:
-        Conflict: it changed: a primary is alive.
+        Conflict: the head changed: there is a running primary.
         Unavailable: the object store gave no answer.
     """
     there = survey.there
@@ -77,20 +77,20 @@ async def check_idle(cluster: Cluster, survey: Survey, *, lease_ms: int) -> None
         if not isinstance(outcome, NotModified):
             who = f" ({describe(there.head)})" if isinstance(there, Sound) else ""
             raise errors.Conflict(
-                f"a primary is alive: the head was swapped just now{who}",
-                hint="stop every machine first; a primary that only needs another base begins one with `tkdb promote`",
+                f"a primary is running: the head was swapped just now{who}",
+                hint="stop every machine first; if a primary only needs another base, use `tkdb promote`",
             )
         await asyncio.sleep(LOOK_MS / 1000)
 
 
 async def resume(cluster: Cluster, survey: Survey, plan: Resume, near: Path) -> Done:
-    """Give the head a new base, which holds all that it names: the same journal goes on, one epoch later.
+    """Give the head a new base with everything that the head names. The same journal continues, one epoch later.
 
     Raises:
-        Conflict: the head was swapped meanwhile.
-        RestoreFailed, BrokenJournal: the new backup doesn't hold what it should. Nothing was changed.
+        Conflict: the head was swapped in the meantime.
+        RestoreFailed, BrokenJournal: the new backup isn't as expected. Nothing was changed.
         Unavailable, StoreUnwritable: the object store or the disk can't be used now. Nothing was changed.
-        OutcomeUnknown: the head may have been put, or not.
+        OutcomeUnknown: it is unknown whether the head was put.
     """
     async with _rewritten(cluster, plan.candidate, plan.place, near) as (path, database, state):
         await _append(database, state, plan.entries)
@@ -110,11 +110,12 @@ async def resume(cluster: Cluster, survey: Survey, plan: Resume, near: Path) -> 
 
 
 async def renew(cluster: Cluster, survey: Survey, plan: Renew, near: Path) -> Done:
-    """Go on as another journal from the candidate's end: an entry says so, and everyone who held the old one sees it.
+    """Continue as a new journal from the candidate's end. An entry records it, and every reader of the old journal
+    detects it.
 
     Raises:
         Conflict, RestoreFailed, BrokenJournal, Unavailable, StoreUnwritable, OutcomeUnknown: as ``resume``.
-        WrongSealKey: a chain key lies under a sealing secret that isn't given.
+        WrongSealKey: a chain key needs a sealing secret that isn't given.
     """
     end, epoch = plan.candidate.audited.end, survey.last_epoch + 1
     async with _rewritten(cluster, plan.candidate, Place(end.seq, end.hash), near) as (path, database, state):
@@ -136,7 +137,7 @@ async def renew(cluster: Cluster, survey: Survey, plan: Renew, near: Path) -> Do
 
 
 def recovered_entry(cluster: Cluster, state: State, *, now_ms: int, epoch: int) -> Entry:
-    """Return the entry after which ``state`` is another journal's, with a new id and a new chain key.
+    """Return the entry that turns ``state`` into a new journal, with a new id and a new chain key.
 
     Raises:
         WrongSealKey, BrokenJournal: a chain key can't be unsealed.
@@ -164,7 +165,7 @@ def recovered_entry(cluster: Cluster, state: State, *, now_ms: int, epoch: int) 
 async def _rewritten(
     cluster: Cluster, candidate: Candidate, through: Place, near: Path
 ) -> AsyncIterator[tuple[Path, Database, State]]:
-    """Give a new database with the candidate's entries up to ``through``, and its state."""
+    """Yield a new database with the candidate's entries up to ``through``, and its state."""
     with scratch(near) as folder:
         source, path = Path(candidate.source), folder / "tkdb.db"
         if candidate.backup is not None:
@@ -181,7 +182,7 @@ async def _rewritten(
                     break
                 await _append(new, state, entries)
             if Place(state.head.seq, state.head.hash) != through:
-                raise errors.BrokenJournal(f"{candidate.source} has changed since it was looked at", hint="try again")
+                raise errors.BrokenJournal(f"{candidate.source} has changed since it was examined", hint="try again")
             yield path, new, state
 
 
@@ -197,7 +198,7 @@ async def _back_up(cluster: Cluster, path: Path, state: State, base: str) -> Non
 
 
 async def _keep(cluster: Cluster, survey: Survey) -> str | None:
-    """Put a copy of what lies where the head belongs aside; return its key."""
+    """Store a copy of the object at the head's key. Return the copy's key."""
     there = survey.there
     if isinstance(there, Absent):
         return None

@@ -1,8 +1,8 @@
-"""A survey: what a bucket holds of a cluster, and how it could go on from that. It changes nothing.
+"""A survey: the parts of a cluster in a bucket, and the possible ways to continue. It changes nothing.
 
-What can be recovered is a journal: whole, unaltered and ours. Where the head can still be believed and such a journal
-leads to it, nothing is lost (``Resume``). Otherwise acknowledged entries may be, and what goes on is another journal
-(``Renew``).
+Only a journal can be recovered that is complete, unaltered and this authority's. If the head is valid and such a
+journal leads to it, nothing is lost (``Resume``). Otherwise acknowledged entries may be lost, and a new journal
+continues (``Renew``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Candidate:
 
     Attributes:
         source: the path in the bucket, or the file.
-        backup: what lies at that path; None for a file.
-        audited: what an audit found there.
+        backup: the backup at that path; None for a file.
+        audited: the result of its audit.
     """
 
     source: str
@@ -34,14 +34,15 @@ class Candidate:
 
     @property
     def rank(self) -> tuple[int, int, int]:
-        """What the best one has most of. A later epoch decides: its first entry followed all that was acknowledged."""
+        """The rank of this candidate: the best one has the highest. A later epoch decides, because its first entry
+        followed every acknowledged entry before it."""
         epoch = (self.backup and self.backup.epoch) or 0
         return self.audited.end.epoch, self.audited.end.seq, epoch
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A path or file that gives no journal of ours, and why."""
+    """A path or file without a valid journal of this authority, and the cause."""
 
     source: str
     error: errors.TkdbError
@@ -49,19 +50,19 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """The head can be believed, and its base leads to it: there is nothing to recover."""
+    """The head is valid, and its base leads to it: there is nothing to recover."""
 
     head: Head
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The journal goes on where the head says: nothing acknowledged is lost.
+    """The journal continues at the head's end: no acknowledged entry is lost.
 
     Attributes:
-        head: the one there is.
-        candidate: holds the journal up to ``place``, one of the head's.
-        entries: lead from there to the head; they are its own.
+        head: the current head.
+        candidate: contains the journal up to ``place``, one of the head's points.
+        entries: the head's own entries, which lead from there to its end.
     """
 
     head: Head
@@ -72,11 +73,11 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """What goes on is another journal, because acknowledged entries after the candidate's end may be lost.
+    """A new journal continues, because acknowledged entries after the candidate's end may be lost.
 
     Attributes:
-        candidate: what is known.
-        lost: how many acknowledged entries the head shows to be lost; None where no head says.
+        candidate: the journal to continue from.
+        lost: how many acknowledged entries are lost according to the head; None if no head shows it.
     """
 
     candidate: Candidate
@@ -88,13 +89,13 @@ Plan = Nothing | Resume | Renew
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found.
+    """The result of a survey.
 
     Attributes:
-        there: what lies where the head belongs.
-        candidates: the best first.
-        refused: what gives no journal.
-        last_epoch: the highest that the bucket knows of.
+        there: the object at the head's key.
+        candidates: the candidates, the best first.
+        refused: the paths and files without a journal.
+        last_epoch: the highest epoch in the bucket.
         now_ms: the store's own time.
     """
 
@@ -110,23 +111,23 @@ class Survey:
         return [(other, seq) for other, seq in shared if seq < other.audited.end.seq]
 
     def plan(self, *, anyway: bool) -> Plan:
-        """Return how to go on. ``anyway``: also where there is nothing to recover.
+        """Return the plan for the recovery. ``anyway``: make one even if there is nothing to recover.
 
         Raises:
-            NoBackup: there is nothing to go on from.
+            NoBackup: there is no journal to continue from.
         """
         if not self.candidates:
             why = "".join(f"\n  {each.source}: {each.error.message}" for each in self.refused)
             raise errors.NoBackup(
-                f"of {len(self.refused)} backups, none gives a sound journal of this authority{why}",
-                hint="check TKDB_SEAL_KEYS and TKDB_NAME; look on a machine that has its disk: --from volume",
+                f"of {len(self.refused)} backups, none contains a valid journal of this authority{why}",
+                hint="check TKDB_SEAL_KEYS and TKDB_NAME, or use --from volume on a machine that has its disk",
             )
         best = self.candidates[0]
         if not isinstance(self.there, Sound):
             return Renew(best, None)
         head = self.there.head
         if best.audited.end.epoch > head.epoch:
-            # A primary that this head knows nothing of has written: an older head was put back.
+            # A primary has written that this head doesn't know: an older head was put back.
             return Renew(best, None)
         joined = [(each, place) for each in self.candidates if (place := _joins(each.audited, head)) is not None]
         if not anyway and any(each.source == head.base for each, _ in joined):
@@ -138,7 +139,7 @@ class Survey:
 
 
 def _joins(journal: Audited, head: Head) -> Place | None:
-    """Return the last of the head's places that lies on a journal; None where the head doesn't go on from it."""
+    """Return the last of the head's points that is on a journal, or None if the head doesn't continue the journal."""
     if journal.journal != head.journal:
         return None
     return next((place for place in reversed(head.places) if journal.contains(place)), None)
@@ -149,11 +150,12 @@ def _last_common(journal: Audited, head: Head) -> int:
 
 
 async def survey_bucket(cluster: Cluster, near: Path) -> Survey:
-    """Look at every backup in the bucket: restore it, audit it. Copies are made beside ``near``, one at a time.
+    """Examine every backup in the bucket: restore it, and audit it. Copies are made next to ``near``, one at a time.
 
     Raises:
-        Unavailable, StoreUnwritable: the object store or the disk can't be used now; a backup that can't be read
-            now may be the best one.
+        Unavailable, StoreUnwritable: the object store or the disk can't be used now. A backup that can't be read now
+            may be
+            the best one.
     """
     there = await read_head(cluster.objects, cluster.head_keys)
     backups, now_ms = await list_backups(cluster.objects)
@@ -163,14 +165,15 @@ async def survey_bucket(cluster: Cluster, near: Path) -> Survey:
 
 
 async def survey_volume(cluster: Cluster, database: Path) -> Survey:
-    """Look at a machine's own database, and besides it only at whether the head's base restores.
+    """Examine a machine's own database. Of the bucket, it only checks whether the head's base restores.
 
     Args:
         cluster: the bucket, and the secrets.
-        database: the file, which the caller holds open for writing: no other process can.
+        database: the file. The caller holds it open for writing, so no other process can.
 
     Raises:
-        ConfigurationError, BrokenJournal, WrongSealKey, StoreError: the database can't be used, and why.
+        ConfigurationError, BrokenJournal, WrongSealKey, StoreError: the database can't be used. The message gives the
+            cause.
         Unavailable, StoreUnwritable: the object store or the disk can't be used now.
     """
     there = await read_head(cluster.objects, cluster.head_keys)

@@ -110,8 +110,7 @@ def check_version(text: str) -> None:
     >>> check_version("0.3.13")
     Traceback (most recent call last):
     ...
-    tkdb.errors.ConfigurationError: litestream has version '0.3.13', and 0.5.17 up to 0.6 is known: install a known
-    version
+    tkdb.errors.ConfigurationError: litestream has version '0.3.13', and 0.5.17 up to 0.6 is known: install one
 
     Raises:
         ConfigurationError: the version isn't known.
@@ -120,9 +119,7 @@ def check_version(text: str) -> None:
     version = tuple(map(int, found.groups())) if found else ()
     if not OLDEST <= version < BELOW:
         known = f"{'.'.join(map(str, OLDEST))} up to {'.'.join(map(str, BELOW))} is known"
-        raise errors.ConfigurationError(
-            f"litestream has version {text[:20]!r}, and {known}", hint="install a known version"
-        )
+        raise errors.ConfigurationError(f"litestream has version {text[:20]!r}, and {known}", hint="install one")
 
 
 def environment(credentials: Credentials, inherited: Mapping[str, str]) -> dict[str, str]:
