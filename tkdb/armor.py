@@ -1,14 +1,14 @@
-"""Armor: binary as text that secret scanners find and that knows when it was cut short.
+"""Armor: bytes as text that secret scanners can find, with a checksum that detects a cut-off text.
 
-The form is ``prefix + base64url without padding + 6 base62 digits``, the digits being the CRC-32 (RFC 1952)
-of all characters before them, most significant first, over ``0-9A-Za-z``. Each value has exactly one text.
+The form is ``prefix + base64url without padding + 6 base62 digits``. The digits are the CRC-32 (RFC 1952) of all
+characters before them, most significant first, over ``0-9A-Za-z``. Each value has exactly one text.
 
 >>> armor("tkdb_", b"hello")
 'tkdb_aGVsbG80frkqS'
 >>> dearmor("tkdb_", "tkdb_aGVsbG80frkqS")
 b'hello'
 
-Who has read a text need not read it again as the beginning of a longer one:
+A reader that has read a text needn't read it again as the beginning of a longer text:
 
 >>> stem = Stem.of("tkdb_", b"hello")
 >>> stem.rest(armor("tkdb_", b"hello, world")), stem.rest(armor("tkdb_", b"help"))
@@ -28,22 +28,22 @@ _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PAIR_VALUE = {a + b: 62 * i + j for i, a in enumerate(_DIGITS) for j, b in enumerate(_DIGITS)}
 _PAIR_TEXT = {value: pair for pair, value in _PAIR_VALUE.items()}
 
-# The standard alphabet's own two characters, and padding, become ones that no base64 decoder accepts.
+# The standard alphabet's own two characters, and padding, become characters that no base64 decoder accepts.
 _FROM_URLSAFE = bytes.maketrans(b"-_+/=", b"+/\xff\xff\xff")
 _TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _PADDING = {0: b"", 2: b"==", 3: b"="}
-# A last character with bits beyond the last byte would give one value several texts.
+# If the last character had bits beyond the last byte, one value would have several texts.
 _LAST = {1: frozenset[int](), 2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 
 CHECKSUM_CHARS = 6
 
 
 class ArmorError(ValueError):
-    """Not armored text of this prefix. The caller turns it into an error of its own kind."""
+    """The text isn't armored text with this prefix. The caller turns this into its own kind of error."""
 
 
 class ChecksumMismatch(ArmorError):
-    """The prefix is right and the checksum is not: cut short, or altered while being copied."""
+    """The prefix is right and the checksum is wrong: the text was cut short, or altered while it was copied."""
 
 
 def armor(prefix: str, raw: bytes) -> str:
@@ -55,10 +55,10 @@ def armor(prefix: str, raw: bytes) -> str:
 
 
 def dearmor(prefix: str, text: str) -> bytes:
-    """Return the bytes that ``armor(prefix, ...)`` turned into ``text``.
+    """Return the bytes from which ``armor(prefix, ...)`` made ``text``.
 
     Raises:
-        ChecksumMismatch: the prefix is right, the checksum is not.
+        ChecksumMismatch: the prefix is right, and the checksum is wrong.
         ArmorError: another prefix, a character outside the alphabet, or stray bits at the end.
     """
     if not text.startswith(prefix):
@@ -67,12 +67,12 @@ def dearmor(prefix: str, text: str) -> bytes:
 
 
 class Stem(msgspec.Struct, frozen=True, gc=False):
-    """What the texts have in common whose bytes begin alike: as much of them as stands in whole groups of characters.
+    """The common part of all texts whose bytes begin with the same bytes: the part in whole groups of characters.
 
     Attributes:
-        text: those characters.
+        text: these characters.
         checksum: their CRC-32.
-        beyond: the bytes in common that stand behind them: two at most.
+        beyond: the common bytes after them: two at most.
     """
 
     text: str
@@ -87,8 +87,9 @@ class Stem(msgspec.Struct, frozen=True, gc=False):
         return cls(text, crc32(text.encode()), raw[shown:])
 
     def rest(self, text: str) -> bytes | None:
-        """Return the bytes of ``text`` behind those in common; None where it doesn't begin with them. Only what stands
-        behind the stem is read, and the checksum goes on from there.
+        """Return the bytes of ``text`` after the common ones, or None if it doesn't begin with them.
+
+        Only the characters after the stem are read, and the checksum continues from the stem's.
 
         Raises:
             ArmorError, ChecksumMismatch: as ``dearmor``.
@@ -100,7 +101,8 @@ class Stem(msgspec.Struct, frozen=True, gc=False):
 
 
 def _read(text: str, at: int, checksum: int) -> bytes:
-    """Return the bytes that ``text`` shows from a group of characters on, before which it has that checksum."""
+    """Return the bytes of ``text`` from the group of characters at ``at`` on. ``checksum`` covers the characters
+    before it."""
     if not text.isascii():
         raise ArmorError("it holds a character that is not ASCII")
     body = text[at:-CHECKSUM_CHARS].encode()
@@ -119,7 +121,7 @@ def b64url(raw: bytes) -> str:
 
 
 def b64url_bytes(text: bytes) -> bytes:
-    """Return the bytes behind base64url ``text``, which has no padding and no stray bits.
+    """Return the bytes of base64url ``text``, which has no padding and no stray bits.
 
     Raises:
         ArmorError: a character outside the alphabet, an impossible length, or stray bits at the end.

@@ -1,4 +1,4 @@
-"""Fly-Src: who sent a request over the private network, as the proxy says it. Pure: time is handed in.
+"""Fly-Src: the proxy's attestation of the sender of a request on the private network. Pure: the time is an argument.
 
 ::
 
@@ -6,11 +6,11 @@
     Fly-Src-Signature: base64 of Ed25519 over exactly the text above
 
 The public key is in ``/.fly/fly-src.pub`` on every Machine, as hex. Source: Fly's verifier for Go,
-https://pkg.go.dev/github.com/superfly/macaroon/flyio (FlySrcVerifier); it wants the same peers, age and keys.
+https://pkg.go.dev/github.com/superfly/macaroon/flyio (FlySrcVerifier), which requires the same peers, age and keys.
 
-A signature isn't a request's own: Ed25519 is deterministic and ``ts`` is in seconds, so all requests that a machine
-sends within a second carry the same two headers. What is accepted once is therefore a pair of headers together with
-what the proxy says of the one request (`Presented.request`).
+A signature doesn't belong to one request. Ed25519 is deterministic and ``ts`` is in seconds, so all requests that a
+machine sends within one second have the same two headers. So a request is accepted once for each pair of headers
+together with the proxy's data about that one request (`Presented.request`).
 
 >>> from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 >>> key = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -22,7 +22,7 @@ what the proxy says of the one request (`Presented.request`).
 >>> verifier.verify(presented, now_s=1_756_684_802.0)
 Traceback (most recent call last):
 ...
-tkdb.errors.NotPermitted: this request was seen already: it was sent again past the proxy
+tkdb.errors.NotPermitted: this request is a replay: it was sent again past the proxy
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from tkdb import errors
 
 PROXIES: Final = IPv4Network("172.16.0.0/16")
-"""Where Fly's proxy connects from: believed only there."""
+"""The addresses of Fly's proxy. Its headers are trusted only from there."""
 
 AGE_MAX_S: Final = 30
-"""How old a signature may be, and how far in the future, in seconds."""
+"""The largest age of a signature, and how far in the future it may be, in seconds."""
 
 SEEN_MAX: Final = 100_000
-"""How many requests are remembered, at most: those of 30 s at 3,000 a second."""
+"""The largest number of remembered requests: those of 30 s at 3,000 a second."""
 
 HEADER: Final = "fly-src"
 SIGNATURE_HEADER: Final = "fly-src-signature"
 
 NAME: Final = "[A-Za-z0-9_-]{1,64}"
-"""What the name of a machine, an app or an organization is made of, as a regular expression."""
+"""The form of the name of a machine, an app or an organization, as a regular expression."""
 
 KEY_FILE: Final = "/.fly/fly-src.pub"
-"""Where Fly puts the proxy's public key, on every Machine."""
+"""The file with the proxy's public key, on every Machine."""
 
 _UNIQUE: Final = ("fly-request-id", "fly-replay-src", "fly-replay-failed")
 _LENGTH_MAX: Final = 512
@@ -67,7 +67,8 @@ _SOURCE: Final = re.compile(rf"instance=({NAME});app=({NAME});org=({NAME});ts=([
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who sent a request: a machine, its app and its organization; and when the proxy said so, s since 1970."""
+    """The sender of a request: a machine, its app and its organization, with the time of the attestation in s since
+    1970."""
 
     instance: str
     app: str
@@ -76,7 +77,7 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a Fly-Src: exactly the four keys, in this order, with plain values.
+        """Return the source in a Fly-Src header: exactly the four keys, in this order, with plain values.
 
         Raises:
             NotPermitted: it is anything else.
@@ -93,13 +94,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """What a request brings along.
+    """The parts of a request that are verified.
 
     Args:
-        peer: the address that the connection came from.
+        peer: the address from which the connection came.
         source: its Fly-Src, or None.
         signature: its Fly-Src-Signature, or None.
-        request: what the proxy says of this request and of no other; `Presented.of` takes its id and its replays.
+        request: the proxy's data about this one request. `Presented.of` uses its id and its replays.
     """
 
     peer: str
@@ -109,7 +110,7 @@ class Presented:
 
     @classmethod
     def of(cls, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> Self:
-        """Take it from a request's headers, as ASGI gives them. A header that stands there twice counts as absent."""
+        """Return the parts in a request's headers, in ASGI's form. A repeated header counts as missing."""
         found: dict[str, list[str]] = {}
         for name, value in headers:
             found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -119,14 +120,14 @@ class Presented:
 
 
 class Verifier:
-    """Verifies who sent a request, that they may, and that it comes for the first time.
+    """Verifies the sender of a request, that the sender is allowed, and that the request isn't a replay.
 
     Args:
         key: the proxy's public key.
-        apps: whose requests are accepted; empty is any app's.
-        orgs: the same for organizations.
-        proxies: the addresses that the proxy connects from.
-        seen_max: how many requests are remembered; beyond that the oldest are forgotten.
+        apps: the apps whose requests are accepted; empty for any.
+        orgs: the organizations whose requests are accepted; empty for any.
+        proxies: the addresses of the proxy.
+        seen_max: the largest number of remembered requests. Beyond that the oldest are forgotten.
     """
 
     def __init__(
@@ -147,19 +148,20 @@ class Verifier:
 
     @property
     def remembered(self) -> int:
-        """How many requests are remembered."""
+        """The number of remembered requests."""
         return len(self._seen)
 
     def verify(self, presented: Presented, *, now_s: float) -> Source:
-        """Return who sent the request.
+        """Return the sender of the request.
 
         Args:
-            presented: what it brought along.
-            now_s: the time, seconds since 1970.
+            presented: the parts of the request.
+            now_s: the time, in seconds since 1970.
 
         Raises:
-            NotPermitted: it didn't come from the proxy, isn't signed by it, is of another time, is of an app
-                or organization that isn't accepted, or was seen already.
+            NotPermitted: the request didn't come from the proxy, isn't signed by it, is from another time, comes from
+                an app
+                or organization that isn't accepted, or is a replay.
         """
         self._check_peer(presented.peer)
         if presented.source is None or presented.signature is None:
@@ -168,7 +170,7 @@ class Verifier:
         source = Source.parse(presented.source)
         if not abs(now_s - source.ts) <= AGE_MAX_S:
             raise errors.NotPermitted(
-                f"Fly-Src is from another time: at most {AGE_MAX_S} s may lie between",
+                f"Fly-Src is from another time: at most {AGE_MAX_S} s difference is allowed",
                 hint="check this machine's clock",
             )
         self._check_listed(source)
@@ -181,7 +183,9 @@ class Verifier:
         except ValueError:
             inside = False
         if not inside:
-            raise errors.NotPermitted(f"the connection isn't the proxy's, which comes from {self._proxies}", hint=_ASK)
+            raise errors.NotPermitted(
+                f"the connection isn't from the proxy, whose addresses are {self._proxies}", hint=_ASK
+            )
 
     def _check_signature(self, source: str, signature: str) -> None:
         try:
@@ -194,17 +198,17 @@ class Verifier:
     def _check_listed(self, source: Source) -> None:
         if (self._apps and source.app not in self._apps) or (self._orgs and source.org not in self._orgs):
             raise errors.NotPermitted(
-                "the app or organization that asks isn't one of those allowed",
-                hint="allow it where this is configured",
+                "the calling app or organization isn't allowed",
+                hint="allow it in the configuration",
             )
 
     def _check_first(self, presented: Presented, source: Source, now_s: float) -> None:
         while self._seen and next(iter(self._seen.values())) < now_s - 2 * AGE_MAX_S:
             self._seen.popitem(last=False)
-        # A digest, because headers may be long and what is remembered must be small.
+        # A digest, because headers may be long, and each remembered request must be small.
         key = hashlib.sha256(f"{source}\n{presented.request}".encode("utf-8", "surrogatepass")).digest()
         if key in self._seen:
-            raise errors.NotPermitted("this request was seen already", hint="it was sent again past the proxy")
+            raise errors.NotPermitted("this request is a replay", hint="it was sent again past the proxy")
         if len(self._seen) >= self._seen_max:
             self._seen.popitem(last=False)
         self._seen[key] = int(now_s)
@@ -221,7 +225,7 @@ def sign(key: Ed25519PrivateKey, source: Source) -> tuple[str, str]:
 
 
 def parse_public_key(text: str) -> Ed25519PublicKey:
-    """Read a public key as ``/.fly/fly-src.pub`` has it: 64 hex digits.
+    """Return the public key in the form of ``/.fly/fly-src.pub``: 64 hex digits.
 
     Raises:
         ConfigurationError: it is anything else.
@@ -230,5 +234,5 @@ def parse_public_key(text: str) -> Ed25519PublicKey:
         return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text.strip()))
     except ValueError:
         raise errors.ConfigurationError(
-            "the public key of Fly-Src can't be read: 64 hex digits were expected", hint="read /.fly/fly-src.pub"
+            "the public key of Fly-Src can't be read: 64 hex digits are expected", hint="read /.fly/fly-src.pub"
         ) from None

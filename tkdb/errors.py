@@ -1,17 +1,17 @@
-"""Everything that tkdb raises, as one tree.
+"""Every error that tkdb raises, as one tree.
 
 ::
 
     TkdbError
-    ├── Denied                   the token is refused; ``reason`` is one word of a closed list
+    ├── Denied                   the token is denied; ``reason`` is one word of a closed list
     │   ├── TruncatedToken       ├── MalformedToken      ├── UnknownKey       ├── BadSignature
     │   ├── RevokedToken         ├── NotYetValid         ├── ExpiredToken     ├── CaveatUnmet
     │   ├── UnknownCaveat        ├── DischargeMissing    ├── DischargeInvalid
     │   └── StaleAuthority       └── OverLimit
-    ├── Refused                  the request was understood and will not be done; repeating it can't help
+    ├── Refused                  the request was understood and refused; repeating it can't help
     │   ├── InvalidRequest       ├── NotPermitted        ├── NotFound
     │   └── Conflict             └── OutOfTime
-    ├── Unavailable              nothing is known to be wrong with the request: try again
+    ├── Unavailable              the request may be fine: try again
     │   ├── Overloaded           ├── Draining            ├── StoreUnwritable
     │   ├── DeadlineExceeded     ├── OutcomeUnknown
     │   └── NoPrimary
@@ -23,8 +23,8 @@
         ├── ForeignDatabase      ├── WrongSealKey        ├── BrokenJournal
         ├── BrokenHead          ├── NoBackup            └── RestoreFailed
 
-Each error says what happened and what was expected (``message``), and what to try (``hint``). No error
-carries a secret: no key, no token, no tail.
+Each error has a ``message``, with the problem and the expectation, and a ``hint``, with one thing to try. No error
+contains a secret: no key, no token, no tail.
 
 >>> raise CaveatUnmet("the request is w; act allows r", caveat=3, hint="ask for a token that may write")
 Traceback (most recent call last):
@@ -39,7 +39,7 @@ from typing import ClassVar
 
 
 class Reason(StrEnum):
-    """Why a token is denied. The list is closed: every denial is one of these."""
+    """The reasons for which a token is denied. The list is closed: every denial has one of these."""
 
     TRUNCATED = "truncated"
     MALFORMED = "malformed"
@@ -57,11 +57,11 @@ class Reason(StrEnum):
 
 
 class TkdbError(Exception):
-    """The root of the tree: what happened, and what to try.
+    """The root of the tree.
 
     Args:
-        message: what happened and what was expected, without a final full stop.
-        hint: what to try, in the imperative; empty where nothing helps.
+        message: the problem and the expectation, without a final full stop.
+        hint: one thing to try, as an imperative; empty if nothing helps.
     """
 
     code: ClassVar[str] = "error"
@@ -77,12 +77,12 @@ class TkdbError(Exception):
 
 
 class Denied(TkdbError):
-    """The token is refused. ``reason`` is the class's word of the closed list.
+    """The token is denied. ``reason`` is the class's word of the closed list.
 
     Args:
-        message: what was seen and what was expected.
-        caveat: the caveat that denied, counted from 1, or None when it wasn't a caveat.
-        hint: what to try.
+        message: the problem and the expectation.
+        caveat: the number of the caveat that denied, from 1; None if no caveat did.
+        hint: one thing to try.
     """
 
     reason: ClassVar[Reason]
@@ -96,25 +96,25 @@ class Denied(TkdbError):
 
 
 class TruncatedToken(Denied):
-    """The text's checksum doesn't match: it was cut short or altered while being copied."""
+    """The checksum of the text doesn't match: the text was cut short, or altered while it was copied."""
 
     reason = Reason.TRUNCATED
 
 
 class MalformedToken(Denied):
-    """The bytes are not a macaroon in its one accepted encoding."""
+    """The bytes aren't a macaroon in the one accepted encoding."""
 
     reason = Reason.MALFORMED
 
 
 class UnknownKey(Denied):
-    """The identifier names a root key that this authority doesn't hold (or holds no more)."""
+    """The identifier names a root key that this authority doesn't hold, or no longer holds."""
 
     reason = Reason.UNKNOWN_KEY
 
 
 class BadSignature(Denied):
-    """The chain doesn't end in the signature presented: forged, or altered."""
+    """The chain doesn't end in the given signature: the token is forged or altered."""
 
     reason = Reason.BAD_SIGNATURE
 
@@ -126,25 +126,25 @@ class RevokedToken(Denied):
 
 
 class NotYetValid(Denied):
-    """The token's validity begins later, or its nonce lies in the future."""
+    """The token becomes valid later, or its nonce is in the future."""
 
     reason = Reason.NOT_YET_VALID
 
 
 class ExpiredToken(Denied):
-    """The token's validity has ended."""
+    """The token has expired."""
 
     reason = Reason.EXPIRED
 
 
 class CaveatUnmet(Denied):
-    """A caveat does not clear against the access, or stands where it may not stand."""
+    """A caveat doesn't clear against the access, or isn't allowed at its place."""
 
     reason = Reason.CAVEAT_UNMET
 
 
 class UnknownCaveat(Denied):
-    """A caveat that this version can't read; what can't be read can't be cleared."""
+    """This version can't read a caveat, so it can't clear it."""
 
     reason = Reason.UNKNOWN_CAVEAT
 
@@ -156,13 +156,13 @@ class DischargeMissing(Denied):
 
 
 class DischargeInvalid(Denied):
-    """A discharge does not answer a caveat of this token, or isn't bound to it."""
+    """A discharge doesn't belong to a caveat of this token, or isn't bound to the token."""
 
     reason = Reason.DISCHARGE_INVALID
 
 
 class StaleAuthority(Denied):
-    """Who was asked can't show that it is fresh enough to know of every revocation."""
+    """The machine or the cache can't prove that its data is fresh enough to include every revocation."""
 
     reason = Reason.STALE
 
@@ -174,13 +174,13 @@ class OverLimit(Denied):
 
 
 class Refused(TkdbError):
-    """The request was understood and will not be done. Repeating it unchanged can't help."""
+    """The request was understood and refused. Repeating it unchanged can't help."""
 
     code = "refused"
 
 
 class InvalidRequest(Refused):
-    """The request's body or one of its arguments is not acceptable."""
+    """The request's body, or one of its arguments, isn't valid."""
 
     code = "invalid request"
 
@@ -192,30 +192,30 @@ class NotPermitted(Refused):
 
 
 class NotFound(Refused):
-    """What the request names does not exist."""
+    """The request names something that doesn't exist."""
 
     code = "not found"
 
 
 class Conflict(Refused):
-    """What the request would make exists already, or its request id was used for something else."""
+    """The request would create something that exists already, or its request id was used for another request."""
 
     code = "conflict"
 
 
 class OutOfTime(Refused):
-    """The request's time is too old or in the future: a replay, or a clock that is wrong."""
+    """The request's time is too old, or in the future: a replay, or a wrong clock."""
 
     code = "out of time"
 
 
 class Unavailable(TkdbError):
-    """The authority could not be reached or could not answer now. Try again.
+    """The authority couldn't be reached, or can't answer now. Try again.
 
     Args:
-        message: what happened.
-        hint: what to try.
-        retry_after_ms: the least time to wait before the next try, or None.
+        message: the problem.
+        hint: one thing to try.
+        retry_after_ms: the shortest time to wait before the next try, or None.
     """
 
     code = "unavailable"
@@ -226,19 +226,19 @@ class Unavailable(TkdbError):
 
 
 class Overloaded(Unavailable):
-    """Too much is being asked at once, in all or of one lineage: slow down."""
+    """There are too many requests at once, in all or for one lineage. Send fewer."""
 
     code = "slow down"
 
 
 class Draining(Unavailable):
-    """This machine is shutting down; another one answers."""
+    """This machine is shutting down. Another machine answers."""
 
     code = "draining"
 
 
 class StoreUnwritable(Unavailable):
-    """The database can't be written (full or read-only disk). Nothing was changed; reads go on."""
+    """The database can't be written, because the disk is full or read-only. Nothing was changed, and reads continue."""
 
     code = "store unwritable"
 
@@ -250,37 +250,38 @@ class DeadlineExceeded(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """A write was sent and its outcome is not known. Repeating it with its request id is safe."""
+    """A write was sent, and its outcome is unknown. It is safe to repeat it with its request id."""
 
     code = "outcome unknown"
 
 
 class NoPrimary(Unavailable):
-    """No machine takes writes now, or not this one: a takeover or a planned move is under way."""
+    """No machine takes writes now, or this one doesn't: a takeover or a planned move is in progress."""
 
     code = "no primary"
 
 
 class InvalidCaveat(TkdbError, ValueError):
-    """A caveat was built that no reader would accept. (A ValueError too: it is a programmer's argument.)"""
+    """A caveat was built that no reader would accept. It is also a ValueError, because it is a programmer's
+    argument."""
 
     code = "invalid caveat"
 
 
 class ChannelError(TkdbError):
-    """A Noise message that can't be opened. One class and one text for every cause, by intent."""
+    """A Noise message can't be opened. Every cause has this one class and one text, on purpose."""
 
     code = "channel"
 
 
 class ConfigurationError(TkdbError):
-    """A setting, key or file that can't be used."""
+    """A setting, key or file can't be used."""
 
     code = "configuration"
 
 
 class UnfitObjectStore(ConfigurationError):
-    """The object store doesn't keep its conditions, or doesn't read what was written: two machines could lead."""
+    """The object store ignores conditions, or doesn't read the last write: two machines could lead."""
 
     code = "unfit object store"
 
@@ -292,36 +293,36 @@ class StoreError(TkdbError):
 
 
 class ForeignDatabase(StoreError):
-    """The file is not a tkdb database, or one of a newer version."""
+    """The file isn't a tkdb database, or is one of a newer version."""
 
     code = "foreign database"
 
 
 class WrongSealKey(StoreError):
-    """A record can't be unsealed with the secrets given."""
+    """A record can't be unsealed with the given secrets."""
 
     code = "wrong seal key"
 
 
 class BrokenJournal(StoreError):
-    """The journal's chain or its fold doesn't hold: the database was altered or damaged."""
+    """The journal's chain or its fold isn't valid: the database was altered or damaged."""
 
     code = "broken journal"
 
 
 class BrokenHead(StoreError):
-    """The head can't be trusted: it is missing, altered, of another journal, or older than one seen before."""
+    """The head isn't valid: it is missing, altered, from another journal, or older than one seen before."""
 
     code = "broken head"
 
 
 class NoBackup(StoreError):
-    """There is no backup where one was looked for."""
+    """There is no backup at that path."""
 
     code = "no backup"
 
 
 class RestoreFailed(StoreError):
-    """A backup is there, and doesn't give a sound database."""
+    """There is a backup, but it doesn't give a valid database."""
 
     code = "restore failed"

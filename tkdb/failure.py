@@ -1,4 +1,4 @@
-"""An error as it goes over the wire: the code of its class in ``tkdb.errors``, and what it says.
+"""An error on the wire: the code of its class in ``tkdb.errors``, and its texts.
 
 >>> failure = Failure.of(errors.RevokedToken("the token is revoked", hint="ask for a new one", caveat=2))
 >>> failure.code
@@ -19,8 +19,11 @@ from tkdb import errors
 
 
 class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An error on the wire. ``caveat`` is the number of the one that denied, from 1; ``retry_after_ms`` is when what is
-    unavailable may be asked again."""
+    """An error on the wire.
+
+    ``caveat`` is the number of the caveat that denied, from 1. ``retry_after_ms`` is when an unavailable machine may be
+    asked again.
+    """
 
     code: str
     message: str
@@ -30,10 +33,13 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, error: errors.TkdbError) -> Self:
-        """Return an error as it is told. What is neither denied nor refused is this machine's own trouble: to the
-        caller it is unavailable, and another machine may answer."""
+        """Return the failure for an error.
+
+        An error that is neither a denial nor a refusal is this machine's own problem. For the caller, this machine is
+        unavailable, and another one may answer.
+        """
         if not isinstance(error, errors.Denied | errors.Refused | errors.Unavailable):
-            return cls(errors.Unavailable.code, "this machine can't answer", "try again; the machine's log says more")
+            return cls(errors.Unavailable.code, "this machine can't answer", "try again; the machine's log has details")
         return cls(
             code=error.code,
             message=error.message,
@@ -43,7 +49,7 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     def error(self) -> errors.TkdbError:
-        """Return the error that was told; a code of a newer version becomes ``Refused``."""
+        """Return the error. A code of a newer version becomes ``Refused``."""
         kind = KINDS.get(self.code, errors.Refused)
         if issubclass(kind, errors.Denied):
             return kind(self.message, caveat=self.caveat, hint=self.hint)

@@ -1,4 +1,4 @@
-"""What the parts of the authority ask of each other, as Protocols."""
+"""The interfaces between the parts of the authority, as Protocols."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tkdb import api
 from tkdb.signers import Signer
 
 UNKNOWN_AGE_MS: Final = 2**53 - 1
-"""The age of what a machine knows, where it doesn't know that: older than any bound."""
+"""The age of a machine's data if the machine doesn't know it: larger than any bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as the channel has authenticated it, and the request as it was signed.
+    """The caller, as the channel authenticated it, and the request as it was signed.
 
-    ``signer`` is None where no signer is needed. ``signed_ms``, ``signature`` and ``body`` go into the journal, so
-    that an audit can prove who asked.
+    ``signer`` is None for calls without a signer. ``signed_ms``, ``signature`` and ``body`` go into the journal, so
+    that an audit can prove who sent the request.
     """
 
     signer: Signer | None
@@ -31,7 +31,7 @@ class Caller:
 
 
 class Service(Protocol):
-    """What the server needs of the authority."""
+    """The authority's interface for the server."""
 
     @property
     def name(self) -> str:
@@ -46,62 +46,65 @@ class Service(Protocol):
         """The sequence number of the last entry that this machine serves."""
 
     def replay_to(self, path: str) -> str | None:
-        """Return the machine that a proxy should replay requests to ``path`` to: the primary, for writes on another.
+        """Return the machine to which the proxy should replay a request to ``path``: the primary, for writes
+        elsewhere.
 
-        None where this machine answers them itself; also where nobody is known to be primary: ``answer`` says so.
-        A machine's name is 1 to 64 of ``A-Za-z0-9._-``.
+        None if this machine answers the request itself, or if no primary is known (``answer`` then reports that). A
+        machine's name is 1 to 64 of ``A-Za-z0-9._-``.
         """
 
     def check_clock(self) -> None:
-        """Return if this machine's clock can be believed.
+        """Return if this machine's clock can be trusted.
 
         Raises:
-            Unavailable: it can't, and why: what hangs on the time is better asked of another machine.
+            Unavailable: it can't. The message gives the cause. Calls that depend on the time are better sent to another
+                machine.
         """
 
     async def come_to(self, position: int) -> None:
-        """Return once this machine serves ``position``; it waits a moment, about a second at most.
+        """Return once this machine serves ``position``. It waits about a second at most.
 
         Raises:
-            Unavailable: it hasn't come to it.
+            Unavailable: it doesn't serve it by then.
         """
 
     async def answer(self, call: api.Call[api.R], caller: Caller) -> msgspec.Struct:
-        """Return the result of ``call``. A long poll waits inside, and ends early once ``drain`` was called.
+        """Return the result of ``call``. A long poll waits inside, and ends early after a call of ``drain``.
 
         Raises:
             NoPrimary: it is a write, and this machine isn't primary.
-            StaleAuthority: this machine can't show that it is fresh enough.
+            StaleAuthority: this machine can't prove that its data is fresh enough.
             TkdbError: the call fails.
         """
 
     def age_ms(self) -> int:
-        """Return how old this machine's knowledge may be at most; ``UNKNOWN_AGE_MS`` where it doesn't know."""
+        """Return the largest possible age of this machine's data, or ``UNKNOWN_AGE_MS``."""
 
     def ready(self) -> None:
         """Return if this machine can answer.
 
         Raises:
-            Unavailable: it can't, and why.
-            StaleAuthority: it can't show that it is fresh enough.
+            Unavailable: it can't. The message gives the cause.
+            StaleAuthority: it can't prove that its data is fresh enough.
         """
 
     def replicating(self) -> None:
-        """Return if nothing is wrong among the machines that somebody should look at, though this one may answer.
+        """Return if there is no problem among the machines that an operator should look at, even if this one can
+        answer.
 
         Raises:
-            Unavailable, StaleAuthority: what is wrong.
+            Unavailable, StaleAuthority: there is a problem.
         """
 
     def drain(self) -> None:
         """End the long polls with what they have, now and from now on."""
 
     async def ended(self) -> None:
-        """Return when it was closed.
+        """Return when the service was closed.
 
         Raises:
-            TkdbError: this process can't go on; a new one may.
+            TkdbError: this process can't continue. A new one may.
         """
 
     async def close(self) -> None:
-        """Let go of the database. Nothing is asked afterwards."""
+        """Close the database. There are no calls afterwards."""

@@ -1,4 +1,4 @@
-"""How often something may be done for one key: a token bucket for each, the least recently used forgotten.
+"""A rate limit for each key: a token bucket for each, of which the least recently used ones are forgotten.
 
 >>> now = [0]
 >>> rate = Rate(burst=2, every_ms=1_000, monotonic_ms=lambda: now[0])
@@ -17,11 +17,11 @@ KEYS_MAX: Final = 65_536
 
 
 class Rate:
-    """Token buckets by key. Not safe for threads by itself.
+    """Token buckets by key. Not safe for threads without a lock.
 
     Args:
         burst: how many may be taken at once.
-        every_ms: how long until one more may be.
+        every_ms: the time until one more may be taken.
         monotonic_ms: the clock.
     """
 
@@ -29,11 +29,12 @@ class Rate:
         self._full_ms = burst * every_ms
         self._every_ms = every_ms
         self._monotonic_ms = monotonic_ms
-        # For each key, when its bucket is full again. A dict keeps the order of insertion: the oldest is first.
+        # For each key, the time when its bucket is full again. A dict keeps the order of insertion: the oldest is
+        # first.
         self._full_at_ms: dict[bytes, int] = {}
 
     def take(self, key: bytes) -> int:
-        """Take one for ``key``; return 0, or how many milliseconds to wait until one is there."""
+        """Take one for ``key``. Return 0, or the number of milliseconds until one can be taken."""
         now_ms = self._monotonic_ms()
         full_at_ms = max(self._full_at_ms.pop(key, now_ms), now_ms) + self._every_ms
         wait_ms = full_at_ms - now_ms - self._full_ms
@@ -43,6 +44,6 @@ class Rate:
         return max(wait_ms, 0)
 
     def give_back(self, key: bytes) -> None:
-        """What was taken last for ``key`` wasn't its own doing."""
+        """Return the one that was taken last for ``key``: it wasn't the key's own doing."""
         if key in self._full_at_ms:
             self._full_at_ms[key] -= self._every_ms

@@ -1,4 +1,4 @@
-"""Who may sign: each signer's public key, organizations and permissions, as the configuration lists them.
+"""The signers: each one's public key, organizations and permissions, as the configuration lists them.
 
 >>> signers = Signers.parse_toml('''
 ... [[signer]]
@@ -35,9 +35,9 @@ _EVERY: Final = frozenset({ALL})
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """One signer: who it is, for which organizations it may act, and what it may do.
+    """One signer: its key, its organizations, and its permissions.
 
-    ``organizations`` holds names, or is exactly ``{"*"}`` for all of them, those of the future too.
+    ``organizations`` contains names, or is exactly ``{"*"}`` for all organizations, including future ones.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Signer:
     may: frozenset[Permission]
 
     def permits(self, permission: Permission, organization: str) -> bool:
-        """Return whether the signer may do this for ``organization``."""
+        """Return True if the signer has this permission for ``organization``."""
         return permission in self.may and self.acts_for(organization)
 
     def acts_for(self, organization: str) -> bool:
-        """Return whether ``organization`` is among those that the signer acts for."""
+        """Return True if the signer may act for ``organization``."""
         return self.organizations == _EVERY or organization in self.organizations
 
 
@@ -58,7 +58,7 @@ class Signers:
     """The list of signers.
 
     Raises:
-        ConfigurationError: two have the same name or the same key.
+        ConfigurationError: two signers have the same name or the same key.
     """
 
     def __init__(self, signers: Iterable[Signer]) -> None:
@@ -73,17 +73,18 @@ class Signers:
 
     @classmethod
     def parse_toml(cls, text: str) -> Self:
-        """Return the signers that the TOML document ``text`` lists, each in a table ``[[signer]]``.
+        """Return the signers in the TOML document ``text``, each in a table ``[[signer]]``.
 
         Raises:
-            ConfigurationError: not TOML, or a signer's field is unknown, missing, repeated, empty or wrong; the
-                message names the signer and the field.
+            ConfigurationError: it isn't TOML, or a signer's field is unknown, missing, repeated, empty or wrong. The
+                message
+                names the signer and the field.
         """
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise errors.ConfigurationError("the list of signers is not text in UTF-8")
         try:
             document = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits is a bare ValueError
+        except (ValueError, RecursionError) as error:  # a number with thousands of digits raises a bare ValueError
             raise errors.ConfigurationError(
                 f"the list of signers is not TOML ({_place(error)})", hint="write one [[signer]] table a signer"
             ) from None
@@ -98,11 +99,11 @@ class Signers:
         return cls(_signer(table, place) for place, table in enumerate(tables, start=1))
 
     def by_key(self, key: SignerPublic) -> Signer:
-        """Return the signer with this key. The caller has it from the channel, which opens only for listed keys."""
+        """Return the signer with this key. The key comes from the channel, which opens only for listed keys."""
         return self._by_key[key]
 
     def by_name(self, name: str) -> Signer:
-        """Return the signer called ``name``.
+        """Return the signer with the name ``name``.
 
         Raises:
             NotFound: there is none.
@@ -110,7 +111,7 @@ class Signers:
         try:
             return self._by_name[name]
         except KeyError:
-            raise errors.NotFound(f"no signer is called {name!r}", hint="see the list of signers") from None
+            raise errors.NotFound(f"no signer has the name {name!r}", hint="see the list of signers") from None
 
     def __iter__(self) -> Iterator[Signer]:
         return iter(self._by_name.values())
@@ -140,7 +141,7 @@ def _signer(table: object, place: int) -> Signer:
         if len(set(values)) != len(values):
             raise _unusable(name, field, "one is listed twice")
     if ALL in read.organizations and len(read.organizations) > 1:
-        raise _unusable(name, "organizations", '"*" stands alone, and here are others beside it')
+        raise _unusable(name, "organizations", '"*" means all organizations, so it can\'t be listed with others')
     try:
         key = SignerPublic.parse(read.key)
     except errors.ConfigurationError as error:
@@ -155,6 +156,6 @@ def _unusable(name: str, field: str, problem: str) -> errors.ConfigurationError:
 
 
 def _place(error: Exception) -> str:
-    """Return only where in the document the error is: the parser's message may quote from it."""
+    """Return only the place of the error in the document, because the parser's message may quote the document."""
     _, found, place = str(error).rpartition("(at ")
     return f"at {place.rstrip(')')}" if found else "nested too deeply, or with too long a number"

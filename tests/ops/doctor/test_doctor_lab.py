@@ -284,7 +284,7 @@ def test_a_single_region_is_named_and_a_caller_that_may_not_call_is_told_so(able
         assert bed.doctor().found("regions") == "the only machine is in iad"
         bed.plant("tkdb-iad-1", TKDB_FLY_SRC_APPS="web")
         examined = bed.doctor()
-        assert "the app or organization that asks isn't one of those allowed" in examined.found("machines-answer")
+        assert "the calling app or organization isn't allowed" in examined.found("machines-answer")
         assert "TKDB_FLY_SRC_APPS" in examined.by_check["machines-answer"]["try"]
         assert "attested" in examined.outcomes("passed")
         assert "identity" in examined.outcomes("unknown")
