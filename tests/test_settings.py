@@ -124,7 +124,7 @@ def test_a_value_may_stand_in_a_file(tmp_path: Path) -> None:
     environment = {**LEAST, "TKDB_SEAL_KEYS_FILE": str(secret)}
     del environment["TKDB_SEAL_KEYS"]
     assert Settings.parse(environment).name == "tkdb.example"
-    with pytest.raises(errors.ConfigurationError, match="TKDB_SEAL_KEYS_FILE is set, too"):
+    with pytest.raises(errors.ConfigurationError, match="TKDB_SEAL_KEYS_FILE is set too"):
         Settings.parse({**environment, "TKDB_SEAL_KEYS": SEAL.text()})
 
 

@@ -1,14 +1,14 @@
-"""The methods of the authority, as the messages that carry them.
+"""The methods of the authority, as messages.
 
-A request is one struct, tagged with its method's name; the path that it may be sent to is the one whose union
-holds it. What comes back is one ``Answer``: the method's result, or the error. All are msgpack maps (JSON in
-``tkdb dev``), and unknown fields are refused, so that a typing error is never ignored.
+A request is one struct, tagged with its method's name. It may be sent to the path whose union contains it. The response
+is one ``Answer``: the method's result, or the error. All messages are msgpack maps (JSON in ``tkdb dev``). Unknown fields
+are refused, so that a misspelled field is never ignored.
 
 ==============  =======  ================================================  =========================
-path            Noise    who may ask                                       answered by
+path            Noise    callers                                           answered by
 ==============  =======  ================================================  =========================
 ``/v1/verify``  IK       anyone who knows the authority's public key       any region
-``/v1/revoke``  IK       anyone; the token presented is the authority      the primary (it writes)
+``/v1/revoke``  IK       anyone, by possession of the token                 the primary (it writes)
 ``/v1/sign``    KK       signers                                           any region
 ``/v1/write``   KK       signers                                           the primary (it writes)
 ==============  =======  ================================================  =========================
@@ -39,7 +39,7 @@ MAX_BUNDLES: Final = 200
 MAX_KIDS: Final = 1024
 MAX_TARGETS: Final = 1024
 MAX_FEED_BYTES: Final = 65_000
-"""What the revocations of one entry may take, so that a message carries them: entries aren't split."""
+"""The largest size of one entry's revocations, so that one message can carry them: entries aren't split."""
 MAX_TOLD_BRANCHES: Final = 8
 MAX_PAGE: Final = 500
 MAX_PAGE_BYTES: Final = 48 * 1024
@@ -50,7 +50,7 @@ R = TypeVar("R")
 
 
 class Call(msgspec.Struct, Generic[R], frozen=True, forbid_unknown_fields=True, tag_field="method"):
-    """A request; ``R`` is the type of its result."""
+    """A request. ``R`` is the type of its result."""
 
     result: ClassVar[Any]
 
@@ -59,10 +59,11 @@ class Call(msgspec.Struct, Generic[R], frozen=True, forbid_unknown_fields=True, 
 
 
 class Valid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="valid"):
-    """The chain, the discharges and the revocations of one bundle are in order; caveats are not cleared.
+    """The chain, the discharges and the revocations of one bundle are valid. Caveats are not cleared.
 
-    ``branches`` are those of its lineage that are revoked. This token is in none of them, but what is attenuated from
-    it may be: who wants to check that without asking again must know them. None: more than are told."""
+    ``branches`` are the revoked branches of its lineage. This token is in none of them, but tokens attenuated from it
+    may be: a client that wants to check those without another request needs this list. None: there are too many.
+    """
 
     organization: str
     branches: Annotated[list[Bytes16], msgspec.Meta(max_length=MAX_TOLD_BRANCHES)] | None = []
@@ -77,7 +78,7 @@ class Invalid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="deni
     caveat: int | None = None
 
     def error(self) -> errors.Denied:
-        """Return the denial, made anew: errors carry their raising."""
+        """Return the denial as a new error, because an error records where it was raised."""
         return DENIALS[self.reason](self.message, caveat=self.caveat, hint=self.hint)
 
 
@@ -88,7 +89,7 @@ class Verified(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Verify(Call[Verified], frozen=True, tag="verify"):
-    """Check bundles (each the text of an Authorization header's tokens, comma-separated)."""
+    """Check bundles. Each is the text of an Authorization header's tokens, comma-separated."""
 
     result: ClassVar = Verified
     bundles: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BUNDLES)]
@@ -98,15 +99,17 @@ class Verify(Call[Verified], frozen=True, tag="verify"):
 
 
 class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lineage"):
-    """A minted token and every token attenuated from it: to be revoked, or revoked."""
+    """A minted token and every token attenuated from it, to be revoked, or revoked."""
 
     kid: Bytes16
     nonce: Bytes16
 
 
 class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="branch"):
-    """One attenuated token and every token attenuated from it: to be revoked, or revoked. ``branch`` is 16 bytes of
-    SHA-256 of its tail."""
+    """One attenuated token and every token attenuated from it, to be revoked, or revoked.
+
+    ``branch`` is 16 bytes of the SHA-256 of its tail.
+    """
 
     kid: Bytes16
     nonce: Bytes16
@@ -114,9 +117,11 @@ class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="branc
 
 
 class IssuedBefore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="issued-before"):
-    """Every token under these keys, all of one organization, whose nonce's time is before ``before_ms``; and of those
-    that were minted for one of ``subjects``, each whose time is before the subject's. Subjects are given as 16 bytes of
-    SHA-256 of their UTF-8. The stated clock skew is added already."""
+    """Every token under these keys, all of one organization, whose nonce's time is before ``before_ms``.
+
+    Of the tokens that were minted for one of ``subjects``: every token whose time is before the subject's time. A
+    subject is given as 16 bytes of the SHA-256 of its UTF-8. The allowed clock skew is already added.
+    """
 
     kids: Annotated[list[Bytes16], msgspec.Meta(max_length=MAX_KIDS)]
     before_ms: Count = 0
@@ -133,7 +138,7 @@ Revocation = Lineage | Branch | IssuedBefore | KeyRetired
 
 
 class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Revocations in journal order. Ask again from ``position``; at once where ``more``."""
+    """Revocations in journal order. Ask again from ``position``, and at once if ``more``."""
 
     position: Count
     revocations: list[Revocation]
@@ -141,8 +146,11 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Revocations(Call[Feed], frozen=True, tag="revocations"):
-    """Follow the revocations that touch the keys ``kids``, after position ``after``; wait for news at most
-    ``wait_ms`` (long poll). Subjects and organizations are shown only as they touch those keys."""
+    """Follow the revocations that affect the keys ``kids``, after position ``after``.
+
+    Wait for new ones at most ``wait_ms`` (long poll). Subjects and organizations are included only as far as they
+    affect these keys.
+    """
 
     result: ClassVar = Feed
     kids: Annotated[list[Bytes16], msgspec.Meta(min_length=1, max_length=MAX_KIDS)]
@@ -151,11 +159,11 @@ class Revocations(Call[Feed], frozen=True, tag="revocations"):
 
 
 class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The head of the regions' machines, as the machine that answers last saw it.
+    """The machines' head, as the answering machine last saw it.
 
-    ``epoch`` counts primaries, ``rev`` changes of the head, ``seq`` is the last entry that it names. ``primary`` is the
-    machine that takes writes, in ``region``; empty where none is known to. The head was last seen to change
-    ``unchanged_ms`` ago; when that exceeds ``lease_ms``, another machine may take over.
+    ``epoch`` counts primaries, ``rev`` counts changes of the head, and ``seq`` is the last entry that it names.
+    ``primary`` is the machine that takes writes, in ``region``; empty if none is known. The head's last change was seen
+    ``unchanged_ms`` ago. If that is more than ``lease_ms``, another machine may take over.
     """
 
     epoch: Count
@@ -168,12 +176,12 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StatusReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a machine says of itself.
+    """The status of a machine.
 
-    ``uptime_ms`` is since its start. ``position`` is the last entry that it serves, ``age_ms`` how old that may be at
-    most (None: it doesn't know). ``fault`` says why it can't answer now; empty where it can. ``cluster`` is None for
-    a machine that stands alone. ``time_ms`` is what its wall clock says, right or wrong (None: a version that doesn't
-    tell); ``attested``, whether only callers that Fly's proxy attests are answered.
+    ``uptime_ms`` counts from its start. ``position`` is the last entry that it serves, and ``age_ms`` the largest
+    possible age of that data (None: unknown). ``fault`` is the reason why it can't answer now, or empty. ``cluster`` is
+    None for a machine that stands alone. ``time_ms`` is its wall clock, right or wrong (None: a version that doesn't
+    report it). ``attested`` is True if it answers only callers that Fly's proxy attests.
     """
 
     name: str
@@ -191,7 +199,7 @@ class StatusReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Status(Call[StatusReport], frozen=True, tag="status"):
-    """Ask who answers."""
+    """Ask for the status of the machine that answers."""
 
     result: ClassVar = StatusReport
 
@@ -200,13 +208,13 @@ class Status(Call[StatusReport], frozen=True, tag="status"):
 
 
 class Revoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The revocation is durable. ``already`` where all its targets had been revoked before."""
+    """The revocation is durable. ``already``: all its targets had been revoked before."""
 
     already: bool
 
 
 class RevokeOwn(Call[Revoked], frozen=True, tag="revoke-own"):
-    """Revoke exactly the branch of the token presented: possession is the authority to do so."""
+    """Revoke exactly the branch of the given token. Possession of the token is the permission."""
 
     result: ClassVar = Revoked
     token: str
@@ -219,7 +227,7 @@ class RevokeOwn(Call[Revoked], frozen=True, tag="revoke-own"):
 
 
 class Minted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A new token, as text. It is a secret: who holds it may use it."""
+    """A new token, as text. It is a secret: anyone who holds it can use it."""
 
     token: str
     expires_s: Count
@@ -229,8 +237,11 @@ class Minted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Mint(Call[Minted], frozen=True, tag="mint"):
-    """Mint a token with these caveats (each the bytes of one typed caveat). One ``exp`` is among them, or is
-    added: ``expires_in_s`` from now, an hour by default, at most the organization's maximum."""
+    """Mint a token with these caveats, each the bytes of one typed caveat.
+
+    One ``exp`` is among them, or is added: ``expires_in_s`` from now, an hour by default, at most the organization's
+    maximum.
+    """
 
     result: ClassVar = Minted
     organization: OrganizationName
@@ -239,7 +250,8 @@ class Mint(Call[Minted], frozen=True, tag="mint"):
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A root key, without the key. ``until_ms``: when the last token under it can have expired, or None."""
+    """A root key, without the key itself. ``until_ms``: the time by which the last token under it has expired, or
+    None."""
 
     kid: Bytes16
     generation: Count
@@ -257,14 +269,14 @@ class Organization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Organizations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One page, by name. Where ``more``, ask again with ``after`` = the last name."""
+    """One page, sorted by name. If ``more``, ask again with ``after`` set to the last name."""
 
     organizations: list[Organization]
     more: bool
 
 
 class ListOrganizations(Call[Organizations], frozen=True, tag="organization.list"):
-    """List the organizations that the signer may act for, ``limit`` at most; fewer where they are large."""
+    """List the organizations that the signer may act for, at most ``limit``, and fewer if they are large."""
 
     result: ClassVar = Organizations
     after: str = ""
@@ -272,15 +284,17 @@ class ListOrganizations(Call[Organizations], frozen=True, tag="organization.list
 
 
 class TakenOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The machine that answered is primary now, of epoch ``epoch``."""
+    """The machine that answered is now primary, of epoch ``epoch``."""
 
     machine: str
     epoch: Count
 
 
 class TakeOver(Call[TakenOver], frozen=True, tag="take-over"):
-    """Make the machine that gets this primary, at once and without asking the one that is. Nothing acknowledged is
-    lost by that; writes under way there end as unknown."""
+    """Make the machine that receives this primary, at once, and without asking the current one.
+
+    No acknowledged write is lost. Writes in progress at the current primary end with an unknown outcome.
+    """
 
     result: ClassVar = TakenOver
 
@@ -289,8 +303,10 @@ class TakeOver(Call[TakenOver], frozen=True, tag="take-over"):
 
 
 class CreateOrganization(Call[Organization], frozen=True, tag="organization.create"):
-    """Make an organization with a first root key. ``max_lifetime_s``: how long its tokens may live at most
-    (90 days, unless the authority's configuration allows more)."""
+    """Create an organization with a first root key.
+
+    ``max_lifetime_s``: the longest lifetime of its tokens (90 days, unless the authority's configuration allows more).
+    """
 
     result: ClassVar = Organization
     name: OrganizationName
@@ -298,7 +314,7 @@ class CreateOrganization(Call[Organization], frozen=True, tag="organization.crea
 
 
 class ConfigureOrganization(Call[Organization], frozen=True, tag="organization.configure"):
-    """Change how long the organization's tokens may live, for tokens minted from now on."""
+    """Change the longest lifetime of the organization's tokens, for tokens minted from now on."""
 
     result: ClassVar = Organization
     name: OrganizationName
@@ -306,25 +322,25 @@ class ConfigureOrganization(Call[Organization], frozen=True, tag="organization.c
 
 
 class RotateKey(Call[Organization], frozen=True, tag="organization.rotate"):
-    """Mint under a new root key; the old one verifies until its last token can have expired."""
+    """Mint under a new root key. The old key verifies until its last token has expired."""
 
     result: ClassVar = Organization
     name: OrganizationName
 
 
 class Deleted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The organization is gone, and every token of it with it. Its name is never given again."""
+    """The organization is deleted, together with every token of it. Its name is never used again."""
 
 
 class DeleteOrganization(Call[Deleted], frozen=True, tag="organization.delete"):
-    """Retire every key of the organization, for good."""
+    """Retire every key of the organization, permanently."""
 
     result: ClassVar = Deleted
     name: OrganizationName
 
 
 class Before(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="before"):
-    """Target: everything of an organization, or of one subject in it, issued before a time (now: None)."""
+    """Target: everything of an organization, or of one subject in it, that was issued before a time (None: now)."""
 
     organization: OrganizationName
     before_ms: Count | None = None
@@ -332,7 +348,7 @@ class Before(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="befor
 
 
 class RetireKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="key"):
-    """Target: every token under a key. A signing key is replaced by a new one in the same step."""
+    """Target: every token under a key. A signing key is replaced with a new one in the same step."""
 
     kid: Bytes16
 
@@ -348,29 +364,31 @@ class Revoke(Call[Revoked], frozen=True, tag="revoke"):
 
 
 class Resealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``resealed`` records now lie under the first sealing secret; ask again while ``remaining`` > 0."""
+    """``resealed`` records are now sealed with the first sealing secret. Ask again while ``remaining`` > 0."""
 
     resealed: Count
     remaining: Count
 
 
 class Reseal(Call[Resealed], frozen=True, tag="reseal"):
-    """Seal records that lie under an older sealing secret again, under the first; ``limit`` at a time."""
+    """Seal records of an older sealing secret again, with the first one, at most ``limit`` at a time."""
 
     result: ClassVar = Resealed
     limit: Annotated[int, msgspec.Meta(ge=1, le=256)] = 256
 
 
 class Restored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Organizations and keys are as after entry ``seq`` again; ``changed`` of them were not."""
+    """Organizations and keys are again as after entry ``seq``. ``changed`` of them differed."""
 
     seq: Count
     changed: Count
 
 
 class Restore(Call[Restored], frozen=True, tag="restore"):
-    """Go back to what entry ``seq``, or the last one before ``at_ms``, left: one of them is given. Revocations, retired
-    keys and deleted organizations since are never undone."""
+    """Restore the state after entry ``seq``, or after the last entry before ``at_ms``. Give one of them.
+
+    Later revocations, retired keys and deleted organizations are never undone.
+    """
 
     result: ClassVar = Restored
     seq: Count | None = None
@@ -378,14 +396,16 @@ class Restore(Call[Restored], frozen=True, tag="restore"):
 
 
 class HandedOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The primary has published all that it had, and leads no more: it is ``machine``'s turn."""
+    """The primary has published all its entries and leads no longer: ``machine`` is next."""
 
     machine: str
 
 
 class HandOver(Call[HandedOver], frozen=True, tag="hand-over"):
-    """Move the primary to ``machine``, by plan: it takes over at once, or a lease runs out as ever. No entry of the
-    journal."""
+    """Move the primary to ``machine``, as planned. It takes over at once, or else a lease runs out as usual.
+
+    This writes no entry of the journal.
+    """
 
     result: ClassVar = HandedOver
     machine: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9._-]*\Z")]
@@ -395,7 +415,7 @@ VerifyCall = Verify | Revocations | Status
 RevokeCall = RevokeOwn
 SignCall = Mint | ListOrganizations | TakeOver
 WriteCall = CreateOrganization | ConfigureOrganization | RotateKey | DeleteOrganization | Revoke | Reseal | Restore
-"""The calls that an entry of the journal carries out."""
+"""The calls that are carried out by an entry of the journal."""
 
 VERIFY: Final = "/v1/verify"
 REVOKE: Final = "/v1/revoke"
@@ -412,15 +432,15 @@ SIGNED_PATHS: Final = frozenset({SIGN, WRITE})
 WRITING_PATHS: Final = frozenset({REVOKE, WRITE})
 
 
-# --- what comes back ----------------------------------------------------------------------------------------
+# --- responses ----------------------------------------------------------------------------------------------
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The result, or the failure; and how far the machine that answers has come.
+    """The result, or the failure, and the position of the machine that answers.
 
-    ``journal`` is the journal's id, ``position`` the sequence number of the last entry that the machine
-    serves (for a write: at least the write's own), ``age_ms`` how old its knowledge may be at most. What answers a read
-    was found out at that position or later: they are taken before, not after.
+    ``journal`` is the journal's id. ``position`` is the last entry that the machine serves; for a write it is at least
+    the write's own. ``age_ms`` is the largest possible age of its data. A read's result was computed at that position
+    or later: position and age are taken before it, not after.
     """
 
     journal: Bytes16
@@ -444,7 +464,7 @@ def decode_request(path: str, body: bytes | msgspec.Raw) -> Any:
     """Return the request of ``path`` in ``body``.
 
     Raises:
-        InvalidRequest: not msgpack, not a method of this path, or a field that is wrong.
+        InvalidRequest: it isn't msgpack, isn't a method of this path, or has a wrong field.
     """
     try:
         return _decoders[path].decode(body)
@@ -456,27 +476,31 @@ def decode_answer(body: bytes) -> Answer:
     """Return the answer in ``body``.
 
     Raises:
-        ChannelError: it isn't one. (Who answers holds the authority's key, so this is a fault or a newer version.)
+        ChannelError: it isn't an answer. (The sender holds the authority's key, so this is a bug or a newer version.)
     """
     try:
         return _answer_decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise errors.ChannelError("the answer can't be read", hint="is this client older than the authority?") from None
+        raise errors.ChannelError(
+            "the answer can't be read", hint="upgrade this client if the authority is newer"
+        ) from None
 
 
 def decode_result(call: Call[R], answer: Answer) -> R:
-    """Return the result that ``answer`` carries for ``call``.
+    """Return the result that ``answer`` contains for ``call``.
 
     Raises:
-        TkdbError: the failure that it carries instead, as the class of its code.
-        ChannelError: it carries neither.
+        TkdbError: the failure that it contains instead, in the class of its code.
+        ChannelError: it contains neither.
     """
     if answer.failure is not None:
         raise answer.failure.error()
     try:
         result: R = msgspec.msgpack.decode(answer.result, type=call.result)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise errors.ChannelError("the result can't be read", hint="is this client older than the authority?") from None
+        raise errors.ChannelError(
+            "the result can't be read", hint="upgrade this client if the authority is newer"
+        ) from None
     return result
 
 

@@ -1,19 +1,19 @@
 """The authority's configuration, read from the environment.
 
-Every setting stands in ``SETTINGS``: its variable, how it is read, its default, and a line that says what it is. Each
-can also be given as ``NAME_FILE``, the path of a file that holds the value. All that is wrong with a configuration is
-reported together, and no value of a secret is ever repeated.
+``SETTINGS`` lists every setting: its variable, its parser, its default, and a one-line description. Each can also be
+given as ``NAME_FILE``, the path of a file with the value. All problems of a configuration are reported together, and no
+value of a secret is ever repeated.
 
 >>> Settings.parse({"TKDB_NAME": "tkdb.example", "TKDB_DRAIN": "1000", "TKDB_BIND": "here"})
 Traceback (most recent call last):
 ...
 tkdb.errors.ConfigurationError: 6 settings are wrong
-  TKDB_DRAIN: there is no such setting; is TKDB_DRAIN_MS meant?
+  TKDB_DRAIN: there is no such setting; did you mean TKDB_DRAIN_MS?
   TKDB_AUTHORITY_KEY: it is missing
   TKDB_SEAL_KEYS: it is missing
   TKDB_SIGNERS: it is missing
   TKDB_DB: it is missing
-  TKDB_BIND: an address and a port were expected: write 0.0.0.0:8080, or [::1]:8080
+  TKDB_BIND: an address and a port are expected: write 0.0.0.0:8080, or [::1]:8080
 see docs/configuration.md
 """
 
@@ -41,17 +41,17 @@ _SOURCE_NAME: Final = re.compile(attestation.NAME).fullmatch
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An IP address and a TCP port; port 0 is any free one."""
+    """An IP address and a TCP port. Port 0 is any free port."""
 
     host: IPv4Address | IPv6Address
     port: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the address that ``text`` stands for, as ``127.0.0.1:8080`` or ``[::1]:8080``.
+        """Return the address in ``text``, such as ``127.0.0.1:8080`` or ``[::1]:8080``.
 
         Raises:
-            ConfigurationError: it is anything else; names aren't looked up.
+            ConfigurationError: it is anything else. Names aren't resolved.
         """
         host, _, port = text.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
@@ -62,7 +62,7 @@ class Address:
             number = -1
         if not 0 <= number <= 65_535 or bracketed != (address.version == 6):
             raise errors.ConfigurationError(
-                "an address and a port were expected", hint="write 0.0.0.0:8080, or [::1]:8080"
+                "an address and a port are expected", hint="write 0.0.0.0:8080, or [::1]:8080"
             )
         return cls(address, number)
 
@@ -82,10 +82,10 @@ class Setting:
     Attributes:
         variable: its name in the environment.
         attribute: its name in ``Settings``.
-        parse: from text to value; raises ConfigurationError.
-        default: the text that stands in for a missing one, or None where it must be given.
+        parse: turns the text into the value. Raises ConfigurationError.
+        default: the text of the default, or None if the setting is required.
         description: one line.
-        instead: a variable of the platform that is read where this one is missing.
+        instead: a variable of the platform that is used if this one is missing.
     """
 
     variable: str
@@ -98,9 +98,9 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The configuration of one machine, as values. Secrets show in no repr.
+    """The configuration of one machine, as values. No secret appears in its repr.
 
-    ``database`` is a path, or for ``tkdb dev`` the text ``":memory:"``.
+    ``database`` is a path, or the text ``":memory:"`` for ``tkdb dev``.
     """
 
     name: str
@@ -126,14 +126,14 @@ class Settings:
 
     @classmethod
     def parse(cls, environment: Mapping[str, str], *, read_file: Callable[[str], str] | None = None) -> Self:
-        """Return the settings that ``environment`` gives.
+        """Return the settings in ``environment``.
 
         Args:
             environment: names and values, as in ``os.environ``.
-            read_file: from a path to a file's text; by default from disk.
+            read_file: returns a file's text. Default: from disk.
 
         Raises:
-            ConfigurationError: one that lists everything that is wrong.
+            ConfigurationError: lists all problems.
         """
         problems = [*_unknown(environment)]
         values: dict[str, Any] = {}
@@ -152,7 +152,7 @@ class Settings:
 def _text(setting: Setting, environment: Mapping[str, str], read_file: Callable[[str], str]) -> str:
     value, path = environment.get(setting.variable), environment.get(setting.variable + _FILE)
     if value is not None and path is not None:
-        raise errors.ConfigurationError(f"{setting.variable}{_FILE} is set, too", hint="set one of them")
+        raise errors.ConfigurationError(f"{setting.variable}{_FILE} is set too", hint="set one of them")
     if path is not None:
         try:
             value = read_file(path).strip()
@@ -179,7 +179,7 @@ def _unknown(environment: Mapping[str, str]) -> list[str]:
 
 def _nearest(name: str, known: set[str]) -> str:
     nearest = get_close_matches(name, sorted(known), n=1, cutoff=0.7)
-    return f"; is {nearest[0]} meant?" if nearest else ""
+    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def _read(path: str) -> str:
@@ -191,7 +191,7 @@ def _keys(text: str) -> tuple[AuthoritySecret, ...]:
     if len({key.public for key in keys}) != len(keys):
         raise errors.ConfigurationError("the same key is given twice")
     if len(keys) > 2:
-        raise errors.ConfigurationError("one key was expected, or two while it is rotated")
+        raise errors.ConfigurationError("one key is expected, or two during a rotation")
     return keys
 
 
@@ -199,7 +199,7 @@ def _integer(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
         if not least <= number <= most:
-            raise errors.ConfigurationError(f"a whole number from {least} to {most} was expected")
+            raise errors.ConfigurationError(f"a whole number from {least} to {most} is expected")
         return number
 
     return parse
@@ -207,20 +207,22 @@ def _integer(least: int, most: int) -> Callable[[str], int]:
 
 def _path(text: str) -> Path:
     if text == ":memory:":
-        raise errors.ConfigurationError("the path of a file was expected", hint="only `tkdb dev` keeps nothing")
+        raise errors.ConfigurationError(
+            "the path of a file is expected", hint="for a database in memory, use `tkdb dev`"
+        )
     return Path(text)
 
 
 def _log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
-        raise errors.ConfigurationError(f"one of {', '.join(LOG_LEVELS)} was expected")
+        raise errors.ConfigurationError(f"one of {', '.join(LOG_LEVELS)} is expected")
     return text.lower()
 
 
 def _label(text: str) -> str:
-    # They go into the head, into headers and into tables.
+    # These values go into the head, into headers and into tables.
     if not _LABEL(text):
-        raise errors.ConfigurationError("at most 64 letters, digits, points, dashes and underscores were expected")
+        raise errors.ConfigurationError("at most 64 letters, digits, dots, dashes and underscores are expected")
     return text
 
 
@@ -230,7 +232,7 @@ def _labels(text: str) -> tuple[str, ...]:
 
 def _required(text: str) -> bool:
     if text not in ("off", "require"):
-        raise errors.ConfigurationError("off or require was expected")
+        raise errors.ConfigurationError("off or require is expected")
     return text == "require"
 
 
@@ -238,19 +240,20 @@ def _source_names(text: str) -> tuple[str, ...]:
     names = () if text == ANY else tuple(part.strip() for part in text.split(","))
     if not all(_SOURCE_NAME(name) for name in names):
         raise errors.ConfigurationError(
-            "names of letters, digits, dashes and underscores were expected, comma-separated, or any"
+            "comma-separated names of letters, digits, dashes and underscores, or any, are expected"
         )
     return names
 
 
 def _promotion(text: str) -> bool:
     if text not in ("automatic", "manual"):
-        raise errors.ConfigurationError("automatic or manual was expected")
+        raise errors.ConfigurationError("automatic or manual is expected")
     return text == "automatic"
 
 
 CLIENT_VARIABLES: Final = frozenset({"TKDB_URL", "TKDB_AUTHORITY", "TKDB_SIGNER", "TKDB_SIGNER_FILE", "TKDB_TOKEN"})
-"""What the client and the command line read: no settings of the authority, and no mistake in its environment either."""
+"""The variables of the client and the command line: they aren't settings of the authority, and aren't errors in its
+environment."""
 
 
 def _default(attribute: str) -> str:
@@ -267,7 +270,7 @@ SETTINGS: Final = (
         "authority_keys",
         _keys,
         None,
-        "Secret. The authority's static Noise key (`tkdbauth_…`); two, comma-separated, while it is rotated.",
+        "Secret. The authority's static Noise key (`tkdbauth_…`); during a rotation, two, comma-separated.",
     ),
     Setting(
         "TKDB_SEAL_KEYS",
@@ -276,46 +279,44 @@ SETTINGS: Final = (
         None,
         "Secret. The sealing secrets (`tkdbseal_…`), comma-separated: the first seals, all unseal.",
     ),
-    Setting("TKDB_SIGNERS", "signers", Signers.parse_toml, None, "Who may sign, as TOML: see below."),
+    Setting("TKDB_SIGNERS", "signers", Signers.parse_toml, None, "The signers, as TOML: see below."),
     Setting("TKDB_DB", "database", _path, None, "The path of the SQLite database."),
     Setting(
         "TKDB_BIND",
         "bind",
         Address.parse,
         "0.0.0.0:8080",
-        "The address and port to listen at. IPv4 only, so that 6PN past the proxy is refused.",
+        "The address and port to listen at. It is IPv4, so that requests over 6PN past the proxy are refused.",
     ),
     Setting(
         "TKDB_MAX_LIFETIME_S",
         "max_lifetime_s",
         _integer(1, 10 * 366 * 86_400),
         _default("max_lifetime_s"),
-        "How long any token may live at most, in seconds: 90 days.",
+        "The longest lifetime of any token, in seconds: 90 days.",
     ),
     Setting(
         "TKDB_DRAIN_MS",
         "drain_ms",
         _integer(0, 300_000),
         _default("drain_ms"),
-        "How long to go on answering after SIGTERM, in milliseconds: longer than a proxy pools connections.",
+        "How long to continue to answer after SIGTERM, in milliseconds: longer than a proxy pools connections.",
     ),
     Setting(
         "TKDB_MAX_CONCURRENCY",
         "max_concurrency",
         _integer(1, 100_000),
         _default("max_concurrency"),
-        "How many requests may be in progress; long polls are counted apart.",
+        "The largest number of requests in progress. Long polls have a separate limit.",
     ),
     Setting("TKDB_LOG_LEVEL", "log_level", _log_level, _default("log_level"), "`debug`, `info`, `warning` or `error`."),
-    Setting(
-        "TKDB_REGION", "region", _label, _default("region"), "The region that this machine is in.", instead="FLY_REGION"
-    ),
+    Setting("TKDB_REGION", "region", _label, _default("region"), "The region of this machine.", instead="FLY_REGION"),
     Setting(
         "TKDB_MACHINE",
         "machine",
         _label,
         _default("machine"),
-        "This machine's name, another on each: where requests are replayed to.",
+        "This machine's name, different on each: requests are replayed to it.",
         instead="FLY_MACHINE_ID",
     ),
     Setting(
@@ -323,7 +324,7 @@ SETTINGS: Final = (
         "primary_regions",
         _labels,
         ANY,
-        "With a bucket: the regions whose machines are primary rather than others', in this order, comma-separated.",
+        "With a bucket: the regions whose machines are preferred as primary, in this order, comma-separated.",
         instead="PRIMARY_REGION",
     ),
     Setting(
@@ -331,28 +332,28 @@ SETTINGS: Final = (
         "automatic_promotion",
         _promotion,
         "automatic",
-        "With a bucket: whether a machine takes over by itself when a primary falls silent; or `manual`.",
+        "With a bucket: `automatic` lets a machine take over when a primary becomes silent; `manual` doesn't.",
     ),
     Setting(
         "TKDB_BOUND_MS",
         "bound_ms",
         _integer(1_000, 60_000),
         _default("bound_ms"),
-        "With a bucket: how old what a machine serves may be at most, in milliseconds; past that it refuses.",
+        "With a bucket: the largest age of the data that a machine serves, in milliseconds. Beyond it, it refuses.",
     ),
     Setting(
         "TKDB_LEASE_MS",
         "lease_ms",
         _integer(3_000, 60_000),
         _default("lease_ms"),
-        "With a bucket: how long a silent primary is waited for, in milliseconds.",
+        "With a bucket: how long other machines wait for a silent primary, in milliseconds.",
     ),
     Setting(
         "TKDB_FLY_SRC",
         "fly_src_required",
         _required,
         "off",
-        "Whether only requests are answered whose caller Fly's proxy attests: `off` or `require`.",
+        "`require`: answer only callers that Fly's proxy attests. `off`: answer all.",
     ),
     Setting(
         "TKDB_FLY_SRC_APPS",
@@ -373,7 +374,7 @@ SETTINGS: Final = (
         "fly_src_key_file",
         Path,
         attestation.KEY_FILE,
-        "With `TKDB_FLY_SRC=require`: the path of the proxy's public key. It is read at the start.",
+        "With `TKDB_FLY_SRC=require`: the path of the proxy's public key, which is read at start.",
         instead="FLYCAST_SRC_KEY_FILE",
     ),
 )

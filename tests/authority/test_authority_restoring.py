@@ -155,8 +155,8 @@ def test_a_time_means_the_last_entry_up_to_it() -> None:
         (api.Restore(seq=0), "no entry 0"),
         (api.Restore(seq=4), "no entry 4"),
         (api.Restore(at_ms=START_MS - 1), "began after"),
-        (api.Restore(at_ms=START_MS), "nothing was written after"),
-        (api.Restore(at_ms=2**53 - 1), "nothing was written after"),
+        (api.Restore(at_ms=START_MS), "there is no entry after"),
+        (api.Restore(at_ms=2**53 - 1), "there is no entry after"),
     ],
 )
 def test_what_names_no_entry_to_go_back_to_is_refused(call: api.Restore, why: str) -> None:

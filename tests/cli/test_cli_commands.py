@@ -236,4 +236,4 @@ def test_a_restore_takes_one_entry_to_go_back_to(dev: dict[str, str], options: t
 
 def test_a_restore_to_a_time_after_all_is_refused(dev: dict[str, str]) -> None:
     refused = quick("restore", "--at", "2100-01-01", "--yes", env=dev)
-    assert (refused.code, "nothing was written after that time" in refused.err) == (1, True)
+    assert (refused.code, "there is no entry after that time" in refused.err) == (1, True)

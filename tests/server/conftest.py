@@ -59,7 +59,7 @@ class StandIn:
 
     def check_clock(self) -> None:
         if self.clock_is_off:
-            raise errors.Unavailable("this machine's clock is 3600 s from the object store's", hint="set it right")
+            raise errors.Unavailable("this machine's clock is 3600 s from the object store's", hint="correct it")
 
     def replay_to(self, path: str) -> str | None:
         return self.primary if path in api.WRITING_PATHS else None

@@ -170,7 +170,7 @@ def test_a_write_that_comes_back_to_who_is_primary_meanwhile_is_done(start: Any,
 # A machine whose clock can't be believed.
 
 MINT = api.Mint("acme", [])
-CLOCK_OFF = errors.Unavailable("this machine's clock is 3600 s from the object store's", hint="set it right")
+CLOCK_OFF = errors.Unavailable("this machine's clock is 3600 s from the object store's", hint="correct it")
 
 
 @pytest.mark.parametrize(("path", "call"), [(api.SIGN, MINT), (api.VERIFY, READ)], ids=["mint", "verify"])

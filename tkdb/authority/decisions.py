@@ -1,7 +1,8 @@
-"""Decide on a write: may it be, is it done already, and what does the authority add to carry it out?
+"""Decisions on writes: whether a write is allowed, whether it is already done, and which data the authority adds to
+it.
 
-Pure, but for the randomness that is handed in. What is decided here is decided once; what follows from it
-(``tkdb.journal.fold``) is the same on every machine.
+Pure, apart from the random bytes, which are an argument. A decision is made once; its consequences
+(``tkdb.journal.fold``) are the same on every machine.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tkdb.macaroon.verify import MAX_AHEAD_MS, subject_digest
 from tkdb.signers import ALL, Permission, Signer
 
 MAX_MADE_BYTES: Final = 60_000
-"""Of what is added to a restore: an entry must fit the 64 KiB that regions share."""
+"""The largest size of the data added to a restore: an entry must fit the 64 KiB that regions share."""
 
 Immediate = (
     api.CreateOrganization
@@ -37,14 +38,14 @@ Immediate = (
     | api.Revoke
     | api.Reseal
 )
-"""The writes that are decided on by the rows as they are. To restore takes those of the past, too."""
+"""The writes that are decided on the current rows. A restore also needs rows of the past."""
 
 
 class Write(msgspec.Struct, frozen=True):
-    """The write may be: journal the request with what the authority adds to it.
+    """The write is allowed: write the request to the journal, together with the added data.
 
-    ``chain_key`` is the one that this entry brings, and is hashed under, where it brings one. ``not_before_ms``: the
-    least time that the entry may have.
+    ``chain_key`` is the new chain key of this entry, which also hashes it, if there is one. ``not_before_ms``: the
+    earliest time that the entry may have.
     """
 
     made: Made | None = None
@@ -53,19 +54,19 @@ class Write(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """Nothing is to be written: what is asked for is so already."""
+    """Nothing needs to be written: the request is already fulfilled."""
 
     result: msgspec.Struct
 
 
 class Decisions:
-    """Decides on the writes of one authority, by the rows that all writes before have left.
+    """Decides on the writes of one authority, on the rows that all earlier writes have left.
 
     Args:
         keyring: unseals root keys.
         seal_keys: seals new keys.
-        random: returns so many random bytes.
-        max_lifetime_s: the longest life that an organization's tokens may be given.
+        random: returns ``n`` random bytes.
+        max_lifetime_s: the longest lifetime that an organization may set for its tokens.
     """
 
     def __init__(
@@ -81,14 +82,14 @@ class Decisions:
         self._max_lifetime_s = max_lifetime_s
 
     def decide(self, rows: Rows, call: Immediate, signer: Signer, now_ms: int) -> Write | Done:
-        """Decide on what a signer asks for.
+        """Decide on a signer's request.
 
         Raises:
-            NotPermitted: the signer may not, or not for this organization.
-            NotFound: what it names doesn't exist.
-            Conflict: what it would make exists.
-            InvalidRequest: an argument isn't acceptable.
-            WrongSealKey: a key that has to be sealed again can't be unsealed.
+            NotPermitted: the signer may not do this, or not for this organization.
+            NotFound: the request names something that doesn't exist.
+            Conflict: the request would create something that exists.
+            InvalidRequest: an argument isn't valid.
+            WrongSealKey: a key that must be sealed again can't be unsealed.
         """
         match call:
             case api.CreateOrganization():
@@ -114,10 +115,11 @@ class Decisions:
                 return self._reseal(rows, call.limit)
 
     def restore(self, rows: Rows, past: State) -> Write | Done:
-        """Decide on going back to ``past`` (``tkdb.authority.point_in_time``). That the signer may has been checked.
+        """Decide on a restore to ``past`` (``tkdb.authority.point_in_time``). The signer's permission was already
+        checked.
 
         Raises:
-            InvalidRequest: one entry can't carry all that differs.
+            InvalidRequest: one entry can't contain all the differences.
         """
         made = differences(past, rows)
         if made is None:
@@ -125,16 +127,16 @@ class Decisions:
         if len(encode_made(made)) > MAX_MADE_BYTES:
             raise InvalidRequest(
                 f"{made.changed:,} organizations and keys differ from entry {made.seq}: too many for one entry",
-                hint="restore to a later entry first, then further back",
+                hint="restore to a later entry first, then to this one",
             )
         return Write(made)
 
     def result(self, rows: Rows, call: api.WriteCall, made: Made | None) -> msgspec.Struct:
-        """Return the result of a write that is in the journal, by the rows as they are now."""
+        """Return the result of a write that is in the journal, from the current rows."""
         match call:
             case api.CreateOrganization() | api.ConfigureOrganization() | api.RotateKey():
                 row = rows.organization(call.name)
-                if row is None:  # can't be: an organization's row is never dropped
+                if row is None:  # impossible: an organization's row is never dropped
                     raise no_organization(call.name)
                 return describe(rows, row)
             case api.DeleteOrganization():
@@ -151,7 +153,9 @@ class Decisions:
 
     def _create(self, rows: Rows, call: api.CreateOrganization) -> Write:
         if rows.organization(call.name) is not None:
-            raise Conflict(f"the organization {call.name} exists, or did", hint="names are never given again")
+            raise Conflict(
+                f"the organization {call.name} exists, or did", hint="use another name: names are never reused"
+            )
         lifetime_s = self._max_lifetime_s if call.max_lifetime_s is None else call.max_lifetime_s
         self._check_lifetime(lifetime_s)
         kid, sealed = self._new_key(rows, call.name)
@@ -169,7 +173,7 @@ class Decisions:
                 continue
             key = rows.key(target.kid)
             if key is None or not signer.permits("revoke", key.organization):
-                # One answer for both: who may not act for an organization doesn't learn which keys it has.
+                # One error for both cases, so that a signer of another organization doesn't learn which keys it has.
                 raise NotFound(f"{signer.name} has no root key {target.kid.hex()} to revoke under", hint="see org list")
             if isinstance(target, api.RetireKey):
                 news |= key.state != "retired"
@@ -183,33 +187,36 @@ class Decisions:
             return Done(api.Revoked(already=True))
         if largest_bytes(call) > api.MAX_FEED_BYTES:
             raise InvalidRequest(
-                "these are more targets than one message of the feed carries, with the keys that they touch",
-                hint="make several requests",
+                "these targets, with the keys that they affect, don't fit one message of the feed",
+                hint="split them into several requests",
             )
         return Write(Replaced(list(replacements.values())) if replacements else None, not_before_ms=not_before_ms)
 
     def _before(self, rows: Rows, target: api.Before, now_ms: int) -> int | None:
-        """Return the least time that the entry needs to revoke what is meant, or None where that is revoked already."""
+        """Return the earliest time that the entry needs in order to revoke the target, or None if it is already
+        revoked."""
         row = self._live(rows, target.organization)
         so_far_ms = row.issued_from_ms
         if target.subject is not None:
             so_far_ms = max(so_far_ms, rows.issued_from(row.name, subject_digest(target.subject)))
         if target.before_ms is None:
-            # Tokens minted since a revocation are dated behind it, ahead of the clock. "Now" must lie behind them, too.
+            # Tokens minted since a revocation are dated after it, ahead of the clock. "Now" must be after them too.
             if target.subject is None:
                 so_far_ms = max(so_far_ms, *(rows.subjects_of(row.name) or {}).values(), 0)
             return max(so_far_ms - CLOCK_SKEW_MS + 1, 0)
-        # Were the future allowed, tokens minted until then would be dated even further ahead, and a later "before" with
-        # a time in between would seem done already.
+        # If the future were allowed, tokens minted until then would be dated even later, and a later "before" with a
+        # time in between would seem to be done already.
         if target.before_ms > now_ms:
             raise InvalidRequest(
-                f"before_ms {target.before_ms} lies in the future; it is {now_ms} now", hint="leave it out to mean now"
+                f"before_ms {target.before_ms} is in the future; the time is {now_ms}", hint="leave it out for now"
             )
         return 0 if target.before_ms + CLOCK_SKEW_MS > so_far_ms else None
 
     def _lineage(self, rows: Rows, target: api.Lineage | api.Branch, key: KeyRow, now_ms: int) -> bool:
         if int.from_bytes(target.nonce[:6]) > now_ms + MAX_AHEAD_MS:
-            raise InvalidRequest("a nonce to revoke lies in the future", hint="no token that is accepted has it")
+            raise InvalidRequest(
+                "a nonce to revoke is in the future", hint="check it: no accepted token has this nonce"
+            )
         branch = target.branch if isinstance(target, api.Branch) else b""
         return key.state != "retired" and not rows.is_revoked(key.kid + target.nonce, branch)
 
@@ -228,8 +235,8 @@ class Decisions:
                 chain_keys.append((generation, self._seal_chain_key(rows, chain_key, generation)))
         if len(records) > limit:
             return Write(Resealed(keys, chain_keys, None))
-        # All is under the new secret now. A new chain key too: who has the old secret and an old copy of the
-        # database holds the chain key of before, and must not be able to write what comes after.
+        # Everything is now under the new secret. A new chain key is needed too: anyone with the old secret and an old
+        # copy of the database has the old chain key, and must not be able to write later entries.
         new = ChainKey(self._random(KEY_BYTES))
         sealed = self._seal_chain_key(rows, new, rows.last_generation() + 1)
         return Write(Resealed(keys, chain_keys, sealed), new)
@@ -260,15 +267,15 @@ class Decisions:
         if lifetime_s > self._max_lifetime_s:
             raise InvalidRequest(
                 f"max_lifetime_s is {lifetime_s}; this authority allows {self._max_lifetime_s}",
-                hint="ask for less, or configure TKDB_MAX_LIFETIME_S",
+                hint="use a smaller value, or configure TKDB_MAX_LIFETIME_S",
             )
 
 
 def permit(signer: Signer, permission: Permission, organization: str) -> None:
-    """Return if the signer may do this for the organization.
+    """Return if the signer has this permission for the organization.
 
     Raises:
-        NotPermitted: it may not.
+        NotPermitted: it doesn't have it.
     """
     if not signer.permits(permission, organization):
         what = f"{permission} for {'all organizations' if organization == ALL else organization}"
@@ -276,12 +283,12 @@ def permit(signer: Signer, permission: Permission, organization: str) -> None:
 
 
 def describe(rows: Rows, row: OrganizationRow) -> api.Organization:
-    """Return an organization as callers see it: its newest keys by name and state, never the keys."""
+    """Return an organization for callers: its newest keys with names and states, but never the keys themselves."""
     newest = rows.keys_of(row.name)[: api.MAX_KEYS]
     keys = [api.Key(key.kid, key.generation, key.state, key.until_ms) for key in newest]
     return api.Organization(row.name, row.max_lifetime_s, row.created_ms, keys)
 
 
 def is_timed(call: api.WriteCall) -> bool:
-    """Return whether what a write means depends on when it is. To revoke what is named does not."""
+    """Return True if the meaning of a write depends on the time. Revoking named targets doesn't."""
     return not isinstance(call, api.Revoke) or any(isinstance(target, api.Before) for target in call.targets)

@@ -1,4 +1,4 @@
-"""The beginning of a journal, and the check of one that is there already."""
+"""The first entry of a journal, and the check of an existing journal."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tkdb.journal.seal import KEY_BYTES, NONCE_BYTES, ChainKey, SealKeys, seal_i
 from tkdb.journal.state import State
 
 EPOCH: Final = 1
-"""That of the first entry."""
+"""The epoch of the first entry."""
 
 
 async def begin(
     database: Database, name: str, seal_keys: SealKeys, clock: Clock, random: Callable[[int], bytes]
 ) -> State:
-    """Return the state of a database; of a new one, write the journal's first entry.
+    """Return the state of a database. In a new one, write the journal's first entry.
 
     Raises:
         ConfigurationError, WrongSealKey, BrokenJournal: as ``check``.
@@ -42,22 +42,22 @@ async def begin(
 
 
 async def check(database: Database, state: State, name: str, seal_keys: SealKeys) -> None:
-    """Check that a journal is of this authority, and that the secrets given unseal what is in it.
+    """Check that a journal belongs to this authority, and that the given secrets unseal its records.
 
     Raises:
-        ConfigurationError: it is another authority's.
-        WrongSealKey: the secrets given don't unseal the chain key, or one of the root keys.
-        BrokenJournal: the last entry wasn't written by a holder of the chain key.
+        ConfigurationError: it belongs to another authority.
+        WrongSealKey: the secrets don't unseal the chain key, or one of the root keys.
+        BrokenJournal: the last entry wasn't written with the chain key.
         StoreError: the database can't be read.
     """
     if state.name != name:
         raise ConfigurationError(
-            f"the database is of the authority {state.name}, not of {name}", hint="check TKDB_NAME and TKDB_DB"
+            f"the database belongs to the authority {state.name}, not to {name}", hint="check TKDB_NAME and TKDB_DB"
         )
     last = (await database.entries(state.head.seq - 1, 1))[0]
     check_link(state.head._replace(seq=last.seq - 1, hash=last.previous), chain_key_of(state, seal_keys), last)
     keyring = Keyring(state, seal_keys)
-    # A secret that is missing is missed now, and not when the first token of some organization is presented. One key
-    # of each sealing secret is enough to know.
+    # A missing secret is detected now, and not when the first token of some organization arrives. One key for each
+    # sealing secret is enough.
     for key in {seal_id(key.sealed): key for key in state.keys.values() if key.sealed}.values():
         keyring.unseal(key)

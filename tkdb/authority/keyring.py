@@ -1,7 +1,7 @@
 """Root keys, unsealed while they are in use.
 
-A key is unsealed when it is first asked for and kept among the most recently loaded, so that of 100,000
-organizations' keys only those in use lie open in memory.
+A key is unsealed when it is first needed, and kept among the most recently loaded ones. So of 100,000 organizations'
+keys, only those in use are open in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OPEN_KEYS_MAX: Final = 4096
 
 
 class Keyring:
-    """The root keys of a state, for verifying and for minting. It follows the state: ``forget`` after changes."""
+    """The root keys of a state, for verifying and for minting. Call ``forget`` after changes of the state."""
 
     def __init__(self, state: State, seal_keys: SealKeys) -> None:
         self._state = state
@@ -30,7 +30,7 @@ class Keyring:
         """Return what the verifier needs of the key with this kid, or None. (A dict's own look-up: the hot path.)"""
 
     def signing(self, organization: str) -> tuple[KeyRow, RootKey]:
-        """Return the key that an organization's tokens are minted under.
+        """Return the key under which an organization's tokens are minted.
 
         Raises:
             NotFound: there is no such organization.
@@ -42,7 +42,7 @@ class Keyring:
         return row, self.unseal(row)
 
     def unseal(self, row: KeyRow) -> RootKey:
-        """Return the key that lies sealed in ``row``.
+        """Return the key that is sealed in ``row``.
 
         Raises:
             WrongSealKey, BrokenJournal: it can't be unsealed.
@@ -52,7 +52,7 @@ class Keyring:
         )
 
     def forget(self) -> None:
-        """Drop what was kept: keys or what is revoked of them may have changed."""
+        """Drop the kept keys: keys or their revocations may have changed."""
         self._open.clear()
 
     def load(self, kid: bytes) -> Key | None:
@@ -75,7 +75,7 @@ class Keyring:
 
 
 class _Open(dict[bytes, Key | None]):
-    """The keys that lie open, by kid. A kid that isn't held is never kept, or strangers could fill it."""
+    """The unsealed keys, by kid. An unknown kid is never kept, because strangers could fill the memory with them."""
 
     def __init__(self, keyring: Keyring) -> None:
         super().__init__()
@@ -91,5 +91,5 @@ class _Open(dict[bytes, Key | None]):
 
 
 def no_organization(name: str) -> NotFound:
-    """Return the error for an organization that isn't there."""
+    """Return the error for an unknown organization."""
     return NotFound(f"there is no organization {name}", hint="create it first")

@@ -1,4 +1,4 @@
-"""The methods that neither write nor wait: what each one returns, from the state in memory.
+"""The methods that neither write nor wait, answered from the state in memory.
 
 The service and the testing authority of `tkdb_client.testing` both answer with this class, so an app's tests get the
 results that production gives.
@@ -49,7 +49,7 @@ class Profile:
 
 
 class Methods:
-    """Answers calls from ``state``, which others keep up to date.
+    """Answers calls from ``state``, which other code keeps up to date.
 
     Args:
         profile: the authority's identity.
@@ -73,7 +73,7 @@ class Methods:
         """Return the result of ``call``, or None if the call writes or may wait.
 
         Raises:
-            TkdbError: the call fails. The class says why.
+            TkdbError: the call fails. The class is the reason.
         """
         match call:
             case api.Verify():

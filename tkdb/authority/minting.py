@@ -1,4 +1,4 @@
-"""Mint: decide on what a new token says, and under which key and nonce."""
+"""Minting: the decision on a new token's caveats, key and nonce."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_LIFETIME_S: Final = 3600
 
 
 class Minter:
-    """Mints tokens of one authority. It writes nothing: any region mints."""
+    """Mints tokens of one authority. It writes nothing, so any region can mint."""
 
     def __init__(self, state: State, keyring: Keyring, clock: Clock, random: Callable[[int], bytes]) -> None:
         self._state = state
@@ -28,12 +28,12 @@ class Minter:
         self._random = random
 
     def mint(self, call: api.Mint) -> api.Minted:
-        """Return a new token. That the caller may ask for it has been checked.
+        """Return a new token. The caller's permission was already checked.
 
         Raises:
             NotFound: there is no such organization.
-            InvalidRequest: a caveat can't be read or may not stand in a root, or the lifetime is too long.
-            Unavailable: this machine's clock can't be believed.
+            InvalidRequest: a caveat can't be read or isn't allowed in a root, or the lifetime is too long.
+            Unavailable: this machine's clock can't be trusted.
         """
         organization = self._state.organization(call.organization)
         if organization is None or organization.deleted:
@@ -57,14 +57,14 @@ class Minter:
         return api.Minted(token=token.text, expires_s=expires_s)
 
     def _subject_issued_from_ms(self, organization: str, caveats: list[AnyCaveat]) -> int:
-        # What was revoked as "issued before now" reaches a little into the future, to allow for clocks that run
-        # ahead. New tokens are dated behind it, or they would be born revoked.
+        # A revocation of everything "issued before now" reaches a little into the future, because clocks may run ahead.
+        # New tokens are dated after it, or they would be revoked from the start.
         subjects = [caveat.subject for caveat in caveats if isinstance(caveat, Sub)]
         return max((self._state.issued_from(organization, subject_digest(subject)) for subject in subjects), default=0)
 
     @staticmethod
     def _expiry(call: api.Mint, caveats: list[AnyCaveat], issued_s: int, max_lifetime_s: int) -> int:
-        """Return when the token ends; where no caveat says so, add one that does, as the first."""
+        """Return when the token expires. If no caveat gives the expiry, add one, as the first caveat."""
         given = [caveat.at_s for caveat in caveats if isinstance(caveat, Exp)]
         if given and call.expires_in_s is not None:
             raise InvalidRequest("both an exp caveat and expires_in_s are given", hint="give one of them")
@@ -77,10 +77,10 @@ class Minter:
         if expires_s > issued_s + max_lifetime_s:
             raise InvalidRequest(
                 f"the token would live {expires_s - issued_s} s; {call.organization} allows {max_lifetime_s} s",
-                hint="ask for a shorter life, or configure the organization",
+                hint="use a shorter lifetime, or configure the organization",
             )
         if expires_s < issued_s:
-            raise InvalidRequest("the token would have expired already", hint="give an exp caveat in the future")
+            raise InvalidRequest("the token would already have expired", hint="give an exp caveat in the future")
         return expires_s
 
 

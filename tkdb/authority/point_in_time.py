@@ -1,26 +1,26 @@
-"""The past: the rows as an entry of the journal left them, and what a restore to it would change now.
+"""A point in time: the rows after an entry of the journal, and the changes that a restore to it makes.
 
-A restore makes organizations and their keys what they were, and undoes nothing that ended something. Row by row,
-"then" is as of entry N, "now" as of the entry before the restore's own:
+A restore brings back organizations and their keys, and never undoes a revocation or a deletion. In this table, "then"
+is the state after entry N, and "now" the state before the restore's own entry:
 
 =====================  ==========================  ===============================================================
 row                    then → now                  after the restore
 =====================  ==========================  ===============================================================
-organization           none → lives                deleted, its keys retired: its name is never given again
+organization           none → lives                deleted, its keys retired: its name is never used again
 \\                      lives → lives               ``max_lifetime_s`` as then; ``longest_lifetime_s`` and
                                                    ``issued_from_ms`` as now: both only ever grow
 \\                      any → deleted               deleted
 root key               none → lives                retired
 \\                      signing → verifying         signs again
 \\                      verifying → verifying       verifies, until the time it has now
-\\                      any → retired               retired. Where it signed then, the key that signs now goes on, even
-                                                   if made since: it came with what was never undone
-revocation, subject    any → any                   as now: what was revoked since stays so, what was purged is gone
+\\                      any → retired               retired. If it signed then, the key that signs now continues, even
+                                                   if it is newer: it came with a change that is never undone
+revocation, subject    any → any                   as now: later revocations stay, purged ones are gone
 chain key, authority   any → any                   as now: neither resealing nor recovery from damage is undone
 =====================  ==========================  ===============================================================
 
-Of an organization's keys that live, the newest signs, always. So a key that signs now is never to verify again: either
-it was made since, or the one that signed then is retired.
+The newest live key of an organization always signs. So a key that signs now never goes back to verifying: either it is
+newer, or the key that signed then is retired.
 
 >>> from tkdb.journal.rows import OrganizationRow
 >>> past, now = State(), State()
@@ -44,27 +44,27 @@ from tkdb.journal.rows import Change, KeyRow, RevocationRow
 from tkdb.journal.state import State
 
 PAGE_ENTRIES: Final = 256
-"""So many entries are folded before others get their turn."""
+"""The number of entries that are folded before other tasks get a turn."""
 
 
 async def read_past(journal: Entries, call: api.Restore, position: int) -> State:
-    """Return the rows as of the entry that ``call`` goes back to, without revocations: no restore touches those.
+    """Return the rows after the entry that ``call`` restores, without revocations, which no restore touches.
 
     Args:
-        journal: where its entries are read.
+        journal: the source of the entries.
         call: names the entry, or a time.
         position: the last acknowledged entry.
 
     Raises:
-        InvalidRequest: it names no entry up to ``position``, or a time after which nothing was written.
-        Unavailable: the journal was replaced meanwhile.
-        BrokenJournal, StoreError: it can't be read, or isn't whole.
+        InvalidRequest: it names no entry up to ``position``, or a time after the last entry.
+        Unavailable: the journal was replaced in the meantime.
+        BrokenJournal, StoreError: the journal can't be read, or isn't complete.
     """
     if (call.seq is None) == (call.at_ms is None):
-        raise InvalidRequest("a restore goes back to one entry: by its number or by a time", hint="give seq or at_ms")
+        raise InvalidRequest("a restore needs one entry, by its number or by a time", hint="give seq or at_ms")
     until = position if call.seq is None else call.seq
     if not 1 <= until <= position:
-        raise InvalidRequest(f"there is no entry {until}: they are 1 to {position}", hint="see `tkdb status`")
+        raise InvalidRequest(f"there is no entry {until}: the journal has 1 to {position}", hint="see `tkdb status`")
     past = _Past()
     while past.head.seq < until:
         entries = await journal.entries(past.head.seq, min(PAGE_ENTRIES, until - past.head.seq))
@@ -75,13 +75,16 @@ async def read_past(journal: Entries, call: api.Restore, position: int) -> State
                 return _begun(past)
             past.apply(entry)
     if call.at_ms is not None:
-        # What is written just now may yet have that time, or an earlier one.
-        raise InvalidRequest(f"nothing was written after that time; entry {until} is the last", hint="times are UTC")
+        # An entry that is being written now may still get this time, or an earlier one.
+        raise InvalidRequest(
+            f"there is no entry after that time; entry {until} is the last", hint="check the time, which is in UTC"
+        )
     return past
 
 
 def differences(past: State, rows: Rows) -> Restored | None:
-    """Return what makes ``rows`` what they were in the past, as far as it can be undone; None where nothing does."""
+    """Return the change that restores ``rows`` to the past, as far as that can be undone, or None if nothing
+    differs."""
     lifetimes: list[tuple[str, int]] = []
     deleted: list[str] = []
     signing: list[bytes] = []
@@ -100,13 +103,13 @@ def differences(past: State, rows: Rows) -> Restored | None:
         retired += [key.kid for key in _made_since(past, keys) if again is not None or key.state != "signing"]
         if again is not None and again.state != "signing":
             signing.append(again.kid)
-    if not (lifetimes or retired):  # no organization is without a key, and none signs again unless another is retired
+    if not (lifetimes or retired):  # every organization has a key, and none signs again unless another is retired
         return None
     return Restored(past.head.seq, lifetimes, deleted, signing, retired)
 
 
 class _Past(State):
-    """Leaves out what no restore asks for: there may be a million of them."""
+    """A state without the rows that no restore needs: there may be a million of them."""
 
     def put(self, change: Change) -> None:
         if not isinstance(change, RevocationRow):
@@ -115,7 +118,7 @@ class _Past(State):
 
 def _begun(past: State) -> State:
     if not past.head.seq:
-        raise InvalidRequest("the journal began after that time", hint="give a later one")
+        raise InvalidRequest("the journal began after that time", hint="give a later time")
     return past
 
 

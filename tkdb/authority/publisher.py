@@ -1,4 +1,4 @@
-"""Who makes what was committed acknowledged. For a machine that stands alone, its disk does."""
+"""The publisher: it acknowledges committed entries. On a machine that stands alone, the disk is enough."""
 
 from __future__ import annotations
 
@@ -10,61 +10,62 @@ from tkdb.journal.entry import Entry
 
 
 class Publisher(Protocol):
-    """Asked by the writer, which holds the turn: may it commit, and when is what it committed acknowledged?"""
+    """The writer's interface to acknowledgement. The writer calls it while it holds the turn."""
 
     def epoch(self) -> int:
-        """Return the epoch of what is committed now.
+        """Return the epoch for entries that are committed now.
 
         Raises:
             NoPrimary: this machine takes no writes.
         """
 
     def require_room(self, entries: int, size_bytes: int) -> None:
-        """Return if so many entries, of so many bytes together, may be committed at once.
+        """Return if ``entries`` entries, of ``size_bytes`` bytes together, may be committed at once.
 
         Raises:
             NoPrimary: this machine takes no writes.
-            Overloaded: not now.
-            InvalidRequest: never.
+            Overloaded: they may not now.
+            InvalidRequest: they never may.
         """
 
     def committed(self, entries: Sequence[Entry]) -> Awaitable[None]:
-        """Entries were committed, as one. What is returned ends when they are acknowledged, and served.
+        """Record that entries were committed together. The returned awaitable ends when they are acknowledged and
+        served.
 
         Raises:
-            OutcomeUnknown: (awaited) nobody knows whether they will ever be.
+            OutcomeUnknown: (awaited) it is unknown whether they ever will be.
         """
 
     def repeated(self, seq: int) -> Awaitable[None]:
-        """A request came again whose entry, number ``seq``, is in the journal. As ``committed``."""
+        """Record that a request was repeated whose entry, at position ``seq``, is in the journal. As ``committed``."""
 
     def commit_failed(self, *, doubtful: bool) -> None:
-        """A commit failed; ``doubtful``: it isn't known whether nothing was changed."""
+        """Record that a commit failed. ``doubtful``: it may have changed something."""
 
 
 class Alone:
-    """What is on the disk is acknowledged.
+    """Entries on the disk are acknowledged.
 
     Args:
-        served: shows it.
+        served: shows them.
     """
 
     def __init__(self, served: Served) -> None:
         self._served = served
 
     def epoch(self) -> int:
-        """Return 1; or, where the database was a cluster's, the last epoch there was."""
+        """Return 1, or the last epoch if the database was a cluster's."""
         return max(1, self._served.state.head.epoch)
 
     def require_room(self, entries: int, size_bytes: int) -> None:
-        """There is always room."""
+        """Do nothing: there is always room."""
 
     def committed(self, entries: Sequence[Entry]) -> Awaitable[None]:
         """Show the entries."""
         return self._served.show(entries[-1].seq, entries[-1].hash)
 
     async def repeated(self, seq: int) -> None:
-        """What is in the journal is acknowledged."""
+        """Do nothing: an entry in the journal is acknowledged."""
 
     def commit_failed(self, *, doubtful: bool) -> None:
-        """Nothing follows: the next commit tries again."""
+        """Do nothing: the next commit tries again."""

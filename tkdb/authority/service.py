@@ -1,4 +1,4 @@
-"""The authority on one machine: each call goes to the part that answers it.
+"""The authority on one machine: it passes each call to the part that answers it.
 
 authority = await Authority.open(Path("tkdb.db"), Profile("tkdb.example", seal_keys), clock=clock, random=os.urandom)
 minted = await authority.answer(api.Mint(organization="acme"), caller)
@@ -29,7 +29,8 @@ from tkdb.rate_limit import Rate
 
 PURGE_EVERY_S: Final = 3600
 
-# By possession, anybody may revoke: how many branches of one lineage at once, and how soon again.
+# Anyone who holds a token may revoke it: at most this many branches of one lineage at once, and one more after each
+# pause.
 OWN_BURST: Final = 8
 OWN_EVERY_MS: Final = 10_000
 
@@ -38,7 +39,7 @@ BEHIND_RETRY_MS: Final = 250
 
 
 class Authority:
-    """Mints, verifies and revokes, by one journal. Open it with ``Authority.open``."""
+    """Mints, verifies and revokes, with one journal. Open it with ``Authority.open``."""
 
     def __init__(
         self, served: Served, publisher: Publisher, clock: Clock, random: Callable[[int], bytes], profile: Profile
@@ -56,18 +57,17 @@ class Authority:
 
     @classmethod
     async def open(cls, path: Path | str, profile: Profile, *, clock: Clock, random: Callable[[int], bytes]) -> Self:
-        """Open an authority that stands alone, whose journal is at ``path`` (``":memory:"``: a new one, not kept), or
-        begin it there.
+        """Open an authority that stands alone, with the journal at ``path``, or begin a journal there.
 
         Args:
-            path: the database's file.
-            profile: whose it is, and by which secrets.
+            path: the database's file, or ``":memory:"`` for a new database that isn't kept.
+            profile: the authority's identity and secrets.
             clock: the machine's clocks.
-            random: returns so many random bytes.
+            random: returns ``n`` random bytes.
 
         Raises:
-            ConfigurationError: the database is another authority's.
-            StoreError, Unavailable: it can't be used, and why.
+            ConfigurationError: the database belongs to another authority.
+            StoreError, Unavailable: the database can't be used. The message gives the cause.
         """
         database = await Database.open(path)
         try:
@@ -85,37 +85,37 @@ class Authority:
 
     @property
     def journal(self) -> bytes:
-        """The journal's id, 16 bytes; zeros where there is none yet."""
+        """The journal's id, 16 bytes; zeros if there is no journal yet."""
         return self._state.journal or NO_JOURNAL
 
     @property
     def position(self) -> int:
-        """The sequence number of the last entry that is served."""
+        """The last entry that is served."""
         return self._state.head.seq
 
     def replay_to(self, path: str) -> str | None:
-        """Return None: who stands alone answers all."""
+        """Return None: a machine that stands alone answers every request."""
         return None
 
     def check_clock(self) -> None:
-        """Return if this machine's clock can be believed.
+        """Return if this machine's clock can be trusted.
 
         Raises:
-            Unavailable: it can't, and why.
+            Unavailable: it can't. The message gives the cause.
         """
         self._clock.steady_ms(not_before_ms=self._state.head.time_ms)
 
     async def come_to(self, position: int) -> None:
-        """Return if this machine serves ``position``. Alone, it would wait for nobody.
+        """Return if this machine serves ``position``. It doesn't wait, because no other machine writes.
 
         Raises:
-            Unavailable: it doesn't.
+            Unavailable: it doesn't serve it.
         """
         if position > self.position:
             raise behind(position, self.position)
 
     def age_ms(self) -> int:
-        """Return how old this machine's knowledge may be at most: the only writer knows all."""
+        """Return the largest possible age of this machine's data: 0, because it is the only writer."""
         return 0
 
     def ready(self) -> None:
@@ -136,15 +136,15 @@ class Authority:
         self.ready()
 
     def drain(self) -> None:
-        """End the long polls with what they have, now and from now on."""
+        """End the long polls with the data they have, now and from now on."""
         self._draining.set()
 
     async def ended(self) -> None:
-        """Return when it was closed."""
+        """Return when the authority was closed."""
         await asyncio.wait([self._maintenance])
 
     async def close(self) -> None:
-        """End what is being written, and let go of the database."""
+        """Finish the writes in progress, and close the database."""
         self._maintenance.cancel()
         with suppress(asyncio.CancelledError):
             await self._maintenance
@@ -155,7 +155,7 @@ class Authority:
         """Return the result of ``call``.
 
         Raises:
-            TkdbError: the call fails, as its class says.
+            TkdbError: the call fails. The class is the reason.
         """
         result = self._methods.answer(call, caller)
         if result is not None:
@@ -168,7 +168,7 @@ class Authority:
         return await self._writer.write(call, signer_of(caller), caller)  # type: ignore[arg-type]  # what is left writes
 
     async def _revocations(self, call: api.Revocations) -> api.Feed:
-        """Wait for news of the keys that are asked about, at most ``wait_ms``, and not while draining."""
+        """Wait for new revocations of these keys, at most ``wait_ms``, and not while draining."""
         until_ms = self._clock.monotonic_ms() + call.wait_ms
         after = call.after
         while True:
@@ -197,23 +197,23 @@ class Authority:
 
     async def _maintain(self) -> None:
         while True:
-            # What can't be written now is written an hour later: nothing depends on it but room.
+            # If it can't be written now, it is written an hour later: only disk space depends on it.
             with suppress(TkdbError):
                 await self._writer.purge()
             await asyncio.sleep(PURGE_EVERY_S)
 
 
 def behind(position: int, here: int) -> Unavailable:
-    """Return the error for a caller who has seen ``position`` where this machine has come to ``here``."""
+    """Return the error for a caller that has seen ``position``, on a machine that is only at ``here``."""
     return Unavailable(
-        f"the caller has seen position {position} and this machine has come to {here}",
-        hint="ask again in a moment, or another region",
+        f"the caller has seen position {position}, and this machine is at {here}",
+        hint="try again in a moment, or ask another region",
         retry_after_ms=BEHIND_RETRY_MS,
     )
 
 
 async def _first(*events: asyncio.Event, timeout_ms: int) -> None:
-    """Wait until one of the events is set, or the time is over."""
+    """Wait until one of the events is set, or the timeout passes."""
     tasks = [asyncio.create_task(event.wait()) for event in events]
     try:
         await asyncio.wait(tasks, timeout=timeout_ms / 1000, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Verify: what the authority says of each bundle that it is asked about."""
+"""Verification: the authority's verdict on each bundle."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tkdb.macaroon.verify import Verifier
 
 DENIAL_CHARS: Final = 160
 DENIAL_HINT_CHARS: Final = 60
-"""A denial is cut, so that a batch of the longest still fits one message."""
+"""The longest hint of a denial, so that a batch of the longest denials still fits one message."""
 
 
 class Judge:
-    """Says whether tokens of one authority are valid, by its keys and what is revoked.
+    """Verifies tokens of one authority, with its keys and revocations.
 
     Args:
         name: the authority's name.
         keyring: its root keys.
-        state: what is revoked.
+        state: its revocations.
     """
 
     def __init__(self, name: str, keyring: Keyring, state: State) -> None:
@@ -30,7 +30,7 @@ class Judge:
         self._state = state
 
     def verdict(self, bundle: str, now_ms: int) -> api.Valid | api.Invalid:
-        """Return whose a bundle is, or why it is denied."""
+        """Return the organization of a bundle, or the reason why it is denied."""
         try:
             verified = self._verifier.verify(bundle, now_ms)
         except Denied as denied:
@@ -39,14 +39,14 @@ class Judge:
         return api.Valid(verified.organization, self._branches(verified.lineage))
 
     def _branches(self, lineage: bytes) -> list[bytes] | None:
-        """Return the revoked branches of a lineage that isn't revoked itself; None where they are too many to tell."""
+        """Return the revoked branches of a lineage that isn't revoked itself, or None if there are too many."""
         revoked = self._state.revocation(lineage)
         if revoked is None or revoked is True:
             return []
         return sorted(revoked) if len(revoked) <= api.MAX_TOLD_BRANCHES else None
 
     def check(self, token: Macaroon, now_ms: int) -> None:
-        """Return if a token's chain is whole and it isn't revoked; what it says stays unread.
+        """Return if a token's chain is valid and the token isn't revoked. Its caveats aren't read.
 
         Raises:
             Denied: as ``Verifier.check``.

@@ -1,6 +1,6 @@
-"""What this machine serves: the journal's fold in memory, and what follows it.
+"""The view: the data that this machine serves. It is the journal's fold in memory, with the keyring and the feed.
 
-The journal on the disk may be ahead: what is served is moved on by ``show``, and by nothing else.
+The journal on the disk may be ahead of it. Only ``show`` moves the view forward.
 
     served = Served(database, await database.load(), seal_keys)
     await served.show(entry.seq, entry.hash)
@@ -20,22 +20,22 @@ from tkdb.journal.seal import ChainKey, SealKeys
 from tkdb.journal.state import State
 
 PAGE_ENTRIES: Final = 256
-"""So many entries are applied before others get their turn."""
+"""The number of entries that are applied before other tasks get a turn."""
 LOAD_AFTER_ENTRIES: Final = 20_000
-"""Who is further behind reads the tables as a whole: that is quicker than to apply what they come from."""
+"""A view that lags by more reads the whole tables, which is quicker than applying the entries."""
 
 
 class Served:
-    """The state, and the keyring and the feed that follow it.
+    """The state, with the keyring and the feed that follow it.
 
     Args:
-        database: the journal; open.
-        state: what is shown until the first ``show``.
+        database: the open journal.
+        state: the data shown until the first ``show``.
         seal_keys: unseal root keys and chain keys.
 
     Attributes:
-        turn: held by whoever reads or changes the journal's end on the disk.
-        news: set when something new is shown; then there is a new event for what comes after.
+        turn: held by any task that reads or changes the end of the journal on the disk.
+        news: set when something new is shown. It is then replaced with a new event.
     """
 
     def __init__(self, database: Database, state: State, seal_keys: SealKeys) -> None:
@@ -48,7 +48,7 @@ class Served:
         self._seal_keys = seal_keys
 
     def chain_key(self, rows: Rows | None = None) -> ChainKey:
-        """Return the chain key in force, by ``rows`` or else by the state.
+        """Return the current chain key, from ``rows`` or else from the state.
 
         Raises:
             WrongSealKey, BrokenJournal: it can't be unsealed.
@@ -56,11 +56,11 @@ class Served:
         return chain_key_of(rows or self.state, self._seal_keys)
 
     async def show(self, seq: int, digest: bytes) -> None:
-        """Show the journal up to entry ``seq``, whose hash is ``digest``; where what is shown isn't on the way there,
-        show it anew.
+        """Show the journal up to entry ``seq``, whose hash is ``digest``. If the view isn't on the way there, load
+        it again.
 
         Raises:
-            BrokenJournal: the journal isn't so, or an entry doesn't fit.
+            BrokenJournal: the journal doesn't contain this entry, or an entry doesn't fit.
             StoreError: the database can't be read.
         """
         async with self.turn:
@@ -68,17 +68,17 @@ class Served:
             if not self._is_at(seq, digest):
                 self.replace(await self.database.load())
             if not self._is_at(seq, digest):
-                raise BrokenJournal(f"the journal on the disk isn't the one that entry {seq} stands on")
+                raise BrokenJournal(f"the journal on the disk doesn't contain the expected entry {seq}")
 
     def replace(self, state: State) -> None:
-        """Show ``state`` instead of what was shown."""
+        """Show ``state`` instead of the current state."""
         self.state.become(state)
         self.keyring.forget()
         self.feed.restart()
         self._tell()
 
     async def _go_on(self, seq: int) -> None:
-        """Apply the entries up to ``seq``, as long as they follow what is shown, and aren't too many."""
+        """Apply the entries up to ``seq``, if they follow the view and aren't too many."""
         if seq - self.state.head.seq > LOAD_AFTER_ENTRIES:
             return
         while self.state.head.seq < seq:
@@ -101,11 +101,11 @@ class Served:
 
 
 def chain_key_of(rows: Rows, seal_keys: SealKeys) -> ChainKey:
-    """Return the chain key in force after ``rows``.
+    """Return the chain key after ``rows``.
 
     Raises:
         BrokenJournal: there is none, or it is damaged.
-        WrongSealKey: the sealing secret that it lies under isn't given.
+        WrongSealKey: its sealing secret isn't given.
     """
     generation = rows.last_generation()
     row = rows.chain_key(generation)

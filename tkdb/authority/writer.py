@@ -1,8 +1,8 @@
-"""The one writer: decides, appends to the journal, and answers when that is acknowledged.
+"""The only writer: it decides, appends to the journal, and answers when the write is acknowledged.
 
-Writes that come while others are being acknowledged wait, and are then committed together, in one round: each is
-decided on all that came before it in the round, too. What is served changes only when a round is acknowledged: a write
-that failed leaves no trace there, one that is answered can't be lost.
+Writes that arrive while others are being acknowledged wait. They are then committed together, in one round, and each is
+decided on the result of everything before it, including earlier writes of the round. The view changes only when a round
+is acknowledged: a failed write leaves no trace there, and an answered write can't be lost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tkdb.signers import ALL, Signer
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """What somebody wants written. ``outcome``: what was added to it, or why nothing needed to be written."""
+    """A requested write. ``outcome``: the data that was added to it, or the reason why nothing needed to be written."""
 
     decide: Callable[[Rows, int], Write | Done]
     body: bytes = b""
@@ -44,7 +44,7 @@ class _Request:
 
     @property
     def key(self) -> tuple[bytes, bytes]:
-        """What names it, for who repeats it."""
+        """The key by which a repeated request is recognized."""
         return self.origin.signer, self.origin.request_id
 
     def succeed(self, outcome: Made | Done | None) -> None:
@@ -54,7 +54,7 @@ class _Request:
     def fail(self, error: BaseException) -> None:
         if not self.outcome.done():
             self.outcome.set_exception(error)
-            self.outcome.exception()  # who asked may have gone
+            self.outcome.exception()  # the caller may have gone
 
 
 class _Round:
@@ -72,7 +72,7 @@ class _Round:
         self._epoch = epoch
 
     def link(self, write: Write, request: _Request, now_ms: int) -> Entry:
-        """Return the entry that ``write`` makes at the end of the round; it isn't in it yet."""
+        """Return the entry that ``write`` adds at the end of the round. It isn't added yet."""
         return link(
             self.head,
             write.chain_key or self._chain_key,
@@ -84,7 +84,7 @@ class _Round:
         )
 
     def add(self, entry: Entry, size_bytes: int, write: Write, request: _Request) -> None:
-        """Put an entry at the end."""
+        """Add an entry at the end."""
         for change in changes(self.draft, entry):
             self.draft.put(change)
         self.head = entry.head
@@ -99,9 +99,9 @@ class Writer:
     """Writes one authority's journal.
 
     Args:
-        served: the journal, and what is shown of it.
-        decisions: decide on what signers ask for.
-        publisher: makes what was committed acknowledged.
+        served: the journal, and the served part of it.
+        decisions: decides on signers' requests.
+        publisher: acknowledges committed entries.
         clock: the machine's clocks.
     """
 
@@ -114,13 +114,13 @@ class Writer:
         self._working: asyncio.Task[None] | None = None
 
     async def write(self, call: api.WriteCall, signer: Signer, caller: Caller) -> msgspec.Struct:
-        """Carry out what a signer asked for, once: a request id that was carried out gives that outcome again.
+        """Carry out a signer's request once. A repeated request id gets the first outcome again.
 
         Raises:
-            Conflict: the signer used the request id for something else.
-            Unavailable: the clock or the disk can't be used now; nothing was changed.
-            NoPrimary, Overloaded: not here, or not now.
-            OutcomeUnknown: nobody knows whether it is, or will be, done. To repeat it is safe.
+            Conflict: the signer used the request id for another request.
+            Unavailable: the clock or the disk can't be used now. Nothing was changed.
+            NoPrimary, Overloaded: this machine takes no writes, or not now.
+            OutcomeUnknown: it is unknown whether the write is done, or will be. It is safe to repeat it.
             TkdbError: as ``Decisions.decide``.
         """
         outcome = await self._ask(
@@ -136,9 +136,9 @@ class Writer:
         )
 
     async def revoke_branch(self, kid: bytes, nonce: bytes, branch: bytes) -> bool:
-        """Revoke a branch whose token the caller presented: the journal names no signer for it.
+        """Revoke a branch whose token the caller holds. The journal records no signer for it.
 
-        Returns whether it was revoked before: by another, perhaps, while this one waited.
+        Return True if it was already revoked, perhaps by another request while this one waited.
 
         Raises:
             Unavailable, NoPrimary, Overloaded, OutcomeUnknown: as ``write``.
@@ -155,7 +155,7 @@ class Writer:
         return outcome is done
 
     async def purge(self) -> None:
-        """Forget what can matter no more, if there is anything of that kind.
+        """Forget data that no longer has any effect, if there is any.
 
         Raises:
             Unavailable, NoPrimary, Overloaded, OutcomeUnknown: as ``write``.
@@ -171,7 +171,7 @@ class Writer:
         return lambda rows, _: self._decisions.restore(rows, past)
 
     async def settle(self) -> None:
-        """Return when nothing is being written."""
+        """Return when no write is in progress."""
         while self._working is not None:
             await asyncio.wait([self._working])
 
@@ -179,7 +179,7 @@ class Writer:
         self._waiting.append(request)
         if self._working is None:
             self._working = asyncio.create_task(self._work(), name="writer")
-        # A write goes on when its caller is cancelled: what is acknowledged is served, too.
+        # A write continues if its caller is cancelled, because an acknowledged write must also be served.
         return await asyncio.shield(request.outcome)
 
     async def _work(self) -> None:
@@ -197,7 +197,7 @@ class Writer:
             except BaseException as error:
                 for request in requests:
                     request.fail(error)
-                if isinstance(error, Exception):  # it was given to whom it concerns
+                if isinstance(error, Exception):  # the callers already have it
                     return
                 raise
             acknowledged = None if not round_.entries else await self._commit(round_)
@@ -206,7 +206,7 @@ class Writer:
             await _conclude([(request, made)], named)
 
     async def _gather(self, requests: list[_Request]) -> _Round:
-        """Decide on as many requests as there is room for; the rest are the first of the next round.
+        """Decide on as many requests as there is room for. The rest are the first of the next round.
 
         Raises:
             NoPrimary: this machine takes no writes.
@@ -226,10 +226,10 @@ class Writer:
         return round_
 
     async def _commit(self, round_: _Round) -> Awaitable[None]:
-        """Commit a round; return what ends when it is acknowledged."""
+        """Commit a round. Return an awaitable that ends when it is acknowledged."""
         try:
             await self._served.database.append(self._served.state, round_.entries)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the journal's end isn't known now
+        except Exception as error:  # noqa: BLE001 -- after any error, the end of the journal is unknown
             self._publisher.commit_failed(doubtful=not isinstance(error, StoreUnwritable))
             return _failed(error)
         return self._publisher.committed(round_.entries)
@@ -240,7 +240,7 @@ class Writer:
             known = earlier or await self._find(request)
             if known is not None:
                 if known.body != request.body:
-                    raise Conflict("this request id was used for another request", hint="make a new one for each")
+                    raise Conflict("this request id was used for another request", hint="use a new id for each request")
                 made = decode_made(known.made)
                 if earlier is None:
                     round_.repeated.append((request, made, self._publisher.repeated(known.seq)))
@@ -250,7 +250,7 @@ class Writer:
         now_ms = self._now_ms(round_.head, timed=request.timed)
         decision = request.decide(round_.draft, now_ms)
         if isinstance(decision, Done):
-            # It may be done by what stands before it in this round: then it is so when that is acknowledged.
+            # An earlier write of this round may already have done it. Then it is done when the round is acknowledged.
             round_.outcomes.append((request, decision))
             return
         entry = round_.link(decision, request, now_ms)
@@ -259,19 +259,19 @@ class Writer:
         round_.add(entry, size_bytes, decision, request)
 
     async def _find(self, request: _Request) -> Entry | None:
-        """Return the entry that carried out a request that came before."""
+        """Return the entry of an earlier request with the same id."""
         try:
             return await self._served.database.find_request(*request.key)
         except BrokenJournal:
-            # The file is damaged. As after a commit in doubt, this machine can't go on writing to it.
+            # The file is damaged. As after a doubtful commit, this machine can't continue to write to it.
             self._publisher.commit_failed(doubtful=True)
             raise
 
     def _now_ms(self, head: Head, *, timed: bool) -> int:
-        """Return the time; of a clock that can't be believed, only for what doesn't depend on it.
+        """Return the time. If the clock can't be trusted, return a time only for writes that don't depend on it.
 
         Raises:
-            Unavailable: it can't be believed.
+            Unavailable: the clock can't be trusted.
         """
         try:
             return self._clock.steady_ms(not_before_ms=head.time_ms)
@@ -286,7 +286,7 @@ async def _failed(error: Exception) -> None:
 
 
 async def _conclude(outcomes: list[tuple[_Request, Made | Done | None]], acknowledged: Awaitable[None] | None) -> None:
-    """Tell who waits, once what was committed is acknowledged."""
+    """Answer the waiting callers once the commit is acknowledged."""
     try:
         if acknowledged is not None:
             await acknowledged
@@ -301,7 +301,7 @@ async def _conclude(outcomes: list[tuple[_Request, Made | Done | None]], acknowl
 
 
 def has_expired(state: State, now_ms: int) -> bool:
-    """Return whether a purge at that time would forget something."""
+    """Return True if a purge at that time would forget something."""
     first = Forget(horizon_ms(state, now_ms)).first_bucket
     return any(bucket < first for bucket in state.revoked) or any(
         key.until_ms is not None and key.until_ms <= now_ms for key in state.verifying()

@@ -18,9 +18,9 @@ class Backoff:
     """The waits between the attempts of one call.
 
     Args:
-        base_ms: the ceiling of the first wait; it doubles with each retry.
+        base_ms: the ceiling of the first wait. It doubles with each retry.
         cap_ms: the highest ceiling.
-        floor_cap_ms: the most that an answer's own "retry after" is honoured.
+        floor_cap_ms: the longest "retry after" that is honoured.
     """
 
     base_ms: int = 50
@@ -28,14 +28,15 @@ class Backoff:
     floor_cap_ms: int = 5_000
 
     def wait_ms(self, retry: int, *, jitter: float, at_least_ms: int = 0) -> int:
-        """Return how long to wait before a retry.
+        """Return the wait before a retry.
 
         Args:
             retry: 0 for the first retry.
             jitter: uniform in [0, 1).
-            at_least_ms: what the last answer asked for; the jitter comes on top, or all who were told the same
-                would return at once.
+            at_least_ms: the wait that the last response asked for. The jitter is added to it, because otherwise all
+                callers
+                that got the same response would return at the same time.
         """
-        # Beyond 2**32 every ceiling is the cap; the bound keeps the power small.
+        # Beyond 2**32 every ceiling is the cap. The limit keeps the power small.
         ceiling_ms = min(self.cap_ms, self.base_ms << min(retry, 32))
         return min(max(at_least_ms, 0), self.floor_cap_ms) + int(ceiling_ms * jitter)

@@ -1,8 +1,8 @@
-"""Network streams that end in time, and connections that don't grow old.
+"""Network streams with a deadline, and connections with a maximum age.
 
-httpcore's timeouts bound each single read, so an answer that drips holds a thread for as long as it likes; and
-its pool renews connections only when they were idle. These wrappers add what is missing: one deadline for a whole
-attempt (synchronous; asyncio has its own), and an age after which a connection carries no new request.
+httpcore's timeouts limit each single read, so a response that arrives byte by byte could hold a thread without a limit.
+Its pool renews only idle connections. These wrappers add one deadline for a whole attempt (in synchronous code; asyncio
+has its own), and an age after which a connection carries no new request.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from weakref import WeakSet
 import httpcore
 
 MAX_AGE_S = 9 * 60
-"""Proxies cut connections older than 10 minutes when they restart: renewed before that."""
+"""Proxies cut connections older than 10 minutes when they restart. Connections are renewed before that."""
 
 deadline_s: ContextVar[float] = ContextVar("deadline_s")
-"""When the attempt that runs in this thread must have ended, by ``time.monotonic``."""
+"""The deadline of the attempt in this thread, by ``time.monotonic``."""
 
 
 class _Age:
-    """Since when a connection is open, and how its pool is told that it is too old."""
+    """The age of a connection, and the signal to its pool that it is too old."""
 
     __slots__ = ("_born_s",)
 
@@ -34,15 +34,15 @@ class _Age:
         self._born_s = time.monotonic()
 
     def extra_info(self, inner: httpcore.NetworkStream | httpcore.AsyncNetworkStream, info: str) -> Any:
-        # The pool closes an idle connection on which something can be read: that is how it sees one that the
-        # other side has closed. A connection past its age is said to be such a one.
+        # The pool closes an idle connection that has something to read, because the other side has closed it. A
+        # connection over its age reports the same.
         if info == "is_readable" and time.monotonic() - self._born_s > MAX_AGE_S:
             return True
         return inner.get_extra_info(info)
 
 
 class Stream(httpcore.NetworkStream):
-    """A connection whose every read and write ends by ``deadline_s``."""
+    """A connection on which every read and write ends by ``deadline_s``."""
 
     def __init__(self, inner: httpcore.NetworkStream, age: _Age) -> None:
         self._inner = inner
@@ -63,7 +63,7 @@ class Stream(httpcore.NetworkStream):
         self._inner.write(buffer, left_s)
 
     def close(self) -> None:
-        """Close the connection; a thread that waits for something on it wakes."""
+        """Close the connection. A thread that waits on it wakes up."""
         with suppress(OSError):  # the other side has closed it
             self._inner.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         self._inner.close()
@@ -71,16 +71,17 @@ class Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        """As httpcore's; the connection keeps its age."""
+        """As httpcore's. The connection keeps its age."""
         return Stream(self._inner.start_tls(ssl_context, server_hostname, timeout), self._age)
 
     def get_extra_info(self, info: str) -> Any:
-        """As httpcore's; "is_readable" is also true of a connection that is too old."""
+        """As httpcore's. "is_readable" is also True for a connection that is too old."""
         return self._age.extra_info(self._inner, info)
 
 
 class Backend(httpcore.SyncBackend):
-    """Opens ``Stream`` connections, until it is closed. A pool that is closed forgets one that is just being made."""
+    """Opens ``Stream`` connections until it is closed. It keeps track of them, because a closed pool forgets one
+    that is being opened."""
 
     def __init__(self) -> None:
         self._open: WeakSet[Stream] = WeakSet()
@@ -100,8 +101,11 @@ class Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """As httpcore's, but ``timeout`` is for all the host's addresses: each may take its share of what is left.
-        (An asynchronous pool tries several at once.)"""
+        """As httpcore's, but ``timeout`` is for all addresses of the host together: each gets its share of the
+        remaining time.
+
+        (An asynchronous pool tries several at once.)
+        """
         ends_s = time.monotonic() + (timeout or 0)
         addresses = list(dict.fromkeys(info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
         while True:
@@ -121,7 +125,7 @@ class Backend(httpcore.SyncBackend):
 
 
 class AsyncStream(httpcore.AsyncNetworkStream):
-    """A connection with an age; its deadline is the caller's ``asyncio.timeout``."""
+    """A connection with an age. Its deadline is the caller's ``asyncio.timeout``."""
 
     def __init__(self, inner: httpcore.AsyncNetworkStream, age: _Age) -> None:
         self._inner = inner
@@ -145,11 +149,11 @@ class AsyncStream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 (httpcore's signature)
     ) -> httpcore.AsyncNetworkStream:
-        """As httpcore's; the connection keeps its age."""
+        """As httpcore's. The connection keeps its age."""
         return AsyncStream(await self._inner.start_tls(ssl_context, server_hostname, timeout), self._age)
 
     def get_extra_info(self, info: str) -> Any:
-        """As httpcore's; "is_readable" is also true of a connection that is too old."""
+        """As httpcore's. "is_readable" is also True for a connection that is too old."""
         return self._age.extra_info(self._inner, info)
 
 
@@ -167,8 +171,8 @@ class AsyncBackend(httpcore.AnyIOBackend):
         """As httpcore's."""
         inner = await super().connect_tcp(host, port, timeout, local_address, socket_options)
         try:
-            # Of a connection that was reset at once uvloop has no socket to show, and anyio counts on one. Once it
-            # was shown, it stays.
+            # If a connection was reset at once, uvloop has no socket to return, and anyio expects one. After one
+            # successful call the socket stays.
             inner.get_extra_info("socket")
         except AttributeError:
             await inner.aclose()

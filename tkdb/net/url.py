@@ -26,8 +26,10 @@ _QUERY = re.compile(r"region=([a-z0-9-]{1,32})").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """Where an authority answers: scheme, host, port, a path that the API's paths are appended to, and the one region
-    that is to answer, where one is named. Source: https://fly.io/docs/networking/dynamic-request-routing/"""
+    """The URL of an authority: scheme, host, port, a prefix of the API's paths, and a region if the URL names one.
+
+    Source: https://fly.io/docs/networking/dynamic-request-routing/
+    """
 
     scheme: str
     host: str
@@ -40,8 +42,9 @@ class Url:
         """Return the URL in ``text``.
 
         Raises:
-            ConfigurationError: not ``http://`` or ``https://`` with a host; or it holds credentials, a fragment, or a
-                query that isn't ``region=CODE``.
+            ConfigurationError: it isn't ``http://`` or ``https://`` with a host, or it contains credentials, a
+                fragment, or a
+                query other than ``region=CODE``.
         """
         try:
             parts = urlsplit(text)
@@ -53,16 +56,16 @@ class Url:
             raise _unusable("the URL must begin with http:// (or https://) and a host, in ASCII")
         region = _QUERY(parts.query)
         if "@" in parts.netloc or "#" in text or ("?" in text and region is None):
-            raise _unusable("the URL must hold no credentials, no fragment, and no query but ?region=CODE")
+            raise _unusable("the URL must contain no credentials, no fragment, and no query except ?region=CODE")
         if not _PRINTABLE(text):
-            raise _unusable("the URL holds a character that must be percent-encoded")
+            raise _unusable("the URL contains a character that must be percent-encoded")
         return cls(
             parts.scheme, host, port or _PORTS[parts.scheme], parts.path.rstrip("/"), region[1] if region else ""
         )
 
     @property
     def host_header(self) -> str:
-        """The Host header: an IPv6 address in brackets, the port where it isn't the scheme's own."""
+        """The Host header: an IPv6 address in brackets, and the port unless it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -83,4 +86,4 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _unusable(message: str) -> errors.ConfigurationError:
-    return errors.ConfigurationError(message, hint="give one such as http://tkdb.flycast")
+    return errors.ConfigurationError(message, hint="give a URL such as http://tkdb.flycast")

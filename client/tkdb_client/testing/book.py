@@ -91,7 +91,9 @@ class Book:
         known = self._by_request.get((origin.signer, origin.request_id))
         if known is not None:
             if known.body != caller.body:
-                raise errors.Conflict("this request id was used for another request", hint="make a new one for each")
+                raise errors.Conflict(
+                    "this request id was used for another request", hint="use a new id for each request"
+                )
             return self._decisions.result(self.state, call, decode_made(known.made))
         now_ms = self._now_ms
         if isinstance(call, api.Restore):

@@ -67,7 +67,7 @@ def test_two_regions_need_no_order() -> None:
         (LISTEN + FRA.replace("10.1.0.1", "fra.example"), "machine 'm1' is 'fra.example:8080': an address and a port"),
         (LISTEN + FRA.replace("8080", "0"), "machine 'm1' is '10.1.0.1:0', without a port"),
         (LISTEN + FRA.replace("10.1.0.1:8080", "[::]:8080"), "machine 'm1' is '[::]:8080', which is no host's"),
-        ('listen = "here"\n' + FRA, "listen is 'here': an address and a port were expected"),
+        ('listen = "here"\n' + FRA, "listen is 'here': an address and a port are expected"),
         (LISTEN + 'admin = "10.0.0.1:9901"\n' + FRA, "admin is 10.0.0.1:9901, which others can reach"),
         (LISTEN + FRA + SYD + EAST, "which regions are nearest to 'fra' isn't known"),
         (LISTEN + FRA + 'nearest = ["nyc"]\n' + SYD, "nearest of the region 'fra' is [\"nyc\"]"),
