@@ -108,7 +108,7 @@ def test_every_problem_is_reported_together() -> None:
     [("TKDB_SEAL_KEY", "TKDB_SEAL_KEYS"), ("TKDB_DRAIN", "TKDB_DRAIN_MS"), ("TKDB_NAME_FIEL", "TKDB_NAME_FILE")],
 )
 def test_an_unknown_setting_is_an_error_that_names_the_nearest(typed: str, meant: str) -> None:
-    with pytest.raises(errors.ConfigurationError, match=f"{typed}: there is no such setting; is {meant} meant?"):
+    with pytest.raises(errors.ConfigurationError, match=f"{typed}: there is no such setting; did you mean {meant}"):
         Settings.parse({**LEAST, typed: "x"})
     with pytest.raises(errors.ConfigurationError, match="there is no such setting\n"):
         Settings.parse({**LEAST, "TKDB_QQQQQQQQ": "x"})

@@ -1,8 +1,8 @@
 """The methods of the authority, as messages.
 
-A request is one struct, tagged with its method's name. It may be sent to the path whose union contains it. The response
-is one ``Answer``: the method's result, or the error. All messages are msgpack maps (JSON in ``tkdb dev``). Unknown fields
-are refused, so that a misspelled field is never ignored.
+A request is one struct, tagged with its method's name. It may be sent to the path whose union contains it. The
+response is one ``Answer``: the method's result, or the error. All messages are msgpack maps (JSON in ``tkdb dev``).
+Unknown fields are refused, so that a misspelled field is never ignored.
 
 ==============  =======  ================================================  =========================
 path            Noise    callers                                           answered by

@@ -66,7 +66,7 @@ def test_a_life_of_exactly_the_maximum_is_given_and_a_second_more_refused() -> N
 def test_an_end_in_the_past_is_refused() -> None:
     async def test(world: World) -> None:
         for at_s in (0, START_S - 1):
-            with pytest.raises(errors.InvalidRequest, match="expired already"):
+            with pytest.raises(errors.InvalidRequest, match="already have expired"):
                 await world.mint("acme", Exp(at_s))
         await world.mint("acme", Exp(START_S))
 

@@ -187,7 +187,7 @@ def test_status_says_who_answers() -> None:
 def test_a_database_of_another_authority_is_refused_and_left_closed(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.authority.close()
-        with pytest.raises(errors.ConfigurationError, match=r"of the authority tkdb.example, not of other") as caught:
+        with pytest.raises(errors.ConfigurationError, match=r"to the authority tkdb.example, not to other") as caught:
             await world.open(name="other.example")
         assert "TKDB_NAME" in caught.value.hint
         await world.open(name="tkdb.example")

@@ -80,7 +80,7 @@ def test_serve_lists_all_that_is_wrong_with_its_configuration() -> None:
     ran = tkdb("serve", env={"TKDB_NAME": "tkdb.example", "TKDB_DRAIN": "1"})
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("error: 5 settings are wrong")
-    assert "TKDB_DRAIN: there is no such setting; is TKDB_DRAIN_MS meant?" in ran.err
+    assert "TKDB_DRAIN: there is no such setting; did you mean TKDB_DRAIN_MS?" in ran.err
 
 
 def test_generated_keys_start_a_node_and_are_for_their_owner_only(tmp_path: Path) -> None:

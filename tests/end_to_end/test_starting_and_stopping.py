@@ -48,7 +48,7 @@ def test_a_wrong_sealing_secret_or_name_or_a_second_process_is_said_so(tmp_path:
     assert other.seal.text() not in said
     code, said = failed_start(keys.environment(database, TKDB_NAME="other.example"))
     assert code == 2
-    assert "is of the authority tkdb.example, not of other.example" in said
+    assert "belongs to the authority tkdb.example, not to other.example" in said
 
 
 def test_a_disk_that_cannot_be_written_is_said_so(keys: Keys) -> None:

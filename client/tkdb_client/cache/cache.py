@@ -1,16 +1,16 @@
-"""The verification cache: what the authority has said of chains, kept while it is known to be still so.
+"""The verification cache: the authority's results, kept while they are provably still true.
 
-Only that a chain is whole is kept, never a decision: caveats are cleared by the caller, each time. And each time it is
-looked up whether what is known is fresh enough, and whether a revocation is known that concerns the token: of its
-lineage, of a branch of it, of everything issued before a time to the organization or the subject, of its key.
+The cache stores only that a token's chain is valid, never a decision: the caller clears all caveats on every access.
+Each lookup also checks that the entry is fresh enough, and that no known revocation covers the token: of its lineage,
+of one of its branches, of its key, or of everything issued to its organization or subject before a time.
 
-A token that descends from a known one is checked here: what it has in common is compared character for character, what
-it adds is decoded, read and walked from the known tail, and its end compared in constant time. A token that a known one
-descends from is not known.
+A descendant of a cached token is verified locally. The cache compares the common part character for character, decodes
+and walks the added caveats from the cached tail, and compares the signature in constant time. It learns nothing about a
+token's ancestors.
 
-Every change is made under one lock. Who looks takes none: it reads how fresh an entry is *before* it reads whether
-the entry is still there, and who changes does these the other way round. So no refreshed date is ever seen with an
-entry that the same news has dropped.
+All changes happen under one lock; reads take none. A reader checks an entry's freshness *before* it checks that the
+entry is still cached, and a writer updates the two in the opposite order. No reader can see a refreshed date on an
+entry that the same update dropped.
 
 ::
 
@@ -44,23 +44,23 @@ from tkdb_client.calls.attempt import Told
 from tkdb_client.verified import Verified
 
 IDLE_MS: Final = 60_000
-"""Where nothing was looked up for so long, all is dropped, and the feed isn't followed any more."""
+"""If no token is looked up for this long, the cache is cleared and the client stops following the feed."""
 NEGATIVE_BYTES: Final = 512
 NEGATIVES_SHARE: Final = 16
-"""One part of so many of the room goes to denials."""
+"""Denials get one part in this many of the room."""
 SIGHTED_MAX: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
-    """How the cache does.
+    """The state of the cache.
 
     Attributes:
-        hits: verifications answered here, by what is known; ``denials`` of them were denials.
-        misses: verifications that the authority was asked for.
-        entries: how many tokens are known, of so many ``lineages``, under so many ``keys``.
-        bytes: what they take, of ``max_bytes``.
-        age_ms: how old what the feed has told of the keys is: the oldest; None where it has told nothing yet.
+        hits: verifications answered from the cache. ``denials`` of them were denials.
+        misses: verifications for which the authority was asked.
+        entries: the number of cached tokens, in ``lineages`` lineages, under ``keys`` keys.
+        bytes: their size, at most ``max_bytes``.
+        age_ms: the age of the oldest data from the feed; None if the feed has given none yet.
     """
 
     hits: int
@@ -75,14 +75,14 @@ class CacheInfo:
 
 
 class Cache:
-    """What is known of tokens. Any number of threads may share one.
+    """The cached tokens. Any number of threads may share a cache.
 
     Args:
-        authority: its name.
-        policy: what the app knows beforehand; results are cleared under it.
-        max_bytes: how much entries may take.
-        bound_ms: how old what is known may be: the authority's published bound, for machine and cache together.
-        monotonic_ms: a clock that only goes forward.
+        authority: the authority's name.
+        policy: the app's own facts. Results are cleared under it.
+        max_bytes: the largest size of all entries.
+        bound_ms: the largest age of data: the authority's published bound, for machine and cache together.
+        monotonic_ms: a monotonic clock.
     """
 
     def __init__(
@@ -107,27 +107,30 @@ class Cache:
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is ever kept."""
+        """Whether the cache keeps anything."""
         return self._max_bytes > 0
 
-    # --- looking ------------------------------------------------------------------------------------------------
+    # --- lookups -------------------------------------------------------------------------------------------------
 
     def look(self, text: str) -> Verified | None:
-        """Return what is trusted of a token, if that is known here.
+        """Return the verified token, or None if the cache can't tell.
 
         Args:
             text: a token, a bundle's text, or the value of an Authorization header.
 
         Raises:
-            Denied: the token can't be read, its end doesn't match, it is in a branch that is known to be revoked, or a
-                caveat can't stand where it stands.
+            Denied: the token can't be read, its signature doesn't match, it is in a branch that is known to be revoked,
+                or a
+                caveat isn't allowed at its place.
         """
         entry = self._texts.get(text)
         if entry is None:
             return self._look_further(text)
         now_ms = self._monotonic_ms()
         self._used_ms = now_ms
-        if not entry.is_fresh(now_ms - self._bound_ms) or not entry.live:  # in this order: see above
+        if (
+            not entry.is_fresh(now_ms - self._bound_ms) or not entry.live
+        ):  # The order matters: see the module docstring.
             return None
         entry.used_ms = now_ms
         entry.lineage.used = True
@@ -135,9 +138,10 @@ class Cache:
         return entry.verified
 
     def find(self, bundle: Bundle, digest: bytes) -> Verified | errors.Denied | None:
-        """Return what is known here of a bundle, whose SHA-256 is ``digest``: what is trusted, what denies it, or None.
+        """Return the cached result for a bundle with the SHA-256 ``digest``: the verified token, its denial, or
+        None.
 
-        A bundle with discharges is known only as denied.
+        Bundles with discharges are cached only as denials.
         """
         now_ms = self._monotonic_ms()
         self._used_ms = now_ms
@@ -153,7 +157,7 @@ class Cache:
         return found
 
     def was_known(self, bundle: Bundle) -> bool:
-        """Return whether a bundle isn't known only because what is known of it is too old."""
+        """Return True if the only problem is age: the bundle is cached, but too old."""
         text = bundle.root.text
         lineage = self._with_head(text[self._head])
         if lineage is None or bundle.discharges or _ancestor(lineage, text, self._monotonic_ms() - self._bound_ms):
@@ -174,7 +178,7 @@ class Cache:
         return self._walk(token)
 
     def _walk(self, text: str) -> Verified | None:
-        """Return what is trusted of a token that is known, or descends from one that is."""
+        """Return the verified token if it is cached, or descends from a cached one."""
         lineage = self._with_head(text[self._head])
         if lineage is None:
             return None
@@ -184,7 +188,7 @@ class Cache:
         if found is None:
             return None
         entry, rest = found
-        if not entry.live:  # behind its freshness: see above
+        if not entry.live:  # Must be read after is_fresh: see the module docstring.
             return None
         branches = lineage.branches
         if branches is None and _adds(rest):
@@ -208,7 +212,7 @@ class Cache:
             raise
         if tails[-1] in self._sighted:
             self._keep_walked(entry, branches, verified, text)
-        else:  # most are seen once
+        else:  # most tokens are seen once
             if len(self._sighted) >= SIGHTED_MAX:
                 self._sighted.clear()
             self._sighted[tails[-1]] = None
@@ -217,7 +221,7 @@ class Cache:
     def _keep_walked(self, ancestor: Entry, branches: frozenset[bytes] | None, verified: Verified, text: str) -> None:
         """Keep a token that was walked from ``ancestor``.
 
-        Not if anything was heard of its lineage since ``branches`` were looked at: it may be in a new one.
+        It isn't kept if its lineage got any news since ``branches`` were read: the token may be in a new one.
         """
         with self._lock:
             if ancestor.live and ancestor.lineage.branches is branches:
@@ -231,33 +235,34 @@ class Cache:
                     asked=False,
                 )
 
-    # --- asking -------------------------------------------------------------------------------------------------
+    # --- requests ------------------------------------------------------------------------------------------------
 
     def open(self, count: int = 1) -> Question:
-        """The authority is about to be asked of so many bundles. The question must be closed."""
+        """Record that the authority is about to be asked about ``count`` bundles. The returned query must be closed."""
         with self._lock:
             self._misses += count
             return self._news.open()
 
     def close(self, question: Question) -> None:
-        """It has answered, or it won't."""
+        """Record that the authority has answered the query, or won't."""
         with self._lock:
             self._news.close(question)
 
     def take(
         self, question: Question, bundle: Bundle, digest: bytes, result: api.Valid | api.Invalid, told: Told
     ) -> Verified | errors.Denied | None:
-        """Return what an answer says of a bundle, and keep it. None: there is news that it may not know of; ask again.
+        """Return the answer's result for a bundle, and keep it. None: the feed has news that the answer may lack;
+        ask again.
 
         Args:
-            question: what ``open`` returned before the bundle was sent.
-            bundle: what was asked about.
+            question: the value that ``open`` returned before the bundle was sent.
+            bundle: the bundle.
             digest: its SHA-256.
-            result: what the answer says of it.
+            result: the answer's result for it.
             told: the attempt that brought the answer.
 
         Raises:
-            TkdbError: the result is of a kind that a newer authority gives.
+            TkdbError: the result is of a kind that only a newer authority gives.
         """
         with self._lock:
             if told.answer.position < told.position:  # a journal never goes back
@@ -283,7 +288,10 @@ class Cache:
                 if covered:
                     return errors.RevokedToken("the token was revoked while it was being verified")
                 if branches is not None and is_branch_of(revocation, bundle.root):
-                    branches = [*branches, revocation.branch]  # this token isn't in it; what descends from it may be
+                    branches = [
+                        *branches,
+                        revocation.branch,
+                    ]  # This token isn't in the branch, but a descendant of it may be.
             if not bundle.discharges:
                 self._keep(verified, branches, position, told)
             return verified
@@ -292,7 +300,7 @@ class Cache:
         macaroon = verified.macaroon
         key = self._followed.key(macaroon.kid, position=position)
         if position < key.since:
-            return  # what the feed told of its key doesn't reach back so far
+            return  # the feed's data about its key doesn't reach back far enough
         self._entries.put(
             verified,
             macaroon.text,
@@ -311,9 +319,11 @@ class Cache:
         return invalid.error()
 
     def _drop_denied(self, token: Macaroon, reason: Reason) -> None:
-        """Drop what is known of a token that is denied, and what falls with it. Of the rest of its lineage that it is
-        revoked tells nothing: who holds a token in a revoked branch would have it asked about anew as often as he
-        likes. Where it is the whole lineage that is revoked, the feed tells."""
+        """Drop a denied token, and the entries that are wrong with it.
+
+        Its revocation proves nothing about the rest of its lineage. Otherwise the holder of a token in a revoked branch
+        could empty the lineage's entries at will. If the whole lineage is revoked, the feed reports it.
+        """
         if reason is Reason.UNKNOWN_KEY:
             for each in self._entries.of_kid(token.kid):
                 self._entries.drop(each)
@@ -329,15 +339,20 @@ class Cache:
             self._entries.keep_only(lineage, outside)
 
     def _is_current(self, question: Question, told: Told) -> bool:
-        """Return whether an answer is of the journal that is followed, and may be kept. What was asked before that
-        was followed tells of no new one."""
+        """Return True if an answer belongs to the followed journal, and may be kept.
+
+        An answer to a query from before that journal can't start a new one.
+        """
         if question.era == self._news.era:
             self._follow(told.answer.journal)
         return question.era == self._news.era
 
     def _follow(self, journal: bytes) -> None:
-        """Follow a journal from now on. Where it isn't the one that was followed, positions mean something else: all
-        that was known is dropped, and what was asked before isn't kept."""
+        """Follow a journal from now on.
+
+        In a new journal, positions have another meaning. So everything cached is dropped, and answers to earlier
+        queries aren't kept.
+        """
         if self._journal and journal != self._journal:
             self._begin_again(journal)
         self._journal = journal
@@ -350,15 +365,15 @@ class Cache:
         self._sighted.clear()
         self._journal = journal
 
-    # --- following ----------------------------------------------------------------------------------------------
+    # --- the feed ------------------------------------------------------------------------------------------------
 
     def enlist(self) -> int | None:
-        """Return the number of a follower of the feed that is needed, or None. It must call ``next_poll``."""
+        """Return the number of a new follower of the feed if one is needed, or None. It must call ``next_poll``."""
         with self._lock:
             return self._followed.enlist(now_ms=self._monotonic_ms())
 
     def next_poll(self, follower: int, takes_ms: int) -> Poll | None:
-        """Return what a follower is to ask of the feed next, which takes ``takes_ms`` at most; None: it is to end."""
+        """Return a follower's next poll, which takes at most ``takes_ms``. None: the follower must end."""
         now_ms = self._monotonic_ms()
         with self._lock:
             if now_ms - self._used_ms >= IDLE_MS:
@@ -367,17 +382,17 @@ class Cache:
             return self._followed.next_poll(follower, due_ms=now_ms + takes_ms)
 
     def rest(self, follower: int, takes_ms: int) -> None:
-        """A follower waits for so long before its next poll."""
+        """Record that a follower waits ``takes_ms`` before its next poll."""
         with self._lock:
             self._followed.rest(follower, due_ms=self._monotonic_ms() + takes_ms)
 
     def dismiss(self, follower: int) -> None:
-        """A follower has ended."""
+        """Record that a follower has ended."""
         with self._lock:
             self._followed.dismiss(follower)
 
     def hear(self, follower: int, poll: Poll, feed: api.Feed, told: Told) -> None:
-        """Take in what the feed says."""
+        """Apply the feed's news."""
         answer = told.answer
         with self._lock:
             if not self._followed.is_polling(follower, poll):
@@ -387,13 +402,16 @@ class Cache:
                 return
             self._news.tell(feed.position, feed.revocations)
             self._revoke(feed.revocations)
-            # Last: who looks without the lock must not see the new date and the old entries.
+            # Keep this last: a reader without the lock must never see the new date with the old entries.
             dated_ms = NEVER_MS if feed.more else told.dated_ms
             self._followed.heard(follower, poll, position=feed.position, dated_ms=dated_ms)
 
     def _revoke(self, revocations: Iterable[api.Revocation]) -> None:
-        """Drop what may be revoked. Those that concern a whole key are summed up, so that its tokens are gone through
-        once, however many there are."""
+        """Drop every entry that may be revoked.
+
+        Revocations of a whole key are collected first, so that its tokens are checked once, however many revocations
+        there are.
+        """
         wide: dict[bytes, list[WideRevocation]] = {}
         for revocation in revocations:
             if not isinstance(revocation, api.Lineage | api.Branch):
@@ -406,21 +424,22 @@ class Cache:
             if isinstance(revocation, api.Branch):
                 self._entries.learn_branches(lineage, [revocation.branch])
             self._entries.keep_only(lineage, [entry for entry in lineage.entries if _outside(revocation, entry)])
-        sums: dict[tuple[int, ...], Wide] = {}  # most keys of an organization are touched by the same
+        sums: dict[tuple[int, ...], Wide] = {}  # most keys of an organization have the same revocations
         for kid, of_key in wide.items():
             same = tuple(map(id, of_key))
             revoked = sums[same] = sums.get(same) or Wide(of_key)
             for lineage in self._entries.of_kid(kid):
-                first = lineage.entries[0].verified  # all are of one time and one subject
+                first = lineage.entries[0].verified  # all entries of a lineage have the same time and subject
                 if revoked.covers(first.macaroon, first.subject):
                     self._entries.drop(lineage)
 
-    # --- what this client has done itself ----------------------------------------------------------------------
+    # --- this client's own revocations ---------------------------------------------------------------------------
 
     def revoked_here(self, targets: Iterable[api.Target | api.DeleteOrganization], told: Told | None) -> None:
-        """This client has revoked these, as ``told``; None: it isn't known whether it has.
+        """Record that this client has revoked ``targets``, with the answer ``told``. None: the outcome is unknown.
 
-        What they may concern is dropped, and answers from before won't do: whoever asks, asks anew.
+        Every entry that may be affected is dropped, and answers to earlier queries aren't used: their callers ask
+        again.
         """
         with self._lock:
             for target in targets:
@@ -439,12 +458,12 @@ class Cache:
                 self._news.overrule(told.answer.position)
 
     def clear(self) -> None:
-        """Drop everything that is known."""
+        """Drop every entry."""
         with self._lock:
             self._begin_again(self._journal)
 
     def info(self) -> CacheInfo:
-        """Return how the cache does."""
+        """Return the state of the cache."""
         with self._lock:
             dates = [key.dated_ms for key in self._followed if key.dated_ms > NEVER_MS]
             return CacheInfo(
@@ -461,18 +480,21 @@ class Cache:
 
 
 def _head_chars(authority: str) -> int:
-    """Return how many characters it takes to show an authority's name, a kid and a nonce. The last one may also show
-    bits of ``m``, which is the same in all of a lineage."""
+    """Return how many characters of a token contain the authority's name, a kid and a nonce.
+
+    The last character may also contain bits of ``m``, which is the same in the whole lineage.
+    """
     whole = write(authority.encode(), bytes(IDENTIFIER_BYTES), [], bytes(SIGNATURE_BYTES))
     identifier_at = len(whole) - TRAILER_BYTES - 1 - IDENTIFIER_BYTES
     return len(PREFIX) + ceil((identifier_at + LINEAGE.stop) * 8 / 6)
 
 
 def _ancestor(lineage: Lineage, text: str, since_ms: int) -> tuple[Entry, bytes] | None:
-    """Return the longest entry that a token descends from, or is, and that is as fresh as that; and the token's bytes
-    behind that entry's.
+    """Return the longest entry that a token equals or descends from and that is fresh enough, with the token's
+    added bytes.
 
-    All that stands before is compared, not the entry's tail alone: a chain can be walked from a tail under any prefix.
+    The whole common part is compared, and not only the entry's tail, because a chain can be walked from a tail under
+    any prefix.
     """
     for entry in lineage.entries:
         if entry.is_fresh(since_ms) and (rest := decode_rest(entry.stem, text)) is not None:
@@ -481,10 +503,10 @@ def _ancestor(lineage: Lineage, text: str, since_ms: int) -> tuple[Entry, bytes]
 
 
 def _adds(rest: bytes) -> bool:
-    """Return whether the ``rest`` of a token is more than its trailer: a caveat that what is known doesn't have."""
+    """Return True if the ``rest`` of a token is more than its trailer: it then adds a caveat to the entry."""
     return not rest.startswith(TRAILER_HEAD)
 
 
 def _outside(revocation: api.Revocation, entry: Entry) -> bool:
-    """Whether it is certain that an entry isn't revoked."""
+    """Return True if an entry is certainly not revoked."""
     return covers(revocation, entry.verified.macaroon, entry.verified.subject) is False

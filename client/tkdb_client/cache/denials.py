@@ -1,8 +1,8 @@
-"""Denials that are final, kept for a moment: who presents the same bad bundle again is denied without asking.
+"""Final denials, kept for a short time: a repeated bad bundle is denied without a request.
 
-They are found by the SHA-256 of the whole bundle, discharges and all, so one is never another's; and have room of their
-own, so that any number of bad bundles push out nothing that is good. What may turn out otherwise later isn't kept: a
-key that isn't known yet, a time that hasn't come, a machine that is stale.
+They are found by the SHA-256 of the whole bundle with its discharges, so two bundles never share one. They have
+separate room, so that no number of bad bundles removes a good entry. A denial that may change isn't kept: an unknown
+key, a token that isn't valid yet, a stale machine.
 
 >>> negatives = Negatives(most=2)
 >>> negatives.put(b"digest", api.Invalid(errors.Reason.REVOKED, "it is revoked"), now_ms=0)
@@ -35,14 +35,14 @@ FINAL: Final = frozenset(
         Reason.UNKNOWN_CAVEAT,
     }
 )
-"""The authority says these of the bundle's bytes, and will say them again."""
+"""The reasons that depend only on the bundle's bytes, so that the authority would repeat them."""
 
 
 class Negatives:
-    """The last final denials. Not safe for threads by itself.
+    """The last final denials. Not safe for threads without a lock.
 
     Args:
-        most: how many are kept.
+        most: the largest number of denials that are kept.
     """
 
     def __init__(self, *, most: int) -> None:
@@ -53,7 +53,7 @@ class Negatives:
         return len(self._kept)
 
     def get(self, digest: bytes, *, now_ms: int) -> errors.Denied | None:
-        """Return the denial of the bundle with that digest, or None."""
+        """Return the denial of the bundle with this digest, or None."""
         kept = self._kept.get(digest)
         if kept is None:
             return None
@@ -65,7 +65,7 @@ class Negatives:
         return invalid.error()
 
     def put(self, digest: bytes, invalid: api.Invalid, *, now_ms: int) -> None:
-        """Keep a denial, if it is final."""
+        """Keep a denial if it is final."""
         if invalid.reason not in FINAL or not self._most:
             return
         self._kept[digest] = invalid, now_ms + KEPT_MS
@@ -74,5 +74,5 @@ class Negatives:
             self._kept.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all denials."""
         self._kept.clear()

@@ -1,12 +1,12 @@
-"""The root keys whose revocations are followed: up to which position, and as of when.
+"""The root keys whose revocations the client follows: the position of each, and the age of its data.
 
-What a key is known by is an unbroken run of the feed: everything that touched it after the position ``since`` has been
-heard, up to ``position``; and as of the moment ``dated_ms`` there was no more than that. So what was verified at
-``since`` or later, and wasn't dropped, is as good as if it had been verified at ``dated_ms``.
+The data about a key is an unbroken part of the feed: every revocation that affects it after the position ``since``, up
+to ``position``. At the time ``dated_ms`` there were no others. So a result that was verified at ``since`` or later, and
+wasn't dropped, is as good as if it had been verified at ``dated_ms``.
 
-A poll carries at most 1,024 keys, and takes a while: it is a long poll. Several may be under way at once, each a
-follower's: of keys that are new, or beyond the first thousand. A key is polled by one follower or by several, never by
-none for long; and a follower that finds its keys in the poll of another, larger one, ends.
+A poll contains at most 1,024 keys, and takes long: it is a long poll. Several may be in flight, one for each follower:
+of new keys, or of keys beyond the first thousand. A key may be polled by several followers, and is never without one
+for long. A follower that finds all its keys in another follower's larger poll ends.
 
 >>> followed = Followed()
 >>> followed.key(b"k" * 16, position=7)
@@ -30,20 +30,20 @@ from typing import Final
 from tkdb import api
 
 ENLIST_MS: Final = 5_000
-"""How long a new follower may take to begin."""
+"""The longest time until a new follower begins."""
 NEVER_MS: Final = -(2**60)
-"""A moment that is before all others."""
+"""A time before all others."""
 
 
 @dataclass(slots=True)
 class Key:
-    """How far one root key is followed.
+    """The subscription to one root key.
 
     Attributes:
-        kid: its name.
-        since: after this position, nothing about it was missed.
-        position: up to here.
-        dated_ms: as of this moment, by the monotonic clock, there was no more.
+        kid: the key's name.
+        since: no revocation of the key after this position was missed.
+        position: the last position that was received.
+        dated_ms: at this time of the monotonic clock there were no other revocations.
     """
 
     kid: bytes
@@ -54,18 +54,20 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """One long poll: what touches ``kids`` after ``after``."""
+    """One long poll: the revocations that affect ``kids`` after ``after``."""
 
     kids: tuple[bytes, ...]
     after: int
 
 
 class Followed:
-    """The keys, and who is polling which. Not safe for threads by itself."""
+    """The subscriptions, and the followers that poll them. Not safe for threads without a lock."""
 
     def __init__(self) -> None:
         self._keys: dict[bytes, Key] = {}
-        self._polls: dict[int, tuple[Poll | None, int]] = {}  # by follower: its poll, and when it must be back
+        self._polls: dict[
+            int, tuple[Poll | None, int]
+        ] = {}  # by follower: its poll, and the time by which it must return
         self._last = 0
         self._may_be_free = False
 
@@ -76,7 +78,7 @@ class Followed:
         return iter(self._keys.values())
 
     def key(self, kid: bytes, *, position: int) -> Key:
-        """Return the key of that name; where it isn't followed, it is from ``position`` on."""
+        """Return the subscription with this name. A new one begins at ``position``."""
         key = self._keys.get(kid)
         if key is None:
             key = self._keys[kid] = Key(kid, position, position)
@@ -84,18 +86,19 @@ class Followed:
         return key
 
     def leave(self, kid: bytes) -> None:
-        """Follow a key no more."""
+        """End a subscription."""
         self._keys.pop(kid, None)
 
     def clear(self) -> None:
-        """Follow no key any more. What the polls under way bring counts for nothing."""
+        """End all subscriptions. The results of polls in flight don't count any more."""
         self._keys.clear()
         self._polls = {number: (None, due_ms) for number, (_, due_ms) in self._polls.items()}
 
     def enlist(self, *, now_ms: int) -> int | None:
-        """Return the number of a new follower, if there are keys that nobody polls, and not enough followers.
+        """Return the number of a new follower if there are keys that no follower polls, and not too many followers.
+        Otherwise None.
 
-        A follower that isn't back in time is given up: its thread or its process is gone (a fork).
+        A follower that doesn't return in time is given up: its thread or its process is gone (after a fork).
         """
         for number in [number for number, (_, due_ms) in self._polls.items() if now_ms > due_ms]:
             self.dismiss(number)
@@ -110,12 +113,13 @@ class Followed:
         return self._last
 
     def next_poll(self, number: int, *, due_ms: int) -> Poll | None:
-        """Return what a follower is to poll next, to be back by ``due_ms``; None: nothing, it isn't needed any more."""
+        """Return the next poll of a follower, which must return by ``due_ms``. None: the follower isn't needed any
+        more."""
         self._polls.pop(number, None)
         self._may_be_free = True
         kids = list(islice(self._free(), api.MAX_KIDS))
         for other in [poll for poll, _ in self._polls.values() if poll is not None and len(poll.kids) < len(kids)]:
-            # These are polled twice until the other one is back. It then finds nothing to do.
+            # These keys are polled twice until the other follower returns. It then finds nothing to do.
             known = set(kids)
             kids += [kid for kid in other.kids if kid in self._keys and kid not in known]
         if not kids:
@@ -126,24 +130,25 @@ class Followed:
         return poll
 
     def rest(self, number: int, *, due_ms: int) -> None:
-        """A follower waits until ``due_ms`` before it goes on: its poll has failed. Its keys stay its own."""
+        """Record that a follower waits until ``due_ms``, because its poll has failed. Its keys stay assigned to it."""
         self._polls[number] = self._polls.get(number, (None, due_ms))[0], due_ms
 
     def dismiss(self, number: int) -> None:
-        """A follower has ended."""
+        """Record that a follower has ended."""
         if self._polls.pop(number, None) is not None:
             self._may_be_free = True
 
     def is_polling(self, number: int, poll: Poll) -> bool:
-        """Return whether ``poll`` is still what that follower is to bring."""
+        """Return True if ``poll`` is still the follower's current poll."""
         return self._polls.get(number, (None, 0))[0] is poll
 
     def heard(self, number: int, poll: Poll, *, position: int, dated_ms: int) -> None:
-        """A follower has brought everything up to ``position``, and as of ``dated_ms`` there was no more."""
+        """Record that a follower has received everything up to ``position``, and that there was no more at
+        ``dated_ms``."""
         if not self.is_polling(number, poll):
             return
         for key in filter(None, map(self._keys.get, poll.kids)):
-            if poll.after <= key.position <= position:  # else there would be a gap, or nothing new
+            if poll.after <= key.position <= position:  # otherwise there would be a gap, or nothing new
                 key.position = position
             if poll.after <= key.position and dated_ms > key.dated_ms:
                 key.dated_ms = dated_ms

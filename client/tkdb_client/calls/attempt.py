@@ -1,9 +1,9 @@
-"""One attempt of a call at one region: sealed, sent and opened; and what it tells of the region. Pure: it yields what
-to send (`tkdb_client.calls.effects`).
+"""One attempt of a call at one region: sealed, sent and opened, with its effect on the region's record. Pure: it
+yields effects (`tkdb_client.calls.effects`).
 
-Each attempt is sealed afresh, with the time of then, and with the call's own request id and body. What comes of it is
-noted for the attempts to come: how far the region is, whether it is well, which of the authority's keys it holds, and
-the position that it has reached.
+Each attempt is sealed again, with its own time, and with the call's request id and body. Its outcome is recorded for
+later attempts: the region's distance, its health, the authority's key that it holds, and the position that it has
+reached.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tkdb_client.calls.transport import Lost, Send
 from tkdb_client.clock import Clock
 
 Passing: TypeAlias = errors.Unavailable | errors.StaleAuthority
-"""What the next attempt may not meet again."""
+"""Errors that the next attempt may not get."""
 
 PASSING: Final = (errors.Unavailable, errors.StaleAuthority)
 _DOUBTFUL: Final = (errors.OutcomeUnknown, errors.DeadlineExceeded)
@@ -31,12 +31,12 @@ _DOUBTFUL: Final = (errors.OutcomeUnknown, errors.DeadlineExceeded)
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one attempt brought.
+    """The result of one attempt.
 
     Attributes:
-        answer: the authority's.
-        sent_ms: when it began, by the monotonic clock.
-        position: the position that it was sent with: no answer comes from before it.
+        answer: the authority's answer.
+        sent_ms: when the attempt began, by the monotonic clock.
+        position: the position that was sent with it. No answer is from before it.
     """
 
     answer: api.Answer
@@ -45,32 +45,32 @@ class Told:
 
     @property
     def dated_ms(self) -> int:
-        """As of when the answer knows all, by the monotonic clock."""
+        """The time, by the monotonic clock, as of which the answer includes everything."""
         return self.sent_ms - self.answer.age_ms
 
 
 @dataclass(slots=True)
 class Course:
-    """One call under way, and what its attempts have left on it.
+    """One call in progress, with the traces of its attempts.
 
     Attributes:
-        path: where it goes.
+        path: the call's path.
         body: the request.
         request_id: 16 bytes.
-        deadline_ms: when it ends, by the monotonic clock.
-        wait_ms: how long the authority may hold the answer back by intent (a long poll).
-        max_age_ms: how old what the answer is based on may be when it is here; None: that doesn't matter.
-        attempts: how many were made; ``unopened``, how many of them couldn't be opened over there.
-        in_doubt: whether the authority may have got it, and nobody told what came of it.
-        keys: by region, the authority's key that it is addressed by.
-        rounds: how many have begun. Of the last one:
+        deadline_ms: when the call ends, by the monotonic clock.
+        wait_ms: how long the authority may hold the answer back on purpose (a long poll).
+        max_age_ms: the largest age of the answer's data on arrival; None: any.
+        attempts: the number of attempts. ``unopened``: how many of them the authority couldn't open.
+        in_doubt: whether the authority may have received the request without a known outcome.
+        keys: by region, the authority's key to which the request is sealed.
+        rounds: the number of rounds that have begun. Of the last one:
         tried: the regions that were asked;
         heard: whether the authority has answered;
-        retry_after_ms: the longest wait that was asked for.
+        retry_after_ms: the longest wait that a response asked for.
     """
 
     path: str
-    body: bytes = field(repr=False)  # it may hold tokens
+    body: bytes = field(repr=False)  # it may contain tokens
     request_id: bytes
     deadline_ms: int
     wait_ms: int = 0
@@ -85,30 +85,30 @@ class Course:
     retry_after_ms: int = 0
 
     def begin_round(self) -> None:
-        """Forget what the last round tried."""
+        """Forget the regions that the last round tried."""
         self.rounds += 1
         self.tried, self.heard, self.retry_after_ms = set(), False, 0
 
     @property
     def writes(self) -> bool:
-        """Whether it is for the primary."""
+        """Whether the call is for the primary."""
         return self.path in api.WRITING_PATHS
 
     @property
     def is_quick(self) -> bool:
-        """Whether it takes little more than the way there and back: a write takes more, and a long poll."""
+        """Whether the call takes little more than a round trip. A write takes longer, and so does a long poll."""
         return not self.writes and not self.wait_ms
 
 
 class Attempts:
-    """Makes attempts at the regions of one authority. Any number of threads may share one.
+    """Makes attempts at the regions of one authority. Any number of threads may share it.
 
     Args:
-        urls: where it answers; with more than one, each is a region.
-        identity: its name and public keys; more than one while its key is being changed.
-        signer: the secret of a signer, for calls that only signers may make.
+        urls: the authority's URLs. With more than one, each is a region.
+        identity: its name and public keys; more than one during a rotation of its key.
+        signer: a signer's secret, for calls that only signers may make.
         clock: both clocks.
-        random: returns so many random bytes.
+        random: returns ``n`` random bytes.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Attempts:
         self._random = random
         self._lock = threading.Lock()
         self._key_count = len(identity.keys)
-        # What attempts leave behind for the next ones; under the lock, which is never held across a step.
+        # State that attempts leave for later ones. The lock that protects it is never held across an effect.
         self._regions = Regions(len(urls))
         self._keys = [0] * len(urls)
         self._journal = b""
@@ -135,13 +135,15 @@ class Attempts:
     def course(
         self, path: str, call: api.Call[Any], *, timeout_ms: int, wait_ms: int = 0, max_age_ms: int | None = None
     ) -> Course:
-        """Return a new call's course; ``timeout_ms`` is what it may take besides ``wait_ms``."""
+        """Return the state of a new call. ``timeout_ms`` is its timeout, in addition to ``wait_ms``."""
         deadline_ms = self._clock.monotonic_ms() + timeout_ms + wait_ms
         return Course(path, api.encode(call), self._random(16), deadline_ms, wait_ms, max_age_ms)
 
     def untried(self, course: Course) -> list[int]:
-        """Return the regions that this round has yet to ask, the next first. Once the authority has answered, those
-        that aren't believed well are left out."""
+        """Return the regions that this round has yet to ask, the next one first.
+
+        Once the authority has answered, unhealthy regions are left out.
+        """
         now_ms = self._clock.monotonic_ms()
         with self._lock:
             order = self._regions.order(now_ms, writing=course.writes)
@@ -149,23 +151,23 @@ class Attempts:
         return [region for region in order if region not in course.tried and (region in well or not course.heard)]
 
     def due(self) -> int | None:
-        """Return the region that is to be probed now, if there is one. It is due once."""
+        """Return the region whose probe is due now, or None. A probe is due once."""
         with self._lock:
             return self._regions.due(self._clock.monotonic_ms())
 
     def patience_ms(self, region: int, after: int, at_most_ms: int) -> int:
-        """Return how long a quick call waits for ``region`` before it goes on to ``after``."""
+        """Return how long a quick call waits for ``region`` before it continues with ``after``."""
         now_ms = self._clock.monotonic_ms()
         with self._lock:
             is_well = self._regions.is_well(after, now_ms)
             return self._regions.patience_ms(region, at_most_ms) if is_well else at_most_ms
 
     def attempt(self, course: Course, region: int, timeout_ms: int) -> Steps[Told]:
-        """Return the authority's answer, a denial or a refusal too.
+        """Return the authority's answer, which may be a denial or a refusal.
 
         Raises:
-            Unavailable, StaleAuthority: there is none, or one that another attempt may better.
-            ChannelError: it is the authority's, and can't be read.
+            Unavailable, StaleAuthority: there is none, or another attempt may get a better one.
+            ChannelError: the answer is the authority's, and can't be read.
         """
         began_ms = self._clock.monotonic_ms()
         with self._lock:
@@ -180,7 +182,7 @@ class Attempts:
             self._positions[answer.journal] = max(answer.position, self._positions.get(answer.journal, 0))
             if not isinstance(error, PASSING):
                 self._regions.answered(region, now_ms, rtt_ms if course.is_quick else None)
-            elif not course.writes:  # who takes no writes may be well for all else
+            elif not course.writes:  # a machine that takes no writes may be healthy for other calls
                 self._regions.failed(region, now_ms, began_ms, at_once=False)
             if course.writes:
                 self._regions.wrote(region, well=not isinstance(error, PASSING))
@@ -189,15 +191,15 @@ class Attempts:
         return Told(answer, began_ms, position)
 
     def saw(self, journal: bytes, position: int) -> None:
-        """Whoever is asked from now on must have come to ``position``."""
+        """Record that every machine asked from now on must have reached ``position``."""
         with self._lock:
             self._positions[journal] = max(position, self._positions.get(journal, 0))
 
     def probe(self, region: int, timeout_ms: int) -> Steps[Region]:
-        """Ask a region who and how it is, and return that. Without the position: it isn't to wait for anything.
+        """Return the status of a region. The request has no position, so that the region doesn't wait for one.
 
-        It asks twice: whoever stands in between keeps connections for seconds only, so the first time may include the
-        making of one, on the way to a region that gets no calls.
+        It sends two requests. Proxies keep connections for seconds only, so the first request to a region without calls
+        may include opening a connection.
         """
         call, url = api.Status(), str(self._urls[region])
         course = self.course(api.VERIFY, call, timeout_ms=2 * timeout_ms * self._key_count)
@@ -233,8 +235,10 @@ class Attempts:
         )
 
     def nearest_first(self, found: Sequence[Region]) -> list[Region]:
-        """Return regions, given in the order of the URLs, in the order in which a read would come to them: first those
-        that can answer, of which the nearest is ``serving``."""
+        """Return the regions, given in the order of the URLs, in the order in which a read would use them.
+
+        Regions that can answer come first, and the nearest of them is ``serving``.
+        """
         with self._lock:
             order = self._regions.order(self._clock.monotonic_ms())
         ranked = sorted((found[region] for region in order), key=lambda each: (each.fault != "", each.rtt_ms is None))
@@ -264,7 +268,7 @@ class Attempts:
         send = Send(self._urls[region], course.path, sealed.message, sealed.headers, min(timeout_ms, left_ms))
         outcome = yield send
         if isinstance(outcome, Lost):
-            # The silence of less time than it is given usually says nothing of it.
+            # Silence for less time than a region usually gets proves nothing about it.
             at_once = outcome.silent and timeout_ms <= left_ms
             self._failed(course, region, began_ms, at_once=at_once, doubtful=outcome.sent)
             raise self._lost(course, region, key, outcome)
@@ -273,8 +277,8 @@ class Attempts:
         except errors.ChannelError:
             self._failed(course, region, began_ms, at_once=False, doubtful=True)
             raise errors.Unavailable(
-                "what came back isn't the authority's answer to this request",
-                hint="something between here and the authority answers in its stead, or alters answers",
+                "the response isn't the authority's answer to this request",
+                hint="check for a proxy that answers in place of the authority, or alters answers",
             ) from None
         with self._lock:
             self._keys[region] = key
@@ -293,20 +297,20 @@ class Attempts:
             course.unopened += 1
             course.keys[region] = (key + 1) % self._key_count
             if course.keys[region] != self._keys[region]:
-                course.tried.discard(region)  # by another key it hasn't been asked
+                course.tried.discard(region)  # with another key, it hasn't been asked yet
         setting = "TKDB_AUTHORITY and TKDB_SIGNER" if course.path in api.SIGNED_PATHS else "TKDB_AUTHORITY"
         return errors.Unavailable(
-            f"the request couldn't be opened over there ({lost.why})",
-            hint=f"check {setting}: is this the authority's name and public key?",
+            f"the authority couldn't open the request ({lost.why})",
+            hint=f"check that {setting} has the authority's name and public key",
         )
 
 
 def _too_old(course: Course, answer: api.Answer, took_ms: int) -> errors.TkdbError | None:
-    """Return what is wrong with an answer that was on its way too long for what it is based on, or None."""
+    """Return the error for an answer whose data is too old on arrival, or None."""
     if course.max_age_ms is None or answer.age_ms + took_ms <= course.max_age_ms:
         return None
     return errors.StaleAuthority(
-        f"the answer took {took_ms} ms and was based on what was {answer.age_ms} ms old; "
-        f"{course.max_age_ms} ms are the most in all",
+        f"the answer took {took_ms} ms, and its data was {answer.age_ms} ms old; "
+        f"at most {course.max_age_ms} ms are allowed in all",
         hint="try again",
     )

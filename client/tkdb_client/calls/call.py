@@ -1,18 +1,18 @@
-"""One call to the authority: which attempts it makes, and when it ends. Pure: it yields what to do, and does nothing.
+"""One call to the authority: its attempts, and its end. Pure: it yields effects, and does nothing itself.
 
-A call is a generator of steps (`tkdb_client.calls.effects`); what it returns is the call's result. Whoever drives it
-decides whether that blocks a thread or awaits (`tkdb_client.calls.runners`), so there is one set of rules under both
-clients, and tests need neither time nor network.
+A call is a generator of effects (`tkdb_client.calls.effects`), which returns the call's result. A runner carries the
+effects out, blocking or awaiting (`tkdb_client.calls.runners`). So both clients have the same rules, and tests need
+neither time nor network.
 
-The rules: a write that is repeated happens once, as its request id stays the same. Only ``Unavailable`` is tried
-again, whether the authority said so or nothing came back, and ``StaleAuthority``, which is about the machine that
-answered; ``Refused`` and all else that is ``Denied`` are the authority's own words and final. Calls end by a deadline,
-retries by a budget. A write that was sent, and whose outcome nobody told, ends as ``OutcomeUnknown``; one that the
-authority said it took no part in (``NoPrimary``), as what it said.
+The rules: a repeated write happens once, because its request id stays the same. Only two errors are retried:
+``Unavailable``, whether the authority reported it or there was no response, and ``StaleAuthority``, which is about the
+machine that answered. ``Refused`` and all other kinds of ``Denied`` are the authority's own answers, and final. A
+deadline limits calls, and a budget limits retries. A write that was sent without a known outcome ends as
+``OutcomeUnknown``. A write that the authority reports as not done (``NoPrimary``) ends with that error.
 
-Attempts go in **rounds**: each region is asked once, in the order that `tkdb_client.calls.regions` gives, as soon as
-the one before has failed. That is no retry, as none is asked twice. Only then is there a pause, and the budget pays
-for it.
+Attempts go in **rounds**: each region is asked once, in the order of `tkdb_client.calls.regions`, as soon as the one
+before has failed. That isn't a retry, because no region is asked twice. Only then is there a pause, paid from the
+budget.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ATTEMPT_TIMEOUT_MS: Final = 1_500
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long a call may take in all, and one attempt of it; a long poll's own wait comes on top of both."""
+    """The timeouts of a call, and of one attempt. A long poll's own wait is added to both."""
 
     timeout_ms: int = TIMEOUT_MS
     attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS
@@ -48,23 +48,23 @@ class Timing:
 
     def __post_init__(self) -> None:
         if min(self.timeout_ms, self.attempt_timeout_ms) <= 0:
-            raise errors.ConfigurationError("a timeout must be more than 0 ms", hint="leave it out for the default")
+            raise errors.ConfigurationError("a timeout must be more than 0 ms", hint="leave it out to use the default")
 
 
 class Exchange:
-    """Makes calls to one authority. Any number of threads may share one.
+    """Makes calls to one authority. Any number of threads may share it.
 
     Args:
-        urls: where it answers; with more than one, each is a region.
-        identity: its name and public keys; more than one while its key is being changed.
-        signer: the secret of a signer, for calls that only signers may make.
-        timing: how long calls may take.
+        urls: the authority's URLs. With more than one, each is a region.
+        identity: its name and public keys; more than one during a rotation of its key.
+        signer: a signer's secret, for calls that only signers may make.
+        timing: the timeouts.
         clock: both clocks.
-        random: returns so many random bytes.
+        random: returns ``n`` random bytes.
 
     Attributes:
-        count: how many regions there are.
-        is_signer: whether calls can be made that only signers may make.
+        count: the number of regions.
+        is_signer: whether calls that only signers may make are possible.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Exchange:
         self._clock = clock
         self._random = random
         self._lock = threading.Lock()
-        # What calls leave behind for the next ones; under the lock, which is never held across a step.
+        # State that calls leave for later ones. The lock that protects it is never held across an effect.
         self._budget = RetryBudget()
 
     def ask(
@@ -94,17 +94,17 @@ class Exchange:
         """Return the result of ``call``, and the attempt that brought it.
 
         Args:
-            path: the path that takes the call.
+            path: the path for the call.
             call: the request.
-            wait_ms: how long the authority may hold the answer back by intent (a long poll).
-            max_age_ms: how old what the answer is based on may be when it is here; None: that doesn't matter.
+            wait_ms: how long the authority may hold the answer back on purpose (a long poll).
+            max_age_ms: the largest age of the answer's data on arrival; None: any.
 
         Raises:
             Denied, Refused: the authority's answer.
-            StaleAuthority: no answer showed that it is fresh enough, until the deadline.
-            Unavailable: no answer in time; of the subclass that says most.
+            StaleAuthority: until the deadline, no machine could prove that its data is fresh enough.
+            Unavailable: there was no answer in time. The most specific subclass is raised.
             OutcomeUnknown: the same, and a write was sent.
-            ChannelError: the authority's answer can't be read; a newer version's, perhaps.
+            ChannelError: the authority's answer can't be read. It may be a newer version's.
             ConfigurationError: the call needs a signer's key.
         """
         course = self._start(path, call, wait_ms, max_age_ms)
@@ -123,15 +123,15 @@ class Exchange:
                 yield Sleep(pause_ms)
 
     def saw(self, journal: bytes, position: int) -> None:
-        """Whoever is asked from now on must have come to ``position`` of that journal."""
+        """Record that every machine asked from now on must have reached ``position`` of this journal."""
         self._attempts.saw(journal, position)
 
     def survey(self) -> list[Steps[Region]]:
-        """Return, for each region, the steps that ask who and how it is."""
+        """Return, for each region, the effects that ask for its status."""
         return [self._probe(region) for region in range(self.count)]
 
     def nearest_first(self, found: Sequence[Region]) -> list[Region]:
-        """Return what a survey found, in the order in which a read would ask now."""
+        """Return the result of a survey, in the order in which a read would use the regions now."""
         return self._attempts.nearest_first(found)
 
     def _probe(self, region: int) -> Steps[Region]:
@@ -147,7 +147,7 @@ class Exchange:
         )
 
     def _round(self, course: Course) -> Steps[Told]:
-        """Ask one region after the other until one answers; where none does, raise what says most."""
+        """Ask one region after the other until one answers. If none does, raise the most specific error."""
         course.begin_round()
         told: Passing | None = None
         while untried := self._attempts.untried(course):
@@ -157,9 +157,9 @@ class Exchange:
                 return (yield from self._turn(course, untried))
             except PASSING as error:
                 course.retry_after_ms = max(course.retry_after_ms, _retry_after_ms(error) or 0)
-                if told is None or type(error) is not errors.Unavailable:  # what the authority itself said says more
+                if told is None or type(error) is not errors.Unavailable:  # The authority's own error is more specific.
                     told = error
-        assert told is not None  # noqa: S101  a round that begins has someone to ask
+        assert told is not None  # noqa: S101  a round that begins has a region to ask
         raise told
 
     def _turn(self, course: Course, untried: Sequence[int]) -> Steps[Told]:
@@ -174,7 +174,7 @@ class Exchange:
         return course.deadline_ms - self._clock.monotonic_ms()
 
     def _pause_ms(self, course: Course, error: Passing) -> int:
-        """Return how long to wait before the next round, or raise what the call ends in."""
+        """Return how long to wait before the next round, or raise the call's final error."""
         if course.unopened >= self._unopened_max:
             raise _end(course, error)
         jitter = int.from_bytes(self._random(4)) / 2**32
@@ -189,14 +189,14 @@ class Exchange:
 
 
 _UNOPENED_ROUNDS = 3
-"""So often each key is tried on "can't be opened": a wrong key stays wrong, a lying proxy may go away."""
+"""How often each key is tried after "can't be opened": a wrong key stays wrong, but a lying proxy may go away."""
 
 _LEAST_ATTEMPT_MS = 50
-"""With less time than this left, another attempt would sooner put a write in doubt than bring an answer."""
+"""With less time left, another attempt would more likely put a write in doubt than get an answer."""
 
 
 def _unreadable(course: Course, error: errors.ChannelError) -> errors.TkdbError:
-    """Return what becomes of a call whose answer is the authority's, and in no language that we know."""
+    """Return the error of a call whose answer is the authority's, but in an unknown format."""
     if not course.writes:
         return error
     return errors.OutcomeUnknown(f"the write was answered, but {error.message}", hint=error.hint)
@@ -207,9 +207,9 @@ def _retry_after_ms(error: Passing) -> int | None:
 
 
 def _late(course: Course, last: Passing) -> Passing:
-    """Return what a call ends in whose time is over."""
+    """Return the error of a call whose deadline has passed."""
     if type(last) is not errors.Unavailable:
-        return last  # what the authority itself said says more
+        return last  # the authority's own error is more specific
     tries = "1 attempt" if course.attempts == 1 else f"{course.attempts} attempts"
     return errors.DeadlineExceeded(
         f"no answer in time, after {tries}; the last: {last.message}",
@@ -221,10 +221,13 @@ def _late(course: Course, last: Passing) -> Passing:
 def _end(course: Course, error: Passing) -> Passing:
     if not course.writes or not course.in_doubt:
         return error
-    # A plain 400 may be forged, so it raises doubt like any other; but where there was nothing else, keys are wrong.
+    # A plain 400 may be forged, so it causes doubt like other losses. But if there was nothing else, the keys are
+    # wrong.
     never_opened = course.unopened == course.attempts
     return errors.OutcomeUnknown(
-        f"the write was sent and its outcome is not known: {error.message}",
-        hint=error.hint if never_opened else "revoking again does no harm; else look first whether it was done",
+        f"the write was sent and its outcome is unknown: {error.message}",
+        hint=error.hint
+        if never_opened
+        else "a revocation can be repeated; before you repeat another write, check whether it was done",
         retry_after_ms=_retry_after_ms(error),
     )

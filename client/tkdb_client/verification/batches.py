@@ -1,4 +1,4 @@
-"""Batches: many things in as few requests as their size allows.
+"""Batches: many items in as few requests as their size allows.
 
 >>> list(batches(["a", "b", "c"], len, 2))
 [['a', 'b'], ['c']]
@@ -14,14 +14,14 @@ from tkdb.channel.padding import MAX_PAYLOAD_BYTES
 T = TypeVar("T")
 
 MAX_BODY_BYTES: Final = MAX_PAYLOAD_BYTES - 256
-"""Of a request: the envelope around it takes some 120 bytes of the payload."""
+"""The largest body of a request: its envelope takes about 120 bytes of the payload."""
 
 _FRAME_BYTES: Final = 64
-"""Of a batch: the method's name and the list's head."""
+"""The overhead of a batch: the method's name and the list's head."""
 
 
 def batches(items: Sequence[T], bytes_of: Callable[[T], int], max_count: int) -> Iterator[list[T]]:
-    """Yield ``items`` in runs that one request carries."""
+    """Yield ``items`` in runs that each fit one request."""
     batch: list[T] = []
     size = _FRAME_BYTES
     for item in items:

@@ -1,11 +1,11 @@
-"""The feed, followed: what it tells goes into the cache, for as long as the cache is in use.
+"""The follower of the feed: it passes the feed's news to the cache, for as long as the cache is in use.
 
-A follower is a call that goes on beside the others: it asks for news of the keys that the cache knows, by a long poll,
-at whatever region answers, and asks again from the position that it has come to. It begins when a key is to be followed
-that nobody polls, and ends when there is none, when nothing was looked up for a while, or when the client is closed.
+A follower is a call in the background. It asks for news about the cached keys with a long poll, at any region that
+answers, and asks again from the new position. It begins when a key has no follower. It ends when it has no keys, when
+no token was looked up for a while, or when the client is closed.
 
-A poll is held for a fifth of the bound. So when one hangs until its time-out, another can still be answered before what
-is known is too old. After a failure, the next isn't held at all.
+A poll is held for a fifth of the bound. So if one hangs until its timeout, another can still be answered before the
+data is too old. After a failure, the next poll isn't held.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from tkdb_client.calls.effects import Aside, Sleep, Steps
 
 HOLDS_A_BOUND: Final = 5
 REST_MS: Final = 500
-"""Between a failed poll and the next, with full jitter: each has gone round the regions itself, with pauses."""
+"""The pause between a failed poll and the next one, with full jitter. Each poll has already tried all regions, with
+pauses."""
 SLACK_MS: Final = 2_000
-"""How much later than its deadline a poll may be back before its follower is given up."""
+"""How much later than its deadline a poll may return before its follower is given up."""
 
 
 class Feed:
-    """Follows the revocations that touch what ``cache`` knows.
+    """Follows the revocations that affect the tokens in ``cache``.
 
     Args:
         exchange: makes the calls.
-        cache: what is followed, and who is told.
-        bound_ms: how old what the cache serves may be.
-        timeout_ms: how long a call may take besides its wait.
-        monotonic_ms: the clock that the cache goes by.
-        random: returns so many random bytes.
+        cache: gets the news.
+        bound_ms: the largest age of the cache's data.
+        timeout_ms: the timeout of a call, in addition to its wait.
+        monotonic_ms: the cache's clock.
+        random: returns ``n`` random bytes.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Feed:
         self._random = random
 
     def begin(self) -> Steps[None]:
-        """Begin to follow, if there is something that nobody follows."""
+        """Begin to follow, if there are keys without a follower."""
         follower = self._cache.enlist()
         if follower is not None:
             yield Aside(self._follow(follower))
@@ -71,7 +72,8 @@ class Feed:
                 except errors.ConfigurationError:
                     return  # the client is closed
                 except errors.TkdbError:
-                    # Whatever it is: what is known grows old, and callers learn why when they ask for themselves.
+                    # After any error the data becomes older, and callers get the cause when they ask the authority
+                    # themselves.
                     pause_ms, wait_ms = self._some(REST_MS), 0
                 if pause_ms:
                     self._cache.rest(follower, pause_ms + SLACK_MS)
@@ -80,14 +82,18 @@ class Feed:
             self._cache.dismiss(follower)
 
     def _poll(self, follower: int, poll: Poll, wait_ms: int) -> Steps[int]:
-        """Ask once; return how long to pause."""
+        """Poll once. Return how long to pause."""
         began_ms = self._monotonic_ms()
         call = api.Revocations(kids=list(poll.kids), after=poll.after, wait_ms=wait_ms)
         feed, told = yield from self._exchange.ask(api.VERIFY, call, wait_ms=wait_ms)
-        self._exchange.saw(told.answer.journal, feed.position)  # from now on, nobody will do who hasn't come as far
+        self._exchange.saw(
+            told.answer.journal, feed.position
+        )  # From now on, only a machine at this position or later may answer.
         self._cache.hear(follower, poll, feed, told)
         was_held = feed.revocations or feed.more or self._monotonic_ms() - began_ms >= wait_ms // 2
-        return 0 if was_held else self._some(wait_ms)  # it is draining, say: it isn't to be asked in a circle
+        return (
+            0 if was_held else self._some(wait_ms)
+        )  # The machine may be draining, for example. It must not be asked in a tight loop.
 
     def _some(self, most_ms: int) -> int:
         return 1 + most_ms * self._random(1)[0] // 256

@@ -1,5 +1,5 @@
-"""The allowance: how often the authority may be asked about tokens of one lineage, so that who holds a token can't turn
-a client on the authority by attenuating it.
+"""The rate limit of requests about one lineage. It stops the holder of a token from flooding the authority through
+a client, by attenuating the token again and again.
 
 >>> now = [0]
 >>> allowance = Allowance(monotonic_ms=lambda: now[0])
@@ -19,16 +19,16 @@ from typing import Final
 from tkdb.rate_limit import Rate
 
 LINEAGE_BURST: Final = 256
-"""How many questions may be asked at once,"""
+"""How many requests may be sent at once."""
 LINEAGE_EVERY_MS: Final = 16
-"""and how soon one more."""
+"""How soon one more may be sent."""
 
 
 class Allowance:
-    """What may still be asked about each lineage. Any number of threads may share one.
+    """The rate limits of all lineages. Any number of threads may share it.
 
     Args:
-        monotonic_ms: a clock that only goes forward.
+        monotonic_ms: a monotonic clock.
     """
 
     def __init__(self, *, monotonic_ms: Callable[[], int]) -> None:
@@ -36,11 +36,11 @@ class Allowance:
         self._rate = Rate(burst=LINEAGE_BURST, every_ms=LINEAGE_EVERY_MS, monotonic_ms=monotonic_ms)
 
     def take(self, lineage: bytes) -> int:
-        """Take one question; return 0, or how many milliseconds to wait until one may be asked."""
+        """Take one request. Return 0, or how many milliseconds to wait until one may be sent."""
         with self._lock:
             return self._rate.take(lineage)
 
     def give_back(self, lineage: bytes) -> None:
-        """The question was about a forgery: whoever made it needs no token of this lineage."""
+        """Return the request: it was about a forgery, and a forger needs no token of this lineage."""
         with self._lock:
             self._rate.give_back(lineage)

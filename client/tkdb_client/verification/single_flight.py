@@ -1,7 +1,8 @@
-"""Flights: who asks the same as another call that is under way waits for it, instead of asking too.
+"""Single flight: concurrent identical requests share one. A caller waits for the other caller's request instead of
+sending its own.
 
-A flight is found by the SHA-256 of the whole bundle. It hands over no result: who waited looks again for himself, so
-that nobody gets what was meant for another. Only that nobody answered is told on.
+A flight is found by the SHA-256 of the whole bundle. It passes on no result: each caller that waited looks in the cache
+again, so that no caller gets another one's result. Only a failure is passed on.
 
 >>> flights = Flights()
 >>> flights.board(b"digest") is None
@@ -19,18 +20,18 @@ from tkdb.errors import TkdbError
 
 
 class Flights:
-    """The questions under way. Any number of threads may share one."""
+    """The requests in flight. Any number of threads may share it."""
 
     def __init__(self) -> None:
         self._flying: dict[bytes, Future[TkdbError | None]] = {}
 
     def board(self, digest: bytes) -> Future[TkdbError | None] | None:
-        """Return the flight of that digest, to wait for; or None where there was none. Then this caller is to ask,
-        and to ``land`` in any case."""
+        """Return the flight with this digest, to wait for. None: there is none, so the caller must send the
+        request, and then always call ``land``."""
         mine: Future[TkdbError | None] = Future()
         flying = self._flying.setdefault(digest, mine)  # atomic: one of several callers finds its own
         return None if flying is mine else flying
 
     def land(self, digest: bytes, error: TkdbError | None = None) -> None:
-        """The question was answered; or it wasn't, and ``error`` says why."""
+        """Record that the request ended. If it wasn't answered, ``error`` is the cause."""
         self._flying.pop(digest).set_result(error)

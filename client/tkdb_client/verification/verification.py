@@ -1,6 +1,6 @@
-"""Verification: what is known is answered here, and the authority is asked about the rest. Pure: it yields what to do.
+"""Verification: the cache answers if it can, and the authority is asked about the rest. Pure: it yields effects.
 
-Every verification goes through here, except for what the cache answers at once.
+Every verification goes through here, except for those that the cache answers at once.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from tkdb_client.verified import Verified
 Result: TypeAlias = Verified | errors.Denied
 
 ASK_TIMES: Final = 4
-"""How often the same is asked, while there is news that the answers know nothing of."""
+"""How often a request is repeated while the feed has news that the answers lack."""
 
 
 class Verification:
-    """Verifies bundles, by the cache and by the authority. Any number of threads may share one.
+    """Verifies bundles with the cache and the authority. Any number of threads may share it.
 
     Args:
         exchange: makes the calls.
-        cache: what is known.
-        feed: follows what is known.
-        bound_ms: how old what an answer is based on may be when it is here.
-        asks_when_stale: whether the authority is asked about what was known and may be too old by now; else it is
+        cache: the cached results.
+        feed: follows the cached keys.
+        bound_ms: the largest age of an answer's data on arrival.
+        asks_when_stale: whether the authority is asked about a cached token whose data may be too old. If not, the
+            token is
             refused.
-        timeout_ms: how long a call may take.
-        monotonic_ms: a clock that only goes forward.
+        timeout_ms: the timeout of a call.
+        monotonic_ms: a monotonic clock.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class Verification:
         self._allowance = Allowance(monotonic_ms=monotonic_ms)
 
     def verify(self, bundle: Bundle) -> Steps[Verified]:
-        """Return what is trusted of a bundle's token.
+        """Return the verified token of a bundle.
 
         Raises:
-            Denied: why not. StaleAuthority, which is one, also where what was known is too old and nobody could be
-                asked.
-            Overloaded: too much is asked about its lineage.
+            Denied: with its reason. That includes StaleAuthority, if the cached data was too old and no machine
+                answered.
+            Overloaded: there are too many requests about its lineage.
             TkdbError: the authority couldn't be asked.
         """
         digest = _digest(bundle)
@@ -81,12 +82,12 @@ class Verification:
         return result
 
     def verify_many(self, bundles: Sequence[Bundle]) -> Steps[list[Result]]:
-        """Return what is trusted of each, or what denies it, as it stands when the last one is known.
+        """Return the verified token or the denial of each bundle, as of the time when the last one is known.
 
-        Where nobody answers, what is known here stands, and each of the others is denied, as StaleAuthority.
+        If no machine answers, cached results stay valid, and each of the other bundles is denied, as StaleAuthority.
 
         Raises:
-            Unavailable, StaleAuthority: nobody answered, and not one of them is known here, or was.
+            Unavailable, StaleAuthority: no machine answered, and none of the bundles is cached, or was.
             TkdbError: the authority refuses.
         """
         digests = [_digest(bundle) for bundle in bundles]
@@ -94,7 +95,7 @@ class Verification:
         unknown: dict[bytes, Bundle] = {}
         asked: dict[bytes, Result] = {}
         while True:
-            # Looked up behind what takes time: what was known before may be too old by now, or revoked.
+            # Look them up after the requests, which take time: cached results may be too old by now, or revoked.
             known = {each: self._known(wanted[each], each) for each in wanted if each not in unknown}
             further = {each: wanted[each] for each, result in known.items() if result is None}
             if not further:
@@ -107,10 +108,11 @@ class Verification:
                 return [found[each] for each in digests]
 
     def _without_answers(self, wanted: Mapping[bytes, Bundle], error: Passing) -> dict[bytes, Result]:
-        """Return what is known now of each bundle, and deny those that the authority couldn't be asked about.
+        """Return the results that are cached now, and denials for the bundles that the authority couldn't be asked
+        about.
 
         Raises:
-            Unavailable, StaleAuthority: ``error``, if there is nothing to tell besides.
+            Unavailable, StaleAuthority: ``error``, if there is no other result.
         """
         found = {digest: self._cache.find(bundle, digest) for digest, bundle in wanted.items()}
         were_known = {digest for digest, bundle in wanted.items() if self._cache.was_known(bundle)}
@@ -122,22 +124,22 @@ class Verification:
         }
 
     def _known(self, bundle: Bundle, digest: bytes) -> Result | None:
-        """Return what is known here; None where the authority is to be asked."""
+        """Return the cached result, or None if the authority must be asked."""
         result = self._cache.find(bundle, digest)
         if result is None and not self._asks_when_stale and self._cache.was_known(bundle):
             return _stale()
         return result
 
     def _unknown(self, bundle: Bundle, digest: bytes) -> Steps[Result]:
-        """Return what the authority says of a bundle that isn't known here, or not well enough."""
+        """Return the authority's result for a bundle that isn't cached, or is too old."""
         was_known = self._cache.was_known(bundle)
-        if not self._cache.is_on or bundle.discharges:  # what isn't kept can't be handed over
+        if not self._cache.is_on or bundle.discharges:  # a result that isn't kept can't be shared
             return (yield from self._ask({digest: bundle}))[digest]
         wait_ms = self._allowance.take(bundle.root.lineage)
         if wait_ms:
             raise errors.Overloaded(
-                "too many unknown tokens of one lineage were presented",
-                hint="narrow by what stays the same from call to call",
+                "there are too many uncached tokens of one lineage",
+                hint="narrow tokens in the same way for each call, so that they can be cached",
                 retry_after_ms=wait_ms,
             )
         try:
@@ -151,13 +153,15 @@ class Verification:
         return result
 
     def _shared(self, bundle: Bundle, digest: bytes) -> Steps[Result]:
-        """Ask, or wait for who is asking the same and look again."""
+        """Send a request, or wait for another caller's identical one and look in the cache again."""
         other = self._flights.board(digest)
         if other is not None:
             if not (yield Join(other, self._timeout_ms)):
-                raise errors.DeadlineExceeded("another call asks the same, and has no answer yet", hint="try again")
+                raise errors.DeadlineExceeded(
+                    "another call sends the same request, and has no answer yet", hint="try again"
+                )
             if (told := other.result()) is not None:
-                raise copy(told)  # nobody answered: all who wait need not find that out again
+                raise copy(told)  # No machine answered. The callers that waited needn't find that out again.
             result = self._cache.find(bundle, digest)
             return (yield from self._ask({digest: bundle}))[digest] if result is None else result
         failed: errors.TkdbError | None = None
@@ -170,11 +174,13 @@ class Verification:
             self._flights.land(digest, failed)
 
     def _ask(self, wanted: Mapping[bytes, Bundle]) -> Steps[dict[bytes, Result]]:
-        """Return what the authority says of each bundle, by its digest; and see to it that what is kept is followed.
+        """Return the authority's result for each bundle, by its digest, and make sure that the kept ones are
+        followed.
 
         Raises:
-            Unavailable: also where there was news, each time, that the answer may not have known of; or where the first
-                of many answers were too old, each time, when the last came.
+            Unavailable: also if there was news, each time, that the answer may lack; or if the first of many answers
+                were too
+                old, each time, when the last one came.
         """
         answers: dict[bytes, tuple[Result, int]] = {}
         for _ in range(ASK_TIMES):
@@ -191,16 +197,17 @@ class Verification:
                     answers[digest] = known, since_ms
             if len(answers) == len(wanted):
                 return {digest: result for digest, (result, _) in answers.items()}
-        raise errors.Unavailable("revocations come in faster than answers that know of them", hint="try again")
+        raise errors.Unavailable("revocations arrive faster than answers that include them", hint="try again")
 
     def _ask_batch(self, batch: Sequence[tuple[bytes, Bundle]]) -> Steps[dict[bytes, tuple[Result, int]]]:
-        """Return what an answer says of each bundle, and as of when; without those of which it may not know all."""
+        """Return an answer's result for each bundle, with its date. Bundles for which the answer may lack news are
+        left out."""
         question = self._cache.open(len(batch))
         try:
             call = api.Verify(bundles=[bundle.text for _, bundle in batch])
             answer, told = yield from self._exchange.ask(api.VERIFY, call, max_age_ms=self._bound_ms)
             if len(answer.results) != len(batch):
-                raise errors.ChannelError("the answer has another number of results than were asked for")
+                raise errors.ChannelError("the answer has a wrong number of results")
             results: dict[bytes, tuple[Result, int]] = {}
             for (digest, bundle), result in zip(batch, answer.results, strict=True):
                 taken = self._cache.take(question, bundle, digest, result, told)
@@ -216,17 +223,17 @@ def _digest(bundle: Bundle) -> bytes:
 
 
 def _stale(error: Passing | None = None) -> errors.StaleAuthority:
-    """Return the denial of what was known once; ``error`` is why nobody could be asked."""
+    """Return the denial of a token that was cached before. ``error`` is the reason why no machine could be asked."""
     why = "" if error is None else f", and the authority could not be asked ({error.message})"
     return errors.StaleAuthority(
-        f"this token was verified before, but whether it has been revoked since isn't known{why}",
+        f"this token was verified before, but it may have been revoked since{why}",
         hint="try again when the authority can be reached",
     )
 
 
 def _not_asked(error: Passing) -> errors.StaleAuthority:
-    """Return the denial of what isn't known here; ``error`` is why nobody could be asked."""
+    """Return the denial of a token that isn't cached. ``error`` is the reason why no machine could be asked."""
     return errors.StaleAuthority(
-        f"this token isn't known here, and the authority could not be asked ({error.message})",
+        f"this token isn't cached, and the authority could not be asked ({error.message})",
         hint="try again when the authority can be reached",
     )

@@ -1,4 +1,4 @@
-"""What the middlewares for web frameworks share. Nothing here imports a framework.
+"""The shared parts of the middlewares for web frameworks. Nothing here imports a framework.
 
 ==============  ==========================================================================================
 ``header``      the bundle in a request's Authorization header (pure)

@@ -1,14 +1,16 @@
-"""What a request says of itself that clears caveats: method, path, address, and who sent it.
+"""The facts of a request that clear caveats: method, path, address and source.
 
-Only what can't be made up by the caller counts, and what isn't known denies:
+Only facts that the caller can't invent count, and an unknown fact denies:
 
-- The **path** is the one that was received, escapes and all. It is known only where the server hands it over *and* it
-  decodes to the very path that the app goes by: where something in between has rewritten one of them, it isn't.
-- The **address** is the connection's, unless a header claims the same one: then a server may have taken it from there,
-  and it isn't known. One exception: where the app has a verifier of Fly's attestation, the address is what the proxy
-  says (``Fly-Client-IP``), and only in a request that is attested.
-- The **source** is what Fly's proxy attests of *this* request. (Who may call the authority is another matter, which
-  the authority looks at itself: `tkdb.server.attested`.)
+- The **path** is the received one, with its escapes. It is known only if the server provides it *and* it decodes to
+  exactly
+  the path that the app uses. If a part in between has rewritten one of them, the path is unknown.
+- The **address** is the connection's, unless a header claims the same one: then a server may have copied it from there,
+  and
+  it is unknown. There is one exception. If the app has a verifier of Fly's attestation, the address is the proxy's
+  ``Fly-Client-IP``, and only in an attested request.
+- The **source** is the one that Fly's proxy attests for *this* request. (The authority checks its own callers itself:
+  `tkdb.server.attested`.)
 """
 
 from __future__ import annotations
@@ -29,21 +31,21 @@ from tkdb.macaroon.access import Access, Source
 
 CLIENT_IP: Final = b"fly-client-ip"
 _CLAIMS: Final = frozenset({b"x-forwarded-for", b"x-real-ip", b"forwarded", CLIENT_IP})
-"""Headers in which somebody says whose request it is."""
+"""Headers that claim the address of a request."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
-"""Names in lower case, and values."""
+"""Names in lower case, with values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A request as the server hands it over.
+    """A request as the server provides it.
 
     Attributes:
-        method: the HTTP method; of a WebSocket's handshake GET.
-        path: the path as received, or None where that isn't known.
-        peer: the address that the connection comes from, or None.
-        headers: all of its headers.
+        method: the HTTP method; GET for a WebSocket's handshake.
+        path: the received path, or None if it is unknown.
+        peer: the address of the connection, or None.
+        headers: all its headers.
     """
 
     method: str
@@ -53,14 +55,14 @@ class Arrived:
 
     @classmethod
     def of_scope(cls, scope: Mapping[str, Any]) -> Self:
-        """Read an ASGI scope, of HTTP or of a WebSocket."""
+        """Return the request in an ASGI scope, for HTTP or a WebSocket."""
         headers, client = tuple(scope["headers"]), scope.get("client")
         peer = _peer(client[0] if client else None, headers)
         return cls(scope.get("method", "GET"), _scope_path(scope), peer, headers)
 
     @classmethod
     def of_environ(cls, environ: Mapping[str, Any]) -> Self:
-        """Read a WSGI environment (PEP 3333)."""
+        """Return the request in a WSGI environment (PEP 3333)."""
         headers = tuple(
             (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in environ.items()
@@ -70,13 +72,13 @@ class Arrived:
         return cls(environ["REQUEST_METHOD"], _environ_path(environ), peer, headers)
 
     def values(self, name: bytes) -> list[bytes]:
-        """Return the values of all headers of that name, in lower case."""
+        """Return the values of all headers with this lower-case name."""
         return [value for key, value in self.headers if key.lower() == name]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a request without asking the app."""
+    """The facts about a request that are known without the app."""
 
     method: str
     path: str | None
@@ -84,7 +86,7 @@ class Facts:
     source: Source | None
 
     def complete(self, access: Access) -> Access:
-        """Return what a request attempts, with what the app has left out of it."""
+        """Return the access, with the known facts for the fields that the app has left out."""
         return msgspec.structs.replace(
             access,
             method=self.method if access.method is None else access.method,
@@ -95,10 +97,10 @@ class Facts:
 
 
 class Attestation:
-    """Fly's attestation of an app's callers. Any number of threads may share one.
+    """Fly's attestation of an app's callers. Any number of threads may share it.
 
     Args:
-        verifier: verifies Fly-Src, once a request.
+        verifier: verifies Fly-Src, once for each request.
         clock: returns Unix seconds.
     """
 
@@ -108,7 +110,7 @@ class Attestation:
         self._lock = threading.Lock()
 
     def source(self, arrived: Arrived) -> Source | None:
-        """Return who sent a request, or None where that isn't attested."""
+        """Return the source of a request, or None if it isn't attested."""
         presented = Presented.of(arrived.peer or "", arrived.headers)
         try:
             with self._lock:
@@ -119,7 +121,7 @@ class Attestation:
 
 
 def facts(arrived: Arrived, attestation: Attestation | None) -> Facts:
-    """Return what is known of a request. Attestations are used up by this: ask once."""
+    """Return the facts about a request. This uses up its attestation, so call it once."""
     if attestation is None:
         return Facts(arrived.method, arrived.path, arrived.peer, None)
     source = attestation.source(arrived)
@@ -128,8 +130,10 @@ def facts(arrived: Arrived, attestation: Attestation | None) -> Facts:
 
 
 def _peer(address: str | None, headers: Headers) -> str | None:
-    """Return the address of the connection, or None where a server may have put a header's word in its place: uvicorn
-    does with X-Forwarded-For, in its default where the proxy is local; Werkzeug's ProxyFix does."""
+    """Return the address of the connection, or None if a server may have replaced it with a header's value.
+
+    uvicorn does so with X-Forwarded-For, by default if the proxy is local, and so does Werkzeug's ProxyFix.
+    """
     if not address:
         return None
     said = address.encode("latin-1", "replace")
@@ -152,12 +156,12 @@ def _scope_path(scope: Mapping[str, Any]) -> str | None:
         return None
     text: str = raw.decode("ascii")
     routed = scope["path"]
-    # Before 2024 servers and frameworks left the prefix under which an app is mounted out of the path.
+    # Before 2024, servers and frameworks left the prefix of a mounted app out of the path.
     return text if unquote(text) in {routed, scope.get("root_path", "") + routed} else None
 
 
 def _environ_path(environ: Mapping[str, Any]) -> str | None:
-    # Not in PEP 3333: gunicorn and werkzeug say RAW_URI, uWSGI, mod_wsgi and werkzeug REQUEST_URI.
+    # Not in PEP 3333: gunicorn and werkzeug use RAW_URI; uWSGI, mod_wsgi and werkzeug use REQUEST_URI.
     text = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
     routed = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     return text if text and text.isascii() and unquote_to_bytes(text) == routed.encode("latin-1") else None

@@ -1,7 +1,8 @@
-"""One gate for an app, one visit for a request: header, verification, facts and clearing, in this order.
+"""One gate for an app, and one visit for each request: header, verification, facts and clearing, in this order.
 
-The token is verified before the app is asked what the request attempts: strangers cause no work of the app's. Nothing
-is remembered between two questions, also of one visit: what was revoked meanwhile is denied. (The client caches.)
+The token is verified before the app is asked for the access, so strangers cause no work in the app. Nothing is
+remembered between two calls, even within one visit, so a token that was revoked in between is denied. (The client
+caches.)
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from tkdb_client.web.header import bundle_text
 from tkdb_client.web.rejection import Answer, Rejection, Render, render
 
 KEY = "tkdb.visit"
-"""Where a framework's request carries its visit."""
+"""The key of the visit in a framework's request."""
 
 
 class Gate:
-    """What lets requests into one app.
+    """Lets requests into one app.
 
     Args:
         client: verifies tokens.
-        attestation: verifies Fly's attestation of the app's callers; without it no ``src`` caveat clears.
+        attestation: verifies Fly's attestation of the app's callers. Without it, no ``src`` caveat clears.
         realm: the app's name in challenges.
-        render: makes the answers to rejections, in place of ours.
+        render: makes the responses to rejections, in place of tkdb's.
     """
 
     def __init__(
@@ -47,20 +48,20 @@ class Gate:
         self._render = render
 
     def visit(self, arrived: Arrived, outer: Visit | None = None) -> Visit:
-        """Return the visit of one request. What attests it is used up, whether the app asks for a token or not: or who
-        overhears it could use it once, elsewhere.
+        """Return the visit of one request. Its attestation is used up, even if the app needs no token.
+
+        Otherwise an eavesdropper could use the attestation once elsewhere.
 
         Args:
             arrived: the request.
-            outer: its visit at a gate that it has passed on its way here. What was attested there isn't asked again:
-                an attestation counts once.
+            outer: its visit at an outer gate. The attestation isn't checked again, because it counts once.
         """
         if outer is not None and outer.gate._verifier is self._verifier:
             return Visit(self, arrived, outer.facts)
         return Visit(self, arrived, facts(arrived, self._attestation))
 
     def answer(self, rejection: Rejection) -> Answer:
-        """Return the answer to a rejection."""
+        """Return the response to a rejection."""
         return render(rejection, self._realm) if self._render is None else self._render(rejection)
 
     @property
@@ -72,8 +73,8 @@ class Visit:
     """One request at the gate.
 
     Attributes:
-        gate: which.
-        facts: what is known of the request.
+        gate: the gate.
+        facts: the facts about the request.
     """
 
     __slots__ = ("_arrived", "facts", "gate")
@@ -84,39 +85,38 @@ class Visit:
         self._arrived = arrived
 
     async def verified(self) -> Verified:
-        """Return what is trusted of the token presented, without blocking the event loop.
+        """Return the verified token of the request, without blocking the event loop.
 
         Raises:
-            Rejection: there is none, it is denied, or nobody can say.
+            Rejection: there is no token, it is denied, or it can't be verified now.
         """
         text = self._text()
         client = self.gate.client
         with _judging():
             if isinstance(client, AsyncClient):
                 return await client.verify(text)
-            known = client.known(text)  # as most are: that costs less than a change of threads
+            known = client.known(text)  # most tokens are cached, and a lookup costs less than another thread
             return await asyncio.to_thread(client.verify, text) if known is None else known
 
     def verified_blocking(self) -> Verified:
-        """The same, blocking.
+        """Return the verified token of the request, blocking.
 
         Raises:
-            ConfigurationError: the app's client can only be awaited.
+            Rejection: as ``verified``.
+            ConfigurationError: the app's client is an AsyncClient.
         """
         text = self._text()
         client = self.gate.client
         if isinstance(client, AsyncClient):
-            raise ConfigurationError(
-                "an AsyncClient can't be asked from blocking code", hint="give a tkdb_client.Client"
-            )
+            raise ConfigurationError("an AsyncClient can't be used in blocking code", hint="give a tkdb_client.Client")
         with _judging():
             return client.verify(text)
 
     def clear(self, verified: Verified, access: Access) -> Verified:
-        """Return ``verified`` where its caveats allow ``access``, completed by what is known of the request.
+        """Return ``verified`` if its caveats allow ``access``, completed with the facts about the request.
 
         Raises:
-            Rejection: one doesn't.
+            Rejection: a caveat doesn't allow it.
         """
         try:
             verified.clear(self.facts.complete(access))
@@ -132,13 +132,16 @@ class Visit:
 
 
 def not_guarded() -> ConfigurationError:
-    """Return the error for a token that is required where no middleware is: it must never mean "let in"."""
-    return ConfigurationError("a token is required here, and no middleware of tkdb's is around the app", hint="add it")
+    """Return the error for a required token without a middleware: that must never mean "let in"."""
+    return ConfigurationError(
+        "a token is required here, but the app has no middleware of tkdb", hint="add the middleware"
+    )
 
 
 @contextmanager
 def _judging() -> Iterator[None]:
-    """What the client says of a token, as a rejection. All else is the app's own trouble, and stays an error."""
+    """Turn the client's errors about a token into rejections. Other errors are the app's own problem, and stay
+    errors."""
     try:
         yield
     except Denied as denied:

@@ -1,7 +1,7 @@
 """The bundle in a request's Authorization header (RFC 9110, 11.6.2; RFC 6750, 2.1). Pure.
 
-One header, the scheme Bearer in any case, tokens with commas between them. Whatever else a header may hold is refused
-before anything is decoded. Tokens in a query or a body are never looked for: addresses end up in logs.
+It accepts one header with the scheme Bearer, in any case, and tokens separated by commas. All other content of a header
+is refused before anything is decoded. It never looks for tokens in a query or a body, because URLs end up in logs.
 
 >>> bundle_text([b"bearer tkdb_AAAA"])
 'tkdb_AAAA'
@@ -23,20 +23,20 @@ from tkdb.errors import OverLimit
 from tkdb_client.web.rejection import Rejection
 
 MAX_BYTES: Final = 64 * 1024
-"""Of a header: as text, the largest bundle that is read takes less."""
+"""The largest header. The largest bundle that is read takes less as text."""
 
 _TOKEN: Final = rb"[A-Za-z0-9._~+/=-]+"
 _BUNDLE: Final = re.compile(rb" *(" + _TOKEN + rb"(?: *, *" + _TOKEN + rb")*) *").fullmatch
 
 
 def bundle_text(values: Sequence[bytes]) -> str | None:
-    """Return the bundle in the values of all Authorization headers of one request; None where no token is presented.
+    """Return the bundle in the values of all Authorization headers of one request, or None if there is no token.
 
     Args:
-        values: each as it was received. A server that joins several with commas gives one value.
+        values: each value as received. A server that joins several headers with commas gives one value.
 
     Raises:
-        Rejection: 400 where there are several headers, or one that can't be read; 401 where it is too long.
+        Rejection: 400 if there are several headers, or one that can't be read; 401 if it is too long.
     """
     if not values:
         return None

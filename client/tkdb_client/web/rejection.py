@@ -1,17 +1,17 @@
-"""Why a request isn't let in, and the HTTP answer that says so. Pure.
+"""A rejected request: the reason, and the HTTP response. Pure.
 
 ======  ======================  ================================================================================
 status  error (RFC 6750, 3.1)   when
 ======  ======================  ================================================================================
-401     none                    no token was presented
+401     none                    the request has no token
 400     ``invalid_request``     the Authorization header is malformed, or there are several
 401     ``invalid_token``       the token is denied, for one of the reasons of `tkdb.errors.Reason`
-403     ``insufficient_scope``  the token is good, and a caveat doesn't allow what the request attempts
-503     none                    the authority can't be reached, or who answers can't show that it is fresh enough
+403     ``insufficient_scope``  the token is valid, and a caveat doesn't allow the access
+503     none                    the authority can't be reached, or a machine can't prove that it is fresh
 ======  ======================  ================================================================================
 
-The body is a problem (RFC 9457) with the members ``reason``, ``caveat`` and ``hint`` where there are any. Nothing of
-a token's bytes is in any of it.
+The body is a problem (RFC 9457) with the members ``reason``, ``caveat`` and ``hint``, if there are any. No part
+contains any of a token's bytes.
 
 >>> from tkdb.errors import ExpiredToken
 >>> Rejection.denied(ExpiredToken("caveat 1 of 2: expired 9 s ago", caveat=1)).challenge("shop")
@@ -30,9 +30,10 @@ import msgspec
 from tkdb.errors import CaveatUnmet, Denied, Reason, StaleAuthority, Unavailable
 
 DESCRIPTION_CHARS: Final = 400
-"""Of an ``error_description``: headers are short."""
+"""The longest ``error_description``, because headers are short."""
 
-# What an error_description may not hold (RFC 6750, 3). Quotes are told apart from what nobody should print.
+# Characters that an error_description may not contain (RFC 6750, 3). Quotes are replaced, and other such characters
+# left out.
 _QUOTE: Final = str.maketrans({'"': "'", "\\": "/"})
 _UNPRINTABLE: Final = re.compile(r"[^ !#-\[\]-~]")
 
@@ -47,15 +48,15 @@ class Answer:
 
 
 class Rejection(Exception):
-    """A request isn't let in. Raised where a token is required; the middleware turns it into the answer.
+    """A rejected request. Raised where a token is required; the middleware turns it into the response.
 
     Args:
         status: the HTTP status.
-        title: what is wrong, for all requests of this kind.
-        detail: what is wrong with this one.
-        kind: the end of the problem's URI, for good.
+        title: the problem, the same for all requests of this kind.
+        detail: the problem of this request.
+        kind: the permanent end of the problem's URI.
         code: RFC 6750's error, or None.
-        error: what denied, where the authority or a caveat did.
+        error: the denial, if the authority or a caveat denied the token.
     """
 
     def __init__(
@@ -78,24 +79,24 @@ class Rejection(Exception):
 
     @classmethod
     def missing(cls) -> Self:
-        """No token was presented."""
+        """Return the rejection of a request without a token."""
         return cls(401, "A token is required", "send it as: Authorization: Bearer TOKEN", kind="token-missing")
 
     @classmethod
     def malformed(cls, detail: str) -> Self:
-        """The Authorization header can't be read."""
+        """Return the rejection of an Authorization header that can't be read."""
         return cls(400, "The Authorization header is malformed", detail, kind="bad-header", code="invalid_request")
 
     @classmethod
     def denied(cls, error: Denied) -> Self:
-        """The token is refused, whatever the request attempts."""
+        """Return the rejection of a token that is denied for every access."""
         if isinstance(error, StaleAuthority):
             return cls.unavailable(error)
         return cls(401, "The token is denied", error.message, kind="denied", code="invalid_token", error=error)
 
     @classmethod
     def unmet(cls, error: Denied) -> Self:
-        """The token is good, and its caveats don't clear."""
+        """Return the rejection of a valid token whose caveats don't clear."""
         if not isinstance(error, CaveatUnmet):
             return cls.denied(error)
         title = "The token does not allow this"
@@ -103,17 +104,17 @@ class Rejection(Exception):
 
     @classmethod
     def unavailable(cls, error: Unavailable | StaleAuthority) -> Self:
-        """Nobody could say whether the token is good."""
+        """Return the rejection of a token that can't be verified now."""
         return cls(503, "The token can't be verified now", error.message, kind="unavailable", error=error)
 
     @property
     def reason(self) -> Reason | None:
-        """The word of the closed list, where a token was denied."""
+        """The word of the closed list, if a token was denied."""
         return self.error.reason if isinstance(self.error, Denied) else None
 
     @property
     def retry_after_s(self) -> int | None:
-        """How long to wait before the next try, in whole seconds; None where trying again doesn't help."""
+        """The wait before the next try, in whole seconds; None if a retry doesn't help."""
         if self.status != 503:
             return None
         delay_ms = self.error.retry_after_ms if isinstance(self.error, Unavailable) else None
@@ -145,11 +146,11 @@ class Rejection(Exception):
 
 
 Render = Callable[[Rejection], Answer]
-"""An app's own answers to rejections."""
+"""An app's own responses to rejections."""
 
 
 def render(rejection: Rejection, realm: str) -> Answer:
-    """Return the answer to a rejection: challenge, problem, and never to be stored."""
+    """Return the response to a rejection: a challenge and a problem, never to be stored."""
     headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
     if rejection.status != 503:
         headers.append(("www-authenticate", rejection.challenge(realm)))
@@ -159,10 +160,10 @@ def render(rejection: Rejection, realm: str) -> Answer:
 
 
 def _quoted(text: str) -> str:
-    """Escape for a quoted-string (RFC 9110, 5.6.4); what may not stand in one is left out."""
+    """Return a text escaped for a quoted-string (RFC 9110, 5.6.4), without characters that aren't allowed in one."""
     return re.sub(r'(["\\])', r"\\\1", re.sub(r"[^ -~]", "", text))
 
 
 def _plain(text: str) -> str:
-    """Return a text with nothing in it that may not stand in an error_description."""
+    """Return a text without characters that aren't allowed in an error_description."""
     return _UNPRINTABLE.sub("?", text.translate(_QUOTE))[:DESCRIPTION_CHARS]
