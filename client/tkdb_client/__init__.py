@@ -13,7 +13,7 @@
     verified.clear(Access(action="r", resource={"app": "shop"}))          # raises Denied, naming the caveat
     tkdb.revoke(token)                                                    # durable when it returns
 
-Given several URLs, one for each region, a client goes to the nearest that is well (`tkdb_client.calls.regions`).
+With several URLs, one for each region, a client uses the nearest healthy region (`tkdb_client.calls.regions`).
 """
 
 from tkdb import errors

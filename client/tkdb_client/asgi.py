@@ -1,4 +1,4 @@
-"""Middleware for ASGI: Starlette, FastAPI, and any other app that speaks it.
+"""Middleware for ASGI: Starlette, FastAPI, and any other ASGI app.
 
 ::
 
@@ -13,9 +13,9 @@
     async def show(request: Request) -> Response:                  # Starlette
         token = await cleared(request, Access(action="r", resource={"app": request.path_params["app_id"]}))
 
-The middleware lets all requests through to the app, and answers for it where ``require`` or ``cleared`` rejects. With
-``access=`` it is closed: nothing reaches the app that doesn't clear. Method, path, address and source needn't be
-given: they come from the request (`tkdb_client.web.facts`).
+The middleware passes all requests to the app, and sends the response if ``require`` or ``cleared`` rejects one. With
+``access=`` the app is closed: only requests that clear reach it. You needn't give method, path, address and source:
+they come from the request (`tkdb_client.web.facts`).
 """
 
 from __future__ import annotations
@@ -44,21 +44,24 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION = 1008
-"""Why a WebSocket is closed (RFC 6455, 7.4.1)."""
+"""The code for closing a WebSocket (RFC 6455, 7.4.1)."""
 
 
 class TokenMiddleware:
-    """Around an app: answers where a token is missing, denied, or doesn't allow what is attempted.
+    """The middleware: it sends the response if the token is missing, denied, or doesn't allow the access.
 
     Args:
         app: the app.
-        client: verifies tokens. A blocking one is asked in a thread; an ``AsyncClient`` needs none.
-        access: what a request attempts, from its scope. Then every request must clear it, and ``require`` further in
-            can only ask for more. Without it, each route asks for itself.
-        exempt: whether a request, by its scope, needn't clear ``access``: a health check, or a preflight of CORS.
-        attestation: verifies Fly's attestation of the app's own callers; without it no ``src`` caveat clears.
+        client: verifies tokens. A blocking client runs in a thread; an ``AsyncClient`` needs none.
+        access: returns a request's access from its scope. Every request must then clear it, and ``require`` in a route
+            can
+            only demand more. Without it, each route demands its own.
+        exempt: returns True for a scope whose request needn't clear ``access``, such as a health check or a CORS
+            preflight.
+        attestation: verifies Fly's attestation of the app's own callers. Without it, no ``src`` caveat clears.
         realm: the app's name in challenges.
-        render: makes the answers to rejections, in place of ours. (So may an exception handler for ``Rejection``.)
+        render: makes the responses to rejections, in place of tkdb's. (An exception handler for ``Rejection`` also
+            can.)
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class TokenMiddleware:
             await self._app(scope, receive, send)
             return
         visit = self._gate.visit(Arrived.of_scope(scope), outer=scope.get(KEY))
-        scope[KEY] = visit  # not in a copy: who stands further out may read what routing puts beside it
+        scope[KEY] = visit  # not in a copy, because outer middleware may read values that routing adds to the scope
         reply = _Reply(scope, send)
         try:
             if self._access is not None and not (self._exempt is not None and self._exempt(scope)):
@@ -90,7 +93,7 @@ class TokenMiddleware:
             await self._app(scope, receive, reply.send)
         except Rejection as rejection:
             if reply.is_over:
-                raise  # too late for an answer
+                raise  # too late for a response
             await reply.reject(self._gate.answer(rejection))
         except Exception:
             await reply.release()
@@ -100,13 +103,14 @@ class TokenMiddleware:
 
 
 async def cleared(connection: Mapping[str, Any], access: Access) -> Verified:
-    """Return what is trusted of the request's token, where that allows ``access``.
+    """Return the verified token of the request, if it allows ``access``.
 
-    A WebSocket that stays open long may ask again: what was revoked or has expired meanwhile is rejected.
+    A WebSocket that stays open may call this again: a token that was revoked or has expired in the meantime is
+    rejected.
 
     Args:
         connection: Starlette's ``Request`` or ``WebSocket``, or an ASGI scope.
-        access: what is attempted; method, path, address and source are the request's, unless given.
+        access: the access. Method, path, address and source are the request's, unless given.
 
     Raises:
         Rejection: for the middleware to answer.
@@ -117,12 +121,12 @@ async def cleared(connection: Mapping[str, Any], access: Access) -> Verified:
 
 
 def require(access: Callable[[HTTPConnection], Access]) -> Any:
-    """Return a dependency of FastAPI that requires a token and yields the ``Verified`` one.
+    """Return a FastAPI dependency that requires a token and yields the ``Verified`` one.
 
     The OpenAPI document shows the route as one that takes a bearer token.
 
     Args:
-        access: what is attempted, from the request (or the WebSocket). It is asked once the token is verified.
+        access: returns the access from the request (or the WebSocket). It is called once the token is verified.
 
     Raises:
         ConfigurationError: FastAPI isn't installed.
@@ -149,10 +153,10 @@ def _visit(connection: Mapping[str, Any]) -> Visit:
 
 
 class _Reply:
-    """What has gone out of one request's answer; and the rejection in its place.
+    """The sent part of one request's response, and the rejection in place of the rest.
 
-    An app that is mounted within the app turns what it doesn't know into a 500 of its own before it raises it again.
-    So a 500 is kept back until it is known what the app has raised.
+    An app that is mounted within the app turns an unknown error into its own 500 before it raises the error again. So a
+    500 is held back until it is known which error the app raises.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -163,7 +167,7 @@ class _Reply:
         self.is_over = False
 
     async def send(self, message: Message) -> None:
-        """Pass on what the app sends."""
+        """Pass on a message of the app."""
         if self._kept or (message["type"] == "http.response.start" and message["status"] == 500):
             self._kept.append(message)
             return
@@ -174,12 +178,12 @@ class _Reply:
         await self._send(message)
 
     async def release(self) -> None:
-        """Pass on what was kept back."""
+        """Pass on the messages that were held back."""
         for message in self._kept:
             await self._send(message)
 
     async def reject(self, answer: Answer) -> None:
-        """Answer in the app's place."""
+        """Send the response in the app's place."""
         self._kept.clear()
         kind = "http.response"
         if self._scope["type"] == "websocket":

@@ -1,8 +1,8 @@
 """The client: one authority's methods, blocking and awaited.
 
-`Client` blocks and may be shared by any number of threads; `AsyncClient` has the same methods, awaited, and
-belongs to one event loop. Both repeat what repeating can mend, keep a deadline, and raise the rest at once:
-``Denied`` is about the token, ``Refused`` about the request, ``Unavailable`` about neither (try again).
+`Client` blocks, and any number of threads may share it. `AsyncClient` has the same methods, awaited, and belongs to one
+event loop. Both retry errors that a retry can fix, within a deadline, and raise all others at once: ``Denied`` is about
+the token, ``Refused`` about the request, and ``Unavailable`` about neither (try again).
 
 >>> client = Client("http://tkdb.flycast", "tkdb=tkdbpub_j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiF4KF_abcdef")
 Traceback (most recent call last):
@@ -33,11 +33,12 @@ T = TypeVar("T")
 
 
 class Client(Configured[Driver]):
-    """One authority's methods, blocking. Threads may share it: make one and keep it, as it keeps connections.
+    """One authority's methods, blocking. Threads may share a client. Create one and keep it, because it keeps
+    connections.
 
-    Every method that asks the authority may raise ``Unavailable`` (no answer in time), ``StaleAuthority`` (the same:
-    who answered couldn't show that it is fresh enough), ``Refused`` (the authority will not), and
-    ``ConfigurationError`` (it needs a signer's key, or the client is closed).
+    Every method that asks the authority may raise ``Unavailable`` (no answer in time), ``StaleAuthority`` (no machine
+    could prove that its data is fresh enough), ``Refused`` (the authority refuses the request), and
+    ``ConfigurationError`` (the call needs a signer's key, or the client is closed).
     """
 
     @staticmethod
@@ -48,24 +49,24 @@ class Client(Configured[Driver]):
         return self._driver.run(steps)
 
     def verify(self, token: Token) -> Verified:
-        """Return what is now trusted of a token; clear it against each access.
+        """Return the verified token. Clear it against each access.
 
-        What is known here, or descends from what is, is answered at once: see ``docs/client.md``.
+        A cached token, or a descendant of one, is answered at once: see ``docs/client.md``.
 
         Args:
             token: a token, a bundle's text, or the value of an Authorization header.
 
         Raises:
-            Denied: of the subclass that says why. What can't be read is denied here, without asking anyone.
+            Denied: the subclass is the reason. A token that can't be read is denied locally, without a request.
         """
         known = self._cache.look(token if isinstance(token, str) else token.text)
         return self._run(self._operations.verify(token)) if known is None else known
 
     def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
-        """Verify many, in order: for each, what is trusted or what denies it. Cheaper by far than one by one.
+        """Return the verified token or the denial of each, in order. It is much cheaper than separate calls.
 
-        While nobody can be asked, those that aren't known here are denied, as ``StaleAuthority`` (try again). Only
-        where none of them is, or was, known here, ``Unavailable`` or ``StaleAuthority`` is raised.
+        While no machine can be asked, uncached tokens are denied, as ``StaleAuthority`` (try again). ``Unavailable`` or
+        ``StaleAuthority`` is raised only if none of them is cached, or was.
         """
         return self._run(self._operations.verify_many(tokens))
 
@@ -82,16 +83,16 @@ class Client(Configured[Driver]):
         """Mint a token. Its ``text`` is the secret to hand out.
 
         Args:
-            organization: whose it is.
-            caveats: more caveats, behind those named by the other arguments.
+            organization: the token's organization.
+            caveats: more caveats, after those of the other arguments.
             act: actions, out of ``rwcdC``.
             res: kind to id to actions, as in ``{"app": {"shop": "rw"}}``.
-            sub: whom it is minted for.
+            sub: the subject that it is minted for.
             aud: the service that may accept it.
-            expires_in_s: how long it lives; by default an hour, at most the organization's maximum.
+            expires_in_s: its lifetime. Default: an hour. At most the organization's maximum.
 
         Raises:
-            InvalidCaveat: an argument can't be a caveat.
+            InvalidCaveat: an argument isn't a valid caveat.
             NotPermitted, NotFound: the signer may not mint for the organization, or there is none.
         """
         return self._run(
@@ -99,20 +100,21 @@ class Client(Configured[Driver]):
         )
 
     def revoke(self, token: Token) -> bool:
-        """Revoke a token and all attenuated from it; return whether that had been done before.
+        """Revoke a token and all its descendants. Return True if that had been done before.
 
-        Done when it returns: no crash brings the token back. A signer that presents a token as it was minted
-        revokes its lineage. Without a signer's key, possession is enough: exactly this token's branch is revoked.
+        When it returns, the revocation is durable: no crash revives the token. If a signer gives a token as it was
+        minted, its lineage is revoked. Without a signer's key, possession is enough: exactly this token's branch is
+        revoked.
 
         Raises:
-            OutcomeUnknown: it was sent, and nobody told whether it was done; revoking again does no harm.
+            OutcomeUnknown: it was sent, and the outcome is unknown. It is safe to revoke again.
         """
         return self._run(self._operations.revoke(token))
 
     def revoke_many(self, targets: Iterable[Token | api.Target]) -> bool:
-        """Revoke many tokens or targets; return whether all had been revoked before.
+        """Revoke many tokens or targets. Return True if all had been revoked before.
 
-        They go into as few requests as their size allows; of one request all are revoked, or none.
+        They are sent in as few requests as their size allows. Of one request, all are revoked, or none.
         """
         return self._run(self._operations.revoke_many(targets))
 
@@ -120,50 +122,50 @@ class Client(Configured[Driver]):
         """Revoke everything of an organization, or of one subject in it, that was issued before a time.
 
         Args:
-            organization: whose tokens.
-            before_ms: the time, in ms since 1970; by default now.
-            subject: only the tokens minted for this one.
+            organization: the tokens' organization.
+            before_ms: the time, in ms since 1970. Default: now.
+            subject: only the tokens minted for this subject.
         """
         return self._run(
             self._operations.revoke_many([api.Before(organization=organization, before_ms=before_ms, subject=subject)])
         )
 
     def retire_key(self, kid: bytes) -> bool:
-        """Revoke every token under a root key (16 bytes). A signing key is replaced in the same step."""
+        """Revoke every token under a root key (its kid: 16 bytes). A signing key is replaced in the same step."""
         return self._run(self._operations.revoke_many([api.RetireKey(kid=kid)]))
 
     def revocations(self, kids: Iterable[bytes], *, after: int = 0, wait_ms: int = 0) -> api.Feed:
-        """Return the revocations that touch the keys ``kids``, after a position.
+        """Return the revocations that affect the keys ``kids``, after a position.
 
         Args:
             kids: root keys' names, 16 bytes each.
             after: the position of the last answer.
-            wait_ms: how long to wait for news at most.
+            wait_ms: the longest wait for new revocations.
         """
         return self._run(self._operations.revocations(kids, after=after, wait_ms=wait_ms))
 
     def create_organization(self, name: str, *, max_lifetime_s: int | None = None) -> api.Organization:
-        """Make an organization with its first root key.
+        """Create an organization with its first root key.
 
         Args:
             name: 1 to 63 of ``a-z0-9._-``.
-            max_lifetime_s: how long its tokens may live at most; by default 90 days.
+            max_lifetime_s: the longest lifetime of its tokens. Default: 90 days.
 
         Raises:
-            Conflict: there is, or was, one of this name.
+            Conflict: there is, or was, an organization with this name.
         """
         return self._run(self._operations.create_organization(name, max_lifetime_s))
 
     def configure_organization(self, name: str, *, max_lifetime_s: int) -> api.Organization:
-        """Change how long tokens may live at most, for those minted from now on."""
+        """Change the longest lifetime of tokens, for tokens minted from now on."""
         return self._run(self._operations.configure_organization(name, max_lifetime_s))
 
     def rotate_key(self, name: str) -> api.Organization:
-        """Mint under a new root key; the old one verifies until its last token can have expired."""
+        """Mint under a new root key. The old one verifies until its last token has expired."""
         return self._run(self._operations.rotate_key(name))
 
     def delete_organization(self, name: str) -> None:
-        """Retire every key of an organization, for good. Its name is never given again."""
+        """Retire every key of an organization, permanently. Its name is never used again."""
         self._run(self._operations.delete_organization(name))
 
     def list_organizations(self) -> Iterator[api.Organization]:
@@ -176,20 +178,20 @@ class Client(Configured[Driver]):
             after = page.organizations[-1].name if more else ""
 
     def reseal(self, progress: Callable[[api.Resealed], None] | None = None) -> int:
-        """Seal every record that lies under an older sealing secret under the first; return how many there were.
+        """Seal every record of an older sealing secret again, with the first one. Return the number of records.
 
         Args:
-            progress: called with each step, of 256 records at most.
+            progress: called after each step, of at most 256 records.
         """
         return self._run(self._operations.reseal(progress))
 
     def restore(self, *, seq: int | None = None, at_ms: int | None = None) -> api.Restored:
-        """Make all organizations and keys what they were after one entry of the journal.
+        """Restore all organizations and keys to their state after one entry of the journal.
 
-        Organizations and keys made since are gone for good. What was revoked, retired or deleted since stays so.
+        Organizations and keys made since then are gone permanently. Later revocations, retirements and deletions stay.
 
         Args:
-            seq: the entry's number.
+            seq: the entry's position.
             at_ms: or a time, in ms since 1970: the last entry up to it.
 
         Raises:
@@ -198,34 +200,36 @@ class Client(Configured[Driver]):
         return self._run(self._operations.restore(seq, at_ms))
 
     def status(self) -> api.StatusReport:
-        """Ask who answers."""
+        """Return the status of the machine that answers."""
         return self._run(self._operations.status())
 
     def regions(self) -> list[Region]:
-        """Ask every region who and how it is, all at once; return them as a read would come to them, the nearest first.
+        """Return the status of every region, in the order in which a read would use them, the nearest first.
 
-        One that doesn't answer is in the list, and says why. Behind a single URL, whoever answers is the one region.
+        All are asked concurrently. A region that doesn't answer is in the list, with the reason. With a single URL, the
+        machine that answers is the one region.
         """
         return self._operations.nearest_first(self._driver.run_all(self._operations.survey()))
 
     def hand_over(self, machine: str) -> None:
-        """Have the primary, whichever machine gets the request, publish what it has and make way for ``machine``.
+        """Make the primary publish its entries and hand over to ``machine``. Any machine may receive the request.
 
-        When it returns, no machine is primary, and it is ``machine``'s turn: ``status`` tells when it is. If it doesn't
-        come, a lease runs out, and another takes over. Nothing acknowledged is lost either way.
+        When it returns, no machine is primary, and ``machine`` is next: ``status`` shows when it is primary. If it
+        doesn't take over, a lease runs out, and another machine does. No acknowledged write is lost either way.
 
         Raises:
-            NoPrimary: no machine is primary, and none was before time ran out.
-            OutcomeUnknown: it was sent, and nobody told what came of it: ask ``status``. The journal keeps no record of
-                it, so a repeated request may move the primary once more, to the same machine; that does no harm.
+            NoPrimary: no machine is primary, and none became primary in time.
+            OutcomeUnknown: it was sent, and the outcome is unknown: check ``status``. The journal keeps no record of
+                it, so a
+                repeated request may move the primary again, to the same machine, which is harmless.
         """
         self._run(self._operations.hand_over(machine))
 
     def take_over(self) -> api.TakenOver:
-        """Make the machine that gets the request primary, at once and without asking the one that is.
+        """Make the machine that receives the request primary, at once, and without asking the current primary.
 
-        The URL must lead to that machine alone. Nothing acknowledged is lost; writes under way at the old primary end
-        as ``OutcomeUnknown``. To ask again does no harm: who is primary already stays it.
+        The URL must lead to that machine alone. No acknowledged write is lost. Writes in progress at the old primary
+        end as ``OutcomeUnknown``. It is safe to repeat: a machine that is already primary stays primary.
 
         Raises:
             NoPrimary: it could not take over in time.
@@ -233,7 +237,7 @@ class Client(Configured[Driver]):
         return self._run(self._operations.take_over())
 
     def close(self) -> None:
-        """Close its connections; calls under way in other threads fail."""
+        """Close its connections. Calls in progress in other threads fail."""
         self._driver.close()
 
     def __enter__(self) -> Self:
@@ -246,7 +250,7 @@ class Client(Configured[Driver]):
 
 
 class AsyncClient(Configured[AsyncDriver]):
-    """One authority's methods, awaited. It belongs to the event loop that it is first used in."""
+    """One authority's methods, awaited. It belongs to the event loop in which it is first used."""
 
     @staticmethod
     def _new_driver() -> AsyncDriver:
@@ -354,7 +358,7 @@ class AsyncClient(Configured[AsyncDriver]):
         return await self._run(self._operations.take_over())
 
     async def close(self) -> None:
-        """Close its connections; calls under way fail."""
+        """Close its connections. Calls in progress fail."""
         await self._driver.close()
 
     async def __aenter__(self) -> Self:

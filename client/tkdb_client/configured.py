@@ -1,7 +1,7 @@
-"""What both clients are made of, and what they do without a network.
+"""The common base of both clients: their configuration, and the methods that need no network.
 
 >>> Configured.narrow.__doc__.splitlines()[0]
-'Return ``token`` restricted to what one call needs. Offline, at once: it asks nobody.'
+'Return ``token`` restricted to the needs of one call. This works offline, at once.'
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ X = TypeVar("X", Driver, AsyncDriver)
 
 
 class Configured(ABC, Generic[X]):
-    """What both clients are made of, and what needs no network."""
+    """The common base of both clients."""
 
     def __init__(
         self,
@@ -48,25 +48,29 @@ class Configured(ABC, Generic[X]):
         clock: Clock | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """Make a client; nothing is sent yet.
+        """Create a client. Nothing is sent yet.
 
         Args:
-            url: where the authority answers; by default ``TKDB_URL``. With several URLs, one for each region, calls go
-                to the nearest that is well; to the first, until more is known. Where one address is shared, a URL may
+            url: the authority's URL. Default: ``TKDB_URL``. With several URLs, one for each region, calls go to the
+                nearest
+                healthy region, and to the first one until there are measurements. If the regions share one address, a
+                URL may
                 name the region: ``http://tkdb.flycast?region=syd``.
-            authority: its name and public key, ``NAME=tkdbpub_…``; by default ``TKDB_AUTHORITY``.
-            signer: a signer's secret, to mint and to administer; by default ``TKDB_SIGNER``, or what is in the
-                file ``TKDB_SIGNER_FILE``. Without one, a client verifies, and revokes what it holds.
-            policy: what the app knows before any request: its name (audience), its clock, its own caveats' checkers.
-            timeout_ms: how long a call may take, its retries included; a long poll's wait comes on top.
-            attempt_timeout_ms: how long one attempt may take at most.
-            cache_bytes: how much memory what is known of verified tokens may take; 0 keeps nothing and follows no feed.
-            bound_ms: how long after it was acknowledged a revocation may still not be known here, at most: the
-                authority's published bound. What can't be shown to be as fresh isn't accepted.
-            when_stale: what becomes of a token that was verified before, when what is known of it is older than that:
-                ask the authority, or refuse it at once, as ``StaleAuthority``.
-            clock: the clocks that deadlines and requests go by.
-            random: where request ids, ephemeral keys and jitter come from.
+            authority: its name and public key, ``NAME=tkdbpub_…``. Default: ``TKDB_AUTHORITY``.
+            signer: a signer's secret, to mint and to administer. Default: ``TKDB_SIGNER``, or the content of the file
+                ``TKDB_SIGNER_FILE``. Without one, a client can verify, and revoke tokens that it holds.
+            policy: the app's own facts: its name (audience), its clock, and the checkers of its own caveats.
+            timeout_ms: the timeout of a call, with its retries. A long poll's wait is added.
+            attempt_timeout_ms: the timeout of one attempt.
+            cache_bytes: the largest size of the cache. With 0 there is no cache, and the feed isn't followed.
+            bound_ms: the longest time after its acknowledgement for which a revocation may be unknown here: the
+                authority's
+                published bound. Data that can't be proved to be as fresh isn't accepted.
+            when_stale: for a cached token whose data is older than that: ask the authority, or refuse the token at
+                once, as
+                ``StaleAuthority``.
+            clock: the clocks for deadlines and requests.
+            random: the source of request ids, ephemeral keys and jitter.
 
         Raises:
             ConfigurationError: a setting is missing or can't be used.
@@ -128,40 +132,40 @@ class Configured(ABC, Generic[X]):
         path: str | None = None,
         for_s: float | None = None,
     ) -> Macaroon:
-        """Return ``token`` restricted to what one call needs. Offline, at once: it asks nobody.
+        """Return ``token`` restricted to the needs of one call. This works offline, at once.
 
         Args:
-            token: what to narrow; it stays as it is.
+            token: the token to narrow. It doesn't change.
             act: actions, out of ``rwcdC``.
             res: kind to id to actions.
             aud: the service that is called.
             method: the HTTP method.
             path: a path glob, such as ``/v1/apps/*``.
-            for_s: how long the result lives, in seconds; rounded up, so that verifiers' caches hit.
+            for_s: the lifetime of the result, in seconds, rounded up so that verifiers' caches hit.
 
         Raises:
-            InvalidCaveat: an argument can't be a caveat.
-            TruncatedToken, MalformedToken, OverLimit: the token can't be read, or gets too large.
+            InvalidCaveat: an argument isn't a valid caveat.
+            TruncatedToken, MalformedToken, OverLimit: the token can't be read, or becomes too large.
         """
         return self._narrowing.narrow(
             token, now_s=self._policy.clock(), act=act, res=res, aud=aud, method=method, path=path, for_s=for_s
         )
 
     def known(self, token: str) -> Verified | None:
-        """Return what is trusted of a token, as ``verify`` does, where the cache can tell at once. None: verify it.
+        """Return the verified token, as ``verify`` does, if the cache can answer at once. None: call ``verify``.
 
-        It asks nobody, and neither blocks nor awaits.
+        It sends no request, and neither blocks nor awaits.
 
         Args:
             token: a token, or the value of an Authorization header.
 
         Raises:
-            Denied: of the subclass that says why.
+            Denied: the subclass is the reason.
         """
         return self._cache.look(token)
 
     def cache_info(self) -> CacheInfo:
-        """Return how the cache of verified tokens does: hits, misses, size, and how old what it knows is."""
+        """Return the state of the cache: hits, misses, size, and the age of its data."""
         return self._cache.info()
 
     def __repr__(self) -> str:

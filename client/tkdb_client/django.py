@@ -9,8 +9,8 @@
     @require(lambda request, app_id: Access(action="r", resource={"app": app_id}))
     def show(request: HttpRequest, token: Verified, app_id: str) -> HttpResponse: ...
 
-The middleware lets all requests through to the views, and answers for them where ``require`` or ``cleared`` rejects.
-With ``access=`` it is closed: nothing reaches a view that doesn't clear.
+The middleware passes all requests to the views, and sends the response if ``require`` or ``cleared`` rejects one. With
+``access=`` the app is closed: only requests that clear reach a view.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _VISIT = "tkdb_visit"
 
 
 class TokenMiddleware:
-    """Around the views. Made by Django, of what ``token_middleware`` was given."""
+    """The middleware around the views. Django creates it with the arguments of ``token_middleware``."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class TokenMiddleware:
         return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Answer for a view in which ``cleared`` rejects; all else is Django's."""
+        """Return the response for a view in which ``cleared`` rejects. Django handles other errors."""
         return _response(self._gate.answer(exception)) if isinstance(exception, Rejection) else None
 
     async def _awaited(self, request: HttpRequest, visit: Visit) -> Any:
@@ -86,7 +86,7 @@ class TokenMiddleware:
         return await self._get_response(request)
 
     def _asked(self, request: HttpRequest) -> Callable[[], Access] | None:
-        """Return what says what a request attempts, where that must be known before any view."""
+        """Return the function that gives a request's access, if it must be known before any view."""
         access = self._access
         if access is None or (self._exempt is not None and self._exempt(request)):
             return None
@@ -102,15 +102,15 @@ def token_middleware(
     realm: str = "tkdb",
     render: Render | None = None,
 ) -> Callable[[GetResponse], TokenMiddleware]:
-    """Return a middleware, for a place in ``MIDDLEWARE`` by its dotted name.
+    """Return a middleware, to be listed in ``MIDDLEWARE`` by its dotted name.
 
     Args:
-        client: verifies tokens. Blocking views need a ``Client``; an async project may give an ``AsyncClient``.
-        access: what a request attempts. Then every request must clear it. Without it, each view asks for itself.
-        exempt: whether a request needn't clear ``access``.
-        attestation: verifies Fly's attestation of the app's own callers; without it no ``src`` caveat clears.
+        client: verifies tokens. Blocking views need a ``Client``; an async project may use an ``AsyncClient``.
+        access: returns a request's access. Every request must then clear it. Without it, each view demands its own.
+        exempt: returns True for a request that needn't clear ``access``.
+        attestation: verifies Fly's attestation of the app's own callers. Without it, no ``src`` caveat clears.
         realm: the app's name in challenges.
-        render: makes the answers to rejections, in place of ours.
+        render: makes the responses to rejections, in place of tkdb's.
     """
     gate = Gate(client, attestation=attestation, realm=realm, render=render)
 
@@ -122,11 +122,11 @@ def token_middleware(
 
 
 def cleared(request: HttpRequest, access: Access) -> Verified:
-    """Return what is trusted of the request's token, where that allows ``access``.
+    """Return the verified token of the request, if it allows ``access``.
 
     Raises:
         Rejection: for the middleware to answer.
-        ConfigurationError: there is no middleware, or its client can only be awaited.
+        ConfigurationError: there is no middleware, or its client is an AsyncClient.
     """
     visit = _visit(request)
     return visit.clear(visit.verified_blocking(), access)
@@ -139,10 +139,11 @@ async def acleared(request: HttpRequest, access: Access) -> Verified:
 
 
 class require:  # noqa: N801 -- a decorator, read as one: @require(...)
-    """Decorate a view that requires a token: it is called with the request, the ``Verified`` token, and the rest.
+    """Decorate a view that requires a token. It is called with the request, the ``Verified`` token, and the URL's
+    arguments.
 
     Args:
-        access: what is attempted, from the request and the URL's arguments. It is asked once the token is verified.
+        access: returns the access, from the request and the URL's arguments. It is called once the token is verified.
     """
 
     def __init__(self, access: Callable[..., Access]) -> None:

@@ -1,6 +1,6 @@
-"""What `tkdb_client.asgi.require` needs of FastAPI: a dependency that its OpenAPI document shows as a bearer token."""
+"""The FastAPI part of `tkdb_client.asgi.require`: a dependency that the OpenAPI document shows as a bearer token."""
 
-# No postponed annotations: FastAPI looks at a dependency's own.
+# No postponed annotations: FastAPI reads a dependency's own annotations.
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -31,5 +31,5 @@ class Bearer(SecurityBase):
 
 
 def depends(token: Token) -> Any:
-    """Return a parameter's default that makes FastAPI call ``token``. Asked anew each time: accesses differ."""
+    """Return a parameter's default that makes FastAPI call ``token``, without caching, because accesses differ."""
     return Depends(Bearer(token), use_cache=False)

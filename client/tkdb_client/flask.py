@@ -9,7 +9,7 @@
     @tokens.require(lambda app_id: Access(action="r", resource={"app": app_id}))
     def show(token: Verified, app_id: str) -> str: ...
 
-Routes ask for themselves. With ``access=`` the whole app is closed: nothing reaches a view that doesn't clear.
+Each route demands its own access. With ``access=`` the whole app is closed: only requests that clear reach a view.
 """
 
 from __future__ import annotations
@@ -36,19 +36,20 @@ R = TypeVar("R")
 
 
 class Tokens:
-    """An extension of Flask: lets in who presents a token that allows what is attempted.
+    """A Flask extension that accepts requests whose token allows the access.
 
     Args:
         client: verifies tokens.
-        access: what a request attempts; Flask's ``request`` is at hand. Then every request must clear it. Without it,
-            each view asks for itself.
-        exempt: whether a request needn't clear ``access``.
-        attestation: verifies Fly's attestation of the app's own callers; without it no ``src`` caveat clears.
+        access: returns a request's access; it can use Flask's ``request``. Every request must then clear it. Without
+            it, each
+            view demands its own.
+        exempt: returns True for a request that needn't clear ``access``.
+        attestation: verifies Fly's attestation of the app's own callers. Without it, no ``src`` caveat clears.
         realm: the app's name in challenges.
-        render: makes the answers to rejections, in place of ours. (So may an error handler for ``Rejection``.)
+        render: makes the responses to rejections, in place of tkdb's. (An error handler for ``Rejection`` also can.)
 
     Raises:
-        ConfigurationError: the client can only be awaited.
+        ConfigurationError: the client is an AsyncClient.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Tokens:
         self._exempt = exempt
 
     def init_app(self, app: Flask) -> None:
-        """Guard an app, its blueprints among it."""
+        """Guard an app with all its blueprints."""
         app.extensions["tkdb"] = self
         app.before_request(self._enter)
         app.register_error_handler(Rejection, self._answer)
@@ -76,10 +77,10 @@ class Tokens:
     def require(
         self, access: Callable[..., Access]
     ) -> Callable[[Callable[Concatenate[Verified, P], R]], Callable[P, R]]:
-        """Decorate a view that requires a token: it is called with the ``Verified`` token, then the URL's arguments.
+        """Decorate a view that requires a token. It is called with the ``Verified`` token, then the URL's arguments.
 
         Args:
-            access: what is attempted, from the URL's arguments. It is asked once the token is verified.
+            access: returns the access, from the URL's arguments. It is called once the token is verified.
         """
 
         def decorate(view: Callable[Concatenate[Verified, P], R]) -> Callable[P, R]:
@@ -95,11 +96,11 @@ class Tokens:
         return decorate
 
     def cleared(self, access: Access) -> Verified:
-        """Return what is trusted of the request's token, where that allows ``access``.
+        """Return the verified token of the request, if it allows ``access``.
 
         Raises:
             Rejection: for the app to answer.
-            ConfigurationError: the app isn't guarded: ``init_app`` wasn't called.
+            ConfigurationError: the app isn't guarded, because ``init_app`` wasn't called.
         """
         visit = self._visit()
         return visit.clear(visit.verified_blocking(), access)

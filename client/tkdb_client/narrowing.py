@@ -1,4 +1,4 @@
-"""Narrowing, remembered: the same call in the same while gives the same token, and is made once.
+"""Remembered narrowing: the same call within a short time returns the same token, which is made once.
 
 >>> from tkdb.macaroon.mint import mint
 >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[])
@@ -24,7 +24,7 @@ MOST: Final = 1_024
 
 
 class Narrowing:
-    """The last narrowed tokens. Any number of threads may share one."""
+    """The last narrowed tokens. Any number of threads may share it."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Macaroon] = {}
@@ -44,8 +44,8 @@ class Narrowing:
         """Return ``token`` narrowed, as ``Macaroon.narrow`` does it.
 
         Raises:
-            InvalidCaveat: an argument can't be a caveat.
-            TruncatedToken, MalformedToken, OverLimit: the token can't be read, or gets too large.
+            InvalidCaveat: an argument isn't a valid caveat.
+            TruncatedToken, MalformedToken, OverLimit: the token can't be read, or becomes too large.
         """
         ends_s = None if for_s is None else expiry_s(for_s, now_s)
         resources = res and tuple((kind, tuple(ids.items())) for kind, ids in res.items())
@@ -56,6 +56,6 @@ class Narrowing:
             given = {"act": act, "res": res, "aud": aud, "method": method, "path": path}
             narrowed = macaroon.narrow(**given, for_s=for_s, now_s=now_s)  # type: ignore[arg-type]  # as above
             if len(self._known) >= MOST:
-                self._known.clear()  # those still in use are made once more
+                self._known.clear()  # tokens still in use are made once again
             self._known[key] = narrowed
         return narrowed

@@ -1,4 +1,5 @@
-"""What each method of a client asks for, and what it makes of the answer. Pure: every method is a call's steps.
+"""The operations of a client: each method's request, and its use of the answer. Pure: a method is a generator of
+effects.
 
 `tkdb_client.client` gives these methods to apps, blocking and awaited, and documents them.
 """
@@ -25,7 +26,7 @@ T = TypeVar("T")
 Token: TypeAlias = Macaroon | str
 
 MOVE_MS = 8_000
-"""How long the authority may take to move the primary. Where an answer comes later, the call is repeated."""
+"""How long the authority may take to move the primary. If an answer comes later, the call is repeated."""
 
 
 class Operations:
@@ -33,8 +34,8 @@ class Operations:
 
     Args:
         exchange: makes the calls.
-        verification: verifies, by what is known and by asking.
-        cache: what is known; it hears at once of what is revoked here.
+        verification: verifies with the cache and the authority.
+        cache: learns at once about this client's own revocations.
     """
 
     def __init__(self, exchange: Exchange, verification: Verification, cache: Cache) -> None:
@@ -43,11 +44,11 @@ class Operations:
         self._cache = cache
 
     def verify(self, token: Token) -> Steps[Verified]:
-        """Raise what denies the one token."""
+        """Return the verified token, or raise its denial."""
         return (yield from self._verification.verify(_bundle(token)))
 
     def verify_many(self, tokens: Iterable[Token]) -> Steps[list[Verified | errors.Denied]]:
-        """Deny here what can't be read, and ask about the rest."""
+        """Deny tokens that can't be read locally, and verify the others."""
         read = [_read(token) for token in tokens]
         results = yield from self._verification.verify_many([each for each in read if isinstance(each, Bundle)])
         answered = iter(results)
@@ -64,7 +65,7 @@ class Operations:
         aud: str | None,
         expires_in_s: int | None,
     ) -> Steps[Macaroon]:
-        """The caveats given by name come first, facts before restrictions."""
+        """Mint a token. Caveats from arguments come first, facts before restrictions."""
         named: list[typed.AnyCaveat] = [
             *([typed.Sub(sub)] if sub is not None else ()),
             *([typed.Aud(aud)] if aud is not None else ()),
@@ -77,7 +78,7 @@ class Operations:
         return Macaroon.parse(minted.token)
 
     def revoke(self, token: Token) -> Steps[bool]:
-        """A signer names what it revokes; anybody else shows it."""
+        """Revoke a token. A signer names it, and any other caller presents it."""
         macaroon = _bundle(token).root
         if self._exchange.is_signer:
             return (yield from self.revoke_many([macaroon]))
@@ -86,7 +87,7 @@ class Operations:
         return revoked.already
 
     def revoke_many(self, targets: Iterable[Token | api.Target]) -> Steps[bool]:
-        """As few journal entries as the messages' size allows."""
+        """Revoke targets, in as few journal entries as the messages' size allows."""
         wanted = [_target(target) for target in targets]
         already = True
         for batch in target_batches(wanted):
@@ -95,45 +96,45 @@ class Operations:
         return already
 
     def revocations(self, kids: Iterable[bytes], *, after: int, wait_ms: int) -> Steps[api.Feed]:
-        """One page of the feed."""
+        """Return one page of the feed."""
         call = api.Revocations(kids=list(kids), after=after, wait_ms=wait_ms)
         return (yield from self._result(api.VERIFY, call, wait_ms=wait_ms))
 
     def status(self) -> Steps[api.StatusReport]:
-        """Who answers."""
+        """Return the status of the machine that answers."""
         return (yield from self._result(api.VERIFY, api.Status()))
 
     def survey(self) -> list[Steps[Region]]:
-        """Who answers, in each region."""
+        """Return, for each region, the effects that ask for its status."""
         return self._exchange.survey()
 
     def nearest_first(self, found: Sequence[Region]) -> list[Region]:
-        """As a read would go to them now."""
+        """Return the regions in the order in which a read would use them now."""
         return self._exchange.nearest_first(found)
 
     def create_organization(self, name: str, max_lifetime_s: int | None) -> Steps[api.Organization]:
-        """A first root key with it."""
+        """Create an organization with its first root key."""
         return (yield from self._result(api.WRITE, api.CreateOrganization(name=name, max_lifetime_s=max_lifetime_s)))
 
     def configure_organization(self, name: str, max_lifetime_s: int) -> Steps[api.Organization]:
-        """For tokens minted from now on."""
+        """Configure an organization, for tokens minted from now on."""
         return (yield from self._result(api.WRITE, api.ConfigureOrganization(name=name, max_lifetime_s=max_lifetime_s)))
 
     def rotate_key(self, name: str) -> Steps[api.Organization]:
-        """The old key goes on verifying."""
+        """Rotate the key. The old key continues to verify."""
         return (yield from self._result(api.WRITE, api.RotateKey(name=name)))
 
     def delete_organization(self, name: str) -> Steps[None]:
-        """For good."""
+        """Delete an organization, permanently."""
         deletion = api.DeleteOrganization(name=name)
         yield from self._revoking(api.WRITE, deletion, [deletion])
 
     def organizations(self, after: str) -> Steps[api.Organizations]:
-        """One page of the list."""
+        """Return one page of the list."""
         return (yield from self._result(api.SIGN, api.ListOrganizations(after=after)))
 
     def reseal(self, progress: Callable[[api.Resealed], None] | None) -> Steps[int]:
-        """Ask until nothing remains."""
+        """Reseal records until none remains."""
         resealed = 0
         while True:
             step = yield from self._result(api.WRITE, api.Reseal())
@@ -148,17 +149,17 @@ class Operations:
                 )
 
     def hand_over(self, machine: str) -> Steps[None]:
-        """Whoever gets it passes it on to the primary."""
+        """Hand over. Any machine passes the request on to the primary."""
         yield from self._result(api.WRITE, api.HandOver(machine=machine), wait_ms=MOVE_MS)
 
     def take_over(self) -> Steps[api.TakenOver]:
-        """It isn't passed on: the machine that gets it is meant."""
+        """Take over. The request isn't passed on: it is for the machine that receives it."""
         if self._exchange.count > 1:
-            raise errors.ConfigurationError("one machine can take over", hint="make a client of its URL alone")
+            raise errors.ConfigurationError("only one machine can take over", hint="create a client with its URL alone")
         return (yield from self._result(api.SIGN, api.TakeOver(), wait_ms=MOVE_MS))
 
     def restore(self, seq: int | None, at_ms: int | None) -> Steps[api.Restored]:
-        """To one entry."""
+        """Restore the state after one entry."""
         try:
             return (yield from self._result(api.WRITE, api.Restore(seq=seq, at_ms=at_ms)))
         finally:
@@ -167,7 +168,7 @@ class Operations:
     def _revoking(
         self, path: str, call: api.Call[T], targets: Sequence[api.Target | api.DeleteOrganization]
     ) -> Steps[T]:
-        """Make a call that revokes ``targets``; whatever comes of it, they aren't known any more."""
+        """Make a call that revokes ``targets``. Whatever its outcome, they are dropped from the cache."""
         told = None
         try:
             result, told = yield from self._exchange.ask(path, call)
@@ -181,7 +182,7 @@ class Operations:
 
 
 def _bundle(token: Token) -> Bundle:
-    """Return what was presented: a token, a bundle, or the value of an Authorization header."""
+    """Return the bundle in a token, a bundle's text, or the value of an Authorization header."""
     if isinstance(token, Macaroon):
         return Bundle(token)
     text = token.strip()
@@ -196,16 +197,17 @@ def _read(token: Token) -> Bundle | errors.Denied:
 
 
 def target_batches(targets: Sequence[api.Target]) -> Iterator[list[api.Target]]:
-    """Yield targets in runs that one request carries, and one message of the feed.
+    """Yield targets in runs that fit one request, and one message of the feed.
 
-    Of what is revoked by its time the feed names the keys besides. With them, it carries half as many, whatever they
-    are."""
+    For a target that is revoked by its time, the feed also names the keys. With them, half as many always fit.
+    """
     most = api.MAX_TARGETS // 2 if any(isinstance(each, api.Before) for each in targets) else api.MAX_TARGETS
     return batches(targets, lambda each: len(api.encode(each)), most)
 
 
 def _target(target: Token | api.Target) -> api.Target:
-    """Return what a signer revokes of a token: a minted one with all its lineage, an attenuated one's branch."""
+    """Return the target for a token that a signer revokes: the lineage of a minted one, the branch of an attenuated
+    one."""
     if not isinstance(target, Macaroon | str):
         return target
     macaroon = _bundle(target).root

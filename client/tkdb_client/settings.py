@@ -1,15 +1,15 @@
-"""What a client is told, by arguments or by the environment: where the authority is, who it is, and who we are.
+"""The client's settings, from arguments or the environment: the authority's URL and identity, and the signer's secret.
 
 ==================== ===============================================================================================
-``TKDB_URL``         where it answers, such as ``http://tkdb.flycast``; several, one for each region, parted by commas;
+``TKDB_URL``         its URL, such as ``http://tkdb.flycast``; several, one for each region, separated by commas;
                      one may name a region of a shared address, ``http://tkdb.flycast?region=syd``
-``TKDB_AUTHORITY``   its name and public key, ``NAME=tkdbpub_…``; two keys while they are changed
+``TKDB_AUTHORITY``   its name and public key, ``NAME=tkdbpub_…``; two keys during a rotation
 ``TKDB_SIGNER``      a signer's secret, ``tkdbsigner_…``; only for those who mint or administer
 ``TKDB_SIGNER_FILE`` the same, in a file
 ==================== ===============================================================================================
 
-An argument wins over the environment, ``TKDB_SIGNER`` over ``TKDB_SIGNER_FILE``. ``signer=""`` is none, whatever the
-environment says.
+An argument takes precedence over the environment, and ``TKDB_SIGNER`` over ``TKDB_SIGNER_FILE``. ``signer=""`` means no
+signer, whatever the environment contains.
 
 >>> Settings.read(None, None, None, {})
 Traceback (most recent call last):
@@ -32,7 +32,7 @@ URLS_MAX: Final = 64
 
 
 def urls(texts: str | Iterable[str]) -> tuple[Url, ...]:
-    """Return each URL of ``texts`` once, in order; commas part them.
+    """Return each URL of ``texts`` once, in order. Commas separate them.
 
     Raises:
         ConfigurationError: there is none, there are too many, or one can't be used.
@@ -48,14 +48,14 @@ def urls(texts: str | Iterable[str]) -> tuple[Url, ...]:
         )
     if len(found) > URLS_MAX:
         raise ConfigurationError(
-            f"{len(found)} URLs were given, and {URLS_MAX} are the most", hint="give one for each region"
+            f"there are {len(found)} URLs, and at most {URLS_MAX} are allowed", hint="give one for each region"
         )
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where, whom, and as whom."""
+    """The authority's URLs and identity, and the signer's secret."""
 
     urls: tuple[Url, ...]
     authority: AuthorityIdentity
@@ -69,7 +69,7 @@ class Settings:
         signer: SignerSecret | str | None,
         environ: Mapping[str, str],
     ) -> Settings:
-        """Return the settings: each argument, or what ``environ`` says in its place.
+        """Return the settings: each argument, or the value in ``environ``.
 
         Raises:
             ConfigurationError: one is missing or can't be used.
@@ -96,4 +96,4 @@ def _signer_in(path: str | None) -> str | None:
         return Path(path).read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "it isn't text"
-        raise ConfigurationError(f"TKDB_SIGNER_FILE can't be read: {what}", hint=f"look at {path}") from None
+        raise ConfigurationError(f"TKDB_SIGNER_FILE can't be read: {what}", hint=f"check {path}") from None

@@ -1,4 +1,4 @@
-"""What a verification gives an app: a token that is now trusted, to be cleared against each access.
+"""The result of a verification for an app: a verified token, to be cleared against each access.
 
 >>> from tkdb.macaroon.caveats import Act
 >>> from tkdb.macaroon.mint import mint
@@ -21,31 +21,32 @@ from tkdb.macaroon.token import Macaroon
 
 
 class Verified(verify.Verified, frozen=True, kw_only=True):
-    """A token whose chain, discharges and revocations are in order. It permits nothing until it is cleared.
+    """A token whose chain, discharges and revocations are valid. It permits nothing until it is cleared.
 
     Attributes:
-        organization: whose root key it hangs from.
+        organization: the organization of its root key.
         macaroon: the token itself. A secret.
         caveats: all its caveats, in order.
-        policy: what the app knows beforehand.
+        policy: the app's own facts.
     """
 
     policy: Policy
 
     @classmethod
     def under(cls, policy: Policy, organization: str, macaroon: Macaroon) -> Self:
-        """Return what is trusted of a token whose chain the authority has found whole.
+        """Return the verified token, for a token whose chain the authority has found valid.
 
         Raises:
-            UnknownCaveat, CaveatUnmet, DischargeMissing: a caveat can't be read, or stands where it may not.
+            UnknownCaveat, CaveatUnmet, DischargeMissing: a caveat can't be read, or isn't allowed at its place.
         """
         trusted = verify.Verified.of(macaroon, organization)
         return cls(trusted.organization, trusted.macaroon, trusted.caveats, policy=policy)
 
     def clear(self, access: Access) -> None:
-        """Return when every caveat allows what the request attempts.
+        """Return if every caveat allows the access.
 
         Raises:
-            ExpiredToken, NotYetValid, CaveatUnmet: the first caveat that doesn't, with what was seen.
+            ExpiredToken, NotYetValid, CaveatUnmet: the first caveat that doesn't. The message has its number and the
+                values.
         """
         clearing.clear(self.caveats, access, self.policy)

@@ -1,14 +1,14 @@
-"""The cache's entries: chains that are known to be whole, found by lineage and by the text of a token: whole, or how
-it begins.
+"""The cache's entries: valid chains, found by lineage, and by the text of a token or its beginning.
 
-An entry says: these bytes are a whole chain that ends in this tail, of this organization, with these caveats; so it
-stood at this position, as of this moment. It is no permission, and it goes when anything of it is in doubt.
+An entry records that these bytes are a valid chain with this tail, of this organization, with these caveats, at this
+position, as of this time. It isn't a permission, and it is dropped when any part of it is in doubt.
 
-Room is bounded twice. A lineage has eight entries at most: of those the ones that were walked from another go first, as
-they can be had again without asking; then those that weren't used for longest; the shortest last, as most descends
-from it. Of the lineages, the one goes that wasn't used for longest (to the accuracy of one mark: a hit takes no lock).
+Room has two limits. A lineage has at most eight entries. Of these, entries that were walked from another one are
+dropped first, because they can be derived again without a request; then the least recently used ones; the shortest ones
+last, because most tokens descend from them. Of the lineages, the least recently used one is dropped (as one mark shows
+it: a hit takes no lock).
 
-What readers see without a lock is replaced, never changed: ``Lineage.entries`` and ``Lineage.branches``.
+Objects that readers see without a lock are replaced and never changed: ``Lineage.entries`` and ``Lineage.branches``.
 
 >>> entries = Entries(max_bytes=100_000, head_chars=80, leave=print)
 >>> entries.find(b"k" * 16 + b"n" * 16) is None
@@ -30,9 +30,9 @@ LINEAGE_ENTRIES_MAX: Final = 8
 BRANCHES_MAX: Final = 64
 """With more revoked branches than this in a lineage, only exact presentations are served from the cache."""
 
-# What CPython takes for an entry, measured (tests/client/cache/test_cache_entries.py): the objects and their place in
-# the tables; the token's bytes, which are held four times in all; and its caveats as objects. A short text that lists
-# many things has many of them, and a comma stands before each.
+# The memory of an entry in CPython, measured (tests/client/cache/test_cache_entries.py): its objects and their place in
+# the tables; the token's bytes, which are stored four times in all; and its caveats as objects. A short text with many
+# items has many of them, with a comma before each.
 _FIXED_BYTES: Final = 1_450
 _ITEM_BYTES: Final = 150
 _TOKEN_TIMES: Final = 4
@@ -43,11 +43,11 @@ class Lineage:
 
     Attributes:
         name: kid and nonce.
-        head: how the text of each of its tokens begins.
-        key: how far its root key is followed.
+        head: the beginning of the text of each of its tokens.
+        key: the subscription to its root key.
         entries: the longest first.
-        branches: its revoked branches, as far as they are known; None where they are too many.
-        used: whether it was used since somebody looked for what can go.
+        branches: its known revoked branches; None if there are too many.
+        used: whether it was used since the last search for entries to drop.
     """
 
     __slots__ = ("branches", "entries", "head", "key", "name", "used")
@@ -62,18 +62,18 @@ class Lineage:
 
 
 class Entry:
-    """One chain that is known to be whole.
+    """One valid chain.
 
     Attributes:
-        verified: what is trusted of the token; immutable, so every caller is given the same.
-        text: the token's one text.
-        body_bytes: how many bytes it has before the trailer; the tail that they end in is its signature.
-        stem: how the texts begin of all that descend from it: with those bytes.
-        position: the journal's, at which it was verified, itself or what it was walked from.
-        dated_ms: as of when, by the monotonic clock.
-        used_ms: when it was last of use.
-        asked: whether the authority was asked about these very bytes.
-        live: whether it is in the cache. Who found it without a lock looks at this last.
+        verified: the verified token. It is immutable, so every caller gets the same object.
+        text: the token's only text.
+        body_bytes: the number of bytes before the trailer. The signature is their tail.
+        stem: the common beginning of the texts of all its descendants.
+        position: the journal's position at which it, or the entry that it was walked from, was verified.
+        dated_ms: the time of that, by the monotonic clock.
+        used_ms: when it was last used.
+        asked: whether the authority was asked about exactly these bytes.
+        live: whether it is in the cache. A reader without the lock checks this last.
     """
 
     __slots__ = (
@@ -117,22 +117,22 @@ class Entry:
         self.size = _FIXED_BYTES + _ITEM_BYTES * raw.count(b",") + _TOKEN_TIMES * len(raw)
 
     def is_fresh(self, since_ms: int) -> bool:
-        """Return whether it is known to be in order as of ``since_ms`` or later: by its own answer, or by the feed."""
+        """Return True if it is known to be valid as of ``since_ms`` or later, from its own answer or from the feed."""
         return self.key.dated_ms >= since_ms or self.dated_ms >= since_ms
 
 
 class Entries:
-    """All entries. What changes them isn't safe for threads by itself; looking is.
+    """All entries. Reads are safe for threads; changes need a lock.
 
     Args:
-        max_bytes: how much they may take.
-        head_chars: in how many of its first characters a text tells its lineage, and nothing that differs within it.
-        leave: is called with a kid when its last entry has gone.
+        max_bytes: the largest size of all entries.
+        head_chars: how many of a text's first characters identify its lineage, and are the same in all of it.
+        leave: called with a kid when its last entry is dropped.
 
     Attributes:
-        head: as much of a token's text as its lineage is found by.
+        head: takes the part of a token's text that identifies its lineage.
         texts: entries by the token's text.
-        bytes: what they take.
+        bytes: the size of all entries.
     """
 
     def __init__(self, *, max_bytes: int, head_chars: int, leave: Callable[[bytes], object]) -> None:
@@ -151,7 +151,7 @@ class Entries:
 
     @property
     def lineages(self) -> int:
-        """How many lineages have entries."""
+        """The number of lineages with entries."""
         return len(self._lineages)
 
     def of_kid(self, kid: bytes) -> list[Lineage]:
@@ -176,17 +176,17 @@ class Entries:
         branches: Iterable[bytes] | None = (),
         asked: bool,
     ) -> None:
-        """Keep what was verified, in the place of what is known of the same token.
+        """Keep a verified token, in place of the entry for the same token.
 
         Args:
-            verified: what is trusted of it.
+            verified: the verified token.
             text: its text.
-            key: how its root key is followed.
-            position: the journal's, at which it was verified.
-            dated_ms: as of when.
+            key: the subscription to its root key.
+            position: the journal's position at which it was verified.
+            dated_ms: the time of that.
             used_ms: now, or almost.
-            branches: the revoked branches of the lineage that were told; None: too many.
-            asked: whether the authority was asked about these very bytes.
+            branches: the reported revoked branches of the lineage; None: too many.
+            asked: whether the authority was asked about exactly these bytes.
         """
         name = verified.macaroon.lineage
         lineage = self._lineages.get(name)
@@ -209,7 +209,7 @@ class Entries:
         self._make_room()
 
     def learn_branches(self, lineage: Lineage, branches: Iterable[bytes] | None) -> None:
-        """Add to the revoked branches of a lineage; None: they are too many."""
+        """Add revoked branches to a lineage. None: there are too many."""
         if branches is None or lineage.branches is None:
             lineage.branches = None
             return
@@ -217,7 +217,7 @@ class Entries:
         lineage.branches = known if len(known) <= BRANCHES_MAX else None
 
     def keep_only(self, lineage: Lineage, kept: Iterable[Entry]) -> None:
-        """Drop all entries of a lineage but these; without any, the lineage goes."""
+        """Drop all entries of a lineage except these. Without any, the lineage is dropped."""
         entries = tuple(kept)
         gone = [entry for entry in lineage.entries if entry not in entries]
         lineage.entries = entries
@@ -231,7 +231,7 @@ class Entries:
         self.keep_only(lineage, ())
 
     def clear(self) -> None:
-        """Drop all."""
+        """Drop everything."""
         for lineage in list(self._lineages.values()):
             self.drop(lineage)
 
@@ -261,6 +261,6 @@ class Entries:
 
 
 def _least(entries: list[Entry]) -> Entry:
-    """Return the entry that is missed least; they stand with the longest first."""
+    """Return the least useful entry. The longest entries come first."""
     walked = [entry for entry in entries if not entry.asked]
     return min(walked or entries[:-1], key=lambda entry: entry.used_ms)

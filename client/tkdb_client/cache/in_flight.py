@@ -1,8 +1,9 @@
-"""News that may overtake an answer: the feed's revocations, kept while a question is open that was asked before.
+"""News during requests in flight: the feed's revocations, kept while a query is open that was sent before them.
 
-The answer to a verification says how things stood at its position. When it is late, the feed may have told meanwhile
-of a revocation that it knows nothing of. So what the feed tells is kept until the last question has been answered that
-was open then, and held against each answer. Too much of it isn't kept: then all those questions are asked again.
+The answer to a verification describes the state at its position. If it is late, the feed may already have reported a
+revocation that the answer doesn't include. So the feed's news is kept until the last query is answered that was open at
+that time, and each answer is compared with it. If there is too much news, it isn't kept, and all those queries are sent
+again.
 
 >>> news = News(most=2)
 >>> question = news.open()
@@ -24,17 +25,17 @@ from typing import Final
 from tkdb import api
 
 MOST: Final = 10_000
-"""How many revocations are kept, each key and subject that one names counted: about 2 MB."""
+"""The largest number of kept revocations, where each key and subject in one counts: about 2 MB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """A verification that has been asked and not been answered.
+    """A verification that was sent and isn't answered.
 
     Attributes:
-        era: of the journal that was followed when it was asked.
-        floor: what was known up to this position when it was asked: no answer from before it will do.
-        first: the number of the first news that came after it was asked.
+        era: the era of the journal that was followed when it was sent.
+        floor: the known position when it was sent. An answer from before it is too old.
+        first: the number of the first news after it was sent.
     """
 
     era: int
@@ -43,10 +44,10 @@ class Question:
 
 
 class News:
-    """What the feed has told while questions are open. Not safe for threads by itself.
+    """The feed's news while queries are open. Not safe for threads without a lock.
 
     Args:
-        most: how many revocations are kept at most, each key and subject that one names counted.
+        most: the largest number of kept revocations, where each key and subject in one counts.
     """
 
     def __init__(self, *, most: int = MOST) -> None:
@@ -58,7 +59,8 @@ class News:
         return len(self._told)
 
     def clear(self) -> None:
-        """Another journal: positions mean something else, and what was asked before is of another era."""
+        """Begin a new era, for another journal: positions have another meaning, and earlier queries belong to the
+        old era."""
         self.era += 1
         self._begin()
 
@@ -66,18 +68,18 @@ class News:
         self._told: deque[tuple[int, api.Revocation]] = deque()
         self._weight = 0
         self._first = 0  # the number of the first of them
-        self._known = 0  # what was ever told goes up to here
-        self._lost = 0  # and up to here it may have been told without being kept
+        self._known = 0  # the last position with any news
+        self._lost = 0  # the last position whose news may not have been kept
         self._open: set[Question] = set()
 
     def open(self) -> Question:
-        """A question is about to be asked. It must be closed."""
+        """Open a query that is about to be sent. It must be closed."""
         question = Question(self.era, self._known, self._first + len(self._told))
         self._open.add(question)
         return question
 
     def close(self, question: Question) -> None:
-        """It was answered, or never will be."""
+        """Record that the query was answered, or never will be."""
         self._open.discard(question)
         oldest = min((each.first for each in self._open), default=self._first + len(self._told))
         while self._first < oldest:
@@ -86,7 +88,7 @@ class News:
             self._first += 1
 
     def tell(self, position: int, revocations: Sequence[api.Revocation]) -> None:
-        """The feed has come to ``position``, with these."""
+        """Record that the feed has reached ``position``, with these revocations."""
         self._known = max(self._known, position)
         if not self._open:
             return
@@ -99,16 +101,16 @@ class News:
             self._lost = max(self._lost, position)
 
     def overrule(self, position: int) -> None:
-        """Something has changed at ``position`` that open questions must know of: answers from before won't do."""
+        """Record a change at ``position`` that open queries must include: earlier answers are too old."""
         self._known = max(self._known, position)
         self._lost = max(self._lost, position)
 
     def is_outdated(self, question: Question, position: int) -> bool:
-        """Return whether an answer from ``position`` is from before what is known, so that it says nothing."""
+        """Return True if an answer from ``position`` is older than the known news, and so proves nothing."""
         return position < question.floor or position < self._lost
 
     def unknown_to(self, question: Question, position: int) -> Iterator[api.Revocation]:
-        """Yield the news that an answer from ``position`` to ``question`` may know nothing of."""
+        """Yield the news that an answer from ``position`` to ``question`` may lack."""
         for number, (told_at, revocation) in enumerate(self._told, self._first):
             if number >= question.first and told_at > position:
                 yield revocation

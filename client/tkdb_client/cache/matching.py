@@ -1,8 +1,8 @@
-"""What a revocation of the feed says of a token.
+"""Matching: whether a revocation of the feed covers a token.
 
-A token shows its own tail and no other, so of a revoked branch of its lineage it can't be told, in general, whether the
-token is in it: the branch may be that of a token that it was attenuated from. Of a minted token it can: tails before
-its own never left the authority.
+A token shows only its own tail. So in general it is unknown whether a token is in a revoked branch of its lineage: the
+branch may belong to a token that it was attenuated from. For a minted token it is known, because the tails before its
+own never left the authority.
 
 >>> from tkdb.macaroon.mint import mint
 >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[])
@@ -26,7 +26,7 @@ _ALWAYS_MS: Final = 2**63
 
 
 def covers(revocation: api.Revocation, token: Macaroon, subject: str | None) -> bool | None:
-    """Return whether ``token``, minted for ``subject``, is revoked by ``revocation``; None where it can't be told."""
+    """Return True if ``revocation`` covers ``token``, minted for ``subject``; None if that is unknown."""
     if token.kid not in kids_of(revocation):
         return False
     match revocation:
@@ -43,7 +43,7 @@ def covers(revocation: api.Revocation, token: Macaroon, subject: str | None) -> 
 
 
 def kids_of(revocation: api.Revocation) -> list[bytes]:
-    """Return the root keys that ``revocation`` touches."""
+    """Return the root keys that ``revocation`` affects."""
     return revocation.kids if isinstance(revocation, api.IssuedBefore) else [revocation.kid]
 
 
@@ -51,8 +51,7 @@ WideRevocation: TypeAlias = api.KeyRetired | api.IssuedBefore
 
 
 class Wide:
-    """The sum of revocations of one root key that are of no single lineage: one look at a token tells what any number
-    of them say of it.
+    """All revocations of one root key that don't concern a single lineage. One check of a token covers all of them.
 
     >>> from tkdb.macaroon.mint import mint
     >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[])
@@ -75,7 +74,7 @@ class Wide:
                         self._subjects[digest] = max(self._subjects.get(digest, 0), subject_ms)
 
     def covers(self, token: Macaroon, subject: str | None) -> bool:
-        """Return whether a token of that key, minted for ``subject``, is revoked by one of them."""
+        """Return True if one of them covers a token of this key, minted for ``subject``."""
         issued_ms = token.issued_ms
         if issued_ms < self._before_ms:
             return True
@@ -85,5 +84,5 @@ class Wide:
 
 
 def is_branch_of(revocation: api.Revocation, token: Macaroon) -> TypeGuard[api.Branch]:
-    """Return whether ``revocation`` is of a branch of the token's lineage."""
+    """Return True if ``revocation`` is of a branch of the token's lineage."""
     return isinstance(revocation, api.Branch) and revocation.kid + revocation.nonce == token.lineage

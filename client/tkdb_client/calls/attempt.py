@@ -301,7 +301,7 @@ class Attempts:
         setting = "TKDB_AUTHORITY and TKDB_SIGNER" if course.path in api.SIGNED_PATHS else "TKDB_AUTHORITY"
         return errors.Unavailable(
             f"the authority couldn't open the request ({lost.why})",
-            hint=f"check that {setting} has the authority's name and public key",
+            hint=f"check that {setting} belongs to this authority",
         )
 
 

@@ -1,13 +1,13 @@
-"""Whether a region is worth a call: a circuit breaker (Nygard, "Release It!", 2007). Pure.
+"""A circuit breaker: it decides whether a region gets calls (Nygard, "Release It!", 2007). Pure.
 
 ::
 
-    closed ──── it is silent once, or fails three times in a row ────▶ open
+    closed ──── one silent attempt, or three failures in a row ───────▶ open
       ▲                                                                │ for 1 s, then twice as long each time
       └───────── any answer ───────── half-open ◀──────────────────────┘
-                                          one trial; where that fails, open again
+                                          one trial; if that fails, open again
 
-Silence weighs more than a refusal: it costs a call seconds, and a refusal no more than the way there.
+Silence counts more than a refusal: silence costs a call seconds, and a refusal only a round trip.
 
 >>> breaker = Breaker()
 >>> breaker.failed(now_ms=0, began_ms=0, at_once=True)
@@ -24,14 +24,14 @@ from enum import StrEnum
 from typing import Final
 
 FAILURES: Final = 3
-"""So many quick failures in a row open it."""
+"""This many quick failures in a row open it."""
 OPEN_MS: Final = 1_000
 OPEN_MAX_MS: Final = 5_000
-"""Less than a call may take by default, so that a call can outlast it."""
+"""Less than a call's default timeout, so that a call can wait for the breaker to close."""
 
 
 class State(StrEnum):
-    """What a breaker lets through: all, one trial, nothing."""
+    """The state of a breaker: it lets through all calls, one trial, or none."""
 
     CLOSED = "closed"
     HALF_OPEN = "half-open"
@@ -39,7 +39,7 @@ class State(StrEnum):
 
 
 class Breaker:
-    """One region's breaker; closed at first. Times are monotonic, in ms."""
+    """One region's breaker, closed at first. Times are monotonic, in ms."""
 
     __slots__ = ("_closed_ms", "_failures", "_open_ms", "_until_ms")
 
@@ -50,23 +50,23 @@ class Breaker:
         self._closed_ms: int | None = None
 
     def state(self, now_ms: int) -> State:
-        """Return what it lets through now."""
+        """Return its state now."""
         if self._until_ms is None:
             return State.CLOSED
         return State.OPEN if now_ms < self._until_ms else State.HALF_OPEN
 
     def answered(self, now_ms: int) -> None:
-        """Note an answer: whatever was before, the region is there."""
+        """Record an answer: the region works, whatever happened before."""
         if self._until_ms is not None:
             self._until_ms, self._closed_ms = None, now_ms
         self._failures, self._open_ms = 0, OPEN_MS
 
     def failed(self, now_ms: int, began_ms: int, *, at_once: bool) -> None:
-        """Note an attempt that failed.
+        """Record a failed attempt.
 
         Args:
-            now_ms: when it had failed.
-            began_ms: when it began. What began before the region came back says nothing of it now.
+            now_ms: when it failed.
+            began_ms: when it began. An attempt from before the region recovered proves nothing about it now.
             at_once: whether this failure alone is enough.
         """
         if self._closed_ms is not None and began_ms < self._closed_ms:
@@ -82,6 +82,5 @@ class Breaker:
         self._until_ms = now_ms + self._open_ms
 
     def try_once(self, now_ms: int) -> None:
-        """Take the one trial of a breaker that is half-open: to others it is open for a while, even if nothing is heard
-        of the trial."""
+        """Take the single trial of a half-open breaker. Other calls see it open for a while."""
         self._until_ms = now_ms + self._open_ms

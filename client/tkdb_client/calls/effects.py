@@ -1,6 +1,7 @@
-"""What a call is made of: it yields these, and whoever drives it does them (`tkdb_client.calls.runners`).
+"""The effects of a call: a call yields them, and a runner carries them out (`tkdb_client.calls.runners`).
 
-``Send`` is answered with its outcome, ``Join`` with whether it is over, ``Sleep`` and ``Aside`` with nothing.
+``Send`` returns its outcome, ``Join`` returns whether the other call is over, and ``Sleep`` and ``Aside`` return
+nothing.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """Begin ``steps`` beside the call, and go on at once. Nobody hears of their result."""
+    """Begin ``steps`` in the background, and continue at once. Their result is dropped."""
 
     steps: Steps[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Wait until ``other``, which another call makes come about, is done; ``timeout_ms`` at most."""
+    """Wait until ``other``, the future of another call, is done, at most ``timeout_ms``."""
 
     other: Future[Any]
     timeout_ms: int
 
 
 Steps: TypeAlias = Generator[Send | Sleep | Aside | Join, Any, T]
-"""What a call does until it has its result."""
+"""The effects of a call until it has its result."""

@@ -1,8 +1,8 @@
-"""Which region to ask: the nearest that is well, and the next one when it isn't. Pure: times come in as arguments.
+"""The choice of the region: the nearest healthy one, and the next one if it fails. Pure: times are arguments.
 
-Regions are numbers here, in the order that they were given. Each has a distance, the average round trip of calls and
-probes, and a breaker. Calls go to one of them, the *home*: the nearest that is well. Another must be nearer by more
-than noise before it becomes the home, so that two that are alike don't alternate. The rest follow by distance.
+Regions are numbers here, in the given order. Each has a distance (the average round trip of calls and probes) and a
+breaker. Calls go to the *home*: the nearest healthy region. Another one must be nearer by more than noise to become the
+home, so that two similar regions don't alternate. The others follow by distance.
 
 >>> regions = Regions(2)
 >>> regions.answered(0, now_ms=0, rtt_ms=93.0), regions.answered(1, now_ms=0, rtt_ms=165.0)
@@ -27,30 +27,30 @@ from tkdb_client.calls.circuit_breaker import Breaker, State
 
 MARGIN_MS: Final = 10.0
 MARGIN_SHARE: Final = 0.2
-"""Another region must be nearer by both to become the home."""
+"""Another region must be nearer by both margins to become the home."""
 PROBE_MS: Final = 10_000
-"""How often a region is asked that gets no calls: often enough to keep its connection."""
+"""The pause between probes of a region without calls: short enough to keep its connection."""
 PROBE_FIRST_MS: Final = 1_000
 FEW: Final = 4
-"""With fewer round trips than this, a region is asked more often."""
+"""A region with fewer measured round trips than this is probed more often."""
 LEAST_TIMEOUT_MS: Final = 1_000
 TIMEOUT_TIMES: Final = 4
-"""A region may take this many times its usual time before the next one is asked, and the least in any case."""
+"""A region may take this many times its usual time, and at least the minimum, before the next one is asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region as it answered. What it didn't tell is empty or None.
+    """A region's status. Unknown fields are empty or None.
 
     Attributes:
-        url: where it was asked.
+        url: the URL that was asked.
         region: its name.
-        machine: who answered there.
+        machine: the machine that answered.
         role: ``primary`` or ``replica``.
         rtt_ms: the average round trip to it.
         seq: the last entry of the journal that it serves.
-        age_ms: how old that may be at most.
-        fault: why it can't answer calls now; empty where it can.
+        age_ms: the largest possible age of that data.
+        fault: the reason why it can't answer calls now, or empty.
         serving: whether this client's reads go there.
     """
 
@@ -66,13 +66,15 @@ class Region:
 
     @property
     def health(self) -> str:
-        """``ok``, or why not."""
+        """``ok``, or the reason why not."""
         return self.fault or "ok"
 
 
 class Distance:
-    """The round trips of one region: their moving average and mean deviation, as TCP keeps them (RFC 6298, section 2);
-    with a heavier weight on what is new, as probes are rare."""
+    """The round trips of one region: their moving average and mean deviation, as in TCP (RFC 6298, section 2).
+
+    New values have more weight than in TCP, because probes are rare.
+    """
 
     __slots__ = ("_deviation_ms", "count", "rtt_ms")
 
@@ -82,7 +84,7 @@ class Distance:
         self._deviation_ms = 0.0
 
     def add(self, rtt_ms: float) -> None:
-        """Note one round trip."""
+        """Record one round trip."""
         self.count += 1
         if self.rtt_ms is None:
             self.rtt_ms, self._deviation_ms = rtt_ms, rtt_ms / 2
@@ -91,18 +93,20 @@ class Distance:
         self.rtt_ms += (rtt_ms - self.rtt_ms) / 4
 
     def usual_ms(self) -> int | None:
-        """Return what about 19 of 20 round trips stay under: twice the mean deviation is 1.6 standard ones. None while
-        little is known."""
+        """Return a time that about 19 of 20 round trips stay under, or None if there are few measurements.
+
+        Twice the mean deviation is 1.6 standard deviations.
+        """
         if self.rtt_ms is None or self.count < FEW:
             return None
         return max(1, round(self.rtt_ms + 2 * self._deviation_ms))
 
 
 class Regions:
-    """What a client knows of its regions. Not safe for threads by itself.
+    """A client's data about its regions. Not safe for threads without a lock.
 
     Args:
-        count: how many there are; the first is the home until more is known.
+        count: the number of regions. The first is the home until there are measurements.
     """
 
     def __init__(self, count: int) -> None:
@@ -114,8 +118,11 @@ class Regions:
         self.home = 0
 
     def order(self, now_ms: int, *, writing: bool = False) -> list[int]:
-        """Return all regions, the one to ask first first: those that are well before the others, the home before those
-        that are further. For a write, who took the last one comes first."""
+        """Return all regions in the order in which to ask them.
+
+        Healthy regions come first, with the home before the more distant ones. For a write, the region that took the
+        last write comes first.
+        """
         first = self._writer if writing and self._writer is not None else self.home
         ranks = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
@@ -125,28 +132,31 @@ class Regions:
         return sorted(range(len(self._breakers)), key=rank)
 
     def is_well(self, region: int, now_ms: int) -> bool:
-        """Return whether a region's breaker is closed."""
+        """Return True if a region's breaker is closed."""
         return self._breakers[region].state(now_ms) is State.CLOSED
 
     def rtt_ms(self, region: int) -> float | None:
-        """Return the average round trip to a region; None where nothing is known."""
+        """Return the average round trip to a region, or None if it is unknown."""
         return self._distances[region].rtt_ms
 
     def usual_ms(self, region: int) -> int | None:
-        """Return what nearly all round trips to a region stay under; None while little is known."""
+        """Return a time that nearly all round trips to a region stay under, or None if there are few measurements."""
         return self._distances[region].usual_ms()
 
     def patience_ms(self, region: int, at_most_ms: int) -> int:
-        """Return how long to wait for a region while another one is well."""
+        """Return how long to wait for a region while another one is healthy."""
         usual_ms = self.usual_ms(region)
         if usual_ms is None:
             return at_most_ms
         return min(at_most_ms, max(LEAST_TIMEOUT_MS, TIMEOUT_TIMES * usual_ms))
 
     def due(self, now_ms: int) -> int | None:
-        """Return the region that a call should have probed beside it, and take that as done: one that is half-open,
-        or that nothing was heard of for longest. None where none is due, and until any has answered: who asks once
-        needs no second region."""
+        """Return the region that a call should probe in the background, and record the probe as done. None if none
+        is due.
+
+        That is a half-open region, or the one without news for the longest time. None is due until a region has
+        answered, because a client that makes only one call needs no second region.
+        """
         if len(self._breakers) == 1 or not self._in_use:
             return None
         due = [region for region in range(len(self._breakers)) if self._is_due(region, now_ms)]
@@ -159,7 +169,7 @@ class Regions:
         return region
 
     def answered(self, region: int, now_ms: int, rtt_ms: float | None = None) -> None:
-        """Note an answer; with its round trip, where that tells the distance."""
+        """Record an answer, with its round trip if that shows the distance."""
         self._in_use = True
         self._breakers[region].answered(now_ms)
         if rtt_ms is not None:
@@ -168,12 +178,12 @@ class Regions:
         self._settle(now_ms)
 
     def failed(self, region: int, now_ms: int, began_ms: int, *, at_once: bool) -> None:
-        """Note an attempt that failed; ``at_once``: this one is enough to ask others first."""
+        """Record a failed attempt. ``at_once``: this one failure is enough to ask other regions first."""
         self._breakers[region].failed(now_ms, began_ms, at_once=at_once)
         self._settle(now_ms)
 
     def wrote(self, region: int, *, well: bool) -> None:
-        """Note whether a region took a write, itself or by passing it on."""
+        """Record whether a region took a write, itself or by passing it on."""
         if well:
             self._writer = region
         elif self._writer == region:
@@ -191,7 +201,7 @@ class Regions:
         return now_ms - self._heard_ms[region] >= (PROBE_FIRST_MS if few else PROBE_MS)
 
     def _settle(self, now_ms: int) -> None:
-        """Choose the home anew."""
+        """Choose the home again."""
         well = [region for region in range(len(self._breakers)) if self.is_well(region, now_ms)]
         if not well:
             return
@@ -200,7 +210,7 @@ class Regions:
             self.home = nearest
 
     def _is_nearer(self, region: int, than: int) -> bool:
-        """Return whether a region is nearer than another, by more than noise."""
+        """Return True if a region is nearer than another by more than noise."""
         there_ms, here_ms = self.rtt_ms(region), self.rtt_ms(than)
         if there_ms is None or here_ms is None:
             return False

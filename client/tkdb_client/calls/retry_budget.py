@@ -12,14 +12,14 @@ from __future__ import annotations
 
 
 class RetryBudget:
-    """How many retries a client has left: a token bucket that its calls and the time fill.
+    """A token bucket of retries, filled by calls and by time.
 
-    In any span, retries ≤ ``reserve + share · calls + floor_per_s · seconds``. Not safe for threads by itself.
+    In any interval, retries ≤ ``reserve + share · calls + floor_per_s · seconds``. Not safe for threads without a lock.
 
     Args:
-        share: retries earned by one call.
-        floor_per_s: retries earned by one second, so that a client that calls rarely can retry at all.
-        reserve: the most that can be saved, and what there is at first.
+        share: the retries earned by one call.
+        floor_per_s: the retries earned in one second, so that a client with few calls can retry at all.
+        reserve: the largest balance, which is also the first one.
     """
 
     def __init__(self, *, share: float = 0.2, floor_per_s: float = 10.0, reserve: float = 100.0) -> None:
@@ -34,7 +34,7 @@ class RetryBudget:
         self._balance = min(self._reserve, self._balance + self._share)
 
     def withdraw(self, *, now_ms: int) -> bool:
-        """Take one retry, and say whether there was one to take. ``now_ms`` is monotonic."""
+        """Take one retry. Return True if there was one. ``now_ms`` is monotonic."""
         if self._filled_ms is not None:
             earned = self._floor_per_s * max(0, now_ms - self._filled_ms) / 1000
             self._balance = min(self._reserve, self._balance + earned)

@@ -1,8 +1,8 @@
-"""Carries out the steps of calls: one driver blocks its thread, the other awaits.
+"""Runners carry out the effects of calls: one blocks its thread, and the other awaits.
 
-Both do four things: send, sleep, begin something beside the call, and wait for another call. What goes on beside a call
-does so in daemon threads, or in tasks of the call's event loop, and ends by itself, or when the client is closed: an
-attempt has a timeout.
+Both do four things: send, sleep, begin work in the background, and wait for another call. Background work runs in
+daemon threads, or in tasks of the call's event loop. It ends when it is done, because an attempt has a timeout, or when
+the client is closed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tkdb_client.calls.transport import AsyncTransport, Transport
 T = TypeVar("T")
 
 CLOSE_S: Final = 2
-"""How long closing waits, at most, for what goes on beside calls: its connections are cut, so it has ended by then."""
+"""The longest time that closing waits for background work. Its connections are cut, so it usually ends sooner."""
 
 
 class Driver:
-    """Takes the steps of calls in the thread that calls. Any number of threads may share one."""
+    """Carries out effects in the calling thread. Any number of threads may share it."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -32,12 +32,12 @@ class Driver:
         self._beside: set[Future[Any]] = set()
 
     def run(self, steps: Steps[T]) -> T:
-        """Take ``steps`` to their end and return their result."""
+        """Carry out ``steps`` to their end. Return their result."""
         try:
             step = next(steps)
             while True:
                 if isinstance(step, Sleep):
-                    self._closed.wait(step.wait_ms / 1000)  # once it is closed, sending ends the call
+                    self._closed.wait(step.wait_ms / 1000)  # after closing, the next send ends the call
                     step = next(steps)
                 elif isinstance(step, Aside):
                     self._begin(step.steps)
@@ -50,14 +50,14 @@ class Driver:
             result: T = end.value
             return result
         finally:
-            steps.close()  # others may wait for what it has begun
+            steps.close()  # other calls may wait for work that it has begun
 
     def run_all(self, many: Sequence[Steps[T]]) -> list[T]:
-        """Take all to their ends at once; return their results, in order."""
+        """Carry out all of them concurrently. Return their results, in order."""
         return [future.result() for future in [self._begin(steps) for steps in many]]
 
     def close(self) -> None:
-        """Close the connections, and end what goes on beside calls; calls under way fail."""
+        """Close the connections, and end background work. Calls in progress fail."""
         self._closed.set()
         self._transport.close()
         wait(list(self._beside), CLOSE_S)
@@ -78,20 +78,20 @@ class Driver:
 
         try:
             threading.Thread(target=work, name="tkdb-client", daemon=True).start()
-        except RuntimeError:  # there are too many, or the interpreter is ending
+        except RuntimeError:  # there are too many threads, or the interpreter is ending
             future.set_exception(Unavailable("no thread could be started", hint="try again"))
         return future
 
 
 class AsyncDriver:
-    """Takes the steps of calls in one event loop."""
+    """Carries out effects in one event loop."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, steps: Steps[T]) -> T:
-        """Take ``steps`` to their end and return their result, awaiting."""
+        """Carry out ``steps`` to their end, awaiting. Return their result."""
         try:
             step = next(steps)
             while True:
@@ -109,14 +109,14 @@ class AsyncDriver:
             result: T = end.value
             return result
         finally:
-            steps.close()  # others may wait for what it has begun
+            steps.close()  # other calls may wait for work that it has begun
 
     async def run_all(self, many: Sequence[Steps[T]]) -> list[T]:
-        """Take all to their ends at once; return their results, in order."""
+        """Carry out all of them concurrently. Return their results, in order."""
         return list(await asyncio.gather(*map(self.run, many)))
 
     async def close(self) -> None:
-        """Close the connections, and end what goes on beside calls; calls under way fail."""
+        """Close the connections, and end background work. Calls in progress fail."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -124,7 +124,7 @@ class AsyncDriver:
 
     def _begin(self, steps: Steps[T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(self.run(steps))
-        self._tasks.add(task)  # the loop itself keeps none
+        self._tasks.add(task)  # the loop itself keeps no reference
         task.add_done_callback(self._ended)
         return task
 
@@ -132,11 +132,12 @@ class AsyncDriver:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, TkdbError):
-            raise error  # to the loop's handler: nobody may be waiting for it
+            raise error  # The loop's handler gets it, because no caller may wait for it.
 
 
 async def _done(join: Join) -> bool:
-    """Return whether what ``join`` waits for is done in time. It is done in this event loop, as the client is."""
+    """Return True if the awaited future is done in time. It completes in this event loop, which is also the
+    client's."""
     if join.other.done():
         return True
     here: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,9 +1,8 @@
-"""HTTP/Noise, the only socket: one POST carries message 1 there and message 2 back.
+"""HTTP/Noise, and the client's only socket: one POST carries message 1 there and message 2 back.
 
-Whatever stands between a client and the authority may answer in its stead, and is not trusted. So everything
-here that isn't message 2 is ``Lost``: no redirect is followed, no proxy of the environment is used, no plain
-status is ever a denial, and no answer is read beyond its greatest size. Whether a 200 really is message 2 is
-found out where it is opened.
+Anything between the client and the authority may answer in its place, and isn't trusted. So every response that isn't
+message 2 is ``Lost``. No redirect is followed, no proxy from the environment is used, no plain status is ever a denial,
+and no response is read beyond its largest size. Whether a 200 really is message 2 is decided where it is opened.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from tkdb.net.url import Url
 
 MAX_ANSWER_BYTES = 65_535
 MAX_IDLE_S = 55
-"""Idle connections are cut after 60 s by what stands in between: not used for that long."""
+"""Proxies cut idle connections after 60 s, so a connection that is idle for this long isn't used any more."""
 MAX_CONNECTIONS = 100
-"""To one URL."""
+"""The largest number of connections to one URL."""
 
 P = TypeVar("P")
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One attempt: POST ``message`` to ``url`` + ``path``, and have done with it in ``timeout_ms``."""
+    """One attempt: POST ``message`` to ``url`` + ``path``, within ``timeout_ms``."""
 
     url: Url
     path: str
@@ -42,14 +41,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An attempt that brought no message 2.
+    """An attempt without a message 2.
 
     Args:
-        why: what happened, as one clause.
-        sent: whether the authority may have got the request.
-        silent: whether the other side was turned to, and no whole answer came until time ran out.
-        unopened: whether it was told, by whoever answered, that message 1 couldn't be opened (HTTP 400).
-        retry_after_ms: the least time to wait that the answer asked for.
+        why: the event, as one clause.
+        sent: whether the authority may have received the request.
+        silent: whether the other side was contacted, and sent no whole response in time.
+        unopened: whether the response reports that message 1 couldn't be opened (HTTP 400).
+        retry_after_ms: the shortest wait that the response asked for.
     """
 
     why: str
@@ -61,11 +60,11 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An attempt that brought what may be message 2.
+    """An attempt with a response that may be message 2.
 
     Args:
-        message: what came.
-        rtt_ms: from when the request began to leave until its answer's head was there; connecting isn't in it.
+        message: the response.
+        rtt_ms: the time from the start of sending until the head of the response arrived, without connecting.
     """
 
     message: bytes = field(repr=False)
@@ -76,15 +75,18 @@ Outcome = Answered | Lost
 
 
 class Transport:
-    """Sends attempts over connections that it keeps, for each URL in a pool of its own: one that hangs takes none of
-    another's. Any number of threads may share one."""
+    """Sends attempts over kept connections, with one pool for each URL, so that a URL that hangs takes no other
+    one's connections.
+
+    Any number of threads may share it.
+    """
 
     def __init__(self) -> None:
         self._pools: dict[Url, httpcore.ConnectionPool] | None = {}
         self._backend = connections.Backend()
 
     def post(self, send: Send) -> Outcome:
-        """Make one attempt. Looking up a host's name is the system's, and not within the timeout.
+        """Make one attempt. The timeout doesn't include the lookup of the host's name, which the system does.
 
         Raises:
             ConfigurationError: the transport is closed.
@@ -165,7 +167,7 @@ _FAILURES = (*_TIMEOUTS, httpcore.NetworkError, httpcore.ProtocolError, OSError)
 
 def _open(pools: P | None) -> P:
     if pools is None:
-        raise errors.ConfigurationError("this client is closed", hint="make a new one, or close it later")
+        raise errors.ConfigurationError("this client is closed", hint="create a new one, or close it later")
     return pools
 
 
@@ -184,8 +186,8 @@ def _request(send: Send, extensions: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Progress:
-    """How far one attempt has come: whether the other side was turned to, whether anything of the request has left, and
-    how long its answer took."""
+    """The progress of one attempt: whether the other side was contacted, whether any part of the request was sent,
+    and the time of its response."""
 
     __slots__ = ("_began_s", "_sent", "_turned_to", "rtt_ms")
 
@@ -196,7 +198,7 @@ class _Progress:
         self.rtt_ms = 0.0
 
     def note(self, event: str, _info: Mapping[str, Any]) -> None:
-        """httpcore's trace."""
+        """Record an event of httpcore's trace."""
         if event == "connection.connect_tcp.started":
             self._turned_to = True
         elif event == "http11.send_request_headers.started":
@@ -206,21 +208,21 @@ class _Progress:
             self.rtt_ms = (time.perf_counter() - self._began_s) * 1000
 
     async def note_async(self, event: str, info: Mapping[str, Any]) -> None:
-        """The same, as asynchronous pools want it."""
+        """Record an event, for asynchronous pools."""
         self.note(event, info)
 
     def lost(self, error: Exception, send: Send) -> Lost:
-        """Return what became of an attempt that ended in ``error``; the error's own text is left out."""
+        """Return the outcome of an attempt that ended in ``error``, without the error's own text."""
         if isinstance(error, _TIMEOUTS):
             what = "didn't answer" if self._sent else "couldn't be connected to"
-            # Who has waited for a free connection all the time has learnt nothing of the other side.
+            # An attempt that only waited for a free connection proves nothing about the other side.
             return Lost(f"{send.url} {what} within {send.timeout_ms} ms", sent=self._sent, silent=self._turned_to)
         what = "broke off without a whole answer" if self._sent else "couldn't be connected to"
         return Lost(f"{send.url} {what}", sent=self._sent)
 
 
 class _Reading:
-    """Reads one answer, and stops where it can't be message 2."""
+    """Reads one response, and stops as soon as it can't be message 2."""
 
     __slots__ = ("_body", "lost")
 
@@ -229,7 +231,7 @@ class _Reading:
         self.lost = _refusal(response)
 
     def take(self, chunk: bytes) -> bool:
-        """Add a chunk; return whether more may come."""
+        """Add a chunk. Return True if more may follow."""
         if len(self._body) + len(chunk) > MAX_ANSWER_BYTES:
             self.lost = Lost(f"the answer is larger than {MAX_ANSWER_BYTES:,} bytes")
             return False
@@ -237,7 +239,7 @@ class _Reading:
         return True
 
     def outcome(self, rtt_ms: float) -> Outcome:
-        """Return what was read, after ``rtt_ms``."""
+        """Return the outcome of the response, after ``rtt_ms``."""
         return Answered(bytes(self._body), rtt_ms) if self.lost is None else self.lost
 
 
@@ -253,7 +255,8 @@ def _refusal(response: httpcore.Response) -> Lost | None:
 
 
 def _retry_after_ms(headers: list[tuple[bytes, bytes]]) -> int | None:
-    """Return Retry-After in ms (RFC 9110, 10.2.3). Only its seconds: a date would set another's clock against ours."""
+    """Return Retry-After in ms (RFC 9110, 10.2.3), if it is in seconds: a date would compare another clock with
+    this one."""
     for name, value in headers:
         if name.lower() == b"retry-after" and value.isdigit() and len(value) <= 9:
             return int(value) * 1000

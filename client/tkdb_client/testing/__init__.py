@@ -1,4 +1,4 @@
-"""An authority for an app's own tests: real tokens, real denials, no network, and time in the test's hands.
+"""An authority for an app's own tests: real tokens, real denials, no network, and a clock that the test controls.
 
 >>> from tkdb_client import Access
 >>> from tkdb_client.testing import Authority, Down
@@ -13,19 +13,19 @@ Traceback (most recent call last):
 tkdb.errors.ExpiredToken: caveat 1 of 2 (exp 1900000060): expired 1 s ago: ask for a new token
 
 >>> token = authority.mint("acme")
->>> with authority.faulty(Down()):                               # at once, however long the client tries
+>>> with authority.faulty(Down()):                               # at once, without waiting
 ...     client.verify(token)
 Traceback (most recent call last):
 ...
 tkdb.errors.DeadlineExceeded: no answer in time, ...
 >>> authority.close()                                            # or: with Authority("acme") as authority
 
-What decides is what decides in production: ``tkdb.authority`` and ``tkdb.macaroon``, over a journal that is kept in a
-list; each request is sealed and opened as on the network (``tkdb.channel``). Only sockets, disks and waiting are left
-out: a client that would wait moves the clock on.
+The decisions are production's: ``tkdb.authority`` and ``tkdb.macaroon``, with a journal in a list. Each request is
+sealed and opened as on the network (``tkdb.channel``). Only sockets, disks and waiting are left out: a client that
+would wait moves the clock forward.
 
-No setting selects it, it listens nowhere, its keys are made for it and lost with it, and it refuses to run on a Fly
-Machine. So nothing that it says means anything outside the process.
+No setting selects it, it listens nowhere, it has its own keys, which are lost with it, and it refuses to run on a Fly
+Machine. So its results have no effect outside the process.
 """
 
 from tkdb_client.testing.authority import Authority

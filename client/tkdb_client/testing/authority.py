@@ -1,4 +1,4 @@
-"""The authority that a test holds: makes clients, mints, revokes, and misbehaves on command."""
+"""The authority in a test: it creates clients, mints, revokes, and fails on demand."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from tkdb_client.testing.faults import Fault
 from tkdb_client.testing.network import Network
 
 BOUND_S: Final = 5.001
-"""The published bound, and a moment: so long after it was acknowledged, every client refuses what was revoked."""
+"""The published bound, and a moment more: after this time, every client refuses a revoked token."""
 
 
 class Authority:
-    """An authority in this process, for tests. Any number of threads and event loops may ask it.
+    """An authority in this process, for tests. Any number of threads and event loops may use it.
 
-    Close it at the test's end, or use it in a ``with``: what its clients do beside calls ends then, too.
+    Close it at the end of the test, or use it in a ``with``: its clients' background work then ends too.
 
     Args:
-        organizations: made at the start; each with a root key, as always.
-        regions: the names of its regions: a client gets a URL for each.
-        clock: the time, of the authority and of all its clients.
-        random: returns so many random bytes.
-        environ: what is looked at for the marks of production.
+        organizations: created at the start, each with a root key, as always.
+        regions: the names of its regions. A client gets a URL for each.
+        clock: the clock of the authority and of all its clients.
+        random: returns ``n`` random bytes.
+        environ: checked for the signs of production.
 
     Attributes:
-        clock: move it: ``authority.clock.advance(3600)``.
+        clock: move it with ``authority.clock.advance(3600)``.
 
     Raises:
-        ConfigurationError: this is a Fly Machine, where nothing may be tested.
+        ConfigurationError: this is a Fly Machine, where no tests may run.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class Authority:
 
     @property
     def signer(self) -> SignerSecret:
-        """A signer's secret that may do everything, for apps that mint: ``client(signer=authority.signer)``."""
+        """A signer's secret with every permission, for apps that mint: ``client(signer=authority.signer)``."""
         return self._network.signer
 
     @property
     def calls(self) -> list[api.Call[Any]]:
-        """What has come to it, in order, clients' retries among it; the test's own calls are left out."""
+        """The calls that it has received, in order, including clients' retries. The test's own calls are left out."""
         return self._network.calls
 
     def client(
@@ -93,13 +93,13 @@ class Authority:
         timeout_ms: int = TIMEOUT_MS,
         attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS,
     ) -> Client:
-        """Return a client of this authority, to give to the app.
+        """Return a client of this authority, for the app.
 
         Args:
-            signer: a signer's secret; without one it verifies, and revokes what it holds.
-            policy: what the app knows beforehand, as its audience; the clock in it is replaced by the test's.
-            timeout_ms: how long a call may take, by the test's clock.
-            attempt_timeout_ms: how long one attempt may take at most.
+            signer: a signer's secret. Without one, the client can verify, and revoke tokens that it holds.
+            policy: the app's own facts, such as its audience. The test's clock replaces the policy's.
+            timeout_ms: the timeout of a call, by the test's clock.
+            attempt_timeout_ms: the timeout of one attempt.
         """
         return self._make(Wire(self._network), signer, policy, timeout_ms, attempt_timeout_ms)
 
@@ -131,28 +131,28 @@ class Authority:
         aud: str | None = None,
         expires_in_s: int | None = None,
     ) -> Macaroon:
-        """Mint a token, as ``Client.mint``. No fault stands in the test's own way."""
+        """Mint a token, as ``Client.mint``. Faults don't affect the test's own calls."""
         return self._operator.mint(
             organization, *caveats, act=act, res=res, sub=sub, aud=aud, expires_in_s=expires_in_s
         )
 
     def revoke(self, token: Token) -> bool:
-        """Revoke a token, as a signer; return whether that had been done before.
+        """Revoke a token, as a signer. Return True if that had been done before.
 
-        The clock moves on by the published bound, ``BOUND_S``: from then on no client accepts the token. (A client's
-        own ``revoke`` moves no clock: what others know may then be as old as it may be in production.)
+        The clock moves forward by the published bound, ``BOUND_S``: after that, no client accepts the token. (A
+        client's own ``revoke`` moves no clock, so other clients' data may be as old as in production.)
         """
         already = self._operator.revoke(token)
         self.clock.advance(BOUND_S)
         return already
 
     def create_organization(self, name: str, *, max_lifetime_s: int | None = None) -> api.Organization:
-        """Make an organization, as ``Client.create_organization``."""
+        """Create an organization, as ``Client.create_organization``."""
         return self._operator.create_organization(name, max_lifetime_s=max_lifetime_s)
 
     @contextmanager
     def faulty(self, fault: Fault, *regions: str) -> Iterator[None]:
-        """Put a fault in the way to these regions, or to all where none is named, while the ``with`` lasts.
+        """Put a fault in front of these regions, or of all if none is named, during the ``with``.
 
         Raises:
             ConfigurationError: there is no such region.
@@ -173,7 +173,7 @@ class Authority:
             self._network.tell()
 
     def close(self) -> None:
-        """End it, and what its clients do beside calls: the threads that follow the feed."""
+        """Close it, and end its clients' background work: the threads that follow the feed."""
         self._network.close()
 
     def __enter__(self) -> Self:
@@ -208,7 +208,7 @@ class Authority:
         return {
             "url": [str(url) for url in self._network.urls.values()],
             "authority": self.identity,
-            "signer": signer or "",  # none: what a developer has exported is another authority's
+            "signer": signer or "",  # not None, because a developer's exported signer belongs to another authority
             "policy": msgspec.structs.replace(ours, clock=self.clock.now_s),
             "timeout_ms": timeout_ms,
             "attempt_timeout_ms": attempt_timeout_ms,

@@ -1,6 +1,6 @@
-"""The authority itself: what each method means, over a journal that is kept in a list.
+"""The authority itself: its methods, with a journal in a list.
 
-All that decides is the real authority's (`tkdb.authority`); rounds, disks and other machines are left out.
+All decisions are the real authority's (`tkdb.authority`). Rounds, disks and other machines are left out.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 
 class Book:
-    """A journal, what it adds up to, and the methods that read and write it. One thread at a time.
+    """A journal, its fold, and the methods that read and write it. Only one thread at a time may use it.
 
     Args:
         name: the authority's name.
         clock: its clocks.
-        random: returns so many random bytes.
+        random: returns ``n`` random bytes.
     """
 
     def __init__(self, name: str, clock: Clock, random: Callable[[int], bytes]) -> None:
@@ -59,10 +59,10 @@ class Book:
         return self._entries[after : after + limit]
 
     def answer(self, call: api.Call[Any], caller: Caller) -> msgspec.Struct:
-        """Return the result of ``call``; of a long poll what there is now.
+        """Return the result of ``call``. A long poll returns the current data.
 
         Raises:
-            TkdbError: the call fails, as its class says.
+            TkdbError: the call fails. The class is the reason.
         """
         result = self._methods.answer(call, caller)
         if result is not None:
@@ -125,10 +125,10 @@ class Book:
 
 
 def _at_once(steps: Coroutine[Any, Any, T]) -> T:
-    """Return the result of what waits for nothing: the journal is in memory."""
+    """Return the result of a coroutine that never waits, because the journal is in memory."""
     try:
         steps.send(None)
     except StopIteration as end:
         result: T = end.value
         return result
-    raise AssertionError("what is in memory was waited for")
+    raise AssertionError("a coroutine waited for data in memory")

@@ -1,4 +1,4 @@
-"""Time in the test's hands: it stands still until it is moved, and moves for all at once.
+"""The test's clock: it stands still until the test moves it, for the authority and all clients together.
 
 >>> clock = Clock(at_s=1_900_000_000)
 >>> clock.advance(90)
@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import Final
 
 START_S: Final = 1_900_000_000
-"""When a test begins, Unix seconds: March 2030, on every run."""
+"""The start of every test, in Unix seconds: March 2030."""
 
 
 class Clock:
-    """The wall's clock and the one that only goes forward, of a client and its authority alike.
+    """The wall clock and the monotonic clock of an authority and its clients.
 
     Args:
-        at_s: what the wall's shows at first, in Unix seconds.
+        at_s: the wall clock's first time, in Unix seconds.
     """
 
     def __init__(self, at_s: float = START_S) -> None:
@@ -29,10 +29,10 @@ class Clock:
         self._listeners: list[Callable[[], None]] = []
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, at once.
+        """Move the time forward, at once.
 
         Raises:
-            ValueError: time doesn't go back.
+            ValueError: ``seconds`` is negative.
         """
         if seconds < 0:
             raise ValueError("time doesn't go back")
@@ -42,7 +42,7 @@ class Clock:
             listener()
 
     def now_s(self) -> float:
-        """Return Unix seconds: what a ``Policy`` takes as its clock."""
+        """Return Unix seconds, the form of a ``Policy``'s clock."""
         return self._now_ms / 1000
 
     def now_ms(self) -> int:
@@ -50,9 +50,9 @@ class Clock:
         return self._now_ms
 
     def monotonic_ms(self) -> int:
-        """Return the milliseconds that have passed."""
+        """Return the milliseconds since the start."""
         return self._now_ms - self._start_ms
 
     def on_advance(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` whenever time has passed."""
+        """Call ``listener`` whenever the time has moved."""
         self._listeners.append(listener)

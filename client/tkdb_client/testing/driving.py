@@ -1,7 +1,7 @@
-"""Drives a client's calls through the testing network: no sockets, and no waiting.
+"""Runs a client's calls on the testing network, without sockets and without waiting.
 
-Where a call would wait, the clock moves. What goes on beside calls (a feed that is followed, a probe) can't move it, or
-it would run away while the test looks elsewhere: that waits until a call or the test has moved it.
+If a call would wait, the clock moves. Background work (a feed follower, a probe) can't move it, because then the clock
+would move while the test does something else: background work waits until a call or the test has moved it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A step of what goes on beside calls."""
+    """An effect of background work."""
 
     step: Send | Sleep
 
 
 Look = Callable[[], Outcome | bool | None]
-"""Returns what a step comes to; None while something must happen first."""
+"""Returns the outcome of an effect, or None while something else must happen first."""
 
 
 class _Way:
-    """What both wires do but wait."""
+    """The common parts of both wires."""
 
     def __init__(self, network: Network, *, faulty: bool = True) -> None:
         self._network = network
@@ -43,7 +43,7 @@ class _Way:
         self._closed = False
 
     def look(self, step: Send | Beside) -> Look:
-        """Return what looks whether a step is over."""
+        """Return a function that checks whether an effect is over."""
         self._check_open()
         match step:
             case Beside(Sleep(wait_ms)):
@@ -55,7 +55,7 @@ class _Way:
         raise AssertionError(f"no step of a call: {step}")
 
     def close(self) -> None:
-        """End what waits."""
+        """End all waits."""
         self._closed = True
         self._network.tell()
 
@@ -73,17 +73,17 @@ class _Way:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ConfigurationError("this client is closed", hint="make a new one, or close it later")
+            raise ConfigurationError("this client is closed", hint="create a new one, or close it later")
         if self._network.is_closed:
-            raise ConfigurationError("this test's authority is closed", hint="make a new one, or close it later")
+            raise ConfigurationError("this test's authority is closed", hint="create a new one, or close it later")
 
 
 class Wire(Transport):
     """A transport without sockets.
 
     Args:
-        network: where it leads.
-        faulty: whether faults stand in its way, and what goes over it is shown to the test.
+        network: the network that it sends to.
+        faulty: whether faults affect it, and the test sees its calls.
     """
 
     def __init__(self, network: Network, *, faulty: bool = True) -> None:
@@ -92,7 +92,7 @@ class Wire(Transport):
         self._way = _Way(network, faulty=faulty)
 
     def post(self, send: Send | Beside) -> Any:
-        """Take a step to its end."""
+        """Carry out an effect to its end."""
         look = self._way.look(send)
         while True:
             seen = self._network.changes
@@ -102,7 +102,7 @@ class Wire(Transport):
             wait([self._network.change(seen)])
 
     def close(self) -> None:
-        """End what waits."""
+        """End all waits."""
         super().close()
         self._way.close()
 
@@ -116,7 +116,7 @@ class AsyncWire(AsyncTransport):
         self._way = _Way(network)
 
     async def post(self, send: Send | Beside) -> Any:
-        """Take a step to its end."""
+        """Carry out an effect to its end."""
         look = self._way.look(send)
         while True:
             seen = self._network.changes
@@ -126,13 +126,13 @@ class AsyncWire(AsyncTransport):
             await asyncio.wrap_future(self._network.change(seen))
 
     async def close(self) -> None:
-        """End what waits."""
+        """End all waits."""
         await super().close()
         self._way.close()
 
 
 class Timeless(Driver):
-    """A blocking driver whose sleeps take no time."""
+    """A blocking runner whose sleeps take no time."""
 
     def __init__(self, wire: Wire, clock: Clock) -> None:
         super().__init__(wire)
@@ -161,7 +161,7 @@ Changed = Generator[Any, Any, T]
 
 
 def _timeless(steps: Steps[T], clock: Clock) -> Changed[T]:
-    """Take a call's steps: where it sleeps, the clock moves."""
+    """Yield a call's effects. A sleep moves the clock instead."""
 
     def change(step: Any) -> Any:
         if isinstance(step, Sleep):
@@ -173,7 +173,7 @@ def _timeless(steps: Steps[T], clock: Clock) -> Changed[T]:
 
 
 def _beside(steps: Steps[T]) -> Changed[T]:
-    """Take the steps of what goes on beside calls: it waits for others to move the clock."""
+    """Yield the effects of background work: it waits for other calls to move the clock."""
 
     def change(step: Any) -> Any:
         if isinstance(step, Aside):
@@ -184,7 +184,7 @@ def _beside(steps: Steps[T]) -> Changed[T]:
 
 
 def _changing(steps: Steps[T], change: Callable[[Any], Any]) -> Changed[T]:
-    """Take each step as ``change`` returns it; None is one that is over already."""
+    """Yield each effect as ``change`` returns it. None means that the effect is already over."""
     answer, error = None, None
     try:
         while True:
@@ -193,7 +193,7 @@ def _changing(steps: Steps[T], change: Callable[[Any], Any]) -> Changed[T]:
             if step is not None:
                 try:
                     answer = yield step
-                except Exception as raised:  # noqa: BLE001 -- whatever it is, it is for the steps
+                except Exception as raised:  # noqa: BLE001 -- the call must get any error
                     error = raised
     except StopIteration as end:
         result: T = end.value

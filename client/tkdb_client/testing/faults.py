@@ -1,11 +1,11 @@
-"""What a request may meet on its way, as values: ``with authority.faulty(Slow(2_000), "syd"): ...``
+"""The faults of the testing network, as values: ``with authority.faulty(Slow(2_000), "syd"): ...``
 
 =================  ============================================================================================
-``Down()``         nobody is there: connections are refused
-``Silent()``       the request is taken, and nothing ever comes back
+``Down()``         no machine is there: connections are refused
+``Silent()``       the request is accepted, and no response ever comes
 ``Slow(ms)``       the answer takes that long
-``AnswersLost()``  the authority does what is asked, and its answer gets lost
-``Stale()``        the machine can't show that it is fresh enough, and says so
+``AnswersLost()``  the authority carries out the request, and its answer gets lost
+``Stale()``        the machine reports that it can't prove that it is fresh enough
 ``Failing(e)``     the authority answers with this error
 =================  ============================================================================================
 """
@@ -20,25 +20,25 @@ from tkdb_client.calls.transport import Lost, Outcome
 
 
 class Passage(Protocol):
-    """One request on its way, and what can become of it."""
+    """One request on its way, with its possible outcomes."""
 
     timeout_ms: int
 
     def answered(self) -> Outcome | None:
-        """Return the authority's answer; None while it holds it back (a long poll)."""
+        """Return the authority's answer, or None while it holds it back (a long poll)."""
 
     def failed(self, error: errors.TkdbError) -> Outcome:
-        """Return the authority's answer that says ``error``."""
+        """Return an answer of the authority with ``error``."""
 
     def has_taken(self, ms: int) -> bool:
-        """Let ``ms`` pass since the request was sent; return False where that isn't over yet."""
+        """Let ``ms`` pass since the request was sent. Return False if they haven't passed yet."""
 
 
 class Fault(Protocol):
-    """Decides what becomes of requests."""
+    """Decides the outcome of requests."""
 
     def meet(self, passage: Passage) -> Outcome | None:
-        """Return the outcome of one request; None while the authority holds it."""
+        """Return the outcome of one request, or None while the authority holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +46,25 @@ class Sound:
     """No fault."""
 
     def meet(self, passage: Passage) -> Outcome | None:
-        """The authority answers."""
+        """Return the authority's answer."""
         return passage.answered()
 
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """Nobody is there: connections are refused."""
+    """No machine is there: connections are refused."""
 
     def meet(self, passage: Passage) -> Outcome | None:
-        """The request never leaves."""
+        """Return the loss of a request that was never sent."""
         return Lost("the connection was refused", sent=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """The request is taken, and nothing ever comes back."""
+    """The request is accepted, and no response ever comes."""
 
     def meet(self, passage: Passage) -> Outcome | None:
-        """The attempt takes all its time."""
+        """Return the loss of an attempt after its whole timeout."""
         if not passage.has_taken(passage.timeout_ms):
             return None
         return Lost(f"no answer within {passage.timeout_ms} ms", silent=True)
@@ -72,12 +72,12 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """The answer takes ``ms``: more than an attempt may take, and it comes too late."""
+    """The answer takes ``ms``. If that is longer than an attempt's timeout, it comes too late."""
 
     ms: int
 
     def meet(self, passage: Passage) -> Outcome | None:
-        """The authority does what is asked in any case."""
+        """Return the late answer, or its loss. The authority carries out the request in any case."""
         if not passage.has_taken(min(self.ms, passage.timeout_ms)):
             return None
         answer = passage.answered()
@@ -88,10 +88,10 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class AnswersLost:
-    """The authority does what is asked, and its answer gets lost."""
+    """The authority carries out the request, and its answer gets lost."""
 
     def meet(self, passage: Passage) -> Outcome | None:
-        """As when a connection breaks."""
+        """Return a loss, as when a connection breaks."""
         passage.answered()
         return Lost("the connection broke off without a whole answer")
 
@@ -103,14 +103,14 @@ class Failing:
     error: errors.TkdbError
 
     def meet(self, passage: Passage) -> Outcome | None:
-        """It says so in a sealed answer."""
+        """Return a sealed answer with the error."""
         return passage.failed(self.error)
 
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """The machine can't show that it is fresh enough to know of every revocation, and says so."""
+    """The machine can't prove that its data is fresh enough to include every revocation, and reports it."""
 
     def meet(self, passage: Passage) -> Outcome | None:
-        """A client asks another machine, while there is one."""
+        """Return the denial. A client then asks another machine, if there is one."""
         return passage.failed(errors.StaleAuthority("this machine lags behind", hint="ask another region"))

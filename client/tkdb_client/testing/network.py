@@ -1,6 +1,6 @@
-"""The way between clients and the testing authority: real messages, no sockets.
+"""The network between clients and the testing authority: real messages, no sockets.
 
-A region is an address that a fault may be put before; all regions lead to the same authority.
+A region is an address that may have a fault. All regions lead to the same authority.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tkdb_client.testing.clock import Clock
 from tkdb_client.testing.faults import Fault, Sound
 
 NAME: Final = "tkdb.test"
-"""The authority's name, and the end of its addresses: ``.test`` is nobody's (RFC 6761)."""
+"""The authority's name, and the end of its addresses. ``.test`` belongs to no one (RFC 6761)."""
 
 _SOUND: Final = Sound()
 _EVERYTHING: Final[frozenset[Permission]] = frozenset(
@@ -38,7 +38,7 @@ _EVERYTHING: Final[frozenset[Permission]] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request that was opened: where to, what it asks for, or why that can't be read or comes too late."""
+    """A request that was opened: its path, and its call or the reason why it can't be read or is too late."""
 
     path: str
     opened: Opened
@@ -51,18 +51,18 @@ class Received:
 
 
 class Network:
-    """One authority, the ways to it, and what stands in those ways.
+    """One authority, the ways to it, and the faults on them.
 
     Args:
         regions: their names.
-        clock: the time.
-        random: returns so many random bytes.
+        clock: the clock.
+        random: returns ``n`` random bytes.
 
     Attributes:
-        calls: what was asked of the authority, in order.
-        faults: by region, what stands in the way; the last one counts.
-        changes: how often something has changed that a long poll may wait for.
-        is_closed: whether nothing goes over it any more.
+        calls: the calls to the authority, in order.
+        faults: the faults by region. The last one counts.
+        changes: the number of changes that a long poll may wait for.
+        is_closed: whether it carries no more requests.
     """
 
     def __init__(self, regions: Sequence[str], clock: Clock, random: Callable[[int], bytes]) -> None:
@@ -83,12 +83,12 @@ class Network:
         clock.on_advance(self.tell)
 
     def fault(self, url: Url) -> Fault:
-        """Return what stands in the way to ``url`` now."""
+        """Return the current fault on the way to ``url``."""
         region = next(region for region, known in self.urls.items() if known == url)
         return (self.faults[region] or [_SOUND])[-1]
 
     def receive(self, send: Send) -> Received | None:
-        """Return what was sent, opened and read; None where it can't be opened."""
+        """Return the opened request, or None if it can't be opened."""
         with self._lock:
             try:
                 opened = self._responder.open(send.path, send.headers, send.message)
@@ -105,8 +105,8 @@ class Network:
 
         Args:
             received: the request.
-            may_hold: return None instead, while a long poll has nothing to tell.
-            noted: whether the call is shown to the test.
+            may_hold: return None instead, while a long poll has no news.
+            noted: whether the test sees the call.
         """
         if isinstance(received.call, errors.TkdbError):
             return self.refuse(received, received.call)
@@ -128,17 +128,17 @@ class Network:
         return message
 
     def refuse(self, received: Received, error: errors.TkdbError) -> bytes:
-        """Return message 2 that says ``error``."""
+        """Return a message 2 with ``error``."""
         with self._lock:
             return self._sealed(received.opened, failure=Failure.of(error))
 
     def close(self) -> None:
-        """End what waits, and what is asked from now on."""
+        """End all waits, and refuse requests from now on."""
         self.is_closed = True
         self.tell()
 
     def tell(self) -> None:
-        """Something has changed: who waits looks again."""
+        """Record a change, so that waiting calls look again."""
         with self._lock:
             self.changes += 1
             waiting, self._waiting = self._waiting, set()
@@ -147,7 +147,7 @@ class Network:
                 each.set_result(None)
 
     def change(self, seen: int) -> Future[None]:
-        """Return what ends when something has changed since there were ``seen`` changes."""
+        """Return a future that ends after the next change; ``seen`` is the number of changes so far."""
         waiter: Future[None] = Future()
         with self._lock:
             if self.changes == seen:
@@ -170,10 +170,10 @@ class Passing:
     """One request on its way (`faults.Passage`).
 
     Args:
-        network: where it goes.
+        network: the network.
         send: the request.
-        faulty: whether it meets the faults that the test has set up, and is shown to the test.
-        moves: whether the clock moves where it has to wait; else others move it.
+        faulty: whether the test's faults affect it, and the test sees it.
+        moves: whether the clock moves if it must wait. If not, other calls move it.
     """
 
     def __init__(self, network: Network, send: Send, *, faulty: bool = True, moves: bool = True) -> None:
@@ -188,11 +188,11 @@ class Passing:
         self.timeout_ms = send.timeout_ms
 
     def outcome(self) -> Outcome | None:
-        """Return what becomes of it; None while something must happen first."""
+        """Return its outcome, or None while something else must happen first."""
         return (self._network.fault(self._send.url) if self._faulty else _SOUND).meet(self)
 
     def answered(self) -> Outcome | None:
-        """The authority's answer; None while it holds it back (a long poll)."""
+        """Return the authority's answer, or None while it holds it back (a long poll)."""
         while True:
             is_over = self._network.clock.monotonic_ms() - self._began_ms >= self._hold_ms
             message = self._answer(may_hold=not is_over)
@@ -202,13 +202,13 @@ class Passing:
                 return None
 
     def failed(self, error: errors.TkdbError) -> Outcome:
-        """The authority's answer that says ``error``."""
+        """Return an answer of the authority with ``error``."""
         if self._received is None:
             return _UNOPENED
         return Answered(self._network.refuse(self._received, error), 0.0)
 
     def has_taken(self, ms: int) -> bool:
-        """Let ``ms`` pass since it was sent; return False where others must see to that."""
+        """Let ``ms`` pass since it was sent. Return False if other calls must make them pass."""
         left_ms = self._began_ms + ms - self._network.clock.monotonic_ms()
         if left_ms > 0 and self._moves:
             self._network.clock.advance(left_ms / 1000)

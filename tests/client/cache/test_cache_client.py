@@ -184,7 +184,7 @@ def test_of_many_those_that_are_known_clear_while_nobody_can_be_asked_about_the_
     second.clear(READ)
     third.clear(READ)
     assert isinstance(first, errors.StaleAuthority)
-    assert "isn't known here, and the authority could not be asked" in first.message
+    assert "isn't cached, and the authority could not be asked" in first.message
     assert isinstance(junk, errors.MalformedToken)
     with pytest.raises(errors.Unavailable):
         caller.call("verify_many", [stranger, old])

@@ -148,7 +148,7 @@ def test_a_write_whose_answer_got_lost_has_an_unknown_outcome(
 ) -> None:
     authority.handler = lambda _: api.Revoked(already=False)
     authority.script.extend([fake.done_but_lost, *[fake.sealed(errors.Overloaded("slow down"))] * 1000])
-    with pytest.raises(errors.OutcomeUnknown, match="outcome is not known"):
+    with pytest.raises(errors.OutcomeUnknown, match="outcome is unknown"):
         connect(timeout_ms=2_000).call("revoke", token)
 
 
@@ -170,14 +170,14 @@ def test_a_write_that_the_authority_turned_away_is_known_not_to_be_done(
 
 def test_a_wrong_key_of_the_authority_is_said_to_be_one(connect: Any, authority: FakeAuthority) -> None:
     stranger = fake.Brain().identity
-    with pytest.raises(errors.Unavailable, match="check TKDB_AUTHORITY"):
+    with pytest.raises(errors.Unavailable, match="check that TKDB_AUTHORITY"):
         connect(authority=stranger).call("status")
     assert len(authority.requests) == 3
 
 
 def test_a_signer_that_is_not_on_the_list_is_told_to_look_at_its_own_key(connect: Any) -> None:
     stranger = fake.Brain().signer
-    with pytest.raises(errors.Unavailable, match="check TKDB_AUTHORITY and TKDB_SIGNER"):
+    with pytest.raises(errors.Unavailable, match="check that TKDB_AUTHORITY and TKDB_SIGNER"):
         connect(signer=stranger).call("mint", "acme")
 
 
