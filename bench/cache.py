@@ -38,7 +38,7 @@ from tkdb.macaroon.caveats import Act, AnyCaveat, Exp, Req, encode
 from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache.cache import Cache
-from tkdb_client.calls.attempt import Told
+from tkdb_client.calls.attempt import Reply
 
 N = 5
 EXP_S = 2_000_000_000
@@ -69,7 +69,7 @@ def opened(max_bytes: int = 32 << 20) -> Cache:
 def know(cache: Cache, token: Macaroon) -> None:
     """Let the authority have said that it is in order."""
     question, bundle = cache.open(), Bundle(token)
-    told = Told(api.Answer(b"j" * 16, 1, 0), time.monotonic_ns() // 1_000_000, 0)
+    told = Reply(api.Answer(b"j" * 16, 1, 0), time.monotonic_ns() // 1_000_000, 0)
     cache.take(question, bundle, token.tail, api.Valid("acme"), told)
     cache.close(question)
 

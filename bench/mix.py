@@ -29,9 +29,9 @@ from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, Aud, Exp, Req, Sub
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache.cache import Cache
-from tkdb_client.calls.attempt import Told
+from tkdb_client.calls.attempt import Reply
 from tkdb_client.calls.effects import Sleep, Steps
-from tkdb_client.verification.feed_follower import Feed
+from tkdb_client.verification.feed_follower import FeedFollower
 from tkdb_client.verification.verification import Verification
 
 SESSIONS, SERVICES, PATHS = 200, 2, 6
@@ -67,7 +67,7 @@ class _Way:
     def saw(self, journal: bytes, position: int) -> None:
         """Nobody lags by more than that here."""
 
-    def ask(self, _path: str, call: Any, *, wait_ms: int = 0, **_: Any) -> Steps[tuple[Any, Told]]:
+    def ask(self, _path: str, call: Any, *, wait_ms: int = 0, **_: Any) -> Steps[tuple[Any, Reply]]:
         """As the exchange's."""
         fleet = self._fleet
         sent_ms = fleet.now_ms
@@ -86,7 +86,7 @@ class _Way:
                     break
                 yield Sleep(50)
         yield Sleep(WAY_MS)
-        return result, Told(api.Answer(fleet.realm.journal.id, position, LAG_MS), sent_ms, 0)
+        return result, Reply(api.Answer(fleet.realm.journal.id, position, LAG_MS), sent_ms, 0)
 
 
 class _App:
@@ -106,7 +106,7 @@ class _App:
         given: dict[str, Any] = {"bound_ms": BOUND_MS, "monotonic_ms": lambda: self._fleet.now_ms}
         policy = Policy(clock=lambda: self._fleet.now_s, audience="app")
         self._cache = Cache(NAME, policy, max_bytes=32 << 20, **given)
-        feed = Feed(way, self._cache, timeout_ms=10_000, random=self._draw.randbytes, **given)
+        feed = FeedFollower(way, self._cache, timeout_ms=10_000, random=self._draw.randbytes, **given)
         self._verification = Verification(way, self._cache, feed, asks_when_stale=True, timeout_ms=10_000, **given)
 
     def revoke(self) -> api.Revocation:

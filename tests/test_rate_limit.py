@@ -4,16 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tkdb import rate_limit
-from tkdb.rate_limit import Rate
+from tkdb.rate_limit import RateLimiter
 
 
 class Turned:
     now_ms = 0
 
 
-def make(burst: int = 3, every_ms: int = 100) -> tuple[Rate, Turned]:
+def make(burst: int = 3, every_ms: int = 100) -> tuple[RateLimiter, Turned]:
     clock = Turned()
-    return Rate(burst=burst, every_ms=every_ms, monotonic_ms=lambda: clock.now_ms), clock
+    return RateLimiter(burst=burst, every_ms=every_ms, monotonic_ms=lambda: clock.now_ms), clock
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.sampled_from([b"a", b"b"]))))

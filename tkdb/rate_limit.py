@@ -1,7 +1,7 @@
 """A rate limit for each key: a token bucket for each, of which the least recently used ones are forgotten.
 
 >>> now = [0]
->>> rate = Rate(burst=2, every_ms=1_000, monotonic_ms=lambda: now[0])
+>>> rate = RateLimiter(burst=2, every_ms=1_000, monotonic_ms=lambda: now[0])
 >>> rate.take(b"a"), rate.take(b"a"), rate.take(b"a")
 (0, 0, 1000)
 >>> now[0] = 1_000; rate.take(b"a")
@@ -16,7 +16,7 @@ from typing import Final
 KEYS_MAX: Final = 65_536
 
 
-class Rate:
+class RateLimiter:
     """Token buckets by key. Not safe for threads without a lock.
 
     Args:

@@ -29,7 +29,7 @@ from tkdb.macaroon.access import Access
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.verified import Verified
 from tkdb_client.web.facts import Arrived
-from tkdb_client.web.gate import KEY, Gate, Visit, not_guarded
+from tkdb_client.web.gate import KEY, Guard, Visit, not_guarded
 from tkdb_client.web.rejection import Answer, Rejection, Render
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class TokenMiddleware:
         render: Render | None = None,
     ) -> None:
         self._app = app
-        self._gate = Gate(client, attestation=attestation, realm=realm, render=render)
+        self._gate = Guard(client, attestation=attestation, realm=realm, render=render)
         self._access = access
         self._exempt = exempt
 

@@ -22,7 +22,7 @@ from tkdb.macaroon.caveats import AnyCaveat
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.calls.effects import Steps
 from tkdb_client.calls.regions import Region
-from tkdb_client.calls.runners import AsyncDriver, Driver
+from tkdb_client.calls.runners import AsyncRunner, Runner
 from tkdb_client.calls.transport import AsyncTransport, Transport
 from tkdb_client.configured import Configured
 from tkdb_client.narrowing import Resources
@@ -32,7 +32,7 @@ from tkdb_client.verified import Verified
 T = TypeVar("T")
 
 
-class Client(Configured[Driver]):
+class Client(Configured[Runner]):
     """One authority's methods, blocking. Threads may share a client. Create one and keep it, because it keeps
     connections.
 
@@ -42,8 +42,8 @@ class Client(Configured[Driver]):
     """
 
     @staticmethod
-    def _new_driver() -> Driver:
-        return Driver(Transport())
+    def _new_driver() -> Runner:
+        return Runner(Transport())
 
     def _run(self, steps: Steps[T]) -> T:
         return self._driver.run(steps)
@@ -249,12 +249,12 @@ class Client(Configured[Driver]):
         self.close()
 
 
-class AsyncClient(Configured[AsyncDriver]):
+class AsyncClient(Configured[AsyncRunner]):
     """One authority's methods, awaited. It belongs to the event loop in which it is first used."""
 
     @staticmethod
-    def _new_driver() -> AsyncDriver:
-        return AsyncDriver(AsyncTransport())
+    def _new_driver() -> AsyncRunner:
+        return AsyncRunner(AsyncTransport())
 
     async def _run(self, steps: Steps[T]) -> T:
         return await self._driver.run(steps)

@@ -17,17 +17,17 @@ from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache.cache import Cache, CacheInfo
-from tkdb_client.calls.call import ATTEMPT_TIMEOUT_MS, TIMEOUT_MS, Exchange, Timing
-from tkdb_client.calls.runners import AsyncDriver, Driver
+from tkdb_client.calls.call import ATTEMPT_TIMEOUT_MS, TIMEOUT_MS, Calls, Timing
+from tkdb_client.calls.runners import AsyncRunner, Runner
 from tkdb_client.clock import Clock
 from tkdb_client.narrowing import Narrowing, Resources
 from tkdb_client.operations import Operations
 from tkdb_client.settings import Settings
-from tkdb_client.verification.feed_follower import Feed
+from tkdb_client.verification.feed_follower import FeedFollower
 from tkdb_client.verification.verification import Verification
 from tkdb_client.verified import Verified
 
-X = TypeVar("X", Driver, AsyncDriver)
+X = TypeVar("X", Runner, AsyncRunner)
 
 
 class Configured(ABC, Generic[X]):
@@ -79,7 +79,7 @@ class Configured(ABC, Generic[X]):
         if cache_bytes < 0 or bound_ms <= 0 or when_stale not in {"ask", "refuse"}:
             raise errors.ConfigurationError("cache_bytes, bound_ms or when_stale can't be used")
         clock = clock or Clock()
-        exchange = Exchange(
+        exchange = Calls(
             settings.urls,
             settings.authority,
             signer=settings.signer,
@@ -96,7 +96,7 @@ class Configured(ABC, Generic[X]):
             bound_ms=bound_ms,
             monotonic_ms=clock.monotonic_ms,
         )
-        feed = Feed(
+        feed = FeedFollower(
             exchange,
             self._cache,
             bound_ms=bound_ms,

@@ -28,7 +28,7 @@ from tkdb.macaroon.access import Access
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.verified import Verified
 from tkdb_client.web.facts import Arrived
-from tkdb_client.web.gate import Gate, Visit, not_guarded
+from tkdb_client.web.gate import Guard, Visit, not_guarded
 from tkdb_client.web.rejection import Answer, Rejection, Render
 
 __all__ = ["Access", "Answer", "Rejection", "Verified", "acleared", "cleared", "require", "token_middleware"]
@@ -47,7 +47,7 @@ class TokenMiddleware:
     def __init__(
         self,
         get_response: GetResponse,
-        gate: Gate,
+        gate: Guard,
         access: Callable[[HttpRequest], Access] | None,
         exempt: Callable[[HttpRequest], bool] | None,
     ) -> None:
@@ -112,7 +112,7 @@ def token_middleware(
         realm: the app's name in challenges.
         render: makes the responses to rejections, in place of tkdb's.
     """
-    gate = Gate(client, attestation=attestation, realm=realm, render=render)
+    gate = Guard(client, attestation=attestation, realm=realm, render=render)
 
     def middleware(get_response: GetResponse) -> TokenMiddleware:
         return TokenMiddleware(get_response, gate, access, exempt)

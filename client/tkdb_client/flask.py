@@ -26,7 +26,7 @@ from tkdb.macaroon.access import Access
 from tkdb_client.client import Client
 from tkdb_client.verified import Verified
 from tkdb_client.web.facts import Arrived
-from tkdb_client.web.gate import Gate, Visit, not_guarded
+from tkdb_client.web.gate import Guard, Visit, not_guarded
 from tkdb_client.web.rejection import Answer, Rejection, Render
 
 __all__ = ["Access", "Answer", "Rejection", "Tokens", "Verified"]
@@ -64,7 +64,7 @@ class Tokens:
     ) -> None:
         if not isinstance(client, Client):
             raise ConfigurationError("Flask needs a client that blocks", hint="give a tkdb_client.Client")
-        self._gate = Gate(client, attestation=attestation, realm=realm, render=render)
+        self._gate = Guard(client, attestation=attestation, realm=realm, render=render)
         self._access = access
         self._exempt = exempt
 

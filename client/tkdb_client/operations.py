@@ -14,7 +14,7 @@ from tkdb.macaroon import caveats as typed
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache.cache import Cache
-from tkdb_client.calls.call import Exchange
+from tkdb_client.calls.call import Calls
 from tkdb_client.calls.effects import Steps
 from tkdb_client.calls.regions import Region
 from tkdb_client.narrowing import Resources
@@ -38,7 +38,7 @@ class Operations:
         cache: learns at once about this client's own revocations.
     """
 
-    def __init__(self, exchange: Exchange, verification: Verification, cache: Cache) -> None:
+    def __init__(self, exchange: Calls, verification: Verification, cache: Cache) -> None:
         self._exchange = exchange
         self._verification = verification
         self._cache = cache

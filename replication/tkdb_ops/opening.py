@@ -1,7 +1,7 @@
 """What is opened in several steps and closed by undoing them in reverse order, also where opening ends half-way.
 
 >>> import asyncio
->>> class Door(Opened):
+>>> class Door(AsyncResource):
 ...     async def _open(self):
 ...         for part in ("lock", "leaf"):
 ...             print("open", part)
@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Self
 
 
-class Opened(ABC):
+class AsyncResource(ABC):
     """Open while an ``async with`` lasts. A subclass takes the steps in ``_open``, and puts what undoes each on
     ``_stack``; so it may with whatever it opens later."""
 

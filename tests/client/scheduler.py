@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tkdb import errors
-from tkdb_client.calls.effects import Aside, Join, Sleep, Steps
+from tkdb_client.calls.effects import Background, Join, Sleep, Steps
 from tkdb_client.calls.transport import Outcome, Send
 
 START_MS = 1_000_000
@@ -78,7 +78,7 @@ class Scheduler:
                 case Sleep():
                     assert step.wait_ms > 0
                     self.after(step.wait_ms, lambda: resume(lambda: next(steps)))
-                case Aside():
+                case Background():
                     self.start(step.steps, lambda _: None, post)
                     resume(lambda: next(steps))
                 case Join():

@@ -14,7 +14,7 @@ from tests.client.scheduler import START_MS, Scheduler, Unsealing
 from tkdb import api, errors
 from tkdb.failure import Failure
 from tkdb.net.url import Url
-from tkdb_client.calls.call import Exchange, Timing
+from tkdb_client.calls.call import Calls, Timing
 from tkdb_client.calls.effects import Steps
 from tkdb_client.calls.transport import Answered, Lost, Outcome, Send
 from tkdb_client.clock import Clock
@@ -55,7 +55,7 @@ class Simulated:
         self.world = world
         self.attempts: list[Attempt] = []
         self._clock = Scheduler()
-        self.exchange = Exchange(
+        self.exchange = Calls(
             [Url.parse(f"http://region-{number}") for number in range(len(rtts_ms))],
             BRAIN.identity,
             signer=BRAIN.signer,

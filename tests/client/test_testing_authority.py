@@ -22,7 +22,7 @@ from tkdb.macaroon.caveats import Act, Sub
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import encode_text
 from tkdb_client import Access, Policy
-from tkdb_client.calls.effects import Aside, Steps
+from tkdb_client.calls.effects import Background, Steps
 from tkdb_client.testing import AnswersLost, Authority, Down, Failing, Fault, Silent, Slow, Stale
 from tkdb_client.testing.authority import BOUND_S
 
@@ -226,7 +226,7 @@ def following(client: Any, token: Macaroon, after: int, told: list[Any]) -> Step
         finally:
             told.append(came)
 
-    yield Aside(poll())
+    yield Background(poll())
 
 
 def test_what_goes_on_beside_calls_waits_for_the_test_and_never_moves_the_clock(

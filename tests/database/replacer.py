@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from tkdb.database.database import Database
-from tkdb.database.file_replacement import Place
+from tkdb.database.file_replacement import FileReplacement
 
 STEPS = ("os.remove", "os.rename", "sqlite3.connect")
 
@@ -34,7 +34,7 @@ async def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     if sys.argv[4] == "naive":
-        Place.settle = lambda place: place.successor.replace(place.path)  # type: ignore[method-assign, return-value]
+        FileReplacement.settle = lambda place: place.successor.replace(place.path)  # type: ignore[method-assign, return-value]
     sys.addaudithook(step)
     if sys.argv[2] == "aside":
         await database.set_aside("damaged")

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from tkdb import errors
-from tkdb_ops.opening import Opened
+from tkdb_ops.opening import AsyncResource
 
 
-class House(Opened):
+class House(AsyncResource):
     """Opened in steps, which may not end well."""
 
     def __init__(self, ends: BaseException | None = None) -> None:

@@ -32,7 +32,7 @@ from tkdb_replication.node.journal_steps import Steps
 from tkdb_replication.node.node import Node
 from tkdb_replication.node.replicator import Replicator
 from tkdb_replication.node.volume_file import VolumeFile
-from tkdb_replication.protocol.settings import Settings
+from tkdb_replication.protocol.settings import ProtocolSettings
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def bucket(s3_server: Seaweed, empty_bucket: Bucket, meddler: Meddler) -> Bucket
 async def opened(cluster: Cluster, bucket: Bucket) -> Node:
     """A machine of the cluster, in this process."""
     profile = Profile(NAME, SealKeys([cluster.keys.seal]))
-    settings = Settings(machine="m1", lease_ms=3_000)
+    settings = ProtocolSettings(machine="m1", lease_ms=3_000)
     return await Node.open(
         cluster.folder / "tkdb.db", profile, bucket, settings, clock=system_clock(), random=secrets.token_bytes
     )

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from tests.background import Background
-from tkdb_ops.lab.store_proxy import Fault, Gate
+from tkdb_ops.lab.store_proxy import StoreFault, StoreProxy
 
-__all__ = ["Fault", "FaultyProxy"]
+__all__ = ["FaultyProxy", "StoreFault"]
 
 
 class FaultyProxy:
@@ -45,18 +45,18 @@ class FaultyProxy:
         return self._gate.chunks
 
     @property
-    def fault(self) -> Fault:
+    def fault(self) -> StoreFault:
         """What happens now."""
         return self._gate.fault
 
     @fault.setter
-    def fault(self, fault: Fault) -> None:
+    def fault(self, fault: StoreFault) -> None:
         async def change() -> None:
             self._gate.change(fault=fault)
 
         self._background.do(change())
 
-    async def _open(self) -> Gate:
-        gate = Gate(*self._target)
+    async def _open(self) -> StoreProxy:
+        gate = StoreProxy(*self._target)
         await gate.open()
         return gate

@@ -36,7 +36,7 @@ from tkdb_replication.cluster.init import found
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.restore import restore
 from tkdb_replication.litestream.supervisor import Replication
-from tkdb_replication.protocol.head import Head, HeadKeys, Place, decode_head
+from tkdb_replication.protocol.head import Checkpoint, Head, HeadKeys, decode_head
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ async def lead(
         await restore(program, bucket, old.head.base, database, timeout_ms=TIMEOUT_MS)
         async with await Database.open(database, checkpoints=False) as opened:
             writer = await Writer.of(opened, env)
-            for entry in old.head.after(Place(writer.state.head.seq, writer.state.head.hash)) or ():
+            for entry in old.head.after(Checkpoint(writer.state.head.seq, writer.state.head.hash)) or ():
                 await opened.append(writer.state, [entry])
                 writer.state.apply(entry)
             writer.epoch = old.head.epoch + 1

@@ -26,11 +26,11 @@ from tkdb_replication.bucket.paths import fresh_base
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.restore import restore
-from tkdb_replication.litestream.supervisor import Replication, Timing
+from tkdb_replication.litestream.supervisor import Replication, SyncTiming
 
 T = TypeVar("T")
 
-IMPATIENT = Timing(look_ms=30, hung_ms=400, stop_ms=2_000, backoff=Backoff(base_ms=10, cap_ms=100))
+IMPATIENT = SyncTiming(look_ms=30, hung_ms=400, stop_ms=2_000, backoff=Backoff(base_ms=10, cap_ms=100))
 PATIENT = replace(IMPATIENT, hung_ms=30_000)
 TIMEOUT_MS = 20_000
 
@@ -76,7 +76,9 @@ async def eventually(attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def machine(bucket: Bucket, path: Path, *, epoch: int = 1, timing: Timing = PATIENT) -> AsyncIterator[Machine]:
+async def machine(
+    bucket: Bucket, path: Path, *, epoch: int = 1, timing: SyncTiming = PATIENT
+) -> AsyncIterator[Machine]:
     """A machine with a new journal at ``path``, replicating."""
     program = await Program.find()
     async with await Database.open(path, checkpoints=False) as database:

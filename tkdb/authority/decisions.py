@@ -53,7 +53,7 @@ class Write(msgspec.Struct, frozen=True):
     not_before_ms: int = 0
 
 
-class Done(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True):
     """Nothing needs to be written: the request is already fulfilled."""
 
     result: msgspec.Struct
@@ -81,7 +81,7 @@ class Decisions:
         self._random = random
         self._max_lifetime_s = max_lifetime_s
 
-    def decide(self, rows: Rows, call: Immediate, signer: Signer, now_ms: int) -> Write | Done:
+    def decide(self, rows: Rows, call: Immediate, signer: Signer, now_ms: int) -> Write | Decision:
         """Decide on a signer's request.
 
         Raises:
@@ -114,7 +114,7 @@ class Decisions:
                 permit(signer, "reseal", ALL)
                 return self._reseal(rows, call.limit)
 
-    def restore(self, rows: Rows, past: State) -> Write | Done:
+    def restore(self, rows: Rows, past: State) -> Write | Decision:
         """Decide on a restore to ``past`` (``tkdb.authority.point_in_time``). The signer's permission was already
         checked.
 
@@ -123,7 +123,7 @@ class Decisions:
         """
         made = differences(past, rows)
         if made is None:
-            return Done(api.Restored(seq=past.head.seq, changed=0))
+            return Decision(api.Restored(seq=past.head.seq, changed=0))
         if len(encode_made(made)) > MAX_MADE_BYTES:
             raise InvalidRequest(
                 f"{made.changed:,} organizations and keys differ from entry {made.seq}: too many for one entry",
@@ -161,7 +161,7 @@ class Decisions:
         kid, sealed = self._new_key(rows, call.name)
         return Write(Created(kid, sealed, lifetime_s))
 
-    def _revoke(self, rows: Rows, call: api.Revoke, signer: Signer, now_ms: int) -> Write | Done:
+    def _revoke(self, rows: Rows, call: api.Revoke, signer: Signer, now_ms: int) -> Write | Decision:
         replacements: dict[str, Replacement] = {}
         news, not_before_ms = False, 0
         for target in call.targets:
@@ -184,7 +184,7 @@ class Decisions:
             else:
                 news |= self._lineage(rows, target, key, now_ms)
         if not news:
-            return Done(api.Revoked(already=True))
+            return Decision(api.Revoked(already=True))
         if largest_bytes(call) > api.MAX_FEED_BYTES:
             raise InvalidRequest(
                 "these targets, with the keys that they affect, don't fit one message of the feed",
@@ -220,10 +220,10 @@ class Decisions:
         branch = target.branch if isinstance(target, api.Branch) else b""
         return key.state != "retired" and not rows.is_revoked(key.kid + target.nonce, branch)
 
-    def _reseal(self, rows: Rows, limit: int) -> Write | Done:
+    def _reseal(self, rows: Rows, limit: int) -> Write | Decision:
         records = list(islice(rows.sealed_otherwise(self._seal_keys.first_id), limit + 1))
         if not records:
-            return Done(api.Resealed(resealed=0, remaining=0))
+            return Decision(api.Resealed(resealed=0, remaining=0))
         keys, chain_keys = [], []
         for record in records[:limit]:
             if isinstance(record, KeyRow):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
-from tkdb.authority.view import Served
+from tkdb.authority.view import View
 from tkdb.journal.entry import Entry
 
 
@@ -50,7 +50,7 @@ class Alone:
         served: shows them.
     """
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: View) -> None:
         self._served = served
 
     def epoch(self) -> int:

@@ -20,12 +20,12 @@ from tkdb.authority.decisions import Decisions
 from tkdb.authority.genesis import begin
 from tkdb.authority.methods import Methods, Profile, signer_of
 from tkdb.authority.publisher import Alone, Publisher
-from tkdb.authority.view import Served
+from tkdb.authority.view import View
 from tkdb.authority.writer import Writer
 from tkdb.database.database import Database
 from tkdb.errors import Overloaded, TkdbError, Unavailable
 from tkdb.ports import Caller
-from tkdb.rate_limit import Rate
+from tkdb.rate_limit import RateLimiter
 
 PURGE_EVERY_S: Final = 3600
 
@@ -42,7 +42,7 @@ class Authority:
     """Mints, verifies and revokes, with one journal. Open it with ``Authority.open``."""
 
     def __init__(
-        self, served: Served, publisher: Publisher, clock: Clock, random: Callable[[int], bytes], profile: Profile
+        self, served: View, publisher: Publisher, clock: Clock, random: Callable[[int], bytes], profile: Profile
     ) -> None:
         self._served = served
         self._state = served.state
@@ -51,7 +51,7 @@ class Authority:
         decisions = Decisions(served.keyring, profile.seal_keys, random, profile.max_lifetime_s)
         self._writer = Writer(served, decisions, publisher, clock)
         self._methods = Methods(profile, served.state, served.keyring, clock, random)
-        self._own_rate = Rate(burst=OWN_BURST, every_ms=OWN_EVERY_MS, monotonic_ms=clock.monotonic_ms)
+        self._own_rate = RateLimiter(burst=OWN_BURST, every_ms=OWN_EVERY_MS, monotonic_ms=clock.monotonic_ms)
         self._draining = asyncio.Event()
         self._maintenance = asyncio.create_task(self._maintain())
 
@@ -72,7 +72,7 @@ class Authority:
         database = await Database.open(path)
         try:
             state = await begin(database, profile.name, profile.seal_keys, clock, random)
-            served = Served(database, state, profile.seal_keys)
+            served = View(database, state, profile.seal_keys)
             return cls(served, Alone(served), clock, random, profile)
         except BaseException:
             await database.close()

@@ -2,7 +2,7 @@
 
 The journal on the disk may be ahead of it. Only ``show`` moves the view forward.
 
-    served = Served(database, await database.load(), seal_keys)
+    served = View(database, await database.load(), seal_keys)
     await served.show(entry.seq, entry.hash)
 """
 
@@ -25,7 +25,7 @@ LOAD_AFTER_ENTRIES: Final = 20_000
 """A view that lags by more reads the whole tables, which is quicker than applying the entries."""
 
 
-class Served:
+class View:
     """The state, with the keyring and the feed that follow it.
 
     Args:

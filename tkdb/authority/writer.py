@@ -15,13 +15,13 @@ import msgspec
 
 from tkdb import api
 from tkdb.authority.clock import Clock
-from tkdb.authority.decisions import Decisions, Done, Write, is_timed, permit
+from tkdb.authority.decisions import Decision, Decisions, Write, is_timed, permit
 from tkdb.authority.point_in_time import read_past
 from tkdb.authority.publisher import Publisher
-from tkdb.authority.view import Served
+from tkdb.authority.view import View
 from tkdb.errors import BrokenJournal, Conflict, Overloaded, StoreUnwritable, TkdbError, Unavailable
 from tkdb.journal.additions import Made, Purged, decode_made
-from tkdb.journal.entry import Entry, Head, Origin, encode_entry, link
+from tkdb.journal.entry import Entry, Origin, Tip, encode_entry, link
 from tkdb.journal.fold import Draft, Rows, changes, horizon_ms
 from tkdb.journal.rows import Forget
 from tkdb.journal.seal import ChainKey
@@ -34,11 +34,11 @@ from tkdb.signers import ALL, Signer
 class _Request:
     """A requested write. ``outcome``: the data that was added to it, or the reason why nothing needed to be written."""
 
-    decide: Callable[[Rows, int], Write | Done]
+    decide: Callable[[Rows, int], Write | Decision]
     body: bytes = b""
     origin: Origin = field(default_factory=Origin)
     timed: bool = True
-    outcome: asyncio.Future[Made | Done | None] = field(
+    outcome: asyncio.Future[Made | Decision | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
@@ -47,7 +47,7 @@ class _Request:
         """The key by which a repeated request is recognized."""
         return self.origin.signer, self.origin.request_id
 
-    def succeed(self, outcome: Made | Done | None) -> None:
+    def succeed(self, outcome: Made | Decision | None) -> None:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
 
@@ -66,7 +66,7 @@ class _Round:
         self.entries: list[Entry] = []
         self.size_bytes = 0
         self.by_request: dict[tuple[bytes, bytes], Entry] = {}
-        self.outcomes: list[tuple[_Request, Made | Done | None]] = []
+        self.outcomes: list[tuple[_Request, Made | Decision | None]] = []
         self.repeated: list[tuple[_Request, Made | None, Awaitable[None]]] = []
         self._chain_key = chain_key
         self._epoch = epoch
@@ -105,7 +105,7 @@ class Writer:
         clock: the machine's clocks.
     """
 
-    def __init__(self, served: Served, decisions: Decisions, publisher: Publisher, clock: Clock) -> None:
+    def __init__(self, served: View, decisions: Decisions, publisher: Publisher, clock: Clock) -> None:
         self._served = served
         self._decisions = decisions
         self._publisher = publisher
@@ -132,7 +132,9 @@ class Writer:
             )
         )
         return (
-            outcome.result if isinstance(outcome, Done) else self._decisions.result(self._served.state, call, outcome)
+            outcome.result
+            if isinstance(outcome, Decision)
+            else self._decisions.result(self._served.state, call, outcome)
         )
 
     async def revoke_branch(self, kid: bytes, nonce: bytes, branch: bytes) -> bool:
@@ -144,7 +146,7 @@ class Writer:
             Unavailable, NoPrimary, Overloaded, OutcomeUnknown: as ``write``.
         """
         body = api.encode(api.Revoke([api.Branch(kid, nonce, branch)]))
-        done = Done(api.Revoked(already=True))
+        done = Decision(api.Revoked(already=True))
         outcome = await self._ask(
             _Request(
                 decide=lambda rows, _: done if rows.is_revoked(kid + nonce, branch) else Write(),
@@ -160,10 +162,10 @@ class Writer:
         Raises:
             Unavailable, NoPrimary, Overloaded, OutcomeUnknown: as ``write``.
         """
-        done, state = Done(api.Deleted()), self._served.state
+        done, state = Decision(api.Deleted()), self._served.state
         await self._ask(_Request(decide=lambda _, now_ms: Write(Purged()) if has_expired(state, now_ms) else done))
 
-    async def _decider(self, call: api.WriteCall, signer: Signer) -> Callable[[Rows, int], Write | Done]:
+    async def _decider(self, call: api.WriteCall, signer: Signer) -> Callable[[Rows, int], Write | Decision]:
         if not isinstance(call, api.Restore):
             return lambda rows, now_ms: self._decisions.decide(rows, call, signer, now_ms)
         permit(signer, "restore", ALL)
@@ -175,7 +177,7 @@ class Writer:
         while self._working is not None:
             await asyncio.wait([self._working])
 
-    async def _ask(self, request: _Request) -> Made | Done | None:
+    async def _ask(self, request: _Request) -> Made | Decision | None:
         self._waiting.append(request)
         if self._working is None:
             self._working = asyncio.create_task(self._work(), name="writer")
@@ -249,7 +251,7 @@ class Writer:
                 return
         now_ms = self._now_ms(round_.head, timed=request.timed)
         decision = request.decide(round_.draft, now_ms)
-        if isinstance(decision, Done):
+        if isinstance(decision, Decision):
             # An earlier write of this round may already have done it. Then it is done when the round is acknowledged.
             round_.outcomes.append((request, decision))
             return
@@ -267,7 +269,7 @@ class Writer:
             self._publisher.commit_failed(doubtful=True)
             raise
 
-    def _now_ms(self, head: Head, *, timed: bool) -> int:
+    def _now_ms(self, head: Tip, *, timed: bool) -> int:
         """Return the time. If the clock can't be trusted, return a time only for writes that don't depend on it.
 
         Raises:
@@ -285,7 +287,9 @@ async def _failed(error: Exception) -> None:
     raise error
 
 
-async def _conclude(outcomes: list[tuple[_Request, Made | Done | None]], acknowledged: Awaitable[None] | None) -> None:
+async def _conclude(
+    outcomes: list[tuple[_Request, Made | Decision | None]], acknowledged: Awaitable[None] | None
+) -> None:
     """Answer the waiting callers once the commit is acknowledged."""
     try:
         if acknowledged is not None:

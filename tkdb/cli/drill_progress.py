@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from tkdb_ops.drills.drill import Drill
     from tkdb_ops.drills.fly_target import Consent
     from tkdb_ops.drills.objectives import Limits
-    from tkdb_ops.drills.record import Call, Event
+    from tkdb_ops.drills.record import CallRecord, Event
     from tkdb_ops.drills.report import Result
     from tkdb_ops.drills.run import Running
-    from tkdb_ops.drills.session import Open, Session, Undone
+    from tkdb_ops.drills.session import FailedRun, Open, Session
     from tkdb_ops.drills.target import Target
 
 _SHOW_S: Final = 0.5
@@ -78,7 +78,7 @@ def session(opening: Open, limits: Limits, seed: int, output: Output, *, options
     )
 
 
-async def run(output: Output, session: Session, drills: Sequence[Drill]) -> tuple[list[Result | Undone], bool]:
+async def run(output: Output, session: Session, drills: Sequence[Drill]) -> tuple[list[Result | FailedRun], bool]:
     """Run the drills, and show their progress. Return their results, and whether a Ctrl-C stopped them early.
 
     A Ctrl-C stops the running drill, after everything is put back.
@@ -95,7 +95,7 @@ async def run(output: Output, session: Session, drills: Sequence[Drill]) -> tupl
 
     for each in _SIGNALS:
         loop.add_signal_handler(each, end)
-    ended: list[Result | Undone] = []
+    ended: list[Result | FailedRun] = []
     try:
         async with aclosing(session.run(drills)) as results:
             while True:
@@ -150,12 +150,12 @@ def _standing(running: Running | None) -> Iterator[Sequence[Cell]]:
 # The results.
 
 
-def summary(result: Result | Undone) -> Iterator[Part]:
+def summary(result: Result | FailedRun) -> Iterator[Part]:
     """Yield the result of a drill, in about five lines."""
-    from tkdb_ops.drills.session import Undone
-    from tkdb_ops.drills.verdict import said
+    from tkdb_ops.drills.session import FailedRun
+    from tkdb_ops.drills.verdict import format_value
 
-    if isinstance(result, Undone):
+    if isinstance(result, FailedRun):
         yield bad(f"the drill {result.drill.name} could not be run: {result.message}")
         if result.hint:
             yield faint(f"try: {result.hint}")
@@ -164,7 +164,7 @@ def summary(result: Result | Undone) -> Iterator[Part]:
     lines: list[Sequence[Cell]] = [_phase("warm up", record.calls, 0, record.fault_ms)]
     lines += [_line("fault", event.text) for event in record.events if event.what == "fault"]
     back = [
-        f"{what} back after {said('_ms', value)}"
+        f"{what} back after {format_value('_ms', value)}"
         for what, value in (("reads", figures.reads_back_ms), ("writes", figures.writes_back_ms))
         if value is not None
     ]
@@ -177,13 +177,13 @@ def summary(result: Result | Undone) -> Iterator[Part]:
     yield faint(f"again: {record.again}")
 
 
-def verdicts(ended: Sequence[Result | Undone]) -> Iterator[Part]:
+def verdicts(ended: Sequence[Result | FailedRun]) -> Iterator[Part]:
     """Yield a table with one row for the outcome of each drill."""
-    from tkdb_ops.drills.session import Undone
+    from tkdb_ops.drills.session import FailedRun
 
     rows: list[Sequence[Cell]] = []
     for each in ended:
-        if isinstance(each, Undone):
+        if isinstance(each, FailedRun):
             rows.append((bad("not run"), each.drill.name, each.message))
             continue
         missed = "; ".join(finding.text for finding in each.verdict.findings if not finding.met)
@@ -192,12 +192,12 @@ def verdicts(ended: Sequence[Result | Undone]) -> Iterator[Part]:
     yield Rows(rows)
 
 
-def document(result: Result | Undone) -> dict[str, Any]:
+def document(result: Result | FailedRun) -> dict[str, Any]:
     """Return the result of a drill as JSON, for programs."""
     from tkdb_ops.drills.history import Run
-    from tkdb_ops.drills.session import Undone
+    from tkdb_ops.drills.session import FailedRun
 
-    if isinstance(result, Undone):
+    if isinstance(result, FailedRun):
         return {
             "drill": result.drill.name,
             "passed": None,
@@ -225,11 +225,11 @@ def document(result: Result | Undone) -> dict[str, Any]:
 def _verdict(result: Result) -> Part:
     passed = result.verdict.passed
     shown = [each for each in result.verdict.findings if (each.objective in _HEADLINES if passed else not each.met)]
-    said = "   ".join(f"{each.text} {'✓' if each.met else '✗'}" for each in shown)
-    return good(f"verdict: pass   {said}") if passed else bad(f"verdict: fail   {said}")
+    shown_text = "   ".join(f"{each.text} {'✓' if each.met else '✗'}" for each in shown)
+    return good(f"verdict: pass   {shown_text}") if passed else bad(f"verdict: fail   {shown_text}")
 
 
-def _phase(name: str, calls: Sequence[Call], from_ms: int, to_ms: int) -> Sequence[Cell]:
+def _phase(name: str, calls: Sequence[CallRecord], from_ms: int, to_ms: int) -> Sequence[Cell]:
     own = [call for call in calls if from_ms <= call.at_ms < to_ms]
     failed = sum(call.failed for call in own)
     text = f"{(to_ms - from_ms) / 1000:.0f} s  {len(own):,} calls  {failed} failed  {_p99(own)}"
@@ -240,7 +240,7 @@ def _line(name: str, text: str) -> Sequence[Cell]:
     return (Marked("●", "yellow") if name == "fault" else good("●"), name, text)
 
 
-def _p99(calls: Sequence[Call]) -> str:
+def _p99(calls: Sequence[CallRecord]) -> str:
     from tkdb_ops.drills.figures import percentile
 
     p99_ms = percentile((call.took_ms for call in calls if call.kind.reads and not call.failed), 99)

@@ -16,7 +16,7 @@ from tkdb.cli.output import Output, UsageError, faint
 
 if TYPE_CHECKING:
     from tkdb.settings import Settings
-    from tkdb_replication.cluster.recovery import Done
+    from tkdb_replication.cluster.recovery import RecoveryResult
     from tkdb_replication.cluster.survey import Plan, Survey
 
 
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
     survey: Survey
     plan: Plan
-    done: Done | None
+    done: RecoveryResult | None
 
 
 def recover(output: Output, from_: From = Source.BUCKET, force: Force = False, accept_loss: AcceptLoss = False) -> None:
@@ -88,7 +88,7 @@ async def _recover(output: Output, settings: Settings, source: Source, *, force:
         else:
             survey = await survey_bucket(cluster, database)
         plan = survey.plan(anyway=force)
-        done: Done | None = None
+        done: RecoveryResult | None = None
         if isinstance(plan, Resume) or (isinstance(plan, Renew) and accept_loss):
             if not isinstance(survey.there, Absent):
                 output.note(faint("watching the head for the length of a lease, in case a primary is alive"))

@@ -8,14 +8,14 @@ from typing import Any, Final
 from tkdb.cli.formatting import moment
 from tkdb.cli.output import Cell, Part, Rows, bad, faint, good
 from tkdb_replication.cluster.head_object import Absent, Damaged, describe
-from tkdb_replication.cluster.recovery import Done
+from tkdb_replication.cluster.recovery import RecoveryResult
 from tkdb_replication.cluster.survey import Candidate, Nothing, Plan, Renew, Resume, Survey
 from tkdb_replication.protocol.head import RECENT_ENTRIES_MAX
 
 _HEADER: Final = ("SOURCE", "EPOCH", "ENTRIES", "LAST ENTRY")
 
 
-def parts(survey: Survey, plan: Plan, done: Done | None) -> Iterator[Part]:
+def parts(survey: Survey, plan: Plan, done: RecoveryResult | None) -> Iterator[Part]:
     """Yield the findings, the decision and the action, for people."""
     yield _head(survey, plan)
     yield Rows(list(_rows(survey, plan)), header=_HEADER)
@@ -31,7 +31,7 @@ def parts(survey: Survey, plan: Plan, done: Done | None) -> Iterator[Part]:
         yield Rows(_result(plan, done), indent=2)
 
 
-def following(survey: Survey, plan: Plan, done: Done | None) -> Iterator[str]:
+def following(survey: Survey, plan: Plan, done: RecoveryResult | None) -> Iterator[str]:
     """Yield the next steps, for people."""
     if isinstance(plan, Renew) and done is None:
         source = "--from volume " if plan.candidate.backup is None else ""
@@ -90,7 +90,7 @@ def _loss(plan: Renew) -> Iterator[Part]:
     yield "  a token that one of them revoked is valid again: repeat every revocation since that time"
 
 
-def _result(plan: Plan, done: Done) -> list[Sequence[Cell]]:
+def _result(plan: Plan, done: RecoveryResult) -> list[Sequence[Cell]]:
     journal = done.head.journal.hex()
     rows: list[Sequence[Cell]] = [
         ("journal", f"a new one, {journal}" if isinstance(plan, Renew) else f"the same, {journal}"),
@@ -101,7 +101,7 @@ def _result(plan: Plan, done: Done) -> list[Sequence[Cell]]:
     return rows if done.kept is None else [*rows, ("old head", f"kept at {done.kept}")]
 
 
-def document(survey: Survey, plan: Plan, done: Done | None) -> dict[str, Any]:
+def document(survey: Survey, plan: Plan, done: RecoveryResult | None) -> dict[str, Any]:
     """Return the findings, the decision and the action as JSON, for programs."""
     there = {Absent: "lost", Damaged: "damaged"}.get(type(survey.there), "sound")
     chosen = None if isinstance(plan, Nothing) else plan.candidate
@@ -134,7 +134,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _done(done: Done) -> dict[str, Any]:
+def _done(done: RecoveryResult) -> dict[str, Any]:
     head = done.head
     return {
         "journal": head.journal.hex(),

@@ -19,7 +19,7 @@ from tkdb.channel.envelope import prologue, verify_signature
 from tkdb.channel.keys import SignerPublic
 from tkdb.database.database import Database
 from tkdb.database.proof import HINT, prove
-from tkdb.journal.entry import Entry, Head
+from tkdb.journal.entry import Entry, Tip
 from tkdb.journal.fold import read_call
 from tkdb.journal.seal import SealKeys
 
@@ -34,7 +34,7 @@ class AuditReport(msgspec.Struct, frozen=True):
     entries: int
     signed: int
     unknown: int
-    head: Head
+    head: Tip
 
 
 async def audit(database: Database, seal_keys: SealKeys, verify: Callable[[Entry], bool | None]) -> AuditReport:

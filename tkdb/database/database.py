@@ -26,7 +26,7 @@ import aiosqlite
 from tkdb import errors
 from tkdb.database import connection as connections
 from tkdb.database import file, sqlite_errors, tables
-from tkdb.database.file_replacement import Place
+from tkdb.database.file_replacement import FileReplacement
 from tkdb.database.reader import Reader
 from tkdb.database.refold import Refold, differences, in_turns
 from tkdb.journal.entry import Entry, check_place
@@ -97,7 +97,7 @@ class Database(Reader):
         path = Path(path)
         if read_only or immutable:
             file.check_ours(path)
-            Place(path).check_settled(log=not immutable)
+            FileReplacement(path).check_settled(log=not immutable)
             access: file.Access = "immutable" if immutable else "read"
             return cls(await connections.connect(path, access, checkpoints=False), str(path))
         if path.exists():
@@ -247,7 +247,7 @@ class Database(Reader):
                 # While another process reads, this moves only a part of the log, and raises no error.
                 await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _place(self) -> Place:
+    def _place(self) -> FileReplacement:
         self._open()
         if self._writer is None:
             raise errors.StoreUnwritable(
@@ -255,7 +255,7 @@ class Database(Reader):
             )
         return self._writer.place
 
-    async def _connect(self, place: Place) -> None:
+    async def _connect(self, place: FileReplacement) -> None:
         self._connection = await connections.connect(place.path, "write", checkpoints=self._checkpoints)
 
     async def _disconnect(self) -> None:
@@ -299,5 +299,5 @@ class _Writer:
     """The place of a file, and the lock on it, in the one process that writes the file."""
 
     def __init__(self, path: Path) -> None:
-        self.place = Place(path)
+        self.place = FileReplacement(path)
         self.lock = file.WriterLock(path)

@@ -4,7 +4,7 @@ SQLite finds a file's write-ahead log by the file's name, and replays any log th
 to a file that it doesn't belong to, whenever the power fails. A file must not lose its log either while the file is
 still in use, because an interrupted checkpoint leaves the file between two states.
 
->>> place = Place(Path("/data/tkdb.db"))
+>>> place = FileReplacement(Path("/data/tkdb.db"))
 >>> str(place.successor)
 '/data/tkdb.db.successor'
 """
@@ -25,7 +25,7 @@ _BESIDE: Final = ("-wal", "-journal", "-shm")
 _LOGS: Final = 2
 
 
-class Place:
+class FileReplacement:
     """The place of a database file, at ``path``. Only the holder of its lock may use it, while nobody has it open."""
 
     def __init__(self, path: Path) -> None:

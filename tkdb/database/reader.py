@@ -12,7 +12,7 @@ import aiosqlite
 
 from tkdb import errors
 from tkdb.database import sqlite_errors, tables
-from tkdb.journal.entry import START, Entry, Head
+from tkdb.journal.entry import START, Entry, Tip
 from tkdb.journal.state import State
 
 _PAGE_ROWS: Final = 2_000
@@ -47,7 +47,7 @@ class Reader:
             state.head = await self._end()
         return state
 
-    async def end(self) -> Head:
+    async def end(self) -> Tip:
         """Return the journal's tip, or ``START`` if the journal is empty.
 
         Raises:
@@ -132,7 +132,7 @@ class Reader:
             raise errors.StoreError(f"the database {self._name} is closed")
         return self._connection
 
-    async def _end(self) -> Head:
+    async def _end(self) -> Tip:
         with sqlite_errors.reading(self._name):
             places: list[Any] = list(await self._open().execute_fetchall(_PLACES + "ORDER BY seq DESC LIMIT 1"))
         return tables.head(places[0]) if places else START

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from tkdb import errors
-from tkdb.journal.entry import Entry, Head
+from tkdb.journal.entry import Entry, Tip
 from tkdb.journal.rows import (
     AuthorityRow,
     ChainKeyRow,
@@ -95,13 +95,13 @@ def entries(page: list[tuple[Any, ...]]) -> list[Entry]:
     return _convert(list[Entry], page, Entry)
 
 
-def head(values: tuple[Any, ...]) -> Head:
+def head(values: tuple[Any, ...]) -> Tip:
     """Return a place in the journal: seq, hash, epoch and time_ms of an entry.
 
     Raises:
         BrokenJournal: the values aren't such a place.
     """
-    return _convert(Head, values, Entry)
+    return _convert(Tip, values, Entry)
 
 
 def _convert(kind: type[R], values: Any, what: type[Any]) -> R:

@@ -32,7 +32,7 @@ _LABEL: Final = b"tkdb journal entry 1\0"
 _ALTERED: Final = "restore a copy that audits clean"
 
 
-class Head(NamedTuple):
+class Tip(NamedTuple):
     """The tip of a journal, to which the next entry is linked."""
 
     seq: int
@@ -41,7 +41,7 @@ class Head(NamedTuple):
     time_ms: int
 
 
-START: Final = Head(seq=0, hash=bytes(32), epoch=0, time_ms=0)
+START: Final = Tip(seq=0, hash=bytes(32), epoch=0, time_ms=0)
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -73,9 +73,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     hash: Hash
 
     @property
-    def head(self) -> Head:
+    def head(self) -> Tip:
         """The journal's tip when this entry is the last one."""
-        return Head(self.seq, self.hash, self.epoch, self.time_ms)
+        return Tip(self.seq, self.hash, self.epoch, self.time_ms)
 
 
 class Entries(Protocol):
@@ -95,7 +95,7 @@ _decoder = msgspec.msgpack.Decoder(Entry)
 
 
 def link(
-    head: Head,
+    head: Tip,
     chain_key: ChainKey,
     *,
     now_ms: int,
@@ -126,7 +126,7 @@ def link(
     return msgspec.structs.replace(entry, hash=_hash(chain_key, entry))
 
 
-def check_place(head: Head, entry: Entry) -> None:
+def check_place(head: Tip, entry: Entry) -> None:
     """Check that the position, previous hash, time and epoch of ``entry`` follow ``head``.
 
     Raises:
@@ -144,7 +144,7 @@ def check_place(head: Head, entry: Entry) -> None:
         )
 
 
-def check_link(head: Head, chain_key: ChainKey, entry: Entry) -> None:
+def check_link(head: Tip, chain_key: ChainKey, entry: Entry) -> None:
     """Check that ``entry`` follows ``head`` and was written by a holder of ``chain_key``.
 
     Raises:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Literal
 
-from tkdb.journal.entry import START, Entry, Head, check_place
+from tkdb.journal.entry import START, Entry, Tip, check_place
 from tkdb.journal.fold import changes, is_sealed_otherwise
 from tkdb.journal.rows import (
     AuthorityRow,
@@ -54,7 +54,7 @@ class State:
     def __init__(self) -> None:
         self.journal = b""
         self.name = ""
-        self.head: Head = START
+        self.head: Tip = START
         self.longest_lifetime_s = 0
         self.organizations: dict[str, OrganizationRow] = {}
         self.keys: dict[bytes, KeyRow] = {}

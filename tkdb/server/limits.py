@@ -2,7 +2,7 @@
 
 >>> Limits().body_bytes
 65535
->>> gate = Gate(active_max=1, waiting_max=1)
+>>> gate = Admission(active_max=1, waiting_max=1)
 >>> with gate.enter():
 ...     gate.enter()
 Traceback (most recent call last):
@@ -42,7 +42,7 @@ class Limits:
     waiting_max: int = 4_096
 
 
-class Gate:
+class Admission:
     """The counter of requests in progress. Long polls are counted separately, because they cost memory but no work.
 
     A request is counted from its head on. If its body arrives slowly, it keeps its place until ``read_ms`` ends it.
@@ -58,14 +58,14 @@ class Gate:
         self.active = 0
         self.waiting = 0
 
-    def enter(self) -> Place:
+    def enter(self) -> Permit:
         """Return a place among the active requests. Use it as a context manager.
 
         Raises:
             Overloaded: all places are taken.
         """
         self.require_active()
-        return Place(self)
+        return Permit(self)
 
     def require_active(self) -> None:
         """Check that one more request may be active.
@@ -81,12 +81,12 @@ class Gate:
             )
 
 
-class Place:
+class Permit:
     """One request's place in the counts. The end of the ``with`` block gives it back."""
 
     __slots__ = ("_gate", "_waiting")
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Admission) -> None:
         gate.active += 1
         self._gate = gate
         self._waiting = False

@@ -12,7 +12,7 @@ from tkdb import api, errors, logs
 from tkdb.ports import Caller, Service
 from tkdb.server import problems
 from tkdb.server.asgi import BodyTooLarge, Disconnected, Receive, Scope, read_body
-from tkdb.server.limits import Gate, Limits, Place
+from tkdb.server.limits import Admission, Limits, Permit
 from tkdb.server.problems import ProblemError, retry_after
 
 _AGAIN: Final = "try again; the machine's log has more details"
@@ -24,10 +24,10 @@ class Work:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.gate = Gate(active_max=limits.active_max, waiting_max=limits.waiting_max)
+        self.gate = Admission(active_max=limits.active_max, waiting_max=limits.waiting_max)
         self._writes: set[asyncio.Task[msgspec.Struct]] = set()
 
-    def enter(self) -> Place:
+    def enter(self) -> Permit:
         """Return a place for one request.
 
         Raises:
@@ -55,7 +55,7 @@ class Work:
             detail = f"a body must be complete within {self.limits.read_ms} ms"
             raise ProblemError(problems.SLOW_REQUEST, detail, close=True) from None
 
-    async def catch_up(self, service: Service, position: int, place: Place) -> None:
+    async def catch_up(self, service: Service, position: int, place: Permit) -> None:
         """Wait until ``service`` serves ``position``.
 
         The wait takes a long poll's place, so a caller that claims a position in the future blocks no active request.
@@ -70,7 +70,7 @@ class Work:
             place.resume()
 
     async def answer(
-        self, service: Service, call: api.Call[Any], caller: Caller, place: Place, receive: Receive
+        self, service: Service, call: api.Call[Any], caller: Caller, place: Permit, receive: Receive
     ) -> msgspec.Struct:
         """Return the result of ``call``, within its deadline.
 

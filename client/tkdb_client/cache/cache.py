@@ -23,7 +23,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import ceil
 from typing import Final
 
 from tkdb import api, errors
@@ -32,15 +31,14 @@ from tkdb.macaroon.access import Policy
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.chain import branch
 from tkdb.macaroon.descent import go_on
-from tkdb.macaroon.identifier import IDENTIFIER_BYTES, LINEAGE
 from tkdb.macaroon.token import Macaroon
-from tkdb.macaroon.wire import PREFIX, SIGNATURE_BYTES, TRAILER_BYTES, TRAILER_HEAD, decode_rest, write
-from tkdb_client.cache.denials import Negatives
-from tkdb_client.cache.entries import Entries, Entry, Lineage
-from tkdb_client.cache.in_flight import News, Question
-from tkdb_client.cache.matching import Wide, WideRevocation, covers, is_branch_of, kids_of
-from tkdb_client.cache.subscriptions import NEVER_MS, Followed, Poll
-from tkdb_client.calls.attempt import Told
+from tkdb.macaroon.wire import PREFIX, TRAILER_BYTES
+from tkdb_client.cache.denials import Denials
+from tkdb_client.cache.entries import CacheEntries, CacheEntry, adds_caveats, find_ancestor, head_chars
+from tkdb_client.cache.in_flight import InFlight, Query
+from tkdb_client.cache.matching import KeyRevocations, WideRevocation, covers, is_branch_of, kids_of
+from tkdb_client.cache.subscriptions import NEVER_MS, Poll, Subscriptions
+from tkdb_client.calls.attempt import Reply
 from tkdb_client.verified import Verified
 
 IDLE_MS: Final = 60_000
@@ -94,10 +92,10 @@ class Cache:
         self._monotonic_ms = monotonic_ms
         self._lock = threading.Lock()
         self._journal = b""
-        self._followed = Followed()
-        self._news = News()
-        self._entries = Entries(max_bytes=max_bytes, head_chars=_head_chars(authority), leave=self._followed.leave)
-        self._negatives = Negatives(most=max_bytes // NEGATIVES_SHARE // NEGATIVE_BYTES)
+        self._followed = Subscriptions()
+        self._news = InFlight()
+        self._entries = CacheEntries(max_bytes=max_bytes, head_chars=head_chars(authority), leave=self._followed.leave)
+        self._negatives = Denials(most=max_bytes // NEGATIVES_SHARE // NEGATIVE_BYTES)
         self._texts = self._entries.texts
         self._head = self._entries.head
         self._with_head = self._entries.with_head
@@ -160,10 +158,10 @@ class Cache:
         """Return True if the only problem is age: the bundle is cached, but too old."""
         text = bundle.root.text
         lineage = self._with_head(text[self._head])
-        if lineage is None or bundle.discharges or _ancestor(lineage, text, self._monotonic_ms() - self._bound_ms):
+        if lineage is None or bundle.discharges or find_ancestor(lineage, text, self._monotonic_ms() - self._bound_ms):
             return False
-        found = _ancestor(lineage, text, NEVER_MS)
-        return found is not None and not (lineage.branches is None and _adds(found[1]))
+        found = find_ancestor(lineage, text, NEVER_MS)
+        return found is not None and not (lineage.branches is None and adds_caveats(found[1]))
 
     def _look_further(self, text: str) -> Verified | None:
         token = text.strip()
@@ -184,14 +182,14 @@ class Cache:
             return None
         now_ms = self._monotonic_ms()
         self._used_ms = now_ms
-        found = _ancestor(lineage, text, now_ms - self._bound_ms)
+        found = find_ancestor(lineage, text, now_ms - self._bound_ms)
         if found is None:
             return None
         entry, rest = found
         if not entry.live:  # Must be read after is_fresh: see the module docstring.
             return None
         branches = lineage.branches
-        if branches is None and _adds(rest):
+        if branches is None and adds_caveats(rest):
             return None
         entry.used_ms = now_ms
         lineage.used = True
@@ -218,7 +216,9 @@ class Cache:
             self._sighted[tails[-1]] = None
         return verified
 
-    def _keep_walked(self, ancestor: Entry, branches: frozenset[bytes] | None, verified: Verified, text: str) -> None:
+    def _keep_walked(
+        self, ancestor: CacheEntry, branches: frozenset[bytes] | None, verified: Verified, text: str
+    ) -> None:
         """Keep a token that was walked from ``ancestor``.
 
         It isn't kept if its lineage got any news since ``branches`` were read: the token may be in a new one.
@@ -237,19 +237,19 @@ class Cache:
 
     # --- requests ------------------------------------------------------------------------------------------------
 
-    def open(self, count: int = 1) -> Question:
+    def open(self, count: int = 1) -> Query:
         """Record that the authority is about to be asked about ``count`` bundles. The returned query must be closed."""
         with self._lock:
             self._misses += count
             return self._news.open()
 
-    def close(self, question: Question) -> None:
+    def close(self, question: Query) -> None:
         """Record that the authority has answered the query, or won't."""
         with self._lock:
             self._news.close(question)
 
     def take(
-        self, question: Question, bundle: Bundle, digest: bytes, result: api.Valid | api.Invalid, told: Told
+        self, question: Query, bundle: Bundle, digest: bytes, result: api.Valid | api.Invalid, told: Reply
     ) -> Verified | errors.Denied | None:
         """Return the answer's result for a bundle, and keep it. None: the feed has news that the answer may lack;
         ask again.
@@ -296,7 +296,7 @@ class Cache:
                 self._keep(verified, branches, position, told)
             return verified
 
-    def _keep(self, verified: Verified, branches: list[bytes] | None, position: int, told: Told) -> None:
+    def _keep(self, verified: Verified, branches: list[bytes] | None, position: int, told: Reply) -> None:
         macaroon = verified.macaroon
         key = self._followed.key(macaroon.kid, position=position)
         if position < key.since:
@@ -338,7 +338,7 @@ class Cache:
             ]
             self._entries.keep_only(lineage, outside)
 
-    def _is_current(self, question: Question, told: Told) -> bool:
+    def _is_current(self, question: Query, told: Reply) -> bool:
         """Return True if an answer belongs to the followed journal, and may be kept.
 
         An answer to a query from before that journal can't start a new one.
@@ -391,7 +391,7 @@ class Cache:
         with self._lock:
             self._followed.dismiss(follower)
 
-    def hear(self, follower: int, poll: Poll, feed: api.Feed, told: Told) -> None:
+    def hear(self, follower: int, poll: Poll, feed: api.Feed, told: Reply) -> None:
         """Apply the feed's news."""
         answer = told.answer
         with self._lock:
@@ -424,10 +424,10 @@ class Cache:
             if isinstance(revocation, api.Branch):
                 self._entries.learn_branches(lineage, [revocation.branch])
             self._entries.keep_only(lineage, [entry for entry in lineage.entries if _outside(revocation, entry)])
-        sums: dict[tuple[int, ...], Wide] = {}  # most keys of an organization have the same revocations
+        sums: dict[tuple[int, ...], KeyRevocations] = {}  # most keys of an organization have the same revocations
         for kid, of_key in wide.items():
             same = tuple(map(id, of_key))
-            revoked = sums[same] = sums.get(same) or Wide(of_key)
+            revoked = sums[same] = sums.get(same) or KeyRevocations(of_key)
             for lineage in self._entries.of_kid(kid):
                 first = lineage.entries[0].verified  # all entries of a lineage have the same time and subject
                 if revoked.covers(first.macaroon, first.subject):
@@ -435,7 +435,7 @@ class Cache:
 
     # --- this client's own revocations ---------------------------------------------------------------------------
 
-    def revoked_here(self, targets: Iterable[api.Target | api.DeleteOrganization], told: Told | None) -> None:
+    def revoked_here(self, targets: Iterable[api.Target | api.DeleteOrganization], told: Reply | None) -> None:
         """Record that this client has revoked ``targets``, with the answer ``told``. None: the outcome is unknown.
 
         Every entry that may be affected is dropped, and answers to earlier queries aren't used: their callers ask
@@ -479,34 +479,6 @@ class Cache:
             )
 
 
-def _head_chars(authority: str) -> int:
-    """Return how many characters of a token contain the authority's name, a kid and a nonce.
-
-    The last character may also contain bits of ``m``, which is the same in the whole lineage.
-    """
-    whole = write(authority.encode(), bytes(IDENTIFIER_BYTES), [], bytes(SIGNATURE_BYTES))
-    identifier_at = len(whole) - TRAILER_BYTES - 1 - IDENTIFIER_BYTES
-    return len(PREFIX) + ceil((identifier_at + LINEAGE.stop) * 8 / 6)
-
-
-def _ancestor(lineage: Lineage, text: str, since_ms: int) -> tuple[Entry, bytes] | None:
-    """Return the longest entry that a token equals or descends from and that is fresh enough, with the token's
-    added bytes.
-
-    The whole common part is compared, and not only the entry's tail, because a chain can be walked from a tail under
-    any prefix.
-    """
-    for entry in lineage.entries:
-        if entry.is_fresh(since_ms) and (rest := decode_rest(entry.stem, text)) is not None:
-            return entry, rest
-    return None
-
-
-def _adds(rest: bytes) -> bool:
-    """Return True if the ``rest`` of a token is more than its trailer: it then adds a caveat to the entry."""
-    return not rest.startswith(TRAILER_HEAD)
-
-
-def _outside(revocation: api.Revocation, entry: Entry) -> bool:
+def _outside(revocation: api.Revocation, entry: CacheEntry) -> bool:
     """Return True if an entry is certainly not revoked."""
     return covers(revocation, entry.verified.macaroon, entry.verified.subject) is False

@@ -4,7 +4,7 @@ They are found by the SHA-256 of the whole bundle with its discharges, so two bu
 separate room, so that no number of bad bundles removes a good entry. A denial that may change isn't kept: an unknown
 key, a token that isn't valid yet, a stale machine.
 
->>> negatives = Negatives(most=2)
+>>> negatives = Denials(most=2)
 >>> negatives.put(b"digest", api.Invalid(errors.Reason.REVOKED, "it is revoked"), now_ms=0)
 >>> negatives.get(b"digest", now_ms=KEPT_MS - 1)
 RevokedToken('it is revoked')
@@ -38,7 +38,7 @@ FINAL: Final = frozenset(
 """The reasons that depend only on the bundle's bytes, so that the authority would repeat them."""
 
 
-class Negatives:
+class Denials:
     """The last final denials. Not safe for threads without a lock.
 
     Args:

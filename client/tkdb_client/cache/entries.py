@@ -8,9 +8,10 @@ dropped first, because they can be derived again without a request; then the lea
 last, because most tokens descend from them. Of the lineages, the least recently used one is dropped (as one mark shows
 it: a hit takes no lock).
 
-Objects that readers see without a lock are replaced and never changed: ``Lineage.entries`` and ``Lineage.branches``.
+Objects that readers see without a lock are replaced and never changed: ``CachedLineage.entries`` and
+``CachedLineage.branches``.
 
->>> entries = Entries(max_bytes=100_000, head_chars=80, leave=print)
+>>> entries = CacheEntries(max_bytes=100_000, head_chars=80, leave=print)
 >>> entries.find(b"k" * 16 + b"n" * 16) is None
 True
 """
@@ -19,11 +20,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from math import ceil
 from typing import Final
 
 from tkdb.armor import Stem
-from tkdb.macaroon.wire import PREFIX, TRAILER_BYTES
-from tkdb_client.cache.subscriptions import Key
+from tkdb.macaroon.identifier import IDENTIFIER_BYTES, LINEAGE
+from tkdb.macaroon.wire import PREFIX, SIGNATURE_BYTES, TRAILER_BYTES, TRAILER_HEAD, decode_rest, write
+from tkdb_client.cache.subscriptions import Subscription
 from tkdb_client.verified import Verified
 
 LINEAGE_ENTRIES_MAX: Final = 8
@@ -38,7 +41,7 @@ _ITEM_BYTES: Final = 150
 _TOKEN_TIMES: Final = 4
 
 
-class Lineage:
+class CachedLineage:
     """The entries of one lineage.
 
     Attributes:
@@ -52,16 +55,16 @@ class Lineage:
 
     __slots__ = ("branches", "entries", "head", "key", "name", "used")
 
-    def __init__(self, name: bytes, head: str, key: Key) -> None:
+    def __init__(self, name: bytes, head: str, key: Subscription) -> None:
         self.name = name
         self.head = head
         self.key = key
-        self.entries: tuple[Entry, ...] = ()
+        self.entries: tuple[CacheEntry, ...] = ()
         self.branches: frozenset[bytes] | None = frozenset()
         self.used = False
 
 
-class Entry:
+class CacheEntry:
     """One valid chain.
 
     Attributes:
@@ -95,7 +98,7 @@ class Entry:
         self,
         verified: Verified,
         text: str,
-        lineage: Lineage,
+        lineage: CachedLineage,
         *,
         position: int,
         dated_ms: int,
@@ -121,7 +124,7 @@ class Entry:
         return self.key.dated_ms >= since_ms or self.dated_ms >= since_ms
 
 
-class Entries:
+class CacheEntries:
     """All entries. Reads are safe for threads; changes need a lock.
 
     Args:
@@ -139,10 +142,10 @@ class Entries:
         self._max_bytes = max_bytes
         self.head = slice(head_chars)
         self._leave = leave
-        self._lineages: OrderedDict[bytes, Lineage] = OrderedDict()
-        self._heads: dict[str, Lineage] = {}
-        self._kids: dict[bytes, dict[bytes, Lineage]] = {}
-        self.texts: dict[str, Entry] = {}
+        self._lineages: OrderedDict[bytes, CachedLineage] = OrderedDict()
+        self._heads: dict[str, CachedLineage] = {}
+        self._kids: dict[bytes, dict[bytes, CachedLineage]] = {}
+        self.texts: dict[str, CacheEntry] = {}
         self.find = self._lineages.get
         """Return the lineage of that name (kid and nonce), or None."""
         self.with_head = self._heads.get
@@ -154,11 +157,11 @@ class Entries:
         """The number of lineages with entries."""
         return len(self._lineages)
 
-    def of_kid(self, kid: bytes) -> list[Lineage]:
+    def of_kid(self, kid: bytes) -> list[CachedLineage]:
         """Return the lineages under a root key."""
         return list(self._kids.get(kid, {}).values())
 
-    def of_organization(self, name: str) -> list[Lineage]:
+    def of_organization(self, name: str) -> list[CachedLineage]:
         """Return the lineages of an organization."""
         first = ((lineages, next(iter(lineages.values()))) for lineages in self._kids.values())
         kids = [lineages for lineages, one in first if one.entries[0].verified.organization == name]
@@ -168,7 +171,7 @@ class Entries:
         self,
         verified: Verified,
         text: str,
-        key: Key,
+        key: Subscription,
         *,
         position: int,
         dated_ms: int,
@@ -192,10 +195,10 @@ class Entries:
         lineage = self._lineages.get(name)
         if lineage is None:
             head = text[self.head]
-            lineage = self._lineages[name] = self._heads[head] = Lineage(name, head, key)
+            lineage = self._lineages[name] = self._heads[head] = CachedLineage(name, head, key)
             self._kids.setdefault(key.kid, {})[name] = lineage
         self.learn_branches(lineage, branches)
-        entry = Entry(verified, text, lineage, position=position, dated_ms=dated_ms, used_ms=used_ms, asked=asked)
+        entry = CacheEntry(verified, text, lineage, position=position, dated_ms=dated_ms, used_ms=used_ms, asked=asked)
         gone = [each for each in lineage.entries if each.stem == entry.stem]
         kept = [each for each in lineage.entries if each not in gone]
         if len(kept) >= LINEAGE_ENTRIES_MAX:
@@ -208,7 +211,7 @@ class Entries:
         self.bytes += entry.size
         self._make_room()
 
-    def learn_branches(self, lineage: Lineage, branches: Iterable[bytes] | None) -> None:
+    def learn_branches(self, lineage: CachedLineage, branches: Iterable[bytes] | None) -> None:
         """Add revoked branches to a lineage. None: there are too many."""
         if branches is None or lineage.branches is None:
             lineage.branches = None
@@ -216,7 +219,7 @@ class Entries:
         known = lineage.branches.union(branches)
         lineage.branches = known if len(known) <= BRANCHES_MAX else None
 
-    def keep_only(self, lineage: Lineage, kept: Iterable[Entry]) -> None:
+    def keep_only(self, lineage: CachedLineage, kept: Iterable[CacheEntry]) -> None:
         """Drop all entries of a lineage except these. Without any, the lineage is dropped."""
         entries = tuple(kept)
         gone = [entry for entry in lineage.entries if entry not in entries]
@@ -226,7 +229,7 @@ class Entries:
         if not entries:
             self._forget(lineage)
 
-    def drop(self, lineage: Lineage) -> None:
+    def drop(self, lineage: CachedLineage) -> None:
         """Drop a lineage."""
         self.keep_only(lineage, ())
 
@@ -235,13 +238,13 @@ class Entries:
         for lineage in list(self._lineages.values()):
             self.drop(lineage)
 
-    def _lose(self, entry: Entry) -> None:
+    def _lose(self, entry: CacheEntry) -> None:
         entry.live = False
         if self.texts.get(entry.text) is entry:
             del self.texts[entry.text]
         self.bytes -= entry.size
 
-    def _forget(self, lineage: Lineage) -> None:
+    def _forget(self, lineage: CachedLineage) -> None:
         del self._lineages[lineage.name], self._heads[lineage.head]
         kid = lineage.key.kid
         lineages = self._kids[kid]
@@ -260,7 +263,35 @@ class Entries:
                 self.drop(lineage)
 
 
-def _least(entries: list[Entry]) -> Entry:
+def _least(entries: list[CacheEntry]) -> CacheEntry:
     """Return the least useful entry. The longest entries come first."""
     walked = [entry for entry in entries if not entry.asked]
     return min(walked or entries[:-1], key=lambda entry: entry.used_ms)
+
+
+def head_chars(authority: str) -> int:
+    """Return how many characters of a token contain the authority's name, a kid and a nonce.
+
+    The last character may also contain bits of ``m``, which is the same in the whole lineage.
+    """
+    whole = write(authority.encode(), bytes(IDENTIFIER_BYTES), [], bytes(SIGNATURE_BYTES))
+    identifier_at = len(whole) - TRAILER_BYTES - 1 - IDENTIFIER_BYTES
+    return len(PREFIX) + ceil((identifier_at + LINEAGE.stop) * 8 / 6)
+
+
+def find_ancestor(lineage: CachedLineage, text: str, since_ms: int) -> tuple[CacheEntry, bytes] | None:
+    """Return the longest entry that a token equals or descends from and that is fresh enough, with the token's
+    added bytes.
+
+    The whole common part is compared, and not only the entry's tail, because a chain can be walked from a tail under
+    any prefix.
+    """
+    for entry in lineage.entries:
+        if entry.is_fresh(since_ms) and (rest := decode_rest(entry.stem, text)) is not None:
+            return entry, rest
+    return None
+
+
+def adds_caveats(rest: bytes) -> bool:
+    """Return True if the ``rest`` of a token is more than its trailer: it then adds a caveat to the entry."""
+    return not rest.startswith(TRAILER_HEAD)

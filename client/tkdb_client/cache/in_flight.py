@@ -5,7 +5,7 @@ revocation that the answer doesn't include. So the feed's news is kept until the
 that time, and each answer is compared with it. If there is too much news, it isn't kept, and all those queries are sent
 again.
 
->>> news = News(most=2)
+>>> news = InFlight(most=2)
 >>> question = news.open()
 >>> news.tell(5, [api.KeyRetired(kid=b"k" * 16)])
 >>> list(news.unknown_to(question, position=4)), list(news.unknown_to(question, position=5))
@@ -29,7 +29,7 @@ MOST: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Question:
+class Query:
     """A verification that was sent and isn't answered.
 
     Attributes:
@@ -43,7 +43,7 @@ class Question:
     first: int
 
 
-class News:
+class InFlight:
     """The feed's news while queries are open. Not safe for threads without a lock.
 
     Args:
@@ -70,15 +70,15 @@ class News:
         self._first = 0  # the number of the first of them
         self._known = 0  # the last position with any news
         self._lost = 0  # the last position whose news may not have been kept
-        self._open: set[Question] = set()
+        self._open: set[Query] = set()
 
-    def open(self) -> Question:
+    def open(self) -> Query:
         """Open a query that is about to be sent. It must be closed."""
-        question = Question(self.era, self._known, self._first + len(self._told))
+        question = Query(self.era, self._known, self._first + len(self._told))
         self._open.add(question)
         return question
 
-    def close(self, question: Question) -> None:
+    def close(self, question: Query) -> None:
         """Record that the query was answered, or never will be."""
         self._open.discard(question)
         oldest = min((each.first for each in self._open), default=self._first + len(self._told))
@@ -105,11 +105,11 @@ class News:
         self._known = max(self._known, position)
         self._lost = max(self._lost, position)
 
-    def is_outdated(self, question: Question, position: int) -> bool:
+    def is_outdated(self, question: Query, position: int) -> bool:
         """Return True if an answer from ``position`` is older than the known news, and so proves nothing."""
         return position < question.floor or position < self._lost
 
-    def unknown_to(self, question: Question, position: int) -> Iterator[api.Revocation]:
+    def unknown_to(self, question: Query, position: int) -> Iterator[api.Revocation]:
         """Yield the news that an answer from ``position`` to ``question`` may lack."""
         for number, (told_at, revocation) in enumerate(self._told, self._first):
             if number >= question.first and told_at > position:

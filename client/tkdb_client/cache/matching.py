@@ -39,7 +39,7 @@ def covers(revocation: api.Revocation, token: Macaroon, subject: str | None) -> 
                 return True
             return False if token.minted else None
         case _:
-            return Wide([revocation]).covers(token, subject)
+            return KeyRevocations([revocation]).covers(token, subject)
 
 
 def kids_of(revocation: api.Revocation) -> list[bytes]:
@@ -50,13 +50,13 @@ def kids_of(revocation: api.Revocation) -> list[bytes]:
 WideRevocation: TypeAlias = api.KeyRetired | api.IssuedBefore
 
 
-class Wide:
+class KeyRevocations:
     """All revocations of one root key that don't concern a single lineage. One check of a token covers all of them.
 
     >>> from tkdb.macaroon.mint import mint
     >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[])
     >>> kim = api.IssuedBefore([token.kid], subjects=[(subject_digest("kim"), 2_000)])
-    >>> wide = Wide([kim, api.IssuedBefore([token.kid], 500)])
+    >>> wide = KeyRevocations([kim, api.IssuedBefore([token.kid], 500)])
     >>> wide.covers(token, "kim"), wide.covers(token, "lee"), wide.covers(token, None)
     (True, False, False)
     """

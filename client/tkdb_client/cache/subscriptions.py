@@ -8,16 +8,16 @@ A poll contains at most 1,024 keys, and takes long: it is a long poll. Several m
 of new keys, or of keys beyond the first thousand. A key may be polled by several followers, and is never without one
 for long. A follower that finds all its keys in another follower's larger poll ends.
 
->>> followed = Followed()
+>>> followed = Subscriptions()
 >>> followed.key(b"k" * 16, position=7)
-Key(kid=b'kkkkkkkkkkkkkkkk', since=7, position=7, dated_ms=-1152921504606846976)
+Subscription(kid=b'kkkkkkkkkkkkkkkk', since=7, position=7, dated_ms=-1152921504606846976)
 >>> number = followed.enlist(now_ms=0)
 >>> poll = followed.next_poll(number, due_ms=2_000)
 >>> poll.after, poll.kids == (b"k" * 16,)
 (7, True)
 >>> followed.heard(number, poll, position=9, dated_ms=1_500)
 >>> followed.key(b"k" * 16, position=8)
-Key(kid=b'kkkkkkkkkkkkkkkk', since=7, position=9, dated_ms=1500)
+Subscription(kid=b'kkkkkkkkkkkkkkkk', since=7, position=9, dated_ms=1500)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NEVER_MS: Final = -(2**60)
 
 
 @dataclass(slots=True)
-class Key:
+class Subscription:
     """The subscription to one root key.
 
     Attributes:
@@ -60,11 +60,11 @@ class Poll:
     after: int
 
 
-class Followed:
+class Subscriptions:
     """The subscriptions, and the followers that poll them. Not safe for threads without a lock."""
 
     def __init__(self) -> None:
-        self._keys: dict[bytes, Key] = {}
+        self._keys: dict[bytes, Subscription] = {}
         self._polls: dict[
             int, tuple[Poll | None, int]
         ] = {}  # by follower: its poll, and the time by which it must return
@@ -74,14 +74,14 @@ class Followed:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[Subscription]:
         return iter(self._keys.values())
 
-    def key(self, kid: bytes, *, position: int) -> Key:
+    def key(self, kid: bytes, *, position: int) -> Subscription:
         """Return the subscription with this name. A new one begins at ``position``."""
         key = self._keys.get(kid)
         if key is None:
-            key = self._keys[kid] = Key(kid, position, position)
+            key = self._keys[kid] = Subscription(kid, position, position)
             self._may_be_free = True
         return key
 

@@ -22,15 +22,15 @@ from tkdb_client.calls.regions import Region, Regions
 from tkdb_client.calls.transport import Lost, Send
 from tkdb_client.clock import Clock
 
-Passing: TypeAlias = errors.Unavailable | errors.StaleAuthority
+Transient: TypeAlias = errors.Unavailable | errors.StaleAuthority
 """Errors that the next attempt may not get."""
 
-PASSING: Final = (errors.Unavailable, errors.StaleAuthority)
+TRANSIENT: Final = (errors.Unavailable, errors.StaleAuthority)
 _DOUBTFUL: Final = (errors.OutcomeUnknown, errors.DeadlineExceeded)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Reply:
     """The result of one attempt.
 
     Attributes:
@@ -50,7 +50,7 @@ class Told:
 
 
 @dataclass(slots=True)
-class Course:
+class CallState:
     """One call in progress, with the traces of its attempts.
 
     Attributes:
@@ -134,12 +134,12 @@ class Attempts:
 
     def course(
         self, path: str, call: api.Call[Any], *, timeout_ms: int, wait_ms: int = 0, max_age_ms: int | None = None
-    ) -> Course:
+    ) -> CallState:
         """Return the state of a new call. ``timeout_ms`` is its timeout, in addition to ``wait_ms``."""
         deadline_ms = self._clock.monotonic_ms() + timeout_ms + wait_ms
-        return Course(path, api.encode(call), self._random(16), deadline_ms, wait_ms, max_age_ms)
+        return CallState(path, api.encode(call), self._random(16), deadline_ms, wait_ms, max_age_ms)
 
-    def untried(self, course: Course) -> list[int]:
+    def untried(self, course: CallState) -> list[int]:
         """Return the regions that this round has yet to ask, the next one first.
 
         Once the authority has answered, unhealthy regions are left out.
@@ -162,7 +162,7 @@ class Attempts:
             is_well = self._regions.is_well(after, now_ms)
             return self._regions.patience_ms(region, at_most_ms) if is_well else at_most_ms
 
-    def attempt(self, course: Course, region: int, timeout_ms: int) -> Steps[Told]:
+    def attempt(self, course: CallState, region: int, timeout_ms: int) -> Steps[Reply]:
         """Return the authority's answer, which may be a denial or a refusal.
 
         Raises:
@@ -180,15 +180,15 @@ class Attempts:
             course.in_doubt = course.in_doubt or isinstance(error, _DOUBTFUL)
             self._journal = answer.journal
             self._positions[answer.journal] = max(answer.position, self._positions.get(answer.journal, 0))
-            if not isinstance(error, PASSING):
+            if not isinstance(error, TRANSIENT):
                 self._regions.answered(region, now_ms, rtt_ms if course.is_quick else None)
             elif not course.writes:  # a machine that takes no writes may be healthy for other calls
                 self._regions.failed(region, now_ms, began_ms, at_once=False)
             if course.writes:
-                self._regions.wrote(region, well=not isinstance(error, PASSING))
-        if isinstance(error, PASSING):
+                self._regions.wrote(region, well=not isinstance(error, TRANSIENT))
+        if isinstance(error, TRANSIENT):
             raise error
-        return Told(answer, began_ms, position)
+        return Reply(answer, began_ms, position)
 
     def saw(self, journal: bytes, position: int) -> None:
         """Record that every machine asked from now on must have reached ``position``."""
@@ -244,7 +244,7 @@ class Attempts:
         ranked = sorted((found[region] for region in order), key=lambda each: (each.fault != "", each.rtt_ms is None))
         return [replace(each, serving=place == 0 and not each.fault) for place, each in enumerate(ranked)]
 
-    def _sent(self, course: Course, region: int, position: int, timeout_ms: int) -> Steps[tuple[api.Answer, float]]:
+    def _sent(self, course: CallState, region: int, position: int, timeout_ms: int) -> Steps[tuple[api.Answer, float]]:
         """Return the authority's answer, and its round trip in ms.
 
         Raises:
@@ -284,13 +284,13 @@ class Attempts:
             self._keys[region] = key
         return api.decode_answer(opened), outcome.rtt_ms
 
-    def _failed(self, course: Course, region: int, began_ms: int, *, at_once: bool, doubtful: bool) -> None:
+    def _failed(self, course: CallState, region: int, began_ms: int, *, at_once: bool, doubtful: bool) -> None:
         now_ms = self._clock.monotonic_ms()
         with self._lock:
             course.in_doubt = course.in_doubt or doubtful
             self._regions.failed(region, now_ms, began_ms, at_once=at_once)
 
-    def _lost(self, course: Course, region: int, key: int, lost: Lost) -> errors.Unavailable:
+    def _lost(self, course: CallState, region: int, key: int, lost: Lost) -> errors.Unavailable:
         if not lost.unopened:
             return errors.Unavailable(lost.why, hint="try again", retry_after_ms=lost.retry_after_ms)
         with self._lock:
@@ -305,7 +305,7 @@ class Attempts:
         )
 
 
-def _too_old(course: Course, answer: api.Answer, took_ms: int) -> errors.TkdbError | None:
+def _too_old(course: CallState, answer: api.Answer, took_ms: int) -> errors.TkdbError | None:
     """Return the error for an answer whose data is too old on arrival, or None."""
     if course.max_age_ms is None or answer.age_ms + took_ms <= course.max_age_ms:
         return None

@@ -26,8 +26,8 @@ from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.net.backoff import Backoff
 from tkdb.net.url import Url
-from tkdb_client.calls.attempt import PASSING, Attempts, Course, Passing, Told
-from tkdb_client.calls.effects import Aside, Sleep, Steps
+from tkdb_client.calls.attempt import TRANSIENT, Attempts, CallState, Reply, Transient
+from tkdb_client.calls.effects import Background, Sleep, Steps
 from tkdb_client.calls.regions import Region
 from tkdb_client.calls.retry_budget import RetryBudget
 from tkdb_client.clock import Clock
@@ -51,7 +51,7 @@ class Timing:
             raise errors.ConfigurationError("a timeout must be more than 0 ms", hint="leave it out to use the default")
 
 
-class Exchange:
+class Calls:
     """Makes calls to one authority. Any number of threads may share it.
 
     Args:
@@ -90,7 +90,7 @@ class Exchange:
 
     def ask(
         self, path: str, call: api.Call[R], *, wait_ms: int = 0, max_age_ms: int | None = None
-    ) -> Steps[tuple[R, Told]]:
+    ) -> Steps[tuple[R, Reply]]:
         """Return the result of ``call``, and the attempt that brought it.
 
         Args:
@@ -111,11 +111,11 @@ class Exchange:
         while True:
             due = self._attempts.due()
             if due is not None:
-                yield Aside(self._probe(due))
+                yield Background(self._probe(due))
             try:
                 told = yield from self._round(course)
                 return api.decode_result(call, told.answer), told
-            except PASSING as error:
+            except TRANSIENT as error:
                 pause_ms = self._pause_ms(course, error)
             except errors.ChannelError as error:
                 raise _unreadable(course, error) from None
@@ -137,7 +137,7 @@ class Exchange:
     def _probe(self, region: int) -> Steps[Region]:
         return self._attempts.probe(region, self._timing.attempt_timeout_ms)
 
-    def _start(self, path: str, call: api.Call[R], wait_ms: int, max_age_ms: int | None) -> Course:
+    def _start(self, path: str, call: api.Call[R], wait_ms: int, max_age_ms: int | None) -> CallState:
         if path in api.SIGNED_PATHS and not self.is_signer:
             raise errors.ConfigurationError("this call needs a signer's key", hint="set TKDB_SIGNER or pass signer=")
         with self._lock:
@@ -146,23 +146,23 @@ class Exchange:
             path, call, timeout_ms=self._timing.timeout_ms, wait_ms=wait_ms, max_age_ms=max_age_ms
         )
 
-    def _round(self, course: Course) -> Steps[Told]:
+    def _round(self, course: CallState) -> Steps[Reply]:
         """Ask one region after the other until one answers. If none does, raise the most specific error."""
         course.begin_round()
-        told: Passing | None = None
+        told: Transient | None = None
         while untried := self._attempts.untried(course):
             if told is not None and self._left_ms(course) < _LEAST_ATTEMPT_MS:
                 break
             try:
                 return (yield from self._turn(course, untried))
-            except PASSING as error:
+            except TRANSIENT as error:
                 course.retry_after_ms = max(course.retry_after_ms, _retry_after_ms(error) or 0)
                 if told is None or type(error) is not errors.Unavailable:  # The authority's own error is more specific.
                     told = error
         assert told is not None  # noqa: S101  a round that begins has a region to ask
         raise told
 
-    def _turn(self, course: Course, untried: Sequence[int]) -> Steps[Told]:
+    def _turn(self, course: CallState, untried: Sequence[int]) -> Steps[Reply]:
         """Ask the first of ``untried``. If another could answer, a region that takes unusually long is given up."""
         region = untried[0]
         timeout_ms = self._timing.attempt_timeout_ms + course.wait_ms
@@ -170,10 +170,10 @@ class Exchange:
             timeout_ms = self._attempts.patience_ms(region, untried[1], timeout_ms)
         return (yield from self._attempts.attempt(course, region, timeout_ms))
 
-    def _left_ms(self, course: Course) -> int:
+    def _left_ms(self, course: CallState) -> int:
         return course.deadline_ms - self._clock.monotonic_ms()
 
-    def _pause_ms(self, course: Course, error: Passing) -> int:
+    def _pause_ms(self, course: CallState, error: Transient) -> int:
         """Return how long to wait before the next round, or raise the call's final error."""
         if course.unopened >= self._unopened_max:
             raise _end(course, error)
@@ -195,18 +195,18 @@ _LEAST_ATTEMPT_MS = 50
 """With less time left, another attempt would more likely put a write in doubt than get an answer."""
 
 
-def _unreadable(course: Course, error: errors.ChannelError) -> errors.TkdbError:
+def _unreadable(course: CallState, error: errors.ChannelError) -> errors.TkdbError:
     """Return the error of a call whose answer is the authority's, but in an unknown format."""
     if not course.writes:
         return error
     return errors.OutcomeUnknown(f"the write was answered, but {error.message}", hint=error.hint)
 
 
-def _retry_after_ms(error: Passing) -> int | None:
+def _retry_after_ms(error: Transient) -> int | None:
     return error.retry_after_ms if isinstance(error, errors.Unavailable) else None
 
 
-def _late(course: Course, last: Passing) -> Passing:
+def _late(course: CallState, last: Transient) -> Transient:
     """Return the error of a call whose deadline has passed."""
     if type(last) is not errors.Unavailable:
         return last  # the authority's own error is more specific
@@ -218,7 +218,7 @@ def _late(course: Course, last: Passing) -> Passing:
     )
 
 
-def _end(course: Course, error: Passing) -> Passing:
+def _end(course: CallState, error: Transient) -> Transient:
     if not course.writes or not course.in_doubt:
         return error
     # A plain 400 may be forged, so it causes doubt like other losses. But if there was nothing else, the keys are

@@ -9,7 +9,7 @@
 
 Silence counts more than a refusal: silence costs a call seconds, and a refusal only a round trip.
 
->>> breaker = Breaker()
+>>> breaker = CircuitBreaker()
 >>> breaker.failed(now_ms=0, began_ms=0, at_once=True)
 >>> [str(breaker.state(now_ms)) for now_ms in (999, 1_000)]
 ['open', 'half-open']
@@ -30,7 +30,7 @@ OPEN_MAX_MS: Final = 5_000
 """Less than a call's default timeout, so that a call can wait for the breaker to close."""
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """The state of a breaker: it lets through all calls, one trial, or none."""
 
     CLOSED = "closed"
@@ -38,7 +38,7 @@ class State(StrEnum):
     OPEN = "open"
 
 
-class Breaker:
+class CircuitBreaker:
     """One region's breaker, closed at first. Times are monotonic, in ms."""
 
     __slots__ = ("_closed_ms", "_failures", "_open_ms", "_until_ms")
@@ -49,11 +49,11 @@ class Breaker:
         self._until_ms: int | None = None
         self._closed_ms: int | None = None
 
-    def state(self, now_ms: int) -> State:
+    def state(self, now_ms: int) -> BreakerState:
         """Return its state now."""
         if self._until_ms is None:
-            return State.CLOSED
-        return State.OPEN if now_ms < self._until_ms else State.HALF_OPEN
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if now_ms < self._until_ms else BreakerState.HALF_OPEN
 
     def answered(self, now_ms: int) -> None:
         """Record an answer: the region works, whatever happened before."""
@@ -72,10 +72,10 @@ class Breaker:
         if self._closed_ms is not None and began_ms < self._closed_ms:
             return
         state = self.state(now_ms)
-        if state is State.OPEN:
+        if state is BreakerState.OPEN:
             return  # those that had set out together count as one
         self._failures += 1
-        if state is State.HALF_OPEN:
+        if state is BreakerState.HALF_OPEN:
             self._open_ms = min(2 * self._open_ms, OPEN_MAX_MS)
         elif not at_once and self._failures < FAILURES:
             return

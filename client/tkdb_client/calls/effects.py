@@ -1,6 +1,6 @@
 """The effects of a call: a call yields them, and a runner carries them out (`tkdb_client.calls.runners`).
 
-``Send`` returns its outcome, ``Join`` returns whether the other call is over, and ``Sleep`` and ``Aside`` return
+``Send`` returns its outcome, ``Join`` returns whether the other call is over, and ``Sleep`` and ``Background`` return
 nothing.
 """
 
@@ -24,7 +24,7 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class Background:
     """Begin ``steps`` in the background, and continue at once. Their result is dropped."""
 
     steps: Steps[Any]
@@ -38,5 +38,5 @@ class Join:
     timeout_ms: int
 
 
-Steps: TypeAlias = Generator[Send | Sleep | Aside | Join, Any, T]
+Steps: TypeAlias = Generator[Send | Sleep | Background | Join, Any, T]
 """The effects of a call until it has its result."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-from tkdb_client.calls.circuit_breaker import Breaker, State
+from tkdb_client.calls.circuit_breaker import BreakerState, CircuitBreaker
 
 MARGIN_MS: Final = 10.0
 MARGIN_SHARE: Final = 0.2
@@ -111,7 +111,7 @@ class Regions:
 
     def __init__(self, count: int) -> None:
         self._distances = [Distance() for _ in range(count)]
-        self._breakers = [Breaker() for _ in range(count)]
+        self._breakers = [CircuitBreaker() for _ in range(count)]
         self._heard_ms = [-inf] * count
         self._writer: int | None = None
         self._in_use = False
@@ -124,7 +124,7 @@ class Regions:
         last write comes first.
         """
         first = self._writer if writing and self._writer is not None else self.home
-        ranks = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+        ranks = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
         def rank(region: int) -> tuple[int, bool, float, int]:
             return ranks[self._breakers[region].state(now_ms)], region != first, self._far(region), region
@@ -133,7 +133,7 @@ class Regions:
 
     def is_well(self, region: int, now_ms: int) -> bool:
         """Return True if a region's breaker is closed."""
-        return self._breakers[region].state(now_ms) is State.CLOSED
+        return self._breakers[region].state(now_ms) is BreakerState.CLOSED
 
     def rtt_ms(self, region: int) -> float | None:
         """Return the average round trip to a region, or None if it is unknown."""
@@ -195,8 +195,8 @@ class Regions:
 
     def _is_due(self, region: int, now_ms: int) -> bool:
         state = self._breakers[region].state(now_ms)
-        if state is not State.CLOSED:
-            return state is State.HALF_OPEN
+        if state is not BreakerState.CLOSED:
+            return state is BreakerState.HALF_OPEN
         few = self._distances[region].count < FEW
         return now_ms - self._heard_ms[region] >= (PROBE_FIRST_MS if few else PROBE_MS)
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from typing import Any, Final, TypeVar
 
 from tkdb.errors import TkdbError, Unavailable
-from tkdb_client.calls.effects import Aside, Join, Sleep, Steps
+from tkdb_client.calls.effects import Background, Join, Sleep, Steps
 from tkdb_client.calls.transport import AsyncTransport, Transport
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ CLOSE_S: Final = 2
 """The longest time that closing waits for background work. Its connections are cut, so it usually ends sooner."""
 
 
-class Driver:
+class Runner:
     """Carries out effects in the calling thread. Any number of threads may share it."""
 
     def __init__(self, transport: Transport) -> None:
@@ -39,7 +39,7 @@ class Driver:
                 if isinstance(step, Sleep):
                     self._closed.wait(step.wait_ms / 1000)  # after closing, the next send ends the call
                     step = next(steps)
-                elif isinstance(step, Aside):
+                elif isinstance(step, Background):
                     self._begin(step.steps)
                     step = next(steps)
                 elif isinstance(step, Join):
@@ -83,7 +83,7 @@ class Driver:
         return future
 
 
-class AsyncDriver:
+class AsyncRunner:
     """Carries out effects in one event loop."""
 
     def __init__(self, transport: AsyncTransport) -> None:
@@ -98,7 +98,7 @@ class AsyncDriver:
                 if isinstance(step, Sleep):
                     await asyncio.sleep(step.wait_ms / 1000)
                     step = next(steps)
-                elif isinstance(step, Aside):
+                elif isinstance(step, Background):
                     self._begin(step.steps)
                     step = next(steps)
                 elif isinstance(step, Join):

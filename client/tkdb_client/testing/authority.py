@@ -17,7 +17,7 @@ from tkdb.macaroon.access import Policy
 from tkdb.macaroon.caveats import AnyCaveat
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.calls.call import ATTEMPT_TIMEOUT_MS, TIMEOUT_MS
-from tkdb_client.calls.runners import AsyncDriver, Driver
+from tkdb_client.calls.runners import AsyncRunner, Runner
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.clock import Clock as ClientClock
 from tkdb_client.narrowing import Resources
@@ -116,7 +116,7 @@ class Authority:
 
         class InProcess(AsyncClient):
             @staticmethod
-            def _new_driver() -> AsyncDriver:
+            def _new_driver() -> AsyncRunner:
                 return AsyncTimeless(AsyncWire(network), clock)
 
         return InProcess(**self._settings(signer, policy, timeout_ms, attempt_timeout_ms))
@@ -196,7 +196,7 @@ class Authority:
 
         class InProcess(Client):
             @staticmethod
-            def _new_driver() -> Driver:
+            def _new_driver() -> Runner:
                 return Timeless(wire, clock)
 
         return InProcess(**self._settings(signer, policy, timeout_ms, attempt_timeout_ms))

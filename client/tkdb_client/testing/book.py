@@ -12,7 +12,7 @@ import msgspec
 
 from tkdb import api, errors
 from tkdb.authority.clock import Clock
-from tkdb.authority.decisions import Decisions, Done, permit
+from tkdb.authority.decisions import Decision, Decisions, permit
 from tkdb.authority.keyring import Keyring
 from tkdb.authority.methods import Methods, Profile, signer_of
 from tkdb.authority.point_in_time import read_past
@@ -101,7 +101,7 @@ class Book:
             decision = self._decisions.restore(self.state, _at_once(read_past(self, call, self.state.head.seq)))
         else:
             decision = self._decisions.decide(self.state, call, signer, now_ms)
-        if isinstance(decision, Done):
+        if isinstance(decision, Decision):
             return decision.result
         self._chain_key = decision.chain_key or self._chain_key
         entry = link(

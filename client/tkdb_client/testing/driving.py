@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tkdb.errors import ConfigurationError
-from tkdb_client.calls.effects import Aside, Sleep, Steps
-from tkdb_client.calls.runners import AsyncDriver, Driver
+from tkdb_client.calls.effects import Background, Sleep, Steps
+from tkdb_client.calls.runners import AsyncRunner, Runner
 from tkdb_client.calls.transport import AsyncTransport, Outcome, Send, Transport
 from tkdb_client.testing.clock import Clock
 from tkdb_client.testing.network import Network, Passing
@@ -131,7 +131,7 @@ class AsyncWire(AsyncTransport):
         self._way.close()
 
 
-class Timeless(Driver):
+class Timeless(Runner):
     """A blocking runner whose sleeps take no time."""
 
     def __init__(self, wire: Wire, clock: Clock) -> None:
@@ -139,12 +139,12 @@ class Timeless(Driver):
         self._clock = clock
 
     def run(self, steps: Steps[T]) -> T:
-        """As ``Driver.run``."""
+        """As ``Runner.run``."""
         with closing(_timeless(steps, self._clock)) as changed:
             return super().run(changed)
 
 
-class AsyncTimeless(AsyncDriver):
+class AsyncTimeless(AsyncRunner):
     """The same, for an event loop."""
 
     def __init__(self, wire: AsyncWire, clock: Clock) -> None:
@@ -152,7 +152,7 @@ class AsyncTimeless(AsyncDriver):
         self._clock = clock
 
     async def run(self, steps: Steps[T]) -> T:
-        """As ``AsyncDriver.run``."""
+        """As ``AsyncRunner.run``."""
         with closing(_timeless(steps, self._clock)) as changed:
             return await super().run(changed)
 
@@ -167,7 +167,7 @@ def _timeless(steps: Steps[T], clock: Clock) -> Changed[T]:
         if isinstance(step, Sleep):
             clock.advance(step.wait_ms / 1000)
             return None
-        return Aside(_beside(step.steps)) if isinstance(step, Aside) else step
+        return Background(_beside(step.steps)) if isinstance(step, Background) else step
 
     return _changing(steps, change)
 
@@ -176,8 +176,8 @@ def _beside(steps: Steps[T]) -> Changed[T]:
     """Yield the effects of background work: it waits for other calls to move the clock."""
 
     def change(step: Any) -> Any:
-        if isinstance(step, Aside):
-            return Aside(_beside(step.steps))
+        if isinstance(step, Background):
+            return Background(_beside(step.steps))
         return Beside(step) if isinstance(step, Send | Sleep) else step
 
     return _changing(steps, change)

@@ -16,8 +16,8 @@ from typing import Final
 from tkdb import api, errors
 from tkdb_client.cache.cache import Cache
 from tkdb_client.cache.subscriptions import Poll
-from tkdb_client.calls.call import Exchange
-from tkdb_client.calls.effects import Aside, Sleep, Steps
+from tkdb_client.calls.call import Calls
+from tkdb_client.calls.effects import Background, Sleep, Steps
 
 HOLDS_A_BOUND: Final = 5
 REST_MS: Final = 500
@@ -27,7 +27,7 @@ SLACK_MS: Final = 2_000
 """How much later than its deadline a poll may return before its follower is given up."""
 
 
-class Feed:
+class FeedFollower:
     """Follows the revocations that affect the tokens in ``cache``.
 
     Args:
@@ -41,7 +41,7 @@ class Feed:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: Calls,
         cache: Cache,
         *,
         bound_ms: int,
@@ -60,7 +60,7 @@ class Feed:
         """Begin to follow, if there are keys without a follower."""
         follower = self._cache.enlist()
         if follower is not None:
-            yield Aside(self._follow(follower))
+            yield Background(self._follow(follower))
 
     def _follow(self, follower: int) -> Steps[None]:
         wait_ms = self._hold_ms

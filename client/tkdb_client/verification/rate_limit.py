@@ -2,7 +2,7 @@
 a client, by attenuating the token again and again.
 
 >>> now = [0]
->>> allowance = Allowance(monotonic_ms=lambda: now[0])
+>>> allowance = LineageRateLimit(monotonic_ms=lambda: now[0])
 >>> {allowance.take(b"lineage") for _ in range(LINEAGE_BURST)}, allowance.take(b"lineage")
 ({0}, 16)
 >>> allowance.give_back(b"lineage")
@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from tkdb.rate_limit import Rate
+from tkdb.rate_limit import RateLimiter
 
 LINEAGE_BURST: Final = 256
 """How many requests may be sent at once."""
@@ -24,7 +24,7 @@ LINEAGE_EVERY_MS: Final = 16
 """How soon one more may be sent."""
 
 
-class Allowance:
+class LineageRateLimit:
     """The rate limits of all lineages. Any number of threads may share it.
 
     Args:
@@ -33,7 +33,7 @@ class Allowance:
 
     def __init__(self, *, monotonic_ms: Callable[[], int]) -> None:
         self._lock = threading.Lock()
-        self._rate = Rate(burst=LINEAGE_BURST, every_ms=LINEAGE_EVERY_MS, monotonic_ms=monotonic_ms)
+        self._rate = RateLimiter(burst=LINEAGE_BURST, every_ms=LINEAGE_EVERY_MS, monotonic_ms=monotonic_ms)
 
     def take(self, lineage: bytes) -> int:
         """Take one request. Return 0, or how many milliseconds to wait until one may be sent."""

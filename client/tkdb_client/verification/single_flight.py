@@ -4,7 +4,7 @@ sending its own.
 A flight is found by the SHA-256 of the whole bundle. It passes on no result: each caller that waited looks in the cache
 again, so that no caller gets another one's result. Only a failure is passed on.
 
->>> flights = Flights()
+>>> flights = SingleFlight()
 >>> flights.board(b"digest") is None
 True
 >>> other = flights.board(b"digest")
@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from tkdb.errors import TkdbError
 
 
-class Flights:
+class SingleFlight:
     """The requests in flight. Any number of threads may share it."""
 
     def __init__(self) -> None:

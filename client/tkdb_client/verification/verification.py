@@ -13,13 +13,13 @@ from typing import Final, TypeAlias
 from tkdb import api, errors
 from tkdb.macaroon.bundle import Bundle
 from tkdb_client.cache.cache import Cache
-from tkdb_client.calls.attempt import PASSING, Passing
-from tkdb_client.calls.call import Exchange
+from tkdb_client.calls.attempt import TRANSIENT, Transient
+from tkdb_client.calls.call import Calls
 from tkdb_client.calls.effects import Join, Steps
 from tkdb_client.verification.batches import batches
-from tkdb_client.verification.feed_follower import Feed
-from tkdb_client.verification.rate_limit import Allowance
-from tkdb_client.verification.single_flight import Flights
+from tkdb_client.verification.feed_follower import FeedFollower
+from tkdb_client.verification.rate_limit import LineageRateLimit
+from tkdb_client.verification.single_flight import SingleFlight
 from tkdb_client.verified import Verified
 
 Result: TypeAlias = Verified | errors.Denied
@@ -45,9 +45,9 @@ class Verification:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: Calls,
         cache: Cache,
-        feed: Feed,
+        feed: FeedFollower,
         *,
         bound_ms: int,
         asks_when_stale: bool,
@@ -61,8 +61,8 @@ class Verification:
         self._asks_when_stale = asks_when_stale
         self._timeout_ms = timeout_ms
         self._monotonic_ms = monotonic_ms
-        self._flights = Flights()
-        self._allowance = Allowance(monotonic_ms=monotonic_ms)
+        self._flights = SingleFlight()
+        self._allowance = LineageRateLimit(monotonic_ms=monotonic_ms)
 
     def verify(self, bundle: Bundle) -> Steps[Verified]:
         """Return the verified token of a bundle.
@@ -103,11 +103,11 @@ class Verification:
             unknown |= further
             try:
                 asked = yield from self._ask(unknown)
-            except PASSING as error:
+            except TRANSIENT as error:
                 found = self._without_answers(wanted, error)
                 return [found[each] for each in digests]
 
-    def _without_answers(self, wanted: Mapping[bytes, Bundle], error: Passing) -> dict[bytes, Result]:
+    def _without_answers(self, wanted: Mapping[bytes, Bundle], error: Transient) -> dict[bytes, Result]:
         """Return the results that are cached now, and denials for the bundles that the authority couldn't be asked
         about.
 
@@ -222,7 +222,7 @@ def _digest(bundle: Bundle) -> bytes:
     return sha256(bundle.text.encode()).digest()
 
 
-def _stale(error: Passing | None = None) -> errors.StaleAuthority:
+def _stale(error: Transient | None = None) -> errors.StaleAuthority:
     """Return the denial of a token that was cached before. ``error`` is the reason why no machine could be asked."""
     why = "" if error is None else f", and the authority could not be asked ({error.message})"
     return errors.StaleAuthority(
@@ -231,7 +231,7 @@ def _stale(error: Passing | None = None) -> errors.StaleAuthority:
     )
 
 
-def _not_asked(error: Passing) -> errors.StaleAuthority:
+def _not_asked(error: Transient) -> errors.StaleAuthority:
     """Return the denial of a token that isn't cached. ``error`` is the reason why no machine could be asked."""
     return errors.StaleAuthority(
         f"this token isn't cached, and the authority could not be asked ({error.message})",

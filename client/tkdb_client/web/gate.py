@@ -24,7 +24,7 @@ KEY = "tkdb.visit"
 """The key of the visit in a framework's request."""
 
 
-class Gate:
+class Guard:
     """Lets requests into one app.
 
     Args:
@@ -79,7 +79,7 @@ class Visit:
 
     __slots__ = ("_arrived", "facts", "gate")
 
-    def __init__(self, gate: Gate, arrived: Arrived, known: Facts) -> None:
+    def __init__(self, gate: Guard, arrived: Arrived, known: Facts) -> None:
         self.gate = gate
         self.facts = known
         self._arrived = arrived

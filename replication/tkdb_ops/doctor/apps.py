@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from tkdb_ops.doctor.deployment import Assignment, Assignments, Machine
+from tkdb_ops.doctor.deployment import Assignment, Assignments, DeployedMachine
 from tkdb_ops.doctor.findings import Unlearned
 from tkdb_ops.fly_api import MALFORMED, FlyApi, app_path
 from tkdb_replication.bucket import http
@@ -27,9 +27,9 @@ async def addresses(fly: FlyApi, app: str) -> list[Assignment] | Unlearned:
     return found if isinstance(found, Unlearned) else found.ips
 
 
-async def machines(fly: FlyApi, app: str) -> list[Machine] | Unlearned:
+async def machines(fly: FlyApi, app: str) -> list[DeployedMachine] | Unlearned:
     """Return an app's machines that serve."""
-    found = await _get(fly, f"{app_path(app)}/machines", list[Machine])
+    found = await _get(fly, f"{app_path(app)}/machines", list[DeployedMachine])
     return found if isinstance(found, Unlearned) else [each for each in found if each.serves]
 
 

@@ -5,8 +5,8 @@ to the authority's key, that it refuses who isn't attested, that its clock is el
 
     asker = Asker(identity, now_ms=now_ms, random_bytes=os.urandom)
     match await asker.ask(Url.parse("http://tkdb.flycast"), {"fly-force-instance-id": "148e21"}, timeout_ms=5_000):
-        case Told(report): ...
-        case Untold(Silence.IDENTITY, why): ...
+        case Answered(report): ...
+        case NoAnswer(Silence.IDENTITY, why): ...
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tkdb.net.url import Url
 from tkdb_replication.bucket import http
 
 
-class Silence(StrEnum):
+class NoAnswerReason(StrEnum):
     """Why a machine didn't say how it is."""
 
     UNREACHED = "unreached"
@@ -39,7 +39,7 @@ class Silence(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Answered:
     """What a machine said of itself.
 
     Attributes:
@@ -56,10 +56,10 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Untold:
+class NoAnswer:
     """That it didn't, and why."""
 
-    silence: Silence
+    silence: NoAnswerReason
     why: str
 
 
@@ -80,21 +80,21 @@ class Asker:
         self._now_ms = now_ms
         self._random_bytes = random_bytes
 
-    async def ask(self, url: Url, headers: Mapping[str, str] | None = None, *, timeout_ms: int) -> Told | Untold:
+    async def ask(self, url: Url, headers: Mapping[str, str] | None = None, *, timeout_ms: int) -> Answered | NoAnswer:
         """Ask who answers at ``url``, with further ``headers``; each of the authority's keys is tried."""
         for key in range(self._keys):
             told, date_ms = await self._ask(url, headers or {}, key, 0, timeout_ms)
-            if isinstance(told, Untold) and told.silence is Silence.REFUSED and date_ms is not None:
+            if isinstance(told, NoAnswer) and told.silence is NoAnswerReason.REFUSED and date_ms is not None:
                 # Its clock is so far off that it takes the request for a replay: ask by its own time.
                 late_ms = date_ms - self._now_ms()
                 told, _ = await self._ask(url, headers or {}, key, late_ms, timeout_ms)
-            if not (isinstance(told, Untold) and told.silence is Silence.IDENTITY):
+            if not (isinstance(told, NoAnswer) and told.silence is NoAnswerReason.IDENTITY):
                 break
         return told
 
     async def _ask(
         self, url: Url, headers: Mapping[str, str], key: int, by_ms: int, timeout_ms: int
-    ) -> tuple[Told | Untold, int | None]:
+    ) -> tuple[Answered | NoAnswer, int | None]:
         """One attempt, by a clock that is ``by_ms`` ahead; and the time that the answer's Date says."""
         sent_ms = self._now_ms()
         sealed = self._initiator.seal(
@@ -107,21 +107,21 @@ class Asker:
         sent = {"content-type": "application/octet-stream", **sealed.headers, **headers}
         response = await http.ask("POST", url, api.VERIFY, headers=sent, body=sealed.message, timeout_ms=timeout_ms)
         if isinstance(response, http.NoResponse):
-            return Untold(Silence.UNREACHED, response.why), None
+            return NoAnswer(NoAnswerReason.UNREACHED, response.why), None
         if response.status != 200:
             return _plain(response), None
         try:
             answer = api.decode_answer(sealed.open(response.body))
             report = api.decode_result(api.Status(), answer)
         except errors.ChannelError:
-            return Untold(Silence.IDENTITY, "what came back isn't sealed by the authority's key"), None
+            return NoAnswer(NoAnswerReason.IDENTITY, "what came back isn't sealed by the authority's key"), None
         except errors.OutOfTime as error:
-            return Untold(Silence.REFUSED, error.message), response.date_ms
+            return NoAnswer(NoAnswerReason.REFUSED, error.message), response.date_ms
         except errors.TkdbError as error:
-            return Untold(Silence.REFUSED, error.message), None
+            return NoAnswer(NoAnswerReason.REFUSED, error.message), None
         within_ms = (self._now_ms() - sent_ms + 1) // 2
         ahead_ms = None if report.time_ms is None else report.time_ms - (sent_ms + within_ms)
-        return Told(report, answer.journal, ahead_ms, within_ms), response.date_ms
+        return Answered(report, answer.journal, ahead_ms, within_ms), response.date_ms
 
 
 class _Problem(msgspec.Struct):
@@ -131,7 +131,7 @@ class _Problem(msgspec.Struct):
     detail: str = ""
 
 
-def _plain(response: http.Response) -> Untold:
+def _plain(response: http.Response) -> NoAnswer:
     """Return what an answer says that isn't the authority's sealed one."""
     try:
         problem = msgspec.json.decode(response.body, type=_Problem)
@@ -139,8 +139,8 @@ def _plain(response: http.Response) -> Untold:
         problem = _Problem()
     kind = problem.type.removeprefix("urn:tkdb:problem:")
     if kind == "handshake":
-        return Untold(Silence.IDENTITY, "it can't open what is sealed to this name and key")
+        return NoAnswer(NoAnswerReason.IDENTITY, "it can't open what is sealed to this name and key")
     if kind == "not-attested":
-        return Untold(Silence.ATTESTATION, problem.detail[:200])
+        return NoAnswer(NoAnswerReason.ATTESTATION, problem.detail[:200])
     said = response.headers.get("fly-proxy-error") or problem.detail or ""
-    return Untold(Silence.UNREACHED, f"a plain HTTP {response.status}{said and f': {said[:200]}'}")
+    return NoAnswer(NoAnswerReason.UNREACHED, f"a plain HTTP {response.status}{said and f': {said[:200]}'}")

@@ -113,7 +113,7 @@ class CheckStatus(msgspec.Struct, frozen=True):
     status: str = ""
 
 
-class Machine(msgspec.Struct, frozen=True):
+class DeployedMachine(msgspec.Struct, frozen=True):
     """A machine, as Fly lists it. One whose host can't be asked has only an ``incomplete_config``."""
 
     id: str

@@ -17,9 +17,9 @@ from tkdb.net.url import Url
 from tkdb.settings import SETTINGS, Address
 from tkdb_ops.doctor import apps, buckets, hosted, machines, network, reach, store
 from tkdb_ops.doctor.asking import Asker
-from tkdb_ops.doctor.deployment import Assignment, Machine, Setup, Written
+from tkdb_ops.doctor.deployment import Assignment, DeployedMachine, Setup, Written
 from tkdb_ops.doctor.findings import Absent, Finding, NotAsked, Unlearned
-from tkdb_ops.doctor.verdict import Facts, judge
+from tkdb_ops.doctor.verdict import Evidence, judge
 from tkdb_ops.fly_api import FlyApi
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.protocol.head import HeadKeys
@@ -69,7 +69,7 @@ async def diagnose(given: Given, *, now_ms: Callable[[], int], random_bytes: Cal
     return judge(await gather(given, now_ms=now_ms, random_bytes=random_bytes))
 
 
-async def gather(given: Given, *, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]) -> Facts:
+async def gather(given: Given, *, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]) -> Evidence:
     """Learn what can be learnt."""
     flycast = network.app_of(given.urls[0].host) if given.urls else None
     app = given.app or flycast or (given.written.app if given.written else "")
@@ -77,14 +77,14 @@ async def gather(given: Given, *, now_ms: Callable[[], int], random_bytes: Calla
     if isinstance(assignments, NotAsked) and flycast and not isinstance(doors, Absent):
         assignments = await _looked_up(flycast, doors)
     places = await _places(flycast, listed, doors)
-    seen: Sequence[machines.Seen] | Absent = doors if isinstance(doors, Absent) else NotAsked(NO_AUTHORITY)
+    seen: Sequence[machines.SeenMachine] | Absent = doors if isinstance(doors, Absent) else NotAsked(NO_AUTHORITY)
     if given.identity is not None and not isinstance(doors, Absent):
         asker = Asker(given.identity, now_ms=now_ms, random_bytes=random_bytes)
         seen = await reach.survey(asker, given.urls, places if flycast else NotAsked(machines.NO_FLYCAST))
     bucket = store.Examined.absent(NotAsked(NO_BUCKET))
     if given.bucket is not None:  # after the machines: its head can't be older than what they have seen of it
         bucket = await buckets.examine(given.bucket, given.head_keys, now_ms=now_ms, random_bytes=random_bytes)
-    return Facts(
+    return Evidence(
         doors=doors,
         knocks=await _knocks(flycast, doors, places, _ports(given.written, listed)),
         seen=seen,
@@ -104,7 +104,7 @@ async def _doors(urls: Sequence[Url]) -> list[network.Door] | Absent:
     return lost[0] if lost else [each for each in found if isinstance(each, network.Door)]
 
 
-async def _hosted(fly: FlyApi | None, app: str) -> tuple[list[Assignment] | Absent, list[Machine] | Absent]:
+async def _hosted(fly: FlyApi | None, app: str) -> tuple[list[Assignment] | Absent, list[DeployedMachine] | Absent]:
     if fly is None:
         return NotAsked(NO_TOKEN), NotAsked(NO_TOKEN)
     if not app:
@@ -121,11 +121,11 @@ async def _looked_up(app: str, doors: Sequence[network.Door]) -> list[Assignment
 
 
 async def _places(
-    flycast: str | None, listed: Sequence[Machine] | Absent, doors: Sequence[network.Door] | Absent
-) -> list[network.Place] | Absent:
+    flycast: str | None, listed: Sequence[DeployedMachine] | Absent, doors: Sequence[network.Door] | Absent
+) -> list[network.KnownMachine] | Absent:
     """Return the app's machines: as Fly lists them, or else as the private network's resolver does."""
     if not isinstance(listed, Absent):
-        return [network.Place(each.id, each.region) for each in listed]
+        return [network.KnownMachine(each.id, each.region) for each in listed]
     if isinstance(doors, Absent):
         return doors
     if flycast is not None:
@@ -136,7 +136,7 @@ async def _places(
 async def _knocks(
     flycast: str | None,
     doors: Sequence[network.Door] | Absent,
-    places: Sequence[network.Place] | Absent,
+    places: Sequence[network.KnownMachine] | Absent,
     ports: Sequence[int],
 ) -> list[network.Knock] | Absent:
     for absent in (doors, places):
@@ -147,16 +147,16 @@ async def _knocks(
     return await reach.knocks(flycast, places, ports)
 
 
-def _ports(written: Written | None, listed: Sequence[Machine] | Absent) -> list[int]:
+def _ports(written: Written | None, listed: Sequence[DeployedMachine] | Absent) -> list[int]:
     setups: list[Setup] = [written] if written else []
     setups += [] if isinstance(listed, Absent) else hosted.setups_of(listed)
     return sorted({service.internal_port for each in setups for service in each.config.services or ()}) or [_PORT]
 
 
 def _known(
-    places: Sequence[network.Place] | Absent, seen: Sequence[machines.Seen] | Absent, given: Given
-) -> Sequence[network.Place] | Absent:
+    places: Sequence[network.KnownMachine] | Absent, seen: Sequence[machines.SeenMachine] | Absent, given: Given
+) -> Sequence[network.KnownMachine] | Absent:
     """Return where the machines are: with several URLs, those that answered at them."""
     if isinstance(places, Absent) and not isinstance(seen, Absent) and len(given.urls) > 1:
-        return [network.Place(each.machine, each.region) for each, _ in machines.told(seen)]
+        return [network.KnownMachine(each.machine, each.region) for each, _ in machines.told(seen)]
     return places

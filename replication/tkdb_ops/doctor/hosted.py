@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from tkdb_ops.doctor.configured import differences
-from tkdb_ops.doctor.deployment import Assignment, Machine, Setup
+from tkdb_ops.doctor.deployment import Assignment, DeployedMachine, Setup
 from tkdb_ops.doctor.findings import Absent, Check, Finding, listed
 from tkdb_ops.doctor.network import SIXPN
 
@@ -42,7 +42,7 @@ def no_public_address(assignments: Sequence[Assignment] | Absent) -> Finding:
     return NO_PUBLIC_ADDRESS.judged(faults, listed(each.ip for each in inward))
 
 
-def hosted(machines: Sequence[Machine] | Absent) -> Finding:
+def hosted(machines: Sequence[DeployedMachine] | Absent) -> Finding:
     """Judge whether the machines are there to serve. One that was stopped for want of traffic is."""
     if isinstance(machines, Absent):
         return HOSTED.unmade(machines)
@@ -63,7 +63,7 @@ def hosted(machines: Sequence[Machine] | Absent) -> Finding:
     return HOSTED.judged(faults, listed(f"{named(each)} is {each.state}" for each in machines))
 
 
-def alike(machines: Sequence[Machine] | Absent, written: Setup | Absent) -> Finding:
+def alike(machines: Sequence[DeployedMachine] | Absent, written: Setup | Absent) -> Finding:
     """Judge whether a deployment has reached every machine; and whether it was of this fly.toml, where there is one."""
     if isinstance(machines, Absent):
         return ALIKE.unmade(machines)
@@ -82,12 +82,12 @@ def alike(machines: Sequence[Machine] | Absent, written: Setup | Absent) -> Find
     return ALIKE.judged(faults, listed(each.where for each in setups))
 
 
-def setups_of(machines: Sequence[Machine]) -> list[Setup]:
+def setups_of(machines: Sequence[DeployedMachine]) -> list[Setup]:
     """Return how each machine is set up."""
     return [Setup(named(each), each.setup) for each in machines if each.setup is not None]
 
 
-def named(machine: Machine) -> str:
+def named(machine: DeployedMachine) -> str:
     """Return a machine's name and place in words."""
     return f"{machine.id} in {machine.region}" if machine.region else machine.id
 
@@ -99,6 +99,6 @@ def _private(ip: str) -> bool:
         return False
 
 
-def _stops(machine: Machine) -> bool:
+def _stops(machine: DeployedMachine) -> bool:
     services = (machine.setup.services or []) if machine.setup else []
     return any(service.autostop in (True, "stop") for service in services)

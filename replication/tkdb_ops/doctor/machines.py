@@ -1,6 +1,7 @@
 """What the machines say of themselves: whether they are one authority, all well, in more than one region. Pure.
 
->>> seen = [Seen("m-1", "syd", Untold(Silence.UNREACHED, "http://tkdb.flycast didn't answer within 5000 ms"))]
+>>> silent = NoAnswer(NoAnswerReason.UNREACHED, "http://tkdb.flycast didn't answer within 5000 ms")
+>>> seen = [SeenMachine("m-1", "syd", silent)]
 >>> machines_answer(seen).found
 "m-1 in syd doesn't answer: http://tkdb.flycast didn't answer within 5000 ms"
 """
@@ -15,10 +16,10 @@ from typing import Final
 
 from tkdb import api
 from tkdb_ops.doctor import configured
-from tkdb_ops.doctor.asking import Silence, Told, Untold
+from tkdb_ops.doctor.asking import Answered, NoAnswer, NoAnswerReason
 from tkdb_ops.doctor.deployment import Setup
 from tkdb_ops.doctor.findings import Absent, Check, Finding, NotAsked, Unlearned, listed
-from tkdb_ops.doctor.network import Place
+from tkdb_ops.doctor.network import KnownMachine
 
 APART_MS: Final = 2_000
 """How far clocks may be apart beyond what is uncertain. NTP keeps them within some ms; what breaks first, a request
@@ -64,7 +65,7 @@ UNTOLD: Final = Unlearned("no machine said how it is")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenMachine:
     """A machine, and what came of asking it.
 
     Attributes:
@@ -75,7 +76,7 @@ class Seen:
 
     machine: str
     region: str
-    came: Told | Untold
+    came: Answered | NoAnswer
 
     @property
     def name(self) -> str:
@@ -92,16 +93,16 @@ class Dated:
     within_ms: int
 
 
-def told(seen: Sequence[Seen]) -> list[tuple[Seen, Told]]:
+def told(seen: Sequence[SeenMachine]) -> list[tuple[SeenMachine, Answered]]:
     """Return the machines that said how they are."""
-    return [(each, each.came) for each in seen if isinstance(each.came, Told)]
+    return [(each, each.came) for each in seen if isinstance(each.came, Answered)]
 
 
-def identity(seen: Sequence[Seen] | Absent) -> Finding:
+def identity(seen: Sequence[SeenMachine] | Absent) -> Finding:
     """Judge whether who answers is who is expected."""
     if isinstance(seen, Absent):
         return IDENTITY.unmade(seen)
-    strangers = [each for each in seen if _silence(each) is Silence.IDENTITY]
+    strangers = [each for each in seen if _silence(each) is NoAnswerReason.IDENTITY]
     heard = told(seen)
     if strangers:
         return IDENTITY.judged((f"{each.name}: {_why(each)}" for each in strangers), "")
@@ -110,24 +111,24 @@ def identity(seen: Sequence[Seen] | Absent) -> Finding:
     return IDENTITY.passed(f"{heard[0][1].report.name}, by {_machines(len(heard))}")
 
 
-def machines_answer(seen: Sequence[Seen] | Absent) -> Finding:
+def machines_answer(seen: Sequence[SeenMachine] | Absent) -> Finding:
     """Judge whether every machine can do its work."""
     if isinstance(seen, Absent):
         return ANSWERING.unmade(seen)
     if not seen:
         return ANSWERING.failed("the app has no machine", "`fly deploy --no-public-ips --ha=false`")
-    refused = [each for each in seen if _silence(each) is Silence.ATTESTATION]
+    refused = [each for each in seen if _silence(each) is NoAnswerReason.ATTESTATION]
     if refused and not told(seen):
         return ANSWERING.failed(
             f"this caller isn't let in: {_why(refused[0])}",
             "run it where an app that may call runs, or add this app to TKDB_FLY_SRC_APPS",
         )
-    faults = [f"{each.name} doesn't answer: {_why(each)}" for each in seen if isinstance(each.came, Untold)]
+    faults = [f"{each.name} doesn't answer: {_why(each)}" for each in seen if isinstance(each.came, NoAnswer)]
     faults += [f"{each.name} can't serve: {came.report.fault}" for each, came in told(seen) if came.report.fault]
     return ANSWERING.judged(faults, f"{_machines(len(seen))}, at most {_oldest(seen)} behind")
 
 
-def attested(seen: Sequence[Seen] | Absent, setups: Sequence[Setup] | Absent, *, on_fly: bool) -> Finding:
+def attested(seen: Sequence[SeenMachine] | Absent, setups: Sequence[Setup] | Absent, *, on_fly: bool) -> Finding:
     """Judge whether attestation is required: by what machines say, and what is configured.
 
     Args:
@@ -136,7 +137,7 @@ def attested(seen: Sequence[Seen] | Absent, setups: Sequence[Setup] | Absent, *,
         on_fly: whether it is called through flycast. Elsewhere nobody attests callers.
     """
     heard = [] if isinstance(seen, Absent) else told(seen)
-    refused = not isinstance(seen, Absent) and any(_silence(each) is Silence.ATTESTATION for each in seen)
+    refused = not isinstance(seen, Absent) and any(_silence(each) is NoAnswerReason.ATTESTATION for each in seen)
     faults = [f"{each.name} answers requests without Fly-Src" for each, came in heard if not came.report.attested]
     if faults and not on_fly and isinstance(setups, Absent):
         return ATTESTED.unmade(NotAsked(f"{NO_FLYCAST}, and elsewhere nobody attests callers"))
@@ -151,7 +152,7 @@ def attested(seen: Sequence[Seen] | Absent, setups: Sequence[Setup] | Absent, *,
     return ATTESTED.judged(faults, listed(by))
 
 
-def regions(places: Sequence[Place] | Absent) -> Finding:
+def regions(places: Sequence[KnownMachine] | Absent) -> Finding:
     """Judge where machines are."""
     if isinstance(places, Absent):
         return REGIONS.unmade(places)
@@ -163,7 +164,7 @@ def regions(places: Sequence[Place] | Absent) -> Finding:
     return REGIONS.failed(f"{'the only machine is' if where.total() == 1 else 'all machines are'} in {listed(where)}")
 
 
-def one_cluster(seen: Sequence[Seen] | Absent) -> Finding:
+def one_cluster(seen: Sequence[SeenMachine] | Absent) -> Finding:
     """Judge whether the machines are one authority's."""
     if isinstance(seen, Absent):
         return ONE_CLUSTER.unmade(seen)
@@ -186,7 +187,7 @@ def one_cluster(seen: Sequence[Seen] | Absent) -> Finding:
     return ONE_CLUSTER.judged(faults, led or "no machine has read a head")
 
 
-def one_version(seen: Sequence[Seen] | Absent) -> Finding:
+def one_version(seen: Sequence[SeenMachine] | Absent) -> Finding:
     """Judge whether a deployment was left halfway."""
     if isinstance(seen, Absent):
         return ONE_VERSION.unmade(seen)
@@ -200,7 +201,7 @@ def one_version(seen: Sequence[Seen] | Absent) -> Finding:
     return ONE_VERSION.failed("; ".join(f"tkdb {version} on {listed(who)}" for version, who in versions.items()))
 
 
-def clocks(seen: Sequence[Seen] | Absent, bucket: Dated | Absent) -> Finding:
+def clocks(seen: Sequence[SeenMachine] | Absent, bucket: Dated | Absent) -> Finding:
     """Judge whether all go by the same time: against the caller's, as that is where it is compared."""
     times = [] if isinstance(seen, Absent) else [
         Dated(each.name, came.ahead_ms, came.within_ms) for each, came in told(seen) if came.ahead_ms is not None
@@ -215,7 +216,7 @@ def clocks(seen: Sequence[Seen] | Absent, bucket: Dated | Absent) -> Finding:
     return CLOCKS.judged(map(_apart, off), f"{_number(len(times), 'clock')} and this caller's, within 2 s")
 
 
-def alike(seen: Sequence[Seen]) -> bool:
+def alike(seen: Sequence[SeenMachine]) -> bool:
     """Return whether the machines show one head, as far as they answered: else they may be in the midst of a change."""
     heads = {(each.epoch, each.primary) for each in _clusters(came.report for _, came in told(seen))}
     leaders = [came for _, came in told(seen) if came.report.role == "primary" and came.report.cluster is not None]
@@ -248,15 +249,15 @@ def _newest(reports: Iterable[api.StatusReport]) -> api.Cluster | None:
     return max(_clusters(reports), key=lambda head: head.rev, default=None)
 
 
-def _silence(seen: Seen) -> Silence | None:
-    return seen.came.silence if isinstance(seen.came, Untold) else None
+def _silence(seen: SeenMachine) -> NoAnswerReason | None:
+    return seen.came.silence if isinstance(seen.came, NoAnswer) else None
 
 
-def _why(seen: Seen) -> str:
-    return seen.came.why if isinstance(seen.came, Untold) else ""
+def _why(seen: SeenMachine) -> str:
+    return seen.came.why if isinstance(seen.came, NoAnswer) else ""
 
 
-def _oldest(seen: Sequence[Seen]) -> str:
+def _oldest(seen: Sequence[SeenMachine]) -> str:
     ages = [came.report.age_ms for _, came in told(seen) if came.report.age_ms is not None]
     return f"{max(ages, default=0) / 1000:.1f} s"
 

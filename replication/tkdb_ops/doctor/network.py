@@ -54,7 +54,7 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class KnownMachine:
     """A machine that is known to be there, by its name and region."""
 
     machine: str

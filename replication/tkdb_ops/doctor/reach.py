@@ -19,10 +19,10 @@ import dns.resolver
 
 from tkdb import api
 from tkdb.net.url import Url
-from tkdb_ops.doctor.asking import Asker, Silence, Told, Untold
+from tkdb_ops.doctor.asking import Answered, Asker, NoAnswer, NoAnswerReason
 from tkdb_ops.doctor.findings import Absent, Unlearned
-from tkdb_ops.doctor.machines import Seen, alike
-from tkdb_ops.doctor.network import Came, Door, Knock, Place
+from tkdb_ops.doctor.machines import SeenMachine, alike
+from tkdb_ops.doctor.network import Came, Door, Knock, KnownMachine
 from tkdb_replication.bucket import http
 
 ASK_MS: Final = 10_000
@@ -53,7 +53,7 @@ async def public_addresses(name: str) -> list[str]:
     return [] if isinstance(door, Unlearned) else [each for each in door.addresses if ip_address(each).is_global]
 
 
-async def places(app: str) -> list[Place] | Unlearned:
+async def places(app: str) -> list[KnownMachine] | Unlearned:
     """Return the machines of an app, started or not, as the private network's resolver says."""
     texts = await _resolve(f"all.vms.{app}.internal", "TXT")
     if isinstance(texts, Unlearned):
@@ -61,17 +61,17 @@ async def places(app: str) -> list[Place] | Unlearned:
     return read_places(texts)
 
 
-def read_places(texts: Sequence[str]) -> list[Place]:
+def read_places(texts: Sequence[str]) -> list[KnownMachine]:
     """Return the machines that a resolver's texts list.
 
     >>> read_places(["148e21 iad,3d8d41 ams"])
-    [Place(machine='148e21', region='iad'), Place(machine='3d8d41', region='ams')]
+    [KnownMachine(machine='148e21', region='iad'), KnownMachine(machine='3d8d41', region='ams')]
     """
     words = [each.split() for text in texts for each in text.split(",")]
-    return [Place(*each) for each in words if len(each) == 2 and all(map(_NAME, each))]
+    return [KnownMachine(*each) for each in words if len(each) == 2 and all(map(_NAME, each))]
 
 
-async def knocks(app: str, found: Sequence[Place], ports: Sequence[int]) -> list[Knock]:
+async def knocks(app: str, found: Sequence[KnownMachine], ports: Sequence[int]) -> list[Knock]:
     """Knock at every machine that has an address, at each port, past the proxy."""
     return [
         each
@@ -80,13 +80,13 @@ async def knocks(app: str, found: Sequence[Place], ports: Sequence[int]) -> list
     ]  # fmt: skip
 
 
-async def survey(asker: Asker, urls: Sequence[Url], found: Sequence[Place] | Absent) -> list[Seen]:
+async def survey(asker: Asker, urls: Sequence[Url], found: Sequence[KnownMachine] | Absent) -> list[SeenMachine]:
     """Ask every machine that is known how it is; or, where none is, whoever answers at each URL.
 
     Machines that are in the midst of a change show different heads: they are asked again, for a moment. Where one
     doesn't answer, all are asked once more: a proxy's connection to a machine that was started anew may be the old one.
     """
-    seen: list[Seen] = []
+    seen: list[SeenMachine] = []
     for attempt in range(TIMES):
         if attempt:
             await asyncio.sleep(AGAIN_S)
@@ -99,21 +99,25 @@ async def survey(asker: Asker, urls: Sequence[Url], found: Sequence[Place] | Abs
     return seen
 
 
-def _unreached(seen: Seen) -> bool:
-    return isinstance(seen.came, Untold) and seen.came.silence is Silence.UNREACHED
+def _unreached(seen: SeenMachine) -> bool:
+    return isinstance(seen.came, NoAnswer) and seen.came.silence is NoAnswerReason.UNREACHED
 
 
-async def _ask(asker: Asker, url: Url, place: Place | None) -> Seen:
+async def _ask(asker: Asker, url: Url, place: KnownMachine | None) -> SeenMachine:
     came = await asker.ask(url, {} if place is None else {ONE: place.machine}, timeout_ms=ASK_MS)
     if place is not None:
-        if isinstance(came, Told) and came.report.machine != place.machine:
+        if isinstance(came, Answered) and came.report.machine != place.machine:
             # Requests are replayed to the name that a machine gives itself: by another one, none arrives.
-            came = Untold(Silence.UNREACHED, f"who answers in its stead is called {came.report.machine}")
-        return Seen(place.machine, place.region, came)
-    return Seen(came.report.machine, came.report.region, came) if isinstance(came, Told) else Seen(str(url), "", came)
+            came = NoAnswer(NoAnswerReason.UNREACHED, f"who answers in its stead is called {came.report.machine}")
+        return SeenMachine(place.machine, place.region, came)
+    return (
+        SeenMachine(came.report.machine, came.report.region, came)
+        if isinstance(came, Answered)
+        else SeenMachine(str(url), "", came)
+    )
 
 
-async def _knocks(app: str, place: Place, ports: Sequence[int]) -> list[Knock]:
+async def _knocks(app: str, place: KnownMachine, ports: Sequence[int]) -> list[Knock]:
     addresses = await _resolve(f"{place.machine}.vm.{app}.internal", "AAAA")
     if isinstance(addresses, Unlearned):
         return []  # it isn't started, and has none

@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 from tkdb import errors
 from tkdb_ops.doctor.findings import Absent, Check, Finding, NotAsked, Unlearned, listed
-from tkdb_ops.doctor.machines import Dated, Seen, told
-from tkdb_ops.doctor.network import Place
+from tkdb_ops.doctor.machines import Dated, SeenMachine, told
+from tkdb_ops.doctor.network import KnownMachine
 from tkdb_replication.cluster.head_object import Absent as NoHead
 from tkdb_replication.cluster.head_object import Damaged, Sound, describe
 from tkdb_replication.protocol.head import Head
@@ -114,7 +114,7 @@ def strong(found: Location | Absent) -> Finding:
     return STRONG.passed(f"it is {found}") if found.strong else STRONG.failed(f"it is {found}: eventual across regions")
 
 
-def outlives(found: Location | Absent, places: Sequence[Place] | Absent) -> Finding:
+def outlives(found: Location | Absent, places: Sequence[KnownMachine] | Absent) -> Finding:
     """Judge whether one region's loss takes machines and bucket alike."""
     if not isinstance(found, Location):
         return OUTLIVES.unmade(found)
@@ -134,7 +134,7 @@ def closed(found: Readable | Absent) -> Finding:
     return CLOSED.judged((f"{what} can be read without a key" for what in found.what), "a stranger is refused")
 
 
-def head(found: Sound | Damaged | NoHead | Absent, seen: Sequence[Seen] | Absent) -> Finding:
+def head(found: Sound | Damaged | NoHead | Absent, seen: Sequence[SeenMachine] | Absent) -> Finding:
     """Judge the bucket's head, and whether it is the one that the machines say they follow."""
     match found:
         case NotAsked() | Unlearned():
@@ -148,7 +148,7 @@ def head(found: Sound | Damaged | NoHead | Absent, seen: Sequence[Seen] | Absent
     return HEAD.judged(_others(found.head, seen), describe(found.head))
 
 
-def _others(ours: Head, seen: Sequence[Seen] | Absent) -> list[str]:
+def _others(ours: Head, seen: Sequence[SeenMachine] | Absent) -> list[str]:
     """Return which machines follow another head. The bucket was read after they were asked."""
     faults = []
     for each, came in told(seen) if not isinstance(seen, Absent) else ():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tkdb_ops.doctor import configured, hosted, machines, network, store
-from tkdb_ops.doctor.deployment import Assignment, Machine, Setup, Written
+from tkdb_ops.doctor.deployment import Assignment, DeployedMachine, Setup, Written
 from tkdb_ops.doctor.findings import Absent, Check, Finding, Unlearned
 
 CHECKS: Final[tuple[Check, ...]] = (
@@ -44,17 +44,17 @@ _ORDER: Final = {check.id: place for place, check in enumerate(CHECKS)}
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Evidence:
     """All that was learnt, each part of it or why not."""
 
     doors: Sequence[network.Door] | Absent
     knocks: Sequence[network.Knock] | Absent
-    seen: Sequence[machines.Seen] | Absent
+    seen: Sequence[machines.SeenMachine] | Absent
     assignments: Sequence[Assignment] | Absent
-    hosted: Sequence[Machine] | Absent
+    hosted: Sequence[DeployedMachine] | Absent
     written: Written | Absent
     bucket: store.Examined
-    places: Sequence[network.Place] | Absent
+    places: Sequence[network.KnownMachine] | Absent
 
     @property
     def setups(self) -> Sequence[Setup] | Absent:
@@ -65,7 +65,7 @@ class Facts:
         return (found + hosted.setups_of(self.hosted)) or Unlearned("the app has no machine")
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: Evidence) -> list[Finding]:
     """Return what every check says of ``facts``. Pure."""
     on_fly = not isinstance(facts.doors, Absent) and any(network.app_of(door.host) for door in facts.doors)
     bucket = facts.bucket

@@ -3,7 +3,8 @@
 All rows share one axis of time, so that a cause stands above its effect. Colours are the page's, by name (CSS
 variables), so that one drawing serves light, dark and paper.
 
->>> record = Record("gone", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (Machine("m", "syd"),), ("sin",), 0, 0, 0, 9)
+>>> machines = (MachineRecord("m", "syd"),)
+>>> record = Record("gone", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, machines, ("sin",), 0, 0, 0, 9)
 >>> svg = draw(record)
 >>> svg.startswith("<svg") and svg.endswith("</svg>")
 True
@@ -18,7 +19,7 @@ from math import log10
 from statistics import median
 from typing import Final
 
-from tkdb_ops.drills.record import Call, Event, Kind, Machine, Record, Sight
+from tkdb_ops.drills.record import CallKind, CallRecord, Event, MachineRecord, Observation, Record
 
 WIDTH: Final = 1_000
 _LEFT: Final = 108
@@ -49,7 +50,7 @@ def draw(record: Record) -> str:
     return canvas.svg()
 
 
-def series(machines: Sequence[Machine], machine: str) -> str:
+def series(machines: Sequence[MachineRecord], machine: str) -> str:
     """Return the class of a machine's colour."""
     names = [each.id for each in machines]
     return f"s{names.index(machine) % _SERIES}" if machine in names else "s-none"
@@ -115,7 +116,7 @@ class _Canvas:
         self._legend()
         for region in self._record.callers:
             self._label(region, self._y + _ROW / 2)
-            looks = [call for call in self._record.calls if call.kind is Kind.LOOK and call.region == region]
+            looks = [call for call in self._record.calls if call.kind is CallKind.LOOK and call.region == region]
             self._row(_runs(looks, self._span_ms, lambda each: each.by if not each.failed else "nobody"), machines)
             self._y += _ROW + 3
         self._y += _GAP - 3
@@ -145,7 +146,7 @@ class _Canvas:
 
     # What these are made of.
 
-    def _panel(self, calls: Sequence[Call]) -> None:
+    def _panel(self, calls: Sequence[CallRecord]) -> None:
         bottom = self._y + _PANEL
         self._parts.append(f'<rect class="panel" x="{_LEFT}" y="{self._y:.1f}" width="{_inner()}" height="{_PANEL}"/>')
         for at_ms, text in _TICKS_MS[:-1]:
@@ -176,7 +177,7 @@ class _Canvas:
             self._parts.append(f'<polyline class="longest" points="{_points(longest)}"/>')
             self._parts.append(f'<polyline class="middle" points="{_points(middle)}"/>')
 
-    def _row(self, runs: Iterable[tuple[int, int, str]], machines: Sequence[Machine]) -> None:
+    def _row(self, runs: Iterable[tuple[int, int, str]], machines: Sequence[MachineRecord]) -> None:
         for start_ms, end_ms, machine in runs:
             x, width = self._x(start_ms), self._x(end_ms) - self._x(start_ms)
             words = escape(f"{machine}, {start_ms / 1000:.1f}-{end_ms / 1000:.1f} s")
@@ -264,7 +265,7 @@ def _points(points: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def _buckets(calls: Sequence[Call]) -> Iterator[tuple[int, list[Call]]]:
+def _buckets(calls: Sequence[CallRecord]) -> Iterator[tuple[int, list[CallRecord]]]:
     ordered = sorted(calls, key=lambda each: each.at_ms)
     for number, bucket in groupby(ordered, key=lambda each: each.at_ms // _BUCKET_MS):
         yield number * _BUCKET_MS, list(bucket)
@@ -283,13 +284,15 @@ def _unbroken(places: Sequence[float], gap: float) -> Iterator[tuple[int, int]]:
             first = number
 
 
-def _runs(looks: Sequence[Call], span_ms: int, name: Callable[[Call], str]) -> Iterator[tuple[int, int, str]]:
+def _runs(
+    looks: Sequence[CallRecord], span_ms: int, name: Callable[[CallRecord], str]
+) -> Iterator[tuple[int, int, str]]:
     """Yield from when to when each answer was the same."""
     ordered = sorted(looks, key=lambda each: each.end_ms)
     yield from _joined([(each.end_ms, name(each)) for each in ordered], span_ms)
 
 
-def _states(sights: Sequence[Sight], span_ms: int) -> Iterator[tuple[int, int, str]]:
+def _states(sights: Sequence[Observation], span_ms: int) -> Iterator[tuple[int, int, str]]:
     """Yield from when to when a machine was what."""
     yield from _joined([(each.at_ms, each.role if each.health == "ok" else each.health) for each in sights], span_ms)
 

@@ -3,7 +3,7 @@
 Its steps name places, not machines: which machine is primary, or nearest to the first caller, is found out when the
 fault begins, and stays so for the whole drill.
 
->>> drill = Drill("gone", "A machine is gone", "…", fault=(Step(Verb.KILL, Place.NEAREST), wait(3_000)))
+>>> drill = Drill("gone", "A machine is gone", "…", fault=(Step(Verb.KILL, Role.NEAREST), wait(3_000)))
 >>> drill.verbs, drill.fault_s
 (frozenset({<Verb.KILL: 'kill'>}), 3.0)
 >>> [step.text for step in drill.fault]
@@ -18,7 +18,7 @@ from enum import StrEnum
 import msgspec
 
 
-class Place(StrEnum):
+class Role(StrEnum):
     """Where something is done."""
 
     NONE = ""
@@ -74,7 +74,7 @@ class Step(msgspec.Struct, frozen=True):
     """One step."""
 
     verb: Verb
-    at: Place = Place.NONE
+    at: Role = Role.NONE
     amount: int = 0
 
     @property
@@ -115,7 +115,7 @@ class Drill(msgspec.Struct, frozen=True):
     fault: tuple[Step, ...]
     mend: tuple[Step, ...] = ()
     limits: Mapping[str, int] = {}
-    blinds: Place = Place.NONE
+    blinds: Role = Role.NONE
 
     @property
     def verbs(self) -> frozenset[Verb]:

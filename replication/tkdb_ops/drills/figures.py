@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from tkdb_ops.drills.record import Blind, Call, Kind, Outcome, Record, Sight
+from tkdb_ops.drills.record import Blind, CallKind, CallOutcome, CallRecord, Observation, Record
 
 _QUIET_MS: Final = 1_000
 """A revocation that is acknowledged so shortly before the fault is counted with those in it."""
@@ -127,7 +127,7 @@ def _blind_of(record: Record, region: str) -> Sequence[Blind]:
     return [span for span in record.blind if region in span.callers]
 
 
-def _excused(record: Record, call: Call, back_ms: dict[str, int | None]) -> bool:
+def _excused(record: Record, call: CallRecord, back_ms: dict[str, int | None]) -> bool:
     """Whether nobody could have answered while it was under way, or had yet had the time to."""
     grace_ms = back_ms.get(call.region) or 0
     return any(
@@ -160,7 +160,7 @@ def _reaches_ms(record: Record) -> tuple[list[int], list[int]]:
     and of those from the fault until all was well."""
     denied: dict[int, dict[str, int]] = {}
     for call in record.calls:
-        if call.kind.verifies and call.token >= 0 and call.outcome is Outcome.DENIED:
+        if call.kind.verifies and call.token >= 0 and call.outcome is CallOutcome.DENIED:
             ends = denied.setdefault(call.token, {})
             ends[call.region] = min(call.end_ms, ends.get(call.region, call.end_ms))
     calm: list[int] = []
@@ -180,14 +180,14 @@ def _stale_accepts(record: Record) -> int:
     return sum(
         call.at_ms > done_ms + record.bound_ms
         for call in record.calls
-        if call.kind.verifies and call.outcome is Outcome.OK and (done_ms := dead.get(call.token)) is not None
+        if call.kind.verifies and call.outcome is CallOutcome.OK and (done_ms := dead.get(call.token)) is not None
     )
 
 
 def _blind_accepts(record: Record) -> int:
     return sum(
         call.kind.verifies
-        and call.outcome is Outcome.OK
+        and call.outcome is CallOutcome.OK
         and any(
             call.at_ms > span.from_ms + record.bound_ms and call.end_ms < span.to_ms
             for span in _blind_of(record, call.region)
@@ -199,12 +199,14 @@ def _blind_accepts(record: Record) -> int:
 def _wrong_denials(record: Record) -> int:
     asked = {write.token: write.asked_ms for write in record.writes if write.token >= 0}
     return sum(
-        call.kind.verifies and call.outcome is Outcome.DENIED and asked.get(call.token, call.end_ms + 1) > call.end_ms
+        call.kind.verifies
+        and call.outcome is CallOutcome.DENIED
+        and asked.get(call.token, call.end_ms + 1) > call.end_ms
         for call in record.calls
     )
 
 
-def _two_writers(sights: Iterable[Sight]) -> int:
+def _two_writers(sights: Iterable[Observation]) -> int:
     leaders: dict[int, set[str]] = {}
     for sight in sights:
         if sight.role == "primary" and sight.epoch is not None:
@@ -212,7 +214,7 @@ def _two_writers(sights: Iterable[Sight]) -> int:
     return sum(len(machines) > 1 for machines in leaders.values())
 
 
-def _leader(record: Record, before_ms: int) -> Sight | None:
+def _leader(record: Record, before_ms: int) -> Observation | None:
     led = [sight for sight in record.sights if sight.role == "primary" and sight.at_ms <= before_ms]
     return led[-1] if led else None
 
@@ -239,7 +241,9 @@ def _refused_ms(record: Record) -> int | None:
 
 def _detected_ms(record: Record) -> int | None:
     found = [_took_over_ms(record), _refused_ms(record)]
-    looks = sorted((each for each in record.calls if each.kind is Kind.LOOK and each.by), key=lambda each: each.region)
+    looks = sorted(
+        (each for each in record.calls if each.kind is CallKind.LOOK and each.by), key=lambda each: each.region
+    )
     for _, those in groupby(looks, key=lambda each: each.region):
         usual = ""
         for look in those:
@@ -268,8 +272,8 @@ def _old_primary(record: Record) -> str:
 
 
 def _latencies(record: Record) -> Iterable[Latency]:
-    kinds = [kind for kind in Kind if kind is not Kind.LOOK]
-    grouped: dict[tuple[str, str, Kind], list[Call]] = {}
+    kinds = [kind for kind in CallKind if kind is not CallKind.LOOK]
+    grouped: dict[tuple[str, str, CallKind], list[CallRecord]] = {}
     for call in record.calls:
         grouped.setdefault((phase(record, call.at_ms), call.region, call.kind), []).append(call)
     for name in PHASES:

@@ -21,12 +21,12 @@ import msgspec
 from tkdb import defaults, errors
 from tkdb_client import AsyncClient, Macaroon
 from tkdb_ops.drills.audit import ask
-from tkdb_ops.drills.drill import Drill, Place, Step, Verb
+from tkdb_ops.drills.drill import Drill, Role, Step, Verb
 from tkdb_ops.drills.fly_machines import FlyMachines
 from tkdb_ops.drills.operator import ERRANDS
-from tkdb_ops.drills.record import Audit, Machine, Sight
+from tkdb_ops.drills.record import Audit, MachineRecord, Observation
 from tkdb_ops.fly_api import FlyApi
-from tkdb_ops.opening import Opened
+from tkdb_ops.opening import AsyncResource
 
 VERBS: Final = frozenset({Verb.KILL, Verb.STOP, Verb.START, Verb.CORDON, Verb.UNCORDON})
 
@@ -42,7 +42,7 @@ class Consent(msgspec.Struct, frozen=True):
     only: tuple[str, ...] = ()
 
 
-class OnFly(Opened):
+class OnFly(AsyncResource):
     """An app to drill on.
 
     Args:
@@ -59,7 +59,7 @@ class OnFly(Opened):
         self.name = f"fly {consent.app}"
         self.bound_ms = bound_ms
         self.verbs = VERBS
-        self.machines: tuple[Machine, ...] = ()
+        self.machines: tuple[MachineRecord, ...] = ()
         self.clients: dict[str, AsyncClient] = {region: client}
         self._consent = consent
         self._fly = fly
@@ -99,7 +99,7 @@ class OnFly(Opened):
                 )
             await asyncio.sleep(_LOOKS_S)
 
-    async def sights(self, at_ms: int) -> list[Sight]:
+    async def sights(self, at_ms: int) -> list[Observation]:
         """What Fly says of each machine, and what the one that answers says of the primary."""
         if time.monotonic() - self._listed_s > _LIST_S:
             self._listed_s = time.monotonic()
@@ -112,7 +112,7 @@ class OnFly(Opened):
             leads = cluster is not None and cluster.primary == machine.id and health == "ok"
             own = report if report.machine == machine.id else None
             found.append(
-                Sight(
+                Observation(
                     at_ms, machine.id, "faulty" if own and own.fault else health,
                     ("primary" if leads else "replica") if health == "ok" else "",
                     own.position if own else None,
@@ -123,7 +123,7 @@ class OnFly(Opened):
             )  # fmt: skip
         return found
 
-    async def carry_out(self, step: Step, machines: Sequence[Machine]) -> str:
+    async def carry_out(self, step: Step, machines: Sequence[MachineRecord]) -> str:
         for machine in machines:
             self._check(machine.id, step.verb)
             await self._do(step.verb, machine.id)
@@ -153,7 +153,7 @@ class OnFly(Opened):
     async def _open(self) -> None:
         await self._stack.enter_async_context(self._client)
         running = [each for each in await self._fly.listed() if each.state == "started"]
-        self.machines = tuple(Machine(each.id, each.region) for each in running)
+        self.machines = tuple(MachineRecord(each.id, each.region) for each in running)
         if strange := set(self._consent.only) - {each.id for each in running}:
             raise errors.ConfigurationError(
                 f"{self._consent.app} runs no machine {', '.join(sorted(strange))}", hint="see `fly machine list`"
@@ -215,4 +215,4 @@ _SAID: Final = {
 def can(drill: Drill) -> bool:
     """Return whether a drill can be run on Fly: by what its API can do, and with one machine out at a time."""
     steps = (*drill.fault, *drill.mend)
-    return drill.verbs <= VERBS | ERRANDS and all(step.at is not Place.EVERY for step in steps)
+    return drill.verbs <= VERBS | ERRANDS and all(step.at is not Role.EVERY for step in steps)

@@ -21,12 +21,12 @@ from tkdb_client import AsyncClient, Macaroon
 from tkdb_ops.drills.audit import ask
 from tkdb_ops.drills.drill import Drill, Step, Verb
 from tkdb_ops.drills.operator import ERRANDS
-from tkdb_ops.drills.record import Audit, Machine, Sight
+from tkdb_ops.drills.record import Audit, MachineRecord, Observation
 from tkdb_ops.flycast import machines as flycast
 from tkdb_ops.flycast.layout import CLIENT
 from tkdb_ops.lab.lab import APP, Lab
-from tkdb_ops.lab.store_proxy import Fault
-from tkdb_ops.opening import Opened
+from tkdb_ops.lab.store_proxy import StoreFault
+from tkdb_ops.opening import AsyncResource
 
 REGIONS: Final = ("iad", "ams", "syd")
 CALLERS: Final = ("sin", "lhr", "iad")
@@ -45,7 +45,7 @@ VERBS: Final = frozenset(Verb) - _UNKNOWN_HERE - ERRANDS - {Verb.WAIT, Verb.TAKE
 """What can be done to a lab; where regions have no network of their own, ``isolate`` can't."""
 
 
-class OnLab(Opened):
+class OnLab(AsyncResource):
     """A lab to drill on.
 
     Args:
@@ -57,8 +57,8 @@ class OnLab(Opened):
 
     def __init__(self, lab: Lab, *, bound_ms: int = defaults.BOUND_MS) -> None:
         self.bound_ms = bound_ms
-        self.machines: tuple[Machine, ...] = tuple(
-            Machine(slot.id, slot.region) for slot in lab.flycast.layout.of_app(APP)
+        self.machines: tuple[MachineRecord, ...] = tuple(
+            MachineRecord(slot.id, slot.region) for slot in lab.flycast.layout.of_app(APP)
         )
         self.clients: dict[str, AsyncClient] = {}
         self._lab = lab
@@ -84,13 +84,13 @@ class OnLab(Opened):
                 f"the lab is not whole again after {_READY_S:.0f} s: {said}", hint=f"see the logs in {self._lab.folder}"
             ) from None
 
-    async def sights(self, at_ms: int) -> list[Sight]:
+    async def sights(self, at_ms: int) -> list[Observation]:
         return [
-            Sight(at_ms, each.machine, each.health, each.role, each.seq, each.epoch, each.age_ms, each.fault)
+            Observation(at_ms, each.machine, each.health, each.role, each.seq, each.epoch, each.age_ms, each.fault)
             for each in await self._lab.status()
         ]
 
-    async def carry_out(self, step: Step, machines: Sequence[Machine]) -> str:
+    async def carry_out(self, step: Step, machines: Sequence[MachineRecord]) -> str:
         if step.verb is Verb.RESEAL:
             return await self._reseal()
         if step.verb is Verb.HEAL:
@@ -122,8 +122,8 @@ class OnLab(Opened):
 
     # Each verb.
 
-    def _act(self, step: Step) -> Callable[[Machine], Awaitable[None]]:
-        acts: dict[Verb, Callable[[Machine], Awaitable[None]]] = {
+    def _act(self, step: Step) -> Callable[[MachineRecord], Awaitable[None]]:
+        acts: dict[Verb, Callable[[MachineRecord], Awaitable[None]]] = {
             Verb.KILL: lambda each: self._of(each).kill(),
             Verb.STOP: lambda each: self._of(each).stop(),
             Verb.START: lambda each: self._of(each).start(),
@@ -132,8 +132,8 @@ class OnLab(Opened):
             Verb.LOSE_PROXY: self._lose_proxy,
             Verb.START_PROXY: lambda each: self._lab.flycast.start_proxy(each.region),
             Verb.ISOLATE: lambda each: self._lab.isolate(each.region),
-            Verb.CUT_STORE: lambda each: self._change(each, fault=Fault.CUT),
-            Verb.STALL_STORE: lambda each: self._change(each, fault=Fault.STALL),
+            Verb.CUT_STORE: lambda each: self._change(each, fault=StoreFault.CUT),
+            Verb.STALL_STORE: lambda each: self._change(each, fault=StoreFault.STALL),
             Verb.SLOW_STORE: lambda each: self._change(each, slower_ms=step.amount),
             Verb.SHIFT_CLOCK: lambda each: self._change(each, clock_ms=step.amount),
             Verb.KILL_LITESTREAM: self._kill_litestream,
@@ -144,15 +144,15 @@ class OnLab(Opened):
         }
         return acts[step.verb]
 
-    def _of(self, machine: Machine) -> flycast.Machine:
+    def _of(self, machine: MachineRecord) -> flycast.VirtualMachine:
         return self._lab.machine(machine.id)
 
     async def _change(
-        self, machine: Machine, *, fault: Fault = Fault.NONE, slower_ms: float = 0, clock_ms: int = 0
+        self, machine: MachineRecord, *, fault: StoreFault = StoreFault.NONE, slower_ms: float = 0, clock_ms: int = 0
     ) -> None:
         self._lab.gates[machine.region].change(fault=fault, slower_ms=slower_ms, clock_ms=clock_ms)
 
-    async def _pause(self, machine: Machine) -> None:
+    async def _pause(self, machine: MachineRecord) -> None:
         self._paused.add(machine.id)
         await self._of(machine).pause()
 
@@ -161,17 +161,17 @@ class OnLab(Opened):
         if self._lab.machine(name).running:
             await self._lab.machine(name).resume()
 
-    async def _lose_proxy(self, machine: Machine) -> None:
+    async def _lose_proxy(self, machine: MachineRecord) -> None:
         proxy = self._lab.flycast.proxy(machine.region)
         await proxy.send(signal.SIGKILL)
         await proxy.wait()
 
-    async def _kill_litestream(self, machine: Machine) -> None:
+    async def _kill_litestream(self, machine: MachineRecord) -> None:
         for pid in _processes(self._of(machine).folder, "litestream"):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    async def _damage(self, machine: Machine) -> None:
+    async def _damage(self, machine: MachineRecord) -> None:
         """Overwrite all but the first page, as a disk that lies does. The journal's own check has to find it."""
         database = self._database(machine.id)
         database.with_name(f"{database.name}-wal").unlink(missing_ok=True)
@@ -182,14 +182,14 @@ class OnLab(Opened):
             file.seek(size)
             file.write(os.urandom(max(0, database.stat().st_size - size)))
 
-    async def _lose_disk(self, machine: Machine) -> None:
+    async def _lose_disk(self, machine: MachineRecord) -> None:
         for path in self._of(machine).folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
 
-    async def _fill(self, machine: Machine) -> None:
+    async def _fill(self, machine: MachineRecord) -> None:
         """Let its process write no file any further, as on a full disk: the limit is the kernel's."""
         (pid, *_) = _processes(self._of(machine).folder, "serve") or [0]
         if not pid:
@@ -197,7 +197,7 @@ class OnLab(Opened):
         self._full[machine.id] = (pid, resource.prlimit(pid, resource.RLIMIT_FSIZE)[1])
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, self._full[machine.id][1]))
 
-    async def _free_disk(self, machine: Machine) -> None:
+    async def _free_disk(self, machine: MachineRecord) -> None:
         self._free(machine.id)
 
     def _free(self, name: str) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from tkdb import errors
 from tkdb_client import AsyncClient, Macaroon
-from tkdb_ops.drills.record import Call, Kind, Outcome, Write
+from tkdb_ops.drills.record import CallKind, CallOutcome, CallRecord, WriteRecord
 
 _HOT: Final = 8
 """How many tokens callers verify again and again."""
@@ -80,7 +80,7 @@ class Load:
         rates: Rates | None = None,
     ) -> None:
         self.organization = organization
-        self.calls: list[Call] = []
+        self.calls: list[CallRecord] = []
         self.undone: set[str] = set()
         self.held_back = 0
         self._clients = dict(clients)
@@ -92,14 +92,14 @@ class Load:
         self._hot: list[Token] = []
         self._fresh: dict[str, deque[Token]] = {region: deque(maxlen=_FRESH_MOST) for region in clients}
         self._dead: list[Token] = []
-        self._writes: dict[int | str, Write] = {}
+        self._writes: dict[int | str, WriteRecord] = {}
         self._names = 0
         self._over = asyncio.Event()
         self._schedules: list[asyncio.Task[None]] = []
         self._under_way: set[asyncio.Task[Any]] = set()
 
     @property
-    def writes(self) -> list[Write]:
+    def writes(self) -> list[WriteRecord]:
         """All writes, in the order in which they were asked for."""
         return [
             msgspec.structs.replace(write, undone=write.organization in self.undone)
@@ -173,7 +173,7 @@ class Load:
 
     async def revoke_also(self, region: str, tokens: Iterable[Token], do: Callable[[], Awaitable[Any]]) -> None:
         """Count ``do``, a bulk revocation, as that of ``tokens``, too: once done, each is watched like any other."""
-        writes = {Write(self._now_ms(), region, None, token.number): token for token in tokens}
+        writes = {WriteRecord(self._now_ms(), region, None, token.number): token for token in tokens}
         self._writes |= {_key(write): write for write in writes}
         await do()
         for write, token in writes.items():
@@ -211,8 +211,10 @@ class Load:
     # What they do.
 
     async def _mint(self, region: str) -> None:
-        outcome, macaroon = await self._call(region, Kind.MINT, lambda client: client.mint(self.organization, act="rw"))
-        if outcome is Outcome.OK:
+        outcome, macaroon = await self._call(
+            region, CallKind.MINT, lambda client: client.mint(self.organization, act="rw")
+        )
+        if outcome is CallOutcome.OK:
             token = self._number(macaroon)
             for fresh in self._fresh.values():
                 fresh.append(token)
@@ -220,14 +222,14 @@ class Load:
     async def _verify(self, region: str) -> None:
         dead = self._dead[-_DEAD_RECENT:]
         token = self._draw.choice(dead if dead and self._draw.random() < _DEAD_SHARE else self._hot)
-        await self._ask(region, Kind.VERIFY, token)
+        await self._ask(region, CallKind.VERIFY, token)
 
     async def _verify_anew(self, region: str) -> None:
         if self._fresh[region]:
-            await self._ask(region, Kind.FIRST, self._fresh[region].popleft())
+            await self._ask(region, CallKind.FIRST, self._fresh[region].popleft())
 
     async def _look(self, region: str) -> None:
-        await self._call(region, Kind.LOOK, lambda client: client.status())
+        await self._call(region, CallKind.LOOK, lambda client: client.status())
 
     async def _create(self, region: str) -> None:
         self._names += 1
@@ -244,40 +246,40 @@ class Load:
                     raise
                 # An earlier attempt made it, and its answer was lost.
 
-        await self._repeat(Kind.CREATE, Write(self._now_ms(), region, None, organization=name), create)
+        await self._repeat(CallKind.CREATE, WriteRecord(self._now_ms(), region, None, organization=name), create)
 
     async def _revoke(self, region: str) -> None:
         if len(self._hot) <= _HOT // 2:
             return  # no tokens can be minted: first they have to come back
         token = self._hot.pop(0)
         self._begin(self._replace(region))
-        write = Write(self._now_ms(), region, None, token.number)
-        if await self._repeat(Kind.REVOKE, write, lambda client: client.revoke(token.macaroon)):
+        write = WriteRecord(self._now_ms(), region, None, token.number)
+        if await self._repeat(CallKind.REVOKE, write, lambda client: client.revoke(token.macaroon)):
             self._is_dead(token)
 
     async def _replace(self, region: str) -> None:
         """Mint another token for all to verify."""
         while not self._over.is_set():
             outcome, macaroon = await self._call(
-                region, Kind.MINT, lambda client: client.mint(self.organization, act="rw", expires_in_s=86_400)
+                region, CallKind.MINT, lambda client: client.mint(self.organization, act="rw", expires_in_s=86_400)
             )
-            if outcome is Outcome.OK:
+            if outcome is CallOutcome.OK:
                 self._hot.append(self._number(macaroon))
                 return
             await asyncio.sleep(_AGAIN_S)
 
-    async def _repeat(self, kind: Kind, write: Write, do: Callable[[AsyncClient], Awaitable[Any]]) -> bool:
+    async def _repeat(self, kind: CallKind, write: WriteRecord, do: Callable[[AsyncClient], Awaitable[Any]]) -> bool:
         """Repeat a write until it is acknowledged, or all is over; return whether it was."""
         self._writes[_key(write)] = write
         while not self._over.is_set():
             outcome, _ = await self._call(write.region, kind, do, write.token)
-            if outcome is Outcome.OK:
+            if outcome is CallOutcome.OK:
                 self._acknowledge(write)
                 return True
             await asyncio.sleep(_AGAIN_S)
         return False
 
-    def _acknowledge(self, write: Write) -> None:
+    def _acknowledge(self, write: WriteRecord) -> None:
         self._writes[_key(write)] = msgspec.structs.replace(write, acknowledged_ms=self._now_ms())
 
     def _is_dead(self, token: Token) -> None:
@@ -289,26 +291,26 @@ class Load:
         """Ask until the token is refused here."""
         give_up_ms = self._now_ms() + 2 * self._bound_ms
         while not self._over.is_set() and self._now_ms() < give_up_ms:
-            if await self._ask(region, Kind.VERIFY, token) is Outcome.DENIED:
+            if await self._ask(region, CallKind.VERIFY, token) is CallOutcome.DENIED:
                 return
             await asyncio.sleep(_WATCH_S)
 
-    async def _ask(self, region: str, kind: Kind, token: Token) -> Outcome:
+    async def _ask(self, region: str, kind: CallKind, token: Token) -> CallOutcome:
         outcome, _ = await self._call(region, kind, lambda client: client.verify(token.macaroon), token.number)
         return outcome
 
     async def _call(
-        self, region: str, kind: Kind, do: Callable[[AsyncClient], Awaitable[Any]], token: int = -1
-    ) -> tuple[Outcome, Any]:
+        self, region: str, kind: CallKind, do: Callable[[AsyncClient], Awaitable[Any]], token: int = -1
+    ) -> tuple[CallOutcome, Any]:
         """Make one call, and write down what came of it. Return that, and the result where there is one."""
         at_ms = self._now_ms()
-        result, outcome, why = None, Outcome.OK, ""
+        result, outcome, why = None, CallOutcome.OK, ""
         try:
             result = await do(self._clients[region])
         except errors.TkdbError as error:
             outcome, why = outcome_of(error), f"{type(error).__name__}: {error.message}"[:200]
-        by = result.machine if kind is Kind.LOOK and result is not None else ""
-        self.calls.append(Call(at_ms, region, kind, self._now_ms() - at_ms, outcome, token, by, why))
+        by = result.machine if kind is CallKind.LOOK and result is not None else ""
+        self.calls.append(CallRecord(at_ms, region, kind, self._now_ms() - at_ms, outcome, token, by, why))
         return outcome, result
 
     def _number(self, macaroon: Macaroon) -> Token:
@@ -316,7 +318,7 @@ class Load:
         return Token(self._count, macaroon)
 
 
-def outcome_of(error: errors.TkdbError) -> Outcome:
+def outcome_of(error: errors.TkdbError) -> CallOutcome:
     """Return what an error means for who called.
 
     >>> outcome_of(errors.RevokedToken("…")).value, outcome_of(errors.StaleAuthority("…")).value
@@ -324,17 +326,17 @@ def outcome_of(error: errors.TkdbError) -> Outcome:
     """
     match error:
         case errors.StaleAuthority():
-            return Outcome.STALE
+            return CallOutcome.STALE
         case errors.Denied():
-            return Outcome.DENIED
+            return CallOutcome.DENIED
         case errors.OutcomeUnknown():
-            return Outcome.UNKNOWN
+            return CallOutcome.UNKNOWN
         case errors.Refused():
-            return Outcome.REFUSED
-    return Outcome.UNAVAILABLE
+            return CallOutcome.REFUSED
+    return CallOutcome.UNAVAILABLE
 
 
-def _key(write: Write) -> int | str:
+def _key(write: WriteRecord) -> int | str:
     return write.organization or write.token
 
 

@@ -22,7 +22,7 @@ _GOOD_S: Final = 86_400
 _SPOILT_S: Final = 60
 
 
-class Errands:
+class Operator:
     """Runs them for one drill.
 
     Args:

@@ -2,7 +2,7 @@
 
 Times are milliseconds since the drill began, by the clock of who drills: no machine's clock is believed.
 
->>> call = Call(1_200, "sin", Kind.VERIFY, 95, Outcome.DENIED, token=7)
+>>> call = CallRecord(1_200, "sin", CallKind.VERIFY, 95, CallOutcome.DENIED, token=7)
 >>> call.end_ms, call.kind.reads, call.failed
 (1295, True, False)
 """
@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 
-class Kind(StrEnum):
+class CallKind(StrEnum):
     """What a call asks for."""
 
     MINT = "mint"
@@ -32,20 +32,20 @@ class Kind(StrEnum):
     @property
     def reads(self) -> bool:
         """Whether any region can answer it."""
-        return self in (Kind.MINT, Kind.VERIFY, Kind.FIRST)
+        return self in (CallKind.MINT, CallKind.VERIFY, CallKind.FIRST)
 
     @property
     def verifies(self) -> bool:
         """Whether it accepts a token, or denies it."""
-        return self in (Kind.VERIFY, Kind.FIRST)
+        return self in (CallKind.VERIFY, CallKind.FIRST)
 
     @property
     def writes(self) -> bool:
         """Whether only the primary can do it."""
-        return self in (Kind.REVOKE, Kind.CREATE)
+        return self in (CallKind.REVOKE, CallKind.CREATE)
 
 
-class Outcome(StrEnum):
+class CallOutcome(StrEnum):
     """What came of a call, after all that the client did for it."""
 
     OK = "ok"
@@ -56,7 +56,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-class Call(msgspec.Struct, frozen=True, array_like=True):
+class CallRecord(msgspec.Struct, frozen=True, array_like=True):
     """One call: when it began, from which region, how long it took, and what came of it.
 
     Attributes:
@@ -67,9 +67,9 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
 
     at_ms: int
     region: str
-    kind: Kind
+    kind: CallKind
     took_ms: int
-    outcome: Outcome
+    outcome: CallOutcome
     token: int = -1
     by: str = ""
     why: str = ""
@@ -82,10 +82,10 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     @property
     def failed(self) -> bool:
         """Whether the caller was left without an answer. A denial is one; that nobody is fresh enough is none."""
-        return self.outcome not in (Outcome.OK, Outcome.DENIED)
+        return self.outcome not in (CallOutcome.OK, CallOutcome.DENIED)
 
 
-class Write(msgspec.Struct, frozen=True, array_like=True):
+class WriteRecord(msgspec.Struct, frozen=True, array_like=True):
     """A write that was repeated until it was acknowledged: the revocation of a token, or a new organization.
 
     Attributes:
@@ -121,7 +121,7 @@ class Blind(msgspec.Struct, frozen=True, array_like=True):
     callers: tuple[str, ...]
 
 
-class Sight(msgspec.Struct, frozen=True, array_like=True):
+class Observation(msgspec.Struct, frozen=True, array_like=True):
     """What a machine said of itself: ``health`` is ok, faulty (why: ``fault``), silent or down."""
 
     at_ms: int
@@ -153,7 +153,7 @@ class Audit(msgspec.Struct, frozen=True):
     said: str = ""
 
 
-class Machine(msgspec.Struct, frozen=True):
+class MachineRecord(msgspec.Struct, frozen=True):
     """A machine, and where it stands."""
 
     id: str
@@ -186,7 +186,7 @@ class Record(msgspec.Struct, frozen=True):
     began: str
     versions: dict[str, str]
     bound_ms: int
-    machines: tuple[Machine, ...]
+    machines: tuple[MachineRecord, ...]
     callers: tuple[str, ...]
     fault_ms: int
     healed_ms: int
@@ -194,9 +194,9 @@ class Record(msgspec.Struct, frozen=True):
     end_ms: int
     again: str = ""
     undone: tuple[str, ...] = ()
-    calls: tuple[Call, ...] = ()
-    writes: tuple[Write, ...] = ()
+    calls: tuple[CallRecord, ...] = ()
+    writes: tuple[WriteRecord, ...] = ()
     events: tuple[Event, ...] = ()
     blind: tuple[Blind, ...] = ()
-    sights: tuple[Sight, ...] = ()
+    sights: tuple[Observation, ...] = ()
     audits: tuple[Audit, ...] = ()

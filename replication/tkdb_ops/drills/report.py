@@ -22,7 +22,7 @@ from tkdb_ops.drills.chart import draw, notable, series
 from tkdb_ops.drills.drill import Drill
 from tkdb_ops.drills.figures import Latency
 from tkdb_ops.drills.record import Record
-from tkdb_ops.drills.verdict import Finding, Verdict, said
+from tkdb_ops.drills.verdict import ObjectiveFinding, Verdict, format_value
 
 _NONE: Final = "\N{EN DASH}"
 _TILES: Final = ("writes_back_ms", "longest_read_ms", "failed_reads", "revoked_p99_ms", "lost_writes", "stale_accepts")
@@ -97,7 +97,7 @@ def _summary(results: Sequence[Result]) -> str:
     )
 
 
-def _tiles(findings: Sequence[Finding]) -> str:
+def _tiles(findings: Sequence[ObjectiveFinding]) -> str:
     tiles = "".join(
         f'<div class="tile {"met" if each.met else "missed"}"><b>{_measured(each)}</b><span>{escape(each.name)}</span>'
         f"<i>{_limit(each)}</i></div>"
@@ -115,7 +115,7 @@ def _events(record: Record) -> str:
     return f'<ol class="events">{rows}</ol>'
 
 
-def _objectives(findings: Iterable[Finding]) -> str:
+def _objectives(findings: Iterable[ObjectiveFinding]) -> str:
     rows = "".join(
         f'<tr class="{"met" if each.met else "missed"}"><td>{escape(each.name)}</td><td>{_limit(each)}</td>'
         f"<td><b>{_measured(each)}</b></td><td>{'✓' if each.met else '✗'}</td></tr>"
@@ -134,7 +134,7 @@ def _remarks(result: Result) -> str:
         _after("detected", figures.detected_ms),
         _after("another machine was primary", figures.took_over_ms),
         _after("callers without a fresh machine were refused", figures.refused_ms),
-        f"revoked while the fault lasted: everywhere within {said('_ms', figures.revoked_in_fault_ms)}, p99"
+        f"revoked while the fault lasted: everywhere within {format_value('_ms', figures.revoked_in_fault_ms)}, p99"
         if figures.revoked_in_fault_ms is not None
         else "",
         figures.old_primary,
@@ -144,7 +144,7 @@ def _remarks(result: Result) -> str:
 
 
 def _after(what: str, after_ms: int | None) -> str:
-    return "" if after_ms is None else f"{what} {said('_ms', after_ms)} after the fault began"
+    return "" if after_ms is None else f"{what} {format_value('_ms', after_ms)} after the fault began"
 
 
 def _latencies(latencies: Sequence[Latency]) -> str:
@@ -195,20 +195,20 @@ def _badge(passed: bool, text: str = "") -> str:
     return f'<span class="badge {"pass" if passed else "fail"}">{escape(word)}</span>'
 
 
-def _finding(findings: Iterable[Finding], objective: str) -> Finding:
+def _finding(findings: Iterable[ObjectiveFinding], objective: str) -> ObjectiveFinding:
     return next(each for each in findings if each.objective == objective)
 
 
-def _cell(finding: Finding) -> str:
+def _cell(finding: ObjectiveFinding) -> str:
     return f'<td class="{"" if finding.met else "missed"}">{_measured(finding)}</td>'
 
 
-def _measured(finding: Finding) -> str:
-    return _NONE if finding.measured is None else said(finding.objective, finding.measured)
+def _measured(finding: ObjectiveFinding) -> str:
+    return _NONE if finding.measured is None else format_value(finding.objective, finding.measured)
 
 
-def _limit(finding: Finding) -> str:
-    return "none" if finding.limit == 0 else f"≤ {said(finding.objective, finding.limit)}"
+def _limit(finding: ObjectiveFinding) -> str:
+    return "none" if finding.limit == 0 else f"≤ {format_value(finding.objective, finding.limit)}"
 
 
 def _ms(value: int | None) -> str:

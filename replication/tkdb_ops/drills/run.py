@@ -24,10 +24,10 @@ from typing import Any, Final, Literal
 import msgspec
 
 from tkdb import errors
-from tkdb_ops.drills.drill import Drill, Place, Step, Verb
+from tkdb_ops.drills.drill import Drill, Role, Step, Verb
 from tkdb_ops.drills.load import Load, Rates
-from tkdb_ops.drills.operator import ERRANDS, Errands
-from tkdb_ops.drills.record import Blind, Call, Event, Machine, Record, Sight
+from tkdb_ops.drills.operator import ERRANDS, Operator
+from tkdb_ops.drills.record import Blind, CallRecord, Event, MachineRecord, Observation, Record
 from tkdb_ops.drills.target import Target
 
 _LOOK_S: Final = 0.4
@@ -67,9 +67,9 @@ class Now(msgspec.Struct, frozen=True):
     at_ms: int
     calls: int
     failed: int
-    recent: tuple[Call, ...]
+    recent: tuple[CallRecord, ...]
     writes: int
-    sights: tuple[Sight, ...]
+    sights: tuple[Observation, ...]
 
 
 class Running:
@@ -109,10 +109,10 @@ class Running:
         self._began_ns = time.monotonic_ns()
         self._load: Load | None = None
         self.events: list[Event] = []
-        self._sights: list[Sight] = []
+        self._sights: list[Observation] = []
         self._blind: list[Blind] = []
         self._undone: list[str] = []
-        self._places: dict[Place, tuple[Machine, ...]] = {}
+        self._places: dict[Role, tuple[MachineRecord, ...]] = {}
 
     @property
     def now(self) -> Now:
@@ -181,14 +181,14 @@ class Running:
     async def _break_and_mend(self, load: Load) -> tuple[int, int]:
         """Make the fault, and put all back; return when each began and ended, ms."""
         region, client = next(iter(self._target.clients.items()))
-        errands = Errands(region, client, load, self._draw)
+        errands = Operator(region, client, load, self._draw)
         self._say("phase", "fault")
         fault_ms, mending_ms = self._now_ms(), None
         blind_ms = None
         try:
             for step in self.drill.fault:
                 await self._attempt(self._step(step, errands, "fault"))
-                if self.drill.blinds is not Place.NONE and blind_ms is None:
+                if self.drill.blinds is not Role.NONE and blind_ms is None:
                     blind_ms = self._now_ms()
             mending_ms = self._now_ms()
             for step in self.drill.mend:
@@ -209,7 +209,7 @@ class Running:
             self._undone.append(str(error))
             self._say("seen", f"not done: {error}")
 
-    async def _step(self, step: Step, errands: Errands, what: What) -> None:
+    async def _step(self, step: Step, errands: Operator, what: What) -> None:
         if step.verb is Verb.WAIT:
             await asyncio.sleep(step.amount / 1000)
         elif step.verb is Verb.TAKEOVER:
@@ -222,7 +222,7 @@ class Running:
 
     # Where things are.
 
-    async def _find_places(self) -> dict[Place, tuple[Machine, ...]]:
+    async def _find_places(self) -> dict[Role, tuple[MachineRecord, ...]]:
         machines = {each.id: each for each in self._target.machines}
         primary = machines[await self._find_primary()]
         nearest = machines.get((await next(iter(self._target.clients.values())).status()).machine, primary)
@@ -231,10 +231,10 @@ class Running:
             nearest = replicas[-1]
         others = [each for each in replicas if each is not nearest] or [nearest]
         return {
-            Place.PRIMARY: (primary,),
-            Place.NEAREST: (nearest,),
-            Place.OTHER: (others[0],),
-            Place.EVERY: tuple(machines.values()),
+            Role.PRIMARY: (primary,),
+            Role.NEAREST: (nearest,),
+            Role.OTHER: (others[0],),
+            Role.EVERY: tuple(machines.values()),
         }
 
     async def _find_primary(self) -> str:
@@ -247,7 +247,7 @@ class Running:
         raise errors.NoPrimary("no machine is primary", hint="look at `tkdb status`")
 
     def _blinded(self) -> tuple[str, ...]:
-        if self.drill.blinds is Place.EVERY:
+        if self.drill.blinds is Role.EVERY:
             return tuple(self._target.clients)
         regions = {machine.region for machine in self._places[self.drill.blinds]}
         return tuple(region for region in self._target.clients if region in regions)
@@ -280,7 +280,7 @@ class Running:
                 self._say("seen", f"the drill itself was {late_ms} ms late: this machine is busy")
 
     async def _await_takeover(self, limit_s: float) -> None:
-        old = self._places[Place.PRIMARY][0].id
+        old = self._places[Role.PRIMARY][0].id
         give_up_s = time.monotonic() + limit_s
         while time.monotonic() < give_up_s:
             recent = [each for each in self._sights[-2 * len(self._target.machines) :] if each.health == "ok"]

@@ -21,7 +21,7 @@ from tkdb_ops.drills.verdict import judge
 Open = Callable[[], AbstractAsyncContextManager[Target]]
 
 
-class Undone(msgspec.Struct, frozen=True):
+class FailedRun(msgspec.Struct, frozen=True):
     """A drill that could not be run, and why."""
 
     drill: Drill
@@ -63,7 +63,7 @@ class Session:
         self._again = again
         self._pace = pace
 
-    async def run(self, drills: Sequence[Drill]) -> AsyncGenerator[Result | Undone, None]:
+    async def run(self, drills: Sequence[Drill]) -> AsyncGenerator[Result | FailedRun, None]:
         """Run them in order; yield what came of each as soon as it is known."""
         stack, target = AsyncExitStack(), None
         async with AsyncExitStack() as outer:
@@ -74,11 +74,11 @@ class Session:
                         target = await stack.enter_async_context(self._open_target())
                     yield await self._one(drill, target)
                 except errors.ConfigurationError as error:
-                    yield Undone(drill, error.code, error.message, error.hint)
+                    yield FailedRun(drill, error.code, error.message, error.hint)
                     if target is None:
                         return  # there is nothing to drill on, and there won't be
                 except errors.TkdbError as error:
-                    yield Undone(drill, error.code, error.message, error.hint)
+                    yield FailedRun(drill, error.code, error.message, error.hint)
                     await stack.aclose()
                     stack, target = AsyncExitStack(), None
                 finally:

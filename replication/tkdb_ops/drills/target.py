@@ -7,7 +7,7 @@ from typing import Protocol
 
 from tkdb_client import AsyncClient, Macaroon
 from tkdb_ops.drills.drill import Step, Verb
-from tkdb_ops.drills.record import Audit, Machine, Sight
+from tkdb_ops.drills.record import Audit, MachineRecord, Observation
 
 
 class Target(Protocol):
@@ -22,7 +22,7 @@ class Target(Protocol):
         """The published bound on staleness."""
 
     @property
-    def machines(self) -> tuple[Machine, ...]:
+    def machines(self) -> tuple[MachineRecord, ...]:
         """All machines."""
 
     @property
@@ -40,10 +40,10 @@ class Target(Protocol):
             Unavailable: that can't be done.
         """
 
-    async def sights(self, at_ms: int) -> list[Sight]:
+    async def sights(self, at_ms: int) -> list[Observation]:
         """Ask every machine how it is."""
 
-    async def carry_out(self, step: Step, machines: Sequence[Machine]) -> str:
+    async def carry_out(self, step: Step, machines: Sequence[MachineRecord]) -> str:
         """Do one step to some machines; return what was done, in words.
 
         Raises:

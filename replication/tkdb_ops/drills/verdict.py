@@ -41,7 +41,7 @@ _NEEDED: Final = {
 """What there must have been any of before none of the other says anything."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class ObjectiveFinding(msgspec.Struct, frozen=True):
     """One objective: its limit, and what was measured; None where there was nothing to measure."""
 
     objective: str
@@ -61,16 +61,16 @@ class Finding(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """Limit and measure, in words."""
-        wanted = f"no {self.name}" if self.limit == 0 else f"{self.name} ≤ {said(self.objective, self.limit)}"
+        wanted = f"no {self.name}" if self.limit == 0 else f"{self.name} ≤ {format_value(self.objective, self.limit)}"
         if self.measured is None:
             return f"{wanted}: there was nothing to measure"
-        return f"{wanted}: {said(self.objective, self.measured)}"
+        return f"{wanted}: {format_value(self.objective, self.measured)}"
 
 
 class Verdict(msgspec.Struct, frozen=True):
     """The judgement of one run."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[ObjectiveFinding, ...]
     figures: Figures
 
     @property
@@ -82,14 +82,16 @@ class Verdict(msgspec.Struct, frozen=True):
 def judge(record: Record, objectives: Objectives) -> Verdict:
     """Return the verdict on a record."""
     figures = measure(record)
-    findings = [Finding(name, getattr(objectives, name), _measured(figures, name)) for name in (*USUAL, *ALWAYS)]
+    findings = [
+        ObjectiveFinding(name, getattr(objectives, name), _measured(figures, name)) for name in (*USUAL, *ALWAYS)
+    ]
     return Verdict(tuple(findings), figures)
 
 
-def said(objective: str, value: int) -> str:
+def format_value(objective: str, value: int) -> str:
     """Return a figure with its unit.
 
-    >>> said("writes_back_ms", 8_100), said("revoked_p99_ms", 402), said("lost_writes", 0)
+    >>> format_value("writes_back_ms", 8_100), format_value("revoked_p99_ms", 402), format_value("lost_writes", 0)
     ('8.1 s', '0.40 s', '0')
     """
     if not objective.endswith("_ms"):

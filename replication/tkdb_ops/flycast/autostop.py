@@ -24,9 +24,9 @@ from typing import Final
 from tkdb import errors
 from tkdb_ops.flycast import health_check
 from tkdb_ops.flycast.admin import Admin, Traffic
-from tkdb_ops.flycast.environment import WORKER, Ground
+from tkdb_ops.flycast.environment import WORKER, Environment
 from tkdb_ops.flycast.envoy import HEALTH_PATH
-from tkdb_ops.flycast.machines import Machine
+from tkdb_ops.flycast.machines import VirtualMachine
 from tkdb_ops.flycast.worker import Files
 
 _LOOKS: Final = 4
@@ -42,7 +42,7 @@ class Agent:
         machines: the machines that may be stopped, by name, and after how many idle ms.
     """
 
-    def __init__(self, files: Files, ground: Ground, machines: Mapping[str, tuple[Machine, int]]) -> None:
+    def __init__(self, files: Files, ground: Environment, machines: Mapping[str, tuple[VirtualMachine, int]]) -> None:
         self._files = files
         self._ground = ground
         self._machines = machines
@@ -90,11 +90,11 @@ class Agent:
         waits = self._files.gate(machine.slot).exists() and (machine.running or machine.startable)
         return waits or await machine.healthy()
 
-    def _close_if_down(self, machine: Machine) -> None:
+    def _close_if_down(self, machine: VirtualMachine) -> None:
         if machine.startable:
             self._files.gate(machine.slot).touch()
 
-    async def _watch(self, machine: Machine, idle_ms: int) -> None:
+    async def _watch(self, machine: VirtualMachine, idle_ms: int) -> None:
         admin = Admin(self._files.admin(machine.slot.region))
         last, quiet = Traffic(0, 0), 0
         while True:
@@ -107,7 +107,7 @@ class Agent:
                     await self._stop(machine, admin, last)
                     quiet = 0
 
-    async def _stop(self, machine: Machine, admin: Admin, idle: Traffic) -> None:
+    async def _stop(self, machine: VirtualMachine, admin: Admin, idle: Traffic) -> None:
         """Stop a machine that had only this traffic, unless there is more by now."""
         async with self._moving[machine.id]:
             gate = self._files.gate(machine.slot)
@@ -119,7 +119,7 @@ class Agent:
                 if machine.running:
                     gate.unlink(missing_ok=True)
 
-    async def _all_counted(self, machine: Machine) -> bool:
+    async def _all_counted(self, machine: VirtualMachine) -> bool:
         """Return whether all requests that found the gate open are counted.
 
         The proxy's one worker thread looks at the gate and counts the request in one go. So it is done with those that

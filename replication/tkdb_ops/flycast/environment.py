@@ -77,7 +77,7 @@ class Process:
             self._ended.set_result(code)
 
 
-class Ground(Protocol):
+class Environment(Protocol):
     """Where programs run. ``place`` is a machine's name, or WORKER and a region."""
 
     @property
@@ -108,7 +108,7 @@ class Ground(Protocol):
         """End all that runs, and remove the places."""
 
 
-async def connect(ground: Ground, place: str, host: str, port: int) -> Stream:
+async def connect(ground: Environment, place: str, host: str, port: int) -> Stream:
     """Connect to an IP address from ``place``.
 
     Raises:

@@ -38,16 +38,16 @@ from tkdb_ops.flycast.addresses import Sixpn
 from tkdb_ops.flycast.admin import Admin
 from tkdb_ops.flycast.autostop import Agent
 from tkdb_ops.flycast.backbone import Backbone
-from tkdb_ops.flycast.environment import WORKER, Ground, Process, Program, connect, inherited, until
+from tkdb_ops.flycast.environment import WORKER, Environment, Process, Program, connect, inherited, until
 from tkdb_ops.flycast.envoy import configuration
 from tkdb_ops.flycast.layout import CLIENT, App, Layout, Slot
 from tkdb_ops.flycast.loopback import Loopback
-from tkdb_ops.flycast.machines import Machine, Run
+from tkdb_ops.flycast.machines import Run, VirtualMachine
 from tkdb_ops.flycast.names import Names
 from tkdb_ops.flycast.relay import Relay
-from tkdb_ops.flycast.services import Resolver, Signer
+from tkdb_ops.flycast.services import FlySrcSigner, Resolver
 from tkdb_ops.flycast.worker import Files, site
-from tkdb_ops.opening import Opened
+from tkdb_ops.opening import AsyncResource
 from tkdb_replication.litestream.scratch import Scratch
 
 FOLDERS: Final = "tkdb-flycast-"
@@ -62,14 +62,14 @@ _ENVOY_OPTIONS: Final = ("--concurrency", "1", "--disable-hot-restart", "--log-l
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class CommandResult:
     """What a program said, on stdout and stderr together, and its exit code."""
 
     code: int
     output: str
 
 
-class Flycast(Opened):
+class Flycast(AsyncResource):
     """A stand-in.
 
     Args:
@@ -78,7 +78,7 @@ class Flycast(Opened):
         isolated: True: with namespaces and a backbone, or not at all. False: on loopback addresses. None: with
             namespaces where this machine allows it; ``not_emulated`` says what is missing.
         volumes: the folder of the machines' own folders; by default they go with the stand-in.
-        start: whether to start all machines at once; else ``start`` does, or ``Machine.start``, or traffic.
+        start: whether to start all machines at once; else ``start`` does, or ``VirtualMachine.start``, or traffic.
 
     Raises:
         ConfigurationError: the apps can't be laid out; or ``isolated`` is asked of a machine that can't.
@@ -101,7 +101,7 @@ class Flycast(Opened):
         self._key = Ed25519PrivateKey.generate()
         self._services: dict[str, str] = {}
         self._envoys: dict[str, Process] = {}
-        self.machines: dict[str, Machine] = {}
+        self.machines: dict[str, VirtualMachine] = {}
         """The machines, by name; callers' are left out."""
         self.folder = Path()
         """Where its configurations, logs and sockets are, while it is open."""
@@ -212,7 +212,9 @@ class Flycast(Opened):
         self._services[f"{name}.internal"] = host
         return f"http://{name}.internal:{port}"
 
-    async def run(self, region: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Done:
+    async def run(
+        self, region: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> CommandResult:
         """Run a program as the caller in ``region``; return what it said once it has ended.
 
         Raises:
@@ -230,7 +232,7 @@ class Flycast(Opened):
         except asyncio.CancelledError:
             await process.send(signal.SIGKILL)
             raise
-        return Done(code, log.read_text("utf-8", "replace"))
+        return CommandResult(code, log.read_text("utf-8", "replace"))
 
     async def seen(self, region: str, app: str | None = None) -> frozenset[str]:
         """Return the machines to which the proxy of ``region`` would now send requests.
@@ -299,7 +301,7 @@ class Flycast(Opened):
         self._stack.callback(own.remove)
         self.folder = own.path
         self._files = Files(self.folder)
-        self._ground: Ground
+        self._ground: Environment
         if self._isolated:
             self._ground = namespaces.Namespaces(self.layout, self.folder)
         else:
@@ -322,7 +324,7 @@ class Flycast(Opened):
                 hosts = f"127.0.0.1 localhost\n::1 localhost\n{own} fly-local-6pn {slot.id}\n"
                 (self.folder / f"{slot.id}.hosts").write_text(hosts, "ascii")
             if slot.app != CLIENT:
-                self.machines[slot.id] = Machine(
+                self.machines[slot.id] = VirtualMachine(
                     slot, self.layout.app(slot.app), self._ground, self._runs[slot.app],
                     folder=(self._volumes or self.folder / "volumes") / slot.id,
                     log=self.folder / f"{slot.id}.log",
@@ -331,7 +333,7 @@ class Flycast(Opened):
                 )  # fmt: skip
 
     async def _open_services(self) -> None:
-        signer = Signer(
+        signer = FlySrcSigner(
             self._key, self.layout, self._ground.addresses, self._files.attested, org=ORG, now_s=time.time
         )  # fmt: skip
         signer.open()

@@ -6,12 +6,12 @@ import asyncio
 from typing import Final
 
 from tkdb_ops.flycast.addresses import Endpoint
-from tkdb_ops.flycast.environment import Ground, connect
+from tkdb_ops.flycast.environment import Environment, connect
 
 _PATIENCE_S: Final = 2.0
 
 
-async def status(ground: Ground, place: str, where: Endpoint, path: str) -> int | None:
+async def status(ground: Environment, place: str, where: Endpoint, path: str) -> int | None:
     """Return the HTTP status of a GET that is sent to ``where`` from ``place``; None if none comes in 2 s."""
     request = f"GET {path} HTTP/1.1\r\nhost: {where}\r\nconnection: close\r\n\r\n"
     try:

@@ -16,7 +16,7 @@ from typing import Final
 from tkdb import errors
 from tkdb_ops.flycast import health_check
 from tkdb_ops.flycast.addresses import Endpoint
-from tkdb_ops.flycast.environment import WORKER, Ground, Process, Program
+from tkdb_ops.flycast.environment import WORKER, Environment, Process, Program
 from tkdb_ops.flycast.layout import App, Slot
 
 START_S: Final = 60
@@ -39,11 +39,11 @@ class Command:
     environment: Mapping[str, str]
 
 
-Run = Callable[["Machine"], Command]
+Run = Callable[["VirtualMachine"], Command]
 """Says what a machine runs. It is asked at each start."""
 
 
-class Machine:
+class VirtualMachine:
     """One machine.
 
     Args:
@@ -61,7 +61,7 @@ class Machine:
         self,
         slot: Slot,
         app: App,
-        ground: Ground,
+        ground: Environment,
         run: Run,
         *,
         folder: Path,

@@ -63,7 +63,7 @@ def _checked(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-class Keeper:
+class NamespaceInit:
     """The namespaces, by name, and the processes that were started in them."""
 
     def __init__(self, owner: socket.socket) -> None:
@@ -212,7 +212,7 @@ def main(descriptor: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     owner = socket.socket(fileno=descriptor)
     owner.set_inheritable(False)
-    Keeper(owner).run()
+    NamespaceInit(owner).run()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tkdb.attestation import Source, sign
 from tkdb_ops.flycast.addresses import RESOLVER, Addresses
-from tkdb_ops.flycast.environment import WORKER, Ground
+from tkdb_ops.flycast.environment import WORKER, Environment
 from tkdb_ops.flycast.layout import Layout, Slot
 from tkdb_ops.flycast.names import Names
 
@@ -36,7 +36,7 @@ class Resolver:
         self._started = started
         self._transport: asyncio.DatagramTransport | None = None
 
-    async def open(self, ground: Ground) -> None:
+    async def open(self, ground: Environment) -> None:
         """Answer at the resolver's address in the region."""
         made = await ground.socket(WORKER + self._region, socket.AF_INET6, socket.SOCK_DGRAM)
         made.bind((RESOLVER, DNS_PORT))
@@ -62,7 +62,7 @@ class Resolver:
             self._transport.sendto(answer, caller)
 
 
-class Signer:
+class FlySrcSigner:
     """Signs the Fly-Src of every machine anew each second, in a file that its edge reads.
 
     Args:

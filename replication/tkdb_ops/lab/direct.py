@@ -14,7 +14,7 @@ from typing import Any
 
 from tkdb.channel.keys import AuthorityIdentity
 from tkdb_client import AsyncClient
-from tkdb_client.calls.runners import AsyncDriver
+from tkdb_client.calls.runners import AsyncRunner
 from tkdb_client.calls.transport import AsyncTransport, Outcome, Send
 
 Attest = Callable[[], Mapping[str, str]]
@@ -32,7 +32,7 @@ class Direct(AsyncClient):
 
     def __init__(self, url: str, authority: AuthorityIdentity, *, attest: Attest, **further: Any) -> None:
         super().__init__(url, authority, **further)
-        self._driver = AsyncDriver(_Attested(attest))
+        self._driver = AsyncRunner(_Attested(attest))
 
 
 class _Attested(AsyncTransport):

@@ -26,15 +26,15 @@ import msgspec
 
 from tkdb import errors
 from tkdb_client import AsyncClient
-from tkdb_ops.flycast.flycast import Done, Flycast
+from tkdb_ops.flycast.flycast import CommandResult, Flycast
 from tkdb_ops.flycast.layout import App
-from tkdb_ops.flycast.machines import Command, Machine
+from tkdb_ops.flycast.machines import Command, VirtualMachine
 from tkdb_ops.flycast.regions import round_trip_ms
 from tkdb_ops.lab import object_store
 from tkdb_ops.lab.direct import Direct
 from tkdb_ops.lab.keys import Keys
-from tkdb_ops.lab.store_proxy import Fault, Gate
-from tkdb_ops.opening import Opened
+from tkdb_ops.lab.store_proxy import StoreFault, StoreProxy
+from tkdb_ops.opening import AsyncResource
 from tkdb_replication.bucket.settings import Bucket
 
 APP: Final = "tkdb"
@@ -63,7 +63,7 @@ class Standing(msgspec.Struct, frozen=True):
     epoch: int | None = None
 
 
-class Lab(Opened):
+class Lab(AsyncResource):
     """A cluster of one machine a region.
 
     Args:
@@ -104,7 +104,7 @@ class Lab(Opened):
             volumes=folder / "volumes",
             start=False,
         )
-        self.gates: dict[str, Gate] = {}
+        self.gates: dict[str, StoreProxy] = {}
         self.settings = dict(settings)
         self._regions = regions
         self._clients = clients
@@ -126,7 +126,7 @@ class Lab(Opened):
             "TKDB_SIGNER_FILE": str(self.signer_file),
         }
 
-    def machine(self, name: str) -> Machine:
+    def machine(self, name: str) -> VirtualMachine:
         """Return a machine, by its name or by its region.
 
         Raises:
@@ -178,7 +178,7 @@ class Lab(Opened):
         """
         await self.flycast.backbone.isolate(region)
         if region in self.gates:
-            self.gates[region].change(fault=Fault.STALL)
+            self.gates[region].change(fault=StoreFault.STALL)
 
     async def heal(self) -> None:
         """End all that was done to the ways between regions, and to the object store."""
@@ -191,7 +191,7 @@ class Lab(Opened):
         """Return what all machines of a region have in their environment: secrets, too."""
         return self.settings | {"AWS_ENDPOINT_URL_S3": self._stores[region]}
 
-    async def run(self, region: str, arguments: Sequence[str]) -> Done:
+    async def run(self, region: str, arguments: Sequence[str]) -> CommandResult:
         """Run a program as the caller in ``region``; return what it said once it has ended.
 
         Raises:
@@ -230,7 +230,7 @@ class Lab(Opened):
 
     async def _open_gate(self, region: str, port: int) -> None:
         distance_ms = 0.0 if self.flycast.not_emulated else round_trip_ms(region, self._regions[0]) / 2
-        gate = self.gates[region] = Gate("127.0.0.1", port, delay_ms=distance_ms)
+        gate = self.gates[region] = StoreProxy("127.0.0.1", port, delay_ms=distance_ms)
         await gate.open()
         self._stack.push_async_callback(gate.close)
         self._stores[region] = await self.flycast.expose(f"store-{region}", region, gate.port)
@@ -248,13 +248,13 @@ class Lab(Opened):
                 "the cluster can't be made", hint=f"`tkdb init` said: {said.decode(errors='replace')[-500:]}"
             )
 
-    def _serve(self, machine: Machine) -> Command:
+    def _serve(self, machine: VirtualMachine) -> Command:
         own = {"TKDB_DB": str(machine.folder / "tkdb.db"), "TKDB_BIND": str(machine.bind)}
         if not self.flycast.not_emulated:  # on loopback, nobody can tell who calls
             own["TKDB_FLY_SRC"] = "require"
         return Command(self._program, self.environment(machine.slot.region) | own)
 
-    async def _ask(self, machine: Machine) -> Standing:
+    async def _ask(self, machine: VirtualMachine) -> Standing:
         region = machine.slot.region
         if not machine.running:
             return Standing(region, machine.id, "down")

@@ -2,7 +2,7 @@
 
 ::
 
-    gate = Gate("127.0.0.1", port)
+    gate = StoreProxy("127.0.0.1", port)
     await gate.open()                          # it listens at gate.port
     gate.change(fault=Fault.STALL)
 
@@ -30,7 +30,7 @@ _UNDER_WAY_MAX: Final = 256
 _DATE: Final = re.compile(rb"(?<=\r\n)(date: )(\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT)(?=\r\n)", re.IGNORECASE)
 
 
-class Fault(Enum):
+class StoreFault(Enum):
     """What happens to what passes."""
 
     NONE = auto()
@@ -46,7 +46,7 @@ class Fault(Enum):
     """Connections that are open now never pass anything again, and aren't closed; new ones are well."""
 
 
-class Gate:
+class StoreProxy:
     """Passes connections on to ``host:port``, as it is told to.
 
     Args:
@@ -61,7 +61,7 @@ class Gate:
     """
 
     def __init__(self, host: str, port: int, *, delay_ms: float = 0) -> None:
-        self.fault = Fault.NONE
+        self.fault = StoreFault.NONE
         self.delay_ms = delay_ms
         self.clock_ms = 0
         self.chunks = 0
@@ -89,15 +89,15 @@ class Gate:
         for writer in list(self._writers):
             writer.transport.abort()
 
-    def change(self, *, fault: Fault = Fault.NONE, slower_ms: float = 0, clock_ms: int = 0) -> None:
+    def change(self, *, fault: StoreFault = StoreFault.NONE, slower_ms: float = 0, clock_ms: int = 0) -> None:
         """Set all that may happen; without arguments, nothing does any more."""
         self.fault, self.delay_ms, self.clock_ms = fault, self._own_delay_ms + slower_ms, clock_ms
         self._changed.set()
         self._changed = asyncio.Event()
-        if fault is Fault.CUT:
+        if fault is StoreFault.CUT:
             for writer in list(self._writers):
                 _reset(writer)
-        if fault is Fault.FORSAKE:
+        if fault is StoreFault.FORSAKE:
             self._forsaken |= self._writers
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,7 +111,7 @@ class Gate:
         ends = {writer}
         self._writers.add(writer)
         try:
-            if self.fault is Fault.CUT:
+            if self.fault is StoreFault.CUT:
                 _reset(writer)
                 return
             up_reader, up_writer = await asyncio.open_connection(*self._target)
@@ -139,7 +139,7 @@ class Gate:
         while chunk := await reader.read(_CHUNK_BYTES):
             self.chunks += 1
             await self._unstalled(writer)
-            if self.fault is Fault.ERROR:
+            if self.fault is StoreFault.ERROR:
                 writer.write(_ERROR)
                 writer.write_eof()
                 while await reader.read(_CHUNK_BYTES):  # closing with unread bytes would reset, and lose the answer
@@ -150,7 +150,7 @@ class Gate:
     async def _answers(self, up_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[bytes]:
         while chunk := await up_reader.read(_CHUNK_BYTES):
             await self._unstalled(writer)
-            if self.fault is Fault.LOSE_ANSWER:
+            if self.fault is StoreFault.LOSE_ANSWER:
                 _reset(writer)
                 return
             yield dated(chunk, self.clock_ms) if self.clock_ms else chunk
@@ -175,7 +175,7 @@ class Gate:
             await under_way.put(None)
 
     async def _unstalled(self, writer: asyncio.StreamWriter) -> None:
-        while self.fault is Fault.STALL or writer in self._forsaken:
+        while self.fault is StoreFault.STALL or writer in self._forsaken:
             await self._changed.wait()
 
 

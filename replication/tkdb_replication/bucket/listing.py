@@ -6,7 +6,7 @@ and with it every entity.
 >>> error_code(b"<Error><Code>NoSuchKey</Code><Message>...</Message></Error>")
 'NoSuchKey'
 >>> parse_page(b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
-Page(objects=(), next_token=None)
+ListingPage(objects=(), next_token=None)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CODE: Final = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>").search
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListingPage:
     """One page of a list, and the token that requests the next one."""
 
     objects: tuple[Listing, ...]
@@ -37,7 +37,7 @@ def error_code(body: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def parse_page(body: bytes) -> Page | None:
+def parse_page(body: bytes) -> ListingPage | None:
     """Return the page in a response to ListObjectsV2, or None if it is anything else."""
     reader = _Reader()
     try:
@@ -61,13 +61,13 @@ class _Reader:
         self._texts: dict[str, str] = {}
         self._objects: list[Listing] = []
 
-    def page(self) -> Page:
+    def page(self) -> ListingPage:
         """Return the page, once it was read completely."""
         truncated = self._texts["ListBucketResult/IsTruncated"]
         if truncated not in ("true", "false"):
             raise ValueError(truncated)
         token = self._texts["ListBucketResult/NextContinuationToken"] if truncated == "true" else None
-        return Page(tuple(self._objects), token)
+        return ListingPage(tuple(self._objects), token)
 
     def _start(self, name: str, _attributes: dict[str, str]) -> None:
         self._path.append(name)

@@ -24,7 +24,7 @@ from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.cluster.head_object import unavailable
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.config import local_folder
-from tkdb_replication.litestream.supervisor import Replication, Timing, size_bytes
+from tkdb_replication.litestream.supervisor import Replication, SyncTiming, size_bytes
 
 LIST_TIMEOUT_MS: Final = 60_000
 
@@ -107,7 +107,7 @@ async def back_up(
         Unavailable: the backup isn't there, or isn't known to be. Nothing needs that path then.
         StoreUnwritable: Litestream has no room.
     """
-    timing = Timing()
+    timing = SyncTiming()
     replication = await Replication.begin(program, bucket, database, base, random_bytes=random_bytes, timing=timing)
     try:
         await replication.sync(timeout_ms=timing.first_sync_ms(await asyncio.to_thread(size_bytes, database)))

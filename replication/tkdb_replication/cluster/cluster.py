@@ -11,14 +11,14 @@ from typing import Final
 from tkdb import errors
 from tkdb.database.audit import audit
 from tkdb.database.database import Database
-from tkdb.journal.entry import Entry, Head
+from tkdb.journal.entry import Entry, Tip
 from tkdb.journal.seal import SealKeys
 from tkdb_replication.bucket.objects import Objects
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.restore import restore
-from tkdb_replication.litestream.supervisor import Timing, size_bytes
-from tkdb_replication.protocol.head import HeadKeys, Place
+from tkdb_replication.litestream.supervisor import SyncTiming, size_bytes
+from tkdb_replication.protocol.head import Checkpoint, HeadKeys
 
 HASHES: Final = "SELECT hash FROM journal ORDER BY seq"
 
@@ -34,10 +34,10 @@ class Audited:
     """
 
     journal: bytes
-    end: Head
+    end: Tip
     hashes: tuple[bytes, ...]
 
-    def contains(self, place: Place) -> bool:
+    def contains(self, place: Checkpoint) -> bool:
         """Return True if ``place`` is on this journal."""
         return 0 < place.seq <= len(self.hashes) and self.hashes[place.seq - 1] == place.hash
 
@@ -102,11 +102,11 @@ class Cluster:
             NoBackup, RestoreFailed, StoreUnwritable, Unavailable: as ``restore``.
             ConfigurationError, BrokenJournal, WrongSealKey, StoreError: as ``examine``.
         """
-        timeout_ms = Timing().first_sync_ms(backup_bytes)
+        timeout_ms = SyncTiming().first_sync_ms(backup_bytes)
         await restore(self.program, self.bucket, base, target, timeout_ms=timeout_ms)
         return await self.examine(target)
 
-    async def prove(self, base: str, end: Head, database: Path, target: Path) -> None:
+    async def prove(self, base: str, end: Tip, database: Path, target: Path) -> None:
         """Check that ``base`` restores to a valid journal with exactly this end: that the backup of ``database``
         works.
 

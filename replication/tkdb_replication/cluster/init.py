@@ -22,7 +22,7 @@ from tkdb_replication.cluster.cluster import Cluster
 from tkdb_replication.cluster.head_object import Absent, Damaged, describe, put_head, read_head
 from tkdb_replication.litestream.supervisor import size_bytes
 from tkdb_replication.node.volume_file import VolumeFile
-from tkdb_replication.protocol.head import NOBODY, Head, Place, first_head
+from tkdb_replication.protocol.head import NOBODY, Checkpoint, Head, first_head
 
 _ATTEMPT_BYTES: Final = 16
 
@@ -72,7 +72,7 @@ async def found(cluster: Cluster, database: Path, clock: Clock) -> Founded:
                 attempt=cluster.random_bytes(_ATTEMPT_BYTES),
                 owner=NOBODY,
                 base=base,
-                place=Place(state.head.seq, state.head.hash),
+                place=Checkpoint(state.head.seq, state.head.hash),
                 epoch=state.head.epoch,
             )
             # Put the head while the database is locked: no other process can have written to it since.

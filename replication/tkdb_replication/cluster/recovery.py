@@ -29,7 +29,7 @@ from tkdb_replication.cluster.backups import back_up, scratch
 from tkdb_replication.cluster.cluster import Cluster
 from tkdb_replication.cluster.head_object import TIMEOUT_MS, Absent, Damaged, Sound, describe, put_head, unavailable
 from tkdb_replication.cluster.survey import Candidate, Renew, Resume, Survey
-from tkdb_replication.protocol.head import NOBODY, Head, Place, first_head
+from tkdb_replication.protocol.head import NOBODY, Checkpoint, Head, first_head
 
 KEPT_HEADS: Final = "heads/"
 """The prefix of replaced heads, each named by its time."""
@@ -41,7 +41,7 @@ _PAGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class RecoveryResult:
     """A cluster that continues.
 
     Attributes:
@@ -83,7 +83,7 @@ async def check_idle(cluster: Cluster, survey: Survey, *, lease_ms: int) -> None
         await asyncio.sleep(LOOK_MS / 1000)
 
 
-async def resume(cluster: Cluster, survey: Survey, plan: Resume, near: Path) -> Done:
+async def resume(cluster: Cluster, survey: Survey, plan: Resume, near: Path) -> RecoveryResult:
     """Give the head a new base with everything that the head names. The same journal continues, one epoch later.
 
     Raises:
@@ -106,10 +106,10 @@ async def resume(cluster: Cluster, survey: Survey, plan: Resume, near: Path) -> 
         )
         await _back_up(cluster, path, state, head.base)
         await put_head(cluster.objects, head, cluster.head_keys, over=survey.there)
-    return Done(head, None)
+    return RecoveryResult(head, None)
 
 
-async def renew(cluster: Cluster, survey: Survey, plan: Renew, near: Path) -> Done:
+async def renew(cluster: Cluster, survey: Survey, plan: Renew, near: Path) -> RecoveryResult:
     """Continue as a new journal from the candidate's end. An entry records it, and every reader of the old journal
     detects it.
 
@@ -118,14 +118,14 @@ async def renew(cluster: Cluster, survey: Survey, plan: Renew, near: Path) -> Do
         WrongSealKey: a chain key needs a sealing secret that isn't given.
     """
     end, epoch = plan.candidate.audited.end, survey.last_epoch + 1
-    async with _rewritten(cluster, plan.candidate, Place(end.seq, end.hash), near) as (path, database, state):
+    async with _rewritten(cluster, plan.candidate, Checkpoint(end.seq, end.hash), near) as (path, database, state):
         await _append(database, state, (recovered_entry(cluster, state, now_ms=survey.now_ms, epoch=epoch),))
         head = first_head(
             journal=state.journal,
             attempt=cluster.random_bytes(_ID_BYTES),
             owner=NOBODY,
             base=fresh_base(epoch, random_bytes=cluster.random_bytes),
-            place=Place(state.head.seq, state.head.hash),
+            place=Checkpoint(state.head.seq, state.head.hash),
             epoch=epoch,
         )
         if isinstance(survey.there, Sound):
@@ -133,7 +133,7 @@ async def renew(cluster: Cluster, survey: Survey, plan: Renew, near: Path) -> Do
         await _back_up(cluster, path, state, head.base)
         kept = await _keep(cluster, survey)
         await put_head(cluster.objects, head, cluster.head_keys, over=survey.there)
-    return Done(head, kept)
+    return RecoveryResult(head, kept)
 
 
 def recovered_entry(cluster: Cluster, state: State, *, now_ms: int, epoch: int) -> Entry:
@@ -163,7 +163,7 @@ def recovered_entry(cluster: Cluster, state: State, *, now_ms: int, epoch: int) 
 
 @asynccontextmanager
 async def _rewritten(
-    cluster: Cluster, candidate: Candidate, through: Place, near: Path
+    cluster: Cluster, candidate: Candidate, through: Checkpoint, near: Path
 ) -> AsyncIterator[tuple[Path, Database, State]]:
     """Yield a new database with the candidate's entries up to ``through``, and its state."""
     with scratch(near) as folder:
@@ -181,7 +181,7 @@ async def _rewritten(
                 if not (entries := await old.entries(state.head.seq, limit)):
                     break
                 await _append(new, state, entries)
-            if Place(state.head.seq, state.head.hash) != through:
+            if Checkpoint(state.head.seq, state.head.hash) != through:
                 raise errors.BrokenJournal(f"{candidate.source} has changed since it was examined", hint="try again")
             yield path, new, state
 

@@ -15,7 +15,7 @@ from tkdb.journal.entry import Entry
 from tkdb_replication.cluster.backups import Backup, list_backups, scratch
 from tkdb_replication.cluster.cluster import Audited, Cluster
 from tkdb_replication.cluster.head_object import Absent, Damaged, Sound, read_head
-from tkdb_replication.protocol.head import Head, Place
+from tkdb_replication.protocol.head import Checkpoint, Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedCandidate:
     """A path or file without a valid journal of this authority, and the cause."""
 
     source: str
@@ -67,7 +67,7 @@ class Resume:
 
     head: Head
     candidate: Candidate
-    place: Place
+    place: Checkpoint
     entries: tuple[Entry, ...]
 
 
@@ -101,7 +101,7 @@ class Survey:
 
     there: Sound | Damaged | Absent
     candidates: tuple[Candidate, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[RefusedCandidate, ...]
     last_epoch: int
     now_ms: int
 
@@ -138,7 +138,7 @@ class Survey:
         return Resume(head, candidate, place, head.after(place) or ())
 
 
-def _joins(journal: Audited, head: Head) -> Place | None:
+def _joins(journal: Audited, head: Head) -> Checkpoint | None:
     """Return the last of the head's points that is on a journal, or None if the head doesn't continue the journal."""
     if journal.journal != head.journal:
         return None
@@ -185,20 +185,20 @@ async def survey_volume(cluster: Cluster, database: Path) -> Survey:
 
 
 def _survey(
-    there: Sound | Damaged | Absent, backups: list[Backup], now_ms: int, found: list[Candidate | Refused]
+    there: Sound | Damaged | Absent, backups: list[Backup], now_ms: int, found: list[Candidate | RefusedCandidate]
 ) -> Survey:
     candidates = sorted((each for each in found if isinstance(each, Candidate)), key=lambda each: each.rank)
     epochs = [backup.epoch or 0 for backup in backups] + [each.audited.end.epoch for each in candidates]
     if isinstance(there, Sound):
         epochs.append(there.head.epoch)
-    refused = tuple(each for each in found if isinstance(each, Refused))
+    refused = tuple(each for each in found if isinstance(each, RefusedCandidate))
     return Survey(there, tuple(reversed(candidates)), refused, max(epochs, default=0), now_ms)
 
 
-async def _restored(cluster: Cluster, backup: Backup, near: Path) -> Candidate | Refused:
+async def _restored(cluster: Cluster, backup: Backup, near: Path) -> Candidate | RefusedCandidate:
     with scratch(near) as folder:
         try:
             audited = await cluster.restore(backup.base, folder / "tkdb.db", backup_bytes=backup.size_bytes)
         except (errors.StoreError, errors.ConfigurationError) as error:
-            return Refused(backup.base, error)
+            return RefusedCandidate(backup.base, error)
     return Candidate(backup.base, backup, audited)

@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class SyncTiming:
     """The supervisor's time limits.
 
     Attributes:
@@ -85,7 +85,7 @@ class Replication:
         base: str,
         scratch: Scratch,
         random_bytes: Callable[[int], bytes],
-        timing: Timing,
+        timing: SyncTiming,
         patience_ms: int,
     ) -> None:
         self._program = program
@@ -111,7 +111,7 @@ class Replication:
         base: str,
         *,
         random_bytes: Callable[[int], bytes],
-        timing: Timing | None = None,
+        timing: SyncTiming | None = None,
     ) -> Self:
         """Start replicating to a new path, and return once Litestream answers. Nothing is synced yet.
 
@@ -130,7 +130,7 @@ class Replication:
                 written.
             Unavailable: Litestream doesn't run.
         """
-        timing = timing or Timing()
+        timing = timing or SyncTiming()
         async with AsyncExitStack() as undo:
             scratch = _scratch()
             undo.push_async_callback(_in_thread, scratch.remove)

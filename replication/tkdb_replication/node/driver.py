@@ -18,22 +18,22 @@ from tkdb.authority.clock import Clock
 from tkdb.journal.entry import Entry
 from tkdb_replication.bucket.objects import Objects, Unknown
 from tkdb_replication.bucket.paths import HEAD_KEY
-from tkdb_replication.node.incident import Ongoing
+from tkdb_replication.node.incident import Incident
 from tkdb_replication.node.journal_steps import Steps
 from tkdb_replication.node.replicator import Replicator
 from tkdb_replication.node.volume_file import VolumeFile
 from tkdb_replication.protocol import actions, events
 from tkdb_replication.protocol.actions import Action
 from tkdb_replication.protocol.events import Event
-from tkdb_replication.protocol.head import Place
+from tkdb_replication.protocol.head import Checkpoint
 from tkdb_replication.protocol.reader import Volume
-from tkdb_replication.protocol.state_machine import Machine
+from tkdb_replication.protocol.state_machine import StateMachine
 
 ASKED_EVERY_MS: Final = 1_000
 """The shortest pause between two ``Asked`` events. The state machine remembers an event for longer than this."""
 REMEMBER_AGAIN_S: Final = 0.25
 
-_Step = actions.CutBack | actions.Apply | actions.Restore
+_Step = actions.CutBack | actions.Apply | actions.RestoreBackup
 
 
 class Driver:
@@ -50,7 +50,7 @@ class Driver:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: StateMachine,
         objects: Objects,
         steps: Steps,
         replicator: Replicator,
@@ -58,7 +58,7 @@ class Driver:
         clock: Clock,
     ) -> None:
         self.machine = machine
-        self.shown: Place | None = None
+        self.shown: Checkpoint | None = None
         """The last place that was shown because a head names it; None before the first."""
         self._objects = objects
         self._steps = steps
@@ -72,9 +72,9 @@ class Driver:
         self._asked_ms = -ASKED_EVERY_MS
         self._tickets: set[asyncio.Future[None]] = set()
         self._leaving = False
-        self._unread = Ongoing("head unread", "head read again", monotonic_ms=clock.monotonic_ms)
-        self._unwritten = Ongoing("head unwritten", "head written again", monotonic_ms=clock.monotonic_ms)
-        self._unsynced = Ongoing("not synced", "synced again", monotonic_ms=clock.monotonic_ms)
+        self._unread = Incident("head unread", "head read again", monotonic_ms=clock.monotonic_ms)
+        self._unwritten = Incident("head unwritten", "head written again", monotonic_ms=clock.monotonic_ms)
+        self._unsynced = Incident("not synced", "synced again", monotonic_ms=clock.monotonic_ms)
         self._not_done = ""
         self._beside: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -229,7 +229,9 @@ class Driver:
                 _fail(ticket, error)
             case actions.Alarm(error):
                 logs.event(logging.ERROR, "head refused", why=str(error))
-            case actions.CutBack() | actions.Apply() | actions.Restore() | actions.Serve() | actions.Acknowledge():
+            case (
+                actions.CutBack() | actions.Apply() | actions.RestoreBackup() | actions.Serve() | actions.Acknowledge()
+            ):
                 self._work.put_nowait(action)
 
     def _go(self, work: Coroutine[Any, Any, None]) -> None:
@@ -310,14 +312,14 @@ class Driver:
                 case step:
                     self._tell(events.JournalAt(step.step, await self._step(step)))
 
-    async def _step(self, step: _Step) -> Place | None:
+    async def _step(self, step: _Step) -> Checkpoint | None:
         try:
             match step:
                 case actions.CutBack(_, places):
                     return await self._steps.cut_back(places)
                 case actions.Apply(_, entries):
                     return await self._steps.apply(entries)
-                case actions.Restore(_, base, places, through):
+                case actions.RestoreBackup(_, base, places, through):
                     place = await self._steps.restore(base, places, through)
                     logs.event(logging.INFO, "restored", base=base, position=place.seq)
                     return place

@@ -4,7 +4,7 @@ A machine asks the store several times a second, and a store may be unreachable 
 
 >>> from tkdb import logs
 >>> now_ms = 0
->>> unread = Ongoing("head unread", "head read again", monotonic_ms=lambda: now_ms)
+>>> unread = Incident("head unread", "head read again", monotonic_ms=lambda: now_ms)
 >>> unread.seen("the store couldn't be reached")      # logs a warning
 >>> now_ms = 250
 >>> unread.seen("the store couldn't be reached")      # logs nothing
@@ -23,7 +23,7 @@ AGAIN_MS: Final = 10_000
 """The pause between two log lines of one incident. A new reason is logged at once."""
 
 
-class Ongoing:
+class Incident:
     """One kind of incident.
 
     Args:

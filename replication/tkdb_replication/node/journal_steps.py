@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tkdb import errors, logs
-from tkdb.authority.view import Served, chain_key_of
+from tkdb.authority.view import View, chain_key_of
 from tkdb.database.database import Database
 from tkdb.database.proof import prove
 from tkdb.journal.entry import Entry, check_link
@@ -22,7 +22,7 @@ from tkdb.journal.state import State
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.restore import restore
-from tkdb_replication.protocol.head import Place
+from tkdb_replication.protocol.head import Checkpoint
 
 RESTORE_TIMEOUT_MS: Final = 600_000
 DAMAGED: Final = "damaged"
@@ -42,7 +42,7 @@ class Steps:
     """
 
     def __init__(
-        self, served: Served, path: Path, *, name: str, seal_keys: SealKeys, program: Program, bucket: Bucket
+        self, served: View, path: Path, *, name: str, seal_keys: SealKeys, program: Program, bucket: Bucket
     ) -> None:
         self._served = served
         self._database = served.database
@@ -53,7 +53,7 @@ class Steps:
         self._bucket = bucket
         self._loaded: State | None = None
 
-    async def cut_back(self, places: tuple[Place, ...]) -> Place:
+    async def cut_back(self, places: tuple[Checkpoint, ...]) -> Checkpoint:
         """Cut the journal back to the last of ``places`` that is on it, if there is one. Return its end.
 
         Raises:
@@ -69,7 +69,7 @@ class Steps:
                 await self._set_aside(error)
                 return await _end(self._database)
 
-    async def apply(self, entries: tuple[Entry, ...]) -> Place:
+    async def apply(self, entries: tuple[Entry, ...]) -> Checkpoint:
         """Check entries against the chain key, and append them. Return the end of the journal.
 
         Raises:
@@ -91,9 +91,9 @@ class Steps:
             except errors.BrokenJournal as error:  # The entries do follow the served state, so the file is damaged.
                 await self._set_aside(error)
                 raise
-            return Place(head.seq, head.hash)
+            return Checkpoint(head.seq, head.hash)
 
-    async def restore(self, base: str, places: tuple[Place, ...], through: Place) -> Place:
+    async def restore(self, base: str, places: tuple[Checkpoint, ...], through: Checkpoint) -> Checkpoint:
         """Replace the journal with the latest copy in ``base``, cut back to the last of ``places``. Return its end.
 
         Anyone who can write to the bucket can alter the backup. So the whole backup is first proven with the chain
@@ -119,7 +119,7 @@ class Steps:
             self._loaded = await self._database.cut_back(end.seq) or proven.state
         return end
 
-    async def serve(self, place: Place) -> None:
+    async def serve(self, place: Checkpoint) -> None:
         """Show the journal up to ``place``.
 
         Raises:
@@ -159,12 +159,12 @@ def _clear(path: Path) -> None:
         ) from None
 
 
-async def _end(database: Database) -> Place:
+async def _end(database: Database) -> Checkpoint:
     head = await database.end()
-    return Place(head.seq, head.hash)
+    return Checkpoint(head.seq, head.hash)
 
 
-async def _last_on(database: Database, places: tuple[Place, ...]) -> Place | None:
+async def _last_on(database: Database, places: tuple[Checkpoint, ...]) -> Checkpoint | None:
     for place in reversed(places):
         if await database.hash_at(place.seq) == place.hash:
             return place

@@ -1,6 +1,6 @@
 """The node: one machine of an authority whose machines share a bucket.
 
-    node = await Node.open(path, profile, bucket, Settings(machine="m-1a2b", region="syd"), clock=clock, ...)
+    node = await Node.open(path, profile, bucket, ProtocolSettings(machine="m-1a2b", region="syd"), clock=clock, ...)
     await node.answer(api.Verify([text]), caller)
 
 It answers only while it can prove that its data is fresh enough, and takes writes only while it is primary. Each answer
@@ -25,7 +25,7 @@ from tkdb.authority.decisions import permit
 from tkdb.authority.genesis import check
 from tkdb.authority.methods import Profile, signer_of
 from tkdb.authority.service import Authority, behind
-from tkdb.authority.view import Served
+from tkdb.authority.view import View
 from tkdb.bootstrap import profile_of, system_clock
 from tkdb.database.database import Database
 from tkdb.journal.state import State
@@ -42,8 +42,8 @@ from tkdb_replication.node.journal_steps import DAMAGED, Steps
 from tkdb_replication.node.replicator import Replicator
 from tkdb_replication.node.volume_file import VolumeFile
 from tkdb_replication.protocol.head import HeadKeys
-from tkdb_replication.protocol.settings import Settings
-from tkdb_replication.protocol.state_machine import Machine, Role
+from tkdb_replication.protocol.settings import ProtocolSettings
+from tkdb_replication.protocol.state_machine import Role, StateMachine
 
 LEAVE_S: Final = 3.0
 """The longest time for which a primary that shuts down waits for its handover."""
@@ -61,7 +61,7 @@ class Node:
     """One machine of the authority. Open it with ``Node.open``."""
 
     def __init__(
-        self, authority: Authority, served: Served, driver: Driver, fit: asyncio.Future[None], clock: Clock
+        self, authority: Authority, served: View, driver: Driver, fit: asyncio.Future[None], clock: Clock
     ) -> None:
         self._authority = authority
         self._served = served
@@ -78,7 +78,7 @@ class Node:
         path: Path,
         profile: Profile,
         bucket: Bucket,
-        settings: Settings,
+        settings: ProtocolSettings,
         *,
         clock: Clock,
         random: Callable[[int], bytes],
@@ -104,7 +104,7 @@ class Node:
             database = await stack.enter_async_context(await Database.open(path, set_aside=DAMAGED))
             state = await _load(database, profile)
             volume = VolumeFile(path)
-            machine = Machine(
+            machine = StateMachine(
                 settings,
                 HeadKeys(profile.seal_keys.keys),
                 volume.read(journal=state.journal or None),
@@ -112,7 +112,7 @@ class Node:
                 random=random,
             )
             objects = await stack.enter_async_context(S3Objects(bucket, now_ms=clock.wall_ms))
-            served = Served(database, state, profile.seal_keys)
+            served = View(database, state, profile.seal_keys)
             fit = asyncio.ensure_future(_check_store(bucket, clock, random))
             replicator = Replicator(program, bucket, database, path, random_bytes=random, fit=fit)
             steps = Steps(served, path, name=profile.name, seal_keys=profile.seal_keys, program=program, bucket=bucket)
@@ -365,10 +365,10 @@ async def open_node(configuration: Configuration, bucket: Bucket) -> Node:
     )
 
 
-def settings_of(configuration: Configuration) -> Settings:
+def settings_of(configuration: Configuration) -> ProtocolSettings:
     """Return a machine's rank and times."""
     order = configuration.primary_regions
-    return Settings(
+    return ProtocolSettings(
         machine=configuration.machine,
         region=configuration.region,
         rank=order.index(configuration.region) if configuration.region in order else len(order),

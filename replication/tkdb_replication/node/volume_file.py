@@ -2,10 +2,10 @@
 restored.
 
 >>> import tempfile
->>> from tkdb_replication.protocol.head import Place
+>>> from tkdb_replication.protocol.head import Checkpoint
 >>> path = Path(tempfile.mkdtemp()) / "tkdb.db"
 >>> file = VolumeFile(path)
->>> file.write(Volume(journal=b"j" * 16, rev=7, place=Place(3, b"h" * 32), owner=b"o" * 16))
+>>> file.write(Volume(journal=b"j" * 16, rev=7, place=Checkpoint(3, b"h" * 32), owner=b"o" * 16))
 >>> VolumeFile(path).read(journal=b"j" * 16).rev
 7
 >>> VolumeFile(path).read(journal=None).rev

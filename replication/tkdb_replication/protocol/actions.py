@@ -11,7 +11,7 @@ import msgspec
 from tkdb.errors import StoreError, TkdbError
 from tkdb.journal.entry import Entry
 from tkdb_replication.protocol.events import Ticket
-from tkdb_replication.protocol.head import Place
+from tkdb_replication.protocol.head import Checkpoint
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class Remember(msgspec.Struct, frozen=True):
     """
 
     rev: int
-    place: Place
+    place: Checkpoint
     owner: bytes
 
 
@@ -44,12 +44,12 @@ class CutBack(msgspec.Struct, frozen=True):
     """Cut the journal back to the last of ``places`` that is on it. If none is on it, leave the journal as it is.
 
     No entry after that point was ever acknowledged. Answered by ``JournalAt``, with the new end of the journal. Like
-    ``Apply`` and ``Restore``, it waits until a commit that has begun has ended, and the machine was informed. If there
-    is nothing to cut, it writes nothing: it must succeed on a full disk.
+    ``Apply`` and ``RestoreBackup``, it waits until a commit that has begun has ended, and the machine was informed. If
+    there is nothing to cut, it writes nothing: it must succeed on a full disk.
     """
 
     step: int
-    places: tuple[Place, ...]
+    places: tuple[Checkpoint, ...]
 
 
 class Apply(msgspec.Struct, frozen=True):
@@ -62,7 +62,7 @@ class Apply(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
 
 
-class Restore(msgspec.Struct, frozen=True):
+class RestoreBackup(msgspec.Struct, frozen=True):
     """Replace the journal with the latest copy in ``base``. Answered by ``JournalAt``.
 
     Restore into a new file next to the old one, check its chain, cut it back to the last of ``places`` that is on it,
@@ -72,8 +72,8 @@ class Restore(msgspec.Struct, frozen=True):
 
     step: int
     base: str
-    places: tuple[Place, ...]
-    through: Place
+    places: tuple[Checkpoint, ...]
+    through: Checkpoint
 
 
 class Serve(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class Serve(msgspec.Struct, frozen=True):
     before.
     """
 
-    place: Place
+    place: Checkpoint
 
 
 class StartReplication(msgspec.Struct, frozen=True):
@@ -131,7 +131,7 @@ Action = (
     | Remember
     | CutBack
     | Apply
-    | Restore
+    | RestoreBackup
     | Serve
     | StartReplication
     | StopReplication

@@ -6,7 +6,7 @@ shutting down may never take over.
 
 >>> from tkdb_replication.protocol.head import BEGINNING, first_head
 >>> head = first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e0-00", place=BEGINNING, epoch=0)
->>> candidacy = Candidacy(Settings(machine="m1"), owner=b"p" * 16, former=b"")
+>>> candidacy = Candidacy(ProtocolSettings(machine="m1"), owner=b"p" * 16, former=b"")
 >>> candidacy.may_take_over(head)
 False
 >>> candidacy.promote("ticket", now_ms=0)
@@ -24,8 +24,8 @@ from typing import Final, NamedTuple
 from tkdb.errors import NoPrimary
 from tkdb_replication.protocol.events import Ticket
 from tkdb_replication.protocol.head import NOBODY, Head
-from tkdb_replication.protocol.lease import Lease, patience_ms
-from tkdb_replication.protocol.settings import NEVER_MS, Settings
+from tkdb_replication.protocol.lease import Lease, wait_ms
+from tkdb_replication.protocol.settings import NEVER_MS, ProtocolSettings
 
 _ANOTHER: Final = "promote another machine"
 _WAIT: Final = "wait until the promotion has ended"
@@ -47,7 +47,7 @@ class Candidacy:
         former: a process that has ended, as this machine's own disk shows; empty if there is none.
     """
 
-    def __init__(self, settings: Settings, *, owner: bytes, former: bytes) -> None:
+    def __init__(self, settings: ProtocolSettings, *, owner: bytes, former: bytes) -> None:
         self.lease = Lease()
         """The head, as it is watched."""
         self.promotion: Promotion | None = None
@@ -104,7 +104,7 @@ class Candidacy:
 
     def _waits_ms(self, head: Head) -> int:
         """Return for how much longer ``head`` must be unchanged before this machine may take over."""
-        patience = patience_ms(head, self._settings, self._former)
+        patience = wait_ms(head, self._settings, self._former)
         return NEVER_MS if patience is None else patience + self._handicap_ms - self.lease.unchanged_ms
 
     @property

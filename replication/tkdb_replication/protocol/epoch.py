@@ -17,7 +17,7 @@ from tkdb_replication.protocol.actions import Acknowledge, Fail, Sync
 from tkdb_replication.protocol.events import CommitFailed, HandOver, Synced, SyncFailed, Ticket
 from tkdb_replication.protocol.head import NOBODY, Head
 from tkdb_replication.protocol.publication import Publication
-from tkdb_replication.protocol.settings import NEVER_MS, Settings
+from tkdb_replication.protocol.settings import NEVER_MS, ProtocolSettings
 
 WAIT: Final = "try again: a primary is found, or takes over, within seconds"
 """The hint for a caller of a machine that isn't primary."""
@@ -52,7 +52,7 @@ class Syncs:
         settings: the pause between syncs, and their timeout.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ProtocolSettings) -> None:
         self._settings = settings
         self._in_flight: _InFlight | None = None
         self._at_ms = -NEVER_MS
@@ -105,7 +105,7 @@ class Epoch:
         now_ms: the time at which the epoch begins.
     """
 
-    def __init__(self, settings: Settings, number: int, path: str, owner: bytes, now_ms: int) -> None:
+    def __init__(self, settings: ProtocolSettings, number: int, path: str, owner: bytes, now_ms: int) -> None:
         self.number = number
         self.path = path
         self.syncs = Syncs(settings)

@@ -12,7 +12,7 @@ import msgspec
 
 from tkdb.journal.entry import Entry
 from tkdb_replication.bucket.objects import Conflict, Found, Missing, NotModified, Stored, Unknown
-from tkdb_replication.protocol.head import Place
+from tkdb_replication.protocol.head import Checkpoint
 
 Ticket = Hashable
 
@@ -43,13 +43,13 @@ class JournalAt(msgspec.Struct, frozen=True):
     """
 
     step: int
-    place: Place | None
+    place: Checkpoint | None
 
 
 class Served(msgspec.Struct, frozen=True):
     """``actions.Serve`` is done: every answer from now on includes the journal up to ``place``."""
 
-    place: Place
+    place: Checkpoint
 
 
 class Synced(msgspec.Struct, frozen=True):

@@ -6,14 +6,14 @@ far enough, the journal is restored from ``base``.
 
 >>> from tkdb_replication.protocol.head import BEGINNING, first_head
 >>> head = first_head(
-...     journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e0-00", place=Place(3, b"h" * 32), epoch=0
+...     journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e0-00", place=Checkpoint(3, b"h" * 32), epoch=0
 ... )
 >>> follower = Follower(retry_ms=250)
 >>> type(follower.step(lambda: 1, head, BEGINNING, 0)).__name__
 'CutBack'
 >>> follower.done(1, BEGINNING, 10)
 >>> type(follower.step(lambda: 2, head, BEGINNING, 10)).__name__
-'Restore'
+'RestoreBackup'
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tkdb_replication.protocol.actions import Apply, CutBack, Restore
-from tkdb_replication.protocol.head import Head, Place
+from tkdb_replication.protocol.actions import Apply, CutBack, RestoreBackup
+from tkdb_replication.protocol.head import Checkpoint, Head
 from tkdb_replication.protocol.settings import NEVER_MS
 
 RETRY_MAX_MS: Final = 10_000
@@ -38,7 +38,7 @@ class Follower:
     """
 
     def __init__(self, retry_ms: int) -> None:
-        self.place: Place | None = None
+        self.place: Checkpoint | None = None
         """The journal's end; None while it may hold what no head names, or isn't known."""
         self._step: int | None = None
         self._retry_at_ms = -NEVER_MS
@@ -59,8 +59,8 @@ class Follower:
         return NEVER_MS if self._step is not None or self.place == head.place else self._retry_at_ms
 
     def step(
-        self, number: Callable[[], int], head: Head, through: Place, now_ms: int
-    ) -> CutBack | Apply | Restore | None:
+        self, number: Callable[[], int], head: Head, through: Checkpoint, now_ms: int
+    ) -> CutBack | Apply | RestoreBackup | None:
         """Return the next step towards ``head``, with the next ``number``, or None if none is due.
 
         ``through``: the last point that was served here. A restored journal must contain it.
@@ -73,9 +73,9 @@ class Follower:
             return CutBack(step, head.places)
         entries = head.after(self.place)
         self._restoring = entries is None
-        return Restore(step, head.base, head.places, through) if entries is None else Apply(step, entries)
+        return RestoreBackup(step, head.base, head.places, through) if entries is None else Apply(step, entries)
 
-    def done(self, step: int, place: Place | None, now_ms: int) -> None:
+    def done(self, step: int, place: Checkpoint | None, now_ms: int) -> None:
         """Record that the step with this number ended, with the journal at ``place``. None: the step failed."""
         if step != self._step:
             return

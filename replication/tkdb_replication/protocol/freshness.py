@@ -5,10 +5,10 @@ head's position then has every entry acknowledged before that time. The arrival 
 the answer may have been delayed.
 
 >>> freshness = Freshness()
->>> freshness.named(Place(7, b"h" * 32), sent_ms=1000)
+>>> freshness.named(Checkpoint(7, b"h" * 32), sent_ms=1000)
 >>> freshness.age_ms(1300) is None
 True
->>> freshness.served(Place(7, b"h" * 32))
+>>> freshness.served(Checkpoint(7, b"h" * 32))
 >>> freshness.age_ms(1300)
 300
 """
@@ -19,7 +19,7 @@ from collections import deque
 from typing import Final
 
 from tkdb.errors import StaleAuthority
-from tkdb_replication.protocol.head import Place
+from tkdb_replication.protocol.head import Checkpoint
 
 HEADS_MAX: Final = 64
 """The largest number of heads that are kept until their points are served."""
@@ -29,19 +29,19 @@ class Freshness:
     """The points that the last heads named, the time of the request for each head, and the served point."""
 
     def __init__(self) -> None:
-        self.place: Place | None = None
+        self.place: Checkpoint | None = None
         """What is served; None while the journal may hold what no head names."""
-        self._heads: deque[tuple[Place, int]] = deque(maxlen=HEADS_MAX)
+        self._heads: deque[tuple[Checkpoint, int]] = deque(maxlen=HEADS_MAX)
         self._as_of_ms: int | None = None
 
-    def named(self, place: Place, *, sent_ms: int) -> None:
+    def named(self, place: Checkpoint, *, sent_ms: int) -> None:
         """Record that a read or swap sent at ``sent_ms`` showed the newest head at ``place``."""
         if self._heads and self._heads[-1][0] == place:
             sent_ms = max(sent_ms, self._heads.pop()[1])
         self._heads.append((place, sent_ms))
         self._renew()
 
-    def served(self, place: Place) -> None:
+    def served(self, place: Checkpoint) -> None:
         """Record that the journal up to ``place`` is served from now on."""
         self.place = place
         self._renew()
@@ -81,5 +81,5 @@ class Freshness:
         for _ in range(passed):
             self._heads.popleft()
 
-    def _is_at(self, place: Place) -> bool:
+    def _is_at(self, place: Checkpoint) -> bool:
         return self.place == place

@@ -47,14 +47,14 @@ _PART: Final = "[A-Za-z0-9][A-Za-z0-9._-]*"
 Path = Annotated[str, msgspec.Meta(max_length=128, pattern=rf"\A{_PART}(?:/{_PART})*\Z")]
 
 
-class Place(NamedTuple):
+class Checkpoint(NamedTuple):
     """A point in a journal: the position of an entry, and its hash, which covers all entries up to it."""
 
     seq: int
     hash: bytes
 
 
-BEGINNING: Final = Place(0, bytes(32))
+BEGINNING: Final = Checkpoint(0, bytes(32))
 """The point before the first entry."""
 
 
@@ -90,24 +90,27 @@ class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     recent: Annotated[tuple[Entry, ...], msgspec.Meta(max_length=RECENT_ENTRIES_MAX)] = ()
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Checkpoint:
         """The last point that this head names."""
-        return Place(self.seq, self.hash)
+        return Checkpoint(self.seq, self.hash)
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[Checkpoint, ...]:
         """Every point that this head names, in order: from the one before its first recent entry to its last."""
         if not self.recent:
             return (self.place,)
         first = self.recent[0]
-        return (Place(first.seq - 1, first.previous), *(Place(entry.seq, entry.hash) for entry in self.recent))
+        return (
+            Checkpoint(first.seq - 1, first.previous),
+            *(Checkpoint(entry.seq, entry.hash) for entry in self.recent),
+        )
 
-    def contradicts(self, place: Place) -> bool:
+    def contradicts(self, place: Checkpoint) -> bool:
         """Return True if this head shows that ``place``, which an earlier head named, isn't on its journal."""
         places = self.places
         return place.seq > self.seq or (place.seq >= places[0].seq and places[place.seq - places[0].seq] != place)
 
-    def after(self, place: Place) -> tuple[Entry, ...] | None:
+    def after(self, place: Checkpoint) -> tuple[Entry, ...] | None:
         """Return the entries that lead from ``place`` to this head, or None if the head doesn't name ``place``."""
         places = self.places
         skip = place.seq - places[0].seq
@@ -163,7 +166,7 @@ def first_head(
     attempt: bytes,
     owner: bytes,
     base: str,
-    place: Place,
+    place: Checkpoint,
     epoch: int,
     machine: str = "",
     region: str = "",

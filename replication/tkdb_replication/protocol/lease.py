@@ -15,7 +15,7 @@ is primary.
 from __future__ import annotations
 
 from tkdb_replication.protocol.head import NOBODY, Head
-from tkdb_replication.protocol.settings import Settings
+from tkdb_replication.protocol.settings import ProtocolSettings
 
 
 class Lease:
@@ -34,7 +34,7 @@ class Lease:
         self.unchanged_ms = max(self.unchanged_ms, sent_ms - self._since_ms)
 
 
-def patience_ms(head: Head, settings: Settings, former: bytes) -> int | None:
+def wait_ms(head: Head, settings: ProtocolSettings, former: bytes) -> int | None:
     """Return how long ``head`` must be unchanged before this machine may take over. None: it may not.
 
     Args:

@@ -9,7 +9,7 @@ that a head covers is always in the object store: in ``base``, or in the head it
 >>> from tkdb.journal.additions import Purged
 >>> from tkdb.journal.seal import ChainKey
 >>> from tkdb_replication.protocol.head import BEGINNING
->>> publication = Publication(Settings(machine="m1"), (), BEGINNING, now_ms=0)
+>>> publication = Publication(ProtocolSettings(machine="m1"), (), BEGINNING, now_ms=0)
 >>> publication.add([link(START, ChainKey(bytes(32)), now_ms=1, epoch=1, made=Purged())], "ticket", now_ms=5)
 >>> [entry.seq for entry in publication.recent(now_ms=6)]
 [1]
@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from tkdb.errors import BrokenJournal, InvalidRequest, Overloaded
 from tkdb.journal.entry import Entry, encode_entry
 from tkdb_replication.protocol.events import Ticket
-from tkdb_replication.protocol.head import Place
-from tkdb_replication.protocol.settings import NEVER_MS, Settings
+from tkdb_replication.protocol.head import Checkpoint
+from tkdb_replication.protocol.settings import NEVER_MS, ProtocolSettings
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Publication:
         now_ms: the time of that head.
     """
 
-    def __init__(self, settings: Settings, recent: tuple[Entry, ...], end: Place, now_ms: int) -> None:
+    def __init__(self, settings: ProtocolSettings, recent: tuple[Entry, ...], end: Checkpoint, now_ms: int) -> None:
         self.end = end
         """The end of the primary's journal."""
         self.named_seq = end.seq
@@ -115,7 +115,7 @@ class Publication:
                 raise BrokenJournal(f"entry {entry.seq} was committed, but {self.end.seq + 1} is expected next")
             self._items.append(_Item(entry, size := len(encode_entry(entry)), now_ms, None))
             self._size += size
-            self.end = Place(entry.seq, entry.hash)
+            self.end = Checkpoint(entry.seq, entry.hash)
         self._failing_since_ms = None
         self.wait(self.end.seq, ticket)
 
@@ -135,7 +135,7 @@ class Publication:
             self._size -= self._items.popleft().size
         return tuple(item.entry for item in self._items)
 
-    def named(self, place: Place, now_ms: int) -> list[tuple[Ticket, int]]:
+    def named(self, place: Checkpoint, now_ms: int) -> list[tuple[Ticket, int]]:
         """Record that a head names ``place``. Return the tickets whose entries it covers, each with its entry's
         position."""
         for item in self._items:

@@ -16,8 +16,8 @@ from tkdb.errors import BrokenHead
 from tkdb_replication.bucket.objects import Found, Missing, NotModified
 from tkdb_replication.protocol.actions import Read
 from tkdb_replication.protocol.events import ReadAnswered
-from tkdb_replication.protocol.head import BEGINNING, Head, HeadKeys, Place, decode_head
-from tkdb_replication.protocol.settings import NEVER_MS, Settings
+from tkdb_replication.protocol.head import BEGINNING, Checkpoint, Head, HeadKeys, decode_head
+from tkdb_replication.protocol.settings import NEVER_MS, ProtocolSettings
 
 _PUT_BACK: Final = "put the newest head back, or see `tkdb recover`"
 
@@ -58,11 +58,11 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 
     journal: bytes | None = None
     rev: int = -1
-    place: Place = BEGINNING
+    place: Checkpoint = BEGINNING
     owner: bytes = b""
 
 
-class Reader:
+class HeadReader:
     """Reads the head.
 
     Args:
@@ -71,7 +71,7 @@ class Reader:
         volume: the journal and the rev on this machine's disk.
     """
 
-    def __init__(self, settings: Settings, keys: HeadKeys, volume: Volume) -> None:
+    def __init__(self, settings: ProtocolSettings, keys: HeadKeys, volume: Volume) -> None:
         self.known: Known | None = None
         """The newest head; None before the first."""
         self.rev = volume.rev

@@ -13,7 +13,7 @@ NEVER_MS: Final = 2**62
 """A time later than any clock."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class ProtocolSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of the rules. Times are in milliseconds.
 
     Attributes:

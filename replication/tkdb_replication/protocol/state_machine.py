@@ -5,13 +5,13 @@ stop while the machine is suspended. ``docs/replication.md`` gives the reason fo
 
 >>> from tkdb.journal.seal import SealKey
 >>> from tkdb_replication.protocol.events import TimePassed
->>> from tkdb_replication.protocol.head import Place, encode_head, first_head
+>>> from tkdb_replication.protocol.head import Checkpoint, encode_head, first_head
 >>> from tkdb_replication.bucket.objects import Found
 >>> keys = HeadKeys([SealKey(bytes(32))])
->>> machine = Machine(Settings(machine="m1"), keys, Volume(), owner=b"o" * 16, random=bytes)
+>>> machine = StateMachine(ProtocolSettings(machine="m1"), keys, Volume(), owner=b"o" * 16, random=bytes)
 >>> machine.on(TimePassed(), 0)
 [Read(read=1, etag=None)]
->>> end = Place(1, b"h" * 32)
+>>> end = Checkpoint(1, b"h" * 32)
 >>> head = first_head(
 ...     journal=b"j" * 16, attempt=b"a" * 16, owner=b"i" * 16, base="e0-00", place=end, epoch=0
 ... )
@@ -57,10 +57,10 @@ from tkdb_replication.protocol.events import (
 )
 from tkdb_replication.protocol.follower import Follower
 from tkdb_replication.protocol.freshness import Freshness
-from tkdb_replication.protocol.head import NOBODY, Head, HeadKeys, Place, encode_head
+from tkdb_replication.protocol.head import NOBODY, Checkpoint, Head, HeadKeys, encode_head
 from tkdb_replication.protocol.publication import Publication
-from tkdb_replication.protocol.reader import Known, Reader, Seen, Volume
-from tkdb_replication.protocol.settings import NEVER_MS, Settings
+from tkdb_replication.protocol.reader import HeadReader, Known, Seen, Volume
+from tkdb_replication.protocol.settings import NEVER_MS, ProtocolSettings
 from tkdb_replication.protocol.swaps import Swaps
 
 
@@ -72,7 +72,7 @@ class Role(StrEnum):
     PRIMARY = "primary"
 
 
-class Machine:
+class StateMachine:
     """One machine. ``on`` takes each event and returns the actions that follow, in order.
 
     Args:
@@ -84,7 +84,13 @@ class Machine:
     """
 
     def __init__(
-        self, settings: Settings, keys: HeadKeys, volume: Volume, *, owner: bytes, random: Callable[[int], bytes]
+        self,
+        settings: ProtocolSettings,
+        keys: HeadKeys,
+        volume: Volume,
+        *,
+        owner: bytes,
+        random: Callable[[int], bytes],
     ) -> None:
         self.settings = settings
         self.fault: BrokenHead | None = None
@@ -96,9 +102,9 @@ class Machine:
         self._disk_owner = volume.owner
         self._random = random
         self._number = itertools.count(1).__next__
-        self._reader = Reader(settings, keys, volume)
+        self._reader = HeadReader(settings, keys, volume)
         self._freshness = Freshness()
-        self._serving: Place | None = None
+        self._serving: Checkpoint | None = None
         self._follower = Follower(settings.poll_ms)
         self._candidacy = Candidacy(settings, owner=owner, former=volume.owner)
         self._swaps = Swaps()
@@ -121,7 +127,7 @@ class Machine:
         return self._reader.known and self._reader.known.head
 
     @property
-    def served(self) -> Place | None:
+    def served(self) -> Checkpoint | None:
         """The served point, whose number is this machine's position; None while nothing is served."""
         return self._freshness.place
 
@@ -303,7 +309,7 @@ class Machine:
         if head is not None and place is not None and head.after(place) is not None:
             self._serve(place)
 
-    def _serve(self, place: Place) -> None:
+    def _serve(self, place: Checkpoint) -> None:
         if place != self._serving:
             self._serving = place
             if place.seq < self._reader.place.seq:

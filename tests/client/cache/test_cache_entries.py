@@ -16,7 +16,7 @@ from tkdb import api
 from tkdb.macaroon import caveats as module
 from tkdb.macaroon.caveats import Act, AnyCaveat, Aud, Exp, Req, Res, Sub
 from tkdb.macaroon.token import Macaroon
-from tkdb_client.cache.subscriptions import Followed
+from tkdb_client.cache.subscriptions import Subscriptions
 
 
 def usual(number: int) -> list[AnyCaveat]:
@@ -60,13 +60,13 @@ def kids(count: int, first: int = 0) -> list[bytes]:
     return [number.to_bytes(16) for number in range(first, first + count)]
 
 
-def follow(followed: Followed, wanted: list[bytes]) -> None:
+def follow(followed: Subscriptions, wanted: list[bytes]) -> None:
     for kid in wanted:
         followed.key(kid, position=1)
 
 
 def test_a_key_that_is_new_while_a_poll_is_under_way_gets_a_poll_at_once_and_then_shares_one() -> None:
-    followed = Followed()
+    followed = Subscriptions()
     follow(followed, kids(10))
     main = followed.enlist(now_ms=0)
     assert main is not None
@@ -81,7 +81,7 @@ def test_a_key_that_is_new_while_a_poll_is_under_way_gets_a_poll_at_once_and_the
 
 
 def test_more_keys_than_one_poll_carries_are_polled_by_several() -> None:
-    followed = Followed()
+    followed = Subscriptions()
     follow(followed, kids(2_500))
     polled: list[bytes] = []
     while (follower := followed.enlist(now_ms=0)) is not None:
@@ -93,7 +93,7 @@ def test_more_keys_than_one_poll_carries_are_polled_by_several() -> None:
 
 
 def test_a_storm_of_keys_does_not_start_a_follower_for_each() -> None:
-    followed = Followed()
+    followed = Subscriptions()
     began = 0
     for number in range(500):
         follow(followed, kids(1, first=number))
@@ -106,7 +106,7 @@ def test_a_storm_of_keys_does_not_start_a_follower_for_each() -> None:
 
 def test_a_follower_that_does_not_come_back_is_replaced() -> None:
     """Its thread isn't there any more: the process has forked, say."""
-    followed = Followed()
+    followed = Subscriptions()
     follow(followed, kids(1))
     gone = followed.enlist(now_ms=0)
     assert gone is not None
@@ -118,7 +118,7 @@ def test_a_follower_that_does_not_come_back_is_replaced() -> None:
 @settings(max_examples=200)
 @given(st.data())
 def test_every_key_is_polled_soon_whatever_order_followers_come_in(data: st.DataObject) -> None:
-    followed = Followed()
+    followed = Subscriptions()
     known = data.draw(st.sampled_from([3, 1_000, 1_500, 2_048]))
     follow(followed, kids(known))
     running: dict[int, tuple[bytes, ...]] = {}

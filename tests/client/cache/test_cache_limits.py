@@ -16,7 +16,7 @@ from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache.cache import Cache
 from tkdb_client.cache.entries import LINEAGE_ENTRIES_MAX
-from tkdb_client.calls.attempt import Told
+from tkdb_client.calls.attempt import Reply
 
 # --- negatives --------------------------------------------------------------------------------------------------------
 
@@ -193,5 +193,5 @@ def test_a_name_of_any_length_is_known_by() -> None:
         cache = Cache(name, Policy(clock=lambda: 0), max_bytes=1 << 20, bound_ms=BOUND_MS, monotonic_ms=lambda: 0)
         token = mint(name, b"r" * 32, kid=b"k" * 16, time_ms=1, random=bytes(10), caveats=[])
         question, bundle = cache.open(), Bundle(token)
-        cache.take(question, bundle, digest(bundle), api.Valid("acme"), Told(api.Answer(b"j" * 16, 1, 0), 0, 0))
+        cache.take(question, bundle, digest(bundle), api.Valid("acme"), Reply(api.Answer(b"j" * 16, 1, 0), 0, 0))
         assert cache.look(token.attenuate(Act("r")).text) is not None

@@ -14,10 +14,10 @@ from tkdb import api, errors
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb_client.cache.cache import Cache
-from tkdb_client.cache.in_flight import News
+from tkdb_client.cache.in_flight import InFlight
 
 
-class BranchesOfNewsForgotten(News):
+class BranchesOfNewsForgotten(InFlight):
     """Negative control: news of a branch that the minted token itself isn't in is taken for no news."""
 
     def unknown_to(self, question: Any, position: int) -> Iterator[api.Revocation]:
@@ -98,7 +98,7 @@ def test_whatever_order_news_and_answers_come_in_no_token_is_known_that_either_h
 
 def test_news_once_lost_stays_lost_when_less_far_news_is_lost_too() -> None:
     """Two followers: the second one's flood comes from a lower position than the first one's."""
-    news = News(most=2)
+    news = InFlight(most=2)
     question = news.open()
     flood = [api.Lineage(b"k" * 16, number.to_bytes(16)) for number in range(3)]
     news.tell(80, flood)

@@ -10,7 +10,7 @@ from tests.client.cache.model.realm import NOW_MS, Realm
 from tests.client.cache.model.single import Single
 from tkdb import api
 from tkdb.macaroon.verify import subject_digest
-from tkdb_client.cache.matching import Wide, WideRevocation, covers
+from tkdb_client.cache.matching import KeyRevocations, WideRevocation, covers
 
 KID = Realm().kids[0]
 times = st.integers(NOW_MS - 2, NOW_MS + 2)
@@ -30,7 +30,7 @@ def test_summed_up_revocations_cover_what_one_of_them_covers(
     given_: list[WideRevocation], subject: str | None, at_ms: int
 ) -> None:
     token = Realm().mint(at_ms=at_ms)
-    assert Wide(given_).covers(token, subject) == any(covers(each, token, subject) for each in given_)
+    assert KeyRevocations(given_).covers(token, subject) == any(covers(each, token, subject) for each in given_)
 
 
 def test_a_page_full_of_subjects_goes_through_a_key_s_tokens_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,14 +40,14 @@ def test_a_page_full_of_subjects_goes_through_a_key_s_tokens_once(monkeypatch: p
     for token in tokens:
         single.ask(token)
     looks = 0
-    look = Wide.covers
+    look = KeyRevocations.covers
 
     def counted(*given: object) -> bool:
         nonlocal looks
         looks += 1
         return look(*given)  # type: ignore[arg-type]  # as given
 
-    monkeypatch.setattr(Wide, "covers", counted)
+    monkeypatch.setattr(KeyRevocations, "covers", counted)
     for number in range(511):
         single.realm.revoke(api.IssuedBefore([KID], subjects=[(subject_digest(f"user-{number}"), NOW_MS + 1)]))
     single.poll()

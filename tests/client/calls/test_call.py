@@ -15,7 +15,7 @@ from tests.client.fake_authority import JOURNAL, Brain, Request, report
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
 from tkdb.net.url import Url
-from tkdb_client.calls.call import Exchange, Timing
+from tkdb_client.calls.call import Calls, Timing
 from tkdb_client.calls.effects import Sleep, Steps
 from tkdb_client.calls.transport import Answered, Lost, Outcome, Send, _refusal
 from tkdb_client.clock import Clock
@@ -35,7 +35,7 @@ class Simulation:
         timing = settings.pop("timing", Timing(timeout_ms=10_000, attempt_timeout_ms=1_500))
         given = {"identity": brain.identity, "signer": brain.signer, "random": os.urandom} | settings
         clock = Clock(monotonic_ms=lambda: self.elapsed_ms, now_ms=lambda: 1_700_000_000_000 + self.elapsed_ms)
-        self.exchange = Exchange(
+        self.exchange = Calls(
             [Url.parse("http://authority")], given.pop("identity"), timing=timing, clock=clock, **given
         )
 

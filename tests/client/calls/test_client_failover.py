@@ -127,7 +127,7 @@ def test_a_hung_region_costs_one_call_one_attempt_and_no_more(rtts_ms: list[int]
 
 
 def test_without_the_breaker_every_call_would_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tkdb_client.calls.circuit_breaker.Breaker.failed", lambda *_, **__: None)
+    monkeypatch.setattr("tkdb_client.calls.circuit_breaker.CircuitBreaker.failed", lambda *_, **__: None)
     simulated = simulate(10, 20, world=lambda region, *_: "ok" if region else "hang")
     assert [read(simulated).took_ms for _ in range(3)] == [1_520] * 3
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tkdb_client.calls import regions as rules
-from tkdb_client.calls.circuit_breaker import FAILURES, OPEN_MAX_MS, OPEN_MS, Breaker, State
+from tkdb_client.calls.circuit_breaker import FAILURES, OPEN_MAX_MS, OPEN_MS, BreakerState, CircuitBreaker
 from tkdb_client.calls.regions import MARGIN_MS, MARGIN_SHARE, Regions
 
 MINUTE_MS = 60_000
@@ -203,30 +203,30 @@ def test_nobody_waits_longer_than_allowed_nor_gives_up_too_soon(rtt_ms: float, a
 
 
 def test_a_breaker_opens_on_one_silence_or_three_refusals() -> None:
-    silent, refused = Breaker(), Breaker()
+    silent, refused = CircuitBreaker(), CircuitBreaker()
     silent.failed(10, 0, at_once=True)
-    assert silent.state(10) is State.OPEN
+    assert silent.state(10) is BreakerState.OPEN
     for count in range(1, FAILURES + 1):
-        assert refused.state(count) is State.CLOSED
+        assert refused.state(count) is BreakerState.CLOSED
         refused.failed(count, count, at_once=False)
-    assert refused.state(FAILURES) is State.OPEN
+    assert refused.state(FAILURES) is BreakerState.OPEN
 
 
 def test_an_answer_between_refusals_starts_the_count_anew() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for now_ms in range(10):
         breaker.failed(now_ms, now_ms, at_once=False)
         breaker.failed(now_ms, now_ms, at_once=False)
         breaker.answered(now_ms)
-    assert breaker.state(10) is State.CLOSED
+    assert breaker.state(10) is BreakerState.CLOSED
 
 
 def test_each_failed_trial_doubles_the_time_up_to_a_bound() -> None:
-    breaker, now_ms, opened = Breaker(), 0, []
+    breaker, now_ms, opened = CircuitBreaker(), 0, []
     breaker.failed(0, 0, at_once=True)
     for _ in range(6):
         began_ms = now_ms
-        while breaker.state(now_ms) is State.OPEN:
+        while breaker.state(now_ms) is BreakerState.OPEN:
             now_ms += 100
         opened.append(now_ms - began_ms)
         breaker.failed(now_ms, now_ms, at_once=False)
@@ -234,29 +234,29 @@ def test_each_failed_trial_doubles_the_time_up_to_a_bound() -> None:
     assert opened[-1] == OPEN_MAX_MS
     breaker.answered(now_ms)
     breaker.failed(now_ms, now_ms, at_once=True)
-    assert breaker.state(now_ms + OPEN_MS) is State.HALF_OPEN
+    assert breaker.state(now_ms + OPEN_MS) is BreakerState.HALF_OPEN
 
 
 def test_attempts_that_set_out_together_count_as_one_failure() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for _ in range(50):
         breaker.failed(1_500, 0, at_once=True)
-    assert breaker.state(1_500 + OPEN_MS) is State.HALF_OPEN
+    assert breaker.state(1_500 + OPEN_MS) is BreakerState.HALF_OPEN
 
 
 def test_the_silence_of_what_set_out_before_it_came_back_says_nothing() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     breaker.failed(1_500, 0, at_once=True)
     breaker.answered(2_500)
     breaker.failed(2_600, 1_100, at_once=True)
-    assert breaker.state(2_600) is State.CLOSED
+    assert breaker.state(2_600) is BreakerState.CLOSED
     breaker.failed(4_200, 2_700, at_once=True)
-    assert breaker.state(4_200) is State.OPEN
+    assert breaker.state(4_200) is BreakerState.OPEN
 
 
 def test_a_trial_of_which_nothing_is_heard_is_followed_by_another() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     breaker.failed(0, 0, at_once=True)
     breaker.try_once(OPEN_MS)
-    assert breaker.state(OPEN_MS) is State.OPEN
-    assert breaker.state(2 * OPEN_MS) is State.HALF_OPEN
+    assert breaker.state(OPEN_MS) is BreakerState.OPEN
+    assert breaker.state(2 * OPEN_MS) is BreakerState.HALF_OPEN

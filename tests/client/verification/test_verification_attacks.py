@@ -15,11 +15,11 @@ from tkdb import api, errors
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.token import Macaroon
-from tkdb.rate_limit import Rate
-from tkdb_client.calls.call import Exchange
-from tkdb_client.calls.effects import Aside, Join, Steps
+from tkdb.rate_limit import RateLimiter
+from tkdb_client.calls.call import Calls
+from tkdb_client.calls.effects import Background, Join, Steps
 from tkdb_client.verification.batches import batches
-from tkdb_client.verification.feed_follower import Feed
+from tkdb_client.verification.feed_follower import FeedFollower
 from tkdb_client.verification.rate_limit import LINEAGE_BURST
 from tkdb_client.verification.verification import Verification
 from tkdb_client.verified import Verified
@@ -58,8 +58,8 @@ class Verifying:
         self.single = Single()
         self.realm = self.single.realm
         self.asked: Any = Asked(self.single)
-        exchange: Exchange = self.asked
-        feed = Feed(
+        exchange: Calls = self.asked
+        feed = FeedFollower(
             exchange,
             self.single.cache,
             bound_ms=BOUND_MS,
@@ -90,7 +90,7 @@ class Verifying:
         try:
             step: Any = steps.send(answer)
             while True:
-                assert isinstance(step, Aside | Join)
+                assert isinstance(step, Background | Join)
                 step = steps.send(step.other.done()) if isinstance(step, Join) else next(steps)
         except StopIteration as end:
             return end.value
@@ -308,7 +308,7 @@ def test_who_knows_the_name_of_a_lineage_can_not_use_up_its_questions_with_forge
     assert verifying.verify(token.attenuate(Act("r"))).macaroon.raw
 
 
-class Narrow(Rate):
+class Narrow(RateLimiter):
     """A rate that notices when two threads are in it at once."""
 
     inside, met = 0, False

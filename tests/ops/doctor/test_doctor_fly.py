@@ -19,7 +19,7 @@ from tests.fake_fly import APP, TOKEN, FakeFly
 from tests.ops.doctor.examined import doctor, examine
 from tkdb.settings import SETTINGS
 from tkdb_ops.doctor.configured import configured, differences
-from tkdb_ops.doctor.deployment import Assignment, Config, Machine, Setup
+from tkdb_ops.doctor.deployment import Assignment, Config, DeployedMachine, Setup
 from tkdb_ops.doctor.findings import Outcome
 from tkdb_ops.doctor.hosted import hosted, no_public_address
 
@@ -357,7 +357,7 @@ def test_a_token_says_nothing_of_an_app_that_is_not_named(fly: FakeFly) -> None:
 
 
 def test_a_machine_of_no_known_state_is_not_taken_for_well() -> None:
-    assert hosted([Machine("1", os.urandom(2).hex())]).outcome is Outcome.FAILED
+    assert hosted([DeployedMachine("1", os.urandom(2).hex())]).outcome is Outcome.FAILED
 
 
 NUMBERS = st.none() | st.integers()

@@ -22,11 +22,11 @@ from tests.waiting import until
 from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret
 from tkdb.errors import Unavailable
 from tkdb_client import AsyncClient
-from tkdb_ops.flycast.machines import Command, Machine
+from tkdb_ops.flycast.machines import Command, VirtualMachine
 from tkdb_ops.lab import object_store
 from tkdb_ops.lab.folder import claimed
 from tkdb_ops.lab.lab import Lab
-from tkdb_ops.lab.store_proxy import Fault
+from tkdb_ops.lab.store_proxy import StoreFault
 from tkdb_replication.bucket.settings import Bucket
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -43,7 +43,7 @@ class Faulty(Lab):
     planted: dict[str, dict[str, str]]
     skewed_s: dict[str, int]
 
-    def _serve(self, machine: Machine) -> Command:
+    def _serve(self, machine: VirtualMachine) -> Command:
         command = super()._serve(machine)
         quick = {"TKDB_DRAIN_MS": "0", "TKDB_LEASE_MS": "3000"}
         environment = {**command.environment, **quick, **self.planted.get(machine.id, {})}
@@ -88,7 +88,7 @@ class Bed:
 
     async def without_store(self, region: str) -> None:
         """Nothing of the object store is heard in a region any more."""
-        self.lab.gates[region].change(fault=Fault.STALL)
+        self.lab.gates[region].change(fault=StoreFault.STALL)
 
     def heal(self) -> None:
         """Undo all that was planted."""

@@ -17,15 +17,15 @@ from tests import fake_fly
 from tkdb import api, errors
 from tkdb.net.url import Url
 from tkdb_ops.doctor import asking, findings, reach
-from tkdb_ops.doctor.asking import Silence, Told, Untold
+from tkdb_ops.doctor.asking import Answered, NoAnswer, NoAnswerReason
 from tkdb_ops.doctor.configured import RULES
-from tkdb_ops.doctor.deployment import Assignments, Machine, parse_toml
+from tkdb_ops.doctor.deployment import Assignments, DeployedMachine, parse_toml
 from tkdb_ops.doctor.doctor import Given, gather
 from tkdb_ops.doctor.findings import Finding, NotAsked, Outcome, Unlearned, listed
-from tkdb_ops.doctor.machines import Dated, Seen, alike
-from tkdb_ops.doctor.network import Came, Door, Knock, Place, app_of
+from tkdb_ops.doctor.machines import Dated, SeenMachine, alike
+from tkdb_ops.doctor.network import Came, Door, Knock, KnownMachine, app_of
 from tkdb_ops.doctor.store import Examined, Location, Readable
-from tkdb_ops.doctor.verdict import CHECKS, Facts, judge
+from tkdb_ops.doctor.verdict import CHECKS, Evidence, judge
 from tkdb_replication.bucket import http
 from tkdb_replication.cluster.head_object import Absent as NoHead
 from tkdb_replication.cluster.head_object import Damaged, Sound
@@ -36,7 +36,7 @@ REGIONS = {"148e21": "iad", "3d8d41": "ams", "90801f": "syd"}
 TOML = parse_toml(Path(__file__).parents[3].joinpath("fly.toml").read_text())
 
 
-def told(name: str, **fields: Any) -> Seen:
+def told(name: str, **fields: Any) -> SeenMachine:
     """A machine that is well; the first leads."""
     head = api.Cluster(7, 31_044, 1_412, "148e21", "iad", 9_000, 1_200)
     role = "primary" if name == "148e21" else "replica"
@@ -46,22 +46,22 @@ def told(name: str, **fields: Any) -> Seen:
     )  # fmt: skip
     came = {"journal": JOURNAL, "ahead_ms": 3, "within_ms": 50}
     said = {field: value for field, value in fields.items() if field not in came}
-    return Seen(name, REGIONS[name], Told(msgspec.structs.replace(report, **said), **{**came, **{
+    return SeenMachine(name, REGIONS[name], Answered(msgspec.structs.replace(report, **said), **{**came, **{
         field: value for field, value in fields.items() if field in came
     }}))  # fmt: skip
 
 
-def hosted() -> list[Machine]:
+def hosted() -> list[DeployedMachine]:
     raw = [fake_fly.machine(name, region) for name, region in REGIONS.items()]
     for each in raw:
         each["config"]["env"] |= TOML.config.env
-    return msgspec.json.decode(json.dumps(raw), type=list[Machine])
+    return msgspec.json.decode(json.dumps(raw), type=list[DeployedMachine])
 
 
 HEAD = msgspec.structs.replace(
     first_head(journal=JOURNAL, attempt=b"a" * 16, owner=NOBODY, base="b", place=BEGINNING, epoch=7), rev=31_050
 )
-WELL = Facts(
+WELL = Evidence(
     doors=[Door("acme-tkdb.flycast", ("fdaa:0:1:0:1::7",))],
     knocks=[Knock(name, "[fdaa:0:1:0:a:0:1:2]:8080", Came.REFUSAL) for name in REGIONS],
     seen=[told(name) for name in REGIONS],
@@ -72,25 +72,25 @@ WELL = Facts(
         fit=None, location=Location("multi", ("usa",)), readable=Readable(), clock=Dated("the bucket", 100, 600),
         head=Sound(HEAD, b"", ""),
     ),
-    places=[Place(name, region) for name, region in REGIONS.items()],
+    places=[KnownMachine(name, region) for name, region in REGIONS.items()],
 )  # fmt: skip
 
 
-def failed(facts: Facts) -> dict[str, str]:
+def failed(facts: Evidence) -> dict[str, str]:
     return {each.check: each.found for each in judge(facts) if each.outcome is Outcome.FAILED}
 
 
-def outcome(facts: Facts, check: str) -> Finding:
+def outcome(facts: Evidence, check: str) -> Finding:
     return next(each for each in judge(facts) if each.check == check)
 
 
-def seen(*changed: Seen) -> Facts:
+def seen(*changed: SeenMachine) -> Evidence:
     """The same, but for some machines."""
     by_name = {each.machine: each for each in changed}
     return replace(WELL, seen=[by_name.get(name, told(name)) for name in REGIONS])
 
 
-def bucket(**fields: Any) -> Facts:
+def bucket(**fields: Any) -> Evidence:
     return replace(WELL, bucket=replace(WELL.bucket, **fields))
 
 
@@ -106,12 +106,12 @@ def cluster(**fields: Any) -> api.Cluster:
     return msgspec.structs.replace(api.Cluster(7, 31_044, 1_412, "148e21", "iad", 9_000, 1_200), **fields)
 
 
-def silent(silence: Silence, why: str = "so it is") -> Seen:
-    return Seen("90801f", "syd", Untold(silence, why))
+def silent(silence: NoAnswerReason, why: str = "so it is") -> SeenMachine:
+    return SeenMachine("90801f", "syd", NoAnswer(silence, why))
 
 
 AHEAD = replace(WELL.bucket, clock=Dated("the bucket", 9_000, 0))
-WRONG: list[tuple[str, Facts, str]] = [
+WRONG: list[tuple[str, Evidence, str]] = [
     (
         "private-address",
         replace(WELL, doors=[Door("tkdb.acme.example", ("10.0.0.1", "137.66.12.10"))]),
@@ -128,11 +128,11 @@ WRONG: list[tuple[str, Facts, str]] = [
         "90801f answers at [fdaa::1]:8080, past the proxy (HTTP 403)",
     ),
     ("attested", seen(told("90801f", attested=False)), "90801f in syd answers requests without Fly-Src"),
-    ("identity", seen(silent(Silence.IDENTITY)), "90801f in syd: so it is"),
-    ("machines-answer", seen(silent(Silence.UNREACHED)), "90801f in syd doesn't answer: so it is"),
+    ("identity", seen(silent(NoAnswerReason.IDENTITY)), "90801f in syd: so it is"),
+    ("machines-answer", seen(silent(NoAnswerReason.UNREACHED)), "90801f in syd doesn't answer: so it is"),
     ("machines-answer", seen(told("90801f", fault="stale")), "90801f in syd can't serve: stale"),
     ("machines-answer", replace(WELL, seen=[]), "the app has no machine"),
-    ("regions", replace(WELL, places=[Place("a", "iad"), Place("b", "iad")]), "all machines are in iad"),
+    ("regions", replace(WELL, places=[KnownMachine("a", "iad"), KnownMachine("b", "iad")]), "all machines are in iad"),
     ("regions", replace(WELL, places=[]), "there is no machine"),
     ("one-cluster", seen(told("90801f", journal=b"k" * 16)), "there are several journals: 6a6a6a6a… on 148e21 in iad"),
     ("one-cluster", seen(told("90801f", cluster=None)), "90801f in syd stands alone, without a bucket"),
@@ -165,7 +165,9 @@ WRONG: list[tuple[str, Facts, str]] = [
     ("bucket-strong", bucket(location=Location("dual", ("iad", "fra"))), "it is Dual-region (iad, fra)"),
     (
         "bucket-outlives",
-        replace(bucket(location=Location("single", ("iad",))), places=[Place("a", "iad"), Place("b", "iad")]),
+        replace(
+            bucket(location=Location("single", ("iad",))), places=[KnownMachine("a", "iad"), KnownMachine("b", "iad")]
+        ),
         "it is in iad, and so are all machines",
     ),
     ("bucket-closed", bucket(readable=Readable(("the head",))), "the head can be read without a key"),
@@ -183,7 +185,9 @@ WRONG: list[tuple[str, Facts, str]] = [
 @pytest.mark.parametrize(
     ("check", "facts", "found"), WRONG, ids=[f"{check}-{n}" for n, (check, *_) in enumerate(WRONG)]
 )
-def test_what_is_wrong_fails_its_check_with_what_was_found_and_what_to_do(check: str, facts: Facts, found: str) -> None:
+def test_what_is_wrong_fails_its_check_with_what_was_found_and_what_to_do(
+    check: str, facts: Evidence, found: str
+) -> None:
     finding = outcome(facts, check)
     assert finding.outcome is Outcome.FAILED
     assert found in finding.found
@@ -198,13 +202,13 @@ def test_every_check_of_the_network_the_machines_and_the_bucket_was_seen_to_fail
 
 @pytest.mark.parametrize(("absent", "expected"), [(NotAsked("no"), Outcome.SKIPPED), (Unlearned("?"), Outcome.UNKNOWN)])
 def test_without_facts_nothing_passes_and_nothing_fails(absent: findings.Absent, expected: Outcome) -> None:
-    nothing = Facts(absent, absent, absent, absent, absent, absent, Examined.absent(absent), absent)
+    nothing = Evidence(absent, absent, absent, absent, absent, absent, Examined.absent(absent), absent)
     assert {(each.outcome, each.found) for each in judge(nothing)} == {(expected, absent.why)}
 
 
 def test_machines_that_say_nothing_prove_nothing() -> None:
-    for silence in (Silence.UNREACHED, Silence.REFUSED):
-        facts = replace(WELL, seen=[Seen("90801f", "syd", Untold(silence, "so it is"))], hosted=NotAsked("no"))
+    for silence in (NoAnswerReason.UNREACHED, NoAnswerReason.REFUSED):
+        facts = replace(WELL, seen=[SeenMachine("90801f", "syd", NoAnswer(silence, "so it is"))], hosted=NotAsked("no"))
         facts = replace(facts, written=NotAsked("no"))
         unknown = {each.check for each in judge(facts) if each.outcome is Outcome.UNKNOWN}
         assert {"identity", "attested", "one-cluster", "one-version"} <= unknown
@@ -249,10 +253,10 @@ def test_machines_in_the_midst_of_a_change_are_asked_again(monkeypatch: pytest.M
     answers = {"148e21": [told("148e21"), settled[0]], "90801f": [moving, settled[2]]}
 
     class Asker:
-        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Told | Untold:
+        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Answered | NoAnswer:
             return answers[headers["fly-force-instance-id"]].pop(0).came
 
-    places = [Place("148e21", "iad"), Place("90801f", "syd")]
+    places = [KnownMachine("148e21", "iad"), KnownMachine("90801f", "syd")]
     asker: Any = Asker()
     found = asyncio.run(reach.survey(asker, [Url.parse("http://acme-tkdb.flycast")], places))
     assert found == [settled[0], settled[2]]
@@ -260,28 +264,30 @@ def test_machines_in_the_midst_of_a_change_are_asked_again(monkeypatch: pytest.M
 
 def test_a_machine_that_does_not_answer_is_asked_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "AGAIN_S", 0)
-    lost = Untold(Silence.UNREACHED, "a plain HTTP 503: PC03 the connection ended while the request was in flight")
+    lost = NoAnswer(
+        NoAnswerReason.UNREACHED, "a plain HTTP 503: PC03 the connection ended while the request was in flight"
+    )
     came = {"148e21": [told("148e21").came] * 2, "90801f": [lost, told("90801f").came], "3d8d41": [lost, lost]}
 
     class Asker:
-        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Told | Untold:
+        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Answered | NoAnswer:
             return came[headers["fly-force-instance-id"]].pop(0)
 
     asker: Any = Asker()
-    places = [Place(name, REGIONS[name]) for name in came]
+    places = [KnownMachine(name, REGIONS[name]) for name in came]
     found = asyncio.run(reach.survey(asker, [Url.parse("http://acme-tkdb.flycast")], places))
-    assert [type(each.came) for each in found] == [Told, Told, Untold]
+    assert [type(each.came) for each in found] == [Answered, Answered, NoAnswer]
 
 
 def test_a_machine_that_calls_itself_otherwise_is_not_the_one_that_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "AGAIN_S", 0)
 
     class Asker:
-        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Told | Untold:
+        async def ask(self, url: Url, headers: dict[str, str], *, timeout_ms: int) -> Answered | NoAnswer:
             return told("148e21").came
 
     asker: Any = Asker()
-    places = [Place("148e21", "iad"), Place("90801f", "syd")]
+    places = [KnownMachine("148e21", "iad"), KnownMachine("90801f", "syd")]
     found = asyncio.run(reach.survey(asker, [Url.parse("http://acme-tkdb.flycast")], places))
     finding = outcome(replace(WELL, seen=found), "machines-answer")
     assert finding.found == "90801f in syd doesn't answer: who answers in its stead is called 148e21"
@@ -299,12 +305,12 @@ def test_the_app_is_read_from_the_name(host: str, app: str | None) -> None:
 @given(st.binary(max_size=200), st.sampled_from([200, 302, 400, 403, 404, 500, 502]))
 def test_whatever_answers_instead_of_the_authority_is_untold(body: bytes, status: int) -> None:
     response = http.Response(status, {"fly-proxy-error": "PC01"}, body)
-    assert isinstance(asking._plain(response), Untold)
+    assert isinstance(asking._plain(response), NoAnswer)
 
 
 @given(st.lists(st.text(max_size=60), max_size=4))
 def test_no_text_of_the_resolver_raises_anything(texts: list[str]) -> None:
-    assert all(isinstance(place, Place) for place in reach.read_places(texts))
+    assert all(isinstance(place, KnownMachine) for place in reach.read_places(texts))
 
 
 def test_names_are_listed_as_people_do() -> None:
@@ -320,7 +326,7 @@ def test_checks_have_names_of_their_own() -> None:
     assert len({check.id for check in CHECKS}) == len({check.title for check in CHECKS}) == len(CHECKS)
 
 
-def gathered(given: Given) -> Facts:
+def gathered(given: Given) -> Evidence:
     return asyncio.run(gather(given, now_ms=lambda: 0, random_bytes=bytes))
 
 

@@ -13,7 +13,7 @@ import msgspec
 from tests.end_to_end.node import ROOT
 from tkdb_client import AsyncClient
 from tkdb_ops.drills.catalogue import find
-from tkdb_ops.drills.drill import Drill, Place, Step, Verb, wait
+from tkdb_ops.drills.drill import Drill, Role, Step, Verb, wait
 from tkdb_ops.drills.lab_target import CALLERS, REGIONS, OnLab
 from tkdb_ops.drills.load import Rates
 from tkdb_ops.drills.objectives import ALWAYS, Limits
@@ -28,7 +28,7 @@ PACE = Pace(before_s=3, after_s=3)
 WRITING = Pace(before_s=2, after_s=1, rates=Rates(mint=0.5, verify=1, first=0.5, revoke=0.3, create=2, look=0.5))
 """Half of the usual calls, and most of them writes: that none from some region meets 5 s has a chance of 1e-5."""
 STORE_DOWN = msgspec.structs.replace(
-    find("store-down"), fault=(Step(Verb.STALL_STORE, Place.EVERY), wait(3 * BOUND_MS))
+    find("store-down"), fault=(Step(Verb.STALL_STORE, Role.EVERY), wait(3 * BOUND_MS))
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ DEPOSED = msgspec.structs.replace(
     _HUNG,
     mend=(
         *(*_HUNG.mend, wait(7_000)),
-        *(Step(verb, Place.PRIMARY) for verb in (Verb.KILL, Verb.LOSE_DISK, Verb.START)),
+        *(Step(verb, Role.PRIMARY) for verb in (Verb.KILL, Verb.LOSE_DISK, Verb.START)),
     ),
 )
 """As ``primary-hung``; the machine that wakes is called by its region for a while, and then lost with its disk."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tkdb_ops.drills.catalogue import DRILLS, NAMES
-from tkdb_ops.drills.drill import Place, Verb
+from tkdb_ops.drills.drill import Role, Verb
 from tkdb_ops.drills.objectives import USUAL
 
 
@@ -25,8 +25,7 @@ def test_who_loses_every_store_or_machine_is_said_to_be_blind() -> None:
     longer_than_the_bound_ms = 5_000
     for drill in DRILLS:
         everyone = any(
-            step.at is Place.EVERY and step.verb in (Verb.KILL, Verb.STALL_STORE, Verb.CUT_STORE)
-            for step in drill.fault
+            step.at is Role.EVERY and step.verb in (Verb.KILL, Verb.STALL_STORE, Verb.CUT_STORE) for step in drill.fault
         )
         if everyone and drill.fault_s * 1_000 > longer_than_the_bound_ms:
-            assert drill.blinds is Place.EVERY, drill.name
+            assert drill.blinds is Role.EVERY, drill.name

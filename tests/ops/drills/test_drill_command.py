@@ -15,9 +15,9 @@ from tkdb_ops.drills.catalogue import DRILLS, find
 from tkdb_ops.drills.fly_target import can as can_fly
 from tkdb_ops.drills.lab_target import can as can_lab
 from tkdb_ops.drills.objectives import Objectives
-from tkdb_ops.drills.record import Call, Kind, Outcome, Record
+from tkdb_ops.drills.record import CallKind, CallOutcome, CallRecord, Record
 from tkdb_ops.drills.report import Result
-from tkdb_ops.drills.session import Undone
+from tkdb_ops.drills.session import FailedRun
 from tkdb_ops.drills.verdict import judge
 
 
@@ -76,7 +76,7 @@ def test_a_drill_is_told_in_five_lines_with_its_verdict_and_how_to_run_it_again(
 
 
 def test_a_failed_drill_says_what_was_missed() -> None:
-    slow = Call(12_000, "sin", Kind.VERIFY, 2_500, Outcome.OK, token=1)
+    slow = CallRecord(12_000, "sin", CallKind.VERIFY, 2_500, CallOutcome.OK, token=1)
     assert "verdict: fail   longest read ≤ 2.0 s: 2.5 s ✗" in said(with_calls(good(), slow))
 
 
@@ -84,5 +84,5 @@ def test_programs_get_figures_objectives_and_what_could_not_be_run() -> None:
     document = msgspec.to_builtins(drill_progress.document(result(good())))
     assert (document["passed"], document["figures"]["writes_back_ms"]) == (True, 7_300)
     assert {each["objective"] for each in document["objectives"]} == set(Objectives.__struct_fields__)
-    undone = drill_progress.document(Undone(find("store-down"), "unavailable", "no lab", "try again"))
+    undone = drill_progress.document(FailedRun(find("store-down"), "unavailable", "no lab", "try again"))
     assert (undone["passed"], undone["error"]["message"]) == (None, "no lab")

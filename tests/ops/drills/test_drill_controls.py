@@ -19,8 +19,8 @@ from tkdb_replication.protocol.epoch import Epoch
 from tkdb_replication.protocol.follower import Follower
 from tkdb_replication.protocol.freshness import Freshness
 from tkdb_replication.protocol.publication import Publication
-from tkdb_replication.protocol.reader import Reader
-from tkdb_replication.protocol.state_machine import Machine
+from tkdb_replication.protocol.reader import HeadReader
+from tkdb_replication.protocol.state_machine import StateMachine
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_production_takes_no_switch(control: str) -> None:
     assert (ran.code, "TKDB_WITHOUT: there is no such setting" in ran.err) == (2, True)
 
 
-@pytest.mark.parametrize("part", [Machine, Epoch, Publication, Reader, Freshness, Follower])
+@pytest.mark.parametrize("part", [StateMachine, Epoch, Publication, HeadReader, Freshness, Follower])
 def test_what_is_shipped_knows_a_machine_with_all_its_rules_only(part: type) -> None:
     for module in walk_packages(tkdb_replication.__path__, "tkdb_replication."):
         import_module(module.name)

@@ -14,7 +14,7 @@ from tests.fake_fly import APP, TOKEN, FakeFly, machine
 from tkdb import api, errors
 from tkdb_client import AsyncClient
 from tkdb_ops.drills.catalogue import DRILLS, find
-from tkdb_ops.drills.drill import Drill, Place, Step, Verb, wait
+from tkdb_ops.drills.drill import Drill, Role, Step, Verb, wait
 from tkdb_ops.drills.fly_machines import FlyMachine, FlyMachines
 from tkdb_ops.drills.fly_target import Consent, OnFly, can
 from tkdb_ops.drills.run import Pace, Running
@@ -124,17 +124,17 @@ class TestLimits:
     def test_a_machine_that_was_not_named_is_not_touched(self, fly: FakeFly) -> None:
         async def act(target: OnFly) -> None:
             with pytest.raises(errors.ConfigurationError, match="may not be touched"):
-                await target.carry_out(Step(Verb.KILL, Place.NEAREST), of(target, "m3"))
-            await target.carry_out(Step(Verb.STOP, Place.PRIMARY), of(target, "m1"))
+                await target.carry_out(Step(Verb.KILL, Role.NEAREST), of(target, "m3"))
+            await target.carry_out(Step(Verb.STOP, Role.PRIMARY), of(target, "m1"))
 
         drilling(fly, act, "m1")
         assert fly.asked == [("m1", "stop"), ("m1", "start")]
 
     def test_one_machine_at_a_time(self, fly: FakeFly) -> None:
         async def act(target: OnFly) -> None:
-            await target.carry_out(Step(Verb.CORDON, Place.NEAREST), of(target, "m3"))
+            await target.carry_out(Step(Verb.CORDON, Role.NEAREST), of(target, "m3"))
             with pytest.raises(errors.ConfigurationError, match="one machine at a time"):
-                await target.carry_out(Step(Verb.KILL, Place.PRIMARY), of(target, "m1"))
+                await target.carry_out(Step(Verb.KILL, Role.PRIMARY), of(target, "m1"))
 
         drilling(fly, act)
         assert fly.asked == [("m3", "cordon"), ("m3", "uncordon")]
@@ -172,7 +172,7 @@ class TestLimits:
 class TestPuttingBack:
     def test_leaving_puts_back_what_an_error_left_broken(self, fly: FakeFly) -> None:
         async def act(target: OnFly) -> None:
-            await target.carry_out(Step(Verb.KILL, Place.NEAREST), of(target, "m3"))
+            await target.carry_out(Step(Verb.KILL, Role.NEAREST), of(target, "m3"))
             raise errors.Unavailable("the drill broke")
 
         with pytest.raises(errors.Unavailable, match="the drill broke"):
@@ -189,14 +189,14 @@ class TestPuttingBack:
 
         async def act(target: OnFly) -> None:
             with pytest.raises(errors.Unavailable):
-                await target.carry_out(Step(Verb.STOP, Place.NEAREST), of(target, "m3"))
+                await target.carry_out(Step(Verb.STOP, Role.NEAREST), of(target, "m3"))
 
         drilling(fly, act)
         assert fly.states["m3"] == "started"
 
     def test_what_can_not_be_put_back_is_said_with_the_command_that_does(self, fly: FakeFly) -> None:
         async def act(target: OnFly) -> None:
-            await target.carry_out(Step(Verb.STOP, Place.NEAREST), of(target, "m3"))
+            await target.carry_out(Step(Verb.STOP, Role.NEAREST), of(target, "m3"))
             fly.refuse = [403] * 100
 
         with pytest.raises(errors.Unavailable, match="fly machine start m3 --app acme-tkdb"):
@@ -209,7 +209,7 @@ class TestPuttingBack:
             def _new_load(self) -> Any:
                 return Silence()
 
-        drill = Drill("gone", "…", "….", fault=(Step(Verb.KILL, Place.NEAREST), wait(600_000)))
+        drill = Drill("gone", "…", "….", fault=(Step(Verb.KILL, Role.NEAREST), wait(600_000)))
 
         async def act(target: OnFly) -> None:
             running = Quiet(drill, target, seed=1, tell=lambda event: None, pace=Pace(0, 0))

@@ -15,7 +15,7 @@ from tkdb.errors import ConfigurationError
 from tkdb_ops.drills.catalogue import find
 from tkdb_ops.drills.drill import Verb
 from tkdb_ops.drills.lab_target import CALLERS, REGIONS, OnLab
-from tkdb_ops.drills.record import Kind
+from tkdb_ops.drills.record import CallKind
 from tkdb_ops.drills.run import Running
 from tkdb_ops.lab.lab import Lab
 
@@ -29,7 +29,7 @@ def test_a_killed_primary_loses_nothing_and_a_store_that_is_down_makes_nobody_gu
     assert verdict.figures.took_over_ms is not None
     assert "came back as a replica" in verdict.figures.old_primary
     assert {call.region for call in killed.calls} == set(CALLERS)
-    assert {each.by for each in killed.calls if each.kind is Kind.LOOK and each.by} == {
+    assert {each.by for each in killed.calls if each.kind is CallKind.LOOK and each.by} == {
         "tkdb-ams-1",
         "tkdb-syd-1",
         "tkdb-iad-1",
@@ -44,7 +44,9 @@ def test_a_machine_whose_clock_is_off_has_its_callers_mint_elsewhere(folder: Pat
     ((jumped, verdict),) = drilled(folder, [find("clock-jump")])
     assert missed(verdict) == set()
     told_ms = jumped.fault_ms + 2_000  # the machine reads the head four times a second
-    mints = [call for call in jumped.calls if call.kind is Kind.MINT and call.region == "sin" and call.at_ms > told_ms]
+    mints = [
+        call for call in jumped.calls if call.kind is CallKind.MINT and call.region == "sin" and call.at_ms > told_ms
+    ]
     assert [call for call in mints if not call.failed and call.end_ms < jumped.healed_ms]
 
 

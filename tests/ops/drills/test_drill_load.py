@@ -16,7 +16,7 @@ from tkdb import api, errors
 from tkdb.macaroon import mint
 from tkdb_client import Macaroon
 from tkdb_ops.drills.load import Load, Rates, outcome_of
-from tkdb_ops.drills.record import Kind, Outcome
+from tkdb_ops.drills.record import CallKind, CallOutcome
 
 
 class Authority:
@@ -118,7 +118,7 @@ def test_a_revocation_is_repeated_until_it_is_acknowledged_and_then_watched_unti
     async def act(load: Load, authority: Authority) -> None:
         authority.failures["revoke"] = [errors.NoPrimary("…"), errors.OutcomeUnknown("…")]
         await until_awaited(
-            lambda: {each.token for each in load.calls if each.outcome is Outcome.DENIED} >= firsts(load)
+            lambda: {each.token for each in load.calls if each.outcome is CallOutcome.DENIED} >= firsts(load)
         )
 
     def firsts(load: Load) -> set[int]:
@@ -126,10 +126,10 @@ def test_a_revocation_is_repeated_until_it_is_acknowledged_and_then_watched_unti
 
     load = loaded(rates(revoke=20), act)
     first = load.writes[0]
-    *failed, last = [call.outcome for call in load.calls if call.kind is Kind.REVOKE and call.token == first.token]
+    *failed, last = [call.outcome for call in load.calls if call.kind is CallKind.REVOKE and call.token == first.token]
     assert failed
-    assert set(failed) <= {Outcome.UNAVAILABLE, Outcome.UNKNOWN}
-    assert last is Outcome.OK
+    assert set(failed) <= {CallOutcome.UNAVAILABLE, CallOutcome.UNKNOWN}
+    assert last is CallOutcome.OK
     assert first.acknowledged_ms is not None
     assert first.token in load.dead
 
@@ -149,37 +149,37 @@ def test_an_organization_whose_first_answer_was_lost_is_made_and_one_of_another_
         authority.failures["create"] = [errors.OutcomeUnknown("…")]  # it is made, and nobody is told
         await until_awaited(lambda: "drill-1" in load.organizations)
 
-    attempts = [call.outcome for call in loaded(rates(create=20), act).calls if call.kind is Kind.CREATE]
-    assert Outcome.UNKNOWN in attempts
-    assert Outcome.REFUSED not in attempts
+    attempts = [call.outcome for call in loaded(rates(create=20), act).calls if call.kind is CallKind.CREATE]
+    assert CallOutcome.UNKNOWN in attempts
+    assert CallOutcome.REFUSED not in attempts
 
     async def taken(load: Load, authority: Authority) -> None:
         authority.organizations += [f"drill-{number}" for number in range(1, 100)]
-        await until_awaited(lambda: any(call.outcome is Outcome.REFUSED for call in load.calls))
+        await until_awaited(lambda: any(call.outcome is CallOutcome.REFUSED for call in load.calls))
 
-    assert loaded(rates(create=20), taken).calls[0].outcome is Outcome.REFUSED
+    assert loaded(rates(create=20), taken).calls[0].outcome is CallOutcome.REFUSED
 
 
 def test_looks_say_who_answered_and_calls_say_why_they_failed() -> None:
     async def act(load: Load, authority: Authority) -> None:
         authority.failures["mint"] = [errors.Unavailable("the door is shut")]
-        await until_awaited(lambda: {Kind.LOOK, Kind.MINT} <= {call.kind for call in load.calls})
+        await until_awaited(lambda: {CallKind.LOOK, CallKind.MINT} <= {call.kind for call in load.calls})
 
     load = loaded(rates(look=20, mint=20), act)
-    assert {call.by for call in load.calls if call.kind is Kind.LOOK} == {"m1"}
-    assert "Unavailable: the door is shut" in {call.why for call in load.calls if call.kind is Kind.MINT}
+    assert {call.by for call in load.calls if call.kind is CallKind.LOOK} == {"m1"}
+    assert "Unavailable: the door is shut" in {call.why for call in load.calls if call.kind is CallKind.MINT}
 
 
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (errors.StaleAuthority("…"), Outcome.STALE),
-        (errors.ExpiredToken("…"), Outcome.DENIED),
-        (errors.OutcomeUnknown("…"), Outcome.UNKNOWN),
-        (errors.NoPrimary("…"), Outcome.UNAVAILABLE),
-        (errors.ChannelError("…"), Outcome.UNAVAILABLE),
-        (errors.NotPermitted("…"), Outcome.REFUSED),
+        (errors.StaleAuthority("…"), CallOutcome.STALE),
+        (errors.ExpiredToken("…"), CallOutcome.DENIED),
+        (errors.OutcomeUnknown("…"), CallOutcome.UNKNOWN),
+        (errors.NoPrimary("…"), CallOutcome.UNAVAILABLE),
+        (errors.ChannelError("…"), CallOutcome.UNAVAILABLE),
+        (errors.NotPermitted("…"), CallOutcome.REFUSED),
     ],
 )
-def test_errors_are_told_apart_by_what_they_mean_to_a_caller(error: errors.TkdbError, outcome: Outcome) -> None:
+def test_errors_are_told_apart_by_what_they_mean_to_a_caller(error: errors.TkdbError, outcome: CallOutcome) -> None:
     assert outcome_of(error) is outcome

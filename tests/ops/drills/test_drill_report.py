@@ -13,7 +13,7 @@ from tests.ops.drills.written import blinded, changed, good, with_calls
 from tkdb_ops.drills.catalogue import DRILLS, find
 from tkdb_ops.drills.chart import draw
 from tkdb_ops.drills.objectives import Objectives
-from tkdb_ops.drills.record import Audit, Call, Event, Kind, Machine, Outcome, Record, Sight
+from tkdb_ops.drills.record import Audit, CallKind, CallOutcome, CallRecord, Event, MachineRecord, Observation, Record
 from tkdb_ops.drills.report import Result, page
 from tkdb_ops.drills.verdict import judge
 
@@ -71,7 +71,7 @@ def test_the_page_says_the_verdict_each_objective_and_how_to_run_it_again() -> N
 
 
 def test_a_missed_objective_is_marked_and_the_page_says_fail() -> None:
-    slow = Call(12_000, "sin", Kind.VERIFY, 2_500, Outcome.OK, token=1)
+    slow = CallRecord(12_000, "sin", CallKind.VERIFY, 2_500, CallOutcome.OK, token=1)
     html = page([result(with_calls(good(), slow))])
     assert "fail" in Seen(html).text
     assert re.search(r'class="tile missed"><b>2\.5 s', html)
@@ -95,12 +95,12 @@ def hostile() -> Record:
         again=HOSTILE,
         began=HOSTILE,
         versions={HOSTILE: HOSTILE},
-        machines=(Machine(HOSTILE, HOSTILE), *good().machines),
+        machines=(MachineRecord(HOSTILE, HOSTILE), *good().machines),
         callers=(HOSTILE, *good().callers),
         events=(Event(5_000, "seen", HOSTILE), Event(6_000, "fault", HOSTILE)),
-        sights=(*good().sights, Sight(1_000, HOSTILE, HOSTILE, HOSTILE, fault=HOSTILE)),
+        sights=(*good().sights, Observation(1_000, HOSTILE, HOSTILE, HOSTILE, fault=HOSTILE)),
         audits=(Audit(HOSTILE, sound=False, said=HOSTILE),),
-        calls=(*good().calls, Call(1_000, HOSTILE, Kind.LOOK, 5, Outcome.OK, by=HOSTILE, why=HOSTILE)),
+        calls=(*good().calls, CallRecord(1_000, HOSTILE, CallKind.LOOK, 5, CallOutcome.OK, by=HOSTILE, why=HOSTILE)),
     )
 
 

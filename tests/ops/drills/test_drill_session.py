@@ -15,7 +15,7 @@ from tkdb_ops.drills.catalogue import DRILLS
 from tkdb_ops.drills.drill import Drill
 from tkdb_ops.drills.objectives import Limits, Objectives
 from tkdb_ops.drills.report import Result
-from tkdb_ops.drills.session import Session, Undone
+from tkdb_ops.drills.session import FailedRun, Session
 from tkdb_ops.drills.verdict import judge
 
 FIRST, SECOND, THIRD = DRILLS[:3]
@@ -49,9 +49,9 @@ class Played(Session):
         return Result(drill, record, judge(record, Objectives()))
 
 
-def ended(session: Session, *drills: Drill, most: int = 10) -> list[Result | Undone]:
-    async def run() -> list[Result | Undone]:
-        found: list[Result | Undone] = []
+def ended(session: Session, *drills: Drill, most: int = 10) -> list[Result | FailedRun]:
+    async def run() -> list[Result | FailedRun]:
+        found: list[Result | FailedRun] = []
         async with aclosing(session.run(drills)) as results:
             async for each in results:
                 found.append(each)
@@ -71,7 +71,7 @@ def test_a_target_that_stays_whole_is_kept() -> None:
 def test_after_one_that_could_not_be_run_the_next_has_a_new_target() -> None:
     session = Played(errors.Unavailable("the lab is not whole"), None)
     first, second = ended(session, FIRST, SECOND)
-    assert isinstance(first, Undone)
+    assert isinstance(first, FailedRun)
     assert (first.drill, first.message) == (FIRST, "the lab is not whole")
     assert isinstance(second, Result)
     assert session.history == ["open", FIRST.name, "close", "open", SECOND.name, "close"]
@@ -79,7 +79,7 @@ def test_after_one_that_could_not_be_run_the_next_has_a_new_target() -> None:
 
 def test_a_drill_that_the_target_can_not_take_leaves_it_to_the_next() -> None:
     session = Played(errors.ConfigurationError("it can't be isolated"), None)
-    assert [isinstance(each, Undone) for each in ended(session, FIRST, SECOND)] == [True, False]
+    assert [isinstance(each, FailedRun) for each in ended(session, FIRST, SECOND)] == [True, False]
     assert session.history == ["open", FIRST.name, SECOND.name, "close"]
 
 

@@ -20,7 +20,7 @@ from tests.ops.drills.written import (
 )
 from tkdb_ops.drills.figures import measure
 from tkdb_ops.drills.objectives import ALWAYS, USUAL, Objectives
-from tkdb_ops.drills.record import Call, Kind, Outcome, Record, Sight, Write
+from tkdb_ops.drills.record import CallKind, CallOutcome, CallRecord, Observation, Record, WriteRecord
 from tkdb_ops.drills.verdict import judge
 
 
@@ -43,12 +43,12 @@ def test_every_objective_is_judged() -> None:
     assert {*USUAL, *ALWAYS} == set(Objectives.__struct_fields__)
 
 
-READ = Call(12_000, "sin", Kind.VERIFY, 90, Outcome.OK, token=1)
+READ = CallRecord(12_000, "sin", CallKind.VERIFY, 90, CallOutcome.OK, token=1)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.UNAVAILABLE, Outcome.STALE, Outcome.REFUSED])
+@pytest.mark.parametrize("outcome", [CallOutcome.UNAVAILABLE, CallOutcome.STALE, CallOutcome.REFUSED])
 @pytest.mark.parametrize("at_ms", [1_000, 15_000, 25_000])
-def test_a_read_without_an_answer_is_a_failed_read_in_every_phase(outcome: Outcome, at_ms: int) -> None:
+def test_a_read_without_an_answer_is_a_failed_read_in_every_phase(outcome: CallOutcome, at_ms: int) -> None:
     failed = msgspec.structs.replace(READ, at_ms=at_ms, outcome=outcome)
     assert missed(with_calls(good(), failed)) >= {"failed_reads"}
 
@@ -59,7 +59,8 @@ def test_a_slow_read_is_seen() -> None:
 
 def test_reads_are_back_when_none_fails_any_more_in_any_region() -> None:
     failing = [
-        Call(at_ms, "lhr", Kind.MINT, 10, Outcome.UNAVAILABLE) for at_ms in range(FAULT_MS, FAULT_MS + 3_001, 100)
+        CallRecord(at_ms, "lhr", CallKind.MINT, 10, CallOutcome.UNAVAILABLE)
+        for at_ms in range(FAULT_MS, FAULT_MS + 3_001, 100)
     ]
     record = with_calls(good(), *failing)
     assert missed(record) == {"failed_reads", "reads_back_ms"}
@@ -69,7 +70,7 @@ def test_reads_are_back_when_none_fails_any_more_in_any_region() -> None:
 def test_reads_that_are_never_answered_again_are_not_back() -> None:
     record = good()
     silent = [
-        msgspec.structs.replace(call, outcome=Outcome.UNAVAILABLE)
+        msgspec.structs.replace(call, outcome=CallOutcome.UNAVAILABLE)
         if call.region == "lhr" and call.at_ms >= FAULT_MS
         else call
         for call in record.calls
@@ -78,9 +79,9 @@ def test_reads_that_are_never_answered_again_are_not_back() -> None:
 
 
 def test_a_write_that_waits_too_long_or_for_ever_is_seen() -> None:
-    late = Write(11_000, "lhr", 26_001, organization="late")
+    late = WriteRecord(11_000, "lhr", 26_001, organization="late")
     assert missed(changed(good(), writes=(*good().writes, late))) == {"writes_back_ms"}
-    never = Write(END_MS - 15_001, "lhr", None, organization="never")
+    never = WriteRecord(END_MS - 15_001, "lhr", None, organization="never")
     assert missed(changed(good(), writes=(*good().writes, never))) == {"writes_back_ms"}
 
 
@@ -93,8 +94,8 @@ def test_a_revoked_token_that_one_region_accepts_past_the_bound_is_a_stale_accep
 
 
 def test_a_token_that_nobody_revoked_and_is_denied_is_a_wrong_denial() -> None:
-    assert missed(with_calls(good(), msgspec.structs.replace(READ, outcome=Outcome.DENIED))) == {"wrong_denials"}
-    early = msgspec.structs.replace(READ, at_ms=1_000, token=2, outcome=Outcome.DENIED)
+    assert missed(with_calls(good(), msgspec.structs.replace(READ, outcome=CallOutcome.DENIED))) == {"wrong_denials"}
+    early = msgspec.structs.replace(READ, at_ms=1_000, token=2, outcome=CallOutcome.DENIED)
     assert missed(with_calls(good(), early)) == {"wrong_denials"}
 
 
@@ -119,7 +120,7 @@ def test_a_machine_that_does_not_come_back_fails_the_drill() -> None:
 
 
 def test_two_machines_that_lead_in_one_epoch_are_two_writers() -> None:
-    usurper = Sight(19_000, "m-syd", "ok", "primary", 11, 2, 100)
+    usurper = Observation(19_000, "m-syd", "ok", "primary", 11, 2, 100)
     assert missed(changed(good(), sights=(*good().sights, usurper))) == {"two_writers"}
 
 
@@ -141,16 +142,16 @@ def test_a_revocation_that_is_late_before_all_is_well_again_is_told_apart() -> N
 
 def test_a_revocation_that_a_region_was_never_seen_to_refuse_has_not_reached_everyone() -> None:
     record = good()
-    unseen = tuple(call for call in record.calls if call.outcome is not Outcome.DENIED or call.region != "lhr")
+    unseen = tuple(call for call in record.calls if call.outcome is not CallOutcome.DENIED or call.region != "lhr")
     assert missed(changed(record, calls=unseen)) == {"revoked_p99_ms"}
 
 
 class TestWhereNobodyCouldHaveAnswered:
     """A caller who reaches no machine that reads the object store is to be refused, and nothing else."""
 
-    def refusals(self, *callers: str) -> list[Call]:
+    def refusals(self, *callers: str) -> list[CallRecord]:
         return [
-            Call(at_ms, region, Kind.VERIFY, 50, Outcome.STALE, token=1)
+            CallRecord(at_ms, region, CallKind.VERIFY, 50, CallOutcome.STALE, token=1)
             for region in callers
             for at_ms in range(FAULT_MS + BOUND_MS, HEALED_MS, 500)
         ]
@@ -176,13 +177,13 @@ class TestWhereNobodyCouldHaveAnswered:
         assert "failed_reads" in missed(with_calls(self.dark("sin"), *self.refusals("lhr")))
 
     def test_an_accept_past_the_bound_is_a_blind_accept_for_which_no_revocation_is_needed(self) -> None:
-        blind = Call(FAULT_MS + BOUND_MS + 1, "sin", Kind.VERIFY, 50, Outcome.OK, token=1)
+        blind = CallRecord(FAULT_MS + BOUND_MS + 1, "sin", CallKind.VERIFY, 50, CallOutcome.OK, token=1)
         assert missed(with_calls(self.dark("sin"), blind)) == {"blind_accepts"}
         inside = msgspec.structs.replace(blind, at_ms=FAULT_MS + BOUND_MS)
         assert missed(with_calls(self.dark("sin"), inside)) == set()
 
     def test_an_answer_that_comes_once_it_is_over_is_no_blind_accept(self) -> None:
-        late = Call(HEALED_MS - 1_000, "sin", Kind.VERIFY, 1_000, Outcome.OK, token=1)
+        late = CallRecord(HEALED_MS - 1_000, "sin", CallKind.VERIFY, 1_000, CallOutcome.OK, token=1)
         assert missed(with_calls(self.dark("sin"), late)) == set()
 
 
@@ -192,19 +193,19 @@ def test_nothing_measured_is_not_passed() -> None:
 
 
 def test_a_primary_that_stayed_and_one_that_never_came_back_are_told_apart() -> None:
-    stayed = tuple(Sight(at_ms, KILLED, "ok", "primary", 10, 1, 100) for at_ms in range(0, END_MS, 500))
+    stayed = tuple(Observation(at_ms, KILLED, "ok", "primary", 10, 1, 100) for at_ms in range(0, END_MS, 500))
     assert measure(changed(good(), sights=stayed)).old_primary == f"{KILLED} stayed primary"
     gone = tuple(each for each in good().sights if each.machine != KILLED or each.at_ms < HEALED_MS)
     assert measure(changed(good(), sights=gone)).old_primary == f"{KILLED} is down at the end"
-    again = (*good().sights, Sight(END_MS, KILLED, "ok", "primary", 12, 3, 100))
+    again = (*good().sights, Observation(END_MS, KILLED, "ok", "primary", 12, 3, 100))
     assert measure(changed(good(), sights=again)).old_primary == f"{KILLED} leads again, in epoch 3"
     assert NEXT != KILLED
 
 
 def test_a_caller_that_another_machine_answers_has_been_noticed_at_that_time() -> None:
-    look = [call for call in good().calls if call.kind is not Kind.LOOK]
+    look = [call for call in good().calls if call.kind is not CallKind.LOOK]
     looks = [
-        Call(at_ms, "sin", Kind.LOOK, 95, Outcome.OK, by="m-syd" if at_ms < FAULT_MS + 400 else "m-ams")
+        CallRecord(at_ms, "sin", CallKind.LOOK, 95, CallOutcome.OK, by="m-syd" if at_ms < FAULT_MS + 400 else "m-ams")
         for at_ms in range(0, END_MS, 200)
     ]
     assert measure(with_calls(changed(good(), calls=tuple(look)), *looks)).detected_ms == 495

@@ -14,7 +14,7 @@ from tests.background import Background
 from tests.waiting import until
 from tkdb_ops.flycast.addresses import Sixpn
 from tkdb_ops.flycast.flycast import Flycast
-from tkdb_ops.flycast.machines import Command, Machine
+from tkdb_ops.flycast.machines import Command, VirtualMachine
 
 ECHO = Path(__file__).with_name("echo.py")
 PATIENCE_S = 30
@@ -22,7 +22,7 @@ PATIENCE_S = 30
 T = TypeVar("T")
 
 
-def echo(machine: Machine) -> Command:
+def echo(machine: VirtualMachine) -> Command:
     """What a machine runs that only says who it is."""
     return Command([sys.executable, "-I", "-S", str(ECHO)], {"BIND": str(machine.bind)})
 
@@ -89,7 +89,7 @@ class Standing:
         said = got.json() if json else {}
         return Answer(got.status_code, got.headers, said.get("machine", ""), said, got.text)
 
-    def machine(self, name: str) -> Machine:
+    def machine(self, name: str) -> VirtualMachine:
         return self.flycast.machines[name]
 
     def flycast_private(self, name: str) -> str:

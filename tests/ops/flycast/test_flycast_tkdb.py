@@ -21,7 +21,7 @@ from tkdb.errors import Conflict, RevokedToken, TkdbError, Unavailable
 from tkdb_client import Client
 from tkdb_ops.flycast.flycast import Flycast
 from tkdb_ops.flycast.layout import App
-from tkdb_ops.flycast.machines import Command, Machine
+from tkdb_ops.flycast.machines import Command, VirtualMachine
 
 REGIONS = ("iad", "ams", "syd")
 
@@ -38,7 +38,7 @@ class Cluster:
             Flycast({App("tkdb", REGIONS): self.serve}, clients=["sin"], isolated=True, start=False)
         )
 
-    def serve(self, machine: Machine) -> Command:
+    def serve(self, machine: VirtualMachine) -> Command:
         environment = self.keys.environment(machine.folder / "tkdb.db", **variables(self.bucket), **self.shared())
         environment |= {"AWS_ENDPOINT_URL_S3": self.endpoint, "TKDB_BIND": str(machine.bind), "PYTHONPATH": str(ROOT)}
         return Command(COMMAND, environment)
@@ -89,7 +89,7 @@ def cluster(isolating: None, s3_server: Seaweed, tmp_path: Path) -> Iterator[Clu
 def test_only_the_apps_that_are_allowed_get_through(isolating: None) -> None:
     keys = Keys()
 
-    def serve(machine: Machine, *, allowed: str) -> Command:
+    def serve(machine: VirtualMachine, *, allowed: str) -> Command:
         attested = {"TKDB_FLY_SRC": "require", "TKDB_FLY_SRC_APPS": allowed, "TKDB_FLY_SRC_ORGS": "lab"}
         environment = keys.environment(machine.folder / "tkdb.db", **attested)
         return Command(COMMAND, environment | {"TKDB_BIND": str(machine.bind), "PYTHONPATH": str(ROOT)})

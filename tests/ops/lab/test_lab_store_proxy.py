@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tkdb_ops.lab.store_proxy import Fault, Gate, dated
+from tkdb_ops.lab.store_proxy import StoreFault, StoreProxy, dated
 
 PATIENCE_S = 30
 HEAD = b"HTTP/1.1 200 OK\r\nDate: Thu, 26 Nov 2026 23:30:00 GMT\r\nContent-Length: 2\r\n\r\nok"
@@ -24,12 +24,12 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.close()
 
 
-def through(act: Callable[[Gate], Awaitable[None]], **settings: float) -> None:
+def through(act: Callable[[StoreProxy], Awaitable[None]], **settings: float) -> None:
     """Do something with a gate before a server that says what it hears."""
 
     async def run() -> None:
         server = await asyncio.start_server(echo, "127.0.0.1", 0)
-        gate = Gate("127.0.0.1", server.sockets[0].getsockname()[1], **settings)
+        gate = StoreProxy("127.0.0.1", server.sockets[0].getsockname()[1], **settings)
         await gate.open()
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -41,7 +41,7 @@ def through(act: Callable[[Gate], Awaitable[None]], **settings: float) -> None:
     asyncio.run(run())
 
 
-async def said(gate: Gate, *pieces: bytes) -> bytes:
+async def said(gate: StoreProxy, *pieces: bytes) -> bytes:
     """Say something through the gate, and return what comes back."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)
     for piece in pieces:
@@ -54,7 +54,7 @@ async def said(gate: Gate, *pieces: bytes) -> bytes:
 
 @pytest.mark.parametrize("delay_ms", [0, 20])
 def test_everything_arrives_in_order_whatever_the_delay_becomes_meanwhile(delay_ms: float) -> None:
-    async def act(gate: Gate) -> None:
+    async def act(gate: StoreProxy) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", gate.port)
         sent = b""
         for number in range(200):
@@ -69,7 +69,7 @@ def test_everything_arrives_in_order_whatever_the_delay_becomes_meanwhile(delay_
 
 
 def test_a_delay_is_spent_in_both_directions_and_does_not_add_up_over_pieces() -> None:
-    async def act(gate: Gate) -> None:
+    async def act(gate: StoreProxy) -> None:
         now_s = asyncio.get_running_loop().time
         began_s = now_s()
         await said(gate, *[bytes([number]) * 70_000 for number in range(200)])  # each takes the whole delay by itself
@@ -79,8 +79,8 @@ def test_a_delay_is_spent_in_both_directions_and_does_not_add_up_over_pieces() -
 
 
 def test_what_is_stalled_passes_once_it_is_over() -> None:
-    async def act(gate: Gate) -> None:
-        gate.change(fault=Fault.STALL)
+    async def act(gate: StoreProxy) -> None:
+        gate.change(fault=StoreFault.STALL)
         waiting = asyncio.create_task(said(gate, b"hello"))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(waiting), 0.1)
@@ -91,8 +91,8 @@ def test_what_is_stalled_passes_once_it_is_over() -> None:
 
 
 def test_what_is_cut_is_reset_and_well_again_afterwards() -> None:
-    async def act(gate: Gate) -> None:
-        gate.change(fault=Fault.CUT)
+    async def act(gate: StoreProxy) -> None:
+        gate.change(fault=StoreFault.CUT)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await said(gate, b"hello")
         gate.change()
@@ -102,7 +102,7 @@ def test_what_is_cut_is_reset_and_well_again_afterwards() -> None:
 
 
 def test_a_clock_that_is_elsewhere_shows_in_the_dates_of_answers_and_nowhere_else() -> None:
-    async def act(gate: Gate) -> None:
+    async def act(gate: StoreProxy) -> None:
         gate.change(clock_ms=3_600_000)
         assert await said(gate, b"date") == HEAD.replace(b"26 Nov 2026 23:30", b"27 Nov 2026 00:30").replace(
             b"Thu", b"Fri"

@@ -21,23 +21,23 @@ from tkdb_replication.node import node
 from tkdb_replication.protocol.actions import Acknowledge, Serve
 from tkdb_replication.protocol.epoch import Epoch
 from tkdb_replication.protocol.events import Committed, Synced
-from tkdb_replication.protocol.head import Head, Place
+from tkdb_replication.protocol.head import Checkpoint, Head
 from tkdb_replication.protocol.reader import Seen
 from tkdb_replication.protocol.settings import NEVER_MS
-from tkdb_replication.protocol.state_machine import Machine, Role
+from tkdb_replication.protocol.state_machine import Role, StateMachine
 
 
-class AcknowledgesAtCommit(Machine):
+class AcknowledgesAtCommit(StateMachine):
     """Acknowledged, and shown, once it is on the primary's own disk: the head is for others to follow."""
 
     def _on_committed(self, event: Committed) -> None:
         super()._on_committed(event)
         if self.role is Role.PRIMARY:
             last = event.entries[-1]
-            self._do(Serve(Place(last.seq, last.hash)))  # the next write stands on what is shown
+            self._do(Serve(Checkpoint(last.seq, last.hash)))  # the next write stands on what is shown
             self._do(Acknowledge(event.ticket, last.seq))
 
-    def _serve(self, place: Place) -> None:
+    def _serve(self, place: Checkpoint) -> None:
         publication = self._epoch and self._epoch.publication
         if publication and place.seq < publication.end.seq:
             self._freshness.served(place)  # it has been shown, and more
@@ -51,7 +51,7 @@ class _SwapsToRenew(Epoch):
         return super().next_head(head, attempt, now_ms) if renews else None
 
 
-class AcknowledgesAtSync(Machine):
+class AcknowledgesAtSync(StateMachine):
     """Acknowledged once Litestream has it; the head is swapped only to renew the lease."""
 
     def _take_over(self, head: Head) -> None:
@@ -114,7 +114,7 @@ class Control:
     ``hurried``: more is written, so that entries leave ``recent`` soon.
     """
 
-    machine: type[Machine]
+    machine: type[StateMachine]
     kinds: frozenset[Kind]
     hurried: bool = False
 
@@ -140,7 +140,7 @@ def main(control: str) -> None:
     """Run ``tkdb`` with that rule switched off."""
     from tkdb.cli import main as tkdb
 
-    vars(node)["Machine"] = CONTROLS[control].machine  # from outside: production has no switch
+    vars(node)["StateMachine"] = CONTROLS[control].machine  # from outside: production has no switch
     tkdb()
 
 

@@ -17,10 +17,10 @@ from tkdb_replication.bucket.objects import Conflict, Found, Missing, NotModifie
 from tkdb_replication.protocol import actions, events
 from tkdb_replication.protocol.actions import Action
 from tkdb_replication.protocol.events import Event
-from tkdb_replication.protocol.head import BEGINNING, Head, HeadKeys, Place, decode_head, encode_head, first_head
+from tkdb_replication.protocol.head import BEGINNING, Checkpoint, Head, HeadKeys, decode_head, encode_head, first_head
 from tkdb_replication.protocol.reader import Volume
-from tkdb_replication.protocol.settings import Settings
-from tkdb_replication.protocol.state_machine import Machine, Role
+from tkdb_replication.protocol.settings import ProtocolSettings
+from tkdb_replication.protocol.state_machine import Role, StateMachine
 
 KEYS = HeadKeys([SealKey(b"\x01" * 32)])
 CHAIN_KEY = ChainKey(bytes(32))
@@ -39,8 +39,8 @@ def entries(number: int, *, epoch: int = 0, word: bytes = b"", after: Entry | No
     return made if after is None else made[1:]
 
 
-def place(entry: Entry) -> Place:
-    return Place(entry.seq, entry.hash)
+def place(entry: Entry) -> Checkpoint:
+    return Checkpoint(entry.seq, entry.hash)
 
 
 def head_of(journal: list[Entry], *, recent: int = 0, owner: bytes = b"x" * 16, **changes: Any) -> Head:
@@ -54,8 +54,10 @@ class Driven:
     """A machine, and what it has asked for and not been told."""
 
     def __init__(self, volume: Volume | None = None, **settings: Any) -> None:
-        self.settings = Settings(**{"machine": "m1", "region": "ams", **settings})
-        self.machine = Machine(self.settings, KEYS, volume or Volume(), owner=b"o" * 16, random=Random(1).randbytes)
+        self.settings = ProtocolSettings(**{"machine": "m1", "region": "ams", **settings})
+        self.machine = StateMachine(
+            self.settings, KEYS, volume or Volume(), owner=b"o" * 16, random=Random(1).randbytes
+        )
         self.now_ms = 1_000_000
         self.done: list[Action] = []
         self.serves_at_once = True
@@ -101,10 +103,12 @@ class Driven:
             self.tell(events.TimePassed(), after_ms=max(1, self.machine.due_ms - self.now_ms))
         return self.shown(head)
 
-    def journal_at(self, where: Place | None) -> list[Action]:
+    def journal_at(self, where: Checkpoint | None) -> list[Action]:
         """The last step on the journal is done."""
         steps = [
-            action for action in self.done if isinstance(action, actions.CutBack | actions.Apply | actions.Restore)
+            action
+            for action in self.done
+            if isinstance(action, actions.CutBack | actions.Apply | actions.RestoreBackup)
         ]
         return self.tell(events.JournalAt(steps[-1].step, where))
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tkdb_replication.node.incident import AGAIN_MS, Ongoing
+from tkdb_replication.node.incident import AGAIN_MS, Incident
 
 
 class Clock:
@@ -31,7 +31,7 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> py
 
 def test_a_store_that_is_away_for_long_fills_no_log(log: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    unread = Ongoing("head unread", "head read again", monotonic_ms=clock.monotonic_ms)
+    unread = Incident("head unread", "head read again", monotonic_ms=clock.monotonic_ms)
     for _ in range(4 * 60):
         unread.seen("away")
         clock.now_ms += 250
@@ -43,7 +43,7 @@ def test_a_store_that_is_away_for_long_fills_no_log(log: pytest.LogCaptureFixtur
 
 def test_another_reason_is_said_at_once_and_a_second_time_is_a_new_one(log: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    unread = Ongoing("head unread", "head read again", monotonic_ms=clock.monotonic_ms)
+    unread = Incident("head unread", "head read again", monotonic_ms=clock.monotonic_ms)
     unread.over()
     unread.seen("away")
     clock.now_ms += 5

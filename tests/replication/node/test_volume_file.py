@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from tkdb.errors import StoreUnwritable
 from tkdb_replication.node.volume_file import SLOT_BYTES, VolumeFile
-from tkdb_replication.protocol.head import BEGINNING, Place
+from tkdb_replication.protocol.head import BEGINNING, Checkpoint
 from tkdb_replication.protocol.reader import Volume
 
 JOURNAL = b"j" * 16
 
 
 def volume(rev: int) -> Volume:
-    return Volume(journal=JOURNAL, rev=rev, place=Place(rev, bytes([rev % 256]) * 32), owner=b"o" * 16)
+    return Volume(journal=JOURNAL, rev=rev, place=Checkpoint(rev, bytes([rev % 256]) * 32), owner=b"o" * 16)
 
 
 def database(folder: Path) -> Path:

@@ -15,8 +15,8 @@ from tkdb_replication.protocol.head import (
     HEAD_BYTES_MAX,
     RECENT_BYTES_MAX,
     RECENT_ENTRIES_MAX,
+    Checkpoint,
     HeadKeys,
-    Place,
     decode_head,
     encode_head,
 )
@@ -127,8 +127,8 @@ def test_a_head_leads_on_from_each_place_that_it_names_and_from_no_other() -> No
     assert HEAD.after(place(JOURNAL[4])) == (JOURNAL[5],)
     assert HEAD.after(place(JOURNAL[5])) == ()
     assert HEAD.after(place(JOURNAL[1])) is None
-    assert HEAD.after(Place(5, bytes(32))) is None
-    assert HEAD.after(Place(7, JOURNAL[5].hash)) is None
+    assert HEAD.after(Checkpoint(5, bytes(32))) is None
+    assert HEAD.after(Checkpoint(7, JOURNAL[5].hash)) is None
 
 
 def test_the_first_entries_lead_on_from_an_empty_journal() -> None:
@@ -136,10 +136,10 @@ def test_the_first_entries_lead_on_from_an_empty_journal() -> None:
 
 
 def test_a_head_contradicts_what_it_shows_not_to_lie_on_its_journal() -> None:
-    assert HEAD.contradicts(Place(7, bytes(32)))
-    assert HEAD.contradicts(Place(4, bytes(32)))
+    assert HEAD.contradicts(Checkpoint(7, bytes(32)))
+    assert HEAD.contradicts(Checkpoint(4, bytes(32)))
     assert not HEAD.contradicts(place(JOURNAL[3]))
-    assert not HEAD.contradicts(Place(1, bytes(32)))  # before its recent entries: it can't tell
+    assert not HEAD.contradicts(Checkpoint(1, bytes(32)))  # before its recent entries: it can't tell
 
 
 def test_no_key_is_shown() -> None:

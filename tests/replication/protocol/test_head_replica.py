@@ -19,11 +19,11 @@ from tkdb_replication.protocol.actions import (
     Fail,
     Read,
     Remember,
-    Restore,
+    RestoreBackup,
     Serve,
     Swap,
 )
-from tkdb_replication.protocol.head import BEGINNING, NOBODY, Head, Place, decode_head
+from tkdb_replication.protocol.head import BEGINNING, NOBODY, Checkpoint, Head, decode_head
 from tkdb_replication.protocol.reader import Volume
 from tkdb_replication.protocol.state_machine import Role
 
@@ -120,15 +120,15 @@ def test_an_empty_machine_restores_what_recent_does_not_span() -> None:
     driven = Driven()
     driven.shown(HEAD)
     (restore,) = driven.journal_at(BEGINNING)
-    assert isinstance(restore, Restore)
+    assert isinstance(restore, RestoreBackup)
     assert (restore.base, restore.places) == ("e0-00", HEAD.places)
 
 
 def test_a_journal_that_left_the_heads_is_restored_not_patched() -> None:
     driven = Driven(Volume(journal=JOURNAL))
     driven.shown(HEAD)
-    (restore,) = driven.journal_at(Place(5, b"\xff" * 32))
-    assert isinstance(restore, Restore)
+    (restore,) = driven.journal_at(Checkpoint(5, b"\xff" * 32))
+    assert isinstance(restore, RestoreBackup)
     assert driven.machine.served is None
 
 
@@ -142,7 +142,7 @@ def test_entries_are_applied_from_recent_in_order() -> None:
 def test_a_journal_restored_must_not_lack_what_was_served() -> None:
     driven = replica(swapped(HEAD, 9))
     driven.read_again(swapped(head_of(LOG, recent=1), 10))
-    assert driven.last(Restore).through == HEAD.place
+    assert driven.last(RestoreBackup).through == HEAD.place
 
 
 def test_a_step_that_failed_is_tried_again_but_not_at_once() -> None:
@@ -319,12 +319,12 @@ def test_a_restore_that_fails_again_and_again_is_tried_less_and_less_often() -> 
     tried_ms: list[int] = []
     last = None
     while len(tried_ms) < 12:
-        step = next(one for one in reversed(driven.done) if isinstance(one, CutBack | Restore))
+        step = next(one for one in reversed(driven.done) if isinstance(one, CutBack | RestoreBackup))
         if step is not last:
             last = step
-            if isinstance(step, Restore):
+            if isinstance(step, RestoreBackup):
                 tried_ms.append(driven.now_ms)
-            driven.journal_at(None if isinstance(step, Restore) else place(LOG[0]))
+            driven.journal_at(None if isinstance(step, RestoreBackup) else place(LOG[0]))
         driven.tell(events.TimePassed(), after_ms=50)
     waits_ms = [later - earlier for earlier, later in itertools.pairwise(tried_ms)]
     assert waits_ms[0] < 1_000

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from tests.client.cache.model.world import FALSE_DENIAL, STALE_ACCEPT, UNDONE, Parts
 from tkdb import api
 from tkdb_client.cache.cache import Cache
-from tkdb_client.cache.in_flight import News
-from tkdb_client.cache.subscriptions import Followed
-from tkdb_client.calls.attempt import Told
+from tkdb_client.cache.in_flight import InFlight
+from tkdb_client.cache.subscriptions import Subscriptions
+from tkdb_client.calls.attempt import Reply
 from tkdb_client.calls.effects import Join
 from tkdb_client.operations import Operations
 from tkdb_client.verification.verification import Verification
@@ -31,20 +31,20 @@ class NeverStale(Cache):
 class DatedByArrival(Cache):
     """What an answer tells is dated by when it is here, not by when it was asked for."""
 
-    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Told) -> Any:
-        return super().take(question, bundle, digest, result, Told(told.answer, self._monotonic_ms(), told.position))
+    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Reply) -> Any:
+        return super().take(question, bundle, digest, result, Reply(told.answer, self._monotonic_ms(), told.position))
 
-    def hear(self, follower: int, poll: Any, feed: api.Feed, told: Told) -> None:
-        super().hear(follower, poll, feed, Told(told.answer, self._monotonic_ms(), told.position))
+    def hear(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
+        super().hear(follower, poll, feed, Reply(told.answer, self._monotonic_ms(), told.position))
 
 
 class AgeIgnored(Cache):
     """The machine's own age isn't added."""
 
-    def hear(self, follower: int, poll: Any, feed: api.Feed, told: Told) -> None:
+    def hear(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
         super().hear(follower, poll, feed, _ageless(told))
 
-    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Told) -> Any:
+    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Reply) -> Any:
         return super().take(question, bundle, digest, result, _ageless(told))
 
 
@@ -55,14 +55,14 @@ class LateDirect(Verification):
         super().__init__(*args, bound_ms=10**9, **given)
 
 
-class NewsForgotten(News):
+class NewsForgotten(InFlight):
     """What the feed has told isn't held against answers that are late."""
 
     def unknown_to(self, question: Any, position: int) -> Any:
         return iter(())
 
 
-class FloorForgotten(News):
+class FloorForgotten(InFlight):
     """An answer from before what was known when it was asked is believed."""
 
     def is_outdated(self, question: Any, position: int) -> bool:
@@ -76,7 +76,7 @@ class JournalIgnored(Cache):
         self._journal = journal
 
 
-class GapsIgnored(Followed):
+class GapsIgnored(Subscriptions):
     """A key is followed from wherever the feed has come to."""
 
     def next_poll(self, number: int, *, due_ms: int) -> Any:
@@ -94,14 +94,14 @@ class GapsIgnored(Followed):
 class DatedThoughMore(Cache):
     """A page that isn't the last is dated as if it were."""
 
-    def hear(self, follower: int, poll: Any, feed: api.Feed, told: Told) -> None:
+    def hear(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
         super().hear(follower, poll, api.Feed(feed.position, feed.revocations, more=False), told)
 
 
 class BranchesUntold(Cache):
     """What the authority tells of a lineage's revoked branches isn't kept."""
 
-    def _keep(self, verified: Any, branches: Any, position: int, told: Told) -> None:
+    def _keep(self, verified: Any, branches: Any, position: int, told: Reply) -> None:
         super()._keep(verified, [], position, told)
 
 
@@ -174,7 +174,7 @@ class NegativeOfLineage(Cache):
     def find(self, bundle: Any, digest: bytes) -> Any:
         return super().find(bundle, bundle.root.lineage)
 
-    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Told) -> Any:
+    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Reply) -> Any:
         return super().take(question, bundle, bundle.root.lineage, result, told)
 
 
@@ -200,9 +200,9 @@ class DenialShared(Verification):
             self._flights.land(lineage, result)  # type: ignore[arg-type]  # that is the fault
 
 
-def _ageless(told: Told) -> Told:
+def _ageless(told: Reply) -> Reply:
     answer = told.answer
-    return Told(
+    return Reply(
         api.Answer(answer.journal, answer.position, 0, answer.result, answer.failure), told.sent_ms, told.position
     )
 

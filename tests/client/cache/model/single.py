@@ -11,7 +11,7 @@ from tkdb.macaroon.access import Policy
 from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache.cache import Cache
-from tkdb_client.calls.attempt import Told
+from tkdb_client.calls.attempt import Reply
 from tkdb_client.verified import Verified
 
 BOUND_MS = 5_000
@@ -39,14 +39,14 @@ class Single:
             monotonic_ms=lambda: self.now_ms,
         )
 
-    def told(self, *, known: int | None = None, age_ms: int = 0, sent_ms: int | None = None, asked: int = 0) -> Told:
+    def told(self, *, known: int | None = None, age_ms: int = 0, sent_ms: int | None = None, asked: int = 0) -> Reply:
         """Return an attempt's answer by who knows the first ``known`` entries, all by default."""
         known = len(self.realm.entries) if known is None else known
         journal = self.realm.journal
         answer = api.Answer(journal.id, journal.position(known), age_ms)
-        return Told(answer, self.now_ms if sent_ms is None else sent_ms, asked)
+        return Reply(answer, self.now_ms if sent_ms is None else sent_ms, asked)
 
-    def ask(self, token: Macaroon | Bundle, told: Told | None = None, question: Any = None) -> Any:
+    def ask(self, token: Macaroon | Bundle, told: Reply | None = None, question: Any = None) -> Any:
         """Verify at the authority and take in what it says."""
         told = told or self.told()
         bundle = Bundle(token) if isinstance(token, Macaroon) else token

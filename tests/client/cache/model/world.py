@@ -28,11 +28,11 @@ from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.verify import subject_digest
 from tkdb.net.url import Url
 from tkdb_client.cache.cache import Cache
-from tkdb_client.calls.call import Exchange, Timing
+from tkdb_client.calls.call import Calls, Timing
 from tkdb_client.calls.transport import Answered, Lost, Send
 from tkdb_client.clock import Clock
 from tkdb_client.operations import Operations
-from tkdb_client.verification.feed_follower import Feed
+from tkdb_client.verification.feed_follower import FeedFollower
 from tkdb_client.verification.verification import Verification
 
 BOUND_MS = 5_000
@@ -48,7 +48,7 @@ class Parts:
     """What a client is made of; a negative control exchanges one."""
 
     cache: type[Cache] = Cache
-    feed: type[Feed] = Feed
+    feed: type[FeedFollower] = FeedFollower
     verification: type[Verification] = Verification
     operations: type[Operations] = Operations
     before: Callable[[Cache], object] = lambda _: None
@@ -81,7 +81,7 @@ class Caller:
         self.number = number
         draw = random.Random(world.draw.random())
         clock = Clock(monotonic_ms=lambda: world.clock.now_ms, now_ms=lambda: NOW_MS)
-        exchange = Exchange(
+        exchange = Calls(
             [Url.parse(f"http://region-{each}") for each in range(len(world.machines))],
             BRAIN.identity,
             signer=BRAIN.signer,

@@ -1,7 +1,7 @@
 """Negative controls: the same machines with one rule switched off, or in a world that breaks one assumption.
 
 Each must be found by the simulation, or the simulation couldn't find the fault that the rule is there against. They
-reach into the machine from outside: production constructs only ``Machine`` itself, and has no switch. A part of a
+reach into the machine from outside: production constructs only ``StateMachine`` itself, and has no switch. A part of a
 machine is exchanged by its class, so that all else stays as production made it.
 """
 
@@ -16,19 +16,19 @@ import msgspec
 from tkdb.errors import BrokenHead
 from tkdb.journal.entry import Entry
 from tkdb_replication.bucket.objects import Conflict, Stored
-from tkdb_replication.protocol.actions import Acknowledge, Apply, CutBack, Restore, StartReplication
+from tkdb_replication.protocol.actions import Acknowledge, Apply, CutBack, RestoreBackup, StartReplication
 from tkdb_replication.protocol.epoch import Epoch
 from tkdb_replication.protocol.events import Committed, JournalAt, ReadAnswered, Repeated, SwapAnswered, Synced
 from tkdb_replication.protocol.follower import Follower
 from tkdb_replication.protocol.freshness import Freshness
-from tkdb_replication.protocol.head import Head, Place
+from tkdb_replication.protocol.head import Checkpoint, Head
 from tkdb_replication.protocol.publication import Publication
-from tkdb_replication.protocol.reader import Reader, Seen
+from tkdb_replication.protocol.reader import HeadReader, Seen
 from tkdb_replication.protocol.settings import NEVER_MS
-from tkdb_replication.protocol.state_machine import Machine
+from tkdb_replication.protocol.state_machine import StateMachine
 
 
-class AcknowledgesAtSync(Machine):
+class AcknowledgesAtSync(StateMachine):
     """Acknowledged once Litestream has it, without a swap."""
 
     def _take(self, event: Any) -> None:
@@ -41,7 +41,7 @@ class AcknowledgesAtSync(Machine):
 
 
 class _FreshBySeq(Freshness):
-    def _is_at(self, place: Place) -> bool:
+    def _is_at(self, place: Checkpoint) -> bool:
         return self.place is not None and self.place.seq >= place.seq
 
 
@@ -54,13 +54,13 @@ class _FollowsBySeq(Follower):
         return NEVER_MS if arrived or self._step is not None else self._retry_at_ms
 
     def step(
-        self, number: Callable[[], int], head: Head, through: Place, now_ms: int
-    ) -> CutBack | Apply | Restore | None:
+        self, number: Callable[[], int], head: Head, through: Checkpoint, now_ms: int
+    ) -> CutBack | Apply | RestoreBackup | None:
         step = super().step(number, head, through, now_ms)
         return CutBack(step.step, ()) if isinstance(step, CutBack) else step
 
 
-class SeqAlone(Machine):
+class SeqAlone(StateMachine):
     """Fresh when the numbers are equal, whatever the hashes; a journal is never cut back."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -74,7 +74,7 @@ class SeqAlone(Machine):
             self._serve(self._follower.place)
 
 
-class DatedByArrival(Machine):
+class DatedByArrival(StateMachine):
     """Fresh as of an answer's arrival, not of the asking."""
 
     def _on_seen(self, seen: Seen) -> None:
@@ -82,7 +82,7 @@ class DatedByArrival(Machine):
         self._freshness.named(seen.known.head.place, sent_ms=self._now_ms)
 
 
-class NoFreshness(Machine):
+class NoFreshness(StateMachine):
     """Answers whatever its age."""
 
     def require_fresh(self, now_ms: int) -> int:
@@ -94,12 +94,12 @@ class _SameBytes(Epoch):
         return {}
 
 
-class _BelievesAll(Reader):
+class _BelievesAll(HeadReader):
     def _is_old(self, head: Head, sent_ms: int) -> bool:
         return False
 
 
-class SameBytes(Machine):
+class SameBytes(StateMachine):
     """A swap adds nothing that makes the head's bytes new: equal content has equal bytes, and an equal ETag."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -119,7 +119,7 @@ class SameBytes(Machine):
         super()._on_seen(seen)
 
 
-class BelievesOldHeads(Machine):
+class BelievesOldHeads(StateMachine):
     """A head is believed though a later one was seen."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -140,7 +140,7 @@ class _TakesLateAnswers(_BelievesAll):
             self._in_flight = None if current is None or current.read == event.read else current
 
 
-class TakesLateAnswers(Machine):
+class TakesLateAnswers(StateMachine):
     """An answer to a read is taken whenever it comes, whatever was seen since."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -148,7 +148,7 @@ class TakesLateAnswers(Machine):
         self._reader.__class__ = _TakesLateAnswers
 
 
-class _KeepsQuiet(Reader):
+class _KeepsQuiet(HeadReader):
     def _is_old(self, head: Head, sent_ms: int) -> bool:
         try:
             return super()._is_old(head, sent_ms)
@@ -156,7 +156,7 @@ class _KeepsQuiet(Reader):
             return True
 
 
-class KeepsQuiet(Machine):
+class KeepsQuiet(StateMachine):
     """A head that has gone back is passed over, instead of refused loudly."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -164,7 +164,7 @@ class KeepsQuiet(Machine):
         self._reader.__class__ = _KeepsQuiet
 
 
-class ConflictIsSuccess(Machine):
+class ConflictIsSuccess(StateMachine):
     """412 is taken for the repetition of an own swap that had succeeded."""
 
     def _on_swap(self, event: SwapAnswered) -> None:
@@ -183,7 +183,7 @@ class _TwoSteps(Epoch):
         return changed and msgspec.structs.replace(changed, base=head.base if candidate or not stored else self.path)
 
 
-class TakesOverInTwoSteps(Machine):
+class TakesOverInTwoSteps(StateMachine):
     """Becomes primary by one swap, and moves the base to its own path by another."""
 
     def _take_over(self, head: Head) -> None:
@@ -192,14 +192,14 @@ class TakesOverInTwoSteps(Machine):
             self._epoch.__class__ = _TwoSteps
 
 
-class OnePath(Machine):
+class OnePath(StateMachine):
     """Litestream writes one path in all epochs."""
 
     def _path(self, epoch: int) -> str:
         return "e0-first"
 
 
-class Resumes(Machine):
+class Resumes(StateMachine):
     """A process with the head's identity goes on as its primary (and all machines share one identity)."""
 
     def _follow(self) -> None:
@@ -218,7 +218,7 @@ class _LeavesAnyTime(Publication):
         return super().recent(now_ms)
 
 
-class LeavesUnsynced(Machine):
+class LeavesUnsynced(StateMachine):
     """An entry leaves ``recent`` though Litestream isn't known to have it."""
 
     def _adopt(self, seen: Seen, epoch: Epoch) -> None:
@@ -227,14 +227,14 @@ class LeavesUnsynced(Machine):
             epoch.publication.__class__ = _LeavesAnyTime
 
 
-class BelievesStalls(Machine):
+class BelievesStalls(StateMachine):
     """A sync counts that says by its own numbers that the object store doesn't have everything."""
 
     def _take(self, event: Any) -> None:
         super()._take(Synced(event.sync, event.txid, event.txid) if isinstance(event, Synced) else event)
 
 
-class CreditsSyncs(Machine):
+class CreditsSyncs(StateMachine):
     """A sync counts for what was committed after it was asked for, too."""
 
     def _take(self, event: Any) -> None:
@@ -244,7 +244,7 @@ class CreditsSyncs(Machine):
             publication.synced(publication.end.seq)
 
 
-class TakesOverUnsynced(Machine):
+class TakesOverUnsynced(StateMachine):
     """Takes over before its own path holds anything."""
 
     def _take_over(self, head: Head) -> None:
@@ -253,30 +253,30 @@ class TakesOverUnsynced(Machine):
             self._epoch.in_store = True
 
 
-class Forgets(Machine):
+class Forgets(StateMachine):
     """The highest rev and what was served are not kept on disk."""
 
     def _remember(self) -> None:
         pass
 
 
-class VouchesAhead(Machine):
+class VouchesAhead(StateMachine):
     """What is to be served is vouched for before it is served."""
 
-    def _serve(self, place: Place) -> None:
+    def _serve(self, place: Checkpoint) -> None:
         super()._serve(place)
         self._freshness.served(place)
 
 
-class ServesUnnamed(Machine):
+class ServesUnnamed(StateMachine):
     """The primary shows what it has committed before a head names it."""
 
     def _on_committed(self, event: Committed) -> None:
         super()._on_committed(event)
-        self._serve(Place(event.entries[-1].seq, event.entries[-1].hash))
+        self._serve(Checkpoint(event.entries[-1].seq, event.entries[-1].hash))
 
 
-class AnswersRepeatsAtOnce(Machine):
+class AnswersRepeatsAtOnce(StateMachine):
     """A repeated request is told of success as soon as its entry is on the disk."""
 
     def _on_repeated(self, event: Repeated) -> None:
@@ -290,7 +290,7 @@ class Control:
     ``stormy``: no schedule is calm, because the harm takes several faults at once.
     """
 
-    machine: type[Machine] = Machine
+    machine: type[StateMachine] = StateMachine
     shared_identity: bool = False
     eventual_reads: bool = False
     clocks_stop: bool = False

@@ -19,9 +19,9 @@ from tkdb_replication.bucket.objects import Stored
 from tkdb_replication.protocol import actions, events
 from tkdb_replication.protocol.actions import Action
 from tkdb_replication.protocol.events import Event
-from tkdb_replication.protocol.head import Place
+from tkdb_replication.protocol.head import Checkpoint
 from tkdb_replication.protocol.reader import Volume
-from tkdb_replication.protocol.state_machine import Machine, Role
+from tkdb_replication.protocol.state_machine import Role, StateMachine
 
 if TYPE_CHECKING:
     from tests.replication.protocol.simulation.world import World
@@ -30,7 +30,7 @@ Todo = Callable[[], None]
 Back = Callable[[Event, int], None]
 
 
-def _cut_back(journal: Node, places: tuple[Place, ...]) -> Node | None:
+def _cut_back(journal: Node, places: tuple[Checkpoint, ...]) -> Node | None:
     """Return where the last of ``places`` lies on ``journal``; None where none does."""
     return next((journal.path[place.seq] for place in reversed(places) if journal.names(place)), None)
 
@@ -82,7 +82,7 @@ class Host:
         self._wake_at_ms: float = float("inf")
         world = self.world
         owner = bytes(15) + b"s" if world.control.shared_identity else world.bytes(16)
-        self.machine: Machine = world.control.machine(
+        self.machine: StateMachine = world.control.machine(
             world.settings(self.number), world.keys, self.volume, owner=owner, random=world.bytes
         )
         world.note(f"m{self.number} starts, journal {self.journal}, rev {self.volume.rev}")
@@ -263,7 +263,7 @@ class Host:
     def _remember(self, action: actions.Remember) -> None:
         self.volume = msgspec.structs.replace(self.volume, rev=action.rev, place=action.place, owner=action.owner)
 
-    def _step(self, action: actions.CutBack | actions.Apply | actions.Restore) -> None:
+    def _step(self, action: actions.CutBack | actions.Apply | actions.RestoreBackup) -> None:
         self._queue(lambda ended: self._begin_step(action, ended))
 
     def _queue(self, work: Callable[[Todo], None]) -> None:
@@ -276,7 +276,7 @@ class Host:
         if self._disk_busy:
             self._disk.popleft()(self._next_work)
 
-    def _begin_step(self, action: actions.CutBack | actions.Apply | actions.Restore, ended: Todo) -> None:
+    def _begin_step(self, action: actions.CutBack | actions.Apply | actions.RestoreBackup, ended: Todo) -> None:
         def end() -> None:
             before = self.journal
             place = self._do_step(action)
@@ -290,15 +290,15 @@ class Host:
             ended()
             self.on(events.JournalAt(action.step, place))
 
-        self.soon(self.world.restore_ms() if isinstance(action, actions.Restore) else self.world.disk_ms(), end)
+        self.soon(self.world.restore_ms() if isinstance(action, actions.RestoreBackup) else self.world.disk_ms(), end)
 
-    def _do_step(self, action: actions.CutBack | actions.Apply | actions.Restore) -> Place | None:
+    def _do_step(self, action: actions.CutBack | actions.Apply | actions.RestoreBackup) -> Checkpoint | None:
         match action:
             case actions.Apply():
                 return self._append(action.entries)
             case actions.CutBack():
                 self.journal = _cut_back(self.journal, action.places) or self.journal
-            case actions.Restore():
+            case actions.RestoreBackup():
                 self.world.restores += 1
                 latest = self.world.bucket.latest(action.base)
                 restored = latest and _cut_back(latest, action.places)
@@ -311,7 +311,7 @@ class Host:
     def _done_all_the_same(self) -> bool:
         return self._disk_leaves_doubt and self.world.random() < 0.5
 
-    def _append(self, entries: tuple[Entry, ...]) -> Place | None:
+    def _append(self, entries: tuple[Entry, ...]) -> Checkpoint | None:
         for entry in entries:
             if entry.previous != self.journal.hash:
                 return None
@@ -324,7 +324,7 @@ class Host:
         self._serving_until_ms = self.world.now_ms + wait_ms
         self.soon(wait_ms, lambda: self._show(action.place))
 
-    def _show(self, place: Place) -> None:
+    def _show(self, place: Checkpoint) -> None:
         self.served = self.world.nodes[place.hash]
         self.world.judge.serves(self.served, self.shown)
         self.shown = self.served
@@ -459,7 +459,7 @@ _DO: Final[dict[type, Callable[..., None]]] = {
     actions.Remember: Host._remember,
     actions.CutBack: Host._step,
     actions.Apply: Host._step,
-    actions.Restore: Host._step,
+    actions.RestoreBackup: Host._step,
     actions.Serve: Host._serve,
     actions.StartReplication: Host._start_replication,
     actions.StopReplication: Host._stop_replication,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tkdb.journal.entry import START, Entry, Origin, link
 from tkdb.journal.seal import ChainKey
-from tkdb_replication.protocol.head import Place
+from tkdb_replication.protocol.head import Checkpoint
 
 CHAIN_KEY = ChainKey(bytes(32))
 REVOKE, OTHER, RECOVER = b"revoke", b"other", b"recover"
@@ -26,7 +26,7 @@ class Node:
         self.entry = entry
         self.seq = entry.seq if entry else 0
         self.hash = entry.hash if entry else START.hash
-        self.place = Place(self.seq, self.hash)
+        self.place = Checkpoint(self.seq, self.hash)
         self.request = request
         self.revoked = revoked
         self.path: tuple[Node, ...] = (*parent.path, self) if parent else (self,)
@@ -34,7 +34,7 @@ class Node:
     def __repr__(self) -> str:
         return f"{self.seq}#{self.hash.hex()[:4]}"
 
-    def names(self, place: Place) -> bool:
+    def names(self, place: Checkpoint) -> bool:
         """Return whether ``place`` lies on this journal."""
         return place.seq <= self.seq and self.path[place.seq].hash == place.hash
 

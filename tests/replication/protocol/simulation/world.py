@@ -18,7 +18,7 @@ from tkdb_replication.protocol import events
 from tkdb_replication.protocol.events import Event
 from tkdb_replication.protocol.head import HeadKeys, first_head
 from tkdb_replication.protocol.reader import Volume
-from tkdb_replication.protocol.settings import Settings
+from tkdb_replication.protocol.settings import ProtocolSettings
 from tkdb_replication.protocol.state_machine import Role
 
 KEYS = HeadKeys([SealKey(bytes(32))])
@@ -87,8 +87,8 @@ class World:
         self._answer_ms = (30, 60, 120)[int(3 * random())]
         self._automatic = random() < 0.95 or self.healing
 
-    def settings(self, number: int) -> Settings:
-        return Settings(
+    def settings(self, number: int) -> ProtocolSettings:
+        return ProtocolSettings(
             machine=f"m{number}",
             rank=number,
             automatic=self._automatic,
