@@ -73,7 +73,7 @@ class Breaker:
             return
         state = self.state(now_ms)
         if state is State.OPEN:
-            return  # those that had set out together count as one
+            return  # attempts that began together count as one
         self._failures += 1
         if state is State.HALF_OPEN:
             self._open_ms = min(2 * self._open_ms, OPEN_MAX_MS)
