@@ -54,8 +54,7 @@ class TokenMiddleware:
         app: the app.
         client: verifies tokens. A blocking client runs in a thread; an ``AsyncClient`` needs none.
         access: returns a request's access from its scope. Every request must then clear it, and ``require`` in a route
-            can
-            only demand more. Without it, each route demands its own.
+            can only demand more. Without it, each route demands its own.
         exempt: returns True for a scope whose request needn't clear ``access``, such as a health check or a CORS
             preflight.
         attestation: verifies Fly's attestation of the app's own callers. Without it, no ``src`` caveat clears.

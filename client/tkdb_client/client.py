@@ -89,7 +89,8 @@ class Client(Configured[Runner]):
             res: kind to id to actions, as in ``{"app": {"shop": "rw"}}``.
             sub: the subject that it is minted for.
             aud: the service that may accept it.
-            expires_in_s: its lifetime. Default: an hour. At most the organization's maximum.
+            expires_in_s: its lifetime, at most the organization's maximum. Default: an hour, or that maximum if it is
+                shorter.
 
         Raises:
             InvalidCaveat: an argument isn't a valid caveat.
@@ -103,8 +104,8 @@ class Client(Configured[Runner]):
         """Revoke a token and all its descendants. Return True if that had been done before.
 
         When it returns, the revocation is durable: no crash revives the token. If a signer gives a token as it was
-        minted, its lineage is revoked. Without a signer's key, possession is enough: exactly this token's branch is
-        revoked.
+        minted, its lineage is revoked. For any other token, exactly its branch is revoked. Without a signer's key,
+        possession is enough, and exactly this token's branch is revoked.
 
         Raises:
             OutcomeUnknown: it was sent, and the outcome is unknown. It is safe to revoke again.
@@ -220,8 +221,7 @@ class Client(Configured[Runner]):
         Raises:
             NoPrimary: no machine is primary, and none became primary in time.
             OutcomeUnknown: it was sent, and the outcome is unknown: check ``status``. The journal keeps no record of
-                it, so a
-                repeated request may move the primary again, to the same machine, which is harmless.
+                it, so a repeated request may move the primary again, to the same machine, which is harmless.
         """
         self._run(self._operations.hand_over(machine))
 

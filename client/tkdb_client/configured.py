@@ -52,23 +52,19 @@ class Configured(ABC, Generic[X]):
 
         Args:
             url: the authority's URL. Default: ``TKDB_URL``. With several URLs, one for each region, calls go to the
-                nearest
-                healthy region, and to the first one until there are measurements. If the regions share one address, a
-                URL may
-                name the region: ``http://tkdb.flycast?region=syd``.
+                nearest healthy region, and to the first one until there are measurements. If the regions share one
+                address, a URL may name the region: ``http://tkdb.flycast?region=syd``.
             authority: its name and public key, ``NAME=tkdbpub_…``. Default: ``TKDB_AUTHORITY``.
             signer: a signer's secret, to mint and to administer. Default: ``TKDB_SIGNER``, or the content of the file
                 ``TKDB_SIGNER_FILE``. Without one, a client can verify, and revoke tokens that it holds.
             policy: the app's own facts: its name (audience), its clock, and the checkers of its own caveats.
             timeout_ms: the timeout of a call, with its retries. A long poll's wait is added.
-            attempt_timeout_ms: the timeout of one attempt.
-            cache_bytes: the largest size of the cache. With 0 there is no cache, and the feed isn't followed.
+            attempt_timeout_ms: the timeout of one attempt. A long poll's wait is added.
+            cache_bytes: the largest size of all cached tokens. With 0 there is no cache, and the feed isn't followed.
             bound_ms: the longest time after its acknowledgement for which a revocation may be unknown here: the
-                authority's
-                published bound. Data that can't be proved to be as fresh isn't accepted.
+                authority's published bound. Data that can't be proved to be as fresh isn't accepted.
             when_stale: for a cached token whose data is older than that: ask the authority, or refuse the token at
-                once, as
-                ``StaleAuthority``.
+                once, as ``StaleAuthority``.
             clock: the clocks for deadlines and requests.
             random: the source of request ids, ephemeral keys and jitter.
 

@@ -41,8 +41,7 @@ class Tokens:
     Args:
         client: verifies tokens.
         access: returns a request's access; it can use Flask's ``request``. Every request must then clear it. Without
-            it, each
-            view demands its own.
+            it, each view demands its own.
         exempt: returns True for a request that needn't clear ``access``.
         attestation: verifies Fly's attestation of the app's own callers. Without it, no ``src`` caveat clears.
         realm: the app's name in challenges.

@@ -34,8 +34,7 @@ class Backoff:
             retry: 0 for the first retry.
             jitter: uniform in [0, 1).
             at_least_ms: the wait that the last response asked for. The jitter is added to it, because otherwise all
-                callers
-                that got the same response would return at the same time.
+                callers that got the same response would return at the same time.
         """
         # Beyond 2**32 every ceiling is the cap. The limit keeps the power small.
         ceiling_ms = min(self.cap_ms, self.base_ms << min(retry, 32))

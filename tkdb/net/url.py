@@ -43,8 +43,7 @@ class Url:
 
         Raises:
             ConfigurationError: it isn't ``http://`` or ``https://`` with a host, or it contains credentials, a
-                fragment, or a
-                query other than ``region=CODE``.
+                fragment, or a query other than ``region=CODE``.
         """
         try:
             parts = urlsplit(text)

@@ -11,11 +11,6 @@ token's ancestors.
 All changes happen under one lock; reads take none. A reader checks an entry's freshness *before* it checks that the
 entry is still cached, and a writer updates the two in the opposite order. No reader can see a refreshed date on an
 entry that the same update dropped.
-
-::
-
-    cache = Cache(name, policy, max_bytes=32 << 20, bound_ms=5_000, monotonic_ms=clock.monotonic_ms)
-    verified = cache.look(text)                     # or None: ask, between cache.open() and cache.close()
 """
 
 from __future__ import annotations
@@ -45,7 +40,7 @@ IDLE_MS: Final = 60_000
 """If no token is looked up for this long, the cache is cleared and the client stops following the feed."""
 NEGATIVE_BYTES: Final = 512
 NEGATIVES_SHARE: Final = 16
-"""Denials get one part in this many of the room."""
+"""Cached denials may take one 16th of ``max_bytes``, in addition to the entries."""
 SIGHTED_MAX: Final = 4_096
 
 
@@ -58,7 +53,7 @@ class CacheInfo:
         misses: verifications for which the authority was asked.
         entries: the number of cached tokens, in ``lineages`` lineages, under ``keys`` keys.
         bytes: their size, at most ``max_bytes``.
-        age_ms: the age of the oldest data from the feed; None if the feed has given none yet.
+        age_ms: the age of the feed's data for the key with the oldest; None if the feed has given none yet.
     """
 
     hits: int
@@ -118,17 +113,14 @@ class Cache:
 
         Raises:
             Denied: the token can't be read, its signature doesn't match, it is in a branch that is known to be revoked,
-                or a
-                caveat isn't allowed at its place.
+                or a caveat isn't allowed at its place.
         """
         entry = self._texts.get(text)
         if entry is None:
             return self._look_further(text)
         now_ms = self._monotonic_ms()
         self._used_ms = now_ms
-        if (
-            not entry.is_fresh(now_ms - self._bound_ms) or not entry.live
-        ):  # The order matters: see the module docstring.
+        if not entry.is_fresh(now_ms - self._bound_ms) or not entry.live:  # In this order: see the module docstring.
             return None
         entry.used_ms = now_ms
         entry.lineage.used = True
@@ -136,8 +128,7 @@ class Cache:
         return entry.verified
 
     def find(self, bundle: Bundle, digest: bytes) -> Verified | errors.Denied | None:
-        """Return the cached result for a bundle with the SHA-256 ``digest``: the verified token, its denial, or
-        None.
+        """Return the cached result for a bundle with the SHA-256 ``digest``: a verified token, a denial, or None.
 
         Bundles with discharges are cached only as denials.
         """
@@ -221,7 +212,7 @@ class Cache:
     ) -> None:
         """Keep a token that was walked from ``ancestor``.
 
-        It isn't kept if its lineage got any news since ``branches`` were read: the token may be in a new one.
+        It isn't kept if the lineage's revoked branches changed since ``branches`` was read: it may be in a new one.
         """
         with self._lock:
             if ancestor.live and ancestor.lineage.branches is branches:
@@ -251,8 +242,9 @@ class Cache:
     def take(
         self, question: Query, bundle: Bundle, digest: bytes, result: api.Valid | api.Invalid, told: Reply
     ) -> Verified | errors.Denied | None:
-        """Return the answer's result for a bundle, and keep it. None: the feed has news that the answer may lack;
-        ask again.
+        """Return the answer's result for a bundle, and keep it.
+
+        None: ask again. The feed has news that the answer may lack, or the position of the answer's journal went back.
 
         Args:
             question: the value that ``open`` returned before the bundle was sent.
@@ -288,10 +280,7 @@ class Cache:
                 if covered:
                     return errors.RevokedToken("the token was revoked while it was being verified")
                 if branches is not None and is_branch_of(revocation, bundle.root):
-                    branches = [
-                        *branches,
-                        revocation.branch,
-                    ]  # This token isn't in the branch, but a descendant of it may be.
+                    branches = [*branches, revocation.branch]  # This token isn't in it, but a descendant may be.
             if not bundle.discharges:
                 self._keep(verified, branches, position, told)
             return verified
@@ -319,11 +308,9 @@ class Cache:
         return invalid.error()
 
     def _drop_denied(self, token: Macaroon, reason: Reason) -> None:
-        """Drop a denied token, and the entries that are wrong with it.
-
-        Its revocation proves nothing about the rest of its lineage. Otherwise the holder of a token in a revoked branch
-        could empty the lineage's entries at will. If the whole lineage is revoked, the feed reports it.
-        """
+        """Drop a revoked token and its descendants, or all tokens of an unknown key. The rest of a revoked token's
+        lineage is kept. Otherwise the holder of a token in a revoked branch could make the client ask about the rest
+        again and again. If the whole lineage is revoked, the feed reports it."""
         if reason is Reason.UNKNOWN_KEY:
             for each in self._entries.of_kid(token.kid):
                 self._entries.drop(each)
@@ -348,11 +335,8 @@ class Cache:
         return question.era == self._news.era
 
     def _follow(self, journal: bytes) -> None:
-        """Follow a journal from now on.
-
-        In a new journal, positions have another meaning. So everything cached is dropped, and answers to earlier
-        queries aren't kept.
-        """
+        """Follow a journal from now on. In a new journal, positions have another meaning, so everything cached is
+        dropped, and answers to earlier queries aren't kept."""
         if self._journal and journal != self._journal:
             self._begin_again(journal)
         self._journal = journal
@@ -407,11 +391,8 @@ class Cache:
             self._followed.heard(follower, poll, position=feed.position, dated_ms=dated_ms)
 
     def _revoke(self, revocations: Iterable[api.Revocation]) -> None:
-        """Drop every entry that may be revoked.
-
-        Revocations of a whole key are collected first, so that its tokens are checked once, however many revocations
-        there are.
-        """
+        """Drop every entry that may be revoked. Revocations of a whole key are collected first, so that its tokens are
+        checked once, however many revocations there are."""
         wide: dict[bytes, list[WideRevocation]] = {}
         for revocation in revocations:
             if not isinstance(revocation, api.Lineage | api.Branch):
@@ -438,8 +419,8 @@ class Cache:
     def revoked_here(self, targets: Iterable[api.Target | api.DeleteOrganization], told: Reply | None) -> None:
         """Record that this client has revoked ``targets``, with the answer ``told``. None: the outcome is unknown.
 
-        Every entry that may be affected is dropped, and answers to earlier queries aren't used: their callers ask
-        again.
+        Every entry that may be affected is dropped. With ``told``, answers from earlier positions aren't used: their
+        callers ask again.
         """
         with self._lock:
             for target in targets:
@@ -458,7 +439,7 @@ class Cache:
                 self._news.overrule(told.answer.position)
 
     def clear(self) -> None:
-        """Drop every entry."""
+        """Drop everything in the cache."""
         with self._lock:
             self._begin_again(self._journal)
 

@@ -35,7 +35,7 @@ FINAL: Final = frozenset(
         Reason.UNKNOWN_CAVEAT,
     }
 )
-"""The reasons that depend only on the bundle's bytes, so that the authority would repeat them."""
+"""The reasons that stay true: the authority would repeat them for the same bundle."""
 
 
 class Denials:

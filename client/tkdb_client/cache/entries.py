@@ -3,10 +3,10 @@
 An entry records that these bytes are a valid chain with this tail, of this organization, with these caveats, at this
 position, as of this time. It isn't a permission, and it is dropped when any part of it is in doubt.
 
-Room has two limits. A lineage has at most eight entries. Of these, entries that were walked from another one are
-dropped first, because they can be derived again without a request; then the least recently used ones; the shortest ones
-last, because most tokens descend from them. Of the lineages, the least recently used one is dropped (as one mark shows
-it: a hit takes no lock).
+Room has two limits. First, a lineage has at most eight entries. An entry that was walked from another one is dropped
+first, because it can be derived again without a request. If none was walked, the shortest is kept, because most tokens
+descend from it. In both cases, the least recently used candidate is dropped. Second, if all entries are too large, the
+least recently used lineage is dropped. Its use is only one mark, because a hit takes no lock.
 
 Objects that readers see without a lock are replaced and never changed: ``CachedLineage.entries`` and
 ``CachedLineage.branches``.
@@ -31,7 +31,7 @@ from tkdb_client.verified import Verified
 
 LINEAGE_ENTRIES_MAX: Final = 8
 BRANCHES_MAX: Final = 64
-"""With more revoked branches than this in a lineage, only exact presentations are served from the cache."""
+"""If a lineage has more revoked branches than this, the cache serves only exact copies of cached tokens."""
 
 # The memory of an entry in CPython, measured (tests/client/cache/test_cache_entries.py): its objects and their place in
 # the tables; the token's bytes, which are stored four times in all; and its caveats as objects. A short text with many
@@ -73,7 +73,7 @@ class CacheEntry:
         body_bytes: the number of bytes before the trailer. The signature is their tail.
         stem: the common beginning of the texts of all its descendants.
         position: the journal's position at which it, or the entry that it was walked from, was verified.
-        dated_ms: the time of that, by the monotonic clock.
+        dated_ms: the time as of which it was valid, by the monotonic clock.
         used_ms: when it was last used.
         asked: whether the authority was asked about exactly these bytes.
         live: whether it is in the cache. A reader without the lock checks this last.
@@ -149,7 +149,7 @@ class CacheEntries:
         self.find = self._lineages.get
         """Return the lineage of that name (kid and nonce), or None."""
         self.with_head = self._heads.get
-        """Return the lineage whose texts begin so, or None. (A dict's own look-up: the hot path.)"""
+        """Return the lineage whose texts begin with this head, or None. (A dict's method: this is the hot path.)"""
         self.bytes = 0
 
     @property
@@ -186,7 +186,7 @@ class CacheEntries:
             text: its text.
             key: the subscription to its root key.
             position: the journal's position at which it was verified.
-            dated_ms: the time of that.
+            dated_ms: the time as of which it was valid.
             used_ms: now, or almost.
             branches: the reported revoked branches of the lineage; None: too many.
             asked: whether the authority was asked about exactly these bytes.

@@ -65,9 +65,8 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._keys: dict[bytes, Subscription] = {}
-        self._polls: dict[
-            int, tuple[Poll | None, int]
-        ] = {}  # by follower: its poll, and the time by which it must return
+        # By follower: its poll, and the time by which the poll must return.
+        self._polls: dict[int, tuple[Poll | None, int]] = {}
         self._last = 0
         self._may_be_free = False
 

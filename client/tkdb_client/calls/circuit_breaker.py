@@ -73,7 +73,7 @@ class CircuitBreaker:
             return
         state = self.state(now_ms)
         if state is BreakerState.OPEN:
-            return  # those that had set out together count as one
+            return  # attempts that began together count as one
         self._failures += 1
         if state is BreakerState.HALF_OPEN:
             self._open_ms = min(2 * self._open_ms, OPEN_MAX_MS)

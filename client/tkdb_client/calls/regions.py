@@ -121,7 +121,7 @@ class Regions:
         """Return all regions in the order in which to ask them.
 
         Healthy regions come first, with the home before the more distant ones. For a write, the region that took the
-        last write comes first.
+        last write is in the place of the home.
         """
         first = self._writer if writing and self._writer is not None else self.home
         ranks = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}

@@ -1,7 +1,7 @@
 """The budget that limits a client's retries. Pure.
 
-Calls fill the budget and retries spend it. An authority in trouble therefore gets at most a fifth more requests than
-usual, and not a multiple (as in Finagle's ``RetryBudget``).
+Calls fill the budget and retries spend it. Apart from a reserve and a few retries for each second, an authority in
+trouble therefore gets at most a fifth more requests than usual, and not a multiple (as in Finagle's ``RetryBudget``).
 
 >>> budget = RetryBudget(share=0.2, floor_per_s=0, reserve=1)
 >>> budget.withdraw(now_ms=0), budget.withdraw(now_ms=0)

@@ -4,8 +4,8 @@ A follower is a call in the background. It asks for news about the cached keys w
 answers, and asks again from the new position. It begins when a key has no follower. It ends when it has no keys, when
 no token was looked up for a while, or when the client is closed.
 
-A poll is held for a fifth of the bound. So if one hangs until its timeout, another can still be answered before the
-data is too old. After a failure, the next poll isn't held.
+A poll is held for at most a fifth of the bound. So if one hangs until its timeout, another can still be answered before
+the data is too old. After a failure, the next poll isn't held.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tkdb_client.calls.effects import Background, Sleep, Steps
 
 HOLDS_A_BOUND: Final = 5
 REST_MS: Final = 500
-"""The pause between a failed poll and the next one, with full jitter. Each poll has already tried all regions, with
-pauses."""
+"""The longest pause between a failed poll and the next one, with full jitter. Each poll has already tried all regions,
+with pauses."""
 SLACK_MS: Final = 2_000
 """How much later than its deadline a poll may return before its follower is given up."""
 
@@ -86,14 +86,12 @@ class FeedFollower:
         began_ms = self._monotonic_ms()
         call = api.Revocations(kids=list(poll.kids), after=poll.after, wait_ms=wait_ms)
         feed, told = yield from self._exchange.ask(api.VERIFY, call, wait_ms=wait_ms)
-        self._exchange.saw(
-            told.answer.journal, feed.position
-        )  # From now on, only a machine at this position or later may answer.
+        # From now on, only a machine at this position or later may answer.
+        self._exchange.saw(told.answer.journal, feed.position)
         self._cache.hear(follower, poll, feed, told)
         was_held = feed.revocations or feed.more or self._monotonic_ms() - began_ms >= wait_ms // 2
-        return (
-            0 if was_held else self._some(wait_ms)
-        )  # The machine may be draining, for example. It must not be asked in a tight loop.
+        # The machine may be draining, for example. It must not be asked in a tight loop.
+        return 0 if was_held else self._some(wait_ms)
 
     def _some(self, most_ms: int) -> int:
         return 1 + most_ms * self._random(1)[0] // 256

@@ -41,6 +41,6 @@ class LineageRateLimit:
             return self._rate.take(lineage)
 
     def give_back(self, lineage: bytes) -> None:
-        """Return the request: it was about a forgery, and a forger needs no token of this lineage."""
+        """Give the request back: it was about a forgery, and a forger needs no token of this lineage."""
         with self._lock:
             self._rate.give_back(lineage)

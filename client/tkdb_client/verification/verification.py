@@ -25,7 +25,7 @@ from tkdb_client.verified import Verified
 Result: TypeAlias = Verified | errors.Denied
 
 ASK_TIMES: Final = 4
-"""How often a request is repeated while the feed has news that the answers lack."""
+"""How often a request is sent at most, while the feed has news that the answers lack."""
 
 
 class Verification:
@@ -37,8 +37,7 @@ class Verification:
         feed: follows the cached keys.
         bound_ms: the largest age of an answer's data on arrival.
         asks_when_stale: whether the authority is asked about a cached token whose data may be too old. If not, the
-            token is
-            refused.
+            token is denied.
         timeout_ms: the timeout of a call.
         monotonic_ms: a monotonic clock.
     """
@@ -68,7 +67,7 @@ class Verification:
         """Return the verified token of a bundle.
 
         Raises:
-            Denied: with its reason. That includes StaleAuthority, if the cached data was too old and no machine
+            Denied: with its reason. StaleAuthority is also raised if the cached data was too old and no machine
                 answered.
             Overloaded: there are too many requests about its lineage.
             TkdbError: the authority couldn't be asked.
@@ -112,7 +111,7 @@ class Verification:
         about.
 
         Raises:
-            Unavailable, StaleAuthority: ``error``, if there is no other result.
+            Unavailable, StaleAuthority: ``error``, if none of the bundles is cached, or was.
         """
         found = {digest: self._cache.find(bundle, digest) for digest, bundle in wanted.items()}
         were_known = {digest for digest, bundle in wanted.items() if self._cache.was_known(bundle)}
@@ -161,7 +160,7 @@ class Verification:
                     "another call sends the same request, and has no answer yet", hint="try again"
                 )
             if (told := other.result()) is not None:
-                raise copy(told)  # No machine answered. The callers that waited needn't find that out again.
+                raise copy(told)  # The request failed. The callers that waited needn't find that out again.
             result = self._cache.find(bundle, digest)
             return (yield from self._ask({digest: bundle}))[digest] if result is None else result
         failed: errors.TkdbError | None = None
@@ -179,8 +178,7 @@ class Verification:
 
         Raises:
             Unavailable: also if there was news, each time, that the answer may lack; or if the first of many answers
-                were too
-                old, each time, when the last one came.
+                were too old, each time, when the last one came.
         """
         answers: dict[bytes, tuple[Result, int]] = {}
         for _ in range(ASK_TIMES):

@@ -2,8 +2,8 @@
 
 ==============  ==========================================================================================
 ``header``      the bundle in a request's Authorization header (pure)
-``facts``       what a request says of itself that clears caveats: method, path, address, source
-``rejection``   why a request isn't let in, and the HTTP answer that says so (pure)
+``facts``       the facts of a request that clear caveats: method, path, address, source
+``rejection``   a rejected request: the reason, and the HTTP response (pure)
 ``gate``        puts them together: one gate for an app, one visit for a request
 ==============  ==========================================================================================
 

@@ -3,11 +3,9 @@
 Only facts that the caller can't invent count, and an unknown fact denies:
 
 - The **path** is the received one, with its escapes. It is known only if the server provides it *and* it decodes to
-  exactly
-  the path that the app uses. If a part in between has rewritten one of them, the path is unknown.
+  exactly the path that the app uses. If a part in between has rewritten one of them, the path is unknown.
 - The **address** is the connection's, unless a header claims the same one: then a server may have copied it from there,
-  and
-  it is unknown. There is one exception. If the app has a verifier of Fly's attestation, the address is the proxy's
+  and it is unknown. There is one exception. If the app has a verifier of Fly's attestation, the address is the proxy's
   ``Fly-Client-IP``, and only in an attested request.
 - The **source** is the one that Fly's proxy attests for *this* request. (The authority checks its own callers itself:
   `tkdb.server.attested`.)

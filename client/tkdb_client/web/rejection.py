@@ -7,7 +7,7 @@ status  error (RFC 6750, 3.1)   when
 400     ``invalid_request``     the Authorization header is malformed, or there are several
 401     ``invalid_token``       the token is denied, for one of the reasons of `tkdb.errors.Reason`
 403     ``insufficient_scope``  the token is valid, and a caveat doesn't allow the access
-503     none                    the authority can't be reached, or a machine can't prove that it is fresh
+503     none                    the authority can't be reached, or no machine can prove that it is fresh enough
 ======  ======================  ================================================================================
 
 The body is a problem (RFC 9457) with the members ``reason``, ``caveat`` and ``hint``, if there are any. No part
@@ -32,8 +32,8 @@ from tkdb.errors import CaveatUnmet, Denied, Reason, StaleAuthority, Unavailable
 DESCRIPTION_CHARS: Final = 400
 """The longest ``error_description``, because headers are short."""
 
-# Characters that an error_description may not contain (RFC 6750, 3). Quotes are replaced, and other such characters
-# left out.
+# Characters that an error_description may not contain (RFC 6750, 3). A quote or a backslash becomes a similar
+# character, and any other one becomes a question mark.
 _QUOTE: Final = str.maketrans({'"': "'", "\\": "/"})
 _UNPRINTABLE: Final = re.compile(r"[^ !#-\[\]-~]")
 

@@ -170,7 +170,7 @@ def test_of_what_stands_before_all_is_compared_and_not_the_tail_alone(
     assert single.look(encode_text(altered)) is None
     monkeypatch.setattr(
         module,
-        "_ancestor",
+        "find_ancestor",
         lambda lineage, text, _since: (entry := lineage.entries[0], decode_text(text)[entry.body_bytes :]),
     )
     found = single.look(encode_text(altered))
