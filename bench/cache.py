@@ -1,15 +1,16 @@
-"""Time what a verifier does with a token that it knows, beside what other libraries do, and see how often it knows one.
+"""A bench of the client's cache: the time for a cached token, compared with other libraries, and the hit ratio.
 
-- ``exact``: a token of 5 caveats that was verified before; ``+1``, ``+3``: one that was attenuated from it by so many
-  caveats and was never seen before. From text to cleared: each is read, looked up, checked and cleared for a request.
-- ``hit ratio``: how many of all verifications the cache answers, on the mix that ``bench.mix`` describes: 35 regions
-  on a simulated clock. Beside it, what the authority is asked, and the same mix with services that narrow with an
-  ``exp`` of the moment, as one would without ``client.narrow``.
-- ``bytes an entry``: what a known token of 5 caveats takes in memory, and what the cache counts for it.
+- ``exact``: a token with 5 caveats that was verified before. ``+1``, ``+3``: a token that was attenuated from it by
+  this number of caveats and was never seen before. The time is from text to cleared: each token is read, looked up,
+  checked and cleared for a request.
+- ``hit ratio``: the share of all verifications that the cache answers, on the mix that ``bench.mix`` describes: 35
+  regions on a simulated clock. Further rows give the requests to the authority, and the ratio of the same mix if
+  services narrow with an ``exp`` of the moment, as an app would without ``client.narrow``.
+- ``bytes an entry``: the memory that a cached token with 5 caveats takes, and the bytes that the cache counts for it.
 
-The others do their nearest to it, in the same run: ``pyjwt`` (HS256) and ``pymacaroons`` verify from scratch each time,
-``pymacaroons, LRU`` keeps results by the token's text: it knows no revocation, and a longer token is a new one to it.
-None of them clears but by the comparisons that they are given.
+The other libraries do the closest comparable work, in the same run. ``pyjwt`` (HS256) and ``pymacaroons`` verify from
+scratch each time. ``pymacaroons, LRU`` caches results by the token's text: it knows no revocations, and a longer token
+is a new token. They clear only by the comparisons that they are given.
 
 Run ``python -m bench.cache [--json] [--rounds N] [--tokens N] [--seconds N] [--regions N] [--quick]``.
 """
@@ -48,7 +49,7 @@ ACCESS = Access(action="r", resource={"app": "123"}, method="GET", path="/v1/app
 
 
 def further(count: int, number: int) -> list[AnyCaveat]:
-    """Return so many caveats more, that no token before had."""
+    """Return ``count`` additional caveats that no earlier token had."""
     said: list[AnyCaveat] = [Exp(EXP_S - 1 - number), Act("rw"), Req(("GET",), ("/v1/apps/*",))]
     return said[:count]
 
@@ -60,14 +61,14 @@ def minted() -> Macaroon:
 
 
 def opened(max_bytes: int = 32 << 20) -> Cache:
-    """Return an empty cache, as a client's."""
+    """Return an empty cache like a client's."""
     return Cache(
         NAME, POLICY, max_bytes=max_bytes, bound_ms=10**9, monotonic_ms=lambda: time.monotonic_ns() // 1_000_000
     )
 
 
 def know(cache: Cache, token: Macaroon) -> None:
-    """Let the authority have said that it is in order."""
+    """Put a token into the cache, as if the authority had verified it."""
     question, bundle = cache.open(), Bundle(token)
     told = Reply(api.Answer(b"j" * 16, 1, 0), time.monotonic_ns() // 1_000_000, 0)
     cache.take(question, bundle, token.tail, api.Valid("acme"), told)
@@ -75,7 +76,7 @@ def know(cache: Cache, token: Macaroon) -> None:
 
 
 def ours(tokens: int) -> Iterator[tuple[Job, Pass]]:
-    """The jobs by ``tkdb``."""
+    """Yield the jobs of ``tkdb``."""
     cache, token = opened(), minted()
     know(cache, token)
     number = 0
@@ -83,7 +84,7 @@ def ours(tokens: int) -> Iterator[tuple[Job, Pass]]:
     def presented(count: int) -> list[str]:
         nonlocal number
         number += tokens
-        # Each is a text of its own, as it comes off the wire.
+        # Each token is a separate text object, as if it came from the network.
         return [token.attenuate(*further(count, number + each)).text for each in range(tokens)]
 
     def verified(text: str) -> None:
@@ -96,7 +97,7 @@ def ours(tokens: int) -> Iterator[tuple[Job, Pass]]:
 
 
 def pymacaroons(tokens: int) -> Iterator[tuple[Job, Pass]]:
-    """The jobs by ``pymacaroons``, and by it behind an LRU of results."""
+    """Yield the jobs of ``pymacaroons``, and of ``pymacaroons`` with an LRU cache of results."""
     number = 0
 
     def presented(count: int) -> list[tuple[str, list[str]]]:
@@ -129,7 +130,7 @@ def pymacaroons(tokens: int) -> Iterator[tuple[Job, Pass]]:
 
 
 def pyjwt(tokens: int) -> Iterator[tuple[Job, Pass]]:
-    """The jobs by ``PyJWT``: a claim for each caveat."""
+    """Yield the jobs of ``PyJWT``, with one claim for each caveat."""
     for what, count in FURTHER.items():
         said = map(_condition, [*caveats(N, EXP_S)[1:], *further(count, 0)])
         claims = {"exp": EXP_S, **{f"claim-{index}": condition for index, condition in enumerate(said)}}
@@ -144,13 +145,13 @@ def pyjwt(tokens: int) -> Iterator[tuple[Job, Pass]]:
 
 
 def entry_bytes(count: int) -> tuple[float, float]:
-    """Return what an entry takes in memory, and what the cache counts for it."""
+    """Return the memory that an entry takes, and the bytes that the cache counts for it."""
     raws = [minted().raw for _ in range(count)]
     cache = opened(1 << 30)
     gc.collect()
     tracemalloc.start()
     for raw in raws:
-        know(cache, Macaroon.parse(bytes(bytearray(raw))))  # bytes of its own, as they come off the wire
+        know(cache, Macaroon.parse(bytes(bytearray(raw))))  # separate bytes, as if from the network
     gc.collect()
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
@@ -199,17 +200,17 @@ def _built(identifier: bytes, said: Sequence[str]) -> str:
 
 def main() -> None:
     """Measure, and print."""
-    parser = arguments("A known token, from text to cleared, and how often it is known")
-    parser.add_argument("--rounds", type=int, default=9, help="passes over all tokens by each contender")
-    parser.add_argument("--tokens", type=int, default=2_000, help="tokens a pass")
-    parser.add_argument("--regions", type=int, default=35, help="regions of the mix")
-    parser.add_argument("--seconds", type=float, default=300, help="how long the mix is counted, on its own clock")
-    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all?")
+    parser = arguments("Measure the client's cache: the time for a cached token, and the hit ratio.")
+    parser.add_argument("--rounds", type=int, default=9, help="passes over all tokens by each contender. Default: 9")
+    parser.add_argument("--tokens", type=int, default=2_000, help="tokens in a pass. Default: 2000")
+    parser.add_argument("--regions", type=int, default=35, help="regions of the mix. Default: 35")
+    parser.add_argument("--seconds", type=float, default=300, help="counted time, on the simulated clock. Default: 300")
+    parser.add_argument("--quick", action="store_true", help="one short round, to check that the bench runs")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.tokens, options.regions, options.seconds = 1, 50, 2, 20
     rows = measure(rounds=options.rounds, tokens=options.tokens, regions=options.regions, seconds=options.seconds)
-    emit(rows, f"A known token of {N} caveats, best turn of {options.rounds} rounds", options.json)
+    emit(rows, f"A cached token with {N} caveats, best turn of {options.rounds} rounds", options.json)
 
 
 if __name__ == "__main__":

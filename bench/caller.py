@@ -1,6 +1,6 @@
-"""A caller that asks one machine, and asks once: where a client would ask again, it raises.
+"""A caller that sends each request once, to one machine. If a client would retry, this caller raises an error.
 
-So what is measured is the machines, and not the client's backoff between its attempts.
+So a bench measures the machines, and not the client's backoff between attempts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class Caller:
-    """Asks ``node``, as a signer. It keeps its connection; end it with the ``with``."""
+    """A caller of ``node``, as a signer. It keeps its connection until the end of the ``with`` block."""
 
     def __init__(self, node: Node, *, timeout_ms: int = 1_500) -> None:
         address = node.url.removeprefix("http://")
@@ -30,7 +30,7 @@ class Caller:
         """Return the result of ``call``.
 
         Raises:
-            TkdbError: there is none.
+            TkdbError: the request failed.
         """
         now_ms = time.time_ns() // 1_000_000
         sealed = self._initiator.seal(path, api.encode(call), request_id=os.urandom(16), now_ms=now_ms)
@@ -46,7 +46,7 @@ class Caller:
         return api.decode_result(call, api.decode_answer(sealed.open(body)))
 
     def revoke(self, kid: bytes) -> None:
-        """Have a lineage revoked that nothing was minted in: an entry as long as any single revocation's."""
+        """Revoke a lineage that no token was minted in. Its entry is as long as that of any single revocation."""
         lineage = api.Lineage(kid, (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10))
         self.ask(api.WRITE, api.Revoke([lineage]))
 

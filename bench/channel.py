@@ -1,11 +1,11 @@
-"""Time both sides of a handshake, IK and KK, beside ``noiseprotocol`` in the same run.
+"""A bench of both sides of a handshake, IK and KK, compared with ``noiseprotocol`` in the same run.
 
-One round is one whole exchange of every contender, one after the other, 600 bytes each way. An initiator's time is
-writing message 1 and reading message 2; a responder's is reading message 1 and writing message 2.
+One round is one whole exchange by each contender, one after the other, with 600 bytes each way. The initiator's time is
+the time to write message 1 and to read message 2. The responder's is the time to read message 1 and to write message 2.
 
-- ``tkdb`` is all that the channel does: envelope, padding, headers, and on KK making or checking a signature.
-- ``tkdb, Noise alone`` is what ``noiseprotocol`` does too: the handshake around a payload.
-- ``noiseprotocol`` gets its static keys as objects made beforehand, which its own interface would make each time.
+- ``tkdb`` is all work of the channel: envelope, padding, headers, and on KK making or checking a signature.
+- ``tkdb, Noise alone`` is the same work as that of ``noiseprotocol``: the handshake around a payload.
+- ``noiseprotocol`` gets its static keys as objects that are made before. Its own interface would make them each time.
 
 Run ``python -m bench.channel [--json] [--rounds N]``.
 """
@@ -33,16 +33,16 @@ NOW_MS = 1_700_000_000_000
 PATHS = {"IK": "/v1/verify", "KK": "/v1/sign"}
 
 Start = Callable[[], tuple[bytes, Callable[[bytes], bytes]]]
-"""Write message 1; return it, and what reads message 2."""
+"""A function that writes message 1. It returns the message, and the function that reads message 2."""
 
 Answer = Callable[[bytes], bytes]
-"""Read message 1 and return message 2."""
+"""A function that reads message 1 and returns message 2."""
 
 AUTHORITY, SIGNER = AuthoritySecret.generate(os.urandom), SignerSecret.generate(os.urandom)
 
 
 def whole(pattern: str) -> tuple[Start, Answer]:
-    """Everything that the channel does for a request."""
+    """Return both sides with all work that the channel does for a request."""
     path = PATHS[pattern]
     identity = AuthorityIdentity(NAME, (AUTHORITY.public,))
     initiator = Initiator(identity, signer=SIGNER, random=os.urandom)
@@ -60,7 +60,7 @@ def whole(pattern: str) -> tuple[Start, Answer]:
 
 
 def alone(pattern: str) -> tuple[Start, Answer]:
-    """Our handshake around a payload, and nothing else."""
+    """Return both sides of our handshake around a payload, and nothing else."""
     initiating = noise.Statics(SIGNER.pair, AUTHORITY.pair.public)
     responding = noise.Statics(AUTHORITY.pair, SIGNER.pair.public)
 
@@ -80,7 +80,7 @@ def alone(pattern: str) -> tuple[Start, Answer]:
 
 
 def peer(pattern: str) -> tuple[Start, Answer]:
-    """The same by ``noiseprotocol``."""
+    """Return both sides of the same handshake by ``noiseprotocol``."""
     ours, theirs = (KeyPair25519.from_private_bytes(os.urandom(32)) for _ in range(2))
     our_public, their_public = (KeyPair25519.from_public_bytes(pair.public_bytes) for pair in (ours, theirs))
 
@@ -140,8 +140,8 @@ def measure(rounds: int) -> list[Row]:
 
 def main() -> None:
     """Measure, and print."""
-    parser = arguments("Both sides of a handshake, beside noiseprotocol")
-    parser.add_argument("--rounds", type=int, default=1000, help="exchanges of each contender")
+    parser = arguments("Measure both sides of a handshake, compared with noiseprotocol.")
+    parser.add_argument("--rounds", type=int, default=1000, help="exchanges by each contender. Default: 1000")
     options = parser.parse_args()
     emit(measure(options.rounds), "A handshake with 600 bytes each way (minimum; median below)", options.json)
 

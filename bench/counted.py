@@ -1,4 +1,4 @@
-"""A proxy before an object store that counts the requests that pass, by what they cost.
+"""A proxy in front of an object store. It counts the requests that pass, by the classes that the store charges for.
 
     with Counts(port) as counts:
         ...
@@ -23,12 +23,12 @@ from typing import Final, Self
 _REQUEST: Final = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1\r\n")
 _ANSWER: Final = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) ")
 _CARRY_BYTES: Final = 4_096
-"""A request's or an answer's first line is no longer, wherever what arrives is cut."""
+"""The maximum length of the first line of a request or an answer. A line may be split between two chunks."""
 _CHUNK_BYTES: Final = 65_536
 
 
 def kind(method: str, target: str, status: int) -> str:
-    """Return what a request is counted as: its method, unless the store's price goes by something else."""
+    """Return the kind that a request is counted as: its method, unless the store's price depends on something else."""
     if status == 304:
         return f"{method}, unchanged"
     if status in (409, 412):
@@ -40,7 +40,7 @@ def kind(method: str, target: str, status: int) -> str:
 
 
 class Counts(socketserver.ThreadingTCPServer):
-    """Listens at ``url``, and passes all on to the store at 127.0.0.1:``port``."""
+    """The proxy. It listens at ``url``, and forwards everything to the store at 127.0.0.1:``port``."""
 
     daemon_threads = True
 
@@ -53,12 +53,12 @@ class Counts(socketserver.ThreadingTCPServer):
         self._thread = threading.Thread(target=self.serve_forever, name="counts")
 
     def count(self, what: str) -> None:
-        """One more of these."""
+        """Count one request of the kind ``what``."""
         with self._lock:
             self._counted[what] += 1
 
     def so_far(self) -> Counter[str]:
-        """Return how many there were, by kind."""
+        """Return the number of requests so far, by kind."""
         with self._lock:
             return self._counted.copy()
 
@@ -75,7 +75,7 @@ class Counts(socketserver.ThreadingTCPServer):
 
 
 class _Connection(socketserver.BaseRequestHandler):
-    """One connection, and the one to the store behind it. Answers come in the order of the requests."""
+    """One client connection, with its connection to the store. Answers arrive in the order of the requests."""
 
     server: Counts
     request: socket.socket
@@ -99,7 +99,7 @@ class _Connection(socketserver.BaseRequestHandler):
 def _pass_on(
     source: socket.socket, target: socket.socket, pattern: re.Pattern[bytes], seen: Callable[[re.Match[bytes]], None]
 ) -> None:
-    """Pass on all that comes, telling first of each match of ``pattern`` in it."""
+    """Forward all data from ``source`` to ``target``. Call ``seen`` for each match of ``pattern`` first."""
     carried = b""
     with suppress(OSError):
         for chunk in _chunks(source):

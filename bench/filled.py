@@ -1,4 +1,4 @@
-"""A database of any size, written through the store, entry by entry, as the authority would have written it.
+"""A database of any size, written through the store, entry by entry, as the authority would write it.
 
 >>> import asyncio
 >>> signer = SignerSecret.generate(lambda size: bytes(range(size)))
@@ -29,12 +29,13 @@ from tkdb.journal.state import State
 
 LIFETIME_S = 90 * 86_400
 NONCES_WITHIN_MS = 89 * 86_400_000
-"""Revocations are of tokens minted up to so long ago: none is forgotten when a node starts."""
+"""The greatest age of the revoked tokens' lineages. It is short enough that no revocation is forgotten at a node's
+start."""
 ENTRIES_AT_ONCE = 1_000
 
 
 class Secrets(NamedTuple):
-    """What the database lies under, and whose key its writes are signed with."""
+    """The secrets that the database is sealed and authenticated with, and the signer of its writes."""
 
     seal_key: SealKey
     chain_key: ChainKey
@@ -42,7 +43,7 @@ class Secrets(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """An organization and its root key: enough to mint by."""
+    """An organization and its root key: enough to mint tokens."""
 
     organization: str
     kid: bytes
@@ -53,7 +54,7 @@ Write = tuple[api.WriteCall | None, Made | None]
 
 
 async def fill(path: Path | str, name: str, secrets: Secrets, *, organizations: int, revocations: int) -> list[Owner]:
-    """Make the database of the authority ``name`` at ``path``; return its organizations."""
+    """Create the database of the authority ``name`` at ``path``. Return its organizations."""
     ring, now_ms = SealKeys([secrets.seal_key]), time.time_ns() // 1_000_000
     context = prologue(api.WRITE, name)
     owners = [Owner(f"organization-{index}", os.urandom(16), os.urandom(32)) for index in range(organizations)]

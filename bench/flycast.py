@@ -1,17 +1,17 @@
-"""Measure what callers see when the nearest region fails: how many calls, and how long the longest of them takes.
+"""A bench of the failure of the nearest region: how many calls fail, and how long the longest call takes.
 
-A lab (docs/flycast.md): machines of tkdb in iad, ams and syd behind the stand-in for flycast, and callers in sin, whom
-syd serves. One fault after the other strikes what is nearest to them, while each contender begins 10 calls a second,
-whatever became of those before (an open loop), each to be done within 10 s. A call asks for the status: no cache
-answers it.
+It runs in a lab (docs/flycast.md): machines of tkdb in iad, ams and syd behind the stand-in for flycast, and callers in
+sin, which syd serves. One fault after the other hits the nearest region. During the faults each contender starts 10
+calls a second, independent of the earlier calls (an open loop). Each call must be done within 10 s. A call requests the
+status, which no cache answers.
 
-- ``proxy alone``: plain HTTP through the proxy, one attempt a call.
-- ``tkdb``: our client with the one URL of the proxy. It repeats; the proxy chooses the region.
-- ``tkdb, by region``: our client with a URL for each region, ``?region=syd``, by way of the same proxy. It repeats, and
-  chooses the region.
+- ``proxy alone``: plain HTTP through the proxy, one attempt for each call.
+- ``tkdb``: our client with the one URL of the proxy. The client retries; the proxy chooses the region.
+- ``tkdb, by region``: our client with a URL for each region, ``?region=syd``, through the same proxy. The client
+  retries, and chooses the region.
 
-All three meet the same fault at the same time. Rows: ``calls``, ``failed calls``, and ``longest call``, failed ones
-included; n is the fault. What failed calls ended in is said on stderr.
+All three meet the same fault at the same time. The rows are ``calls``, ``failed calls``, and ``longest call`` (failed
+calls included); n is the fault. The last error of each contender goes to stderr.
 
 Run ``python -m bench.flycast [--json] [--quick]``, as root. It takes about three minutes.
 """
@@ -43,7 +43,7 @@ from tkdb_ops.lab.lab import Lab
 REGIONS: Final = ("iad", "ams", "syd")
 CALLERS: Final = "sin"
 NEAREST: Final = "syd"
-STEADY: Final = {"TKDB_LEASE_MS": "60000"}  # on a busy machine, the primary could change, and be what is nearest
+STEADY: Final = {"TKDB_LEASE_MS": "60000"}  # prevents that on a busy machine the nearest region becomes primary
 EVERY_S: Final = 0.1
 CALL_MS: Final = 10_000
 WELL_S: Final = 60
@@ -52,7 +52,7 @@ Act = Callable[[Lab], Awaitable[None]]
 
 
 class Fault(NamedTuple):
-    """What happens to the nearest region, and what mends it."""
+    """A fault of the nearest region, and its repair."""
 
     name: str
     strike: Act
@@ -96,7 +96,7 @@ FAULTS: Final = (
 
 
 class Scale(NamedTuple):
-    """Which faults, how long all is well before each, and how long each lasts."""
+    """The faults, the healthy time before each fault, and the duration of each fault."""
 
     faults: tuple[Fault, ...]
     before_s: float
@@ -108,7 +108,7 @@ QUICK = Scale(FAULTS[:1], before_s=1, lasts_s=1)
 
 
 async def rows(scale: Scale, folder: Path) -> list[Row]:
-    """Measure all, in one lab."""
+    """Measure all faults, in one lab."""
     found: list[Row] = []
     with claimed(folder) as here:
         async with Lab(here, REGIONS, (CALLERS,), isolated=True, settings=STEADY) as lab:
@@ -127,7 +127,7 @@ async def _measured(lab: Lab, fault: Fault, scale: Scale) -> list[Row]:
             "tkdb, by region": (await stack.enter_async_context(AsyncClient(by_region, lab.keys.identity))).status,
         }
         for call in contenders.values():
-            await call()  # its connection is there
+            await call()  # opens the connection before the fault
         try:
             async with AsyncExitStack() as load:
                 loops = {
@@ -146,21 +146,21 @@ async def _measured(lab: Lab, fault: Fault, scale: Scale) -> list[Row]:
         found.append(Row("failed calls", fault.name, who, loop.counted.failed, "calls"))
         found.append(Row("longest call", fault.name, who, round(loop.counted.longest_ms), "ms"))
         if loop.counted.last is not None:
-            print(f"{fault.name}, {who}: the last call that failed: {loop.counted.last}", file=sys.stderr)
+            print(f"{fault.name}, {who}: error of the last failed call: {loop.counted.last}", file=sys.stderr)
     return found
 
 
 async def _until_well(lab: Lab) -> None:
-    """Wait until callers are served by the nearest region."""
+    """Wait until the nearest region serves the callers."""
     give_up_s = time.monotonic() + WELL_S
     async with AsyncClient(lab.url, lab.keys.identity) as client:
         while await lab.flycast.served_in(CALLERS) != NEAREST or (await client.status()).region != NEAREST:
-            assert time.monotonic() < give_up_s, f"{NEAREST} doesn't come back"
+            assert time.monotonic() < give_up_s, f"{NEAREST} doesn't recover"
             await asyncio.sleep(0.1)
 
 
 class Bare:
-    """A caller that makes one attempt a call: whatever it meets, it raises."""
+    """A caller that makes one attempt for each call. It raises any failure."""
 
     def __init__(self, lab: Lab, stack: AsyncExitStack) -> None:
         self._url = Url.parse(lab.url)
@@ -169,7 +169,7 @@ class Bare:
         stack.push_async_callback(self._transport.close)
 
     async def status(self) -> api.StatusReport:
-        """Ask who answers."""
+        """Return the status of the machine that answers."""
         call = api.Status()
         sealed = self._initiator.seal(
             api.VERIFY, api.encode(call), request_id=os.urandom(16), now_ms=time.time_ns() // 1_000_000
@@ -182,8 +182,8 @@ class Bare:
 
 def main() -> None:
     """Measure, and print."""
-    parser = arguments("When the nearest region fails")
-    parser.add_argument("--quick", action="store_true", help="one fault, for a second: does it run at all?")
+    parser = arguments("Measure the calls that fail or take long when the nearest region fails.")
+    parser.add_argument("--quick", action="store_true", help="one fault, for a second, to check that the bench runs")
     options = parser.parse_args()
     if (why := namespaces.unfit()) is not None:
         parser.error(f"regions can't be isolated here: {why}")

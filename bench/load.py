@@ -1,6 +1,6 @@
-"""A closed loop: so many kept-alive connections, each sending its next request when it has the answer to the last.
+"""A closed loop of load: kept-alive connections, each of which sends its next request after the answer to the last one.
 
-Requests are whole and made beforehand, so that whoever sends them is faster than whoever answers.
+All requests are complete before the load starts, so that the sender is faster than the server.
 
 >>> post("/v1/verify", b"body", {"tkdb-key": "00"}).splitlines()[0]
 b'POST /v1/verify HTTP/1.1'
@@ -17,17 +17,18 @@ import uvloop
 
 
 def post(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-    """Return a POST as it goes over the wire."""
+    """Return a POST request as bytes for the wire."""
     fields = {"host": "127.0.0.1", "content-length": str(len(body)), **headers}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
 def ask(port: int, requests: Sequence[bytes], *, connections: int) -> tuple[float, list[bytes]]:
-    """Send the requests to 127.0.0.1; return the seconds from the first byte to the last, and the answers' bodies.
+    """Send the requests to 127.0.0.1. Return the seconds from the first byte to the last,
+    and the bodies of the answers.
 
     Raises:
-        RuntimeError: one wasn't answered with 200.
+        RuntimeError: an answer wasn't 200.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_ask(port, requests, connections))
@@ -47,7 +48,7 @@ async def _ask(port: int, requests: Sequence[bytes], connections: int) -> tuple[
 
 
 class _Caller(asyncio.Protocol):
-    """One connection. It takes from the queue that all share, and puts what it got in its place among ``bodies``."""
+    """One connection. It takes requests from the shared queue, and puts each answer in its place in ``bodies``."""
 
     def __init__(self, queue: Iterator[tuple[int, bytes]], bodies: list[bytes], done: asyncio.Future[None]) -> None:
         self._queue = queue
@@ -83,7 +84,7 @@ class _Caller(asyncio.Protocol):
         if len(body) < size:
             return
         if not status.startswith(b"http/1.1 200"):
-            self.done.set_exception(RuntimeError(f"200 was expected, and this came: {status!r} {body[:500]!r}"))
+            self.done.set_exception(RuntimeError(f"200 was expected, and the answer is {status!r} {body[:500]!r}"))
             return
         self._bodies[self._place] = body
         self._received.clear()

@@ -1,4 +1,4 @@
-"""How long nobody can write: when the primary is killed, and when it is moved by plan."""
+"""The time without writes: after the primary is killed, and during a planned move."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MOVE_WITHIN_MS = 15_000
 
 
 class Write(NamedTuple):
-    """An acknowledged write: when its answer came, and from which machine."""
+    """An acknowledged write: the time of its answer, and the machine that answered."""
 
     at_s: float
     machine: str
 
 
 class Writer:
-    """Writes one revocation after the other, at whichever machine takes them. ``acknowledged`` only grows."""
+    """A writer of one revocation after the other, at any machine that takes them. ``acknowledged`` only grows."""
 
     def __init__(self, cluster: Cluster, kid: bytes) -> None:
         self.acknowledged: list[Write] = []
@@ -36,7 +36,7 @@ class Writer:
         self._enough = threading.Event()
 
     def write(self) -> None:
-        """Until ``stop``; a machine that doesn't take a write is followed by the next one."""
+        """Write until ``stop``. If a machine doesn't take a write, try the next machine."""
         with ExitStack() as stack:
             callers = {name: stack.enter_context(Caller(node)) for name, node in self._cluster.nodes.items()}
             names = list(callers)
@@ -50,17 +50,17 @@ class Writer:
                     self.acknowledged.append(Write(time.perf_counter(), names[0]))
 
     def stop(self) -> None:
-        """Have ``write`` end."""
+        """Make ``write`` end."""
         self._enough.set()
 
     def first(self, machines: set[str], after_s: float) -> float | None:
-        """When one of ``machines`` acknowledged a write for the first time after ``after_s``; None where none has."""
+        """Return the time of the first write that one of ``machines`` acknowledged after ``after_s``, or None."""
         return next((at_s for at_s, machine in self.acknowledged if machine in machines and at_s > after_s), None)
 
 
 @contextmanager
 def writing(cluster: Cluster, kid: bytes) -> Iterator[Writer]:
-    """Have a client write, from before what is within begins."""
+    """Run a writer during the ``with`` block, which begins after its first writes."""
     writer = Writer(cluster, kid)
     thread = threading.Thread(target=writer.write, name="writer")
     thread.start()
@@ -73,7 +73,7 @@ def writing(cluster: Cluster, kid: bytes) -> Iterator[Writer]:
 
 
 def killed(cluster: Cluster, kid: bytes, rounds: int) -> list[Row]:
-    """Kill the primary, again and again; return how long it took until another machine acknowledged a write."""
+    """Kill the primary repeatedly. Return how long it took until another machine acknowledged a write."""
     took_ms = [_kill_ms(cluster, kid) for _ in range(rounds)]
     return [
         Row("primary killed", rounds, "tkdb", round(max(took_ms)), "ms"),
@@ -92,7 +92,8 @@ def _kill_ms(cluster: Cluster, kid: bytes) -> float:
 
 
 def moved(cluster: Cluster, kid: bytes, rounds: int) -> list[Row]:
-    """Hand the primary over, round and round; return how long until it writes there, and the longest pause."""
+    """Move the primary repeatedly. Return how long it took until the new primary acknowledged a write, and the longest
+    gap between writes."""
     took_ms, gaps_ms = zip(*(_move_ms(cluster, kid) for _ in range(rounds)), strict=True)
     return [
         Row("planned move", rounds, "tkdb", round(median(took_ms)), "ms"),

@@ -1,7 +1,7 @@
-"""Processes to be measured: a node (``tkdb serve``), or Hypercorn's bare echo as its peer; each on one core.
+"""The measured processes: a node (``tkdb serve``), or a bare Hypercorn echo as its peer; each on one core.
 
-``python -m bench.node`` is the echo: Starlette, Hypercorn and uvloop, with as little around them as can be. It
-answers each POST at ``TKDB_BIND`` with its body.
+``python -m bench.node`` is the echo: Starlette, Hypercorn and uvloop, with as little as possible around them. It
+answers each POST at ``TKDB_BIND`` with the body of the request.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ NODE_CORE, LOAD_CORE = CORES[0], CORES[-1]
 
 
 class Process:
-    """``python -m module arguments``, which serves HTTP at ``port``, on ``NODE_CORE``; ended with the ``with``.
+    """A process ``python -m module arguments`` that serves HTTP at ``port``, on ``NODE_CORE``,
+    during the ``with`` block.
 
-    ``ready_s``: from its start until it answered ``/readyz`` with 200.
+    ``ready_s`` is the time from its start until it answered ``/readyz`` with 200.
     """
 
     def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
@@ -48,7 +49,7 @@ class Process:
 
     @property
     def resident_mb(self) -> float:
-        """The memory that it holds (RSS), in units of 1,000,000 bytes."""
+        """The memory of the process (RSS), in units of 1,000,000 bytes."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) * 1_024 / 1e6
 
@@ -73,7 +74,7 @@ class Process:
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Run what is within, and the processes started within, on one core."""
+    """Run the ``with`` block, and the processes that it starts, on one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -83,7 +84,7 @@ def on_core(core: int) -> Iterator[None]:
 
 
 def is_ready(port: int) -> bool:
-    """Return whether ``/readyz`` answers with 200."""
+    """Return True if ``/readyz`` answers with 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_WITHIN_S)
     try:
         connection.request("GET", "/readyz")
@@ -101,7 +102,7 @@ def _free_port() -> int:
 
 
 def echo() -> None:
-    """Echo at ``TKDB_BIND``."""
+    """Run the echo at ``TKDB_BIND``."""
     import uvloop
     from hypercorn.asyncio import serve as hypercorn_serve
     from hypercorn.config import Config

@@ -1,6 +1,7 @@
-"""An open loop: calls begin at fixed times, however long those before take. So a call that hangs hides no other.
+"""An open loop: calls begin at fixed times, independent of how long earlier calls take. So a hanging call hides no
+other.
 
-A closed loop sends its next request when it has the last answer: while it waits, it sees nothing of the outage.
+A closed loop sends its next request only after the last answer. While it waits, it measures nothing of the outage.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tkdb import errors
 
 @dataclass
 class Counted:
-    """What became of all calls: how many there were, how many of them failed, and how long the longest took."""
+    """The outcome of all calls: the number of calls, the number of failed calls, and the time of the longest call."""
 
     calls: int = 0
     failed: int = 0
@@ -26,11 +27,11 @@ class Counted:
 
 
 class OpenLoop:
-    """Begins a call every ``every_s`` within the ``async with``, and then waits for those under way.
+    """The loop. It starts a call every ``every_s`` during the ``async with`` block, and then waits for calls in flight.
 
     Args:
-        call: makes one, and raises where it fails.
-        every_s: seconds between two beginnings.
+        call: makes one call, and raises an error if it fails.
+        every_s: the seconds between the starts of two calls.
     """
 
     def __init__(self, call: Callable[[], Awaitable[object]], every_s: float) -> None:
@@ -44,7 +45,7 @@ class OpenLoop:
         return self
 
     def stop(self) -> None:
-        """Begin no more calls."""
+        """Start no more calls."""
         self._beginning.cancel()
 
     async def __aexit__(

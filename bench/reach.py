@@ -1,15 +1,16 @@
-"""Measure how far a revocation reaches: when every app that has a token in its cache refuses it; and how long an app
-accepts what it knows when it hears nothing more.
+"""A bench of how soon a revocation reaches the apps that have the token in their caches. It also measures how long an
+app accepts a cached token when it gets no more data.
 
-A lab (docs/flycast.md): machines of tkdb in iad, ams and syd behind the stand-in for flycast, and an app in each of
-these regions and in sin, each with a client of its own whose cache follows the feed.
+It runs in a lab (docs/flycast.md): machines of tkdb in iad, ams and syd behind the stand-in for flycast, and an app in
+each of these regions and in sin. Each app has a client with a cache that follows the feed.
 
-- ``refused p50``, ``refused p99``: every app has a token in its cache; it is revoked. From the moment at which that was
-  acknowledged to the first refusal, of each app, which tries all the time; n counts each app in each round. ``accepts
-  after the bound`` counts those that came later than the published bound: none may.
-- ``last accept``: from the fault to the last time that a known token was accepted. n is the fault: ``feed cut``, the
-  app in sin is cut off from all others, and the token is revoked meanwhile; ``authority gone``, every machine is
-  killed. From then on it is refused as stale; ``refused otherwise`` counts apps that gave another reason: none may.
+- ``refused p50``, ``refused p99``: every app has a token in its cache, and the token is revoked. The time is from the
+  acknowledgement to the first refusal by each app; each app tries all the time. n counts each app in each round.
+  ``accepts after the bound`` counts the refusals that are later than the published bound. It must be 0.
+- ``last accept``: the time from the fault to the last time that a cached token was accepted. n is the fault. In ``feed
+  cut``, the app in sin is cut off from all others, and the token is revoked during the cut. In ``authority gone``,
+  every machine is killed. After the last accept the token is refused as stale. ``refused otherwise`` counts the apps
+  that gave another reason. It must be 0.
 
 Run ``python -m bench.reach [--json] [--quick]``, as root. It takes about four minutes.
 """
@@ -36,21 +37,21 @@ CUT: Final = "sin"
 APPS: Final = (CUT, *REGIONS)
 BOUND_S: Final = 5.0
 ROUNDS, QUICK_ROUNDS = 200, 2
-AT_ONCE: Final = 10  # tokens are minted and made known so many at a time
+AT_ONCE: Final = 10  # the number of tokens that are minted and cached at a time
 AGAIN_S: Final = 0.005
 WATCH_S: Final = 2 * BOUND_S
-STEADY: Final = {"TKDB_LEASE_MS": "60000"}  # who is primary isn't what is measured
+STEADY: Final = {"TKDB_LEASE_MS": "60000"}  # keeps the primary, because a change of it isn't measured here
 
 
 class Watched(NamedTuple):
-    """What became of a token at one app: when it was accepted last, and why it was refused later."""
+    """The outcome for a token at one app: when it was last accepted, and why it was refused later."""
 
     accepted_s: float
     refusals: frozenset[type[errors.TkdbError]]
 
 
 class Apps:
-    """The apps of a lab, and the operator who mints and revokes."""
+    """The apps of a lab, and the operator, who mints and revokes tokens."""
 
     def __init__(self, operator: AsyncClient, clients: dict[str, AsyncClient]) -> None:
         self._operator = operator
@@ -63,7 +64,8 @@ class Apps:
         return token
 
     async def revoked(self, token: Macaroon, looking: Sequence[Awaitable[float]]) -> list[float]:
-        """Revoke a token while apps look for its refusal; return how long after the acknowledgement each saw it, ms."""
+        """Revoke a token while apps wait for its refusal. Return how long after the acknowledgement each saw it, in
+        ms."""
         tasks = [asyncio.ensure_future(each) for each in looking]
         await self._operator.revoke(token)
         acknowledged_s = time.monotonic()
@@ -71,7 +73,7 @@ class Apps:
 
 
 async def rows(folder: Path, rounds: int) -> list[Row]:
-    """Measure all, in one lab."""
+    """Measure all rows, in one lab."""
     with claimed(folder) as here:
         async with Lab(here, REGIONS, APPS, isolated=True, settings=STEADY) as lab, AsyncExitStack() as stack:
             operator = await stack.enter_async_context(await lab.client(CUT))
@@ -142,7 +144,7 @@ async def _first_refusal_s(client: AsyncClient, token: Macaroon) -> float:
 
 
 async def _watched(client: AsyncClient, token: Macaroon) -> Watched:
-    """Try a token for a while. When it is looked at is when the call begins: what is accepted was accepted then."""
+    """Verify a token repeatedly for ``WATCH_S``. The time of a check is the start of its call."""
     accepted_s, refusals = 0.0, set()
     ends_s = time.monotonic() + WATCH_S
     while time.monotonic() < ends_s:
@@ -159,8 +161,8 @@ async def _watched(client: AsyncClient, token: Macaroon) -> Watched:
 
 def main() -> None:
     """Measure, and print."""
-    parser = arguments("How far a revocation reaches")
-    parser.add_argument("--quick", action="store_true", help="a few rounds: does it run at all?")
+    parser = arguments("Measure how soon a revocation reaches the caches of apps.")
+    parser.add_argument("--quick", action="store_true", help="a few rounds, to check that the bench runs")
     options = parser.parse_args()
     if (why := namespaces.unfit()) is not None:
         parser.error(f"regions can't be isolated here: {why}")

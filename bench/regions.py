@@ -1,16 +1,16 @@
-"""Measure machines in several regions: writes, failover, restores, and what they ask of the object store.
+"""A bench of machines in several regions: writes, failover, restores, and requests to the object store.
 
-Three machines (`tkdb serve`) with Litestream share a bucket of a real object store, SeaweedFS, all on one machine:
-what a network between them would add is left out. Their database has 25 MB. Beside them, in turns: a bare conditional
-PUT to the same store, and a bare ``litestream restore``.
+Three machines (`tkdb serve`) with Litestream share a bucket of a real object store, SeaweedFS. All run on one machine,
+so the figures don't include the time of a network. The database has 25 MB. For comparison, in turns with tkdb: a bare
+conditional PUT to the same store, and a bare ``litestream restore``.
 
-- ``acknowledged``: a revocation, sent alone, from sending to the answer.
-- ``refused``: from there to the first refusal by each replica.
-- ``primary killed``: by SIGKILL, until another machine acknowledges a write; the longest of all rounds.
-- ``planned move``: from its request until the named machine acknowledges a write.
-- ``restore``: a new machine, from its process's start on an empty volume to 200 from ``/readyz``.
-- ``first sync``: a copy of the whole database, put in the bucket by Litestream, as before a machine leads.
-- ``requests idle``, ``requests busy``: to the object store, by all machines, in an hour, and what a month of it costs.
+- ``acknowledged``: one revocation, sent alone, from sending to the answer.
+- ``refused``: from that answer to the first refusal by each replica.
+- ``primary killed``: from SIGKILL until another machine acknowledges a write; the longest of all rounds.
+- ``planned move``: from the request until the named machine acknowledges a write.
+- ``restore``: a new machine, from the start of its process on an empty volume to 200 from ``/readyz``.
+- ``first sync``: Litestream puts a copy of the whole database in the bucket, as it does before a machine is primary.
+- ``requests idle``, ``requests busy``: requests to the object store by all machines in an hour, and their cost a month.
 
 Run ``python -m bench.regions [--json] [--quick]``. It takes about five minutes, two of them to count requests.
 """
@@ -38,7 +38,8 @@ from tkdb_replication.bucket.settings import Bucket
 
 
 class Scale(NamedTuple):
-    """How much of everything. ``restores``: so many MB, and how many times; the first are the MB for all else, too."""
+    """The amounts of the bench. ``restores`` are pairs of a size in MB and a number of restores. The first size is also
+    used for everything else."""
 
     lease_ms: int
     writes: int
@@ -63,7 +64,7 @@ class Bench:
         self._scale = scale
 
     def rows(self) -> list[Row]:
-        """Measure all. What is to be restored is made while requests are counted: both take a while."""
+        """Measure all rows. The databases to restore are made while requests are counted, because both take long."""
         founded = [self._founded(size_mb) for size_mb, _ in self._scale.restores]
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as aside:
             foundings = [aside.submit(each.founding.make) for each in founded]
@@ -108,7 +109,7 @@ class Bench:
 
 
 def _kid(cluster: Cluster) -> bytes:
-    """Make an organization; return its root key's name."""
+    """Create an organization. Return the kid of its root key."""
     with cluster.nodes[cluster.settled()].client() as client:
         client.create_organization("acme")
         return client.mint("acme").kid
@@ -116,8 +117,8 @@ def _kid(cluster: Cluster) -> bytes:
 
 def main() -> None:
     """Measure, and print."""
-    parser = arguments("Machines in several regions")
-    parser.add_argument("--quick", action="store_true", help="few rounds and a small database: does it run at all?")
+    parser = arguments("Measure machines in several regions.")
+    parser.add_argument("--quick", action="store_true", help="few rounds, to check that the bench runs")
     options = parser.parse_args()
     program = seaweed.weed()
     if program is None:

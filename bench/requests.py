@@ -1,6 +1,6 @@
-"""How many requests all machines make to the object store in an hour, and what a month of them costs.
+"""The number of requests that all machines send to the object store in an hour, and their cost a month.
 
-Somebody always asks: what stands before the machines looks at each one's ``/readyz``, as ``fly.toml`` says.
+The machines are never without requests: the proxy checks ``/readyz`` of each machine, as ``fly.toml`` configures.
 
 >>> round(month_usd({"PUT": 1_200, "GET": 2_400, "GET, unchanged": 50_000}), 2)
 5.26
@@ -25,7 +25,7 @@ from tests.regions.cluster import Cluster
 CLASS_A: Final = ("PUT", "POST", "LIST")
 CLASS_A_USD: Final = 0.005 / 1_000
 CLASS_B_USD: Final = 0.0005 / 1_000
-"""Tigris's prices (https://www.tigrisdata.com/docs/pricing/), of a bucket in one region or global, standard tier."""
+"""Tigris's prices (https://www.tigrisdata.com/docs/pricing/) for a bucket in one region or global, standard tier."""
 MONTH_H: Final = 730
 
 HEALTH_CHECK_S: Final = 5.0
@@ -34,13 +34,14 @@ WRITE_AGAIN_S: Final = 1.0
 
 
 def counted(cluster: Cluster, counts: Counts, kid: bytes, *, quiet_s: float, measured_s: float) -> list[Row]:
-    """Count while nobody asks but for health, and then while callers read at each machine and write once a second.
+    """Count requests while only health checks arrive. Then count them while callers read at each machine and write once
+    a second.
 
     Args:
-        cluster: machines whose bucket lies behind ``counts``.
+        cluster: the machines. They reach their bucket through ``counts``.
         counts: the proxy.
-        kid: a root key, to write under.
-        quiet_s: how long a machine takes to notice that nobody asks.
+        kid: the root key to write under.
+        quiet_s: how long a machine takes to notice that no callers are left.
         measured_s: how long each count lasts.
     """
     primary, names = cluster.settled(), list(cluster.nodes)
@@ -60,9 +61,9 @@ def counted(cluster: Cluster, counts: Counts, kid: bytes, *, quiet_s: float, mea
 
 
 def month_usd(per_hour: Mapping[str, int]) -> float:
-    """Return what a month of so many requests an hour costs at Tigris.
+    """Return the cost at Tigris of a month with this number of requests an hour.
 
-    Answers 304, 409 and 412 cost nothing there, nor does DELETE.
+    Answers 304, 409 and 412 cost nothing there, and DELETE costs nothing either.
     """
     class_a = sum(per_hour.get(kind, 0) for kind in CLASS_A)
     class_b = sum(per_hour.get(kind, 0) for kind in ("GET", "HEAD"))
@@ -86,7 +87,7 @@ def _rows(what: str, per_hour: Counter[str]) -> list[Row]:
 
 @contextmanager
 def _again_and_again(ask: Callable[[], object], wait_s: float) -> Iterator[None]:
-    """Ask in a thread of its own, with pauses, for as long as what is within takes."""
+    """Call ``ask`` in another thread, with pauses of ``wait_s``, during the ``with`` block."""
     enough = threading.Event()
 
     def go_on() -> None:

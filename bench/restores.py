@@ -1,4 +1,4 @@
-"""How long a large database takes on its way from the bucket to a new machine, and to the bucket from a new primary."""
+"""The time that a large database takes from the bucket to a new machine, and from a new primary to the bucket."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ from tkdb_replication.protocol.head import HeadKeys
 
 ORGANIZATIONS_PER_MB = 566
 REVOCATIONS_PER_MB = 10 * ORGANIZATIONS_PER_MB
-"""Together they fill 1,000,000 bytes of a database, its indexes included."""
+"""The two numbers together fill 1,000,000 bytes of a database, including its indexes."""
 READY_WITHIN_S = 120
 LOOK_AGAIN_S = 0.01
 
 
 class Founding(NamedTuple):
-    """How to make a database of ``size_mb``, and a cluster of it; it can be sent to another process."""
+    """The instructions to make a database of ``size_mb``, and a cluster from it.
+    They can be sent to another process."""
 
     database: Path
     size_mb: int
@@ -45,7 +46,8 @@ class Founding(NamedTuple):
     environment: dict[str, str]
 
     def make(self) -> None:
-        """Write the database, as a machine that stands alone would have left it, and have ``tkdb init`` take it up."""
+        """Write the database as a machine that runs alone would leave it. Then let ``tkdb init`` make a cluster from
+        it."""
         secrets = Secrets(
             SealKey.parse(self.environment["TKDB_SEAL_KEYS"]),
             ChainKey(os.urandom(32)),
@@ -59,12 +61,12 @@ class Founding(NamedTuple):
 
 
 class Founded:
-    """A cluster that has a large database.
+    """A cluster with a large database.
 
     Args:
-        cluster: its machines, none of which was ever started.
-        bucket: its bucket, empty.
-        size_mb: how large the database is to be.
+        cluster: the machines; none of them was ever started.
+        bucket: the empty bucket of the cluster.
+        size_mb: the size of the database.
     """
 
     def __init__(self, cluster: Cluster, bucket: Bucket, size_mb: int) -> None:
@@ -75,13 +77,13 @@ class Founded:
 
     @property
     def founding(self) -> Founding:
-        """What is to be made before anything is measured."""
+        """The instructions that must be carried out before any measurement."""
         keys = self.cluster.keys
         environment = keys.environment(self._database, TKDB_LOG_LEVEL="warning", **variables(self.bucket))
         return Founding(self._database, self._size_mb, keys.signer.text(), environment)
 
     def restores(self, rounds: int) -> list[Row]:
-        """Have new machines restore it, in turns with Litestream alone; return the medians."""
+        """Let new machines restore the database, in turns with Litestream alone. Return the medians."""
         base, ready_s, bare_s = asyncio.run(self._base()), [], []
         for number in range(1, rounds + 1):
             ready_s.append(self._ready_s(f"m{len(self.cluster.nodes) + number}"))
@@ -92,7 +94,7 @@ class Founded:
         ]
 
     def _ready_s(self, name: str) -> float:
-        # It shall only restore, and not take over then.
+        # Promotion is manual so that the machine only restores, and doesn't take over afterwards.
         node = self.cluster.node(name, self.bucket, TKDB_PROMOTION="manual")
         began_s = time.perf_counter()
         with node:
@@ -103,7 +105,7 @@ class Founded:
             return time.perf_counter() - began_s
 
     def first_sync(self) -> Row:
-        """Have Litestream put the database at a fresh path, as before a machine leads; return how long it took."""
+        """Let Litestream put the database at a new path, as before a machine is primary. Return how long it took."""
         return Row("first sync", self._size_mb, "tkdb", round(asyncio.run(self._first_sync_s()), 2), "s")
 
     async def _first_sync_s(self) -> float:

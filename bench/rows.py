@@ -1,4 +1,4 @@
-"""Rows: what every bench measures, printed as a table for people or as JSON for programs.
+"""The rows that every bench measures, printed as a table for people or as JSON for programs.
 
 >>> emit([Row("verify", 5, "tkdb", 12.5, "us"), Row("verify", 5, "pymacaroons", 71.0, "us")], "Verify", as_json=False)
 Verify
@@ -15,7 +15,7 @@ import msgspec
 
 
 class Row(msgspec.Struct):
-    """One figure: ``what`` was done, at which size or in which form ``n``, by ``who``, and what it took."""
+    """One figure: the work ``what``, its size or form ``n``, the contender ``who``, and the measured value."""
 
     what: str
     n: int | str
@@ -25,7 +25,7 @@ class Row(msgspec.Struct):
 
 
 def arguments(title: str) -> argparse.ArgumentParser:
-    """Return a parser that knows ``--json``; a bench adds what else it wants to be told."""
+    """Return a parser with the option ``--json``. Each bench adds its other options."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", action="store_true", help="print the rows as a JSON list")
     return parser
@@ -49,6 +49,6 @@ def emit(rows: list[Row], title: str, as_json: bool) -> None:
 
 
 def _number(value: float) -> str:
-    """At least three significant digits, and no more decimals than they need."""
+    """Return ``value`` with at least three significant digits, and no more decimals than these need."""
     decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:,.{decimals}f}"

@@ -1,15 +1,16 @@
-"""Measure one node as a whole: how many verifications it answers, how soon it is ready, how much memory it holds.
+"""A bench of one whole node: how many verifications it answers, how soon it is ready, and how much memory it takes.
 
-The node is a process on one core, with a database in a file; the load comes from the other core, over kept-alive
-connections, as Noise messages that were sealed beforehand. Every answer is opened and checked, outside the time.
+The node is a process on one core, with a database in a file. The load comes from the other core, over kept-alive
+connections, as Noise messages that are sealed before. Every answer is opened and checked, outside the measured time.
 
-- ``single verifies``: requests a second with one token each; beside them a bare echo by Starlette on Hypercorn, of
-  bodies of the same size, in turns.
-- ``batched verifies``: tokens a second in requests of 100.
-- ``ready``: from the process's start to 200 from ``/readyz``, median; of an empty database, and of a full one.
-- ``memory``: what a node on the full database holds once it is ready, and after all these verifications.
+- ``single verifies``: requests a second with one token each. For comparison, a bare echo by Starlette on Hypercorn runs
+  in turns with it, with bodies of the same size.
+- ``batched verifies``: tokens a second in requests with 100 tokens.
+- ``ready``: the time from the process's start to 200 from ``/readyz``, with an empty database (the median) and with a
+  full one (once).
+- ``memory``: the memory of a node with the full database once it is ready, and after all these verifications.
 
-Run ``python -m bench.service [--json] [--quick]``. It takes about two minutes, most of them to fill the database.
+Run ``python -m bench.service [--json] [--quick]``. It takes about two minutes, mostly to fill the database.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ BATCH = 100
 
 
 class Scale(NamedTuple):
-    """How much of everything."""
+    """The amounts of the bench."""
 
     organizations: int
     revocations: int
@@ -57,7 +58,7 @@ QUICK = Scale(20, 2_000, tokens=200, singles=20, batches=2, rounds=1, starts=1, 
 
 
 class Deployment:
-    """An authority's keys, what a node is told by its environment, and a caller who knows the authority."""
+    """An authority's keys, the environment of its node, and a caller that knows the authority."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -80,13 +81,13 @@ class Deployment:
         return Process("tkdb.cli", "serve", environment={**self._environment, "TKDB_DB": str(database)})
 
     def seal(self, call: api.Verify) -> Sealed:
-        """Return a request, dated now: it is good for 30 s."""
+        """Return a sealed request with the present time. It is valid for 30 s."""
         now_ms = time.time_ns() // 1_000_000
         return self._initiator.seal(api.VERIFY, api.encode(call), request_id=os.urandom(16), now_ms=now_ms)
 
 
 class Load:
-    """Requests to verify tokens, drawn from a pool of many lineages and organizations."""
+    """Verify requests for tokens that are drawn from a pool of many lineages and organizations."""
 
     def __init__(self, deployment: Deployment, owners: list[Owner], tokens: int) -> None:
         self._deployment = deployment
@@ -105,7 +106,7 @@ class Load:
         ]
 
     def per_second(self, port: int, *, requests: int, bundles: int, connections: int) -> float:
-        """Have so many requests answered, each of so many bundles; return how many a second."""
+        """Send ``requests`` requests, each with ``bundles`` bundles. Return the number of requests a second."""
         calls = [api.Verify(self._draw.sample(self._pool, bundles)) for _ in range(requests)]
         sealed = list(map(self._deployment.seal, calls))
         took_s, bodies = ask(port, [_wire(one) for one in sealed], connections=connections)
@@ -121,7 +122,7 @@ def _wire(sealed: Sealed) -> bytes:
 
 
 def throughput(node: Process, echo: Process, load: Load, scale: Scale) -> list[Row]:
-    """Return the best rounds of singles, of batches, and of the echo between them."""
+    """Return the best round of single verifies, of batches, and of the echo that runs between them."""
     connections, token_request = scale.connections, post("/", bytes(608), {})
     singles, batches, echoes = [], [], []
     for _ in range(scale.rounds):
@@ -137,7 +138,7 @@ def throughput(node: Process, echo: Process, load: Load, scale: Scale) -> list[R
 
 
 def starts(deployment: Deployment, times: int) -> Row:
-    """Return how long a node takes to be ready on an empty database."""
+    """Return how long a node with an empty database takes to be ready."""
     took_s = []
     for index in range(times):
         with deployment.node(deployment.folder / f"empty-{index}.db") as node:
@@ -165,8 +166,8 @@ def measure(folder: Path, scale: Scale) -> list[Row]:
 
 def main() -> None:
     """Measure, and print."""
-    parser = arguments("One node: throughput, start and memory")
-    parser.add_argument("--quick", action="store_true", help="a small database and few requests: does it run at all?")
+    parser = arguments("Measure one node: throughput, start and memory.")
+    parser.add_argument("--quick", action="store_true", help="a small database, to check that the bench runs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tkdb-bench-") as folder:
         emit(measure(Path(folder), QUICK if options.quick else WHOLE), "One node on one core", options.json)

@@ -1,16 +1,16 @@
-"""Time what is done with a token, beside what other libraries take for theirs in the same run.
+"""A bench of the operations on a token, compared with those of other libraries in the same run.
 
-- ``verify``: text to trusted typed caveats, revocations looked up; the caveats are not cleared.
-- ``attenuate``: text to text, one caveat more.
-- ``mint``: caveats to text.
+- ``verify``: from text to trusted typed caveats, including the lookup of revocations. The caveats are not cleared.
+- ``attenuate``: from text to text, with one more caveat.
+- ``mint``: from caveats to text.
 
-All tokens are distinct, each has its own ``exp``, and they come shuffled. The contenders take turns, 1,000 tokens each;
-a figure is the mean of a contender's best turn. What the others do is their nearest to it:
+All tokens are distinct, each has its own ``exp``, and they are shuffled. The contenders take turns, 1,000 tokens each.
+A figure is the mean of a contender's best turn. The others do the closest comparable work:
 
 - ``pymacaroons`` deserializes binary v2 and verifies with exact-match satisfiers, ``macaroonbakery`` with its
-  ``Checker``. Both clear; neither types caveats or knows revocations.
-- ``macaroonbakery`` attenuates through pymacaroons, and a JWT can't be attenuated: no rows.
-- ``pyjwt`` is HS256, with n claims, ``exp`` checked among them.
+  ``Checker``. Both clear. Neither types caveats or knows revocations.
+- ``macaroonbakery`` attenuates through pymacaroons, and a JWT can't be attenuated, so neither has rows for that.
+- ``pyjwt`` uses HS256 and n claims, and checks ``exp``, which is one of them.
 
 Run ``python -m bench.tokens [--json] [--rounds N] [--tokens N] [--quick]``.
 """
@@ -51,14 +51,14 @@ SEAL_KEYS = SealKeys([SealKey(os.urandom(32))])
 NOW_MS = time.time_ns() // 1_000_000
 
 Job = tuple[str, int, str]
-"""What, n, who: the first columns of a row."""
+"""The first columns of a row: what, n and who."""
 
 Pass = Callable[[], Iterator[object]]
-"""Does the job for every token, one a step."""
+"""A function that does the job for every token, one for each step of the iterator."""
 
 
 def caveats(n: int, exp_s: int) -> list[AnyCaveat]:
-    """Return the first ``n`` of ten usual caveats, the first of them ``exp``."""
+    """Return the first ``n`` of ten usual caveats. The first one is ``exp``."""
     usual = (
         Exp(exp_s),
         Act("rwcdC"),
@@ -75,7 +75,8 @@ def caveats(n: int, exp_s: int) -> list[AnyCaveat]:
 
 
 def loaded(revocations: int) -> State:
-    """Return a state with one organization and so many revocations of it, spread over its tokens' longest life."""
+    """Return a state with one organization and ``revocations`` revocations,
+    spread over its tokens' maximum lifetime."""
     draw, state = random.Random(1), State()
     sealed = SEAL_KEYS.seal_root_key(RootKey(ROOT_KEY), organization="acme", kid=KID, generation=1, nonce=bytes(12))
     state.put(OrganizationRow("acme", LIFETIME_S, LIFETIME_S, 0))
@@ -87,7 +88,7 @@ def loaded(revocations: int) -> State:
 
 
 def ours(state: State, n: int, expiries: Sequence[int]) -> Iterator[tuple[Job, Pass]]:
-    """The jobs by ``tkdb``: keys and revocations are those of a whole state, as in the service."""
+    """Yield the jobs of ``tkdb``. Keys and revocations come from a whole state, as in the service."""
     find_key = Keyring(state, SEAL_KEYS).find
     verifier = verify.Verifier(NAME, find_key=find_key, find_revocation=state.revocation)
 
@@ -105,7 +106,7 @@ def ours(state: State, n: int, expiries: Sequence[int]) -> Iterator[tuple[Job, P
 
 
 def pymacaroons(n: int, expiries: Sequence[int]) -> Iterator[tuple[Job, Pass]]:
-    """The jobs by ``pymacaroons``."""
+    """Yield the jobs of ``pymacaroons``."""
 
     def minted(said: Sequence[str]) -> str:
         token = PyMacaroon(location=NAME, identifier=os.urandom(34), key=ROOT_KEY, version=MACAROON_V2)
@@ -132,7 +133,8 @@ def pymacaroons(n: int, expiries: Sequence[int]) -> Iterator[tuple[Job, Pass]]:
 
 
 def macaroonbakery(n: int, expiries: Sequence[int]) -> Iterator[tuple[Job, Pass]]:
-    """The jobs by ``macaroonbakery``: its oven bakes the expiry itself, the other n - 1 are of a condition of ours."""
+    """Yield the jobs of ``macaroonbakery``. Its oven adds the expiry itself;
+    the other n - 1 caveats use our condition."""
     checker = checkers.Checker()
     checker.namespace().register("tkdb.example", "")
     checker.register("is", "tkdb.example", lambda context, condition, argument: None)
@@ -155,7 +157,7 @@ def macaroonbakery(n: int, expiries: Sequence[int]) -> Iterator[tuple[Job, Pass]
 
 
 def pyjwt(n: int, expiries: Sequence[int]) -> Iterator[tuple[Job, Pass]]:
-    """The jobs by ``PyJWT``."""
+    """Yield the jobs of ``PyJWT``."""
 
     def claimed(exp_s: int) -> dict[str, Any]:
         further = {f"claim-{index}": condition for index, condition in enumerate(_conditions(n, exp_s)[1:])}
@@ -176,7 +178,7 @@ def _conditions(n: int, exp_s: int) -> list[str]:
 
 
 def race(contenders: Mapping[Job, Pass], *, rounds: int, tokens: int) -> dict[Job, float]:
-    """Return for each contender the seconds a token took in its best turn, over so many passes."""
+    """Return for each contender the seconds a token in its best turn, over ``rounds`` passes."""
     turn = min(TURN_TOKENS, tokens)
     best = dict.fromkeys(contenders, float("inf"))
     for _ in range(rounds):
@@ -190,7 +192,7 @@ def race(contenders: Mapping[Job, Pass], *, rounds: int, tokens: int) -> dict[Jo
 
 
 def measure(*, rounds: int, tokens: int, revocations: int) -> list[Row]:
-    """Return what each contender takes for each job, in µs, and what the others take in multiples of ours."""
+    """Return the time of each contender for each job in µs, and the others' times as multiples of ours."""
     state = loaded(revocations)
     best: dict[Job, float] = {}
     gc.freeze()
@@ -212,11 +214,11 @@ def measure(*, rounds: int, tokens: int, revocations: int) -> list[Row]:
 
 def main() -> None:
     """Measure, and print."""
-    parser = arguments("Verify, attenuate and mint, beside other libraries")
-    parser.add_argument("--rounds", type=int, default=9, help="passes over all tokens by each contender")
-    parser.add_argument("--tokens", type=int, default=2_000, help="distinct tokens")
-    parser.add_argument("--revocations", type=int, default=1_000_000, help="revocations in memory")
-    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all?")
+    parser = arguments("Measure verify, attenuate and mint, compared with other libraries.")
+    parser.add_argument("--rounds", type=int, default=9, help="passes over all tokens by each contender. Default: 9")
+    parser.add_argument("--tokens", type=int, default=2_000, help="distinct tokens. Default: 2000")
+    parser.add_argument("--revocations", type=int, default=1_000_000, help="revocations in memory. Default: 1000000")
+    parser.add_argument("--quick", action="store_true", help="one short round, to check that the bench runs")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.tokens, options.revocations = 1, 20, 1_000

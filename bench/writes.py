@@ -1,4 +1,4 @@
-"""How long a revocation takes: until it is acknowledged, and from then until every replica refuses the token."""
+"""The time of a revocation: until it is acknowledged, and from then until every replica refuses the token."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from tkdb_replication.bucket.settings import Bucket
 ANSWER_MS = 10_000
 LOOK_AGAIN_S = 0.005
 WITHIN_A_POLL_S = 0.25
-"""Revocations come at any moment between two reads of the head."""
+"""The range of the random delay before a revocation, so that it happens at any moment between two reads of the head."""
 
 
 def acknowledged(cluster: Cluster, bucket: Bucket, kid: bytes, rounds: int) -> list[Row]:
-    """Return how long one revocation takes, sent alone, and how long a bare swap of as many bytes as its head has."""
+    """Return how long one revocation takes, sent alone,
+    and how long a bare swap of an object of the head's size takes."""
     revoked, put = asyncio.run(_acknowledged(cluster.nodes[cluster.settled()], bucket, kid, rounds))
     return [*percentiles("acknowledged", revoked, "tkdb"), *percentiles("acknowledged", put, "conditional PUT")]
 

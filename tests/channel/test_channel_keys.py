@@ -68,7 +68,7 @@ def test_a_key_that_was_cut_short_says_so(kind: type[AuthorityPublic]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [0, 31, 33, 63, 65])
 def test_a_key_of_another_length_is_refused(kind: type[AuthorityPublic], size: int) -> None:
-    with pytest.raises(errors.ConfigurationError, match=f"this one is {size}"):
+    with pytest.raises(errors.ConfigurationError, match=f"this one has {size}"):
         kind.parse(armor(kind.PREFIX, bytes(size)))
 
 

@@ -125,7 +125,7 @@ def test_a_third_party_caveat_added_there_is_carried_and_seen(size: int) -> None
     reference.add_first_party_caveat(encode(App("tier", "gold")))
     assert child.raw == raw_of(reference)
     for presented in (read, child):
-        with pytest.raises(DischargeMissing, match=r"caveat 2 is for 'https://login\.example'"):
+        with pytest.raises(DischargeMissing, match=r"caveat 2 needs a discharge from 'https://login\.example'"):
             Authority().verify(presented)
 
 

@@ -1,11 +1,11 @@
 """The channel: one HTTP request and its answer, as the two messages of a Noise handshake.
 
-The body of the POST is message 1 with the request in its payload, the body of the response is message 2. There
-is no session and no state between requests, so any machine of any region can answer, and a proxy that must not
-be trusted can still route, fail over and replay. Everything here is pure: time and randomness are arguments.
+The body of the POST is message 1 with the request in its payload. The body of the response is message 2. There is no
+session and no state between requests, so any machine of any region can answer. An untrusted proxy can still route, fail
+over and replay. Every module here is pure: time and randomness are arguments.
 
 =============================  ==========================================================================
-``tkdb.channel.keys``          the authority's and the signers' keys, and how clients name an authority
+``tkdb.channel.keys``          the keys of authorities and signers, and how clients name an authority
 ``tkdb.channel.client``        the initiator's side: seal a request, open its answer
 ``tkdb.channel.server``        the responder's side: open a request, seal its answer
 ``tkdb.channel.envelope``      the payload of message 1, its signature and its age
@@ -15,11 +15,11 @@ be trusted can still route, fail over and replay. Everything here is pure: time 
 ``tkdb.channel.dh``            X25519
 =============================  ==========================================================================
 
-What the two patterns promise (Noise specification, revision 34, section 7.7): nobody but the holder of an
-authority key reads message 1, or writes message 2. Message 1 has no forward secrecy: who later steals the
-authority's static key can read what was recorded, so that key is rotated, and clients accept two. Message 1
-can be replayed: so its payload carries a time and a request id. On signed paths it carries an Ed25519 signature
-as well, because Noise_KK alone lets a thief of the authority's static key speak as any signer.
+The two patterns give these properties (Noise specification, revision 34, section 7.7). Only a holder of an authority
+key can read message 1, or write message 2. Message 1 has no forward secrecy: an attacker who later steals the
+authority's static key can read recorded messages. That key is therefore rotated, and clients accept two keys. Message 1
+can be replayed, so its payload contains a time and a request id. On signed paths it also contains an Ed25519 signature,
+because with Noise_KK alone a thief of the authority's static key could send requests as any signer.
 
 >>> import os
 >>> from tkdb.channel.client import Initiator

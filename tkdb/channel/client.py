@@ -25,14 +25,14 @@ from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.channel.padding import pad, unpad
 
 KEY_HEADER: Final = "tkdb-key"
-"""The thumbprint, in hex, of the authority key to which message 1 is sealed."""
+"""The header with the thumbprint, in hex, of the authority key that message 1 is sealed to."""
 
 SIGNER_HEADER: Final = "tkdb-signer"
-"""The thumbprint, in hex, of the signer that seals message 1."""
+"""The header with the thumbprint, in hex, of the signer that seals message 1."""
 
 
 class Sealed:
-    """A request to be sent: the body of the POST and its headers. It opens one answer."""
+    """A sealed request, ready to send: the body of the POST and its headers. It opens one answer."""
 
     __slots__ = ("_waiting", "headers", "message")
 
@@ -45,16 +45,16 @@ class Sealed:
         """Return the answer in message 2.
 
         Raises:
-            ChannelError: it isn't the authority's answer to this request, or was altered.
-            RuntimeError: an answer was opened already, or couldn't be: one request reads one answer.
+            ChannelError: the message isn't the authority's answer to this request, or was altered.
+            RuntimeError: this method was called before, with or without success: one request reads one answer.
         """
         return unpad(self._waiting.read(message))
 
 
 class Initiator:
-    """Seals requests to one authority, as a signer or anonymously.
+    """The sealer of requests to one authority, as a signer or anonymously.
 
-    An anonymous caller's static key is made once for each ``Initiator``, of ``random``; it names nobody.
+    The static key of an anonymous caller is made once for each ``Initiator``, from ``random``. It identifies nobody.
     """
 
     def __init__(self, identity: AuthorityIdentity, *, signer: SignerSecret | None, random: Random) -> None:
@@ -69,24 +69,24 @@ class Initiator:
     def seal(
         self, path: str, body: bytes, *, request_id: bytes, now_ms: int, position: int = 0, key: int = 0
     ) -> Sealed:
-        """Return ``body`` sealed for ``path``: by Noise_KK and signed on signed paths, else by Noise_IK.
+        """Return ``body`` sealed for ``path``: with Noise_KK and a signature on signed paths, else with Noise_IK.
 
         Args:
-            path: one of ``tkdb.api``'s.
-            body: the request, encoded.
-            request_id: 16 random bytes; the same again when a write is repeated.
+            path: one of the paths of ``tkdb.api``.
+            body: the encoded request.
+            request_id: 16 random bytes. Use the same bytes again when you repeat a write.
             now_ms: the time, ms since 1970.
             position: the highest position that the caller has seen.
-            key: to which of the identity's keys, counted from 0.
+            key: the index of the identity's key to seal to, counted from 0.
 
         Raises:
             ConfigurationError: the path is for signers, and there is no signer.
-            InvalidRequest: the request is more than one message carries, or no request of this authority.
+            InvalidRequest: the request is too large for one message, or the path or request id isn't valid.
         """
         if path not in api.CALLS_BY_PATH:
             raise errors.InvalidRequest(f"a path of the authority was expected: one of {', '.join(api.CALLS_BY_PATH)}")
         if len(request_id) != REQUEST_ID_BYTES:
-            raise errors.InvalidRequest(f"a request id is {REQUEST_ID_BYTES} bytes, and this one is {len(request_id)}")
+            raise errors.InvalidRequest(f"a request id has {REQUEST_ID_BYTES} bytes; this one has {len(request_id)}")
         context = prologue(path, self._name)
         if path not in api.SIGNED_PATHS:
             payload = pad(encode(Envelope(now_ms, request_id, position, body)))

@@ -1,4 +1,4 @@
-"""X25519 (RFC 7748), with one exception class for every point that can't be used.
+"""X25519 (RFC 7748), with one exception class for every unusable point.
 
 >>> ours, theirs = KeyPair(bytes(range(32))), KeyPair(bytes(range(1, 33)))
 >>> ours.exchange(theirs.public) == theirs.exchange(ours.public)
@@ -21,7 +21,7 @@ from tkdb import errors
 KEY_BYTES: Final = 32
 
 Random = Callable[[int], bytes]
-"""That many bytes of cryptographic randomness, such as ``os.urandom``."""
+"""A function that returns the given number of cryptographically random bytes, such as ``os.urandom``."""
 
 Shared = NewType("Shared", bytes)
 """The product of a private and a public key: 32 bytes, never all zero."""
@@ -38,7 +38,7 @@ class PublicKey:
 
 
 class KeyPair:
-    """A private key, kept where no repr shows it, and its public key."""
+    """A private key, which no repr shows, and its public key."""
 
     __slots__ = ("_scalar", "public")
 
@@ -47,10 +47,10 @@ class KeyPair:
         self.public = PublicKey(self._scalar.public_key().public_bytes_raw())
 
     def exchange(self, public: PublicKey) -> Shared:
-        """Return the product of our private and their public key.
+        """Return the product of our private key and their public key.
 
         Raises:
-            ChannelError: their key is a point of low order, so the product would be no secret (RFC 7748, 6.1).
+            ChannelError: their key is a point of low order, so the product would not be secret (RFC 7748, 6.1).
         """
         try:
             return Shared(self._scalar.exchange(public.point))
@@ -59,7 +59,8 @@ class KeyPair:
 
 
 def unreadable() -> errors.ChannelError:
-    """Return the one error of the channel: the same class and text for every cause, so that it tells nothing."""
+    """Return the only error of the channel. Its class and text are the same for every cause,
+    so that it reveals nothing."""
     return errors.ChannelError(
         "the message can't be opened", hint="check the authority's name and key, and the signer's key"
     )

@@ -1,8 +1,8 @@
-"""The envelope: the payload of message 1. When it was asked, by which request id, what, and who signed it.
+"""The envelope: the payload of message 1. It contains the time, the request id, the request and the signature.
 
-It is a msgpack array, padded, inside the handshake. A message 1 can be replayed by whoever recorded it; so the
-envelope carries its time, and is refused when that is older than 30 s, and a request id, by which a repeated
-write is known. On signed paths it carries the signer's Ed25519 signature, which the journal keeps.
+It is a padded msgpack array inside the handshake. Anyone who recorded a message 1 can replay it. The envelope therefore
+contains its time, and is refused if that is more than 30 s ago. It also contains a request id, by which the authority
+recognizes a repeated write. On signed paths it contains the signer's Ed25519 signature, which the journal keeps.
 
 >>> from tkdb.channel.keys import SignerSecret
 >>> signer = SignerSecret(bytes(range(32)))
@@ -30,7 +30,7 @@ from tkdb.channel.keys import SignerPublic
 REQUEST_ID_BYTES: Final = 16
 MAX_AGE_MS: Final = 30_000
 MAX_AHEAD_MS: Final = 5_000
-"""How far the caller's clock may be ahead: a clock a little fast is no attack, and no reason to refuse."""
+"""How far the caller's clock may be ahead. A clock that is slightly fast is no attack, and no reason to refuse."""
 
 _PROLOGUE_LABEL: Final = b"tkdb channel 1"
 _SIGNATURE_LABEL: Final = b"tkdb request 1"
@@ -39,7 +39,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A request on its way. ``position`` is the highest that the caller has seen; ``signature`` may be empty."""
+    """The payload of message 1. ``position`` is the highest that the caller has seen; ``signature`` may be empty."""
 
     time_ms: Count
     request_id: Annotated[bytes, msgspec.Meta(min_length=REQUEST_ID_BYTES, max_length=REQUEST_ID_BYTES)]
@@ -61,7 +61,7 @@ def decode(payload: bytes) -> Envelope:
     """Return the envelope in ``payload``.
 
     Raises:
-        ChannelError: there is none.
+        ChannelError: ``payload`` contains no envelope.
     """
     try:
         return _decoder.decode(payload)
@@ -70,7 +70,7 @@ def decode(payload: bytes) -> Envelope:
 
 
 def prologue(path: str, name: str) -> bytes:
-    """Return what both sides must agree on before the first message, or no handshake succeeds.
+    """Return the bytes that both sides must agree on before the first message. If they differ, no handshake succeeds.
 
     ======  =====  ==================================
     offset  bytes
@@ -86,7 +86,7 @@ def prologue(path: str, name: str) -> bytes:
 
 
 def signed_bytes(prologue: bytes, time_ms: int, request_id: bytes, body: bytes) -> bytes:
-    """Return what a signer signs.
+    """Return the bytes that a signer signs.
 
     ======  =====  ==================================
     offset  bytes
@@ -108,10 +108,10 @@ def signed_bytes(prologue: bytes, time_ms: int, request_id: bytes, body: bytes) 
 def verify_signature(
     signer: SignerPublic, prologue: bytes, time_ms: int, request_id: bytes, body: bytes, signature: bytes
 ) -> None:
-    """Check that ``signer`` asked for ``body``, at that time, of the path and authority that ``prologue`` holds.
+    """Check that ``signer`` signed ``body`` with this time and request id, for the path and authority in ``prologue``.
 
     Raises:
-        ChannelError: the signature is missing, or not the signer's over these.
+        ChannelError: the signature is missing, or isn't the signer's signature of these.
     """
     signer.verify(signature, signed_bytes(prologue, time_ms, request_id, body))
 
@@ -120,7 +120,7 @@ def check_time(envelope: Envelope, now_ms: int) -> None:
     """Check that the request is at most 30 s old, and at most 5 s ahead of ``now_ms``.
 
     Raises:
-        OutOfTime: it isn't; the message tells both times.
+        OutOfTime: it isn't. The message contains both times.
     """
     age_ms = now_ms - envelope.time_ms
     if -MAX_AHEAD_MS <= age_ms <= MAX_AGE_MS:

@@ -1,4 +1,4 @@
-"""The keys of the channel, as text and as objects: the authority's, the signers', and whom a client trusts.
+"""The keys of the channel, as text and as objects: of authorities, of signers, and the identity that a client trusts.
 
 ================  ===================  ========================================================
 class             text begins with     bytes
@@ -39,11 +39,11 @@ SIGNATURE_BYTES: Final = 64
 THUMBPRINT_BYTES: Final = 16
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:/_-]{0,127}", re.ASCII)
-_PROBE: Final = KeyPair(bytes(KEY_BYTES))  # any private key finds a point of low order: all are multiples of 8
+_PROBE: Final = KeyPair(bytes(KEY_BYTES))  # any private key finds a point of low order, because all are multiples of 8
 
 
 class _Key:
-    """What the four kinds share: a text form, and refusals that say which kind was expected and given."""
+    """The base of the four kinds: a text form, and errors that name the expected kind and the given kind."""
 
     PREFIX: ClassVar[str]
     KIND: ClassVar[str]
@@ -53,15 +53,15 @@ class _Key:
 
     def __init__(self, raw: bytes) -> None:
         if len(raw) != self.RAW_BYTES:
-            raise errors.ConfigurationError(f"{self.KIND} is {self.RAW_BYTES} bytes, and this one is {len(raw)}")
+            raise errors.ConfigurationError(f"{self.KIND} has {self.RAW_BYTES} bytes, and this one has {len(raw)}")
         self._raw = raw
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the key that ``text`` stands for.
+        """Return the key that ``text`` encodes.
 
         Raises:
-            ConfigurationError: it is another kind of key, was cut short or altered, or can't be used.
+            ConfigurationError: the text is another kind of key, was cut short or altered, or can't be used.
         """
         try:
             raw = dearmor(cls.PREFIX, text)
@@ -81,7 +81,7 @@ class _Key:
 
 
 class _PublicKey(_Key):
-    """A key to be shown: compared by its bytes, and named by its thumbprint."""
+    """A key that may be shown. It is compared by its bytes, and named by its thumbprint."""
 
     LABEL: ClassVar[bytes]
 
@@ -95,7 +95,7 @@ class _PublicKey(_Key):
             _PROBE.exchange(self.point)
         except errors.ChannelError:
             raise errors.ConfigurationError(
-                f"{self.KIND} was expected, and this one is a point of low order, which anyone could answer for"
+                f"{self.KIND} was expected, and this one is a point of low order, for which anyone could answer"
             ) from None
 
     def __eq__(self, other: object) -> bool:
@@ -109,7 +109,7 @@ class _PublicKey(_Key):
 
 
 class AuthorityPublic(_PublicKey):
-    """The public key by which clients know an authority."""
+    """The public key by which clients identify an authority."""
 
     PREFIX = "tkdbpub_"
     KIND = "an authority's public key"
@@ -119,7 +119,7 @@ class AuthorityPublic(_PublicKey):
 
 
 class SignerPublic(_PublicKey):
-    """The public keys by which an authority knows a signer: one for Noise_KK, one for signatures."""
+    """The public keys by which an authority identifies a signer: one for Noise_KK, one for signatures."""
 
     PREFIX = "tkdbsignerpub_"
     KIND = "a signer's public key"
@@ -136,7 +136,7 @@ class SignerPublic(_PublicKey):
         """Check an Ed25519 signature (RFC 8032).
 
         Raises:
-            ChannelError: it isn't this signer's signature of ``message``.
+            ChannelError: ``signature`` isn't this signer's signature of ``message``.
         """
         try:
             self._verifier.verify(signature, message)
@@ -145,7 +145,7 @@ class SignerPublic(_PublicKey):
 
 
 class AuthoritySecret(_Key):
-    """The static key of an authority. Who has it can answer for the authority, and read recorded requests."""
+    """The static key of an authority. Anyone who has it can answer as the authority, and read recorded requests."""
 
     PREFIX = "tkdbauth_"
     KIND = "an authority's secret key"
@@ -167,9 +167,9 @@ class AuthoritySecret(_Key):
 
 
 class SignerSecret(_Key):
-    """The one secret of a signer. Who has it can mint and revoke whatever the signer may.
+    """The one secret of a signer. Anyone who has it can do everything that the signer may do.
 
-    It gives the X25519 and the Ed25519 key by HKDF-SHA256 (RFC 5869), under one label each.
+    The X25519 key and the Ed25519 key are derived from it by HKDF-SHA256 (RFC 5869), each with its label.
     """
 
     PREFIX = "tkdbsigner_"
@@ -198,12 +198,13 @@ class SignerSecret(_Key):
 
 @dataclass(frozen=True, slots=True)
 class AuthorityIdentity:
-    """Whom a client trusts: an authority's name, and its public key; two while its static key is rotated.
+    """The identity that a client trusts: an authority's name and public key,
+    or two keys while its static key is rotated.
 
     The name is also the location of the authority's macaroons.
 
     Raises:
-        ConfigurationError: a name that can't be one, no key, more than two, or the same one twice.
+        ConfigurationError: the name isn't valid, or there is no key, more than two keys, or the same key twice.
     """
 
     name: str
@@ -218,10 +219,10 @@ class AuthorityIdentity:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the identity that ``NAME=tkdbpub_…`` or ``NAME=tkdbpub_…,tkdbpub_…`` stands for.
+        """Return the identity in ``text``, in the form ``NAME=tkdbpub_…`` or ``NAME=tkdbpub_…,tkdbpub_…``.
 
         Raises:
-            ConfigurationError: it is anything else.
+            ConfigurationError: the text is anything else.
         """
         name, equals, keys = text.partition("=")
         if not equals:
@@ -232,15 +233,15 @@ class AuthorityIdentity:
         return cls(parse_name(name), tuple(AuthorityPublic.parse(key) for key in keys.split(",")))
 
     def text(self) -> str:
-        """Return the identity as text, as clients are given it."""
+        """Return the identity as text, in the form that clients are configured with."""
         return f"{self.name}={','.join(key.text() for key in self.keys)}"
 
 
 def parse_name(text: str) -> str:
-    """Return ``text``, which is an authority's name.
+    """Return ``text`` if it is a valid name of an authority.
 
     Raises:
-        ConfigurationError: it can't be one.
+        ConfigurationError: it isn't valid.
     """
     if _NAME.fullmatch(text) is None:
         raise errors.ConfigurationError(

@@ -20,8 +20,8 @@ IK offset  KK offset
 
 Message 2: ``e``, 32 bytes, and the payload, encrypted, n + 16 bytes.
 
-Each step returns what the next one needs and nothing else, so a step out of order is a type error. What
-writes or reads message 2 does so once: a second time raises ``RuntimeError``, for it would repeat a nonce.
+Each step returns only the object that the next step needs, so a step out of order is a type error. The object that
+writes or reads message 2 does so once. A second call raises ``RuntimeError``, because it would repeat a nonce.
 
 >>> import os
 >>> alice, bob = KeyPair(os.urandom(32)), KeyPair(os.urandom(32))
@@ -48,7 +48,7 @@ _SEALED_KEY_BYTES: Final = KEY_BYTES + TAG_BYTES
 
 
 class Statics:
-    """Our static key pair, their static public key, and the product of the two, made once and kept.
+    """Our static key pair, their static public key, and the product of the two, which is computed once.
 
     Raises:
         ChannelError: their key is a point of low order.
@@ -76,12 +76,12 @@ class Waiting:
         """Return the payload of message 2.
 
         Raises:
-            ChannelError: it isn't the answer to our message 1, or was altered.
-            RuntimeError: a message 2 was read already, whether or not it could be opened.
+            ChannelError: the message isn't the answer to our message 1, or was altered.
+            RuntimeError: this method was called before, with or without success.
         """
         state, self._state = self._state, None
         if state is None:
-            raise RuntimeError("an answer was opened already: seal the request anew")
+            raise RuntimeError("an answer was opened already: seal the request again")
         # <- e, ee, se
         their_ephemeral = _read_ephemeral(state, message)
         state.mix_key(self._ephemeral.exchange(their_ephemeral))
@@ -116,7 +116,7 @@ class Answering:
 
 
 def initiate_ik(prologue: bytes, statics: Statics, payload: bytes, random: Random) -> tuple[bytes, Waiting]:
-    """Return message 1 of Noise_IK, and what reads its answer."""
+    """Return message 1 of Noise_IK, and the object that reads its answer."""
     # <- s
     state = SymmetricState(IK, prologue)
     state.mix_hash(statics.theirs.raw)
@@ -130,7 +130,7 @@ def initiate_ik(prologue: bytes, statics: Statics, payload: bytes, random: Rando
 
 
 def initiate_kk(prologue: bytes, statics: Statics, payload: bytes, random: Random) -> tuple[bytes, Waiting]:
-    """Return message 1 of Noise_KK, and what reads its answer."""
+    """Return message 1 of Noise_KK, and the object that reads its answer."""
     # -> s
     # <- s
     state = SymmetricState(KK, prologue)
@@ -145,10 +145,10 @@ def initiate_kk(prologue: bytes, statics: Statics, payload: bytes, random: Rando
 
 
 def respond_ik(prologue: bytes, ours: KeyPair, message: bytes) -> tuple[bytes, Answering]:
-    """Return the payload of message 1 of Noise_IK, and what writes its answer.
+    """Return the payload of message 1 of Noise_IK, and the object that writes its answer.
 
     Raises:
-        ChannelError: not a message 1 for this key and prologue.
+        ChannelError: ``message`` isn't a message 1 for this key and prologue.
     """
     # <- s
     state = SymmetricState(IK, prologue)
@@ -164,10 +164,10 @@ def respond_ik(prologue: bytes, ours: KeyPair, message: bytes) -> tuple[bytes, A
 
 
 def respond_kk(prologue: bytes, statics: Statics, message: bytes) -> tuple[bytes, Answering]:
-    """Return the payload of message 1 of Noise_KK, and what writes its answer.
+    """Return the payload of message 1 of Noise_KK, and the object that writes its answer.
 
     Raises:
-        ChannelError: not a message 1 from their key for this key and prologue.
+        ChannelError: ``message`` isn't a message 1 from their key for this key and prologue.
     """
     # -> s
     # <- s
@@ -189,7 +189,7 @@ def _write_ephemeral(state: SymmetricState, random: Random) -> KeyPair:
 
 
 def _read_ephemeral(state: SymmetricState, message: bytes, payload_at: int = KEY_BYTES) -> PublicKey:
-    # The lower bound matters: a shorter message 1 could hold a well-sealed static key of fewer than 32 bytes.
+    # The lower bound matters because a shorter message 1 could contain a well-sealed static key of fewer than 32 bytes.
     if not payload_at + TAG_BYTES <= len(message) <= MAX_MESSAGE_BYTES:
         raise unreadable()
     ephemeral = PublicKey(message[:KEY_BYTES])

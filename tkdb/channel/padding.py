@@ -1,4 +1,4 @@
-"""Padding: payloads in steps of 256 bytes, so that a message's length tells little about what it carries.
+"""Padding: payloads are padded in steps of 256 bytes, so that a message's length reveals little about its content.
 
 ======  =====  ===========================================================
 offset  bytes
@@ -8,7 +8,7 @@ offset  bytes
 4 + n   0-255  zeros, up to the next multiple of 256
 ======  =====  ===========================================================
 
-At most 255 steps: with the keys and tags of Noise's messages around them, they stay below 65,535 bytes.
+A padded payload has at most 255 steps. Together with the keys and tags of Noise it stays below 65,535 bytes.
 
 >>> len(pad(b"hello"))
 256
@@ -30,14 +30,14 @@ MAX_PAYLOAD_BYTES: Final = MAX_PADDED_BYTES - _LENGTH_BYTES
 
 
 def pad(payload: bytes) -> bytes:
-    """Return ``payload`` behind its length, padded with zeros to a multiple of 256 bytes.
+    """Return the length of ``payload`` and then ``payload``, padded with zeros to a multiple of 256 bytes.
 
     Raises:
-        InvalidRequest: more than one message can carry.
+        InvalidRequest: the payload is larger than one message can carry.
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise errors.InvalidRequest(
-            f"the payload is {len(payload):,} bytes, and one message carries at most {MAX_PAYLOAD_BYTES:,}",
+            f"the payload has {len(payload):,} bytes, and one message carries at most {MAX_PAYLOAD_BYTES:,}",
             hint="ask for fewer in one request",
         )
     framed = len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
@@ -48,7 +48,7 @@ def unpad(padded: bytes) -> bytes:
     """Return the payload in ``padded``. Each payload has exactly one padded form.
 
     Raises:
-        ChannelError: any other form.
+        ChannelError: ``padded`` has any other form.
     """
     end = _LENGTH_BYTES + int.from_bytes(padded[:_LENGTH_BYTES], "big")
     whole = end + -end % STEP_BYTES

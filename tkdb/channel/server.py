@@ -30,7 +30,7 @@ from tkdb.channel.padding import pad, unpad
 
 
 class Opened:
-    """A request that was opened: its envelope, who signed it (None on paths for anyone), and its one answer."""
+    """An opened request: its envelope, its signer (None on paths that are open to anyone), and its one answer."""
 
     __slots__ = ("_answering", "_random", "envelope", "signer")
 
@@ -43,26 +43,27 @@ class Opened:
         self._random = random
 
     def seal(self, answer: bytes) -> bytes:
-        """Return message 2 with ``answer``, which only the one who asked can read.
+        """Return message 2 with ``answer``. Only the caller can read it.
 
         Raises:
-            InvalidRequest: the answer is more than one message carries; another one may still be sealed.
+            InvalidRequest: the answer is too large for one message. You can still seal another answer.
             RuntimeError: an answer was sealed already.
         """
         return self._answering.write(pad(answer), self._random)
 
 
 class Responder:
-    """Opens what was sealed to one of an authority's keys, and on signed paths by one of its signers.
+    """The opener of requests that were sealed to one of an authority's keys and, on signed paths,
+    by one of its signers.
 
     Args:
         name: the authority's name.
         secrets: the authority's static keys; two while the key is rotated.
-        signers: who may use the signed paths. The static-static product with each is made here, and kept.
-        random: where ephemeral keys come from.
+        signers: the signers that may use the signed paths. The static-static product with each is computed once, here.
+        random: the source of ephemeral keys.
 
     Raises:
-        ConfigurationError: a name that can't be one, or no key.
+        ConfigurationError: the name isn't valid, or there is no key.
     """
 
     def __init__(
@@ -73,9 +74,9 @@ class Responder:
         self._random = random
         self._contexts = {path: prologue(path, parse_name(name)) for path in api.CALLS_BY_PATH}
         self._secrets = {secret.public.thumbprint.hex(): secret.pair for secret in secrets}
-        # A signer whom nobody can be. A message that names an unknown signer is opened as if it came from this
-        # one, so that it fails where a failed handshake does, after the same work: who listens to the clock
-        # learns no more about the list of signers than who reads the error.
+        # No caller has the secret of this signer. A message that names an unknown signer is opened as if it came from
+        # this one. It then fails at the same place as a failed handshake, after the same work. So an attacker learns
+        # as little about the list of signers from the time as from the error.
         self._nobody = SignerSecret.generate(random).public
         self._signers = {signer.thumbprint.hex(): signer for signer in (*signers, self._nobody)}
         self._statics = {
@@ -85,15 +86,16 @@ class Responder:
         }
 
     def open(self, path: str, headers: Mapping[str, str], message: bytes) -> Opened:
-        """Return the request in message 1. Its time isn't checked: the answer to a late one is sealed, too.
+        """Return the request in message 1. Its time isn't checked here,
+        because the answer to a late request is sealed too.
 
         Args:
-            path: the path that it was sent to.
-            headers: with lower-case names.
+            path: the path that the message was sent to.
+            headers: the headers, with lower-case names.
             message: the body of the POST.
 
         Raises:
-            ChannelError: it can't be opened, for whatever cause. There is one text for all.
+            ChannelError: the message can't be opened. The text is the same for every cause.
         """
         context = self._contexts.get(path)
         key = headers.get(KEY_HEADER, "")

@@ -1,8 +1,8 @@
 """The symmetric half of a handshake: a running hash, a chaining key, and one cipher key at a time.
 
-Noise specification, revision 34, sections 5.1 and 5.2, with SHA-256 and ChaCha20-Poly1305. In Noise_IK and
-Noise_KK every cipher key encrypts one message, at nonce 0. So this state counts nothing: a key is spent by its
-use, and using it again without a ``mix_key`` between raises, where a counter kept wrong would repeat a nonce.
+It follows the Noise specification, revision 34, sections 5.1 and 5.2, with SHA-256 and ChaCha20-Poly1305. In Noise_IK
+and Noise_KK every cipher key encrypts one message, at nonce 0. So this state has no counter, which a bug could make
+repeat a nonce. Each use spends the key; a second use without a ``mix_key`` in between raises an error.
 
 >>> ours, theirs = (SymmetricState(b"Noise_KK_25519_ChaChaPoly_SHA256", b"prologue") for _ in range(2))
 >>> for state in (ours, theirs):
@@ -34,40 +34,40 @@ _SHA256: Final = SHA256()
 
 
 class SymmetricState:
-    """``h``, ``ck`` and ``k`` of the specification. For one handshake, and then to be dropped."""
+    """The state ``h``, ``ck`` and ``k`` of the specification. Use it for one handshake, and then drop it."""
 
     __slots__ = ("_chaining_key", "_cipher_key", "hash")
 
     def __init__(self, protocol: bytes, prologue: bytes) -> None:
-        if len(protocol) != HASH_BYTES:  # a longer or shorter name would be hashed or padded; ours need neither
+        if len(protocol) != HASH_BYTES:  # other lengths need a hash or padding, which isn't implemented
             raise ValueError("a protocol name of 32 bytes was expected")
         self._chaining_key = protocol
         self._cipher_key: bytes | None = None
         self.hash = sha256(protocol + prologue).digest()
 
     def mix_hash(self, data: bytes) -> None:
-        """MixHash: bind the handshake to ``data``."""
+        """Bind the handshake to ``data`` (MixHash)."""
         self.hash = sha256(self.hash + data).digest()
 
     def mix_key(self, shared: Shared) -> None:
-        """MixKey: a new chaining key and a new cipher key.
+        """Derive a new chaining key and a new cipher key (MixKey).
 
-        The HKDF of section 4.3 is that of RFC 5869 with the chaining key as salt and no info.
+        The HKDF of section 4.3 is the HKDF of RFC 5869 with the chaining key as salt and no info.
         """
         derived = HKDF(_SHA256, 2 * HASH_BYTES, salt=self._chaining_key, info=b"").derive(shared)
         self._chaining_key, self._cipher_key = derived[:HASH_BYTES], derived[HASH_BYTES:]
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
-        """EncryptAndHash: return ciphertext and tag, and spend the cipher key."""
+        """Return the ciphertext and the tag, and spend the cipher key (EncryptAndHash)."""
         ciphertext = self._spend().encrypt(_NONCE_0, plaintext, self.hash)
         self.mix_hash(ciphertext)
         return ciphertext
 
     def decrypt_and_hash(self, ciphertext: bytes) -> bytes:
-        """DecryptAndHash: return the plaintext, and spend the cipher key.
+        """Return the plaintext, and spend the cipher key (DecryptAndHash).
 
         Raises:
-            ChannelError: altered, or sealed under another key, prologue or transcript.
+            ChannelError: the ciphertext was altered, or was sealed under another key, prologue or transcript.
         """
         try:
             plaintext = self._spend().decrypt(_NONCE_0, ciphertext, self.hash)

@@ -1,4 +1,4 @@
-"""What a request attempts, and what the app that clears it knows beforehand.
+"""The access that a request attempts, and the policy: the facts that the app knows before any request.
 
 >>> access = Access(action="r", resource={"app": "shop"}, method="GET", path="/v1/apps/shop")
 >>> access.action
@@ -22,11 +22,11 @@ class AnyId(Enum):
 
 
 ANY: Final = AnyId.ANY
-"""In ``Access.resource``: the request is for every id of the kind (a listing). Only ``*`` allows it."""
+"""In ``Access.resource``: the request is for every id of the kind (a list, for example). Only ``*`` allows it."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls, as the network attests it (never as the caller says it)."""
+    """The caller, as the network attests it (never as the caller claims it)."""
 
     organization: str | None = None
     app: str | None = None
@@ -34,19 +34,19 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request attempts. What is left out is unknown, and a caveat about it denies.
+    """The access that one request attempts. An omitted field is unknown, and a caveat about it denies.
 
     Attributes:
         action: one letter of ``rwcdC`` (read, write, create, delete, control), or several attempted together.
-        resource: kind to id, for each kind that the request touches; ``ANY`` for all ids; None where the request
-            touches the kind without naming an id.
+        resource: a map from kind to id, for each kind that the request touches. The id is ``ANY`` for all ids, and None
+            if the request touches the kind without an id.
         method: the HTTP method.
-        path: the path exactly as received, percent-escapes and all, without the query.
+        path: the path exactly as received, with its percent-escapes, without the query.
         ip: the client's address, IPv4 or IPv6, as text.
         source: the calling machine, app and organization, as attested.
-        key_thumbprint: RFC 7638 thumbprint of the key that signed this request, its signature checked.
-        now_s: the time to clear at, in Unix seconds; by default the policy's clock tells.
-        extra: whatever the app's own checkers want to see.
+        key_thumbprint: RFC 7638 thumbprint of the key that signed this request; the signature must be checked already.
+        now_s: the time at which caveats are cleared, in Unix seconds. Default: the time of the policy's clock.
+        extra: any data that the app's checkers need.
     """
 
     action: str | None = None
@@ -61,17 +61,17 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Checker = Callable[[Any, Access], bool]
-"""An app's own check of one ``x:NAME`` caveat: (the caveat's value, the access) -> True to clear."""
+"""An app's check of one ``x:NAME`` caveat: (the caveat's value, the access) -> True to clear."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What the app knows before any request: who it is, what time it is, and its own caveats.
+    """The facts that the app knows before any request: its name, the time, and the checkers of its own caveats.
 
     Attributes:
         clock: returns Unix seconds.
-        audience: the service that this app is, for ``aud``.
-        skew_s: how far the clocks of minter and app may differ, for ``nbf`` and ``exp``.
-        checkers: for each of the app's own caveats, ``x:NAME``, its checker under NAME.
+        audience: the name of this app as a service, for ``aud``.
+        skew_s: how far the clocks of the minter and the app may differ, for ``nbf`` and ``exp``.
+        checkers: the checker for each of the app's own caveats ``x:NAME``, under NAME.
     """
 
     clock: Callable[[], float]

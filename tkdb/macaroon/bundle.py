@@ -24,7 +24,7 @@ _SCHEME = "bearer "
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """A root macaroon and the bytes of its discharges, as read: nothing is verified."""
+    """A root macaroon and the bytes of its discharges, as read. Nothing is verified yet."""
 
     root: Macaroon
     discharges: tuple[bytes, ...] = ()
@@ -43,7 +43,8 @@ class Bundle(msgspec.Struct, frozen=True):
         """Read the value of an Authorization header: ``Bearer``, then the bundle.
 
         Raises:
-            MalformedToken: another scheme; and as ``parse``.
+            MalformedToken: the scheme isn't Bearer; or as ``parse``.
+            TruncatedToken, OverLimit: as ``parse``.
         """
         if value[: len(_SCHEME)].lower() != _SCHEME:
             raise MalformedToken("the Authorization header's scheme is not Bearer")
@@ -51,7 +52,7 @@ class Bundle(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """The bundle as text. A secret."""
+        """The bundle as text. It is a secret."""
         return ",".join(map(encode_text, (self.root.raw, *self.discharges)))
 
     def __repr__(self) -> str:
@@ -62,8 +63,8 @@ def read_bundle(text: str | bytes, limits: Limits = DEFAULT) -> tuple[Macaroon, 
     """Return the root of a bundle's text, and the bytes of its discharges.
 
     Raises:
-        TruncatedToken, MalformedToken: one of its tokens can't be read.
-        OverLimit: more bytes, tokens or caveats than are read.
+        TruncatedToken, MalformedToken: one of the tokens can't be read.
+        OverLimit: the bundle has more bytes, tokens or caveats than the limits allow.
     """
     if isinstance(text, bytes) or "," not in text:
         return Macaroon.parse(text, limits), ()

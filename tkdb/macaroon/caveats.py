@@ -1,11 +1,11 @@
-"""Typed caveats: what a first-party caveat may say.
+"""Typed caveats: the content of first-party caveats.
 
-A caveat's id is a compact JSON array: a short permanent tag, then its fields. It is accepted only if encoding the
-decoded value again gives the same bytes, so each meaning has one form: no white space, no duplicate keys, no
-needless escapes, no ``-0``. Integers lie within 0 and 2^53-1; text is not empty and has no control characters.
+A caveat's id is a compact JSON array: a short permanent tag, then its fields. It is accepted only if the decoded value
+encodes to the same bytes again. So each meaning has exactly one form: no white space, no duplicate keys, no needless
+escapes, no ``-0``. Integers are from 0 to 2^53-1; text is not empty and has no control characters.
 
-The rule of evolution: fields are never added, removed or reordered, and a tag never changes its meaning. What
-changes gets a new tag. A tag that a reader doesn't know denies.
+The rule for changes: fields are never added, removed or reordered, and a tag never changes its meaning. A changed
+caveat gets a new tag. An unknown tag denies.
 
 >>> encode(Act("rw"))
 b'["act","rw"]'
@@ -49,26 +49,26 @@ Some = msgspec.Meta(min_length=1)
 
 
 class Caveat(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag_field="tag"):
-    """A first-party caveat. Immutable through and through, so that one object can serve every reader."""
+    """A first-party caveat. It is immutable, including its fields, so that all readers can share one object."""
 
     fact: ClassVar[bool] = False
-    """Whether it states something (and so counts only among the authority's own), rather than restricts."""
+    """True if the caveat states a fact rather than restricts. A fact counts only among the authority's own caveats."""
 
 
 class Nbf(Caveat, frozen=True, tag="nbf"):
-    """Valid from this Unix second on, inclusive."""
+    """Valid only from this Unix second on, inclusive."""
 
     at_s: Integer
 
 
 class Exp(Caveat, frozen=True, tag="exp"):
-    """Valid up to this Unix second, inclusive."""
+    """Valid only up to this Unix second, inclusive."""
 
     at_s: Integer
 
 
 class Act(Caveat, frozen=True, tag="act"):
-    """Only these actions: letters out of ``rwcdC``, in that order."""
+    """Only for these actions: letters out of ``rwcdC``, in that order."""
 
     actions: str
 
@@ -77,9 +77,9 @@ class Act(Caveat, frozen=True, tag="act"):
 
 
 class Res(Caveat, frozen=True, tag="res"):
-    """Only these resources of one kind: id to actions. ``*``, alone, is any id.
+    """Only for these resources of one kind: a map from id to actions. ``*`` means any id, and must be the only entry.
 
-    An access that doesn't name an id of the kind is denied as "resource unspecified".
+    An access without an id of the kind is denied as "resource unspecified".
     """
 
     kind: str
@@ -88,12 +88,12 @@ class Res(Caveat, frozen=True, tag="res"):
     def __post_init__(self) -> None:
         _check_grants(self)
         if ANY_ID in self.ids and len(self.ids) > 1:
-            raise InvalidCaveat("a res caveat names * beside other ids", hint="* stands alone; pre may mix")
+            raise InvalidCaveat("a res caveat names * together with other ids", hint="use * alone, or use a pre caveat")
 
 
 class Pre(Caveat, frozen=True, tag="pre"):
-    """As ``Res``, with prefixes of ids (object paths). The longest prefix that matches decides; ``*`` matches any
-    id, as the shortest of all."""
+    """The same as ``Res``, with prefixes of ids (object paths). The longest matching prefix decides; ``*`` matches any
+    id, and counts as the shortest prefix."""
 
     kind: str
     ids: Mapping[str, str]
@@ -103,8 +103,8 @@ class Pre(Caveat, frozen=True, tag="pre"):
 
 
 class If(Caveat, frozen=True, tag="if"):
-    """Where the access names the kinds of these ``Res`` and ``Pre``, those must clear; where it names none of them,
-    only the else-actions are allowed. Never nested."""
+    """A condition. If the access names kinds of these ``Res`` and ``Pre`` caveats, the caveats of those kinds must
+    clear. If it names none of the kinds, only the actions in ``otherwise`` are allowed. It is never nested."""
 
     caveats: Annotated[tuple[Res | Pre, ...], Some]
     otherwise: str
@@ -114,7 +114,7 @@ class If(Caveat, frozen=True, tag="if"):
 
 
 class Aud(Caveat, frozen=True, tag="aud"):
-    """Only this service may accept it."""
+    """Only for this service: no other service may accept the token."""
 
     service: str
 
@@ -123,7 +123,7 @@ class Aud(Caveat, frozen=True, tag="aud"):
 
 
 class Sub(Caveat, frozen=True, tag="sub"):
-    """A fact: whom the token was minted for."""
+    """A fact: the subject that the token was minted for."""
 
     fact = True
     subject: str
@@ -143,13 +143,14 @@ class Ip(Caveat, frozen=True, tag="ip"):
                 canonical = str(ip_network(text))
             except ValueError:
                 canonical = None
-            # A zone (fe80::1%eth0) means something on one machine only.
+            # Zones (fe80::1%eth0) are rejected because a zone has a meaning on one machine only.
             if text != canonical or "%" in text:
                 raise InvalidCaveat("an ip caveat names something that is not a network", hint="write 10.0.0.0/8")
 
 
 class Src(Caveat, frozen=True, tag="src"):
-    """Only from this organization, app and machine, as the network attests them; null is any, not all three."""
+    """Only from this organization, app and machine, as the network attests them.
+    Null means any; at most two are null."""
 
     organization: str | None
     app: str | None
@@ -164,10 +165,10 @@ class Src(Caveat, frozen=True, tag="src"):
 
 
 class Req(Caveat, frozen=True, tag="req"):
-    """Only these HTTP methods (``*``, alone, is any) on these path globs.
+    """Only for these HTTP methods on these path globs. The method ``*`` means any method, and must be the only entry.
 
-    A glob begins with ``/``. Its segments are literal, or ``*`` (one whole segment); the last may be ``**`` (one
-    segment or more). Paths are compared as sent, percent-escapes and all.
+    A glob begins with ``/``. Each segment is literal, or is ``*`` (one whole segment); the last segment may be ``**``
+    (one or more segments). Paths are compared as sent, with their percent-escapes.
     """
 
     methods: Annotated[tuple[str, ...], Some]
@@ -175,7 +176,7 @@ class Req(Caveat, frozen=True, tag="req"):
 
     def __post_init__(self) -> None:
         if not all(map(_METHOD, self.methods)) or ("*" in self.methods and len(self.methods) > 1):
-            raise InvalidCaveat("a req caveat names no HTTP method", hint="write GET, in capitals; * stands alone")
+            raise InvalidCaveat("a req caveat names no HTTP method", hint="write GET, in capitals, or * alone")
         for path in self.paths:
             first, *segments = path.split("/")
             last = len(segments) - 1
@@ -197,7 +198,7 @@ class Cnf(Caveat, frozen=True, tag="cnf"):
 
 
 class Bind(Caveat, frozen=True, tag="bind"):
-    """In a discharge: usable only with this branch (16 bytes, base64url). In a root it denies."""
+    """In a discharge: valid only together with this branch (16 bytes, base64url). In a root macaroon it denies."""
 
     branch: str
 
@@ -211,7 +212,7 @@ class Bind(Caveat, frozen=True, tag="bind"):
 
 
 class Usr(Caveat, frozen=True, tag="usr"):
-    """A fact, in a discharge: the user that the third party saw."""
+    """A fact, in a discharge: the user that the third party authenticated."""
 
     fact = True
     user: str
@@ -221,7 +222,7 @@ class Usr(Caveat, frozen=True, tag="usr"):
 
 
 class Org(Caveat, frozen=True, tag="org"):
-    """A fact, in a discharge: the organization that the third party says the user belongs to."""
+    """A fact, in a discharge: the organization of the user, as the third party states it."""
 
     fact = True
     organization: str
@@ -231,10 +232,10 @@ class Org(Caveat, frozen=True, tag="org"):
 
 
 class App(msgspec.Struct, frozen=True):
-    """``x:NAME``: a caveat of the app's own, cleared by the checker that it registers under NAME.
+    """``x:NAME``: a caveat that an app defines. It is cleared by the checker that the app registers under NAME.
 
-    ``value`` is text, an integer, a bool, or a flat list or map of text and integers; lists and maps come back
-    immutable.
+    ``value`` is text, an integer, a bool, or a flat list or map of text and integers. Lists and maps are converted to
+    immutable ones.
     """
 
     fact: ClassVar[bool] = False
@@ -250,7 +251,7 @@ class App(msgspec.Struct, frozen=True):
 
 Standard = Nbf | Exp | Act | Res | Pre | If | Aud | Sub | Ip | Src | Req | Cnf | Bind | Usr | Org
 AnyCaveat = Standard | App
-"""Every caveat that this version reads."""
+"""Every caveat that this version can read."""
 
 _AppValue = Integer | bool | str | list[Integer | str] | dict[str, Integer | str]
 
@@ -277,7 +278,8 @@ def encode(caveat: AnyCaveat) -> bytes:
     try:
         fields: Any = ["x:" + caveat.name, caveat.value] if isinstance(caveat, App) else caveat
         cid = _encode(fields)
-        # What a reader makes of it is what was meant: JSON writes some wrong types as if they were right ones.
+        # A reader must get the same caveat back, because the JSON encoder accepts some wrong types as if they were
+        # right.
         good = (_typed_kept(cid) if len(cid) <= _KEPT_BYTES else _decode(cid)) == caveat
     except (TypeError, ValueError, OverflowError, RecursionError, UnknownCaveat):
         good = False
@@ -290,14 +292,18 @@ def decode(cid: bytes) -> AnyCaveat:
     """Return the caveat whose id is ``cid``.
 
     Raises:
-        UnknownCaveat: an unknown tag, or not in its one form.
+        UnknownCaveat: the tag is unknown, or the caveat isn't in its only accepted form.
     """
     return _decode(cid)
 
 
 def decode_all(packets: Sequence[Packet], token_bytes: int) -> tuple[AnyCaveat | ThirdParty, ...]:
-    """Return the caveats of a token of so many bytes, typed: each by itself, as ``decode``; third-party ones as
-    they are."""
+    """Return the typed caveats of a token of ``token_bytes`` bytes. Each first-party caveat is decoded as by
+    ``decode``; third-party caveats are returned unchanged.
+
+    Raises:
+        UnknownCaveat: as ``decode``.
+    """
     return tuple(map(_typed_kept if token_bytes <= _KEPT_BYTES else _typed, packets))
 
 
@@ -322,7 +328,8 @@ def _decode(cid: bytes) -> AnyCaveat:
     raise UnknownCaveat("a caveat can't be read: it is not in its shortest JSON form")
 
 
-# A pure function of few distinct arguments, on the hot path. What is kept is bounded: long ids are not.
+# This is a pure function on the hot path, called with few distinct arguments. The cache's memory is bounded, because
+# long ids aren't cached.
 _typed_kept = lru_cache(maxsize=8192)(_typed)
 
 

@@ -18,8 +18,8 @@ from typing import Final
 
 from tkdb.macaroon.wire import Packet
 
-# HMAC-SHA256 (RFC 2104) of a 32-byte key as two bare hashes over the padded key: half the time of hmac.digest,
-# because the pads are one table look-up a byte and no object is made for the key.
+# HMAC-SHA256 (RFC 2104) with a 32-byte key, written as two plain hashes over the padded key. It takes half the time of
+# hmac.digest, because each pad is one table lookup a byte and no object is created for the key.
 _INNER: Final = bytes(i ^ 0x36 for i in range(256))
 _OUTER: Final = bytes(i ^ 0x5C for i in range(256))
 _INNER_REST: Final = b"\x36" * 32
@@ -37,11 +37,11 @@ def link(key: bytes, message: bytes) -> bytes:
 
 
 def walk(tail: bytes, packets: Iterable[Packet]) -> list[bytes]:
-    """Return every tail of a chain: ``tail``, then the one behind each caveat."""
+    """Return every tail of a chain: ``tail``, then the tail after each caveat."""
     tails = [tail]
     for packet in packets:
         if isinstance(packet, bytes):
-            # ``link``, written out: this loop is where verification spends its time.
+            # This is ``link``, inlined, because verification spends most of its time in this loop.
             inner = sha256(tail.translate(_INNER) + _INNER_REST + packet).digest()
             tail = sha256(tail.translate(_OUTER) + _OUTER_REST + inner).digest()
         else:
@@ -51,14 +51,14 @@ def walk(tail: bytes, packets: Iterable[Packet]) -> list[bytes]:
 
 
 def branch(tail: bytes) -> bytes:
-    """Return the 16 bytes that name the branch of ``tail``: it can be shown, the tail can't."""
+    """Return the 16 bytes that name the branch of ``tail``. They may be shown; the tail itself is secret."""
     return sha256(tail).digest()[:BRANCH_BYTES]
 
 
 class RootKeyState:
-    """A root key, derived, with both HMAC states prepared: ready for one ``sign`` a token.
+    """A derived root key with both HMAC states prepared, so that each token costs one ``sign``.
 
-    It is as secret as the root key. Its repr shows nothing.
+    It is as secret as the root key. Its repr shows nothing of it.
     """
 
     __slots__ = ("_inner", "_outer")

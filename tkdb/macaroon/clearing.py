@@ -1,7 +1,7 @@
-"""Clear caveats against an access: all must, and the first that doesn't says why.
+"""The check of caveats against an access. All caveats must clear; the error gives the first caveat that doesn't.
 
-Verification (is the chain whole, and not revoked) comes before and is somebody else's; here is what the caveats
-*mean*. The exact rules, tag by tag, stand beside each check below and in ``docs/caveats.md``.
+Verification (the chain is valid, and nothing is revoked) happens before, in another module. This module contains the
+*meaning* of the caveats. The exact rule for each tag is in its check below and in ``docs/caveats.md``.
 
 >>> from tkdb.macaroon.access import Access, Policy
 >>> from tkdb.macaroon.caveats import Act, Exp
@@ -45,19 +45,20 @@ from tkdb.macaroon.caveats import (
     encode,
 )
 
-# What no glob matches: empty or dot segments, backslashes, what isn't printable ASCII, and escapes that some router
-# may turn into a separator or a dot after the check: %2f %5c %2e %3b %3f %23 %00, %25 that hides one of them, the lead
-# bytes of overlong UTF-8 (%c0 %c1), and what is no escape at all (%u002e).
+# No glob matches these: empty or dot segments, backslashes, characters outside printable ASCII, and escapes that some
+# router may turn into a separator or a dot after the check. Those are %2f %5c %2e %3b %3f %23 %00, %25 (it can hide one
+# of them), the lead bytes of overlong UTF-8 (%c0 %c1), and invalid escapes (%u002e).
 _UNSAFE_PATH = compile_pattern(
     r"//|/\.\.?(?:[/;]|\Z)|[^!-~]|[\\?#]|%(?:2[fFeE53]|5[cC]|3[bBfF]|00|[cC][01]|(?![0-9A-Fa-f]{2}))"
 ).search
 
 
 def clear(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
-    """Return when every caveat clears.
+    """Check that every caveat clears.
 
     Raises:
-        ExpiredToken, NotYetValid, CaveatUnmet: the first caveat that doesn't, with what was seen.
+        ExpiredToken, NotYetValid, CaveatUnmet: a caveat doesn't clear. The error is about the first such caveat, and
+            says what was seen.
     """
     now_s = policy.clock() if access.now_s is None else access.now_s
     for caveat in caveats:
@@ -67,19 +68,20 @@ def clear(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
 
 
 def explain(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> list[str | None]:
-    """Return, for each caveat, None where it clears and else why not: the whole decision, not its first denial."""
+    """Return one item for each caveat: None if it clears, else the reason why not. It covers all caveats, not only the
+    first that denies."""
     now_s = policy.clock() if access.now_s is None else access.now_s
     return [_CHECKS.get(type(caveat), _foreign)(caveat, access, policy, now_s) for caveat in caveats]
 
 
 def describe(caveat: AnyCaveat) -> str:
-    """Return a caveat for people: its tag, then its fields, with nothing in them that a terminal would obey."""
+    """Return a caveat as text for people: its tag, then its fields. It contains no terminal control sequences."""
     tag, _, fields = encode(caveat).decode()[2:-1].partition('",')
     return printable(f"{tag} {fields[1:-1]}" if fields.startswith('"') and "," not in fields else f"{tag} {fields}")
 
 
 def printable(text: str) -> str:
-    """Return a text that came from a holder or a request so that it can be shown."""
+    """Return a form of ``text``, which comes from a token's holder or a request, that is safe to show."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -98,7 +100,7 @@ def _denial(caveats: Sequence[AnyCaveat], caveat: AnyCaveat, why: str) -> Denied
 _WILD: Final = frozenset({"*", "**"})
 
 
-# Each check returns None where the caveat clears, and else says what it allows and what was seen.
+# Each check returns None if the caveat clears. Otherwise it returns what the caveat allows and what was seen.
 
 
 def _nbf(caveat: Nbf, _access: Access, policy: Policy, now_s: float) -> str | None:
@@ -134,7 +136,7 @@ def _pre(caveat: Pre, access: Access, _policy: Policy, _now_s: float) -> str | N
     if not _names(wanted):
         return _unspecified(caveat.kind, wanted)
     if wanted is ANY:
-        # All ids are allowed only where every prefix, the longer ones too, allows it.
+        # A request for all ids is allowed only if every prefix allows the action, including the longer prefixes.
         if ANY_ID not in caveat.ids:
             return f"the request is for every {caveat.kind}; only some are allowed"
         return next((why for actions in caveat.ids.values() if (why := _allowed(actions, access.action))), None)
@@ -162,7 +164,7 @@ def _aud(caveat: Aud, _access: Access, policy: Policy, _now_s: float) -> str | N
 
 
 def _fact(_caveat: Sub, _access: Access, _policy: Policy, _now_s: float) -> str | None:
-    return None  # It states and restricts nothing; that it stands where facts may stand, verification has checked.
+    return None  # A fact restricts nothing. Verification has checked that it is in a position where facts are allowed.
 
 
 def _ip(caveat: Ip, access: Access, _policy: Policy, _now_s: float) -> str | None:
@@ -173,7 +175,7 @@ def _ip(caveat: Ip, access: Access, _policy: Policy, _now_s: float) -> str | Non
         return "the request's address can't be read"
     if any(address in _network(text) for text in caveat.networks):
         return None
-    return f"the request comes from {str(address).partition('%')[0]}"  # a zone may hold anything
+    return f"the request comes from {str(address).partition('%')[0]}"  # a zone may contain any text
 
 
 def _src(caveat: Src, access: Access, _policy: Policy, _now_s: float) -> str | None:
@@ -208,11 +210,11 @@ def _cnf(caveat: Cnf, access: Access, _policy: Policy, _now_s: float) -> str | N
 
 
 def _discharge_only(_caveat: Any, _access: Access, _policy: Policy, _now_s: float) -> str | None:
-    return "it may stand in a discharge only"
+    return "it is allowed only in a discharge"
 
 
 def _foreign(_caveat: Any, _access: Access, _policy: Policy, _now_s: float) -> str | None:
-    return "it is no first-party caveat, and nothing here can clear it"
+    return "it is not a first-party caveat, so it can't be cleared here"
 
 
 def _app(caveat: App, access: Access, policy: Policy, _now_s: float) -> str | None:
@@ -221,9 +223,9 @@ def _app(caveat: App, access: Access, policy: Policy, _now_s: float) -> str | No
         return f"this app has no checker for x:{caveat.name}"
     try:
         cleared = checker(caveat.value, access)
-    except Exception as error:  # noqa: BLE001 - an app's own code: whatever it raises denies, and goes no further
+    except Exception as error:  # noqa: BLE001 - the app's code may raise any error: it denies, and isn't passed on
         return f"the checker of x:{caveat.name} failed with {type(error).__name__}"
-    return None if cleared is True else f"the checker of x:{caveat.name} did not say True"
+    return None if cleared is True else f"the checker of x:{caveat.name} did not return True"
 
 
 _CHECKS: Final[dict[type, Callable[[Any, Access, Policy, float], str | None]]] = {
@@ -255,16 +257,15 @@ def _allowed(actions: str, wanted: str | None) -> str | None:
 
 
 def _names(wanted: object) -> TypeGuard[str | AnyId]:
-    """Whether a request names a resource: by ``ANY``, or by an id. Its own "*" is no id, nor is "" or an int."""
+    """Return True if a request names a resource: by ``ANY``, or by an id.
+    The text "*" is no id, nor is "" or an int."""
     return wanted is ANY or (isinstance(wanted, str) and wanted != ANY_ID and wanted != "")
 
 
 def _unspecified(kind: str, wanted: object) -> str:
     if wanted is None:
         return f"resource unspecified: the request names no {kind}"
-    return (
-        f"resource unspecified: {ascii(wanted)[:200]} is no id of the kind {kind}; ids are text, and all of them is ANY"
-    )
+    return f"resource unspecified: {ascii(wanted)[:200]} is not an id of the kind {kind}; ids are text; ANY means all"
 
 
 def _shown(wanted: str | AnyId) -> str:
@@ -274,7 +275,7 @@ def _shown(wanted: str | AnyId) -> str:
 def _matches(glob: list[str], segments: list[str]) -> bool:
     if len(segments) != len(glob) and (glob[-1] != "**" or len(segments) < len(glob)):
         return False
-    # zip stops at the glob's end: what a last "**" covers beyond its first segment may be anything.
+    # zip stops at the glob's end, because the segments that a last "**" covers after its first one may be anything.
     return all(want == got or (want in _WILD and got) for want, got in zip(glob, segments, strict=False))
 
 

@@ -1,7 +1,8 @@
-"""Descent: check a token from an ancestor that is known to be good, reading and walking only what is new.
+"""Descent: the check of a token from a known valid ancestor. Only the added caveats are read and walked.
 
-Who knows that some bytes are a whole chain, and which tail it ends in, needs no key to check what was attenuated from
-it: each link's key is the tail before it. (The last tail of a token is its signature; those before can't be had back.)
+If a reader knows that some bytes are a valid chain, and knows its tail, it can check descendants without a key, because
+each link's key is the tail before it. (The last tail of a token is its signature; the tails before it can't be
+recovered.)
 
 >>> from tkdb.macaroon.caveats import Act
 >>> from tkdb.macaroon.mint import mint
@@ -31,15 +32,15 @@ def go_on(
     """Return the caveats in a token's ``rest``, and every tail from ``tail`` to its signature.
 
     Args:
-        rest: a token's bytes from where a caveat or the trailer begins. What stands before must have been compared,
-            byte for byte, with what is known to be a whole chain.
+        rest: the token's bytes from the beginning of a caveat or the trailer on. The caller must have compared the
+            bytes before it, byte for byte, with a chain that is known to be valid.
         tail: the end of that chain.
-        known: how many caveats it has.
-        known_bytes: how many bytes it has, without a trailer.
-        limits: what is read at most.
+        known: the number of caveats in that chain.
+        known_bytes: the number of bytes of that chain, without a trailer.
+        limits: the maximum sizes that are read.
 
     Raises:
-        MalformedToken, OverLimit: the rest can't be read.
+        MalformedToken, OverLimit: ``rest`` can't be read.
         BadSignature: the token doesn't end in the signature that follows from ``tail``.
     """
     end = len(rest) - TRAILER_BYTES

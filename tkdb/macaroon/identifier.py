@@ -1,4 +1,4 @@
-"""The identifier of a root macaroon: which key, which lineage, and how many caveats are the authority's own.
+"""The identifier of a root macaroon: the key, the lineage, and the number of caveats that the authority wrote.
 
 =======  =====  =====================================================================================
 offset   bytes  what
@@ -6,7 +6,7 @@ offset   bytes  what
 0        1      version, ``0x01``
 1        16     kid: names one root key of one organization
 17       16     nonce: 48-bit milliseconds since 1970, big-endian; 80 random bits
-33       1      m: how many caveats, counted from the first, the authority itself wrote
+33       1      m: the number of caveats, counted from the first, that the authority itself wrote
 =======  =====  =====================================================================================
 
 The chain authenticates all of it. A lineage is (kid, nonce).
@@ -30,7 +30,7 @@ KID: Final = slice(1, 17)
 NONCE: Final = slice(17, 33)
 LINEAGE: Final = slice(1, 33)
 ISSUED: Final = slice(17, 23)
-"""When the lineage began: milliseconds since 1970, big-endian, so that bytes compare as times do."""
+"""The time when the lineage began: milliseconds since 1970, big-endian, so that bytes compare in the order of time."""
 M: Final = 33
 MAX_M: Final = 255
 

@@ -1,4 +1,4 @@
-"""Limits on what is read: each token, caveat and bundle has a hard bound, checked before work is done.
+"""The limits on input. Each token, caveat and bundle has a hard limit, which is checked before any work is done.
 
 >>> Limits().caveats
 64
@@ -10,9 +10,9 @@ import msgspec
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader accepts at most. Bytes are those of the binary form.
+    """The maximum sizes that a reader accepts. Bytes are counted in the binary form.
 
-    ``depth`` and ``discharges`` bound what third-party caveats may bring along in one bundle.
+    ``depth`` and ``discharges`` limit the discharges that third-party caveats may need in one bundle.
     """
 
     token_bytes: int = 16 * 1024

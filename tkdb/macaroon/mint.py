@@ -31,7 +31,7 @@ def mint(
     caveats: Sequence[AnyCaveat],
     limits: Limits = DEFAULT,
 ) -> Macaroon:
-    """Return a new lineage's first token. All its caveats are the authority's own words, facts among them.
+    """Return the first token of a new lineage. All its caveats count as written by the authority, including facts.
 
     Args:
         name: the authority's name.
@@ -39,15 +39,15 @@ def mint(
         kid: the root key's name, 16 bytes.
         time_ms: the nonce's time, milliseconds since 1970.
         random: the nonce's 10 random bytes.
-        caveats: what the token says.
-        limits: what will be read at most.
+        caveats: the token's caveats.
+        limits: the maximum sizes that readers accept.
 
     Raises:
         InvalidCaveat: a caveat can't be written, belongs in a discharge, or states a second subject.
-        OverLimit: the token would be larger than what is read.
+        OverLimit: the token would be larger than readers accept.
     """
     if any(isinstance(caveat, Bind | Usr | Org) for caveat in caveats):
-        raise InvalidCaveat("bind, usr and org may stand in a discharge only")
+        raise InvalidCaveat("bind, usr and org are allowed only in a discharge")
     if sum(isinstance(caveat, Sub) for caveat in caveats) > 1:
         raise InvalidCaveat("a token has one subject at most")
     most = min(limits.caveats, MAX_M)

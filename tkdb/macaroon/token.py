@@ -31,22 +31,23 @@ from tkdb.macaroon.wire import SIGNATURE_BYTES, Packet, ThirdParty, append, deco
 
 
 def expiry_s(for_s: float, now_s: float | None) -> int:
-    """Return the Unix second up to which a token lives that is narrowed to ``for_s`` seconds. It is rounded up by a
-    quarter at most, so that for a while it is the same.
+    """Return the Unix second up to which a token is valid if it is narrowed to ``for_s`` seconds. The lifetime is
+    rounded up by a quarter at most, so that calls within a short time give the same second.
 
     Raises:
-        InvalidCaveat: one of the two is missing or no such number.
+        InvalidCaveat: an argument is missing or out of range.
     """
     if now_s is None or not (1 <= for_s < 2**40 and 0 <= now_s < 2**40):
-        raise InvalidCaveat("for_s is not a number of seconds from 1 on, or now_s is missing or no time")
+        raise InvalidCaveat("for_s is not a number of seconds from 1 on, or now_s is missing or not a time")
     bucket_s = max(1, int(for_s) // 4)
     return ceil((now_s + for_s) / bucket_s) * bucket_s
 
 
 class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
-    """A token that an authority's chain begins, as read: its structure holds, nothing is verified.
+    """A root macaroon of an authority, as read: its structure is checked, and nothing is verified.
 
-    Immutable. It is a secret (who holds it may use it), so its repr and str don't show it; ``text`` does.
+    It is immutable. It is a secret, because anyone who holds it can use it. Its repr and str therefore don't show it;
+    only ``text`` does.
     """
 
     raw: bytes
@@ -59,7 +60,7 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         """Read a token: armored text, or bare v2 as bytes or base64url.
 
         Raises:
-            TruncatedToken, MalformedToken, OverLimit: as ``tkdb.macaroon.wire`` says.
+            TruncatedToken, MalformedToken, OverLimit: as in ``tkdb.macaroon.wire``.
         """
         raw = decode_text(token, limits)
         location, identifier, packets = read(raw, limits)
@@ -71,12 +72,12 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
     @property
     def text(self) -> str:
-        """The token as text: ``tkdb_…``. A secret."""
+        """The token as text: ``tkdb_…``. It is a secret."""
         return encode_text(self.raw)
 
     @property
     def authority(self) -> str:
-        """The name of the authority that it says it is of. Authenticated only by verification."""
+        """The name of the authority in the token's location. Only verification authenticates it."""
         return self.location.decode("ascii", "backslashreplace")
 
     @property
@@ -91,32 +92,32 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
     @property
     def lineage(self) -> bytes:
-        """Kid and nonce: 32 bytes, which name the lineage everywhere."""
+        """The kid and the nonce: 32 bytes, which name the lineage everywhere."""
         return self.identifier[LINEAGE]
 
     @property
     def issued_ms(self) -> int:
-        """When the lineage began: milliseconds since 1970."""
+        """The time when the lineage began: milliseconds since 1970."""
         return int.from_bytes(self.identifier[ISSUED])
 
     @property
     def m(self) -> int:
-        """How many caveats, from the first, are the authority's own words."""
+        """The number of caveats, from the first, that the authority wrote."""
         return self.identifier[M]
 
     @property
     def tail(self) -> bytes:
-        """The end of the chain: the signature, 32 bytes. A secret."""
+        """The end of the chain: the signature, 32 bytes. It is a secret."""
         return self.raw[-SIGNATURE_BYTES:]
 
     @property
     def branch(self) -> bytes:
-        """What names this token and all attenuated from it: 16 bytes, safe to show."""
+        """The name of this token and all tokens attenuated from it: 16 bytes, safe to show."""
         return branch(self.tail)
 
     @property
     def minted(self) -> bool:
-        """Whether it is as the authority minted it: nobody has attenuated it."""
+        """True if the token is exactly as the authority minted it: nobody has attenuated it."""
         return len(self.packets) == self.m
 
     @property
@@ -129,21 +130,23 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         return decode_all(self.packets, len(self.raw))
 
     def attenuate(self, *caveats: AnyCaveat, limits: Limits = DEFAULT) -> Self:
-        """Return a token that is restricted further. Offline: no key, no network.
+        """Return a token with these additional caveats. It works offline: no key, no network.
 
         Raises:
-            InvalidCaveat: a caveat can't be written, or states a fact, which only the authority may.
-            OverLimit: the result would be larger than what is read.
+            InvalidCaveat: a caveat can't be written, belongs in a discharge, or states a fact, which only the authority
+                may do.
+            OverLimit: the result would be larger than readers accept.
         """
         for caveat in caveats:
             if caveat.fact:
-                raise InvalidCaveat(f"{type(caveat).__name__} states a fact, which only the authority may")
+                raise InvalidCaveat(f"{type(caveat).__name__} states a fact, which only the authority may do")
             if isinstance(caveat, Bind):
-                raise InvalidCaveat("a bind caveat stands in discharges only: here it would deny everything")
+                raise InvalidCaveat("a bind caveat is allowed only in a discharge; here it would deny everything")
         return self.extend(caveats, limits)
 
     def extend(self, caveats: Iterable[AnyCaveat], limits: Limits = DEFAULT) -> Self:
-        """Return the token with caveats behind its own: ``attenuate``, where facts are allowed. Minting ends so.
+        """Return the token with ``caveats`` after its present ones. Unlike ``attenuate``, it allows facts, because
+        minting uses it.
 
         Raises:
             InvalidCaveat, OverLimit: as ``attenuate``.
@@ -169,21 +172,22 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         for_s: float | None = None,
         now_s: float | None = None,
     ) -> Self:
-        """Attenuate by what a call needs. The same call gives the same token, so that verifiers' caches hit.
+        """Return the token attenuated to what one call needs. The same call gives the same token, so that verifiers'
+        caches hit.
 
         Args:
-            act: actions, out of ``rwcdC``.
-            res: kind to id to actions.
+            act: the actions, out of ``rwcdC``.
+            res: the resources: a map from kind to id to actions.
             aud: the service that is called.
-            method: the HTTP method; with ``path`` (each alone leaves the other open).
-            path: a path glob.
-            for_s: how long the result lives, in seconds from ``now_s``, rounded up by a quarter at most.
-            now_s: the time, in Unix seconds; needed with ``for_s``.
+            method: the HTTP method. Without ``path``, any path is allowed.
+            path: a path glob. Without ``method``, any method is allowed.
+            for_s: the lifetime of the result, in seconds from ``now_s``, rounded up by a quarter at most.
+            now_s: the time, in Unix seconds; required with ``for_s``.
 
         Raises:
             InvalidCaveat, OverLimit: as ``attenuate``.
         """
-        # What stays the same from call to call stands first: narrowed tokens share the longest prefix.
+        # Caveats that stay the same from call to call are first, so that narrowed tokens share the longest prefix.
         caveats: list[AnyCaveat] = []
         if aud is not None:
             caveats.append(Aud(aud))

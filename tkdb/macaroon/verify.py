@@ -1,7 +1,7 @@
-"""Verify: is the chain whole, is nothing revoked, does each caveat stand where it may?
+"""Verification: the chain is valid, nothing is revoked, and each caveat is in a position where it is allowed.
 
-What comes back is what is now trusted. It is not a permission: the app still clears the caveats against the access
-(``tkdb.macaroon.clearing``), which only it can see.
+The result is the trusted content of a token. It is not a permission: the app still clears the caveats against the
+access (``tkdb.macaroon.clearing``), because only the app can see the access.
 
 >>> from tkdb.macaroon.chain import RootKeyState
 >>> from tkdb.macaroon.mint import mint
@@ -45,20 +45,21 @@ from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import SIGNATURE_BYTES, Packet, ThirdParty
 
 MAX_AHEAD_MS: Final = 60_000
-"""A nonce further in the future than this is refused: its machine's clock is wrong, or it was made up."""
+"""How far in the future a nonce's time may be. Beyond that the token is denied: a minting machine's clock was wrong, or
+the nonce was made up."""
 
 _NEVER: Final = bytes(6)
 
 
 class Key(msgspec.Struct, frozen=True, gc=False):
-    """What a verifier knows of one root key.
+    """The facts about one root key that a verifier needs.
 
     Attributes:
-        organization: whose it is.
-        state: the key, prepared.
-        outlived_ms: how long after its nonce's time no token is valid any more, whatever it says.
+        organization: the organization that owns the key.
+        state: the prepared key.
+        outlived_ms: how long after its nonce's time a token can be valid at most, for any ``exp``.
         issued_from: the 48-bit milliseconds of the earliest nonce that is not revoked, big-endian.
-        subjects: the same in milliseconds for single subjects, by 16 bytes of SHA-256 of the subject; or None.
+        subjects: the same time in milliseconds for single subjects, by 16 bytes of SHA-256 of the subject; or None.
     """
 
     organization: str
@@ -69,21 +70,21 @@ class Key(msgspec.Struct, frozen=True, gc=False):
 
 
 Revoked = Literal[True] | AbstractSet[bytes] | None
-"""What is revoked of one lineage: all (True), the branches of a set, or nothing (None)."""
+"""The revoked part of one lineage: all of it (True), a set of branches, or nothing (None)."""
 
 
 def subject_digest(subject: str) -> bytes:
-    """Return the 16 bytes by which revocations name a subject: it can't be read from them."""
+    """Return the 16 bytes by which revocations name a subject. The subject can't be read from them."""
     return sha256(subject.encode()).digest()[:16]
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """A token whose chain, discharges and revocations are in order: these words are now trusted.
+    """A token that passed the checks of its chain, discharges and revocations. Its content is now trusted.
 
     Attributes:
-        organization: whose root key it hangs from.
-        macaroon: the token itself. A secret.
-        caveats: all its caveats, in order, to be cleared.
+        organization: the organization that owns the token's root key.
+        macaroon: the token itself. It is a secret.
+        caveats: all its caveats, in order. The app must still clear them.
     """
 
     organization: str
@@ -92,11 +93,12 @@ class Verified(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, macaroon: Macaroon, organization: str) -> Self:
-        """Type the caveats of a token whose chain is known to be whole.
+        """Type the caveats of a token with a chain that is known to be valid.
 
         Raises:
-            UnknownCaveat: one can't be read.
-            CaveatUnmet: one stands where it may not: a fact behind the authority's own caveats, a ``bind`` in a root.
+            UnknownCaveat: a caveat can't be read.
+            CaveatUnmet: a caveat is in a position where it isn't allowed: a fact after the authority's own caveats, or
+                a ``bind`` in a root macaroon, for example.
             DischargeMissing: a third-party caveat isn't discharged.
         """
         caveats = decode_all(macaroon.packets, len(macaroon.raw))
@@ -105,7 +107,8 @@ class Verified(msgspec.Struct, frozen=True):
         return cls(organization, macaroon, caveats)  # type: ignore[arg-type]  # no ThirdParty is left among them
 
     def further(self, macaroon: Macaroon, packets: Sequence[Packet]) -> Self:
-        """Type what a descendant, whose chain is known to be whole, has behind this token's caveats: ``packets``.
+        """Type the caveats ``packets`` that a descendant has after this token's caveats. The descendant's chain must be
+        known to be valid.
 
         Raises:
             UnknownCaveat, CaveatUnmet, DischargeMissing: as ``of``.
@@ -117,28 +120,28 @@ class Verified(msgspec.Struct, frozen=True):
 
     @property
     def subject(self) -> str | None:
-        """The fact ``sub``: whom the authority minted it for, or None."""
+        """The fact ``sub``: the subject that the authority minted the token for, or None."""
         return next((caveat.subject for caveat in self.caveats if isinstance(caveat, Sub)), None)
 
     @property
     def lineage(self) -> bytes:
-        """Kid and nonce: 32 bytes."""
+        """The kid and the nonce: 32 bytes."""
         return self.macaroon.lineage
 
     @property
     def issued_ms(self) -> int:
-        """When it was minted: milliseconds since 1970."""
+        """The time when the token's lineage was minted: milliseconds since 1970."""
         return self.macaroon.issued_ms
 
 
 class Verifier:
-    """Verifies the tokens of one authority.
+    """The verifier for the tokens of one authority.
 
     Args:
-        name: the authority's name: the location of its roots.
-        find_key: kid to key, or None.
-        find_revocation: lineage (32 bytes) to what is revoked of it.
-        limits: what is read at most.
+        name: the authority's name, which is the location of its root macaroons.
+        find_key: returns the key for a kid, or None.
+        find_revocation: returns the revoked part of a lineage (32 bytes).
+        limits: the maximum sizes that are read.
     """
 
     __slots__ = ("_find_key", "_find_revocation", "_limits", "_location")
@@ -157,10 +160,10 @@ class Verifier:
         self._limits = limits
 
     def verify(self, text: str | bytes, now_ms: int) -> Verified:
-        """Return what is trusted of a bundle's root.
+        """Return the trusted content of a bundle's root macaroon.
 
         Raises:
-            Denied: one of its classes; the message says what was seen and expected.
+            Denied: a check fails. The error is of one of the subclasses; the message says what was seen and expected.
         """
         token, discharges = read_bundle(text, self._limits)
         key = self.check(token, now_ms)
@@ -168,13 +171,13 @@ class Verifier:
         if key.subjects is not None:
             _check_subject(key.subjects, verified.subject, token.issued_ms)
         if discharges:
-            raise DischargeInvalid("the bundle brings a discharge that answers no caveat of its token")
+            raise DischargeInvalid("the bundle contains a discharge that matches no caveat of its token")
         return verified
 
     def check(self, token: Macaroon, now_ms: int) -> Key:
-        """Check a token's chain and whether its lineage, branch or organization is revoked; return its key.
+        """Check a token's chain, and that its lineage, branch or organization isn't revoked. Return the token's key.
 
-        Half of ``verify``: what the token says stays unread.
+        This is half of ``verify``: it doesn't read the token's caveats.
 
         Raises:
             MalformedToken, UnknownKey, BadSignature, RevokedToken, NotYetValid, ExpiredToken: as ``verify``.
@@ -182,19 +185,20 @@ class Verifier:
         identifier = token.identifier
         if token.location != self._location:
             raise MalformedToken(
-                f"this token is of the authority {token.authority[:200]!a}, not of {self._location.decode()}"
+                f"this token belongs to the authority {token.authority[:200]!a}, not to {self._location.decode()}"
             )
         key = self._find_key(identifier[KID])
         if key is None:
             raise UnknownKey(
-                f"the root key {token.kid.hex()} is not held here", hint="was it retired, or is this another authority?"
+                f"this authority doesn't hold the root key {token.kid.hex()}",
+                hint="check the token's authority and whether its key is retired",
             )
         tails = walk(key.state.sign(identifier), token.packets)
         if not compare_digest(tails[-1], token.raw[-SIGNATURE_BYTES:]):
             raise BadSignature("the token's signature doesn't match its chain", hint="it was altered or forged")
         issued = identifier[ISSUED]
         if issued < key.issued_from:
-            raise RevokedToken("everything that the organization was issued before a later time is revoked")
+            raise RevokedToken("all tokens that were issued to the organization before a later time are revoked")
         revoked = self._find_revocation(identifier[LINEAGE])
         if revoked is not None:
             _check_revoked(revoked, tails)
@@ -206,27 +210,28 @@ class Verifier:
 def _check_revoked(revoked: AbstractSet[bytes] | Literal[True], tails: list[bytes]) -> None:
     if revoked is True:
         raise RevokedToken("the token's whole lineage is revoked")
-    # Tails are hashed only here, where the lineage has a revoked branch.
+    # Tails are hashed only here, because few lineages have a revoked branch.
     if not revoked.isdisjoint(map(branch, tails)):
         raise RevokedToken("the token, or one that it was attenuated from, is revoked")
 
 
 def _untimely(token: Macaroon, now_ms: int) -> ExpiredToken | NotYetValid:
     if token.issued_ms > now_ms:
-        return NotYetValid("the token says it was minted in the future", hint="check the authority's clocks")
+        return NotYetValid("the token's minting time is in the future", hint="check the authority's clocks")
     return ExpiredToken(
-        f"the token was minted {(now_ms - token.issued_ms) // 1000} s ago; none of its organization lives that long",
+        f"the token was minted {(now_ms - token.issued_ms) // 1000} s ago; "
+        "no token of its organization lives that long",
         hint="ask for a new token",
     )
 
 
 def _check_subject(subjects: Mapping[bytes, int], subject: str | None, issued_ms: int) -> None:
     if subject is not None and issued_ms < subjects.get(subject_digest(subject), 0):
-        raise RevokedToken("everything that the subject was issued before a later time is revoked")
+        raise RevokedToken("all tokens that were issued to the subject before a later time are revoked")
 
 
-# Where a caveat may stand: a fact among the authority's own words only; in a root neither what belongs in a
-# discharge nor a third-party caveat that none came along for.
+# The positions of caveats: a fact is allowed only among the authority's own caveats. A root macaroon may contain
+# neither a caveat that belongs in a discharge, nor a third-party caveat without a discharge.
 _NOT_IN_ROOTS: Final = frozenset({ThirdParty, Usr, Org, Bind})
 _PLACED: Final = _NOT_IN_ROOTS | {Sub}
 
@@ -241,12 +246,12 @@ def _misplaced(caveat: AnyCaveat | ThirdParty, index: int, m: int) -> CaveatUnme
     if isinstance(caveat, ThirdParty):
         where = caveat.location[:200].decode("ascii", "backslashreplace")
         return DischargeMissing(
-            f"caveat {index} is for {where!a} to discharge, and no discharge came along",
+            f"caveat {index} needs a discharge from {where!a}, and the bundle contains none",
             caveat=index,
-            hint="ask it for one, and send it behind the token",
+            hint="ask the third party for one, and send it after the token",
         )
     if isinstance(caveat, Sub):
-        why = f"states a fact, but only the first {m} are the authority's own words"
+        why = f"states a fact, but the authority wrote only the first {m} caveats"
     else:
-        why = "may stand in a discharge only"
+        why = "is allowed only in a discharge"
     return CaveatUnmet(f"caveat {index} {why}", caveat=index)

@@ -1,12 +1,13 @@
-"""libmacaroons' binary format v2, read strictly and in one pass, written in its one accepted encoding.
+"""The binary format: libmacaroons' v2, read strictly and in one pass, and written in its only accepted encoding.
 
-A macaroon is ``0x02``, a section (location, identifier, end), one section a caveat ([location,] identifier
-[, vid], end), an end, and the signature. A field is ``type, length, bytes``: types 1 location, 2 identifier,
-4 vid, 6 signature; an end is ``0x00``; a length is a varint (LEB128), minimal.
+A macaroon is ``0x02``, a section (location, identifier, end), one section for each caveat ([location,] identifier
+[, vid], end), an end, and the signature. A field is ``type, length, bytes``. The types are 1 location, 2 identifier,
+4 vid, 6 signature. An end is ``0x00``. A length is a minimal varint (LEB128).
 
-Each macaroon has exactly one encoding here: trailing bytes, non-minimal varints, fields unknown, repeated or out
-of order, a first-party caveat with a location, an empty identifier, a vid that isn't 72 bytes and a signature that
-isn't 32 are malformed. What is authenticated is the bytes as received. Time and memory are linear in their number.
+Each macaroon has exactly one encoding here. These are malformed: trailing bytes, non-minimal varints, fields that are
+unknown, repeated or out of order, a first-party caveat with a location, an empty identifier, a vid that isn't 72 bytes,
+and a signature that isn't 32 bytes. The authenticated bytes are the bytes as received. Time and memory are linear in
+the number of bytes.
 
 >>> raw = write(b"here", b"id", [b"caveat"], bytes(32))
 >>> read(raw) == (b"here", b"id", [b"caveat"])
@@ -31,7 +32,7 @@ from tkdb.macaroon.limits import DEFAULT, Limits
 PREFIX: Final = "tkdb_"
 VID_BYTES: Final = 72
 SIGNATURE_BYTES: Final = 32
-# End of caveats, type and length of the signature, signature.
+# The trailer is the end of the caveats, the type and the length of the signature, and the signature.
 TRAILER_BYTES: Final = 3 + SIGNATURE_BYTES
 TRAILER_HEAD: Final = b"\x00\x06\x20"
 _SHORT_HEADS: Final = tuple(b"\x02" + size.to_bytes(1) for size in range(128))
@@ -39,7 +40,7 @@ _SHORTEST: Final = 1 + 3 + 3 + 1 + TRAILER_BYTES
 
 
 class ThirdParty(msgspec.Struct, frozen=True, gc=False):
-    """A third-party caveat as it stands in a token: carried faithfully, opened by who holds the tail before it."""
+    """A third-party caveat as it is in a token. It is carried unchanged; a holder of the tail before it can open it."""
 
     location: bytes
     ticket: bytes
@@ -47,16 +48,17 @@ class ThirdParty(msgspec.Struct, frozen=True, gc=False):
 
 
 Packet = bytes | ThirdParty
-"""One caveat as bytes: the id of a first-party caveat, or a third-party caveat."""
+"""One caveat as read: the id of a first-party caveat as bytes, or a third-party caveat."""
 
 
 def decode_text(token: str | bytes, limits: Limits = DEFAULT) -> bytes:
-    """Return the binary form of a token: armored text, bare base64url, or binary already. ``read`` checks it.
+    """Return the binary form of a token. The input is armored text, bare base64url, or the binary form itself, which is
+    returned unchecked: ``read`` checks it.
 
     Raises:
         TruncatedToken: the checksum doesn't match.
-        MalformedToken: another text, or stray bits or characters.
-        OverLimit: a longer text than a token may have.
+        MalformedToken: the text isn't a token, or contains stray bits or characters.
+        OverLimit: the text is longer than a token may be.
     """
     if isinstance(token, bytes):
         if token.startswith(b"\x02"):
@@ -67,7 +69,7 @@ def decode_text(token: str | bytes, limits: Limits = DEFAULT) -> bytes:
     try:
         if token.startswith(PREFIX):
             return dearmor(PREFIX, token)
-        if token[:1] == "A" and "g" <= token[1:2] <= "v":  # how base64 shows a first byte of 0x02
+        if token[:1] == "A" and "g" <= token[1:2] <= "v":  # base64 encodes a first byte of 0x02 like this
             return b64url_bytes(token.encode("ascii", "replace"))
         raise ArmorError(f"it doesn't begin with {PREFIX}")
     except ArmorError as error:
@@ -75,7 +77,7 @@ def decode_text(token: str | bytes, limits: Limits = DEFAULT) -> bytes:
 
 
 def decode_rest(stem: Stem, token: str, limits: Limits = DEFAULT) -> bytes | None:
-    """Return what a token's armored text holds behind the bytes of ``stem``; None where it doesn't begin with them.
+    """Return the bytes of a token's armored text after the bytes of ``stem``; None if it doesn't begin with those.
 
     Raises:
         TruncatedToken, MalformedToken, OverLimit: as ``decode_text``.
@@ -110,8 +112,8 @@ def read(raw: bytes, limits: Limits = DEFAULT) -> tuple[bytes, bytes, list[Packe
     """Return location, identifier and caveats of one macaroon; its signature is its last 32 bytes.
 
     Raises:
-        MalformedToken: not a macaroon in its one accepted encoding.
-        OverLimit: more bytes or caveats than a token may have.
+        MalformedToken: ``raw`` is not a macaroon in its only accepted encoding.
+        OverLimit: ``raw`` has more bytes or caveats than a token may have.
     """
     size = len(raw)
     if size > limits.token_bytes:
@@ -123,7 +125,7 @@ def read(raw: bytes, limits: Limits = DEFAULT) -> tuple[bytes, bytes, list[Packe
         raise MalformedToken("the signature is not the token's last 32 bytes")
     try:
         if raw[1] != 1:
-            raise MalformedToken("the token has no location", hint="a tkdb token names its authority there")
+            raise MalformedToken("the token has no location", hint="pass a tkdb token, which names its authority there")
         at = 3 + raw[2]
         if at < 131 and raw[at] == 2 and raw[at + 1] < 128:
             location = raw[3:at]
@@ -133,7 +135,7 @@ def read(raw: bytes, limits: Limits = DEFAULT) -> tuple[bytes, bytes, list[Packe
             at, start = _long_field(raw, 2)
             location = raw[start:at]
             if raw[at] != 2:
-                raise MalformedToken("the token has no identifier behind its location")
+                raise MalformedToken("the token has no identifier after its location")
             at, start = _long_field(raw, at + 1)
         identifier = raw[start:at]
         if raw[at]:
@@ -146,11 +148,11 @@ def read(raw: bytes, limits: Limits = DEFAULT) -> tuple[bytes, bytes, list[Packe
 
 
 def read_caveats(raw: bytes, at: int, end: int, most: int) -> list[Packet]:
-    """Return the caveats between two offsets of a macaroon: sections that fill exactly that room.
+    """Return the caveats between two offsets of a macaroon. Their sections must fill exactly this range.
 
     Raises:
-        MalformedToken: a section that is not a caveat, or that ends elsewhere.
-        OverLimit: more than ``most`` caveats.
+        MalformedToken: a section is not a caveat, or the last section ends elsewhere.
+        OverLimit: there are more than ``most`` caveats.
         IndexError: a field runs past the end of ``raw``.
     """
     packets: list[Packet] = []
@@ -176,7 +178,7 @@ def read_caveats(raw: bytes, at: int, end: int, most: int) -> list[Packet]:
 
 
 def write(location: bytes, identifier: bytes, packets: list[bytes], signature: bytes) -> bytes:
-    """Return a macaroon of first-party caveats in its one encoding."""
+    """Return a macaroon with first-party caveats in its only encoding."""
     head = b"\x02\x01" + _length(location) + location + b"\x02" + _length(identifier) + identifier + b"\x00"
     return head + b"".join(map(write_caveat, packets)) + TRAILER_HEAD + signature
 
@@ -197,7 +199,7 @@ def write_third_party(caveat: ThirdParty) -> bytes:
 
 
 def append(raw: bytes, cids: Iterable[bytes], signature: bytes) -> bytes:
-    """Return the macaroon ``raw`` with first-party caveats behind its own, and the new signature."""
+    """Return the macaroon ``raw`` with first-party caveats after its present ones, and the new signature."""
     return raw[:-TRAILER_BYTES] + b"".join(map(write_caveat, cids)) + TRAILER_HEAD + signature
 
 
@@ -212,7 +214,7 @@ def _length(field: bytes) -> bytes:
 
 
 def _long_field(raw: bytes, at: int) -> tuple[int, int]:
-    """Return where the field whose length (a varint) stands at ``at`` ends, and where it starts."""
+    """Return the end and the start of a field. Its length, a varint, is at ``at``."""
     size = shift = 0
     for shift in (0, 7, 14):
         byte = raw[at]
@@ -226,7 +228,8 @@ def _long_field(raw: bytes, at: int) -> tuple[int, int]:
 
 
 def _long_caveat(raw: bytes, at: int) -> tuple[int, Packet]:
-    """Read a section that has a location, a vid or a length of two bytes; return where the next begins."""
+    """Read a section that has a location, a vid or a length of two bytes.
+    Return the start of the next section, and the caveat."""
     location = None
     if raw[at] == 1:
         at, start = _long_field(raw, at + 1)
