@@ -385,7 +385,7 @@ class Restored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Restore(Call[Restored], frozen=True, tag="restore"):
-    """Restore the state after entry ``seq``, or after the last entry before ``at_ms``. Give one of them.
+    """Restore the state after entry ``seq``, or after the last entry up to ``at_ms``. Give one of them.
 
     Later revocations, retired keys and deleted organizations are never undone.
     """

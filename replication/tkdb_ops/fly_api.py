@@ -1,4 +1,4 @@
-"""Fly's Machines API: where it is, and how it is asked.
+"""Fly's Machines API: its URL, its authorization, and its requests.
 
     fly = FlyApi.parse(os.environ, token)
     came = await fly.ask("GET", f"{app_path('acme-tkdb')}/machines")
@@ -22,13 +22,13 @@ from tkdb_replication.bucket import http
 
 PUBLIC: Final = "https://api.machines.dev"
 INTERNAL: Final = "_api.internal"
-"""Where machines reach it, over the private network and without TLS."""
+"""The host at which machines reach the API, over the private network and without TLS."""
 VARIABLES: Final = ("FLY_API_HOSTNAME", "FLY_FLAPS_BASE_URL")
-"""What its URL is called in Fly's documentation, and by flyctl."""
+"""The variables that contain the API's URL: in Fly's documentation, and in flyctl."""
 TIMEOUT_MS: Final = 15_000
 BODY_MAX_BYTES: Final = 1 << 24
 MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What reading an answer raises that isn't of the documented form."""
+"""The exceptions that decoding raises if an answer doesn't have the documented form."""
 
 _TOKEN: Final = re.compile(r"(?:(?:FlyV1|Bearer)\s+)?([!-+\--~,]{8,65536})", re.IGNORECASE).fullmatch
 _MACAROON: Final = re.compile(r"fm(?:1r|1a|2)_").match
@@ -37,34 +37,37 @@ _APP: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class FlyApi:
-    """The API at ``url``, and the value of Authorization that it is asked with, which no text shows."""
+    """The API at ``url``, and the value of the Authorization header. The repr doesn't show that value."""
 
     url: Url
     authorization: str = field(repr=False)
 
     @classmethod
     def parse(cls, environment: Mapping[str, str], token: str) -> Self:
-        """Return the API that ``environment`` names, asked with ``token``: one of `fly tokens create`, with its scheme
-        or without.
+        """Return the API that ``environment`` names, with ``token`` as its authorization.
+
+        The token is the output of `fly tokens create`, with or without its scheme.
 
         Raises:
-            ConfigurationError: one can't be used; or the token would go over a network in the clear.
+            ConfigurationError: the URL or the token can't be used, or the token would go over a network unencrypted.
         """
         text = next(filter(None, map(environment.get, VARIABLES)), PUBLIC)
         url = Url.parse(text if "://" in text else f"https://{text}")
         if url.scheme == "http" and not _near(url.host):
             raise errors.ConfigurationError(
-                f"{url} would be sent the token in the clear", hint=f"use https, or http://{INTERNAL}:4280"
+                f"the token would be sent to {url} unencrypted", hint=f"use https, or http://{INTERNAL}:4280"
             )
         found = _TOKEN(token.strip())
         if found is None:
-            raise errors.ConfigurationError("FLY_API_TOKEN can't be right", hint="set what `fly tokens create` prints")
+            raise errors.ConfigurationError(
+                "FLY_API_TOKEN isn't a token", hint="set it to the output of `fly tokens create`"
+            )
         return cls(url, f"{'FlyV1' if _MACAROON(found[1]) else 'Bearer'} {found[1]}")
 
     async def ask(
         self, method: str, target: str, body: Mapping[str, Any] | None = None, *, timeout_ms: int = TIMEOUT_MS
     ) -> http.Response | http.NoResponse:
-        """Send one request, with ``body`` as JSON where there is one."""
+        """Send one request, with ``body`` as JSON if it isn't None."""
         headers = {"authorization": self.authorization, "accept": "application/json"}
         content = b""
         if body is not None:
@@ -77,13 +80,16 @@ class FlyApi:
 
 
 def app_path(app: str) -> str:
-    """Return the path under which all of an app's resources are.
+    """Return the path of an app's resources.
 
     Raises:
-        ConfigurationError: that can't be the name of an app. It isn't repeated: a token is given there by mistake.
+        ConfigurationError: ``app`` can't be the name of an app. The message doesn't repeat it, because it may be a
+            token that was given there by mistake.
     """
     if _APP(app) is None:
-        raise errors.ConfigurationError("what is given can't be the name of an app", hint="give it with --app")
+        raise errors.ConfigurationError(
+            "the given name can't be the name of an app", hint="give the app's name with --app"
+        )
     return f"/v1/apps/{app}"
 
 

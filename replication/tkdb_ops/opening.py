@@ -1,4 +1,4 @@
-"""What is opened in several steps and closed by undoing them in reverse order, also where opening ends half-way.
+"""Objects that open in several steps and close by undoing them in reverse order, even if opening fails halfway.
 
 >>> import asyncio
 >>> class Door(AsyncResource):
@@ -26,8 +26,11 @@ from typing import Self
 
 
 class AsyncResource(ABC):
-    """Open while an ``async with`` lasts. A subclass takes the steps in ``_open``, and puts what undoes each on
-    ``_stack``; so it may with whatever it opens later."""
+    """An object that is open while its ``async with`` block runs.
+
+    A subclass opens everything in ``_open``, and registers on ``_stack`` how to undo each step. It may also register
+    anything that it opens later.
+    """
 
     _stack: AsyncExitStack
 
@@ -47,4 +50,4 @@ class AsyncResource(ABC):
 
     @abstractmethod
     async def _open(self) -> None:
-        """Take the steps."""
+        """Take all steps, and register on ``_stack`` how to undo each."""

@@ -1,1 +1,4 @@
-"""The doctor: what would make a deployment not isolated or not safe. Checks are pure; probes gather what they judge."""
+"""The doctor, which looks for faults that make a deployment not isolated or not safe.
+
+Probes gather facts, and pure checks judge them.
+"""

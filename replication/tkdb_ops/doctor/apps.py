@@ -1,8 +1,8 @@
-"""What Fly says of an app: its addresses and its machines.
+"""Fly's records of an app: its addresses and its machines.
 
     listed = await machines(FlyApi.parse(os.environ, token), "acme-tkdb")
 
-Sources: https://fly.io/docs/machines/api/machines-resource/ ; lists are whole unless ``limit`` is asked for.
+Source: https://fly.io/docs/machines/api/machines-resource/ . Lists are complete unless the request has a ``limit``.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ async def _get(fly: FlyApi, target: str, kind: type[T]) -> T | Unlearned:
     try:
         return msgspec.json.decode(came.body, type=kind)
     except MALFORMED as error:
-        return Unlearned(f"Fly's API answered in another form than is documented: {str(error)[:160]} ({target})")
+        return Unlearned(f"Fly's API returned an answer of an undocumented form: {str(error)[:160]} ({target})")
 
 
 _REASONS: Final[Mapping[int, str]] = {
-    HTTPStatus.UNAUTHORIZED: "Fly's API doesn't accept FLY_API_TOKEN: is it expired, or another organization's?",
+    HTTPStatus.UNAUTHORIZED: "Fly's API doesn't accept FLY_API_TOKEN: is it expired, or for another organization?",
     HTTPStatus.FORBIDDEN: "FLY_API_TOKEN may not read this app",
     HTTPStatus.NOT_FOUND: "Fly's API knows no such app, or FLY_API_TOKEN may not see it",
-    HTTPStatus.TOO_MANY_REQUESTS: "Fly's API was asked too often: try again in a moment",
+    HTTPStatus.TOO_MANY_REQUESTS: "Fly's API got too many requests: try again in a moment",
 }

@@ -1,7 +1,7 @@
-"""Ask one machine how it is, with what is needed to get to it; and where it doesn't say, learn as much as there is.
+"""Status requests to a single machine, and the reasons why a machine doesn't report its status.
 
-A client asks until it has an answer. Here each attempt is news by itself: that the machine can't open what was sealed
-to the authority's key, that it refuses who isn't attested, that its clock is elsewhere.
+A client retries until it has an answer. Here the result of each attempt matters: the machine can't open a request that
+is sealed to the authority's key, or it refuses a caller without attestation, or its clock is off.
 
     asker = Asker(identity, now_ms=now_ms, random_bytes=os.urandom)
     match await asker.ask(Url.parse("http://tkdb.flycast"), {"fly-force-instance-id": "148e21"}, timeout_ms=5_000):
@@ -26,27 +26,27 @@ from tkdb_replication.bucket import http
 
 
 class NoAnswerReason(StrEnum):
-    """Why a machine didn't say how it is."""
+    """Why a machine didn't report its status."""
 
     UNREACHED = "unreached"
-    """No answer of the authority's came."""
+    """The caller got no answer from the authority."""
     IDENTITY = "identity"
-    """It can't open what was sealed to this name and key, or answers under another."""
+    """The machine can't open a request that is sealed to this name and key, or it answers under another key."""
     ATTESTATION = "attestation"
-    """It answers attested callers only, and this one isn't, or isn't allowed."""
+    """The machine answers attested callers only. This caller isn't attested, or isn't allowed."""
     REFUSED = "refused"
-    """It opened the request, and won't say."""
+    """The machine opened the request and refused it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a machine said of itself.
+    """A machine's report about itself.
 
     Attributes:
-        report: its own words.
+        report: the report, as the machine sent it.
         journal: the journal's id.
-        ahead_ms: how far its clock is ahead of this one; negative where it is behind; None where it didn't tell.
-        within_ms: how far off that may be: the answer's way.
+        ahead_ms: how far its clock is ahead of this one; negative if it is behind; None if the report has no time.
+        within_ms: how far off ``ahead_ms`` may be: half of the round trip.
     """
 
     report: api.StatusReport
@@ -57,19 +57,19 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """That it didn't, and why."""
+    """The reason why a machine didn't report its status, as a kind and in words."""
 
     silence: NoAnswerReason
     why: str
 
 
 class Asker:
-    """Asks machines of one authority.
+    """A caller that asks machines of one authority for their status.
 
     Args:
-        identity: its name and public keys.
+        identity: the authority's name and public keys.
         now_ms: the wall clock, ms since 1970.
-        random_bytes: for keys and request ids.
+        random_bytes: the source of keys and request ids.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Asker:
         self._random_bytes = random_bytes
 
     async def ask(self, url: Url, headers: Mapping[str, str] | None = None, *, timeout_ms: int) -> Answered | NoAnswer:
-        """Ask who answers at ``url``, with further ``headers``; each of the authority's keys is tried."""
+        """Ask the machine at ``url`` for its status, with additional ``headers``. Try each of the authority's keys."""
         for key in range(self._keys):
             told, date_ms = await self._ask(url, headers or {}, key, 0, timeout_ms)
             if isinstance(told, NoAnswer) and told.silence is NoAnswerReason.REFUSED and date_ms is not None:
-                # Its clock is so far off that it takes the request for a replay: ask by its own time.
+                # Its clock is so far off that the request looks like a replay. Ask again with the machine's own time.
                 late_ms = date_ms - self._now_ms()
                 told, _ = await self._ask(url, headers or {}, key, late_ms, timeout_ms)
             if not (isinstance(told, NoAnswer) and told.silence is NoAnswerReason.IDENTITY):
@@ -95,7 +95,7 @@ class Asker:
     async def _ask(
         self, url: Url, headers: Mapping[str, str], key: int, by_ms: int, timeout_ms: int
     ) -> tuple[Answered | NoAnswer, int | None]:
-        """One attempt, by a clock that is ``by_ms`` ahead; and the time that the answer's Date says."""
+        """Make one attempt with a clock that is ``by_ms`` ahead. Return the result, and the answer's Date."""
         sent_ms = self._now_ms()
         sealed = self._initiator.seal(
             api.VERIFY,
@@ -114,7 +114,7 @@ class Asker:
             answer = api.decode_answer(sealed.open(response.body))
             report = api.decode_result(api.Status(), answer)
         except errors.ChannelError:
-            return NoAnswer(NoAnswerReason.IDENTITY, "what came back isn't sealed by the authority's key"), None
+            return NoAnswer(NoAnswerReason.IDENTITY, "its answer isn't sealed by the authority's key"), None
         except errors.OutOfTime as error:
             return NoAnswer(NoAnswerReason.REFUSED, error.message), response.date_ms
         except errors.TkdbError as error:
@@ -125,21 +125,21 @@ class Asker:
 
 
 class _Problem(msgspec.Struct):
-    """RFC 9457's problem details, as far as they are of use here."""
+    """RFC 9457's problem details: the fields that are used here."""
 
     type: str = ""
     detail: str = ""
 
 
 def _plain(response: http.Response) -> NoAnswer:
-    """Return what an answer says that isn't the authority's sealed one."""
+    """Return the reason that a plain HTTP answer gives. Only sealed answers come from the authority itself."""
     try:
         problem = msgspec.json.decode(response.body, type=_Problem)
     except msgspec.DecodeError:
         problem = _Problem()
     kind = problem.type.removeprefix("urn:tkdb:problem:")
     if kind == "handshake":
-        return NoAnswer(NoAnswerReason.IDENTITY, "it can't open what is sealed to this name and key")
+        return NoAnswer(NoAnswerReason.IDENTITY, "it can't open a request that is sealed to this name and key")
     if kind == "not-attested":
         return NoAnswer(NoAnswerReason.ATTESTATION, problem.detail[:200])
     said = response.headers.get("fly-proxy-error") or problem.detail or ""

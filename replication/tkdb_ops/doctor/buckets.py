@@ -1,6 +1,6 @@
-"""What can be learnt of the bucket: it is raced, and read as its owner and as a stranger.
+"""The probes of the bucket: concurrent conditional writes, reads with our credentials, and reads without any.
 
-What is written goes to an object of its own, and is deleted again (`tkdb_replication.bucket.conformance`).
+The writes go to a separate object, which is deleted afterwards (`tkdb_replication.bucket.conformance`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tkdb_replication.cluster.head_object import Damaged, Sound, read_head
 from tkdb_replication.protocol.head import HeadKeys
 
 TIGRIS: Final = ("tigris.dev", "storage.dev")
-"""Where Tigris's endpoints are."""
+"""The domains of Tigris's endpoints."""
 TIMEOUT_MS: Final = 10_000
 
 
@@ -38,13 +38,13 @@ async def examine(
     now_ms: Callable[[], int],
     random_bytes: Callable[[int], bytes],
 ) -> Examined:
-    """Learn what can be learnt of ``bucket``.
+    """Run all probes on ``bucket``, and return the facts.
 
     Args:
-        bucket: where it is, and our credentials.
-        keys: what authenticates its head; without, it isn't read.
+        bucket: its address, and our credentials.
+        keys: the keys that authenticate its head. If None, the head isn't read.
         now_ms: the wall clock, ms since 1970.
-        random_bytes: for the probe.
+        random_bytes: the source of the probe's random bytes.
     """
     async with S3Objects(bucket, now_ms=now_ms) as objects:
         return Examined(
@@ -79,12 +79,12 @@ async def _clock(objects: Objects, now_ms: Callable[[], int]) -> Dated | Unlearn
     if isinstance(came, Unknown) or came.date_ms is None:
         return Unlearned(came.message if isinstance(came, Unknown) else "the bucket's answers have no Date")
     way_ms = (now_ms() - sent_ms) // 2
-    # Date says whole seconds, rounded down: it was half of one later, give or take as much.
+    # Date contains whole seconds, rounded down. So the bucket's time was half a second later, within half a second.
     return Dated("the bucket", came.date_ms + 500 - (sent_ms + way_ms), way_ms + 500)
 
 
 async def _readable(bucket: Bucket) -> Readable | Unlearned:
-    """Ask for the head and for a list without a signature, as anybody could."""
+    """Ask for the head and for a list without a signature, as anyone can, and return what could be read."""
     found = []
     for what, target in (("the head", f"/{HEAD_KEY}"), ("the list of objects", "?list-type=2&max-keys=1")):
         path = encode_path(f"/{bucket.name}")
@@ -94,29 +94,30 @@ async def _readable(bucket: Bucket) -> Readable | Unlearned:
         if came.status == HTTPStatus.OK:
             found.append(what)
         elif what == "the head" and came.status == HTTPStatus.NOT_FOUND:
-            found.append("which objects there are")  # a stranger is told of no object, whether it is there or not
+            # A closed bucket gives a caller without a key the same answer, whether the object exists or not.
+            found.append("which objects there are")
     return Readable(tuple(found))
 
 
 class _Metadata(msgspec.Struct):
-    """What Tigris says of a bucket, as its own SDK reads it (``GET /<bucket>?metadata``)."""
+    """Tigris's metadata of a bucket, as Tigris's SDK reads it (``GET /<bucket>?metadata``)."""
 
     object_regions: str | None = None
 
 
 async def _location(bucket: Bucket, now_ms: Callable[[], int]) -> Location | Absent:
     if not is_tigris(bucket.endpoint.host):
-        return NotAsked("where this store keeps a bucket isn't known: only Tigris is asked")
+        return NotAsked("the location of this store's bucket isn't known: only Tigris can be asked")
     return await tigris_location(bucket, now_ms)
 
 
 def is_tigris(host: str) -> bool:
-    """Return whether an endpoint is Tigris's."""
+    """Return True if the endpoint belongs to Tigris."""
     return any(host == each or host.endswith(f".{each}") for each in TIGRIS)
 
 
 async def tigris_location(bucket: Bucket, now_ms: Callable[[], int]) -> Location | Unlearned:
-    """Ask Tigris where it keeps the bucket."""
+    """Ask Tigris for the regions in which it keeps the bucket."""
     path, query = encode_path(f"{bucket.endpoint.prefix}/{bucket.name}"), {"metadata": ""}
     headers: Mapping[str, str] = {"host": bucket.endpoint.host_header, "accept": "application/json"}
     signed = sign(
@@ -130,4 +131,4 @@ async def tigris_location(bucket: Bucket, now_ms: Callable[[], int]) -> Location
             return location(msgspec.json.decode(came.body, type=_Metadata).object_regions)
     except msgspec.DecodeError:
         pass
-    return Unlearned(f"Tigris doesn't say where it keeps the bucket ({came.status}): `fly storage dashboard` shows it")
+    return Unlearned(f"Tigris didn't return the bucket's location ({came.status}): `fly storage dashboard` shows it")

@@ -1,10 +1,10 @@
-"""How machines are set up: that nothing more is served than is meant, and that they live through what happens. Pure.
+"""Checks of how machines are set up: nothing is served by mistake, and a machine survives stops and load. Pure.
 
-Every configuration that was found is judged by the same rules: a fly.toml's, and each machine's.
+The same rules judge every known configuration: the fly.toml's, and each machine's.
 
 >>> setup = Setup("fly.toml", Config(env={"TKDB_SEAL_KEYS": "tkdbseal_…"}))
 >>> [finding.found for finding in configured([setup]) if finding.check == "no-secrets"]
-['fly.toml: TKDB_SEAL_KEYS is in the open']
+['fly.toml: TKDB_SEAL_KEYS is readable']
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tkdb_ops.doctor.deployment import KILL_TIMEOUT_MS, Config, Service, Setup, 
 from tkdb_ops.doctor.findings import Absent, Check, Finding, listed
 
 Rule = Callable[[Config], Iterable[str]]
-"""What is wrong with one configuration, each as a clause."""
+"""A rule that yields the faults of one configuration, each as a clause."""
 
 PORTS: Final = frozenset({80, 443, 8080})
-"""Where the proxy may serve the authority: plainly, as an ``http_service`` has it, and at the port of Kubernetes."""
+"""The ports at which the proxy may serve the authority: the two of an ``http_service``, and the port in Kubernetes."""
 
 SECRETS: Final = frozenset(
     {setting.variable for setting in SETTINGS if setting.description.startswith("Secret.")}
@@ -52,7 +52,7 @@ AWAKE: Final = Check(
 )
 VOLUMES: Final = Check(
     "volumes",
-    "each machine has a volume of its own, and its database is there",
+    "each machine has its own volume, and its database is there",
     "add [[mounts]] with a destination above TKDB_DB, then `fly deploy`",
 )
 READINESS: Final = Check(
@@ -67,27 +67,27 @@ STOPPING: Final = Check(
 )
 LIMITS: Final = Check(
     "limits",
-    "requests go to another machine before one has too many",
+    "requests go to another machine before one machine has too many",
     'set [http_service.concurrency] type = "requests", hard_limit below TKDB_MAX_CONCURRENCY, then `fly deploy`',
 )
 NO_SECRETS: Final = Check(
     "no-secrets",
-    "no secret stands in plain configuration",
-    "take it out of [env], `fly secrets set` a new one, and replace what was readable",
+    "plain configuration contains no secret",
+    "remove it from [env], `fly secrets set` a new one, and stop using the old one",
 )
 
 _DEFAULTS: Final = {setting.variable: setting.default or "" for setting in SETTINGS}
 
 
 def configured(setups: Sequence[Setup] | Absent) -> list[Finding]:
-    """Return what came of each rule. What is wrong in several places is said once, with all of them."""
+    """Return the finding of each rule. A fault that several configurations have is listed once, with all of them."""
     if isinstance(setups, Absent):
         return [check.unmade(setups) for check in RULES]
     return [check.judged(faults(rule, setups), listed(each.where for each in setups)) for check, rule in RULES.items()]
 
 
 def faults(rule: Rule, setups: Iterable[Setup]) -> list[str]:
-    """Return what is wrong by one rule, each with where it was found."""
+    """Return the faults by one rule, each with the configurations that have it."""
     found: dict[str, list[str]] = {}
     for each in setups:
         for fault in rule(each.config):
@@ -96,13 +96,13 @@ def faults(rule: Rule, setups: Iterable[Setup]) -> list[str]:
 
 
 def plain_http(config: Config) -> Iterator[str]:
-    """Who calls a flycast address over plain HTTP would be redirected in a circle."""
+    """Yield a fault if plain HTTP is redirected. A caller of a flycast address would be redirected in a circle."""
     if any(port.force_https for service in config.services or () for port in service.ports or ()):
         yield "force_https is on"
 
 
 def ports(config: Config) -> Iterator[str]:
-    """The proxy serves one service, the authority's, where callers look for it, and nowhere else."""
+    """Yield a fault unless the proxy serves only the authority, at the ports that callers use, and at no other port."""
     services = config.services or []
     if len(services) != 1:
         yield f"{len(services) or 'no'} services are served"
@@ -111,17 +111,17 @@ def ports(config: Config) -> Iterator[str]:
         if service.protocol != "tcp":
             yield f"{service.protocol} is served"
         if address is not None and service.internal_port != address.port:
-            yield f"port {service.internal_port} is served, and the authority is at {address}"
+            yield f"port {service.internal_port} is served, but the authority listens at {address}"
         given = service.ports or []
         open_at = {number for port in given for number in _numbers(port.port, port.start_port, port.end_port)}
         if not any(port.port == 80 and port.handlers == ["http"] for port in given):
             yield "port 80 has no plain http handler"
         if more := sorted(open_at - PORTS):
-            yield f"port {more[0]} is open, too" if len(more) == 1 else f"{len(more)} more ports are open"
+            yield f"port {more[0]} is also open" if len(more) == 1 else f"{len(more)} more ports are open"
 
 
 def bound(config: Config) -> Iterator[str]:
-    """At an IPv6 address the authority could be reached past the proxy."""
+    """Yield a fault unless the authority listens at IPv4. At an IPv6 address, callers could bypass the proxy."""
     address = _bind(config)
     if address is None or address.host.version != 4:
         yield f"TKDB_BIND={_value(config, 'TKDB_BIND')}"
@@ -130,55 +130,61 @@ def bound(config: Config) -> Iterator[str]:
 
 
 def fly_src(config: Config, *, proven: bool) -> Iterator[str]:
-    """Attestation is asked for. ``proven``: it is seen to be done, so that a variable that isn't here is a secret."""
+    """Yield a fault unless attestation is required.
+
+    ``proven`` means that machines do require it. A variable that is missing here is then set as a secret.
+    """
     value = config.env.get("TKDB_FLY_SRC", "require" if proven else _value(config, "TKDB_FLY_SRC"))
     if value != "require":
         yield f"TKDB_FLY_SRC={value}"
 
 
 def awake(config: Config) -> Iterator[str]:
-    """A suspended machine's clocks stand still, and it would believe itself fresh."""
+    """Yield a fault if idle machines are suspended. The clocks of a suspended machine stop, so it would seem fresh."""
     if any(service.autostop == "suspend" for service in config.services or ()):
         yield "an idle machine is suspended"
 
 
 def volumes(config: Config) -> Iterator[str]:
-    """What a machine must not forget lies beside its database."""
+    """Yield a fault unless a volume contains the database. A machine stores next to it the facts it must not forget."""
     paths, database = [mount.path for mount in config.mounts or ()], _value(config, "TKDB_DB")
     if not paths:
         yield "there is no volume"
     elif not any(path and database.startswith(f"{path.rstrip('/')}/") for path in paths):
-        yield f"the volume is at {listed(paths)}, and TKDB_DB={database}"
+        yield f"the volume is at {listed(paths)}, but TKDB_DB={database}"
 
 
 def readiness(config: Config) -> Iterator[str]:
-    """A machine that is stale or full must get no requests."""
+    """Yield a fault unless the proxy checks /readyz. A machine that is stale or full must get no requests."""
     checks = [check for service in config.services or () for check in service.checks or ()]
     paths = [check.path or "/" for check in checks if check.type == "http"]
     if not checks:
         yield "there is no check"
     elif not paths:
-        yield "a connection is all that is checked"
+        yield "only the connection is checked"
     elif set(paths) != {"/readyz"}:
-        yield f"{listed(sorted(set(paths)))} is asked"
+        yield f"{listed(sorted(set(paths)))} is requested"
     elif any((check.method or "GET").upper() != "GET" for check in checks):
-        yield "/readyz is asked by another method than GET"
+        yield "/readyz is requested with another method than GET"
 
 
 def stopping(config: Config) -> Iterator[str]:
-    """What is in flight is answered, and a primary hands over."""
+    """Yield a fault unless a stopped machine has time to answer requests in flight, and a primary to hand over."""
     timeout_ms, signal = _stop(config)
     needed_ms = _number(config, "TKDB_DRAIN_MS") + Limits().answer_ms
     if timeout_ms is None:
         yield "the kill_timeout can't be read"
     elif timeout_ms < needed_ms:
-        yield f"it is killed after {timeout_ms / 1000:g} s, and needs {needed_ms / 1000:g} s"
+        yield f"it is killed after {timeout_ms / 1000:g} s, but needs {needed_ms / 1000:g} s"
     if signal not in ("SIGTERM", "SIGINT"):
-        yield f"it is stopped by {signal}, which ends it at once"
+        yield f"it is stopped by {signal}, which ends it immediately"
 
 
 def limits(config: Config) -> Iterator[str]:
-    """Past the authority's own limit callers would get errors, where another machine has room."""
+    """Yield a fault unless the proxy's limit is below the authority's.
+
+    Above the authority's own limit, callers get errors, even if another machine has room.
+    """
     own = _number(config, "TKDB_MAX_CONCURRENCY")
     for service in config.services or ():
         limit = service.concurrency
@@ -187,12 +193,15 @@ def limits(config: Config) -> Iterator[str]:
         elif limit.type != "requests":
             yield f"{limit.type} are counted, not requests"
         elif max(limit.hard_limit, limit.soft_limit) >= own:
-            yield f"the limit is {max(limit.hard_limit, limit.soft_limit)}, and the authority takes {own}"
+            yield f"the limit is {max(limit.hard_limit, limit.soft_limit)}, but the authority's own limit is {own}"
 
 
 def no_secrets(config: Config) -> Iterator[str]:
-    """Who may look at the app reads its plain variables. No value is repeated."""
-    return (f"{name} is in the open" for name in sorted(SECRETS & config.env.keys()))
+    """Yield a fault for each secret in plain variables, because anyone who may look at the app can read it.
+
+    The fault doesn't repeat the value.
+    """
+    return (f"{name} is readable" for name in sorted(SECRETS & config.env.keys()))
 
 
 RULES: Final[Mapping[Check, Rule]] = {
@@ -206,7 +215,7 @@ RULES: Final[Mapping[Check, Rule]] = {
     LIMITS: limits,
     NO_SECRETS: no_secrets,
 }
-"""What each check asks of one configuration."""
+"""The rule of each check."""
 
 
 def _numbers(port: int | None, start: int | None, end: int | None) -> range:
@@ -237,7 +246,7 @@ def _stop(config: Config) -> tuple[int | None, str]:
 
 
 def differences(one: Config, other: Config) -> list[str]:
-    """Return in what two configurations differ, of what is judged here; volumes are each machine's own.
+    """Return the judged settings in which two configurations differ. Volumes may differ: each machine has its own.
 
     >>> differences(Config(env={"TKDB_FLY_SRC": "require"}), Config(env={"PRIMARY_REGION": "iad"}))
     ['TKDB_FLY_SRC']

@@ -1,6 +1,7 @@
-"""How machines are configured on Fly, as the Machines API has it; and the same out of a fly.toml. Pure.
+"""The configuration of machines on Fly, read from the Machines API or from a fly.toml. Pure.
 
-Only what is judged is read: what the API adds is passed over, and what isn't of the documented form is an error.
+Only the fields that a check needs are read. Other fields are ignored. A field that doesn't have the documented form is
+an error.
 Sources: https://fly.io/docs/machines/api/machines-resource/ and https://fly.io/docs/reference/configuration/
 
 >>> setup = parse_toml('app = "tkdb"\\n[http_service]\\ninternal_port = 8080\\n[env]\\nTKDB_BIND = "0.0.0.0:8080"')
@@ -23,7 +24,7 @@ import msgspec
 from tkdb import errors
 
 KILL_TIMEOUT_MS: Final = 5_000
-"""What Fly waits for when nothing is said."""
+"""How long Fly waits after the signal before it kills a machine, if the configuration has no timeout."""
 
 _LONGEST_S: Final = 10**9
 _PART: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)", re.ASCII)
@@ -52,7 +53,7 @@ class HttpCheck(msgspec.Struct, frozen=True):
 
 
 class Concurrency(msgspec.Struct, frozen=True):
-    """When a machine is said to be busy."""
+    """The limits above which the proxy treats a machine as busy."""
 
     type: str = "connections"
     soft_limit: int = 0
@@ -60,7 +61,7 @@ class Concurrency(msgspec.Struct, frozen=True):
 
 
 class Service(msgspec.Struct, frozen=True):
-    """What the proxy serves of a machine. ``autostop``: off and stop are booleans in the API's answers."""
+    """A machine's service that the proxy serves. In the API's answers, ``autostop`` is a boolean for off and stop."""
 
     protocol: str = "tcp"
     internal_port: int = 8080
@@ -71,7 +72,7 @@ class Service(msgspec.Struct, frozen=True):
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """A volume, and where it is mounted. ``volume`` is its id, which only a machine has."""
+    """A volume and its mount point. ``volume`` is its id, which only a machine has, and no fly.toml."""
 
     path: str = ""
     volume: str = ""
@@ -79,7 +80,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 class StopConfig(msgspec.Struct, frozen=True):
-    """How a machine is stopped."""
+    """The signal that stops a machine, and the timeout after which it is killed."""
 
     timeout: Duration | None = None
     signal: str | None = None
@@ -96,7 +97,7 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class ImageRef(msgspec.Struct, frozen=True):
-    """Which image a machine runs."""
+    """The image that a machine runs."""
 
     repository: str = ""
     tag: str = ""
@@ -107,14 +108,14 @@ class ImageRef(msgspec.Struct, frozen=True):
 
 
 class CheckStatus(msgspec.Struct, frozen=True):
-    """What came of a check lately: passing, warning or critical."""
+    """The latest status of a check: passing, warning or critical."""
 
     name: str = ""
     status: str = ""
 
 
 class DeployedMachine(msgspec.Struct, frozen=True):
-    """A machine, as Fly lists it. One whose host can't be asked has only an ``incomplete_config``."""
+    """A machine, as Fly lists it. It has only an ``incomplete_config`` if Fly can't reach its host."""
 
     id: str
     state: str = ""
@@ -128,19 +129,19 @@ class DeployedMachine(msgspec.Struct, frozen=True):
 
     @property
     def serves(self) -> bool:
-        """Whether it is one of those that serve: not gone, and none that a command has made for itself."""
+        """True if the machine serves requests: it isn't destroyed, and isn't a temporary machine of a fly command."""
         metadata = (self.setup.metadata or {}) if self.setup else {}
         group = metadata.get("fly_process_group") or metadata.get("process_group") or ""
         return self.state not in ("destroyed", "destroying") and not group.startswith("fly_app_")
 
     @property
     def setup(self) -> Config | None:
-        """Its configuration, as far as it is known."""
+        """The machine's configuration, as far as it is known."""
         return self.config or self.incomplete_config
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """An IP address of an app. ``egress``: it is only called from."""
+    """An IP address of an app. An ``egress`` address is only for outgoing connections."""
 
     ip: str
     shared: bool = False
@@ -148,14 +149,14 @@ class Assignment(msgspec.Struct, frozen=True):
 
 
 class Assignments(msgspec.Struct, frozen=True):
-    """All of them."""
+    """All addresses of an app."""
 
     ips: list[Assignment]
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One configuration, and where it was found: ``fly.toml``, or a machine."""
+    """One configuration, and its origin: ``fly.toml``, or a machine."""
 
     where: str
     config: Config
@@ -163,7 +164,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Written(Setup):
-    """A fly.toml, and the app that it is of; empty where it doesn't say."""
+    """A fly.toml, and the app that it names; empty if it names none."""
 
     app: str
 
@@ -172,7 +173,7 @@ def parse_toml(text: str, where: str = "fly.toml") -> Written:
     """Read a fly.toml.
 
     Raises:
-        ConfigurationError: it isn't TOML, or not of fly.toml's form.
+        ConfigurationError: the text isn't TOML, or doesn't have the form of a fly.toml.
     """
     try:
         found = tomllib.loads(text)
@@ -180,12 +181,15 @@ def parse_toml(text: str, where: str = "fly.toml") -> Written:
         return Written(where, config, msgspec.convert(found.get("app", ""), str))
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, AttributeError, TypeError) as error:
         raise errors.ConfigurationError(
-            f"{where} can't be read: {str(error)[:200]}", hint="fly config validate"
+            f"{where} can't be read: {str(error)[:200]}", hint="run `fly config validate`"
         ) from None
 
 
 def duration_ms(text: Duration) -> int | None:
-    """Return a duration as Fly writes it, ``30s`` or ``1m30s``, or a number of seconds; None if it is anything else."""
+    """Return the duration in milliseconds; None if it is invalid.
+
+    Valid are Fly's own form, such as ``30s`` or ``1m30s``, and a number of seconds.
+    """
     if isinstance(text, int | float):
         return round(text * 1_000) if 0 <= text <= _LONGEST_S else None
     if text.isascii() and text.isdigit() and len(text) < 10:
@@ -196,7 +200,7 @@ def duration_ms(text: Duration) -> int | None:
 
 
 def _as_machine(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `fly deploy` makes of a fly.toml, as far as it is judged."""
+    """Return the machine configuration that `fly deploy` makes of a fly.toml, with the fields that a check needs."""
     services = [_service(each, each.get("ports"), _checks(each)) for each in found.get("services", ())]
     if (http := found.get("http_service")) is not None:
         ports = [{"port": 80, "handlers": ["http"], "force_https": http.get("force_https", False)}]

@@ -1,8 +1,8 @@
-"""The doctor: gathers what can be learnt of a deployment with what it was given, and has every check judge it.
+"""The doctor, which gathers facts about a deployment and runs every check on them.
 
     findings = await diagnose(Given(urls=..., identity=...), now_ms=now_ms, random_bytes=os.urandom)
 
-Each source of facts is optional, and what can't be judged without one says so.
+Each source of facts is optional. A check that lacks its source is skipped, and its finding names the missing source.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _PORT: Final = Address.parse(next(each.default or "" for each in SETTINGS if eac
 NO_URL: Final = "TKDB_URL isn't set"
 NO_AUTHORITY: Final = "TKDB_AUTHORITY isn't set"
 NO_TOKEN: Final = "FLY_API_TOKEN isn't set"  # noqa: S105  the variable's name
-NO_APP: Final = "no app on Fly is named: --app"
+NO_APP: Final = "no Fly app is named: give --app"
 NO_BUCKET: Final = "BUCKET_NAME isn't set"
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Where to look. What isn't given is None, or empty.
+    """The sources that the doctor may use. A source that isn't given is None, or empty.
 
     Attributes:
-        urls: where callers reach the authority.
-        identity: its name and public keys.
-        app: the app on Fly; by default the one that a .flycast URL or the fly.toml names.
+        urls: the URLs at which callers reach the authority.
+        identity: the authority's name and public keys.
+        app: the app on Fly; by default the app that a .flycast URL or the fly.toml names.
         fly: Fly's API.
         written: a fly.toml.
         bucket: the machines' bucket.
-        head_keys: what authenticates its head.
+        head_keys: the keys that authenticate the bucket's head.
     """
 
     urls: tuple[Url, ...] = ()
@@ -59,18 +59,18 @@ async def diagnose(given: Given, *, now_ms: Callable[[], int], random_bytes: Cal
     """Return one finding for each check.
 
     Args:
-        given: where to look.
+        given: the sources to use.
         now_ms: the wall clock, ms since 1970.
-        random_bytes: for keys, request ids and the probe's object.
+        random_bytes: the source of keys, request ids and the probe's object.
 
     Raises:
-        ConfigurationError: what was given can't be used.
+        ConfigurationError: a given source can't be used.
     """
     return judge(await gather(given, now_ms=now_ms, random_bytes=random_bytes))
 
 
 async def gather(given: Given, *, now_ms: Callable[[], int], random_bytes: Callable[[int], bytes]) -> Evidence:
-    """Learn what can be learnt."""
+    """Gather all facts that the given sources allow."""
     flycast = network.app_of(given.urls[0].host) if given.urls else None
     app = given.app or flycast or (given.written.app if given.written else "")
     doors, (assignments, listed) = await asyncio.gather(_doors(given.urls), _hosted(given.fly, app))
@@ -82,7 +82,8 @@ async def gather(given: Given, *, now_ms: Callable[[], int], random_bytes: Calla
         asker = Asker(given.identity, now_ms=now_ms, random_bytes=random_bytes)
         seen = await reach.survey(asker, given.urls, places if flycast else NotAsked(machines.NO_FLYCAST))
     bucket = store.Examined.absent(NotAsked(NO_BUCKET))
-    if given.bucket is not None:  # after the machines: its head can't be older than what they have seen of it
+    # The bucket is read after the machines, because its head then can't be older than the head that they have seen.
+    if given.bucket is not None:
         bucket = await buckets.examine(given.bucket, given.head_keys, now_ms=now_ms, random_bytes=random_bytes)
     return Evidence(
         doors=doors,
@@ -113,7 +114,10 @@ async def _hosted(fly: FlyApi | None, app: str) -> tuple[list[Assignment] | Abse
 
 
 async def _looked_up(app: str, doors: Sequence[network.Door]) -> list[Assignment] | Absent:
-    """Return the app's public addresses, by the name that Fly gives them; that there are none, no name can prove."""
+    """Return the app's addresses, if the name that Fly gives the app resolves to a public one.
+
+    No name can prove that there is no public address, so the result is then `NotAsked`.
+    """
     public = await reach.public_addresses(f"{app}.fly.dev")
     if not public:
         return NotAsked(NO_TOKEN)
@@ -123,14 +127,14 @@ async def _looked_up(app: str, doors: Sequence[network.Door]) -> list[Assignment
 async def _places(
     flycast: str | None, listed: Sequence[DeployedMachine] | Absent, doors: Sequence[network.Door] | Absent
 ) -> list[network.KnownMachine] | Absent:
-    """Return the app's machines: as Fly lists them, or else as the private network's resolver does."""
+    """Return the app's machines, as Fly's API lists them; without the API, as the private network's resolver does."""
     if not isinstance(listed, Absent):
         return [network.KnownMachine(each.id, each.region) for each in listed]
     if isinstance(doors, Absent):
         return doors
     if flycast is not None:
         return await reach.places(flycast)
-    return NotAsked(f"{machines.NO_FLYCAST}, so which machines there are isn't known")
+    return NotAsked(f"{machines.NO_FLYCAST}, so the doctor can't list the machines")
 
 
 async def _knocks(
@@ -143,7 +147,7 @@ async def _knocks(
         if isinstance(absent, Absent):
             return absent
     if flycast is None or isinstance(places, Absent):
-        return NotAsked(f"{machines.NO_FLYCAST}, so what is past the proxy isn't known")
+        return NotAsked(f"{machines.NO_FLYCAST}, so the doctor can't try to bypass the proxy")
     return await reach.knocks(flycast, places, ports)
 
 
@@ -156,7 +160,7 @@ def _ports(written: Written | None, listed: Sequence[DeployedMachine] | Absent) 
 def _known(
     places: Sequence[network.KnownMachine] | Absent, seen: Sequence[machines.SeenMachine] | Absent, given: Given
 ) -> Sequence[network.KnownMachine] | Absent:
-    """Return where the machines are: with several URLs, those that answered at them."""
+    """Return the machines' places. If there is no list but there are several URLs, use the machines that answered."""
     if isinstance(places, Absent) and not isinstance(seen, Absent) and len(given.urls) > 1:
         return [network.KnownMachine(each.machine, each.region) for each, _ in machines.told(seen)]
     return places

@@ -1,4 +1,4 @@
-"""Checks, and what came of each. Pure.
+"""Checks and their findings. Pure.
 
 >>> check = Check("bucket-private", "nobody reads the bucket without a key", "make the bucket private")
 >>> check.failed("its head was read without one")
@@ -16,26 +16,26 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What came of a check."""
+    """The outcome of a check."""
 
     PASSED = "passed"
     FAILED = "failed"
     UNKNOWN = "unknown"
-    """It was to be made, and what it judges couldn't be learnt."""
+    """A source was given, but the facts that the check needs couldn't be gathered."""
     SKIPPED = "skipped"
-    """Nobody said where to look."""
+    """The source that the check needs wasn't given."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotAsked:
-    """In place of facts that nobody asked for: ``why``, such as a variable that isn't set."""
+    """The reason ``why`` facts weren't asked for, such as a variable that isn't set. It replaces the facts."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unlearned:
-    """In place of facts that were asked for and didn't come, and ``why``."""
+    """The reason ``why`` facts were asked for but not obtained. It replaces the facts."""
 
     why: str
 
@@ -45,13 +45,13 @@ Absent = NotAsked | Unlearned
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of one check.
+    """The finding of one check.
 
     Attributes:
-        check: the check's permanent word.
-        outcome: what came of it.
-        found: what was found; or why nothing was.
-        fix: what to do; empty where there is nothing to do.
+        check: the check's permanent id.
+        outcome: the outcome.
+        found: what the doctor found; or why it found nothing.
+        fix: what to do; empty if there is nothing to do.
     """
 
     check: str
@@ -65,9 +65,9 @@ class Check:
     """One check.
 
     Attributes:
-        id: its permanent word.
-        title: what is true where it passes.
-        fix: what to do where it fails, unless a finding says more.
+        id: its permanent id, a short word.
+        title: the statement that is true if the check passes.
+        fix: what to do if the check fails, unless a finding has a more specific fix.
     """
 
     id: str
@@ -75,26 +75,26 @@ class Check:
     fix: str
 
     def passed(self, found: str) -> Finding:
-        """It is as it should be."""
+        """Return a finding that the check passed."""
         return Finding(self.id, Outcome.PASSED, found)
 
     def failed(self, found: str, fix: str = "") -> Finding:
-        """It isn't."""
+        """Return a finding that the check failed."""
         return Finding(self.id, Outcome.FAILED, found, fix or self.fix)
 
     def unmade(self, absent: Absent) -> Finding:
-        """What it judges isn't known."""
+        """Return a finding that the check wasn't made, because its facts are absent."""
         outcome = Outcome.SKIPPED if isinstance(absent, NotAsked) else Outcome.UNKNOWN
         return Finding(self.id, outcome, absent.why)
 
     def judged(self, faults: Iterable[str], found: str, fix: str = "") -> Finding:
-        """It passes where there are no ``faults``; else it fails with all of them."""
+        """Return a finding: passed if there are no ``faults``, else failed with all of them."""
         listed = list(dict.fromkeys(faults))
         return self.failed("; ".join(listed), fix) if listed else self.passed(found)
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names as people list them.
+    """Return names as a list in a sentence.
 
     >>> listed(["iad"]), listed(["iad", "ams", "syd"])
     ('iad', 'iad, ams and syd')

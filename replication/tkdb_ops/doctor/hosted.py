@@ -1,4 +1,4 @@
-"""What Fly says of the app: its addresses, and whether its machines are all there and alike. Pure.
+"""Checks of Fly's records of the app: its addresses are private, and its machines all run and are alike. Pure.
 
 >>> no_public_address([Assignment("fdaa:0:1:0:1::7"), Assignment("66.241.125.9", shared=True)]).found
 '66.241.125.9 is public (shared)'
@@ -18,20 +18,20 @@ from tkdb_ops.doctor.network import SIXPN
 NO_PUBLIC_ADDRESS: Final = Check(
     "no-public-address",
     "every address of the app is private",
-    "`fly ips release ADDRESS` for each public one; `fly ips allocate-v6 --private` where there is no private one",
+    "`fly ips release ADDRESS` for each public one; `fly ips allocate-v6 --private` if there is no private one",
 )
 HOSTED: Final = Check(
     "hosted",
     "every machine runs, and passes its checks",
-    "`fly machine status ID` says why; `fly machine start`, `uncordon` or `restart` it",
+    "run `fly machine status ID` for the reason, then `fly machine start`, `uncordon` or `restart`",
 )
 ALIKE: Final = Check(
-    "alike", "all machines run one image, and are set up alike", "`fly deploy` brings them all to what fly.toml says"
+    "alike", "all machines run one image, and are configured alike", "`fly deploy` configures them all by fly.toml"
 )
 
 
 def no_public_address(assignments: Sequence[Assignment] | Absent) -> Finding:
-    """Judge the app's addresses. Those that are only called from (egress) let nobody in."""
+    """Judge the app's addresses. Egress addresses are ignored, because they take no connections."""
     if isinstance(assignments, Absent):
         return NO_PUBLIC_ADDRESS.unmade(assignments)
     inward = [each for each in assignments if not each.egress]
@@ -43,7 +43,7 @@ def no_public_address(assignments: Sequence[Assignment] | Absent) -> Finding:
 
 
 def hosted(machines: Sequence[DeployedMachine] | Absent) -> Finding:
-    """Judge whether the machines are there to serve. One that was stopped for want of traffic is."""
+    """Judge whether the machines can serve. A machine that was stopped because it had no traffic can."""
     if isinstance(machines, Absent):
         return HOSTED.unmade(machines)
     if not machines:
@@ -64,7 +64,7 @@ def hosted(machines: Sequence[DeployedMachine] | Absent) -> Finding:
 
 
 def alike(machines: Sequence[DeployedMachine] | Absent, written: Setup | Absent) -> Finding:
-    """Judge whether a deployment has reached every machine; and whether it was of this fly.toml, where there is one."""
+    """Judge whether a deployment has reached every machine, and whether it used the given fly.toml, if there is one."""
     if isinstance(machines, Absent):
         return ALIKE.unmade(machines)
     images = dict[str, list[str]]()
@@ -83,12 +83,12 @@ def alike(machines: Sequence[DeployedMachine] | Absent, written: Setup | Absent)
 
 
 def setups_of(machines: Sequence[DeployedMachine]) -> list[Setup]:
-    """Return how each machine is set up."""
+    """Return the configuration of each machine that has one."""
     return [Setup(named(each), each.setup) for each in machines if each.setup is not None]
 
 
 def named(machine: DeployedMachine) -> str:
-    """Return a machine's name and place in words."""
+    """Return a machine's name and region in words."""
     return f"{machine.id} in {machine.region}" if machine.region else machine.id
 
 

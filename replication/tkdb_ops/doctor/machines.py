@@ -1,4 +1,4 @@
-"""What the machines say of themselves: whether they are one authority, all well, in more than one region. Pure.
+"""Checks of the machines' own reports: they are one authority, all healthy, and in more than one region. Pure.
 
 >>> silent = NoAnswer(NoAnswerReason.UNREACHED, "http://tkdb.flycast didn't answer within 5000 ms")
 >>> seen = [SeenMachine("m-1", "syd", silent)]
@@ -22,17 +22,19 @@ from tkdb_ops.doctor.findings import Absent, Check, Finding, NotAsked, Unlearned
 from tkdb_ops.doctor.network import KnownMachine
 
 APART_MS: Final = 2_000
-"""How far clocks may be apart beyond what is uncertain. NTP keeps them within some ms; what breaks first, a request
-from the future, does at 5 s."""
+"""How far clocks may be apart, in addition to the measurement's uncertainty.
+
+NTP keeps clocks within some ms. The first failure, a request from the future, occurs at 5 s.
+"""
 
 IDENTITY: Final = Check(
     "identity",
-    "the authority has the name and key that TKDB_AUTHORITY says",
-    "compare TKDB_AUTHORITY with what `tkdb keys public` says in the authority's environment",
+    "the authority has the name and key that TKDB_AUTHORITY contains",
+    "compare TKDB_AUTHORITY with the output of `tkdb keys public` in the authority's environment",
 )
 ANSWERING: Final = Check(
     "machines-answer",
-    "every machine answers, and is fresh enough to",
+    "every machine answers, and its data is fresh enough",
     "look at its log: `fly logs`, and `fly machine status`",
 )
 ATTESTED: Final = Check(
@@ -42,7 +44,7 @@ ATTESTED: Final = Check(
 )
 REGIONS: Final = Check(
     "regions",
-    "there are machines in two regions or more",
+    "there are machines in at least two regions",
     "add one in another region: `fly scale count 1 --region ams`",
 )
 ONE_CLUSTER: Final = Check(
@@ -55,23 +57,23 @@ ONE_VERSION: Final = Check(
 )
 CLOCKS: Final = Check(
     "clocks",
-    "the clocks of machines, bucket and caller agree",
-    "set the clock that is alone with its time; a machine that was suspended must be restarted",
+    "the clocks of the machines, the bucket and the caller agree",
+    "set the clock that differs from the others; restart a machine that was suspended",
 )
 
 
 NO_FLYCAST: Final = "TKDB_URL isn't a .flycast name"
-UNTOLD: Final = Unlearned("no machine said how it is")
+UNTOLD: Final = Unlearned("no machine reported its status")
 
 
 @dataclass(frozen=True, slots=True)
 class SeenMachine:
-    """A machine, and what came of asking it.
+    """A machine, and the result of asking it for its status.
 
     Attributes:
-        machine: its name; of one that is known by its URL only, that URL.
-        region: where it is; empty where that isn't known.
-        came: what it said, or why it didn't.
+        machine: its name; or its URL, if only that is known.
+        region: its region; empty if that isn't known.
+        came: its report, or the reason why there is none.
     """
 
     machine: str
@@ -80,13 +82,13 @@ class SeenMachine:
 
     @property
     def name(self) -> str:
-        """The machine in words."""
+        """The machine's name and region in words."""
         return f"{self.machine} in {self.region}" if self.region else self.machine
 
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """A clock: whose it is, how far it is ahead of the caller's, and how far off that may be."""
+    """A clock: its owner, how far it is ahead of the caller's clock, and how far off that may be."""
 
     whose: str
     ahead_ms: int
@@ -94,12 +96,12 @@ class Dated:
 
 
 def told(seen: Sequence[SeenMachine]) -> list[tuple[SeenMachine, Answered]]:
-    """Return the machines that said how they are."""
+    """Return the machines that reported their status, with their reports."""
     return [(each, each.came) for each in seen if isinstance(each.came, Answered)]
 
 
 def identity(seen: Sequence[SeenMachine] | Absent) -> Finding:
-    """Judge whether who answers is who is expected."""
+    """Judge whether the machines have the expected name and key."""
     if isinstance(seen, Absent):
         return IDENTITY.unmade(seen)
     strangers = [each for each in seen if _silence(each) is NoAnswerReason.IDENTITY]
@@ -112,7 +114,7 @@ def identity(seen: Sequence[SeenMachine] | Absent) -> Finding:
 
 
 def machines_answer(seen: Sequence[SeenMachine] | Absent) -> Finding:
-    """Judge whether every machine can do its work."""
+    """Judge whether every machine can serve requests."""
     if isinstance(seen, Absent):
         return ANSWERING.unmade(seen)
     if not seen:
@@ -120,8 +122,8 @@ def machines_answer(seen: Sequence[SeenMachine] | Absent) -> Finding:
     refused = [each for each in seen if _silence(each) is NoAnswerReason.ATTESTATION]
     if refused and not told(seen):
         return ANSWERING.failed(
-            f"this caller isn't let in: {_why(refused[0])}",
-            "run it where an app that may call runs, or add this app to TKDB_FLY_SRC_APPS",
+            f"this caller is refused: {_why(refused[0])}",
+            "run the doctor in an app that may call the authority, or add this app to TKDB_FLY_SRC_APPS",
         )
     faults = [f"{each.name} doesn't answer: {_why(each)}" for each in seen if isinstance(each.came, NoAnswer)]
     faults += [f"{each.name} can't serve: {came.report.fault}" for each, came in told(seen) if came.report.fault]
@@ -129,12 +131,12 @@ def machines_answer(seen: Sequence[SeenMachine] | Absent) -> Finding:
 
 
 def attested(seen: Sequence[SeenMachine] | Absent, setups: Sequence[Setup] | Absent, *, on_fly: bool) -> Finding:
-    """Judge whether attestation is required: by what machines say, and what is configured.
+    """Judge whether attestation is required, by the machines' reports and by the configurations.
 
     Args:
         seen: the machines.
-        setups: how they are set up.
-        on_fly: whether it is called through flycast. Elsewhere nobody attests callers.
+        setups: the configurations.
+        on_fly: True if callers reach the authority through flycast. Elsewhere nobody attests callers.
     """
     heard = [] if isinstance(seen, Absent) else told(seen)
     refused = not isinstance(seen, Absent) and any(_silence(each) is NoAnswerReason.ATTESTATION for each in seen)
@@ -146,14 +148,14 @@ def attested(seen: Sequence[SeenMachine] | Absent, setups: Sequence[Setup] | Abs
         faults += configured.faults(partial(configured.fly_src, proven=proven), setups)
     elif not heard and not refused:
         return ATTESTED.unmade(seen if isinstance(seen, Absent) else UNTOLD)
-    by = [f"{_machines(len(heard))} said so"] if heard else []
-    by += ["this caller was refused for want of it"] if refused and not heard else []
+    by = [f"{_machines(len(heard))} reported it"] if heard else []
+    by += ["this caller was refused without it"] if refused and not heard else []
     by += [] if isinstance(setups, Absent) else [each.where for each in setups]
     return ATTESTED.judged(faults, listed(by))
 
 
 def regions(places: Sequence[KnownMachine] | Absent) -> Finding:
-    """Judge where machines are."""
+    """Judge whether the machines are in more than one region."""
     if isinstance(places, Absent):
         return REGIONS.unmade(places)
     where = Counter(each.region for each in dict.fromkeys(places))
@@ -165,7 +167,7 @@ def regions(places: Sequence[KnownMachine] | Absent) -> Finding:
 
 
 def one_cluster(seen: Sequence[SeenMachine] | Absent) -> Finding:
-    """Judge whether the machines are one authority's."""
+    """Judge whether all machines belong to one authority."""
     if isinstance(seen, Absent):
         return ONE_CLUSTER.unmade(seen)
     heard = told(seen)
@@ -173,11 +175,11 @@ def one_cluster(seen: Sequence[SeenMachine] | Absent) -> Finding:
         return ONE_CLUSTER.unmade(UNTOLD)
     alone = [each for each, came in heard if came.report.cluster is None and not came.report.fault]
     if alone and len(seen) == 1:
-        return ONE_CLUSTER.passed(f"{alone[0].name} stands alone")
-    faults = [f"{each.name} stands alone, without a bucket" for each in alone]
+        return ONE_CLUSTER.passed(f"{alone[0].name} is the only machine, without a bucket")
+    faults = [f"{each.name} runs alone, without a bucket" for each in alone]
     journals: dict[bytes, list[str]] = {}
     for each, came in heard:
-        if any(came.journal):  # a machine that has read nothing yet has none
+        if any(came.journal):  # A machine that has read nothing yet has no journal id.
             journals.setdefault(came.journal, []).append(each.name)
     if len(journals) > 1:
         faults.append("there are several journals: " + ", ".join(_journal(*pair) for pair in journals.items()))
@@ -188,7 +190,7 @@ def one_cluster(seen: Sequence[SeenMachine] | Absent) -> Finding:
 
 
 def one_version(seen: Sequence[SeenMachine] | Absent) -> Finding:
-    """Judge whether a deployment was left halfway."""
+    """Judge whether all machines run the same version. They don't if a deployment stopped halfway."""
     if isinstance(seen, Absent):
         return ONE_VERSION.unmade(seen)
     versions: dict[str, list[str]] = {}
@@ -202,22 +204,22 @@ def one_version(seen: Sequence[SeenMachine] | Absent) -> Finding:
 
 
 def clocks(seen: Sequence[SeenMachine] | Absent, bucket: Dated | Absent) -> Finding:
-    """Judge whether all go by the same time: against the caller's, as that is where it is compared."""
+    """Judge whether all clocks agree with the caller's clock, because the times are measured against that one."""
     times = [] if isinstance(seen, Absent) else [
         Dated(each.name, came.ahead_ms, came.within_ms) for each, came in told(seen) if came.ahead_ms is not None
     ]  # fmt: skip
     times += [bucket] if isinstance(bucket, Dated) else []
     if not times:
-        unlearned = Unlearned("no machine told its time") if not isinstance(seen, Absent) else seen
+        unlearned = Unlearned("no machine reported its time") if not isinstance(seen, Absent) else seen
         return CLOCKS.unmade(bucket if isinstance(bucket, Unlearned) else unlearned)
     off = [each for each in times if abs(each.ahead_ms) > each.within_ms + APART_MS]
     if len(off) == len(times) > 1:
-        return CLOCKS.failed(f"all are apart from this caller's clock; {_apart(off[0])}", "set this caller's clock")
+        return CLOCKS.failed(f"all clocks differ from this caller's; {_apart(off[0])}", "set this caller's clock")
     return CLOCKS.judged(map(_apart, off), f"{_number(len(times), 'clock')} and this caller's, within 2 s")
 
 
 def alike(seen: Sequence[SeenMachine]) -> bool:
-    """Return whether the machines show one head, as far as they answered: else they may be in the midst of a change."""
+    """Return True if all machines that answered report one head. If they don't, a takeover may be in progress."""
     heads = {(each.epoch, each.primary) for each in _clusters(came.report for _, came in told(seen))}
     leaders = [came for _, came in told(seen) if came.report.role == "primary" and came.report.cluster is not None]
     return len(heads) <= 1 and len(leaders) <= 1 and all(primary for _, primary in heads)
@@ -229,7 +231,7 @@ def _leadership(reports: Sequence[api.StatusReport]) -> list[str]:
         return []
     leaders = sorted({each.machine for each in reports if each.role == "primary" and each.cluster is not None})
     if len(leaders) > 1:
-        return [f"{listed(leaders)} all lead"]
+        return [f"{listed(leaders)} are all primary"]
     newest = max(heads, key=lambda head: head.rev)
     at_once = sorted({head.primary for head in heads if head.epoch == newest.epoch and head.primary})
     if len(at_once) > 1:
@@ -237,7 +239,7 @@ def _leadership(reports: Sequence[api.StatusReport]) -> list[str]:
     if not newest.primary:
         return ["no machine is primary"]
     if newest.unchanged_ms > newest.lease_ms:
-        return [f"{newest.primary} was primary, and hasn't been heard of for {newest.unchanged_ms / 1000:.1f} s"]
+        return [f"the primary {newest.primary} hasn't changed the head for {newest.unchanged_ms / 1000:.1f} s"]
     return []
 
 

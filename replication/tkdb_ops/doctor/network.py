@@ -1,4 +1,4 @@
-"""Where the authority can be reached: at a private address, and through the proxy only. Pure.
+"""Checks of the network: the authority can be reached at a private address, and only through the proxy. Pure.
 
 >>> door = Door("tkdb.flycast", ("fdaa:0:1:0:1::7",))
 >>> private_address([door]).found
@@ -33,7 +33,7 @@ PAST_THE_PROXY: Final = Check(
 
 
 def app_of(host: str) -> str | None:
-    """Return the app on Fly of a host ``<app>.flycast`` or ``<service>.svc.<app>.flycast``; None of any other.
+    """Return the Fly app of a host ``<app>.flycast`` or ``<service>.svc.<app>.flycast``; None for any other host.
 
     >>> app_of("api.svc.tkdb.flycast"), app_of("tkdb.example")
     ('tkdb', None)
@@ -44,7 +44,7 @@ def app_of(host: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The host of the authority's URL, and the addresses that its name stands for."""
+    """The host of one of the authority's URLs, and the addresses that its name resolves to."""
 
     host: str
     addresses: tuple[str, ...]
@@ -55,14 +55,14 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class KnownMachine:
-    """A machine that is known to be there, by its name and region."""
+    """The name and region of a known machine."""
 
     machine: str
     region: str
 
 
 class Came(StrEnum):
-    """What came of knocking past the proxy."""
+    """The result of a request that bypasses the proxy."""
 
     REFUSAL = "refusal"
     ANSWER = "answer"
@@ -71,13 +71,13 @@ class Came(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Knock:
-    """A request sent to a machine itself, past the proxy.
+    """A request that is sent directly to a machine, past the proxy.
 
     Attributes:
-        machine: its name.
-        where: its address and port.
-        came: what came of it.
-        said: what, in words.
+        machine: the machine's name.
+        where: the machine's address and port.
+        came: the result.
+        said: the result in words.
     """
 
     machine: str
@@ -98,7 +98,7 @@ def private_address(doors: Sequence[Door] | Absent) -> Finding:
 
 
 def past_the_proxy(knocks: Sequence[Knock] | Absent) -> Finding:
-    """Judge what happens to who goes to a machine itself."""
+    """Judge whether machines refuse connections that bypass the proxy."""
     if isinstance(knocks, Absent):
         return PAST_THE_PROXY.unmade(knocks)
     if not knocks:

@@ -1,7 +1,7 @@
-"""What can be seen of the authority from where a caller stands: names, machines past the proxy, and what they say.
+"""The probes of the network, from the caller's place: names, machines past the proxy, and the machines' reports.
 
-On Fly, and in the stand-in, the resolver tells which machines an app has; each is asked through the proxy, which is
-told which one is meant, and knocked at past it. Elsewhere there are the URLs that were given.
+On Fly, and in the stand-in, the resolver lists the machines of an app. Each machine is asked through the proxy, with a
+header that selects the machine, and also directly, past the proxy. Elsewhere, only the given URLs are asked.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from tkdb_ops.doctor.network import Came, Door, Knock, KnownMachine
 from tkdb_replication.bucket import http
 
 ASK_MS: Final = 10_000
-"""How long one machine may take: one that was stopped for want of traffic is started by being asked."""
+"""How long one machine may take to answer. A machine that was stopped because it had no traffic starts first."""
 KNOCK_MS: Final = 3_000
 NAME_S: Final = 5.0
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 AGAIN_S: Final = 1.0
 TIMES: Final = 5
-"""How often machines are asked that don't show one head, as during a takeover."""
+"""How many times machines are asked, at most, if they don't report one head, as during a takeover."""
 ONE: Final = "fly-force-instance-id"
-"""The header that tells the proxy which machine is meant."""
+"""The header by which a request selects a machine at the proxy."""
 
 
 async def look_up(url: Url) -> Door | Unlearned:
-    """Return where the URL's host leads, as this machine's resolver says."""
+    """Return the addresses that this machine's resolver gives for the URL's host."""
     try:
         async with asyncio.timeout(NAME_S):
             found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return Unlearned(f"the name {url.host} isn't known here: is this place on the authority's private network?")
+        return Unlearned(f"the name {url.host} isn't known here: is this machine on the authority's private network?")
     return Door(url.host, tuple(dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in found)))
 
 
 async def public_addresses(name: str) -> list[str]:
-    """Return the addresses that a name stands for and that anybody can reach; none where it isn't known."""
+    """Return the public addresses that a name resolves to; none if the name isn't known."""
     door = await look_up(Url("https", name, 443, ""))
     return [] if isinstance(door, Unlearned) else [each for each in door.addresses if ip_address(each).is_global]
 
 
 async def places(app: str) -> list[KnownMachine] | Unlearned:
-    """Return the machines of an app, started or not, as the private network's resolver says."""
+    """Return the machines of an app, started or not, as the private network's resolver lists them."""
     texts = await _resolve(f"all.vms.{app}.internal", "TXT")
     if isinstance(texts, Unlearned):
         return texts
@@ -72,7 +72,7 @@ def read_places(texts: Sequence[str]) -> list[KnownMachine]:
 
 
 async def knocks(app: str, found: Sequence[KnownMachine], ports: Sequence[int]) -> list[Knock]:
-    """Knock at every machine that has an address, at each port, past the proxy."""
+    """Send a request past the proxy to every machine that has an address, at each port."""
     return [
         each
         for of_one in await asyncio.gather(*(_knocks(app, place, ports) for place in found))
@@ -81,10 +81,11 @@ async def knocks(app: str, found: Sequence[KnownMachine], ports: Sequence[int]) 
 
 
 async def survey(asker: Asker, urls: Sequence[Url], found: Sequence[KnownMachine] | Absent) -> list[SeenMachine]:
-    """Ask every machine that is known how it is; or, where none is, whoever answers at each URL.
+    """Ask every known machine for its status; if ``found`` is absent, ask the machine at each URL.
 
-    Machines that are in the midst of a change show different heads: they are asked again, for a moment. Where one
-    doesn't answer, all are asked once more: a proxy's connection to a machine that was started anew may be the old one.
+    During a takeover, machines report different heads, so all are asked again, at most ``TIMES`` times in total. If a
+    machine doesn't answer, all are asked once more, because a proxy may still have an old connection to a machine that
+    was restarted.
     """
     seen: list[SeenMachine] = []
     for attempt in range(TIMES):
@@ -107,8 +108,10 @@ async def _ask(asker: Asker, url: Url, place: KnownMachine | None) -> SeenMachin
     came = await asker.ask(url, {} if place is None else {ONE: place.machine}, timeout_ms=ASK_MS)
     if place is not None:
         if isinstance(came, Answered) and came.report.machine != place.machine:
-            # Requests are replayed to the name that a machine gives itself: by another one, none arrives.
-            came = NoAnswer(NoAnswerReason.UNREACHED, f"who answers in its stead is called {came.report.machine}")
+            # A request is replayed to the name that a machine reports. If that name is wrong, the replay can't arrive.
+            came = NoAnswer(
+                NoAnswerReason.UNREACHED, f"the answer is from a machine with the name {came.report.machine}"
+            )
         return SeenMachine(place.machine, place.region, came)
     return (
         SeenMachine(came.report.machine, came.report.region, came)
@@ -120,13 +123,13 @@ async def _ask(asker: Asker, url: Url, place: KnownMachine | None) -> SeenMachin
 async def _knocks(app: str, place: KnownMachine, ports: Sequence[int]) -> list[Knock]:
     addresses = await _resolve(f"{place.machine}.vm.{app}.internal", "AAAA")
     if isinstance(addresses, Unlearned):
-        return []  # it isn't started, and has none
+        return []  # A machine that isn't started has no address.
     urls = [Url("http", address, port, "") for address in addresses for port in ports]
     return list(await asyncio.gather(*(_knock(place.machine, url) for url in urls)))
 
 
 async def _knock(machine: str, url: Url) -> Knock:
-    """Send a request that nobody has attested; any answer at all is one too many."""
+    """Send a request without attestation. An answer of any kind is a fault."""
     headers = {"content-type": "application/octet-stream"}
     came = await http.ask("POST", url, api.VERIFY, headers=headers, body=b"", timeout_ms=KNOCK_MS)
     if isinstance(came, http.Response):

@@ -1,4 +1,4 @@
-"""Every check there is, and what they say of all that was learnt. Pure."""
+"""All checks, and their findings on the gathered facts. Pure."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ CHECKS: Final[tuple[Check, ...]] = (
     store.CLOSED,
     store.HEAD,
 )
-"""In the order in which findings are shown: who can get in, whether it works, whether it lasts."""
+"""All checks, in the order in which findings are shown: who can get in, whether it works, whether it lasts."""
 
 _ORDER: Final = {check.id: place for place, check in enumerate(CHECKS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that was learnt, each part of it or why not."""
+    """All gathered facts. A part that couldn't be gathered is replaced by the reason."""
 
     doors: Sequence[network.Door] | Absent
     knocks: Sequence[network.Knock] | Absent
@@ -58,7 +58,7 @@ class Evidence:
 
     @property
     def setups(self) -> Sequence[Setup] | Absent:
-        """Every configuration that is known."""
+        """All known configurations."""
         found: list[Setup] = [self.written] if isinstance(self.written, Written) else []
         if isinstance(self.hosted, Absent):
             return found or self.hosted
@@ -66,7 +66,7 @@ class Evidence:
 
 
 def judge(facts: Evidence) -> list[Finding]:
-    """Return what every check says of ``facts``. Pure."""
+    """Return the finding of every check on ``facts``. Pure."""
     on_fly = not isinstance(facts.doors, Absent) and any(network.app_of(door.host) for door in facts.doors)
     bucket = facts.bucket
     found = [

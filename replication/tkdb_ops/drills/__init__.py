@@ -1,1 +1,1 @@
-"""Failover drills: a fault is made while clients call, what happens is recorded, measured and judged."""
+"""Failover drills: a fault is injected while clients call, and the effects are recorded, measured and judged."""

@@ -1,4 +1,4 @@
-"""The last questions to a machine: does it know all that was acknowledged? Nothing is excused any more."""
+"""The final check of a machine: does it have every acknowledged write? No failure is excused here."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _AGAIN_S: Final = 0.2
 async def ask(
     machine: str, client: AsyncClient, dead: Mapping[int, Macaroon], organizations: Sequence[str], patience_s: float
 ) -> Audit:
-    """Return what a machine knows of tokens that are revoked, by number, and of organizations.
+    """Ask a machine about revoked tokens, by number, and about organizations.
 
-    Where it can't be asked in time, nothing of it is known: all counts as missing, and it is said why.
+    If the machine doesn't answer in time, everything counts as missing, and the result contains the reason.
 
     Args:
-        machine: its name.
-        client: asks that machine, as a signer that may list organizations.
-        dead: tokens whose revocation was acknowledged.
-        organizations: those that were acknowledged.
-        patience_s: how long it may take to answer.
+        machine: the machine's name.
+        client: a client of that machine, with a signer that may list organizations.
+        dead: the tokens with an acknowledged revocation.
+        organizations: the names of the acknowledged organizations.
+        patience_s: how long the machine may take to answer, for the tokens and again for the organizations.
     """
     checked = len(dead) + len(organizations)
     try:
         accepted = await _insist(lambda: _accepted(client, dead), patience_s)
         known = await _insist(lambda: _known(client), patience_s)
     except errors.TkdbError as error:
-        return Audit(machine, tuple(dead), tuple(organizations), checked, said=f"it can't be asked: {error.message}")
+        return Audit(machine, tuple(dead), tuple(organizations), checked, said=f"it doesn't answer: {error.message}")
     return Audit(machine, accepted, tuple(name for name in organizations if name not in known), checked)
 
 
 async def _accepted(client: AsyncClient, dead: Mapping[int, Macaroon]) -> tuple[int, ...]:
-    """Return those that aren't denied as revoked. Any other denial is no proof that the revocation is known, either."""
+    """Return the tokens that aren't denied as revoked. Any other denial doesn't prove that the revocation is known."""
     numbers, accepted = list(dead), list[int]()
     for first in range(0, len(numbers), api.MAX_BUNDLES):
         some = numbers[first : first + api.MAX_BUNDLES]
@@ -61,10 +61,10 @@ async def _known(client: AsyncClient) -> set[str]:
 
 
 async def _insist(do: Callable[[], Awaitable[T]], patience_s: float) -> T:
-    """Repeat until it is answered.
+    """Repeat ``do`` until it is answered.
 
     Raises:
-        Unavailable, StaleAuthority: it isn't in time.
+        Unavailable, StaleAuthority: there is no answer in time.
     """
     give_up_s = time.monotonic() + patience_s
     while True:

@@ -1,7 +1,8 @@
-"""One drill over time, as one drawing: latency by region, writes, who served whom, and how each machine was. Pure.
+"""The chart of one drill over time: latency by region, writes, the machine that served each region, and each machine's
+state. Pure.
 
-All rows share one axis of time, so that a cause stands above its effect. Colours are the page's, by name (CSS
-variables), so that one drawing serves light, dark and paper.
+All rows share one time axis, so a cause is directly above its effect. Colours are CSS variables of the page, so one
+drawing works for light and dark screens and for paper.
 
 >>> machines = (MachineRecord("m", "syd"),)
 >>> record = Record("gone", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, machines, ("sin",), 0, 0, 0, 9)
@@ -37,11 +38,11 @@ _HATCH: Final = (
     '<line class="hatch" x1="0" y1="0" x2="0" y2="6"/></pattern></defs>'
 )
 _SERIES: Final = 6
-"""So many colours tell machines apart; the next ones begin again."""
+"""The number of colours for machines. If there are more machines, colours repeat."""
 
 
 def draw(record: Record) -> str:
-    """Return the drawing of a record, as SVG."""
+    """Return the chart of a record, as SVG."""
     canvas = _Canvas(record)
     canvas.latencies()
     canvas.writes()
@@ -51,25 +52,25 @@ def draw(record: Record) -> str:
 
 
 def series(machines: Sequence[MachineRecord], machine: str) -> str:
-    """Return the class of a machine's colour."""
+    """Return the CSS class of a machine's colour."""
     names = [each.id for each in machines]
     return f"s{names.index(machine) % _SERIES}" if machine in names else "s-none"
 
 
 class _Canvas:
-    """Rows, one below the other."""
+    """A canvas with rows below each other."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._hatch = f"hatch-{escape(record.drill)}"  # a page may have several drawings
+        self._hatch = f"hatch-{escape(record.drill)}"  # A page may contain several charts, and ids must differ.
         self._span_ms = max(1, record.end_ms)
         self._y = float(_TOP)
         self._parts: list[str] = []
 
     def svg(self) -> str:
-        """All of it."""
+        """Return the whole chart."""
         height = self._y + 6
-        label = escape(f"{record_title(self._record)}: latency, writes, who served whom, and machines, over time")
+        label = escape(f"{record_title(self._record)}: latency, writes, serving machines and their states, over time")
         body = "".join([*self._parts, *self._axis(height), *self._marks(height)])
         return (
             f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{label}" '
@@ -77,8 +78,8 @@ class _Canvas:
         )
 
     def latencies(self) -> None:
-        """A panel for each region of callers: the middle and the longest of what reads took; what failed."""
-        self._heading("How long reads took, by the callers' region", "middle and longest in each half second")
+        """Add a panel for each region of callers: median and longest duration of reads, and the failed reads."""
+        self._heading("Duration of reads, by the callers' region", "median and longest in each half second")
         reads = [call for call in self._record.calls if call.kind.reads]
         for region in self._record.callers:
             own = [call for call in reads if call.region == region]
@@ -88,8 +89,8 @@ class _Canvas:
         self._y += _GAP - 8
 
     def writes(self) -> None:
-        """Each write as a line, from when it was asked for to when it was acknowledged."""
-        self._heading("Writes, from asked to acknowledged", "")
+        """Add each write as a line, from its first attempt to its acknowledgement."""
+        self._heading("Writes, from the first attempt to the acknowledgement", "")
         rows = sorted(self._record.writes, key=lambda each: each.asked_ms)
         lanes = 6
         height = lanes * 5 + 4
@@ -110,9 +111,9 @@ class _Canvas:
         self._y += height + _GAP
 
     def served(self) -> None:
-        """A row for each region of callers: which machine answered it."""
+        """Add a row for each region of callers: the machine that answered it."""
         machines = self._record.machines
-        self._heading("Who served whom", "by machine")
+        self._heading("Machine that served each region", "by machine")
         self._legend()
         for region in self._record.callers:
             self._label(region, self._y + _ROW / 2)
@@ -122,10 +123,8 @@ class _Canvas:
         self._y += _GAP - 3
 
     def machines(self) -> None:
-        """A row for each machine: primary, replica, or not well."""
-        self._heading(
-            "How each machine was", "solid: primary · light: replica · hatched: not fit to answer · empty: down"
-        )
+        """Add a row for each machine: primary, replica, or unhealthy."""
+        self._heading("State of each machine", "solid: primary · light: replica · hatched: can't answer · empty: down")
         for machine in self._record.machines:
             self._label(machine.region, self._y + _ROW / 2)
             sights = [each for each in self._record.sights if each.machine == machine.id]
@@ -144,7 +143,7 @@ class _Canvas:
                     )
             self._y += _ROW + 3
 
-    # What these are made of.
+    # The parts of the rows.
 
     def _panel(self, calls: Sequence[CallRecord]) -> None:
         bottom = self._y + _PANEL
@@ -200,7 +199,7 @@ class _Canvas:
             x -= 6
 
     def _axis(self, height: float) -> Iterator[str]:
-        """Time along the top, and the time of the fault, shaded."""
+        """Yield the time axis at the top, and the shaded span of the fault."""
         fault, healed = self._x(self._record.fault_ms), self._x(self._record.healed_ms)
         if healed > fault:
             yield (
@@ -216,7 +215,7 @@ class _Canvas:
             yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="15" y2="18"/>'
 
     def _marks(self, height: float) -> Iterator[str]:
-        """Each thing that was done or seen, by its number in the list beside."""
+        """Yield a mark for each event, with the event's number in the list next to the chart."""
         last = -100.0
         for number, event in enumerate(notable(self._record), 1):
             x = self._x(event.at_ms)
@@ -248,12 +247,12 @@ class _Canvas:
 
 
 def notable(record: Record) -> list[Event]:
-    """Return the events that are marked: all but phases."""
+    """Return the events that are marked in the chart: all events except phases, until the end."""
     return [event for event in record.events if event.what != "phase" and event.at_ms <= record.end_ms]
 
 
 def record_title(record: Record) -> str:
-    """Return what the drawing is of."""
+    """Return the title of the chart."""
     return f"{record.drill} on {record.target}"
 
 
@@ -272,7 +271,7 @@ def _buckets(calls: Sequence[CallRecord]) -> Iterator[tuple[int, list[CallRecord
 
 
 def _unbroken(places: Sequence[float], gap: float) -> Iterator[tuple[int, int]]:
-    """Yield the first and the end of each stretch without a gap: a line across one would tell what nobody saw.
+    """Yield the first and the end index of each stretch without a gap. A line across a gap would show invented values.
 
     >>> list(_unbroken([1, 2, 9, 10], 3)), list(_unbroken([], 3))
     ([(0, 2), (2, 4)], [])
@@ -287,18 +286,18 @@ def _unbroken(places: Sequence[float], gap: float) -> Iterator[tuple[int, int]]:
 def _runs(
     looks: Sequence[CallRecord], span_ms: int, name: Callable[[CallRecord], str]
 ) -> Iterator[tuple[int, int, str]]:
-    """Yield from when to when each answer was the same."""
+    """Yield each span in which the same machine answered: its start, its end and the machine."""
     ordered = sorted(looks, key=lambda each: each.end_ms)
     yield from _joined([(each.end_ms, name(each)) for each in ordered], span_ms)
 
 
 def _states(sights: Sequence[Observation], span_ms: int) -> Iterator[tuple[int, int, str]]:
-    """Yield from when to when a machine was what."""
+    """Yield each span in which a machine was in the same state: its start, its end and the state."""
     yield from _joined([(each.at_ms, each.role if each.health == "ok" else each.health) for each in sights], span_ms)
 
 
 def _joined(moments: Sequence[tuple[int, str]], span_ms: int) -> Iterator[tuple[int, int, str]]:
-    """Yield from when to when each was so; what was seen first is taken to have been so from the beginning."""
+    """Yield each span with the same value. The first observed value counts from the beginning."""
     start_ms, was = 0, ""
     for at_ms, what in moments:
         if what != was and at_ms < span_ms:

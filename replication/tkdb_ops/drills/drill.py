@@ -1,7 +1,7 @@
-"""A drill: what is broken, how it is mended, and what is to be reached, as data. Pure.
+"""A drill as data: the fault, the repair, and the objectives. Pure.
 
-Its steps name places, not machines: which machine is primary, or nearest to the first caller, is found out when the
-fault begins, and stays so for the whole drill.
+The steps name places, not machines. When the fault begins, the drill determines the machine that is primary, and the
+machine that is nearest to the first caller. These don't change for the whole drill.
 
 >>> drill = Drill("gone", "A machine is gone", "…", fault=(Step(Verb.KILL, Role.NEAREST), wait(3_000)))
 >>> drill.verbs, drill.fault_s
@@ -19,25 +19,25 @@ import msgspec
 
 
 class Role(StrEnum):
-    """Where something is done."""
+    """The machines that a step affects."""
 
     NONE = ""
     PRIMARY = "primary"
     """The machine that is primary when the fault begins."""
     NEAREST = "nearest"
-    """The machine that answers the first region of callers; never the primary where there is another."""
+    """The machine that answers the first region of callers; never the primary if there is another machine."""
     OTHER = "other"
-    """A replica that isn't the nearest one, where there is one."""
+    """A replica that isn't the nearest machine, if there is one."""
     EVERY = "every"
 
 
 class Verb(StrEnum):
-    """What is done. Each undoes itself at the end, whatever happens."""
+    """The action of a step. At the end, a target undoes every fault, whatever happens."""
 
     WAIT = "wait"
     """``amount``: ms."""
     TAKEOVER = "await a takeover"
-    """Until another machine than the primary leads; ``amount``: ms at most."""
+    """Wait until a machine other than the old primary is primary; ``amount``: ms at most."""
     KILL = "kill"
     STOP = "stop"
     START = "start"
@@ -48,13 +48,13 @@ class Verb(StrEnum):
     LOSE_PROXY = "lose the proxy of"
     START_PROXY = "start the proxy of"
     ISOLATE = "isolate"
-    """Its region from all others, and from the object store."""
+    """Cut the machine's region off from all other regions, and from the object store."""
     CUT_STORE = "cut off from the store"
     STALL_STORE = "stall the store for"
     SLOW_STORE = "slow the store for"
-    """``amount``: ms more for each way there or back."""
+    """``amount``: additional ms for each direction."""
     HEAL = "heal"
-    """All ways, between regions and to the store."""
+    """Restore all network paths, between regions and to the store."""
     KILL_LITESTREAM = "kill Litestream on"
     DAMAGE = "damage the database of"
     LOSE_DISK = "lose the disk of"
@@ -65,13 +65,13 @@ class Verb(StrEnum):
     ROTATE = "rotate keys"
     RESEAL = "roll out a new sealing secret and reseal"
     REVOKE_MANY = "revoke"
-    """``amount``: how many lineages."""
+    """``amount``: the number of lineages."""
     SPOIL = "make a bad write"
     RESTORE = "restore to the point before it"
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step."""
+    """One step: an action, the machines that it affects, and an amount."""
 
     verb: Verb
     at: Role = Role.NONE
@@ -79,7 +79,7 @@ class Step(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """It, in words."""
+        """The step in words."""
         match self.verb:
             case Verb.WAIT | Verb.TAKEOVER:
                 amount = f"{self.amount / 1000:g} s"
@@ -92,7 +92,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 def wait(amount_ms: int) -> Step:
-    """Return a step that lets time pass."""
+    """Return a step that waits for ``amount_ms``."""
     return Step(Verb.WAIT, amount=amount_ms)
 
 
@@ -100,13 +100,13 @@ class Drill(msgspec.Struct, frozen=True):
     """One drill.
 
     Attributes:
-        name: as it is called on the command line.
-        title: it, in some words.
-        shows: what it is to show.
-        fault: what breaks, in order.
-        mend: what puts it back. Whatever is still broken then is put back, too.
-        limits: objectives of its own, where its fault makes things take longer than usual.
-        blinds: the place whose callers it leaves without any machine that reads the object store, if any.
+        name: its name on the command line.
+        title: the fault in a few words.
+        shows: the expected result.
+        fault: the steps that inject the fault, in order.
+        mend: the steps that repair it. Afterwards, the target restores anything that is still broken.
+        limits: the drill's own objectives, if its fault makes something take longer than usual.
+        blinds: the place whose callers can reach no machine that reads the object store during the fault, if any.
     """
 
     name: str
@@ -119,11 +119,11 @@ class Drill(msgspec.Struct, frozen=True):
 
     @property
     def verbs(self) -> frozenset[Verb]:
-        """What a target has to be able to do."""
+        """The actions that a target must be able to carry out."""
         steps = frozenset(step.verb for step in (*self.fault, *self.mend))
         return steps - {Verb.WAIT, Verb.TAKEOVER}
 
     @property
     def fault_s(self) -> float:
-        """How long the fault lasts at least, in seconds."""
+        """The minimum duration of the fault, in seconds."""
         return sum(step.amount for step in self.fault if step.verb is Verb.WAIT) / 1000

@@ -1,8 +1,8 @@
-"""What a record comes to: the figures that a drill is judged by, and those that explain them. Pure.
+"""The figures of a record: those that decide the verdict, and those that explain it. Pure.
 
-Calls of a caller who reached nobody that could read the object store (``Record.blind``) are left out of what failed and
-of how long reads took: there the authority has to refuse. They count from the end of that time on, and one that was
-accepted in it, later than the bound allows, is a ``blind_accept``.
+While a caller can reach no machine that can read the object store (``Record.blind``), the authority has to refuse the
+caller. These calls don't count as failed reads, and not for the duration of reads. Calls count again from the end of
+that time. A token that is accepted in it, later than the bound allows, is a ``blind_accept``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import msgspec
 from tkdb_ops.drills.record import Blind, CallKind, CallOutcome, CallRecord, Observation, Record
 
 _QUIET_MS: Final = 1_000
-"""A revocation that is acknowledged so shortly before the fault is counted with those in it."""
+"""A revocation that is acknowledged less than this before the fault counts as one during the fault."""
 
 PHASES: Final = ("before", "during", "after")
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """How calls of one kind went from one region in one phase. Times in ms, of those that were answered."""
+    """The calls of one kind from one region in one phase. The times, in ms, are of the answered calls only."""
 
     phase: str
     region: str
@@ -36,18 +36,19 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured. None: there was nothing to measure it by. The first twelve are as in ``Objectives``.
+    """The measured figures, each None if there was nothing to measure. The first twelve are as in ``Objectives``.
 
     Attributes:
-        calls: how many there were.
-        acknowledged: how many writes were.
-        checked: how many acknowledged writes each machine was asked about at the end, at least.
-        detected_ms: from the fault until anything in the system had reacted: another machine answered a caller, took
-            over, or refused.
-        took_over_ms: until another machine was primary.
-        refused_ms: until callers without a fresh machine were first refused.
-        revoked_in_fault_ms: as ``revoked_p99_ms``, of what was revoked while the fault lasted.
-        old_primary: what became of the machine that was primary, in words.
+        calls: the number of calls.
+        reads: the number of verifications and mints.
+        acknowledged: the number of acknowledged writes.
+        checked: the number of acknowledged writes that each machine was asked about at the end, at least.
+        detected_ms: the time from the fault until the first reaction: another machine answered a caller or took over,
+            or a caller was refused.
+        took_over_ms: the time from the fault until another machine was primary.
+        refused_ms: the time until callers without a fresh machine were first refused.
+        revoked_in_fault_ms: the same as ``revoked_p99_ms``, for tokens that were revoked during the fault.
+        old_primary: the later state of the machine that was primary, in words.
     """
 
     failed_reads: int
@@ -107,7 +108,7 @@ def measure(record: Record) -> Figures:
 
 
 def percentile(values: Iterable[int], percent: int) -> int | None:
-    """Return the value that ``percent`` of them don't exceed (nearest rank), or None of none.
+    """Return the percentile by nearest rank: ``percent`` of the values don't exceed it. None if there are no values.
 
     >>> percentile([5, 1, 9], 50), percentile(range(1, 101), 99), percentile([], 99)
     (5, 99, None)
@@ -117,7 +118,7 @@ def percentile(values: Iterable[int], percent: int) -> int | None:
 
 
 def phase(record: Record, at_ms: int) -> str:
-    """Return in which of ``PHASES`` a moment is."""
+    """Return the one of ``PHASES`` that contains ``at_ms``."""
     if at_ms < record.fault_ms:
         return "before"
     return "during" if at_ms < record.healed_ms else "after"
@@ -128,7 +129,7 @@ def _blind_of(record: Record, region: str) -> Sequence[Blind]:
 
 
 def _excused(record: Record, call: CallRecord, back_ms: dict[str, int | None]) -> bool:
-    """Whether nobody could have answered while it was under way, or had yet had the time to."""
+    """Return True if no machine could answer during the call, or reads from its region hadn't recovered since then."""
     grace_ms = back_ms.get(call.region) or 0
     return any(
         call.at_ms < span.to_ms + grace_ms and call.end_ms > span.from_ms for span in _blind_of(record, call.region)
@@ -136,7 +137,10 @@ def _excused(record: Record, call: CallRecord, back_ms: dict[str, int | None]) -
 
 
 def _back_ms(record: Record, region: str) -> int | None:
-    """From the fault, or from when somebody could answer again, until reads were answered and none failed any more."""
+    """Return the time until reads from ``region`` were answered and no later read failed; None if none was answered.
+
+    The time counts from the fault, or from the later moment when a machine could answer again.
+    """
     since_ms = max([record.fault_ms, *(span.to_ms for span in _blind_of(record, region))])
     later = [each for each in record.calls if each.region == region and each.kind.reads and each.at_ms >= since_ms]
     last_failed_ms = max((call.at_ms for call in later if call.failed), default=since_ms - 1)
@@ -145,7 +149,7 @@ def _back_ms(record: Record, region: str) -> int | None:
 
 
 def _longest_write_ms(record: Record) -> int | None:
-    """The longest that a write waited until it was acknowledged, from when somebody could have done so."""
+    """Return the longest time that a write waited for its acknowledgement, from when a machine could acknowledge it."""
     waits = []
     for write in record.writes:
         done_ms = record.end_ms if write.acknowledged_ms is None else write.acknowledged_ms
@@ -156,8 +160,11 @@ def _longest_write_ms(record: Record) -> int | None:
 
 
 def _reaches_ms(record: Record) -> tuple[list[int], list[int]]:
-    """From each revocation's acknowledgement until every region had refused the token: of those acknowledged in calm,
-    and of those from the fault until all was well."""
+    """Return the times from each revocation's acknowledgement until every region had refused the token, as two lists.
+
+    The first list is for revocations outside the fault, the second for those from shortly before the fault until the
+    authority had settled.
+    """
     denied: dict[int, dict[str, int]] = {}
     for call in record.calls:
         if call.kind.verifies and call.token >= 0 and call.outcome is CallOutcome.DENIED:
@@ -256,7 +263,7 @@ def _detected_ms(record: Record) -> int | None:
 
 
 def _old_primary(record: Record) -> str:
-    """What became of the machine that was primary when the fault began."""
+    """Return, in words, the later state of the machine that was primary when the fault began."""
     first = _leader(record, record.fault_ms)
     if first is None:
         return ""
@@ -267,7 +274,7 @@ def _old_primary(record: Record) -> str:
     if last.health != "ok":
         return f"{first.machine} is {last.health} at the end"
     if last.role == "primary":
-        return f"{first.machine} leads again, in epoch {last.epoch}"
+        return f"{first.machine} is primary again, in epoch {last.epoch}"
     return f"{first.machine} came back as a replica, and follows epoch {last.epoch}"
 
 

@@ -1,7 +1,7 @@
-"""The machines of one app on Fly, as drills list, stop, start, cordon and uncordon them; and wait until it is so.
+"""The machines of one app on Fly, for drills: list, stop, start, cordon and uncordon them, and wait for the effect.
 
-https://fly.io/docs/machines/api/machines-resource/ and, for what isn't said there, flyctl's own client
-(superfly/fly-go, ``flaps``).
+Sources: https://fly.io/docs/machines/api/machines-resource/ and, for facts that aren't documented there, flyctl's
+client (superfly/fly-go, ``flaps``).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tkdb_replication.bucket import http
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}").fullmatch
 _PACE_S: Final = 1.0
-"""Fly takes about one request a second of each kind of action."""
+"""Fly accepts about one request a second for each kind of action."""
 _TRIES: Final = 5
 _WAIT_S: Final = 60
 _BUSY: Final = frozenset({408, 409, 412, 423, 429, 500, 502, 503, 504})
 
 
 class FlyMachine(msgspec.Struct, frozen=True):
-    """A machine, as far as drills need to know it."""
+    """A machine, with the fields that drills need."""
 
     id: str
     state: str
@@ -41,10 +41,10 @@ class FlyMachines:
     Args:
         fly: the API.
         app: the app's name.
-        pace_s: the least time between two actions.
+        pace_s: the minimum time between two actions.
 
     Raises:
-        ConfigurationError: the app's name can't be one.
+        ConfigurationError: ``app`` can't be the name of an app.
     """
 
     def __init__(self, fly: FlyApi, app: str, *, pace_s: float = _PACE_S) -> None:
@@ -58,32 +58,32 @@ class FlyMachines:
         """Return the app's machines.
 
         Raises:
-            ConfigurationError: the API refuses: the token or the app's name is wrong.
-            Unavailable: it doesn't answer.
+            ConfigurationError: the API refuses the request, because the token or the app's name is wrong.
+            Unavailable: the API doesn't answer.
         """
         body = await self._ask("GET", "")
         try:
             return msgspec.json.decode(body, type=list[FlyMachine])
         except MALFORMED:
-            raise errors.Unavailable("Fly's API answered something else than a list of machines") from None
+            raise errors.Unavailable("Fly's API didn't return a list of machines") from None
 
     async def stop(self, machine: str, *, number: str = "SIGTERM", timeout_s: int = 30) -> None:
-        """Stop a machine with a signal, and return once it has stopped. It isn't restarted by itself."""
+        """Stop a machine with a signal, and return once it has stopped. Fly doesn't restart it by itself."""
         await self._act(machine, "stop", {"signal": number, "timeout": f"{timeout_s}s"})
         await self._until(machine, "stopped")
 
     async def start(self, machine: str) -> None:
-        """Start a machine, and return once it runs. One that runs already is left alone."""
+        """Start a machine, and return once it runs. Do nothing if it runs already."""
         if await self.state(machine) not in ("started", "starting"):
             await self._act(machine, "start")
         await self._until(machine, "started")
 
     async def cordon(self, machine: str) -> None:
-        """Have the proxy send a machine nothing more."""
+        """Cordon a machine: the proxy sends it no more requests."""
         await self._act(machine, "cordon")
 
     async def uncordon(self, machine: str) -> None:
-        """Have the proxy send it requests again."""
+        """Uncordon a machine: the proxy sends it requests again."""
         await self._act(machine, "uncordon")
 
     async def state(self, machine: str) -> str:
@@ -91,7 +91,7 @@ class FlyMachines:
         for each in await self.listed():
             if each.id == machine:
                 return each.state
-        raise errors.Unavailable(f"the app has no machine {machine!r:.40} any more", hint="look at `fly machine list`")
+        raise errors.Unavailable(f"the app no longer has a machine {machine!r:.40}", hint="look at `fly machine list`")
 
     async def _act(self, machine: str, action: str, body: Mapping[str, Any] | None = None) -> None:
         if not _ID(machine):
@@ -124,7 +124,7 @@ class FlyMachines:
         timeout_ms: int = TIMEOUT_MS,
         tries: int = _TRIES,
     ) -> bytes:
-        """Return the body of what came back; try again what may pass. Every action here may be repeated."""
+        """Send a request and return the body of the answer. Retry temporary errors: every action here is repeatable."""
         asked = f"{method} {path or '/'}"
         for left in reversed(range(tries)):
             came = await self._fly.ask(method, self._path + path, body, timeout_ms=timeout_ms)
@@ -137,8 +137,8 @@ class FlyMachines:
                 if came.status not in _BUSY:
                     raise errors.ConfigurationError(
                         f"Fly's API refused {asked}: {why}",
-                        hint="check --app and FLY_API_TOKEN: it takes a token that may change this app's machines",
+                        hint="check --app and FLY_API_TOKEN: the token must allow changes to this app's machines",
                     )
             if left:
                 await asyncio.sleep(self._pace_s * (tries - left))
-        raise errors.Unavailable(f"Fly's API didn't do {asked}: {why}", hint="try again")
+        raise errors.Unavailable(f"Fly's API didn't carry out {asked}: {why}", hint="try again")

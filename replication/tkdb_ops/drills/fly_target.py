@@ -1,10 +1,10 @@
-"""Drills on real Fly: the machines of one app, broken through the Machines API, by whoever has said that they mean it.
+"""Real Fly as a target of drills: the machines of one app, changed through the Machines API after explicit consent.
 
-What may be touched is limited: machines of the one app, only those that ran when the drill began, only those named
-where names are given, and one at a time. All is put back at the end.
+A drill touches only machines of that app that ran when the drill began. If names are given, it touches only the named
+machines. At most one machine is out at a time, and everything is restored at the end.
 
-Calls come from where this runs, through the app's own address; machines are reached through the proxy only, so the last
-questions go to those that the proxy chooses.
+Calls come from the machine that runs the drill, through the app's address. Machines can be reached only through the
+proxy, so the final check asks the machine that the proxy chooses.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ _LIST_S: Final = 2.0
 
 
 class Consent(msgspec.Struct, frozen=True):
-    """What somebody has agreed to: that machines of ``app`` are broken; ``only`` these, where any are named."""
+    """The operator's consent to faults on the machines of ``app``; on ``only`` these machines, if any are named."""
 
     app: str
     only: tuple[str, ...] = ()
 
 
 class OnFly(AsyncResource):
-    """An app to drill on.
+    """An app on Fly to run drills on.
 
     Args:
-        consent: what may be broken.
-        fly: reaches the app's machines.
-        client: a signer's, that may do everything.
-        region: where this runs.
+        consent: the operator's consent.
+        fly: the app's machines in Fly's API.
+        client: a client with a signer that may use every method.
+        region: the region in which the drill runs.
         bound_ms: the published bound on staleness.
     """
 
@@ -71,13 +71,13 @@ class OnFly(AsyncResource):
 
     @classmethod
     def from_environment(cls, consent: Consent, token: str) -> Self:
-        """Make one from the environment, and a token of Fly's API.
+        """Return a target from the environment and a token for Fly's API.
 
-        ``TKDB_URL``, ``TKDB_AUTHORITY`` and ``TKDB_SIGNER`` as for every client; where the API is as ``FlyApi.parse``
-        reads it.
+        ``TKDB_URL``, ``TKDB_AUTHORITY`` and ``TKDB_SIGNER`` are read as for every client. ``FlyApi.parse`` reads the
+        API's URL.
 
         Raises:
-            ConfigurationError: something is missing, or can't be used.
+            ConfigurationError: a value is missing, or can't be used.
         """
         fly = FlyMachines(FlyApi.parse(os.environ, token), consent.app)
         bound_ms = int(os.environ.get("TKDB_BOUND_MS") or defaults.BOUND_MS)
@@ -94,13 +94,13 @@ class OnFly(AsyncResource):
                     return
             if time.monotonic() > give_up_s:
                 raise errors.Unavailable(
-                    f"{self._consent.app} isn't whole: every machine has to run, and one to be primary",
+                    f"{self._consent.app} isn't healthy: every machine must run, and one must be primary",
                     hint="see `fly machine list` and `tkdb status`",
                 )
             await asyncio.sleep(_LOOKS_S)
 
     async def sights(self, at_ms: int) -> list[Observation]:
-        """What Fly says of each machine, and what the one that answers says of the primary."""
+        """Return Fly's state of each machine, together with the primary that the answering machine reports."""
         if time.monotonic() - self._listed_s > _LIST_S:
             self._listed_s = time.monotonic()
             self._states = {each.id: each.state for each in await self._fly.listed()}
@@ -130,22 +130,22 @@ class OnFly(AsyncResource):
         return f"{_SAID[step.verb]}: {', '.join(machine.id for machine in machines)}"
 
     async def put_back(self) -> None:
-        """Start what was stopped, uncordon what was cordoned; all of it is tried before anything is raised.
+        """Start the stopped machines and uncordon the cordoned ones. Try all of them before an error is raised.
 
         Raises:
-            Unavailable: something could not be; it says what to do by hand.
+            Unavailable: a machine couldn't be restored. The hint contains the commands to do it by hand.
         """
         out = [(Verb.START, name) for name in sorted(self._stopped)]
         out += [(Verb.UNCORDON, name) for name in sorted(self._cordoned)]
         left = [(verb, name) for verb, name in out if not await self._mended(verb, name)]
         if left:
             by_hand = "; ".join(f"fly machine {verb} {name} --app {self._consent.app}" for verb, name in left)
-            raise errors.Unavailable("not everything could be put back", hint=by_hand)
+            raise errors.Unavailable("not every machine could be restored", hint=by_hand)
 
     async def audit(
         self, dead: Mapping[int, Macaroon], organizations: Sequence[str], patience_s: float
     ) -> tuple[Audit, ...]:
-        machine = "whoever answers"
+        machine = "the answering machine"
         with suppress(errors.TkdbError):
             machine = (await self._client.status()).machine
         return (await ask(machine, self._client, dead, organizations, patience_s),)
@@ -160,30 +160,35 @@ class OnFly(AsyncResource):
             )
         if len(running) < 2:
             raise errors.ConfigurationError(
-                f"{self._consent.app} runs {len(running)} machine, and a drill leaves callers without it",
-                hint="drill where two or more machines run",
+                f"{self._consent.app} runs {len(running)} machine, and callers would be without it during a drill",
+                hint="run drills on an app with at least two running machines",
             )
         self._stack.push_async_callback(self.put_back)
 
     def _check(self, name: str, verb: Verb) -> None:
-        """Refuse what wasn't agreed to."""
+        """Refuse an action that the consent doesn't cover.
+
+        Raises:
+            ConfigurationError: the machine may not be touched, or another machine is out.
+        """
         if verb in (Verb.START, Verb.UNCORDON):
             return
         if self._consent.only and name not in self._consent.only:
             raise errors.ConfigurationError(
-                f"the drill would {verb} {name}, which may not be touched", hint="name it in --only, too"
+                f"the drill would {verb} {name}, which may not be touched", hint="add it to --only"
             )
         others = (self._stopped | self._cordoned) - {name}
         if others:
             raise errors.ConfigurationError(
                 f"the drill would {verb} {name} while {', '.join(sorted(others))} is out",
-                hint="on Fly, one machine at a time is broken",
+                hint="use a drill that takes out one machine at a time",
             )
 
     async def _do(self, verb: Verb, name: str) -> None:
         match verb:
             case Verb.KILL | Verb.STOP:
-                self._stopped.add(name)  # before it is: whatever becomes of the request, it is put back
+                # Recorded before the request, so that the machine is started again whatever the request's outcome.
+                self._stopped.add(name)
                 await self._fly.stop(name, number="SIGKILL" if verb is Verb.KILL else "SIGTERM")
             case Verb.START:
                 await self._fly.start(name)
@@ -213,6 +218,6 @@ _SAID: Final = {
 
 
 def can(drill: Drill) -> bool:
-    """Return whether a drill can be run on Fly: by what its API can do, and with one machine out at a time."""
+    """Return True if a drill can run on Fly: its API can carry out the actions, with one machine out at a time."""
     steps = (*drill.fault, *drill.mend)
     return drill.verbs <= VERBS | ERRANDS and all(step.at is not Role.EVERY for step in steps)

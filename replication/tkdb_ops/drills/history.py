@@ -50,7 +50,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def append(path: Path, runs: Iterable[Run]) -> None:
-    """Append runs to a file, and create the file if there is none.
+    """Append runs to a file, and create the file if it doesn't exist.
 
     Raises:
         ConfigurationError: the file can't be written.
@@ -59,7 +59,7 @@ def append(path: Path, runs: Iterable[Run]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
         with path.open("ab") as file:
-            if whole[2]:  # a line was cut off: the process was killed as it wrote
+            if whole[2]:  # The last line is incomplete, because a process was killed while it wrote.
                 file.truncate(len(whole[0]) + len(whole[1]))
             file.write(b"".join(msgspec.json.encode(run) + b"\n" for run in runs))
     except OSError as error:

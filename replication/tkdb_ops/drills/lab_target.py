@@ -1,4 +1,4 @@
-"""Drills on the lab: real machines in regions on this machine, each fault made with what Linux has."""
+"""The lab as a target of drills: real processes in emulated regions on one machine, and faults made with Linux."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tkdb_ops.opening import AsyncResource
 
 REGIONS: Final = ("iad", "ams", "syd")
 CALLERS: Final = ("sin", "lhr", "iad")
-"""Singapore is served by Sydney, London by Amsterdam; the third is in the primary's own region."""
+"""The callers' regions. Sydney serves Singapore, and Amsterdam serves London; the third is the primary's own region."""
 
 _READY_S: Final = 90.0
 _ASK_MS: Final = 5_000
@@ -42,15 +42,15 @@ _PRIORITY: Final = -10
 _OF_THE_NETWORK: Final = frozenset({Verb.ISOLATE})
 _UNKNOWN_HERE: Final = frozenset({Verb.CORDON, Verb.UNCORDON})
 VERBS: Final = frozenset(Verb) - _UNKNOWN_HERE - ERRANDS - {Verb.WAIT, Verb.TAKEOVER}
-"""What can be done to a lab; where regions have no network of their own, ``isolate`` can't."""
+"""The actions that a lab can carry out. It can't carry out ``isolate`` if regions have no separate networks."""
 
 
 class OnLab(AsyncResource):
-    """A lab to drill on.
+    """A lab to run drills on.
 
     Args:
-        lab: not yet open.
-        bound_ms: the bound on staleness that its machines are set to.
+        lab: a lab that isn't open yet.
+        bound_ms: the machines' bound on staleness.
     """
 
     name = "lab"
@@ -76,12 +76,12 @@ class OnLab(AsyncResource):
         first = self.machines[0]
         try:
             async with asyncio.timeout(_READY_S):
-                while not await self._is_ready(first.id):  # noqa: ASYNC110  only asking tells
+                while not await self._is_ready(first.id):  # noqa: ASYNC110  there is no event to wait for
                     await asyncio.sleep(_LOOKS_S)
         except TimeoutError:
             said = ", ".join(f"{each.machine} {each.role} {each.health} {each.fault}" for each in await self.sights(0))
             raise errors.Unavailable(
-                f"the lab is not whole again after {_READY_S:.0f} s: {said}", hint=f"see the logs in {self._lab.folder}"
+                f"the lab hasn't recovered after {_READY_S:.0f} s: {said}", hint=f"see the logs in {self._lab.folder}"
             ) from None
 
     async def sights(self, at_ms: int) -> list[Observation]:
@@ -95,7 +95,7 @@ class OnLab(AsyncResource):
             return await self._reseal()
         if step.verb is Verb.HEAL:
             await self._lab.heal()
-            return "every way is as it was"
+            return "all network paths are restored"
         do = self._act(step)
         await asyncio.gather(*(do(machine) for machine in machines))
         return f"{_SAID[step.verb]}: {', '.join(machine.id for machine in machines)}"
@@ -120,7 +120,7 @@ class OnLab(AsyncResource):
             found.append(await self._with_journal(audit))
         return tuple(found)
 
-    # Each verb.
+    # The actions.
 
     def _act(self, step: Step) -> Callable[[MachineRecord], Awaitable[None]]:
         acts: dict[Verb, Callable[[MachineRecord], Awaitable[None]]] = {
@@ -172,7 +172,7 @@ class OnLab(AsyncResource):
                 os.kill(pid, signal.SIGKILL)
 
     async def _damage(self, machine: MachineRecord) -> None:
-        """Overwrite all but the first page, as a disk that lies does. The journal's own check has to find it."""
+        """Overwrite everything but the first page, as a faulty disk might. The journal's own check must detect this."""
         database = self._database(machine.id)
         database.with_name(f"{database.name}-wal").unlink(missing_ok=True)
         with database.open("r+b") as file:
@@ -190,7 +190,7 @@ class OnLab(AsyncResource):
                 path.unlink(missing_ok=True)
 
     async def _fill(self, machine: MachineRecord) -> None:
-        """Let its process write no file any further, as on a full disk: the limit is the kernel's."""
+        """Stop the machine's process from extending any file, as on a full disk, by the kernel's limit on file size."""
         (pid, *_) = _processes(self._of(machine).folder, "serve") or [0]
         if not pid:
             raise errors.Unavailable(f"{machine.id} isn't running", hint="run the drill again")
@@ -207,8 +207,10 @@ class OnLab(AsyncResource):
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
 
     async def _reseal(self) -> str:
-        """Roll a new secret out second, then first, and seal everything anew under it, as an operator does: who goes on
-        to the next machine once there is a primary."""
+        """Roll out a new sealing secret in second place, then in first place, and reseal all records under it.
+
+        As an operator would, go on to the next machine only when there is a primary.
+        """
         lab, client = self._lab, next(iter(self.clients.values()))
         old, new = lab.settings["TKDB_SEAL_KEYS"], SealKey(os.urandom(KEY_BYTES)).text()
         for keys in (f"{old},{new}", f"{new},{old}"):
@@ -218,9 +220,9 @@ class OnLab(AsyncResource):
                 await self._of(machine).start()
                 await self._until_led()
         count = await client.reseal()
-        return f"a new sealing secret is rolled out, and {count} records lie under it"
+        return f"a new sealing secret is rolled out, and {count} records are sealed under it"
 
-    # How it stands.
+    # The state of the lab.
 
     async def _open(self) -> None:
         lab = await self._stack.enter_async_context(self._lab)
@@ -240,15 +242,18 @@ class OnLab(AsyncResource):
                     await asyncio.sleep(_LOOKS_S)
 
     def _hurry(self) -> None:
-        """Let this process go before others until the end, where it may: the ways to the store and into the regions go
-        through it, so where it waits for a processor, they seem to be slow. What it has started runs as before."""
+        """Raise this process's priority until the end, if it may.
+
+        The network paths to the store and into the regions lead through this process, so they seem slow while it waits
+        for a processor. The processes that it has started keep their priority.
+        """
         usual = os.getpriority(os.PRIO_PROCESS, 0)
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
             self._stack.callback(os.setpriority, os.PRIO_PROCESS, 0, usual)
 
     async def _is_ready(self, first: str) -> bool:
-        """Whether all are well and the first leads; where another does, it is asked to make way."""
+        """Return True if all machines are healthy and ``first`` is primary. If another one is, ask for a handover."""
         found = {each.machine: each for each in await self.sights(0)}
         if any(each.health != "ok" for each in found.values()):
             return False
@@ -261,7 +266,7 @@ class OnLab(AsyncResource):
         return all(each == names for each in seen)
 
     async def _level(self, patience_s: float) -> None:
-        """Wait until every machine is well and has what any has."""
+        """Wait until every machine is healthy, and all have the same position; for ``patience_s`` at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 while True:
@@ -300,36 +305,36 @@ _SAID: Final = {
     Verb.KILL: "killed",
     Verb.STOP: "stopped",
     Verb.START: "started",
-    Verb.PAUSE: "hangs",
-    Verb.RESUME: "goes on",
-    Verb.LOSE_PROXY: "the proxy is killed beside",
-    Verb.START_PROXY: "the proxy is started beside",
+    Verb.PAUSE: "paused",
+    Verb.RESUME: "resumed",
+    Verb.LOSE_PROXY: "killed the proxy in the region of",
+    Verb.START_PROXY: "started the proxy in the region of",
     Verb.ISOLATE: "cut off from everything",
     Verb.CUT_STORE: "the object store is down for",
-    Verb.STALL_STORE: "the object store answers nothing to",
+    Verb.STALL_STORE: "the object store doesn't answer",
     Verb.SLOW_STORE: "the object store is slow for",
-    Verb.SHIFT_CLOCK: "the object store's clock is elsewhere for",
+    Verb.SHIFT_CLOCK: "the object store's clock is wrong for",
     Verb.KILL_LITESTREAM: "Litestream is killed on",
     Verb.DAMAGE: "the database is overwritten on",
-    Verb.LOSE_DISK: "the disk is lost of",
+    Verb.LOSE_DISK: "the disk is deleted on",
     Verb.FILL_DISK: "the disk is full on",
     Verb.FREE_DISK: "the disk has room again on",
 }
-"""What was done, before the machines' names."""
+"""The description of each action, which precedes the machines' names."""
 
 
 def can(drill: Drill) -> bool:
-    """Return whether a lab with a network of its own can be drilled so."""
+    """Return True if a lab with separate networks can run the drill."""
     return drill.verbs <= VERBS | ERRANDS
 
 
 def lab_on(folder: Path) -> Lab:
-    """Return a lab as drills use it, not yet open."""
+    """Return a lab with the regions that drills use. It isn't open yet."""
     return Lab(folder, REGIONS, CALLERS)
 
 
 def _processes(folder: Path, word: str) -> list[int]:
-    """Return the processes that work in ``folder`` or below it, and have ``word`` among their arguments."""
+    """Return the processes that run in ``folder`` or name it, and have ``word`` as an argument or as a path's end."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -1,7 +1,7 @@
-"""Who calls while a drill runs: clients in several regions that mint, verify and revoke, whatever becomes of it.
+"""The load of a drill: clients in several regions that mint, verify and revoke during the whole drill.
 
-The load is open: calls begin when their time has come, whether or not those before have ended, as independent callers'
-do. A revocation is repeated until it is acknowledged; then every region asks about the token until it is refused.
+The load is open: calls begin at their planned times, even if earlier calls haven't ended, as with independent callers.
+A revocation is repeated until it is acknowledged. Then every region asks about the token until it is refused.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from tkdb_client import AsyncClient, Macaroon
 from tkdb_ops.drills.record import CallKind, CallOutcome, CallRecord, WriteRecord
 
 _HOT: Final = 8
-"""How many tokens callers verify again and again."""
+"""The number of tokens that callers verify repeatedly."""
 _FRESH_MOST: Final = 100
 _DEAD_RECENT: Final = 20
 _DEAD_SHARE: Final = 0.2
-"""Of verifications that ask about a token whose revocation was acknowledged a while ago."""
+"""The share of verifications that are of a token whose revocation was acknowledged earlier."""
 _WATCH_S: Final = 0.1
 _AGAIN_S: Final = 0.1
 _STOP_S: Final = 15.0
 _UNDER_WAY_MOST: Final = 300
-"""No caller keeps on piling up calls for ever. What isn't begun then is counted."""
+"""The limit of calls in flight. Calls beyond it are skipped and counted: no real caller piles up calls forever."""
 _PREPARE_S: Final = 60.0
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """How many calls of each kind a region begins, in a second, on average."""
+    """The average number of calls of each kind that a region begins in a second."""
 
     mint: float = 1.0
     verify: float = 4.0
@@ -55,18 +55,19 @@ class Load:
     """The callers.
 
     Args:
-        clients: one in each region that calls come from.
-        organization: the name of the organization that the tokens are of; it begins the names of others.
+        clients: one client for each region that calls come from.
+        organization: the name of the organization that the tokens belong to. The names of other organizations begin
+            with it.
         now_ms: the drill's clock.
-        draw: randomness.
+        draw: the source of random choices.
         bound_ms: the published bound on staleness.
-        rates: how much is called.
+        rates: the rates of calls.
 
     Attributes:
-        calls: all that have ended.
-        writes: all that were asked for; those that weren't acknowledged have no such time.
-        undone: the names of organizations that were undone by a restore.
-        held_back: how many calls weren't begun, as too many were under way.
+        calls: all calls that have ended.
+        writes: all writes, acknowledged or not.
+        undone: the names of organizations that a restore has undone.
+        held_back: the number of calls that were skipped, because too many were in flight.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Load:
 
     @property
     def writes(self) -> list[WriteRecord]:
-        """All writes, in the order in which they were asked for."""
+        """All writes, in the order of their first attempts."""
         return [
             msgspec.structs.replace(write, undone=write.organization in self.undone)
             for write in self._writes.values()
@@ -108,25 +109,25 @@ class Load:
 
     @property
     def dead(self) -> dict[int, Macaroon]:
-        """The tokens whose revocation was acknowledged, by number."""
+        """The tokens with an acknowledged revocation, by number."""
         return {token.number: token.macaroon for token in self._dead}
 
     @property
     def organizations(self) -> list[str]:
-        """The organizations that were acknowledged, and not undone."""
+        """The names of the acknowledged organizations that weren't undone."""
         made = (each for each in self.writes if each.organization and each.acknowledged_ms is not None)
         return [each.organization for each in made if not each.undone]
 
     @property
     def acknowledged_ms(self) -> int:
-        """When the last write was asked for that has been acknowledged; -1 where none was."""
+        """The latest time of a first attempt of an acknowledged write; -1 if no write is acknowledged."""
         return max((each.asked_ms for each in self._writes.values() if each.acknowledged_ms is not None), default=-1)
 
     async def prepare(self) -> None:
-        """Make the organization and the first tokens, and have every region verify them.
+        """Create the organization and the first tokens, and verify the tokens from every region.
 
         Raises:
-            Unavailable: that takes too long.
+            Unavailable: this takes longer than 60 s.
         """
         first = next(iter(self._clients.values()))
         try:
@@ -145,7 +146,7 @@ class Load:
             ) from None
 
     def start(self) -> None:
-        """Begin to call."""
+        """Start to make calls."""
         for region in self._clients:
             acts: list[tuple[float, Callable[[str], Coroutine[Any, Any, None]]]] = [
                 (self._rates.mint, self._mint),
@@ -160,7 +161,7 @@ class Load:
                 self._schedules.append(asyncio.create_task(self._schedule(region, rate, act, draw)))
 
     async def stop(self) -> None:
-        """Begin no more calls; wait for those under way, and give up on what takes too long."""
+        """Stop making calls, and wait for the calls in flight. Cancel those that take longer than 15 s."""
         self._over.set()
         for schedule in self._schedules:
             schedule.cancel()
@@ -172,7 +173,7 @@ class Load:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def revoke_also(self, region: str, tokens: Iterable[Token], do: Callable[[], Awaitable[Any]]) -> None:
-        """Count ``do``, a bulk revocation, as that of ``tokens``, too: once done, each is watched like any other."""
+        """Call ``do``, a bulk revocation, and record it for each of ``tokens``. Then watch each as a revoked token."""
         writes = {WriteRecord(self._now_ms(), region, None, token.number): token for token in tokens}
         self._writes |= {_key(write): write for write in writes}
         await do()
@@ -181,14 +182,14 @@ class Load:
             self._is_dead(token)
 
     async def mint_some(self, region: str, count: int) -> list[Token]:
-        """Mint tokens that nobody else uses, and have every region verify them."""
+        """Mint tokens that nobody else uses, and verify them from every region."""
         client = self._clients[region]
         own = [self._number(await _until_done(lambda: client.mint(self.organization))) for _ in range(count)]
         for each in self._clients.values():
             await _until_done(partial(each.verify_many, [token.macaroon for token in own]))
         return own
 
-    # When calls begin.
+    # The start of calls.
 
     async def _schedule(
         self, region: str, rate: float, act: Callable[[str], Coroutine[Any, Any, None]], draw: random.Random
@@ -208,7 +209,7 @@ class Load:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    # What they do.
+    # The calls.
 
     async def _mint(self, region: str) -> None:
         outcome, macaroon = await self._call(
@@ -244,13 +245,13 @@ class Load:
             except errors.Conflict:
                 if asked == 1:
                     raise
-                # An earlier attempt made it, and its answer was lost.
+                # An earlier attempt created it, and its answer was lost.
 
         await self._repeat(CallKind.CREATE, WriteRecord(self._now_ms(), region, None, organization=name), create)
 
     async def _revoke(self, region: str) -> None:
         if len(self._hot) <= _HOT // 2:
-            return  # no tokens can be minted: first they have to come back
+            return  # Mints fail at present, so the last tokens must stay for verifications.
         token = self._hot.pop(0)
         self._begin(self._replace(region))
         write = WriteRecord(self._now_ms(), region, None, token.number)
@@ -258,7 +259,7 @@ class Load:
             self._is_dead(token)
 
     async def _replace(self, region: str) -> None:
-        """Mint another token for all to verify."""
+        """Mint another token that all callers verify."""
         while not self._over.is_set():
             outcome, macaroon = await self._call(
                 region, CallKind.MINT, lambda client: client.mint(self.organization, act="rw", expires_in_s=86_400)
@@ -269,7 +270,7 @@ class Load:
             await asyncio.sleep(_AGAIN_S)
 
     async def _repeat(self, kind: CallKind, write: WriteRecord, do: Callable[[AsyncClient], Awaitable[Any]]) -> bool:
-        """Repeat a write until it is acknowledged, or all is over; return whether it was."""
+        """Repeat a write until it is acknowledged or the load stops. Return True if it was acknowledged."""
         self._writes[_key(write)] = write
         while not self._over.is_set():
             outcome, _ = await self._call(write.region, kind, do, write.token)
@@ -288,7 +289,7 @@ class Load:
             self._begin(self._watch(region, token))
 
     async def _watch(self, region: str, token: Token) -> None:
-        """Ask until the token is refused here."""
+        """Verify the token repeatedly from ``region`` until it is denied, for twice the bound at most."""
         give_up_ms = self._now_ms() + 2 * self._bound_ms
         while not self._over.is_set() and self._now_ms() < give_up_ms:
             if await self._ask(region, CallKind.VERIFY, token) is CallOutcome.DENIED:
@@ -302,7 +303,7 @@ class Load:
     async def _call(
         self, region: str, kind: CallKind, do: Callable[[AsyncClient], Awaitable[Any]], token: int = -1
     ) -> tuple[CallOutcome, Any]:
-        """Make one call, and write down what came of it. Return that, and the result where there is one."""
+        """Make one call, and record its outcome. Return the outcome, and the result or None."""
         at_ms = self._now_ms()
         result, outcome, why = None, CallOutcome.OK, ""
         try:
@@ -319,7 +320,7 @@ class Load:
 
 
 def outcome_of(error: errors.TkdbError) -> CallOutcome:
-    """Return what an error means for who called.
+    """Return the outcome that an error means for the caller.
 
     >>> outcome_of(errors.RevokedToken("…")).value, outcome_of(errors.StaleAuthority("…")).value
     ('denied', 'stale')
@@ -341,11 +342,12 @@ def _key(write: WriteRecord) -> int | str:
 
 
 async def _until_done(do: Callable[[], Awaitable[Any]]) -> Any:
-    """Repeat what comes before the load, until it is done."""
+    """Repeat ``do``, a preparation of the load, until it is acknowledged."""
     while True:
         try:
             return await do()
         except errors.Conflict:
-            return None  # it was done, and its answer lost
-        except (errors.Unavailable, errors.StaleAuthority, errors.NotFound):  # not found: by who isn't there yet
+            return None  # An earlier attempt took effect, and its answer was lost.
+        # NotFound: the machine that answers doesn't have the organization yet.
+        except (errors.Unavailable, errors.StaleAuthority, errors.NotFound):
             await asyncio.sleep(_AGAIN_S)

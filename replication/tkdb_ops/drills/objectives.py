@@ -1,7 +1,7 @@
-"""What a drill has to reach: limits, by name, and the file ``drills.toml`` that changes them. Pure.
+"""The objectives of a drill: limits, by name, and the file ``drills.toml`` that changes them. Pure.
 
-The limits that hold unless something else is said are the budgets of docs/performance.md. A file may set any other for
-all drills, or for one; nothing lets an acknowledged write be lost, or a revoked token be accepted.
+The default limits are the budgets in docs/performance.md. A file may set other limits for all drills, or for one drill.
+No file can allow the loss of an acknowledged write, or the acceptance of a revoked token.
 
 >>> limits = read('''
 ... [objectives]
@@ -15,7 +15,7 @@ all drills, or for one; nothing lets an acknowledged write be lost, or a revoked
 >>> read("[objectives]\\nlost_writes = 1", [])
 Traceback (most recent call last):
 ...
-tkdb.errors.ConfigurationError: drills.toml can't be used: lost_writes is always 0: take it out
+tkdb.errors.ConfigurationError: drills.toml can't be used: lost_writes is always 0: remove it
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ Limit = Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]
 
 
 class Objectives(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The most that each figure may be. Those in ``ALWAYS`` are 0 in any case.
+    """The upper limit of each figure. The limits in ``ALWAYS`` are always 0.
 
     Attributes:
-        failed_reads: verifications and mints that ended without an answer, by the client.
-        longest_read_ms: the longest of them.
-        reads_back_ms: from the fault until reads are answered again in every region; where nobody could have
-            answered, from its end.
-        writes_back_ms: the same of writes.
-        revoked_p99_ms: from a revocation's acknowledgement until every region refuses the token, p99.
-        lost_writes: acknowledged, and unknown to a machine at the end.
-        stale_accepts: a revoked token was accepted by a call that began after acknowledgement plus bound.
-        blind_accepts: a token was accepted for a caller who had reached nobody that reads the object store for longer
-            than the bound.
-        wrong_denials: a token that nobody revoked was denied.
-        two_writers: epochs in which two machines said that they were primary.
+        failed_reads: verifications and mints that ended without an answer from the client.
+        longest_read_ms: the duration of the longest verification or mint.
+        reads_back_ms: the time from the fault until reads are answered again in every region. If no machine could
+            answer, the time counts from when a machine can answer again.
+        writes_back_ms: the longest time that a write waited, with repetitions, until it was acknowledged.
+        revoked_p99_ms: the time from a revocation's acknowledgement until every region refuses the token, p99.
+        lost_writes: acknowledged writes that some machine doesn't have at the end.
+        stale_accepts: calls that accepted a revoked token, and began later than its acknowledgement plus the bound.
+        blind_accepts: tokens that were accepted for a caller who had reached no machine that reads the object store for
+            longer than the bound.
+        wrong_denials: denials of a token that nobody revoked.
+        two_writers: epochs in which two machines reported that they were primary.
         unsound_journals: journals that don't pass the audit.
-        undone_steps: what the drill was to do and couldn't: a machine that didn't come back, for one.
+        undone_steps: steps that the drill couldn't carry out, such as the start of a machine that didn't come back.
     """
 
     failed_reads: Limit = 0
@@ -74,36 +74,36 @@ ALWAYS: Final = (
     "unsound_journals",
     "undone_steps",
 )
-"""What every drill is judged by, and no file changes."""
+"""The objectives of every drill that no file can change."""
 
 USUAL: Final = ("failed_reads", "longest_read_ms", "reads_back_ms", "writes_back_ms", "revoked_p99_ms")
-"""What drills are judged by besides, where their fault leaves it possible."""
+"""The other objectives, which a file or a drill can change."""
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a file says: for all drills, and for each."""
+    """The limits in a file: for every drill, and for each single drill."""
 
     every: Mapping[str, int] = {}
     each: Mapping[str, Mapping[str, int]] = {}
 
     def of(self, drill: str, own: Mapping[str, int]) -> Objectives:
-        """Return the objectives of a drill, whose ``own`` limits go before the usual ones, and the file's before both.
+        """Return the objectives of a drill.
 
-        A limit that a drill widens by itself, as its fault makes it longer, isn't narrowed by what the file says for
-        all drills; only by what it says for this one.
+        The drill's ``own`` limits override the defaults, and the limits that the file sets for all drills. Only the
+        limits that the file sets for this drill override the drill's own.
         """
         return Objectives(**{**self.every, **own, **self.each.get(drill, {})})
 
 
 def read(text: str, drills: Collection[str]) -> Limits:
-    """Return what ``drills.toml`` says.
+    """Return the limits in a ``drills.toml``.
 
     Args:
-        text: the file's.
-        drills: the names that there are.
+        text: the text of the file.
+        drills: the names of all drills.
 
     Raises:
-        ConfigurationError: it isn't TOML, or names what there isn't.
+        ConfigurationError: the text isn't TOML, or contains an unknown name or an invalid limit.
     """
     try:
         document = tomllib.loads(text)
@@ -111,7 +111,7 @@ def read(text: str, drills: Collection[str]) -> Limits:
         raise _wrong(f"it isn't TOML: {error}") from None
     every, each = document.pop("objectives", {}), document.pop("drills", {})
     if document:
-        raise _wrong(f"it has [{next(iter(document))}]", "it takes [objectives] and [drills.NAME]")
+        raise _wrong(f"it has [{next(iter(document))}]", "use only [objectives] and [drills.NAME]")
     if not isinstance(each, dict):
         raise _wrong("drills isn't a table", "write [drills.NAME]")
     for name in each:
@@ -125,11 +125,11 @@ def _checked(table: Any, where: str) -> dict[str, int]:
         raise _wrong(f"{where} isn't a table", f"write [{where}]")
     for name in table:
         if name in ALWAYS:
-            raise _wrong(f"{name} is always 0", "take it out")
+            raise _wrong(f"{name} is always 0", "remove it")
     try:
         msgspec.convert(table, Objectives)
     except msgspec.ValidationError as error:
-        raise _wrong(f"[{where}]: {error}", f"there are {' '.join(USUAL)}, each a whole number") from None
+        raise _wrong(f"[{where}]: {error}", f"set only {' '.join(USUAL)}, each to a whole number") from None
     return table
 
 

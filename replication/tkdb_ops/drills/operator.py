@@ -1,4 +1,4 @@
-"""What an operator does while a drill runs: by the authority's own methods, so it needs no machine to be broken."""
+"""The operator's actions in a drill. They use only the authority's own methods, so they inject no fault."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tkdb_ops.drills.load import Load
 ERRANDS: Final = frozenset({Verb.ROTATE, Verb.REVOKE_MANY, Verb.SPOIL, Verb.RESTORE})
 
 _SAMPLE: Final = 10
-"""How many of a mass revocation's tokens are watched as any other revocation is."""
+"""The number of tokens of a mass revocation that are watched like any other revoked token."""
 _AGAIN_S: Final = 0.1
 _GOOD_S: Final = 86_400
 _SPOILT_S: Final = 60
 
 
 class Operator:
-    """Runs them for one drill.
+    """The operator's actions in one drill.
 
     Args:
-        region: where the operator is.
-        client: that region's.
-        load: whose organization it is about.
-        draw: randomness.
+        region: the operator's region.
+        client: the client of that region.
+        load: the load, whose organization the actions affect.
+        draw: the source of random choices.
     """
 
     def __init__(self, region: str, client: AsyncClient, load: Load, draw: random.Random) -> None:
@@ -42,7 +42,7 @@ class Operator:
         self._victim = f"{load.organization}-spoilt"
 
     async def run(self, step: Step) -> str:
-        """Do it, and return what was done, in words."""
+        """Carry out a step, and return a description of the result."""
         organization = self._load.organization
         match step.verb:
             case Verb.ROTATE:
@@ -70,15 +70,15 @@ class Operator:
         return f"{count:,} lineages are revoked"
 
     async def _spoil(self) -> str:
-        """Cut short how long an organization's tokens may live: not that of the load, whose mints would be refused."""
+        """Reduce the maximum lifetime of a separate organization's tokens: the load's mints would be refused."""
         await _insist(lambda: self._client.create_organization(self._victim, max_lifetime_s=_GOOD_S))
         self._kept = set(self._load.organizations)
         self._good_seq = (await _insist(self._client.status)).position
         await _insist(lambda: self._client.configure_organization(self._victim, max_lifetime_s=_SPOILT_S))
-        return f"{self._victim}'s tokens may live {_SPOILT_S} s at most from now on, and not {_GOOD_S:,} s: a bad write"
+        return f"a bad write: tokens of {self._victim} may now live {_SPOILT_S} s at most, and not {_GOOD_S:,} s"
 
     async def _restore(self) -> str:
-        """Go back to before the bad write. Organizations that were made since go with it, as they should."""
+        """Restore the state before the bad write. This also removes later organizations, as expected."""
         restored = await _insist(lambda: self._client.restore(seq=self._good_seq))
         asked = {each.organization for each in self._load.writes if each.organization}
         left = {each.name: each async for each in self._client.list_organizations()}
@@ -87,16 +87,16 @@ class Operator:
         if left[self._victim].max_lifetime_s != _GOOD_S:
             raise errors.StoreError("the restore did not undo the bad write", hint="see `tkdb audit verify`")
         return (
-            f"restored to entry {restored.seq}: tokens may live as before; {len(undone)} later organizations are gone"
+            f"restored to entry {restored.seq}: the bad write is undone, and {len(undone)} later organizations are gone"
         )
 
 
 async def _insist(do: Callable[[], Awaitable[Any]]) -> Any:
-    """Repeat until it is done. What may have been done already does no harm when it is done again."""
+    """Repeat ``do`` until it is acknowledged. It must be safe to repeat an action that already took effect."""
     while True:
         try:
             return await do()
         except errors.Conflict:
-            return None  # it was done, and the answer lost
+            return None  # An earlier attempt took effect, and its answer was lost.
         except (errors.Unavailable, errors.StaleAuthority):
             await asyncio.sleep(_AGAIN_S)

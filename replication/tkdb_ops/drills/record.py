@@ -1,6 +1,7 @@
-"""What is written down while a drill runs: calls, writes, what machines said of themselves, and what was done. Pure.
+"""The record of a drill: calls, writes, the machines' reports, and the drill's actions. Pure.
 
-Times are milliseconds since the drill began, by the clock of who drills: no machine's clock is believed.
+Times are milliseconds since the drill began, from the clock of the machine that runs the drill. The clocks of the
+authority's machines aren't used.
 
 >>> call = CallRecord(1_200, "sin", CallKind.VERIFY, 95, CallOutcome.DENIED, token=7)
 >>> call.end_ms, call.kind.reads, call.failed
@@ -16,37 +17,37 @@ import msgspec
 
 
 class CallKind(StrEnum):
-    """What a call asks for."""
+    """The kind of a call."""
 
     MINT = "mint"
     VERIFY = "verify"
-    """A token that this caller has verified before: its cache may know it."""
+    """Verify a token that this caller has verified before: it may be in the caller's cache."""
     FIRST = "verify anew"
-    """A token that this caller has never seen: the authority is asked."""
+    """Verify a token that this caller has never seen: the authority is asked."""
     REVOKE = "revoke"
     CREATE = "create"
-    """An organization."""
+    """Create an organization."""
     LOOK = "look"
-    """Who answers this caller."""
+    """Ask which machine answers this caller."""
 
     @property
     def reads(self) -> bool:
-        """Whether any region can answer it."""
+        """True if any region can answer this kind of call."""
         return self in (CallKind.MINT, CallKind.VERIFY, CallKind.FIRST)
 
     @property
     def verifies(self) -> bool:
-        """Whether it accepts a token, or denies it."""
+        """True if this kind of call accepts or denies a token."""
         return self in (CallKind.VERIFY, CallKind.FIRST)
 
     @property
     def writes(self) -> bool:
-        """Whether only the primary can do it."""
+        """True if only the primary can answer this kind of call."""
         return self in (CallKind.REVOKE, CallKind.CREATE)
 
 
 class CallOutcome(StrEnum):
-    """What came of a call, after all that the client did for it."""
+    """The outcome of a call, after all of the client's retries."""
 
     OK = "ok"
     DENIED = "denied"
@@ -57,12 +58,12 @@ class CallOutcome(StrEnum):
 
 
 class CallRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One call: when it began, from which region, how long it took, and what came of it.
+    """One call: its start, region, kind, duration and outcome.
 
     Attributes:
-        token: the number of the token that it is about; -1 where it is about none.
-        by: the machine that answered; only looks know it.
-        why: what an error said.
+        token: the number of the call's token; -1 if the call has no token.
+        by: the machine that answered; only known for looks.
+        why: the error's message, if there was an error.
     """
 
     at_ms: int
@@ -76,12 +77,12 @@ class CallRecord(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def end_ms(self) -> int:
-        """When it ended."""
+        """The end of the call."""
         return self.at_ms + self.took_ms
 
     @property
     def failed(self) -> bool:
-        """Whether the caller was left without an answer. A denial is one; that nobody is fresh enough is none."""
+        """True if the caller got no answer. A denial is an answer; an error because the machines are stale is none."""
         return self.outcome not in (CallOutcome.OK, CallOutcome.DENIED)
 
 
@@ -89,12 +90,12 @@ class WriteRecord(msgspec.Struct, frozen=True, array_like=True):
     """A write that was repeated until it was acknowledged: the revocation of a token, or a new organization.
 
     Attributes:
-        asked_ms: when it was first asked for.
-        region: from where.
-        acknowledged_ms: when somebody said that it is done; None where nobody did.
+        asked_ms: the start of the first attempt.
+        region: the caller's region.
+        acknowledged_ms: the time when it was acknowledged; None if it never was.
         token: the number of the token that it revokes; -1 for an organization.
-        organization: the name of the organization that it makes; empty for a revocation.
-        undone: a recovery to a point in time has undone it, as it should.
+        organization: the name of the organization that it creates; empty for a revocation.
+        undone: True if a restore to a point in time has undone it, as expected.
     """
 
     asked_ms: int
@@ -106,7 +107,7 @@ class WriteRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
-    """Something that was done, or seen: the words are for people."""
+    """An action of the drill, or an observation. The text is for people."""
 
     at_ms: int
     what: Literal["phase", "fault", "heal", "seen"]
@@ -114,7 +115,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Blind(msgspec.Struct, frozen=True, array_like=True):
-    """A time in which ``callers`` reached no machine that could read the object store."""
+    """A time span in which ``callers`` could reach no machine that could read the object store."""
 
     from_ms: int
     to_ms: int
@@ -122,7 +123,7 @@ class Blind(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Observation(msgspec.Struct, frozen=True, array_like=True):
-    """What a machine said of itself: ``health`` is ok, faulty (why: ``fault``), silent or down."""
+    """A machine's report about itself. ``health`` is ok, faulty (``fault`` has the reason), silent or down."""
 
     at_ms: int
     machine: str
@@ -135,14 +136,14 @@ class Observation(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Audit(msgspec.Struct, frozen=True):
-    """What a machine knew at the end, when nothing was excused any more.
+    """The final check of one machine. No failure is excused here.
 
     Attributes:
         accepted: the tokens, by number, that it accepts although their revocation was acknowledged.
-        missing: the organizations, acknowledged, that it doesn't know.
-        checked: how many it was asked about.
-        sound: whether its journal passes ``tkdb audit verify``; None where that can't be looked at.
-        said: why it doesn't, or why it couldn't be asked.
+        missing: the acknowledged organizations that it doesn't have.
+        checked: the number of acknowledged writes that it was asked about.
+        sound: True if its journal passes ``tkdb audit verify``; None if the journal can't be audited.
+        said: the reason why the audit fails, or why the machine couldn't be asked.
     """
 
     machine: str
@@ -154,7 +155,7 @@ class Audit(msgspec.Struct, frozen=True):
 
 
 class MachineRecord(msgspec.Struct, frozen=True):
-    """A machine, and where it stands."""
+    """A machine and its region."""
 
     id: str
     region: str
@@ -164,20 +165,20 @@ class Record(msgspec.Struct, frozen=True):
     """One run of a drill.
 
     Attributes:
-        drill: its name.
-        target: where it ran: ``lab``, or ``fly`` and the app's name.
-        seed: what the load and the choices follow from.
-        began: the time of day, ISO 8601, UTC.
-        versions: of what was drilled with, by name.
+        drill: the drill's name.
+        target: the target: ``lab``, or ``fly`` and the app's name.
+        seed: the seed of the load and of the drill's random choices.
+        began: the date and time of the start, ISO 8601, UTC.
+        versions: the versions of the software that was used, by name.
         bound_ms: the published bound on staleness.
-        machines: all of them.
+        machines: all machines.
         callers: the regions that calls came from.
         fault_ms: when the fault began.
-        healed_ms: when all that was broken had been put back.
-        settled_ms: when writes were acknowledged and every machine was well again.
+        healed_ms: when every fault had been undone.
+        settled_ms: when writes were acknowledged and every machine was healthy again.
         end_ms: when the load ended.
-        again: the command that runs it again.
-        undone: what the drill was to do and couldn't: a machine that didn't come back, a write that wasn't undone.
+        again: the command that runs the drill again.
+        undone: the steps that the drill couldn't carry out, such as a machine that didn't come back.
     """
 
     drill: str

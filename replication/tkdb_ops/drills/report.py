@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing else, in light, dark and on paper. Pure.
+"""The report: one self-contained HTML page, for light and dark screens and for paper. Pure.
 
 >>> from tkdb_ops.drills.catalogue import find
 >>> from tkdb_ops.drills.verdict import judge
@@ -29,7 +29,7 @@ _TILES: Final = ("writes_back_ms", "longest_read_ms", "failed_reads", "revoked_p
 
 
 class Result(msgspec.Struct, frozen=True):
-    """A drill that was run, what was written down, and the verdict."""
+    """A drill that was run, its record, and the verdict."""
 
     drill: Drill
     record: Record
@@ -37,13 +37,13 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def page(results: Sequence[Result]) -> str:
-    """Return the page of one drill or several.
+    """Return the page for one or more drills.
 
     Raises:
-        ValueError: there is none.
+        ValueError: ``results`` is empty.
     """
     if not results:
-        raise ValueError("a report needs a drill that was run")
+        raise ValueError("a report needs at least one result")
     one = results[0] if len(results) == 1 else None
     title = one.drill.title if one else f"{len(results)} failover drills"
     passed = sum(each.verdict.passed for each in results)
@@ -134,7 +134,7 @@ def _remarks(result: Result) -> str:
         _after("detected", figures.detected_ms),
         _after("another machine was primary", figures.took_over_ms),
         _after("callers without a fresh machine were refused", figures.refused_ms),
-        f"revoked while the fault lasted: everywhere within {format_value('_ms', figures.revoked_in_fault_ms)}, p99"
+        f"tokens revoked in the fault: refused everywhere in {format_value('_ms', figures.revoked_in_fault_ms)}, p99"
         if figures.revoked_in_fault_ms is not None
         else "",
         figures.old_primary,
@@ -163,7 +163,7 @@ def _latencies(latencies: Sequence[Latency]) -> str:
 
 def _audits(record: Record) -> str:
     regions = {machine.id: machine.region for machine in record.machines}
-    words = {True: "passes its audit", False: "does not pass its audit", None: "wasn't looked at"}
+    words = {True: "passes its audit", False: "does not pass its audit", None: "wasn't audited"}
     rows = "".join(
         f'<tr><td><i class="dot {series(record.machines, each.machine)}"></i>{escape(each.machine)}</td>'
         f"<td>{escape(regions.get(each.machine, ''))}</td>"
@@ -173,8 +173,8 @@ def _audits(record: Record) -> str:
         for each in record.audits
     )
     return (
-        "<details><summary>What each machine knew at the end</summary><div class=scroll><table class=numbers>"
-        "<thead><tr><th>machine</th><th>region</th><th>acknowledged writes asked about</th><th>unknown to it</th>"
+        "<details><summary>The final check of each machine</summary><div class=scroll><table class=numbers>"
+        "<thead><tr><th>machine</th><th>region</th><th>acknowledged writes checked</th><th>missing</th>"
         "<th>journal</th></tr>"
         f"</thead><tbody>{rows}</tbody></table></div></details>"
     )
@@ -185,7 +185,8 @@ def _footer(record: Record) -> str:
     machines = ", ".join(escape(each.region) for each in record.machines)
     callers = ", ".join(map(escape, record.callers))
     return (
-        f"<footer><p>Machines in {machines}; callers in {callers}. Times are by the clock of who drilled.</p>"
+        f"<footer><p>Machines in {machines}; callers in {callers}. "
+        "All times are from the clock of the machine that ran the drill.</p>"
         f"<p>{versions}</p></footer>"
     )
 

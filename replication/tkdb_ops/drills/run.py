@@ -1,4 +1,4 @@
-"""Runs one drill: load, fault, mending, and what comes after; gives the record of it.
+"""One run of a drill: load, fault, repair, recovery and final check. The result is a record.
 
 ::
 
@@ -6,7 +6,7 @@
         record = await Running(find("primary-killed"), target, seed=41, tell=print).run()
         verdict = judge(record, objectives)
 
-Whatever happens, a Ctrl-C too, the target is put back before ``run`` ends.
+Before ``run`` ends, it undoes every fault on the target, even after an error or Ctrl-C.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from tkdb_ops.drills.target import Target
 
 _LOOK_S: Final = 0.4
 _SETTLE_S: Final = 60.0
-"""How long it is waited for at the most; a quarter where it is known already that something didn't come back."""
+"""The longest wait for recovery. It is a quarter of this if it is already known that something didn't come back."""
 _LATE_MS: Final = 250
-"""So late this machine itself may be before the record says so: what is measured is then longer than it was."""
+"""How late the drill's own process may be before the record shows it. Measured times are then too long."""
 _RECENT_MS: Final = 3_000
 _RECENT_MOST: Final = 500
 
@@ -43,7 +43,7 @@ What = Literal["phase", "fault", "heal", "seen"]
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """How long the load runs before the fault and after the mending, in seconds, and how much is called."""
+    """The duration of the load before the fault and after the recovery, in seconds, and the rates of calls."""
 
     before_s: float = 6.0
     after_s: float = 6.0
@@ -51,16 +51,16 @@ class Pace(msgspec.Struct, frozen=True):
 
 
 class Now(msgspec.Struct, frozen=True):
-    """How a drill stands at the moment.
+    """The present state of a drill.
 
     Attributes:
-        phase: what it is in.
-        at_ms: how long it has been running.
-        calls: how many have ended.
-        failed: how many of them failed.
-        recent: those that ended within the last 3 s.
-        writes: how many were acknowledged.
-        sights: what each machine last said.
+        phase: the present phase.
+        at_ms: the time since the drill began.
+        calls: the number of calls that have ended.
+        failed: the number of calls that failed.
+        recent: the calls that ended within the last 3 s, at most 500.
+        writes: the number of acknowledged writes.
+        sights: the last report of each machine.
     """
 
     phase: str
@@ -76,15 +76,15 @@ class Running:
     """One run of a drill.
 
     Args:
-        drill: which.
-        target: where; open, and not used by anything else meanwhile.
-        seed: what the load follows from.
-        tell: hears of each event as it happens.
-        pace: how long it takes.
-        again: the command that runs it again.
+        drill: the drill.
+        target: an open target, which nothing else uses during the run.
+        seed: the seed of the load.
+        tell: is called with each event when it happens.
+        pace: the durations and rates.
+        again: the command that runs the drill again.
 
     Attributes:
-        events: what has happened so far.
+        events: the events so far.
 
     Raises:
         ConfigurationError: the target can't do what the drill needs.
@@ -116,7 +116,7 @@ class Running:
 
     @property
     def now(self) -> Now:
-        """How it stands."""
+        """The present state of the drill."""
         calls = [] if self._load is None else self._load.calls
         at_ms = self._now_ms()
         recent = tuple(call for call in calls[-_RECENT_MOST:] if call.end_ms > at_ms - _RECENT_MS)
@@ -126,10 +126,10 @@ class Running:
         return Now(phase, at_ms, len(calls), sum(call.failed for call in calls), recent, writes, last)
 
     async def run(self) -> Record:
-        """Run it.
+        """Run the drill, and return its record.
 
         Raises:
-            TkdbError: the target isn't fit to begin with, or a step can't be done.
+            TkdbError: the target isn't healthy before the drill, or can't be used for it.
         """
         target, drill = self._target, self.drill
         await target.ready()
@@ -152,7 +152,7 @@ class Running:
             end_ms = self._now_ms()
             await load.stop()
             if load.held_back:
-                self._say("seen", f"{load.held_back} calls were not begun, as too many were under way")
+                self._say("seen", f"{load.held_back} calls were skipped, because too many were in flight")
             self._say("phase", "check all that was acknowledged")
             patience_s = _SETTLE_S / 4 if self._undone else _SETTLE_S
             audits = await target.audit(load.dead, load.organizations, patience_s)
@@ -179,7 +179,7 @@ class Running:
         )  # fmt: skip
 
     async def _break_and_mend(self, load: Load) -> tuple[int, int]:
-        """Make the fault, and put all back; return when each began and ended, ms."""
+        """Inject the fault, then undo everything. Return the start of the fault and the end of the repair, ms."""
         region, client = next(iter(self._target.clients.items()))
         errands = Operator(region, client, load, self._draw)
         self._say("phase", "fault")
@@ -200,7 +200,7 @@ class Running:
         return fault_ms, self._now_ms()
 
     async def _attempt(self, part: Coroutine[Any, Any, None]) -> None:
-        """Do a part of the drill. What can't be done is judged, like all else: a machine that doesn't come back."""
+        """Do a part of the drill. If it fails, record that: a machine that doesn't come back is part of the verdict."""
         try:
             await part
         except errors.ConfigurationError:
@@ -220,7 +220,7 @@ class Running:
         else:
             self._say(what, await self._target.carry_out(step, self._places.get(step.at, ())))
 
-    # Where things are.
+    # The machines at each place.
 
     async def _find_places(self) -> dict[Role, tuple[MachineRecord, ...]]:
         machines = {each.id: each for each in self._target.machines}
@@ -252,7 +252,7 @@ class Running:
         regions = {machine.region for machine in self._places[self.drill.blinds]}
         return tuple(region for region in self._target.clients if region in regions)
 
-    # What is seen meanwhile.
+    # Observation during the drill.
 
     async def _watch(self) -> None:
         leader = ""
@@ -269,7 +269,7 @@ class Running:
             await asyncio.sleep(max(0.0, _LOOK_S - (self._now_ms() - at_ms) / 1000))
 
     async def _watch_self(self) -> None:
-        """See how late this very process is: its own lateness would be measured as the authority's."""
+        """Measure how late this process itself is, because its own delay would count as the authority's."""
         worst_ms = _LATE_MS
         while True:
             before_ms = self._now_ms()
@@ -287,10 +287,10 @@ class Running:
             if any(each.role == "primary" and each.machine != old for each in recent):
                 return
             await asyncio.sleep(_LOOK_S / 2)
-        self._say("seen", f"nobody took over within {limit_s:g} s")
+        self._say("seen", f"no machine took over within {limit_s:g} s")
 
     async def _settled(self, load: Load, healed_ms: int) -> None:
-        """Wait until writes are acknowledged and every machine is well; not for ever: the judge sees what isn't."""
+        """Wait, for a limited time, until writes are acknowledged and every machine is healthy."""
         give_up_s = time.monotonic() + (_SETTLE_S / 4 if self._undone else _SETTLE_S)
         while time.monotonic() < give_up_s:
             last = self._sights[-len(self._target.machines) :]
@@ -298,7 +298,7 @@ class Running:
             if well and load.acknowledged_ms > healed_ms:
                 return
             await asyncio.sleep(_LOOK_S)
-        self._say("seen", "it isn't whole again")
+        self._say("seen", "the authority hasn't recovered in time")
 
     def _say(self, what: What, text: str) -> None:
         event = Event(self._now_ms(), what, text)
@@ -310,7 +310,7 @@ class Running:
 
 
 async def _whatever_happens(putting_back: Coroutine[Any, Any, None]) -> None:
-    """Finish it, even while being cancelled; a second Ctrl-C doesn't stop it, either."""
+    """Finish ``putting_back`` even if this task is cancelled. A second Ctrl-C doesn't stop it either."""
     task = asyncio.create_task(putting_back)
     cancelled = False
     while not task.done():

@@ -1,6 +1,6 @@
-"""Several drills, one after the other, on one target: what ``tkdb drill run`` does.
+"""A session of ``tkdb drill run``: several drills, one after another, on one target.
 
-A lab is kept for the next drill as long as it gets whole again; where it doesn't, another one is made.
+The next drill uses the same lab if every machine of it recovers. If not, the session opens a new lab.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Open = Callable[[], AbstractAsyncContextManager[Target]]
 
 
 class FailedRun(msgspec.Struct, frozen=True):
-    """A drill that could not be run, and why."""
+    """A drill that could not be run, and the reason."""
 
     drill: Drill
     code: str
@@ -31,18 +31,18 @@ class FailedRun(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """Runs drills.
+    """A runner for drills.
 
     Args:
-        open_target: makes a target, open for as long as its context.
-        limits: what is to be reached.
-        seed: what the load of each follows from.
-        tell: hears of each event as it happens.
-        again: gives the command that runs a drill again, by its name.
-        pace: how long each takes.
+        open_target: makes a target, which is open inside its context.
+        limits: the limits of the file.
+        seed: the seed of each drill's load.
+        tell: is called with each event when it happens.
+        again: returns the command that runs a drill again, by the drill's name.
+        pace: the durations and rates of each drill.
 
     Attributes:
-        running: the drill that runs now, if one does.
+        running: the drill that runs now; None if there is none.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Session:
         self._pace = pace
 
     async def run(self, drills: Sequence[Drill]) -> AsyncGenerator[Result | FailedRun, None]:
-        """Run them in order; yield what came of each as soon as it is known."""
+        """Run the drills in order, and yield each result as soon as it is known."""
         stack, target = AsyncExitStack(), None
         async with AsyncExitStack() as outer:
             outer.push_async_callback(lambda: stack.aclose())
@@ -76,7 +76,7 @@ class Session:
                 except errors.ConfigurationError as error:
                     yield FailedRun(drill, error.code, error.message, error.hint)
                     if target is None:
-                        return  # there is nothing to drill on, and there won't be
+                        return  # There is no target, and another attempt would fail in the same way.
                 except errors.TkdbError as error:
                     yield FailedRun(drill, error.code, error.message, error.hint)
                     await stack.aclose()

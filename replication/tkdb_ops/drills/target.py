@@ -1,4 +1,4 @@
-"""What a drill can be run on: an authority of several regions that can be broken, and put back."""
+"""The target of a drill: a multi-region authority into which faults can be injected, and which can be restored."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tkdb_ops.drills.record import Audit, MachineRecord, Observation
 
 
 class Target(Protocol):
-    """An authority to drill on. It is open while it is used."""
+    """An authority to run drills on. It must be open while it is used."""
 
     @property
     def name(self) -> str:
-        """``lab``; or ``fly`` and which app."""
+        """``lab``; or ``fly`` and the app's name."""
 
     @property
     def bound_ms(self) -> int:
@@ -27,36 +27,36 @@ class Target(Protocol):
 
     @property
     def verbs(self) -> frozenset[Verb]:
-        """What can be done to it."""
+        """The actions that the target can carry out."""
 
     @property
     def clients(self) -> Mapping[str, AsyncClient]:
-        """A client of a signer that may do everything, in each region that calls come from."""
+        """A client in each region that calls come from. Its signer may use every method."""
 
     async def ready(self) -> None:
-        """Bring every machine up, and the primary to where it belongs.
+        """Start every machine, and make the intended machine primary.
 
         Raises:
-            Unavailable: that can't be done.
+            Unavailable: the authority doesn't become healthy.
         """
 
     async def sights(self, at_ms: int) -> list[Observation]:
-        """Ask every machine how it is."""
+        """Return the status of every machine."""
 
     async def carry_out(self, step: Step, machines: Sequence[MachineRecord]) -> str:
-        """Do one step to some machines; return what was done, in words.
+        """Carry out one step on some machines, and describe the result in words.
 
         Raises:
-            TkdbError: it can't be done.
+            TkdbError: the step can't be carried out.
         """
 
     async def put_back(self) -> None:
-        """End whatever is still broken. It does nothing that isn't needed, and may be called again."""
+        """Undo all faults that remain. It is safe to call this again: it changes nothing that is healthy."""
 
     async def audit(
         self, dead: Mapping[int, Macaroon], organizations: Sequence[str], patience_s: float
     ) -> tuple[Audit, ...]:
-        """Ask each machine about all that was acknowledged: tokens that are revoked, by number, and organizations.
+        """Ask each machine about every acknowledged write: revoked tokens, by number, and organizations.
 
-        ``patience_s`` is how long each may take to get to where it can answer.
+        A machine may need some time until it can answer; ``patience_s`` is the limit for each.
         """

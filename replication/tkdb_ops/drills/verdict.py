@@ -1,4 +1,4 @@
-"""The verdict: what was measured against what was to be reached. Pure.
+"""The verdict: the measured figures compared with the objectives. Pure.
 
 >>> from tkdb_ops.drills.record import Record
 >>> nothing = Record("primary-killed", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (), ("sin",), 0, 0, 0, 0)
@@ -38,11 +38,11 @@ _NEEDED: Final = {
     "wrong_denials": "reads",
     "lost_writes": "checked",
 }
-"""What there must have been any of before none of the other says anything."""
+"""The count that must not be 0 for an objective to be measured: without any reads, no failed read proves nothing."""
 
 
 class ObjectiveFinding(msgspec.Struct, frozen=True):
-    """One objective: its limit, and what was measured; None where there was nothing to measure."""
+    """One objective: its limit, and the measured value; None if there was nothing to measure."""
 
     objective: str
     limit: int
@@ -50,17 +50,17 @@ class ObjectiveFinding(msgspec.Struct, frozen=True):
 
     @property
     def met(self) -> bool:
-        """Whether it was reached. What wasn't measured wasn't."""
+        """True if the objective was met. An objective that wasn't measured isn't met."""
         return self.measured is not None and self.measured <= self.limit
 
     @property
     def name(self) -> str:
-        """The objective, in words."""
+        """The objective in words."""
         return _NAMES[self.objective]
 
     @property
     def text(self) -> str:
-        """Limit and measure, in words."""
+        """The limit and the measured value in words."""
         wanted = f"no {self.name}" if self.limit == 0 else f"{self.name} ≤ {format_value(self.objective, self.limit)}"
         if self.measured is None:
             return f"{wanted}: there was nothing to measure"
@@ -68,14 +68,14 @@ class ObjectiveFinding(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The judgement of one run."""
+    """The verdict on one run."""
 
     findings: tuple[ObjectiveFinding, ...]
     figures: Figures
 
     @property
     def passed(self) -> bool:
-        """Whether every objective was reached."""
+        """True if every objective was met."""
         return all(finding.met for finding in self.findings)
 
 

@@ -1,7 +1,7 @@
-"""Where each part listens: on a 6PN of its own inside namespaces, or on this machine's loopback. Pure.
+"""The addresses at which each part listens: on a separate 6PN in namespaces, or on this machine's loopback. Pure.
 
-A 6PN address is ``fdaa`` (16 bits) network (32) host (32) machine (32) free (16); each region is one host here, and
-machine 0 of it the worker, where the proxy is. Source: https://fly.io/docs/networking/private-networking/
+A 6PN address is ``fdaa`` (16 bits) network (32) host (32) machine (32) free (16). Here, each region is one host, and
+machine 0 of it is the worker, with the proxy. Source: https://fly.io/docs/networking/private-networking/
 
 >>> from tkdb_ops.flycast.layout import App, Layout
 >>> layout = Layout.of(App("tkdb", ("iad", "syd")), clients=["sin"])
@@ -20,14 +20,14 @@ from typing import Final, Protocol
 from tkdb_ops.flycast.layout import App, Layout, Slot
 
 RESOLVER: Final = "fdaa::3"
-"""Where machines ask for names."""
+"""The address of the resolver for machines."""
 
 KUBERNETES_PORT: Final = 8080
-"""Where ``<service>.svc.<app>.flycast`` answers on Fly's Kubernetes."""
+"""The port at which ``<service>.svc.<app>.flycast`` answers on Fly's Kubernetes."""
 
 _BACKHAUL_PORT: Final = 9100
 HOST_FIRST: Final = 0xA
-"""The 16 bits that name the first region; the others follow."""
+"""The 16 bits of the first region. The other regions have the next numbers."""
 _ANYCAST_FIRST: Final = 7
 _EDGES_FIRST: Final = 200
 
@@ -44,32 +44,32 @@ class Endpoint:
 
 
 class Addresses(Protocol):
-    """Where the parts of a stand-in are."""
+    """The addresses of a stand-in's parts."""
 
     def edge(self, region: str, app: str) -> Endpoint:
-        """Return where callers of ``region`` reach ``app``."""
+        """Return the address at which callers in ``region`` reach ``app``."""
 
     def also(self, region: str, app: str) -> Endpoint | None:
-        """Return the second such place, if there is one."""
+        """Return the second such address; None if there is none."""
 
     def backhaul(self, machine: Slot) -> Endpoint:
-        """Return where other regions' proxies reach the proxy beside ``machine``, for that machine."""
+        """Return the address at which other regions' proxies reach ``machine``, through the proxy next to it."""
 
     def local(self, machine: Slot) -> Endpoint:
-        """Return where the proxy beside ``machine`` reaches it."""
+        """Return the address at which the proxy next to ``machine`` reaches it."""
 
     def bind(self, machine: Slot) -> Endpoint:
-        """Return what the program on ``machine`` has to listen at."""
+        """Return the address at which the program on ``machine`` must listen."""
 
     def source(self, machine: Slot) -> str | None:
-        """Return the address that tells ``machine`` apart when it calls, or None."""
+        """Return the address that identifies ``machine`` as a caller; None if there is no such address."""
 
     def workers(self) -> tuple[str, ...]:
-        """Return the addresses from which alone a backhaul takes connections; none if they can't be told apart."""
+        """Return the only addresses from which a backhaul takes connections; none if callers can't be identified."""
 
 
 class Sixpn:
-    """Addresses of a 6PN: one namespace a machine, and one a region for its worker."""
+    """Addresses of a 6PN: one namespace for each machine, and one for each region's worker."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -113,11 +113,11 @@ class Sixpn:
         return f"172.16.{machine.number}.2"
 
     def outside(self, machine: Slot) -> str:
-        """Return the private IPv4 address from which the worker's proxy does."""
+        """Return the private IPv4 address from which the worker's proxy reaches ``machine``."""
         return f"172.16.{machine.number}.1"
 
     def host(self, region: str) -> int:
-        """Return the 16 bits of an address, from bit 64 on, that name ``region``."""
+        """Return the 16 bits of an address, from bit 64 on, that identify ``region``."""
         return HOST_FIRST + self._layout.regions.index(region)
 
     def _port(self, machine: Slot) -> int:
@@ -126,7 +126,7 @@ class Sixpn:
 
 
 class OnLoopback:
-    """Addresses in 127.0.0.0/8: ``127.<net>.<region>.<machine>``, each app's edge behind the machines."""
+    """Addresses in 127.0.0.0/8: ``127.<net>.<region>.<machine>``. The apps' edges follow after the machines."""
 
     def __init__(self, layout: Layout, net: int) -> None:
         self._layout = layout

@@ -1,4 +1,4 @@
-"""What a region's Envoy says of itself, at its admin socket."""
+"""The admin socket of a region's Envoy, and the state that Envoy reports there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ _TIMEOUTS: Final = {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0}
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The requests that a machine was sent so far, and how many of them, or about to be sent, aren't answered yet."""
+    """The traffic of a machine.
+
+    Attributes:
+        total: the number of requests that were sent to it so far.
+        active: the number of requests that aren't answered yet, including those that wait to be sent.
+    """
 
     total: int
     active: int
@@ -29,17 +34,17 @@ class Admin:
         self._socket = socket
 
     async def ready(self) -> bool:
-        """Return whether it serves."""
+        """Return True if this Envoy serves requests."""
         try:
             return (await self._get("/ready")).strip() == b"LIVE"
         except errors.Unavailable:
             return False
 
     async def healthy(self, app: str) -> frozenset[str]:
-        """Return the endpoints, as ``host:port``, to which it would now send requests for ``app``.
+        """Return the endpoints, as ``host:port``, to which this Envoy would send requests for ``app`` now.
 
         Raises:
-            Unavailable: it doesn't answer.
+            Unavailable: this Envoy doesn't answer.
         """
         found = set()
         for cluster in json.loads(await self._get("/clusters?format=json")).get("cluster_statuses", []):
@@ -48,13 +53,13 @@ class Admin:
         return frozenset(found)
 
     async def traffic(self, machine: str) -> Traffic:
-        """Return what a machine of its region was sent. Health checks don't count.
+        """Return the traffic of a machine of this Envoy's region. Health checks don't count.
 
         Raises:
-            Unavailable: it doesn't answer.
+            Unavailable: this Envoy doesn't answer.
         """
         prefix = f"cluster.machine-{machine}.upstream_rq_"
-        # A request that waits for a connection is counted as sent before it ceases to wait: so none is missed.
+        # Read the waiting requests first. A request is counted as sent before it stops waiting, so none is missed.
         waiting = await self._number(f"{prefix}pending_active")
         active = await self._number(f"{prefix}active")
         return Traffic(await self._number(f"{prefix}total"), waiting + active)
@@ -70,7 +75,7 @@ class Admin:
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
             answer = None
         if answer is None or answer.status != 200:
-            raise errors.Unavailable("a region's proxy doesn't answer", hint="its log is beside its configuration")
+            raise errors.Unavailable("a region's proxy doesn't answer", hint="see its log, next to its configuration")
         return answer.content
 
 

@@ -1,17 +1,18 @@
-"""Autostop and autostart: who stops machines that nobody asks, and starts them when somebody does.
+"""Autostop and autostart: the agent, which stops machines without traffic, and starts them for the next request.
 
 Proxies reach it at a Unix socket::
 
     GET  /check/<machine>    a proxy's health check: of the machine while it runs; 200 while it may be started
     POST /wake/<machine>     before a request to a stopped machine: answered once the machine can take it
 
-A check never wakes a machine: while one is stopped, only the agent is asked.
+A check never wakes a machine, because the agent answers it while the machine is stopped.
 
-No request is cut by a stop. A machine has a **gate**, a file that stands while the gate is closed; the proxy beside the
-machine looks at it as its last act before it sends a request, and asks to wake the machine where it is closed. So a
-machine is stopped like this: close the gate; wait until every request that had found it open is counted by the proxy;
-and open it again, unless none has come since the machine was found idle. Whoever comes to a closed gate waits until the
-machine was stopped and started, or wasn't stopped at all.
+A stop never cuts a request. Each machine has a **gate**, which is closed while its file exists. The proxy next to the
+machine checks the gate immediately before it sends a request. If the gate is closed, the proxy asks the agent to wake
+the machine. The agent stops a machine in three steps. It closes the gate. It waits until the proxy has counted every
+request that found the gate open. Then it stops the machine if there was no request since the machine was found idle;
+otherwise it opens the gate again. A request at a closed gate waits until the machine has been stopped and started, or
+until the gate is open again.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from tkdb_ops.flycast.machines import VirtualMachine
 from tkdb_ops.flycast.worker import Files
 
 _LOOKS: Final = 4
-"""How often one looks within the time after which a machine counts as idle."""
+"""The number of looks within the time after which a machine counts as idle."""
 
 
 class Agent:
     """The agent of a stand-in.
 
     Args:
-        files: where it is asked, and where the gates are.
-        ground: where the machines and their proxies are.
-        machines: the machines that may be stopped, by name, and after how many idle ms.
+        files: the paths of its socket and of the gates.
+        ground: the ground on which the machines and their proxies run.
+        machines: the machines that may be stopped, by name, each with its idle time in ms.
     """
 
     def __init__(self, files: Files, ground: Environment, machines: Mapping[str, tuple[VirtualMachine, int]]) -> None:
@@ -51,7 +52,7 @@ class Agent:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Answer, and watch the machines."""
+        """Start to answer and to watch the machines."""
         for machine, _ in self._machines.values():
             self._files.gate(machine.slot).parent.mkdir(exist_ok=True)
             self._close_if_down(machine)
@@ -67,7 +68,7 @@ class Agent:
             self._server.close()
 
     async def wake(self, name: str) -> bool:
-        """Start a machine, if it is stopped; return whether it takes requests now."""
+        """Start a machine if it is stopped. Return True if it takes requests now."""
         if name not in self._machines:
             return False
         machine, _ = self._machines[name]
@@ -82,7 +83,7 @@ class Agent:
         return True
 
     async def check(self, name: str) -> bool:
-        """Return whether a machine takes requests, or would once it is started."""
+        """Return True if a machine takes requests, or would once it is started."""
         if name not in self._machines:
             return False
         machine, _ = self._machines[name]
@@ -108,7 +109,7 @@ class Agent:
                     quiet = 0
 
     async def _stop(self, machine: VirtualMachine, admin: Admin, idle: Traffic) -> None:
-        """Stop a machine that had only this traffic, unless there is more by now."""
+        """Stop a machine, unless it has had more traffic than ``idle`` by now."""
         async with self._moving[machine.id]:
             gate = self._files.gate(machine.slot)
             gate.touch()
@@ -120,10 +121,10 @@ class Agent:
                     gate.unlink(missing_ok=True)
 
     async def _all_counted(self, machine: VirtualMachine) -> bool:
-        """Return whether all requests that found the gate open are counted.
+        """Return True if all requests that found the gate open are counted.
 
-        The proxy's one worker thread looks at the gate and counts the request in one go. So it is done with those that
-        came before once it has answered anything that it was asked after the gate was closed.
+        The proxy's single worker thread checks the gate and counts the request without interruption. If it answers a
+        request that was sent after the gate was closed, it has therefore counted all earlier requests.
         """
         place, where = WORKER + machine.slot.region, self._ground.addresses.backhaul(machine.slot)
         return await health_check.status(self._ground, place, where, HEALTH_PATH) is not None

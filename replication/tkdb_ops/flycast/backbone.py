@@ -1,7 +1,7 @@
-"""The backbone between regions, in user space: packets go from TUN to TUN, each after half its round trip.
+"""The backbone between regions, in user space: it moves each packet from TUN to TUN after half of the round trip.
 
-It is a process of its own, so that nothing else delays packets. Regions are told apart by the 16 bits of an address
-that name them. Within a region nothing passes here. Orders are JSON lines on a Unix socket.
+It runs in a separate process, so that nothing else delays packets. It recognizes a region by 16 bits of the address.
+Packets within one region don't pass through it. It takes orders as JSON lines on a Unix socket.
 
 >>> rules = Rules(["iad", "syd"])
 >>> rules.delay_s("iad", "syd", chance=0.5)
@@ -31,11 +31,11 @@ _BURST: Final = 64
 _PACKET_MAX: Final = 65_536
 _HEADER: Final = 40
 _WHERE: Final = slice(32, 34)
-"""Where the host's lower 16 bits stand in an IPv6 header: bits 64 to 79 of the destination."""
+"""The position of the host's lower 16 bits in an IPv6 header: bits 64 to 79 of the destination."""
 
 
 class Rules:
-    """What becomes of a packet between two regions. Pure: chance is handed in."""
+    """The rules for packets between two regions. Pure: the caller passes in the random number."""
 
     def __init__(self, codes: Iterable[str]) -> None:
         self._codes = tuple(codes)
@@ -44,7 +44,7 @@ class Rules:
         self._loss: dict[tuple[str, str], float] = {}
 
     def delay_s(self, source: str, target: str, *, chance: float) -> float | None:
-        """Return how long a packet is under way, or None where it is lost. ``chance``: evenly in 0…1."""
+        """Return the delay of a packet, or None if it is lost. ``chance`` is a uniform random number in 0…1."""
         pair = (source, target)
         if pair not in self._round_trip_ms or pair in self._cut or chance < self._loss.get(pair, 0.0):
             return None
@@ -76,8 +76,8 @@ class Backbone:
     """The orders that a stand-in's owner gives to its backbone.
 
     Args:
-        socket: where the backbone takes them.
-        codes: the regions that there are.
+        socket: the path of the socket at which the backbone takes orders.
+        codes: the codes of all regions.
     """
 
     def __init__(self, socket: Path, codes: Iterable[str]) -> None:
@@ -85,39 +85,39 @@ class Backbone:
         self._codes = frozenset(codes)
 
     async def cut(self, one: str, other: str) -> None:
-        """Lose every packet between two regions; both stay connected to the others."""
+        """Drop every packet between two regions. Both stay connected to the others."""
         await self._order("cut", one, other)
 
     async def isolate(self, region: str) -> None:
-        """Lose every packet to and from ``region``. Within it all goes on."""
+        """Drop every packet to and from ``region``. Packets within the region aren't affected."""
         await self._order("isolate", region)
 
     async def loss(self, one: str, other: str, share: float) -> None:
-        """Lose a share (0…1) of the packets between two regions, at random.
+        """Drop a share (0…1) of the packets between two regions, at random.
 
         Raises:
-            ConfigurationError: the share isn't one.
+            ConfigurationError: the share isn't in 0…1.
         """
         if not 0 <= share <= 1:
-            raise errors.ConfigurationError(f"a loss of {share} was asked for", hint="give a share from 0 to 1")
+            raise errors.ConfigurationError(f"the loss is {share}", hint="give a share from 0 to 1")
         await self._order("loss", one, other, share=share)
 
     async def latency(self, one: str, other: str, round_trip_ms: float) -> None:
         """Set the round trip between two regions.
 
         Raises:
-            ConfigurationError: it is negative.
+            ConfigurationError: ``round_trip_ms`` is negative.
         """
         if round_trip_ms < 0:
-            raise errors.ConfigurationError(f"a round trip of {round_trip_ms} ms was asked for", hint="give 0 or more")
+            raise errors.ConfigurationError(f"the round trip is {round_trip_ms} ms", hint="give 0 or more")
         await self._order("latency", one, other, ms=round_trip_ms)
 
     async def heal(self) -> None:
-        """End all cuts, isolations and losses. Round trips stay."""
+        """End all cuts, isolations and losses. Changed round trips stay."""
         await self._order("heal")
 
     async def answers(self) -> bool:
-        """Return whether it takes orders."""
+        """Return True if the backbone takes orders."""
         try:
             await self._order("nothing")
         except errors.Unavailable:
@@ -172,7 +172,7 @@ class Carrier:
                 loop.call_later(delay_s, self._write, target, packet)
 
     def _write(self, target: str, packet: bytes) -> None:
-        with suppress(OSError):  # a full queue loses packets, as a network does
+        with suppress(OSError):  # A full queue loses packets, as in a network.
             os.write(self._tuns[target], packet)
 
     async def _take_orders(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

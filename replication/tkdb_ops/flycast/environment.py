@@ -1,7 +1,7 @@
-"""What a stand-in stands on: a place where programs run, and from which sockets connect.
+"""The ground of a stand-in: the places in which programs run, and from which sockets connect.
 
-There are two: ``namespaces`` (each machine has a network of its own, and there is a backbone between regions) and
-``loopback`` (all share this machine's).
+There are two grounds: ``namespaces`` (each machine has a separate network, and there is a backbone between regions) and
+``loopback`` (all share this machine's network).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tkdb_ops.flycast.addresses import Addresses
 from tkdb_ops.flycast.backbone import Backbone
 
 WORKER: Final = "worker-"
-"""Before a region's code: the name of the place where its proxy is."""
+"""The prefix of a region's code in the name of its proxy's place."""
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -29,14 +29,14 @@ _LOOKS_S: Final = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is to run, and how.
+    """A program to run, and its environment.
 
     Args:
         arguments: the program and its arguments.
-        environment: all of its environment.
-        folder: where it runs.
-        log: what it writes to stdout and stderr is appended here.
-        mounts: pairs of a file, and the path at which this program sees it; only in namespaces.
+        environment: its complete environment.
+        folder: its working folder.
+        log: the file to which its stdout and stderr are appended.
+        mounts: pairs of a file, and the path at which this program sees it. They work only in namespaces.
     """
 
     arguments: Sequence[str]
@@ -47,7 +47,7 @@ class Program:
 
 
 class Process:
-    """A program that runs: the leader of a process group of its own."""
+    """A program that was started. It is the leader of a separate process group."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -55,64 +55,64 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it hasn't ended."""
+        """True if the program hasn't ended."""
         return not self._ended.done()
 
     @property
     def exit_code(self) -> int | None:
-        """Its exit code, once it has ended; that of a signal is the signal's number, negative."""
+        """The exit code once the program has ended, else None. For a signal, it is the negative number."""
         return self._ended.result() if self._ended.done() else None
 
     async def wait(self) -> int:
-        """Return its exit code once it has ended."""
+        """Wait until the program has ended, and return its exit code."""
         return await asyncio.shield(self._ended)
 
     async def send(self, number: signal.Signals) -> None:
-        """Send a signal to it and to all that it has started."""
+        """Send a signal to the program and to every process that it has started."""
         raise NotImplementedError
 
     def end(self, code: int) -> None:
-        """Record that it has ended."""
+        """Record that the program has ended."""
         if not self._ended.done():
             self._ended.set_result(code)
 
 
 class Environment(Protocol):
-    """Where programs run. ``place`` is a machine's name, or WORKER and a region."""
+    """The ground on which programs run. A ``place`` is a machine's name, or WORKER followed by a region."""
 
     @property
     def addresses(self) -> Addresses:
-        """Where its parts are."""
+        """The addresses of its parts."""
 
     @property
     def not_emulated(self) -> Sequence[str]:
-        """What is missing here, in words."""
+        """The parts of the network that are missing here, in words."""
 
     async def open(self) -> None:
-        """Make the places."""
+        """Create the places."""
 
     async def spawn(self, place: str, program: Program) -> Process:
         """Start a program at ``place``."""
 
     async def socket(self, place: str, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
-        """Return a new socket of ``place``, non-blocking: what it is bound or connected to is there."""
+        """Return a new non-blocking socket in the network of ``place``."""
 
     def backbone(self) -> Backbone:
-        """Return what cuts and delays the way between regions.
+        """Return the backbone, which cuts and delays packets between regions.
 
         Raises:
-            ConfigurationError: there is none here.
+            ConfigurationError: this ground has no backbone.
         """
 
     async def close(self) -> None:
-        """End all that runs, and remove the places."""
+        """End all programs, and remove the places."""
 
 
 async def connect(ground: Environment, place: str, host: str, port: int) -> Stream:
     """Connect to an IP address from ``place``.
 
     Raises:
-        OSError: it doesn't answer.
+        OSError: the connection fails.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = await ground.socket(place, family, socket.SOCK_STREAM)
@@ -125,7 +125,7 @@ async def connect(ground: Environment, place: str, host: str, port: int) -> Stre
 
 
 async def until(reached: Callable[[], Awaitable[bool]], limit_s: float, *, meanwhile: Process | None = None) -> bool:
-    """Wait until ``reached`` says so; return whether it did, in time and before the process ``meanwhile`` ended."""
+    """Wait until ``reached`` returns True. Return False if time runs out or the process ``meanwhile`` ends first."""
     give_up_s = time.monotonic() + limit_s
     while not await reached():
         if time.monotonic() > give_up_s or (meanwhile is not None and not meanwhile.running):
@@ -135,5 +135,5 @@ async def until(reached: Callable[[], Awaitable[bool]], limit_s: float, *, meanw
 
 
 def inherited() -> dict[str, str]:
-    """Return what every program needs of this process's environment."""
+    """Return the variables of this process's environment that every program needs."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}

@@ -1,4 +1,4 @@
-"""The configuration of Envoy as a proxy that does what Fly's does for flycast. What it gives is written to a file.
+"""The configuration of Envoy as a proxy that acts like Fly's proxy for flycast. The caller writes it to a file.
 
 ::
 
@@ -6,8 +6,8 @@
               plan,   balance,   limit,
               replay  retry      wake, 4 s pool
 
-A proxy holds an edge for each app, a dialler that only its own edges reach, and a backhaul for each machine that it
-reaches itself. Those of the other machines are in other proxies. docs/flycast.md says what each setting is for.
+A proxy has an edge for each app, a dialler that only its own edges reach, and a backhaul for each machine that it
+reaches directly. The backhauls of other machines are in other proxies. docs/flycast.md explains each setting.
 
 >>> from tkdb_ops.flycast.addresses import Endpoint
 >>> machine = Backend("m1", "syd", local=Endpoint("10.0.0.1", 8080))
@@ -27,7 +27,7 @@ from tkdb_ops.flycast.addresses import Endpoint
 from tkdb_ops.flycast.site import Backend, Door, Site
 
 BODY_MAX: Final = 1_048_576
-"""The largest body, in bytes, that is kept, so that its request can be sent again."""
+"""The largest body, in bytes, that the proxy keeps in order to send its request again."""
 
 HEALTH_PATH: Final = "/.flycast/health"
 RETRIES: Final = 5
@@ -39,7 +39,7 @@ SPOOFED: Final = (
     "flycast-cluster", "flycast-instance", "flycast-pick", "flycast-state", "flycast-status", "flycast-timeout-ms",
     "x-forwarded-port", "x-forwarded-ssl",
 )  # fmt: skip
-"""What only the proxy says: a caller's own are dropped before anything looks at them."""
+"""The headers that only the proxy may set. If a caller sends one, it is dropped before anything reads it."""
 
 _INTERNAL: Final = ("flycast-state", "flycast-pick", "flycast-cluster", "flycast-timeout-ms")
 _COPIED: Final = ("flycast-state", "fly-replay-src", "fly-replay-failed", "fly-preferred-instance-unavailable")
@@ -77,14 +77,14 @@ class _Build:
     site: Site
 
     def lua(self, part: str, **values: str | int) -> Json:
-        """One of the proxy's own parts, as a filter."""
+        """Return one of the proxy's own Lua parts, as a filter."""
         source = proxy_lua.source(part, self.site, **values)
         return _typed(
             "envoy.filters.http.lua", "filters.http.lua.v3.Lua", default_source_code={"inline_string": source}
         )
 
     def edge(self, door: Door) -> Json:
-        """Where callers connect: their headers become a plan, and a replay is followed."""
+        """Return the listener for callers. Their headers become a plan, and it follows replays."""
         route = {
             "cluster": "dialler",
             "timeout": "0s",
@@ -137,7 +137,7 @@ class _Build:
         return _listener(f"edge-{door.app}", first, manager, **further)
 
     def dialler(self) -> Json:
-        """What one step of a plan goes through: a machine is chosen, and another one where nothing was sent."""
+        """Return the listener for one step of a plan. It chooses a machine, and another one if nothing was sent."""
         retry = {
             "retry_on": "connect-failure,refused-stream,retriable-headers",
             "num_retries": RETRIES,
@@ -162,7 +162,7 @@ class _Build:
         return _listener("dialler", None, manager)
 
     def backhaul(self, door: Door, machine: Backend) -> Json:
-        """Where diallers reach one machine: those of all proxies, or only this one's."""
+        """Return the listener by which diallers reach one machine: those of all proxies, or only this one's."""
         cluster = f"machine-{machine.id}"
         host = {
             "name": "machine",
@@ -188,7 +188,10 @@ class _Build:
         return _listener(f"backhaul-{machine.id}", address, manager, before=guard)
 
     def app_cluster(self, door: Door) -> Json:
-        """All machines of an app, by their backhauls: nearest region first, the next one when none of it is well."""
+        """Return the cluster of an app's machines, by their backhauls.
+
+        The nearest region comes first. The next one gets requests only if no machine of the first is healthy.
+        """
         by_region: dict[str, list[Json]] = {}
         for machine in door.machines:
             labels = {"any": "1", "region": machine.region, "instance": machine.id}
@@ -202,7 +205,7 @@ class _Build:
             f"app-{door.app}", groups,
             connect_timeout="1s",
             health_checks=[_health(door.check if door.direct else HEALTH_PATH, "1s", "1s", "0.5s")],
-            # The default leaks traffic to further regions as soon as one machine of two is ill.
+            # By default, Envoy sends traffic to further regions as soon as one machine of two is unhealthy.
             assignment={"policy": {"overprovisioning_factor": 100_000}},
             common_lb_config=_AT_ONCE | _NO_PANIC,
             lb_subset_config={
@@ -214,15 +217,15 @@ class _Build:
         )  # fmt: skip
 
     def machine_cluster(self, door: Door, machine: Backend, local: Endpoint) -> Json:
-        """One machine, reached from beside it; or from anywhere, where no other proxy is beside it."""
+        """Return the cluster of one machine, for the proxy next to it; or for any proxy, if none is next to it."""
         endpoint: Json = {"address": _address(local)}
         path = door.check
         if machine.gate is not None and self.site.agent is not None:
-            # Who starts it answers while it is stopped: so the check never wakes it.
+            # The agent answers the check while the machine is stopped, so a check never wakes it.
             endpoint["health_check_config"] = {"address": _address(self.site.agent)}
             path = f"/check/{machine.id}"
         beside: Json = {"connect_timeout": "0.5s", "health_checks": [_health(path, "1s", "1s", "0.25s")]}
-        direct: Json = {"connect_timeout": "1s"}  # its health is checked in the app's cluster
+        direct: Json = {"connect_timeout": "1s"}  # The app's cluster checks its health.
         group = {"lb_endpoints": [{"endpoint": endpoint}]}
         return _cluster(
             f"machine-{machine.id}",
@@ -233,11 +236,11 @@ class _Build:
         )
 
 
-# By default changes of health are gathered for a second before anything follows from them.
+# By default, Envoy collects changes of health for a second before it acts on them.
 _AT_ONCE: Final = {"update_merge_window": "0s"}
 _NO_PANIC: Final = {"healthy_panic_threshold": {"value": 0}}
 _OUTLIERS: Final = {
-    # Only what this proxy sees of the network counts: an app may say 503 as often as it likes.
+    # Only network errors that this proxy observes count. An app may answer 503 at any rate.
     "split_external_local_origin_errors": True,
     "consecutive_local_origin_failure": 2,
     "enforcing_consecutive_local_origin_failure": 100,
@@ -273,7 +276,7 @@ def _typed(name: str, kind: str, **fields: Any) -> Json:
 
 
 def _manager(name: str, host: Json, filters: Sequence[Json], *, replies: Sequence[Json] = (), **fields: Any) -> Json:
-    """The HTTP connection manager: between hops it passes on what the edge has written."""
+    """Return the HTTP connection manager. Between hops, it leaves the edge's headers as they are."""
     router = _typed("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True)
     between = {
         "use_remote_address": False,
@@ -295,14 +298,14 @@ def _manager(name: str, host: Json, filters: Sequence[Json], *, replies: Sequenc
 
 
 def _listener(name: str, address: Json | None, manager: Json, *, before: Sequence[Json] = (), **fields: Any) -> Json:
-    """A listener; without an address, only this Envoy itself reaches it."""
-    # Without freebind, nothing can listen at an anycast address: it is on no interface.
+    """Return a listener. If it has no address, only this Envoy itself can reach it."""
+    # An anycast address is on no interface, so only freebind makes it possible to listen there.
     where = {"internal_listener": {}} if address is None else {"address": address, "freebind": True}
     return {"name": name, **where, "filter_chains": [{"filters": [*before, manager]}], **fields}
 
 
 def _only_from(hosts: Sequence[str]) -> Json:
-    """A backhaul isn't for machines: they could write there what only the edge may say."""
+    """Return a filter that takes connections only from ``hosts``: a machine could send the edge's headers here."""
     length = 128 if ":" in hosts[0] else 32
     principals = [{"direct_remote_ip": {"address_prefix": host, "prefix_len": length}} for host in hosts]
     rules = {"action": "ALLOW", "policies": {"workers": {"permissions": [{"any": True}], "principals": principals}}}
@@ -312,7 +315,7 @@ def _only_from(hosts: Sequence[str]) -> Json:
 def _cluster(name: str, groups: Sequence[Json], *, assignment: Mapping[str, Any] = {}, **fields: Any) -> Json:
     options = {
         "explicit_http_config": {"http_protocol_options": {}},
-        "common_http_protocol_options": {"idle_timeout": "4s"},  # Fly pools connections for about as long
+        "common_http_protocol_options": {"idle_timeout": "4s"},  # Fly's pool of connections uses about the same time.
     }
     return {
         "name": name,
@@ -344,7 +347,7 @@ def _pipe_cluster(name: str, path: str) -> Json:
 
 
 def _limits(requests: int) -> Json:
-    """Default circuit breakers cut at 3 retries and 1,024 requests, which gave 503s in failover."""
+    """Return circuit breakers with high limits: the defaults, 3 retries and 1,024 requests, gave 503s in failover."""
     plenty = dict.fromkeys(("max_connections", "max_pending_requests", "max_retries"), _PLENTY)
     return {"thresholds": [{**plenty, "max_requests": requests}]}
 
@@ -364,18 +367,18 @@ def _health(path: str, interval: str, timeout: str, when_ill: str) -> Json:
 
 
 def _address(where: Endpoint | str) -> Json:
-    """A TCP address, or the path of a socket."""
+    """Return a TCP address, or the path of a socket, in Envoy's form."""
     if isinstance(where, str):
         return {"pipe": {"path": where}}
     return {"socket_address": {"address": where.host, "port_value": where.port}}
 
 
 def _backhaul(machine: Backend) -> Json:
-    """A machine's backhaul, as an endpoint."""
+    """Return a machine's backhaul as an endpoint."""
     if machine.backhaul is not None:
         return {"address": _address(machine.backhaul)}
     endpoint: Json = {"address": _internal(f"backhaul-{machine.id}")}
-    if machine.local is not None:  # Envoy checks health on its main thread, which has no internal listeners
+    if machine.local is not None:  # Envoy's main thread checks health, and it can't use internal listeners.
         endpoint["health_check_config"] = {"address": _address(machine.local)}
     return endpoint
 

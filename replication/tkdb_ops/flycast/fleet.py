@@ -1,6 +1,6 @@
-"""Ordinary hosts in regions, and what the proxy in each of them is to do: flycast without Fly. Pure.
+"""A fleet of ordinary hosts in regions, and the task of the proxy in each region: flycast without Fly. Pure.
 
-A fleet is a TOML document: docs/deploy-hosts.md describes it.
+A fleet is a TOML document, which docs/deploy-hosts.md describes.
 
 >>> fleet = Fleet.parse('''
 ... listen = "127.0.0.1:7070"
@@ -37,7 +37,7 @@ from tkdb_ops.flycast.addresses import Endpoint
 from tkdb_ops.flycast.site import Backend, Door, Site
 
 APP: Final = "tkdb"
-"""What the proxy calls the one app behind it."""
+"""The name of the proxy's only app."""
 
 MACHINES_MAX: Final = 256
 
@@ -61,15 +61,15 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Hosts in regions. Make it with ``parse``.
+    """Hosts in regions. Create it with ``parse``.
 
     Args:
-        listen: where each proxy takes requests: the same address everywhere.
-        machines: in each region, the machines and where the proxies of all regions reach them.
-        nearest: for each region, all that have machines, nearest first.
-        admin: where each proxy says how it is, if anywhere.
-        check: the path that a machine's health check asks for.
-        limit: how many requests one proxy has at one machine at once, at most.
+        listen: the address at which each proxy takes requests, the same everywhere.
+        machines: for each region, the machines, and the addresses at which the proxies of all regions reach them.
+        nearest: for each region, all regions that have machines, nearest first.
+        admin: the address at which each proxy reports its state; None for no such reports.
+        check: the path of a machine's health check.
+        limit: the limit of requests that one proxy has in flight at one machine.
     """
 
     listen: Endpoint
@@ -84,19 +84,21 @@ class Fleet:
         """Return the fleet that the TOML document ``text`` describes.
 
         Raises:
-            ConfigurationError: it describes none, and why.
+            ConfigurationError: the document doesn't describe a fleet. The message contains the reason.
         """
         try:
             document = msgspec.convert(tomllib.loads(text), _Document)
         except (ValueError, RecursionError) as error:  # msgspec's and tomllib's errors are ValueErrors
-            why = str(error) if isinstance(error, ValueError) else "it is nested too deep"
+            why = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
             raise errors.ConfigurationError(
-                f"the fleet can't be read: {why}", hint="docs/deploy-hosts.md shows one"
+                f"the fleet can't be read: {why}", hint="see docs/deploy-hosts.md for an example"
             ) from None
         names = [region.name for region in document.region]
         _check_once("region", names, hint="name each once")
         if _ANY in names:
-            raise errors.ConfigurationError("a region is called 'any'", hint="callers mean every region by that")
+            raise errors.ConfigurationError(
+                "a region has the name 'any'", hint="choose another, callers mean all by it"
+            )
         machines = {
             region.name: {name: _endpoint(f"machine {name!r}", text) for name, text in region.machines.items()}
             for region in document.region
@@ -105,7 +107,7 @@ class Fleet:
         admin = None if document.admin is None else _endpoint("admin", document.admin)
         if admin is not None and not Address.parse(str(admin)).loopback:
             raise errors.ConfigurationError(
-                f"admin is {admin}, which others can reach: who reaches it can stop the proxy",
+                f"admin is {admin}, which other hosts can reach: anyone who reaches it can stop the proxy",
                 hint="give it an address of 127.0.0.0/8, or ::1",
             )
         return cls(
@@ -118,7 +120,7 @@ class Fleet:
         )
 
     def site(self, region: str) -> Site:
-        """Return what the proxy of a host in ``region`` is to do.
+        """Return the task of the proxy of a host in ``region``.
 
         Raises:
             ConfigurationError: there is no such region.
@@ -155,25 +157,25 @@ def _check_machines(machines: Mapping[str, Mapping[str, Endpoint]]) -> None:
         )
     if len(names) > MACHINES_MAX:
         raise errors.ConfigurationError(f"{len(names)} machines are too many", hint=f"{MACHINES_MAX} at most")
-    _check_once("machine", names, hint="each needs a name of its own, its TKDB_MACHINE")
-    _check_once("address", list(map(str, places)), hint="each machine is at an address of its own")
+    _check_once("machine", names, hint="give each machine a different name, its TKDB_MACHINE")
+    _check_once("address", list(map(str, places)), hint="give each machine a different address")
     for name, place in ((name, place) for here in machines.values() for name, place in here.items()):
         if Address.parse(str(place)).host.is_unspecified:
             raise errors.ConfigurationError(
-                f"machine {name!r} is {str(place)!r}, which is no host's", hint="write where other hosts reach it"
+                f"machine {name!r} is {str(place)!r}, which isn't a host's", hint="write the address that others use"
             )
 
 
 def _order(region: _Region, machines: Mapping[str, Mapping[str, Endpoint]]) -> tuple[str, ...]:
-    """Return all regions that have machines, nearest to ``region`` first: itself, where it has any."""
+    """Return all regions that have machines, nearest to ``region`` first, starting with itself if it has any."""
     filled = [name for name, here in machines.items() if here]
     others = [name for name in filled if name != region.name]
     if region.nearest is None:
         unknown = [name for name in (region.name, *others) if name not in regions.REGIONS]
         if unknown and len(others) > 1:
             raise errors.ConfigurationError(
-                f"which regions are nearest to {region.name!r} isn't known",
-                hint=f"give it nearest = {_quoted(others)}, in their order",
+                f"the distances from region {region.name!r} aren't known",
+                hint=f"give it nearest = {_quoted(others)}, nearest first",
             )
         order: Sequence[str] = others if unknown else regions.nearest(region.name, others)
     else:
@@ -181,7 +183,7 @@ def _order(region: _Region, machines: Mapping[str, Mapping[str, Endpoint]]) -> t
         if set(region.nearest) != set(others):
             raise errors.ConfigurationError(
                 f"nearest of the region {region.name!r} is {_quoted(region.nearest)}",
-                hint=f"name every other region that has machines: {_quoted(others)}, in their order",
+                hint=f"name every other region that has machines: {_quoted(others)}, nearest first",
             )
         order = region.nearest
     return (*([region.name] if region.name in filled else []), *order)

@@ -1,15 +1,15 @@
-"""The stand-in as a whole: apps behind a private anycast address, in regions, on this machine.
+"""The complete stand-in: apps behind a private anycast address, in several regions, on this machine.
 
 ::
 
     app = App("tkdb", ("iad", "ams", "syd"))
     async with Flycast({app: lambda machine: Command(["tkdb", "serve"], {"TKDB_BIND": str(machine.bind)})},
                        clients=["sin"]) as flycast:
-        url = await flycast.door("sin")                   # from here, as though from Singapore: syd answers
-        await flycast.machines["tkdb-syd-1"].kill()       # ams does
-        await flycast.backbone.isolate("ams")             # iad does
+        url = await flycast.door("sin")                   # requests seem to come from Singapore: syd answers
+        await flycast.machines["tkdb-syd-1"].kill()       # now ams answers
+        await flycast.backbone.isolate("ams")             # now iad answers
 
-Everything ends with the ``async with``, or with this process, however it ends.
+Everything ends when the ``async with`` block ends, or when this process ends in any way.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ from tkdb_ops.opening import AsyncResource
 from tkdb_replication.litestream.scratch import Scratch
 
 FOLDERS: Final = "tkdb-flycast-"
-"""What the names of stand-ins' folders begin with."""
+"""The prefix of the names of stand-ins' folders."""
 
 ORG: Final = "lab"
 """The organization that every machine of a stand-in belongs to."""
 
 _READY_S: Final = 60
-# One worker thread: the agent relies on it.
+# The agent relies on a single worker thread.
 _ENVOY_OPTIONS: Final = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
 
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a program said, on stdout and stderr together, and its exit code."""
+    """A finished program: its output, stdout and stderr together, and its exit code."""
 
     code: int
     output: str
@@ -73,15 +73,16 @@ class Flycast(AsyncResource):
     """A stand-in.
 
     Args:
-        apps: each app, and what its machines run.
-        clients: the regions in which there are callers.
-        isolated: True: with namespaces and a backbone, or not at all. False: on loopback addresses. None: with
-            namespaces where this machine allows it; ``not_emulated`` says what is missing.
-        volumes: the folder of the machines' own folders; by default they go with the stand-in.
-        start: whether to start all machines at once; else ``start`` does, or ``VirtualMachine.start``, or traffic.
+        apps: each app, with the command of its machines.
+        clients: the regions of callers.
+        isolated: True: with namespaces and a backbone, or an error. False: on loopback addresses. None: with
+            namespaces if this machine allows it; ``not_emulated`` lists the missing parts.
+        volumes: the parent folder of the machines' folders. By default, they are removed with the stand-in.
+        start: True to start all machines immediately. If False, ``start``, ``VirtualMachine.start`` or traffic starts
+            them.
 
     Raises:
-        ConfigurationError: the apps can't be laid out; or ``isolated`` is asked of a machine that can't.
+        ConfigurationError: the apps can't be laid out, or ``isolated`` is True and this machine can't isolate regions.
     """
 
     def __init__(
@@ -102,31 +103,31 @@ class Flycast(AsyncResource):
         self._services: dict[str, str] = {}
         self._envoys: dict[str, Process] = {}
         self.machines: dict[str, VirtualMachine] = {}
-        """The machines, by name; callers' are left out."""
+        """The machines, by name, without those of callers."""
         self.folder = Path()
-        """Where its configurations, logs and sockets are, while it is open."""
+        """The folder of configurations, logs and sockets, while the stand-in is open."""
 
     @property
     def not_emulated(self) -> Sequence[str]:
-        """What is missing of the network on this machine, in words; empty with namespaces."""
+        """The parts of the network that are missing on this machine, in words; empty with namespaces."""
         return self._ground.not_emulated
 
     @property
     def backbone(self) -> Backbone:
-        """What cuts regions off, loses packets, and heals.
+        """The backbone, which cuts regions off, loses packets, and heals.
 
         Raises:
-            ConfigurationError: there is none: the regions are loopback addresses.
+            ConfigurationError: there is no backbone, because the regions are loopback addresses.
         """
         return self._ground.backbone()
 
     @property
     def fly_src_key(self) -> Ed25519PublicKey:
-        """The key that verifies Fly-Src; machines find it in the file that FLYCAST_SRC_KEY_FILE names."""
+        """The key that verifies Fly-Src. Machines read it from the file that FLYCAST_SRC_KEY_FILE names."""
         return self._key.public_key()
 
     def attestation(self, machine: str) -> dict[str, str]:
-        """Return the headers by which the proxy attests a request of ``machine``, for who asks past it in its stead.
+        """Return the headers by which the proxy attests a request of ``machine``, for a request that bypasses it.
 
         Raises:
             ConfigurationError: there is no such machine.
@@ -136,17 +137,17 @@ class Flycast(AsyncResource):
         return {HEADER: source, SIGNATURE_HEADER: signature, "fly-request-id": secrets.token_hex(16)}
 
     async def start(self) -> None:
-        """Start every machine that doesn't run, and return once every proxy sees it.
+        """Start every machine that doesn't run, and return once every proxy sees every machine.
 
         Raises:
-            Unavailable: one doesn't start, or isn't seen.
+            Unavailable: a machine doesn't start, or a proxy doesn't see it.
         """
         await asyncio.gather(*(machine.start() for machine in self.machines.values()))
         if not await until(self._all_seen, _READY_S):
             raise errors.Unavailable("a proxy doesn't see every machine", hint=f"see the logs in {self.folder}")
 
     def url(self, app: str, region: str) -> str:
-        """Return the URL of ``app``, as a machine in ``region`` uses it.
+        """Return the URL of ``app`` for a machine in ``region``.
 
         Raises:
             ConfigurationError: there is no such app or region.
@@ -157,11 +158,11 @@ class Flycast(AsyncResource):
         return f"http://{app}.flycast" if self._isolated else f"http://{edge}"
 
     async def door(self, region: str, app: str | None = None) -> str:
-        """Return a URL at which this machine's own programs reach an app as the caller in ``region`` does.
+        """Return a URL at which this machine's own programs reach an app as if they were the caller in ``region``.
 
         Args:
-            region: where the caller is: one of ``clients``.
-            app: which app; by default the first.
+            region: the caller's region, one of ``clients``.
+            app: the app. Default: the first.
 
         Raises:
             ConfigurationError: there is no such app, or no caller in that region.
@@ -176,7 +177,7 @@ class Flycast(AsyncResource):
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     async def direct(self, machine: str) -> str:
-        """Return a URL at which this machine's own programs reach a machine itself, past proxies and backbone.
+        """Return a URL at which this machine's own programs reach a machine directly, past proxies and backbone.
 
         Raises:
             ConfigurationError: there is no such machine.
@@ -190,12 +191,12 @@ class Flycast(AsyncResource):
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     async def expose(self, name: str, region: str, port: int) -> str:
-        """Show a TCP service of this machine inside, as though it were in ``region``; return its URL there.
+        """Make a TCP service of this machine reachable inside, as if it were in ``region``. Return its URL there.
 
         Args:
-            name: a name for it, such as "s3": it is found as ``s3.internal``.
-            region: where it appears to be; it is cut off with that region.
-            port: where it listens on 127.0.0.1.
+            name: a name for the service, such as "s3", which makes it reachable as ``s3.internal``.
+            region: the region in which it appears. It is cut off together with that region.
+            port: the port at which it listens on 127.0.0.1.
 
         Raises:
             ConfigurationError: there is no such region.
@@ -215,7 +216,7 @@ class Flycast(AsyncResource):
     async def run(
         self, region: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> CommandResult:
-        """Run a program as the caller in ``region``; return what it said once it has ended.
+        """Run a program as the caller in ``region``. Return its output and exit code once it has ended.
 
         Raises:
             ConfigurationError: there is no caller in that region.
@@ -235,7 +236,7 @@ class Flycast(AsyncResource):
         return CommandResult(code, log.read_text("utf-8", "replace"))
 
     async def seen(self, region: str, app: str | None = None) -> frozenset[str]:
-        """Return the machines to which the proxy of ``region`` would now send requests.
+        """Return the machines to which the proxy of ``region`` would send requests now.
 
         Raises:
             ConfigurationError: there is no such region or app.
@@ -247,7 +248,7 @@ class Flycast(AsyncResource):
         return frozenset(one.id for one in self.layout.of_app(app) if str(self._ground.addresses.backhaul(one)) in well)
 
     async def served_in(self, region: str, app: str | None = None) -> str | None:
-        """Return the region whose machines are sent the requests of callers in ``region`` now; None if no machine is.
+        """Return the region that now gets the requests of callers in ``region``; None if no machine gets them.
 
         Raises:
             ConfigurationError: there is no such region or app.
@@ -258,7 +259,7 @@ class Flycast(AsyncResource):
         return next((one.region for one in self.layout.nearest(region, app) if one.id in seen), None)
 
     async def requests(self, machine: str) -> int:
-        """Return how many requests the proxy beside a machine has sent to it so far.
+        """Return the number of requests that the proxy in a machine's region has sent to the machine so far.
 
         Raises:
             ConfigurationError: there is no such machine.
@@ -268,7 +269,7 @@ class Flycast(AsyncResource):
         return (await Admin(self._files.admin(slot.region)).traffic(slot.id)).total
 
     def proxy(self, region: str) -> Process:
-        """Return the proxy of a region, which can be sent signals. One that has ended is started by ``start_proxy``.
+        """Return the process of a region's proxy, which takes signals. ``start_proxy`` starts it again if it has ended.
 
         Raises:
             ConfigurationError: there is no such region.
@@ -281,14 +282,14 @@ class Flycast(AsyncResource):
 
         Raises:
             ConfigurationError: there is no such region.
-            Unavailable: it doesn't get ready.
+            Unavailable: the proxy doesn't become ready.
         """
         self._check_region(region)
         if not self._envoys[region].running:
             await self._start_envoy(region)
 
     def log(self, machine: str) -> str:
-        """Return what a machine has said, on stdout and stderr.
+        """Return a machine's output, stdout and stderr together.
 
         Raises:
             ConfigurationError: there is no such machine.
@@ -360,7 +361,7 @@ class Flycast(AsyncResource):
 
         if not await until(admin.ready, _READY_S, meanwhile=process):
             said = log.read_text("utf-8", "replace")[-500:]
-            raise errors.Unavailable(f"the Envoy of {region} doesn't get ready", hint=f"it said: {said}")
+            raise errors.Unavailable(f"the Envoy of {region} doesn't become ready", hint=f"its output: {said}")
 
     async def _all_seen(self) -> bool:
         for region in self.layout.regions:
@@ -378,7 +379,7 @@ class Flycast(AsyncResource):
         return frozenset([*callers, *(machine.slot for machine in self.machines.values() if machine.running)])
 
     def _environment(self, slot: Slot) -> dict[str, str]:
-        """What Fly sets. Source: https://fly.io/docs/machines/runtime-environment/"""
+        """Return the variables that Fly sets. Source: https://fly.io/docs/machines/runtime-environment/"""
         primary = self.layout.app(slot.app).regions[0] if slot.app != CLIENT else slot.region
         return inherited() | {
             "FLY_APP_NAME": slot.app,
@@ -394,7 +395,7 @@ class Flycast(AsyncResource):
         }
 
     def _temporary(self, slot: Slot) -> Path:
-        """Where a machine's temporary files are: what a killed one leaves there goes with the stand-in."""
+        """Return the folder of a machine's temporary files. If the machine is killed, the stand-in removes them."""
         return self.folder / f"{slot.id}.tmp"
 
     def _mounts(self, slot: Slot) -> list[tuple[Path, Path]]:
@@ -422,10 +423,10 @@ def _choose(isolated: bool | None) -> bool:
 
 
 def envoy_program() -> str:
-    """The path of Envoy: PyPI's, or the one on PATH.
+    """Return the path of Envoy: the program from PyPI, or else the one on PATH.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is no Envoy.
     """
     found = find_spec("envoy")
     if found is not None and found.origin is not None:

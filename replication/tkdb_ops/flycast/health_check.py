@@ -1,4 +1,4 @@
-"""One HTTP request to a place inside, as a proxy's health check is: its status, or that none came."""
+"""A health check, like a proxy's: one HTTP request to an address inside the stand-in, and its status if one comes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PATIENCE_S: Final = 2.0
 
 
 async def status(ground: Environment, place: str, where: Endpoint, path: str) -> int | None:
-    """Return the HTTP status of a GET that is sent to ``where`` from ``place``; None if none comes in 2 s."""
+    """Return the HTTP status of a GET that is sent to ``where`` from ``place``; None if no status comes within 2 s."""
     request = f"GET {path} HTTP/1.1\r\nhost: {where}\r\nconnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(_PATIENCE_S):

@@ -1,4 +1,4 @@
-"""Which apps have machines in which regions, and where callers are: what one stand-in emulates. Pure.
+"""The layout of a stand-in: its apps, the regions of their machines, and the regions of callers. Pure.
 
 >>> layout = Layout.of(App("tkdb", ("iad", "syd")), clients=["sin"])
 >>> [machine.id for machine in layout.machines], layout.regions
@@ -18,7 +18,7 @@ from tkdb import errors
 from tkdb_ops.flycast import regions
 
 CLIENT: Final = "client"
-"""The app that callers are machines of: they serve nothing, and the proxy attests who they are."""
+"""The app of callers' machines. They serve nothing, and the proxy attests their identity."""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}").fullmatch
 _PATH: Final = re.compile(r"/[A-Za-z0-9/_.-]{0,100}").fullmatch
@@ -30,14 +30,14 @@ class App:
     """An app, as its ``fly.toml`` describes it.
 
     Args:
-        name: ``http://<name>.flycast`` is where it answers.
-        regions: where it has machines; the first is its primary region.
-        per_region: how many machines it has in each.
-        port: the ``internal_port`` that its machines listen at.
-        check: the path that its health check asks for.
-        hard_limit: how many requests a machine has at once, at most; what is more spills to the next region.
-        autostop_ms: a machine that had no traffic for so long is stopped, and the next request starts it; never if
-            None.
+        name: the app's name. It answers at ``http://<name>.flycast``.
+        regions: the regions of its machines; the first is its primary region.
+        per_region: the number of machines in each region.
+        port: the ``internal_port`` at which its machines listen.
+        check: the path of its health check.
+        hard_limit: the limit of requests in flight at one machine. Requests above it go to the next region.
+        autostop_ms: a machine without traffic for this long is stopped, and the next request starts it. If None,
+            machines are never stopped.
     """
 
     name: str
@@ -49,10 +49,10 @@ class App:
     autostop_ms: int | None = None
 
     def __post_init__(self) -> None:
-        """Check what goes into a proxy's configuration.
+        """Check the values that go into a proxy's configuration.
 
         Raises:
-            ConfigurationError: a part can't be used.
+            ConfigurationError: a value can't be used.
         """
         right = _NAME(self.name) and _PATH(self.check) and 0 < self.port < 65_536 and self.hard_limit > 0
         if not right or not self.regions or len(set(self.regions)) != len(self.regions) or self.per_region < 1:
@@ -66,8 +66,7 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place for a machine: its name, its app and its region, and its number among the region's
-    machines, from 1."""
+    """A place for a machine: its name, its app, its region, and its number among the region's machines, from 1."""
 
     id: str
     app: str
@@ -77,7 +76,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All apps and all machines of a stand-in. Make it with ``of``."""
+    """All apps and all machines of a stand-in. Create it with ``of``."""
 
     apps: tuple[App, ...]
     machines: tuple[Slot, ...]
@@ -88,12 +87,12 @@ class Layout:
         """Lay out ``apps``, and a caller's machine in each region of ``clients``.
 
         Raises:
-            ConfigurationError: an app stands there twice, or there are too many machines.
+            ConfigurationError: two apps have the same name, or there are too many machines.
         """
         callers = tuple(dict.fromkeys(clients))
         laid_out = [*apps, *([App(CLIENT, callers)] if callers else [])]
         if len({app.name for app in laid_out}) != len(laid_out):
-            raise errors.ConfigurationError("two apps have one name", hint=f"name each once, and none {CLIENT!r}")
+            raise errors.ConfigurationError("two apps have the same name", hint=f"use each once, but not {CLIENT!r}")
         counts: dict[str, int] = {}
         machines = []
         for app in laid_out:
@@ -109,7 +108,7 @@ class Layout:
         """Return the app of this name.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: there is no such name.
         """
         for app in self.apps:
             if app.name == name:
@@ -120,7 +119,7 @@ class Layout:
         """Return the machine of this name.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: there is no such name.
         """
         for machine in self.machines:
             if machine.id == name:
@@ -133,11 +132,11 @@ class Layout:
         return tuple(machine for machine in self.machines if machine.app == app)
 
     def in_region(self, region: str) -> tuple[Slot, ...]:
-        """Return the machines that serve in ``region``: of every app, callers left out."""
+        """Return the machines of all apps that serve in ``region``, without those of callers."""
         return tuple(machine for machine in self.machines if machine.region == region and machine.app != CLIENT)
 
     def nearest(self, origin: str, app: str) -> tuple[Slot, ...]:
-        """Return the machines of ``app``, those of the region nearest to ``origin`` first."""
+        """Return the machines of ``app``, starting with those of the region nearest to ``origin``."""
         machines = self.of_app(app)
         order = regions.nearest(origin, {machine.region for machine in machines})
         return tuple(sorted(machines, key=lambda machine: (order.index(machine.region), machine.number)))

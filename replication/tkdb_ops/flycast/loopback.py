@@ -1,4 +1,4 @@
-"""The ground without a network of its own: all places are addresses in 127.0.0.0/8."""
+"""The ground without a separate network: all places are addresses in 127.0.0.0/8."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Loopback:
     """The ground on loopback addresses.
 
     Args:
-        layout: the machines that there are to be.
+        layout: the machines and regions to run.
     """
 
     not_emulated: Sequence[str] = (
-        "the time between regions, cuts and lost packets: every region is this machine",
+        "distances between regions, cuts and lost packets: every region is this machine",
         "one address everywhere: each region's proxy has its own, and names such as tkdb.flycast aren't served",
-        "who calls: any process can use the address of any machine, so Fly-Src attests nothing",
-        "what is past the proxy: machines and backhauls can be reached directly",
+        "the identity of callers: any process can use the address of any machine, so Fly-Src attests nothing",
+        "the wall between callers and machines: machines and backhauls can be reached directly, past the proxy",
     )
 
     def __init__(self, layout: Layout) -> None:
@@ -42,10 +42,10 @@ class Loopback:
         self._processes: list[_Child] = []
 
     async def open(self) -> None:
-        """Nothing is to be made: Linux answers at all of 127.0.0.0/8."""
+        """Do nothing, because Linux answers at every address of 127.0.0.0/8."""
 
     async def spawn(self, place: str, program: Program) -> Process:
-        # A program whose starter is killed ends with it; -I and -S: nothing of this one's environment is read.
+        # The program ends when this process is killed. With -I and -S, the launcher ignores this process's environment.
         arguments = [sys.executable, "-I", "-S", end_with_parent.__file__, str(os.getpid()), *_found(program)]
         with program.log.open("ab") as log:
             started = await asyncio.create_subprocess_exec(
@@ -88,19 +88,19 @@ class _Child(Process):
 
 
 def _found(program: Program) -> list[str]:
-    """The program and its arguments, the program by its path: it is looked for as a shell would."""
+    """Return the program's path and its arguments. The program is searched on PATH, as a shell does."""
     name, *rest = program.arguments
     return [which(name, path=program.environment.get("PATH")) or name, *rest]
 
 
 def _take_net() -> tuple[socket.socket, int]:
-    """Reserve 127.<net>.0.0/16 among this machine's stand-ins, until the socket is closed, or its process ends."""
+    """Reserve 127.<net>.0.0/16 among this machine's stand-ins, until the socket is closed or the process ends."""
     for net in _NETS:
         taken = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            taken.bind(f"\0tkdb-flycast-127.{net}")  # an abstract name: it isn't a file, and leaves none behind
+            taken.bind(f"\0tkdb-flycast-127.{net}")  # An abstract name isn't a file, so none is left behind.
         except OSError:
             taken.close()
             continue
         return taken, net
-    raise errors.Unavailable("too many stand-ins run on this machine", hint="end some")
+    raise errors.Unavailable("too many stand-ins run on this machine", hint="stop some of them")

@@ -1,7 +1,7 @@
-"""Machines: an app's programs, each at its place, started, stopped, killed and paused as Fly or fate would.
+"""Machines: an app's programs, which can be started, stopped, killed and paused.
 
-``start`` and ``stop`` are what Fly does by plan. ``kill`` is a machine that is lost, ``pause`` one that hangs: neither
-is started by traffic.
+``start`` and ``stop`` do the same as Fly's planned starts and stops. ``kill`` emulates a machine that is lost, and
+``pause`` a machine that hangs. Traffic starts neither of these again.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tkdb_ops.flycast.layout import App, Slot
 
 START_S: Final = 60
 KILL_S: Final = 30
-"""How long a machine that is stopped may drain, as ``kill_timeout`` in fly.toml."""
+"""How long a stopped machine may drain, like ``kill_timeout`` in fly.toml."""
 
 _PROBES_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a machine runs.
+    """The command that a machine runs.
 
     Args:
         arguments: the program and its arguments.
-        environment: beside what Fly sets (FLY_REGION, FLY_MACHINE_ID …) and PATH.
+        environment: variables in addition to those that Fly sets (FLY_REGION, FLY_MACHINE_ID …) and PATH.
     """
 
     arguments: Sequence[str]
@@ -40,21 +40,21 @@ class Command:
 
 
 Run = Callable[["VirtualMachine"], Command]
-"""Says what a machine runs. It is asked at each start."""
+"""A function that returns a machine's command. It is called at each start."""
 
 
 class VirtualMachine:
     """One machine.
 
     Args:
-        slot: its name, app and region.
-        app: how its app is set up.
-        ground: where it runs.
-        run: what it runs.
-        folder: where it runs; what it writes there outlives it, as a volume does.
-        log: its stdout and stderr.
-        environment: what Fly sets.
-        mounts: pairs of a file, and the path at which it sees it.
+        slot: the machine's name, app and region.
+        app: the configuration of its app.
+        ground: the ground on which it runs.
+        run: returns its command.
+        folder: its working folder. Files there survive the machine, like those of a volume.
+        log: the file for its stdout and stderr.
+        environment: the variables that Fly sets.
+        mounts: pairs of a file, and the path at which the machine sees it.
     """
 
     def __init__(
@@ -85,26 +85,26 @@ class VirtualMachine:
 
     @property
     def id(self) -> str:
-        """Its name, as in ``fly-replay: instance=…``."""
+        """The machine's name, as in ``fly-replay: instance=…``."""
         return self.slot.id
 
     @property
     def running(self) -> bool:
-        """Whether its program runs; a paused one does."""
+        """True if its program runs. A paused program counts as running."""
         return self._process is not None and self._process.running
 
     @property
     def exit_code(self) -> int | None:
-        """How its program ended last: a signal is its number, negative; None while it runs, or has never run."""
+        """The exit code of its last program; for a signal, the negative number. None while it runs or has never run."""
         return None if self._process is None else self._process.exit_code
 
     @property
     def startable(self) -> bool:
-        """Whether traffic may start it: it was stopped, or never started, or its program ended by itself."""
+        """True if traffic may start it: it was stopped, or never started, or its program ended without a kill."""
         return not self.running and not self._lost
 
     async def start(self) -> None:
-        """Start it, and return once its health check passes. One that runs already is left alone.
+        """Start the machine if it doesn't run, and return once its health check passes.
 
         Raises:
             Unavailable: its program ended, or its check doesn't pass in time.
@@ -115,30 +115,30 @@ class VirtualMachine:
             await self._until_well()
 
     async def stop(self) -> None:
-        """Stop it as Fly does: SIGTERM, and SIGKILL when it doesn't end within KILL_S."""
+        """Stop the machine as Fly does: SIGTERM, then SIGKILL if it doesn't end within KILL_S."""
         async with self._moving:
             await self._end(signal.SIGTERM)
 
     async def kill(self) -> None:
-        """Lose it, as with its host: SIGKILL to all that it runs. Only ``start`` brings it back."""
+        """Kill all of its processes with SIGKILL, as if its host were lost. Only ``start`` starts it again."""
         self._lost = True
         await self._end(signal.SIGKILL)
 
     async def pause(self) -> None:
-        """Have it hang (SIGSTOP): it accepts connections, and answers nothing."""
+        """Make the machine hang (SIGSTOP): it accepts connections, but answers nothing."""
         await self._running.send(signal.SIGSTOP)
 
     async def resume(self) -> None:
-        """Let it go on (SIGCONT)."""
+        """Resume the machine (SIGCONT)."""
         await self._running.send(signal.SIGCONT)
 
     async def healthy(self) -> bool:
-        """Return whether its health check passes now."""
+        """Return True if its health check passes now."""
         status = await self.status(self._app.check)
         return status is not None and 200 <= status < 300
 
     async def status(self, path: str) -> int | None:
-        """Return the HTTP status of a GET, sent to the machine itself as a proxy's check is; None if none comes."""
+        """Return the HTTP status of a GET, sent directly to the machine like a proxy's check; None if none comes."""
         place, where = WORKER + self.slot.region, self._ground.addresses.local(self.slot)
         return await health_check.status(self._ground, place, where, path)
 
@@ -167,11 +167,11 @@ class VirtualMachine:
             async with asyncio.timeout(START_S):
                 while not await self.healthy():
                     if not self.running:
-                        raise errors.Unavailable(f"{self.id} ended as it started", hint=f"it said: {self._said()}")
+                        raise errors.Unavailable(f"{self.id} ended as it started", hint=f"its output: {self._said()}")
                     await asyncio.sleep(_PROBES_S)
         except TimeoutError:
             raise errors.Unavailable(
-                f"{self.id} doesn't pass its check {self._app.check} in {START_S} s", hint=f"it said: {self._said()}"
+                f"{self.id} doesn't pass its check {self._app.check} in {START_S} s", hint=f"its output: {self._said()}"
             ) from None
 
     def _said(self) -> str:

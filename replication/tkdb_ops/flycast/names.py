@@ -1,4 +1,4 @@
-"""Names, as Fly's resolver in a Machine answers them: what is asked is a DNS query, what is known is a layout. Pure.
+"""DNS names, as the resolver in a Fly Machine answers them. It answers DNS queries from a layout. Pure.
 
 ::
 
@@ -7,7 +7,7 @@
     <region>.<app>.internal  top<N>.nearest.of.<app>.internal  <id>.vm.<app>.internal
     vms.<app>.internal  regions.<app>.internal  _apps.internal  _instances.internal    TXT
 
-Source: https://fly.io/docs/networking/private-networking/ ; the message's form is RFC 1035's.
+Source: https://fly.io/docs/networking/private-networking/ . RFC 1035 defines the form of messages.
 
 >>> from tkdb_ops.flycast.addresses import Sixpn
 >>> from tkdb_ops.flycast.layout import App, Layout
@@ -45,12 +45,12 @@ _NEAREST: Final = re.compile(r"top(\d{1,3})\.nearest\.of\.([a-z0-9-]+)").fullmat
 
 
 class Names:
-    """What each name stands for.
+    """The names of a stand-in, and their addresses and texts.
 
     Args:
         layout: the apps and machines.
-        addresses: where they are.
-        further: names of services outside the layout, and their addresses; it may change.
+        addresses: their addresses.
+        further: names and addresses of services outside the layout. The caller may change this mapping later.
     """
 
     def __init__(self, layout: Layout, addresses: Sixpn, further: Mapping[str, str]) -> None:
@@ -60,12 +60,12 @@ class Names:
         self._apps = {app.name for app in layout.apps}
 
     def answer(self, query: bytes, region: str, started: Collection[Slot]) -> bytes | None:
-        """Return the answer to a DNS query from ``region``; None to what isn't a query.
+        """Return the answer to a DNS query; None if the datagram isn't a query.
 
         Args:
             query: the datagram.
-            region: where it was asked.
-            started: the machines that run: no others are in ``.internal``.
+            region: the region from which the query came.
+            started: the running machines. ``.internal`` has no other machines.
         """
         if not _HEADER.size < len(query) <= QUERY_MAX:
             return None
@@ -76,13 +76,13 @@ class Names:
         name, kind, end = read
         records = self._records(name, kind, region, started)
         known = records or any(self._records(name, other, region, self._layout.machines) for other in (AAAA, TXT))
-        said = 0x8180 | (0 if known else 3)  # an answer, recursion available; 3: there is no such name
+        said = 0x8180 | (0 if known else 3)  # An answer, with recursion available. Code 3: there is no such name.
         head = _HEADER.pack(number, said, 1, len(records), 0, 0)
         entries = [struct.pack("!HHHIH", 0xC00C, kind, _IN, TTL_S, len(data)) + data for data in records]
         return head + query[_HEADER.size : end] + b"".join(entries)
 
     def addresses(self, name: str, region: str, started: Collection[Slot]) -> list[str]:
-        """Return the IPv6 addresses that ``name`` stands for, as asked in ``region``."""
+        """Return the IPv6 addresses of ``name`` for a query from ``region``."""
         if name in self._further:
             return [self._further[name]]
         stem, _, top = name.rpartition(".")
@@ -94,7 +94,7 @@ class Names:
         return [self._addresses.private(machine) for machine in self._machines(stem, region, started)]
 
     def texts(self, name: str, started: Collection[Slot]) -> str:
-        """Return the text that ``name`` stands for; empty if none."""
+        """Return the text of ``name``; empty if it has none."""
         what, _, app = name.removesuffix(".internal").partition(".")
         whole = what == "all"
         if whole:
@@ -132,7 +132,7 @@ class Names:
 
 
 def _question(query: bytes) -> tuple[str, int, int] | None:
-    """Read the first question: its name, its type and where it ends. None where it is malformed or compressed."""
+    """Return the first question's name, type and end. None if it is malformed or compressed."""
     labels, at = [], _HEADER.size
     while at < len(query) and (length := query[at]):
         if length > _LABEL_MAX or at + 1 + length >= len(query):

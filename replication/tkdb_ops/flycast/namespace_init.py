@@ -1,14 +1,15 @@
-"""Keep namespaces, and what runs in them, for as long as the process that started this one lives. Run as a module.
+"""The keeper of namespaces and of the programs in them. It lives as long as its owner, and runs as a module.
 
 ::
 
     unshare --net --mount --pid --fork ... python -m tkdb_ops.flycast.namespace_init FD
 
-It is the first process of a PID namespace. When it ends, the kernel kills all others of it, and with the last one go
-the network namespaces, the mounts and the TUN devices: none has a name, or a trace outside. It ends when its socket
-does, and so when its owner does, however that comes to its end.
+The keeper is the first process of a PID namespace. When it ends, the kernel kills all other processes of the namespace.
+With the last one, the network namespaces, the mounts and the TUN devices disappear, because none of them has a name
+outside. The keeper ends when its socket is closed, and therefore when its owner ends in any way.
 
-Orders and answers are JSON, one a message, on a SEQPACKET socket; a socket that is asked for comes with its answer.
+Orders and answers are JSON, one in each message, on a SEQPACKET socket. A socket that an order asks for is passed along
+with the answer.
 """
 
 from __future__ import annotations
@@ -43,17 +44,17 @@ Order = dict[str, Any]
 
 
 def unshare(flags: int) -> None:
-    """Give this process namespaces of its own."""
+    """Move this process into new namespaces."""
     _checked(_LIBC.unshare(flags), "unshare")
 
 
 def enter(namespace: int) -> None:
-    """Move this process into the network namespace that a descriptor stands for."""
+    """Move this process into the network namespace of a descriptor."""
     _checked(_LIBC.setns(namespace, CLONE_NEWNET), "setns")
 
 
 def bind_mount(source: str, target: str) -> None:
-    """Show the file ``source`` at ``target``, in this mount namespace."""
+    """Make the file ``source`` appear at ``target``, in this mount namespace."""
     _checked(_LIBC.mount(source.encode(), target.encode(), None, MS_BIND, None), f"mount {target}")
 
 
@@ -117,7 +118,7 @@ class NamespaceInit:
                 self._say({"ended": pid, "code": os.waitstatus_to_exitcode(status)}, [])
 
     def _namespace(self, order: Order) -> tuple[Order, list[int]]:
-        """Make a network namespace; ``forward``: it passes on packets that aren't for itself."""
+        """Create a network namespace. With ``forward``, it forwards packets that aren't addressed to it."""
         unshare(CLONE_NEWNET)
         try:
             self._namespaces[order["name"]] = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -128,11 +129,11 @@ class NamespaceInit:
         return {"fd": self._namespaces[order["name"]]}, []
 
     def _configure(self, order: Order) -> tuple[Order, list[int]]:
-        """Have ``ip`` carry out ``lines`` in a namespace."""
+        """Run ``ip -batch`` with ``lines`` in a namespace."""
         enter(self._namespaces[order["name"]])
         try:
             done = subprocess.run(
-                ["ip", "-batch", "-"],  # noqa: S607  wherever the distribution has it
+                ["ip", "-batch", "-"],  # noqa: S607  its path depends on the distribution
                 input="\n".join(order["lines"]), text=True, capture_output=True, check=False,
             )  # fmt: skip
         finally:
@@ -140,7 +141,7 @@ class NamespaceInit:
         return ({}, []) if done.returncode == 0 else ({"error": f"ip: {done.stderr.strip()}"}, [])
 
     def _tun(self, order: Order) -> tuple[Order, list[int]]:
-        """Make the TUN device ``wg0`` in a namespace; the backbone is given its other end."""
+        """Create the TUN device ``wg0`` in a namespace. The backbone gets its other end."""
         enter(self._namespaces[order["name"]])
         try:
             descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -151,12 +152,12 @@ class NamespaceInit:
         return {}, []
 
     def _mount(self, order: Order) -> tuple[Order, list[int]]:
-        """Show a file in another's place, to all that is started from now on."""
+        """Make a file appear at another path, for all programs that start from now on."""
         bind_mount(order["source"], str(Path(order["target"]).resolve()))
         return {}, []
 
     def _spawn(self, order: Order) -> tuple[Order, list[int]]:
-        """Start a program, in the namespace ``name``, or as the backbone with the TUN devices' descriptors."""
+        """Start a program in the namespace ``name``; without a name, start the backbone with the TUN descriptors."""
         arguments = order["arguments"]
         if order["name"] is None:
             arguments = [*arguments, *(f"{region}={descriptor}" for region, descriptor in self._tuns.items())]
@@ -169,7 +170,7 @@ class NamespaceInit:
         try:
             os.setsid()
             signal.set_wakeup_fd(-1)
-            for number in _OWN_SIGNALS:  # what is ignored here would stay so in the program
+            for number in _OWN_SIGNALS:  # A signal that is ignored here would stay ignored in the program.
                 signal.signal(number, signal.SIG_DFL)
             if order["name"] is None:
                 for descriptor in self._tuns.values():
@@ -185,19 +186,19 @@ class NamespaceInit:
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.chdir(order["folder"])
-            os.execvpe(arguments[0], arguments, order["environment"])  # noqa: S606  what it is for
+            os.execvpe(arguments[0], arguments, order["environment"])  # noqa: S606  the keeper's task
         except OSError as error:
             os.write(2, f"{arguments[0]}: {error}\n".encode())
         os._exit(127)
 
     def _signal(self, order: Order) -> tuple[Order, list[int]]:
-        """Send a signal to a process and all that it has started."""
+        """Send a signal to a process and to every process that it has started."""
         with suppress(ProcessLookupError):
             os.killpg(order["pid"], order["number"])
         return {}, []
 
     def _socket(self, order: Order) -> tuple[Order, list[int]]:
-        """Make a socket that belongs to a namespace, wherever it is used."""
+        """Create a socket that stays in a namespace, whichever process uses it."""
         enter(self._namespaces[order["name"]])
         try:
             made = socket.socket(order["family"], order["type"])
@@ -208,7 +209,7 @@ class NamespaceInit:
 
 def main(descriptor: int) -> None:
     """Keep namespaces for the owner at the other end of ``descriptor``."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a Ctrl-C is the owner's to act on
+    for number in (signal.SIGINT, signal.SIGTERM):  # The owner handles Ctrl-C.
         signal.signal(number, signal.SIG_IGN)
     owner = socket.socket(fileno=descriptor)
     owner.set_inheritable(False)

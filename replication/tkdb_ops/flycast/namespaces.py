@@ -1,13 +1,13 @@
-"""Network namespaces: one a machine, one a region for its worker, and a backbone between the workers.
+"""Network namespaces: one for each machine, one for each region's worker, and a backbone between the workers.
 
 ::
 
     machine  eth0 ── veth ── worker of its region ── wg0 (TUN) ── backbone ── wg0 ── worker ── veth ── eth0  machine
     172.16.n.2, fdaa:…       the anycast addresses, the proxy, the resolver
 
-All of it belongs to one keeper (`tkdb_ops.flycast.namespace_init`) and ends with it, so stand-ins don't meet, and
-nothing is left of one whose owner is killed. An anycast address is on no interface: each worker has a local route for
-it, with its own address as source, and the proxy listens with freebind.
+One keeper (`tkdb_ops.flycast.namespace_init`) owns all of this, and everything ends with the keeper. So stand-ins don't
+affect each other, and nothing remains if the owner is killed. An anycast address is on no interface: each worker has a
+local route for it, with the worker's address as the source, and the proxy listens with freebind.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from tkdb_ops.flycast.namespace_init import MESSAGE_MAX
 
 _UNSHARE: Final = ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=KILL")
 _MTU: Final = 1420
-"""WireGuard's, as on Fly."""
+"""The MTU of WireGuard, as on Fly."""
 _READY_S: Final = 20
 _BURST: Final = 64
 _PROBE: Final = "import os; os.close(os.open('/dev/net/tun', os.O_RDWR))"
 
 
 def unfit() -> str | None:
-    """Return why this machine can't make namespaces and TUN devices, or None if it can."""
+    """Return the reason why this machine can't make namespaces and TUN devices; None if it can."""
     if sys.platform != "linux":
-        return "namespaces are Linux's"
+        return "only Linux has namespaces"
     for program, package in (("ip", "iproute2"), ("unshare", "util-linux")):
         if which(program) is None:
             return f"there is no `{program}` ({package})"
@@ -62,7 +62,7 @@ def unfit() -> str | None:
 
 
 def worker_lines(layout: Layout, addresses: Sixpn, region: str) -> list[str]:
-    """Return what ``ip -batch`` is told in the namespace of the worker of ``region``, its links being made."""
+    """Return the lines for ``ip -batch`` in the namespace of the worker of ``region``. The links must exist already."""
     own = addresses.worker(region)
     lines = [
         "link set lo up",
@@ -84,7 +84,7 @@ def worker_lines(layout: Layout, addresses: Sixpn, region: str) -> list[str]:
 
 
 def machine_lines(addresses: Sixpn, machine: Slot) -> list[str]:
-    """Return what ``ip -batch`` is told in the namespace of ``machine``."""
+    """Return the lines for ``ip -batch`` in the namespace of ``machine``."""
     own = addresses.private(machine)
     return [
         "link set lo up",
@@ -97,11 +97,11 @@ def machine_lines(addresses: Sixpn, machine: Slot) -> list[str]:
 
 
 class Namespaces:
-    """The ground with a network.
+    """The ground with an emulated network.
 
     Args:
-        layout: the machines that there are to be.
-        folder: where the stand-in's files are.
+        layout: the machines and regions to run.
+        folder: the folder of the stand-in's files.
     """
 
     not_emulated: Sequence[str] = ()
@@ -125,12 +125,14 @@ class Namespaces:
         arguments = [sys.executable, "-m", "tkdb_ops.flycast.backbone", str(self._socket)]
         process = await keeper.spawn(None, Program(arguments, inherited(), self._folder, log))
         if not await until(self.backbone().answers, _READY_S, meanwhile=process):
-            raise errors.Unavailable("the backbone didn't start", hint=f"it said: {log.read_text('utf-8', 'replace')}")
+            raise errors.Unavailable(
+                "the backbone didn't start", hint=f"its output: {log.read_text('utf-8', 'replace')}"
+            )
 
     async def _connect(self, keeper: _Keeper, region: str) -> None:
         for machine in _machines(self._layout, region):
             made = await keeper.order("namespace", name=machine.id, forward=False)
-            # Descriptor and process are the keeper's own, which is the first of its PID namespace.
+            # The path names a descriptor of the keeper, which is process 1 of its PID namespace.
             peer = f"link add m{machine.number} type veth peer name eth0 netns /proc/1/fd/{made['fd']}"
             await keeper.order("configure", name=WORKER + region, lines=[peer])
             await keeper.order("configure", name=machine.id, lines=machine_lines(self.addresses, machine))
@@ -161,7 +163,7 @@ class Namespaces:
 
 
 class _Keeper:
-    """The keeper, as its owner sees it."""
+    """The owner's side of the keeper."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -182,10 +184,10 @@ class _Keeper:
         asyncio.get_running_loop().add_reader(self._own, self._hear)
 
     async def order(self, what: str, **details: Any) -> dict[str, Any]:
-        """Have something done; return the answer.
+        """Give the keeper an order, and return its answer.
 
         Raises:
-            Unavailable: it can't be done, and why.
+            Unavailable: the keeper can't carry out the order, or is gone.
         """
         answer, _ = await self._ask(what, details)
         return answer
@@ -228,7 +230,7 @@ class _Keeper:
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
         message = json.dumps({"id": number, "do": what, **details}).encode()
         try:
-            async with self._sending:  # the loop lets one task wait for room on a socket
+            async with self._sending:  # The loop allows only one task at a time to wait until a socket is writable.
                 await asyncio.get_running_loop().sock_sendall(self._own, message)
             answer, descriptors = await asyncio.wait_for(waiting, _READY_S)
         except (OSError, TimeoutError):
@@ -240,7 +242,7 @@ class _Keeper:
         return answer, descriptors
 
     def _hear(self) -> None:
-        """Take what it has said: not one message a turn, or a busy loop falls behind, and it waits with all it has."""
+        """Read several messages in one turn: with only one, a busy loop would fall behind and block the keeper."""
         with suppress(BlockingIOError):
             for _ in range(_BURST):
                 if not self._hear_one():
@@ -249,7 +251,7 @@ class _Keeper:
                     return
 
     def _hear_one(self) -> bool:
-        """Take one message; return whether there may be more."""
+        """Read one message. Return True if there may be more."""
         try:
             data, ancillary, _, _ = self._own.recvmsg(MESSAGE_MAX, socket.CMSG_SPACE(4))
         except BlockingIOError:
@@ -279,7 +281,7 @@ class _Keeper:
                 waiting.set_exception(ConnectionResetError())
 
     def _last_words(self) -> str:
-        return self._log.read_text("utf-8", "replace")[-500:].strip() or "it said nothing"
+        return self._log.read_text("utf-8", "replace")[-500:].strip() or "its log is empty"
 
 
 class _Kept(Process):
@@ -297,5 +299,5 @@ def _machines(layout: Layout, region: str) -> list[Slot]:
 
 
 def _import_path() -> dict[str, str]:
-    """This process's import path: its own programs import what it does."""
+    """Return this process's import path as a variable, so that its programs import the same modules."""
     return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

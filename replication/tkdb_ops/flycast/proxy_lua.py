@@ -1,4 +1,4 @@
-"""A proxy's own parts, in Lua: what they know of its machines stands before their code.
+"""A proxy's own parts, in Lua. Constants about its machines precede the code.
 
 >>> from tkdb_ops.flycast.site import Backend, Door
 >>> site = Site("syd", (Door("tkdb", (), (Backend("m2", "syd"), Backend("m1", "iad"))),))
@@ -15,10 +15,10 @@ from typing import Final
 from tkdb_ops.flycast.site import Site
 
 STEPS_MAX: Final = 32
-"""How many steps a plan has, at most."""
+"""The maximum number of steps in a plan."""
 
 HOPS_MAX: Final = 5
-"""How often a request is replayed, at most."""
+"""The maximum number of replays of one request."""
 
 _PARTS: Final = ("state.lua",)
 
@@ -26,7 +26,7 @@ _Value = str | int | Sequence[str] | Mapping[str, "_Value"]
 
 
 def source(part: str, site: Site, **values: str | int) -> str:
-    """Return the code of ``part`` (attest, edge, replay, dial or wake), as the proxy of ``site`` runs it."""
+    """Return the code of ``part`` (attest, edge, replay, dial or wake) for the proxy of ``site``."""
     constants: dict[str, _Value] = {
         "MACHINES": {door.app: [one.id for one in door.machines] for door in site.doors},
         "REGIONS": {door.app: site.regions(door.app) for door in site.doors},

@@ -1,9 +1,9 @@
 """Fly's regions, and the round trips between them.
 
-Measured pairs are of AWS sites beside Fly's, in ms. The rest is estimated from the distance: light in fibre goes 200 km
-a millisecond, cables go 1.45 times the great circle, and 4 ms are spent at the ends. Of the measured pairs, that gives
-three in four within a quarter; where cables go far around (Tokyo to Frankfurt), it is up to 40 % too short. Codes and
-places: https://fly.io/docs/reference/regions/
+Measured round trips, in ms, are between AWS sites near Fly's. The others are estimated from the distance: light in
+fibre travels 200 km a millisecond, cables are 1.45 times as long as the great circle, and the ends take 4 ms. For three
+in four of the measured pairs, the estimate is off by at most a quarter. If a cable makes a long detour (Tokyo to
+Frankfurt), the estimate is up to 40 % too short. Codes and places: https://fly.io/docs/reference/regions/
 
 >>> round_trip_ms("sin", "syd")
 93.0
@@ -86,17 +86,17 @@ def find(code: str) -> Region:
     """Return the region with this code.
 
     Raises:
-        ConfigurationError: Fly has none.
+        ConfigurationError: Fly has no such region.
     """
     try:
         return REGIONS[code]
     except KeyError:
         known = " ".join(REGIONS)
-        raise errors.ConfigurationError(f"{code!r:.20} isn't a region of Fly's", hint=f"use one of {known}") from None
+        raise errors.ConfigurationError(f"{code!r:.20} isn't a Fly region", hint=f"use one of {known}") from None
 
 
 def round_trip_ms(one: str, other: str) -> float:
-    """Return the round trip between two regions; none within one.
+    """Return the round trip between two regions, in ms; 0 within one region.
 
     Raises:
         ConfigurationError: Fly has no such region.
@@ -109,7 +109,7 @@ def round_trip_ms(one: str, other: str) -> float:
 
 
 def estimated_ms(one: str, other: str) -> float:
-    """Return the round trip between two regions, as their distance lets expect it.
+    """Return the round trip between two regions, in ms, estimated from their distance.
 
     Raises:
         ConfigurationError: Fly has no such region.
@@ -118,7 +118,7 @@ def estimated_ms(one: str, other: str) -> float:
 
 
 def nearest(origin: str, among: Iterable[str]) -> tuple[str, ...]:
-    """Return ``among``, nearest to ``origin`` first.
+    """Return the regions ``among``, sorted so that the nearest to ``origin`` is first.
 
     Raises:
         ConfigurationError: Fly has no such region.
@@ -127,12 +127,12 @@ def nearest(origin: str, among: Iterable[str]) -> tuple[str, ...]:
 
 
 def alias(name: str, among: Iterable[str]) -> tuple[str, ...]:
-    """Return those of ``among`` that a geographic alias such as "eu" covers."""
+    """Return the regions ``among`` that a geographic alias such as "eu" covers."""
     return tuple(code for code in among if name in find(code).aliases)
 
 
 def _distance_km(a: Region, b: Region) -> float:
-    """The great circle, by the haversine formula."""
+    """Return the length of the great circle, by the haversine formula."""
     lat_a, lat_b = radians(a.latitude), radians(b.latitude)
     half_lat, half_lon = (lat_b - lat_a) / 2, radians(b.longitude - a.longitude) / 2
     square = sin(half_lat) ** 2 + cos(lat_a) * cos(lat_b) * sin(half_lon) ** 2

@@ -1,4 +1,4 @@
-"""Pass TCP connections on, byte for byte: into a stand-in's network, or out of it."""
+"""A relay of TCP connections, byte for byte: into a stand-in's network, or out of it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PIECE: Final = 65_536
 
 
 class Relay:
-    """Connections that come in at a listening socket go on to where ``connect`` leads.
+    """A relay from a listening socket to the connections that ``connect`` makes.
 
     Args:
         listener: a socket that listens, or is bound.
-        connect: makes the further connection.
+        connect: opens the onward connection for an incoming one.
     """
 
     def __init__(self, listener: socket.socket, connect: Connect) -> None:
@@ -31,11 +31,11 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Take connections."""
+        """Start to take connections."""
         self._server = await asyncio.start_server(self._take, sock=self._listener)
 
     async def close(self) -> None:
-        """Take no more, and cut those that there are."""
+        """Take no more connections, and cut the open ones."""
         if self._server is not None:
             self._server.close()
         tasks = list(self._tasks)
@@ -45,7 +45,7 @@ class Relay:
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  a coroutine runs in one
+        assert task is not None  # noqa: S101  a coroutine runs in a task
         self._tasks.add(task)
         try:
             with suppress(OSError, errors.Unavailable, asyncio.CancelledError):

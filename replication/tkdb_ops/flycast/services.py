@@ -1,4 +1,4 @@
-"""What answers inside a stand-in beside its proxies: the resolver, and who signs Fly-Src."""
+"""The services inside a stand-in, apart from its proxies: the resolver, and the signer of Fly-Src."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Resolver:
     """The resolver of one region's machines.
 
     Args:
-        names: what it knows.
-        region: where it is asked.
-        started: gives the machines that run.
+        names: the names that it can resolve.
+        region: the region that it serves.
+        started: returns the running machines.
     """
 
     def __init__(self, names: Names, region: str, started: Callable[[], Collection[Slot]]) -> None:
@@ -37,7 +37,7 @@ class Resolver:
         self._transport: asyncio.DatagramTransport | None = None
 
     async def open(self, ground: Environment) -> None:
-        """Answer at the resolver's address in the region."""
+        """Start to answer at the resolver's address in the region."""
         made = await ground.socket(WORKER + self._region, socket.AF_INET6, socket.SOCK_DGRAM)
         made.bind((RESOLVER, DNS_PORT))
         resolver = self
@@ -52,7 +52,7 @@ class Resolver:
         await asyncio.get_running_loop().create_datagram_endpoint(Protocol, sock=made)
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         if self._transport is not None:
             self._transport.close()
 
@@ -63,14 +63,14 @@ class Resolver:
 
 
 class FlySrcSigner:
-    """Signs the Fly-Src of every machine anew each second, in a file that its edge reads.
+    """A signer that renews the Fly-Src of every machine each second, in a file that the machine's edge reads.
 
     Args:
-        key: the proxy's.
+        key: the proxy's signing key.
         layout: the machines.
-        addresses: where they call from.
-        folder: where the files are: named for the caller's address.
-        org: the organization that all belong to.
+        addresses: the addresses from which they call.
+        folder: the folder of the files. A file's name is the caller's address.
+        org: the organization of all machines.
         now_s: the time, seconds since 1970.
     """
 
@@ -92,13 +92,13 @@ class FlySrcSigner:
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Sign, and go on signing."""
+        """Sign every Fly-Src now, and renew it until the signer is closed."""
         self._folder.mkdir()
         self._sign()
         self._task = asyncio.create_task(self._go_on())
 
     async def close(self) -> None:
-        """Sign no more."""
+        """Stop signing."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -113,4 +113,4 @@ class FlySrcSigner:
             source, signature = sign(self._key, Source(slot.id, slot.app, self._org, int(self._now_s())))
             new = self._folder / "new"
             new.write_text(f"{source}\n{signature}\n", "ascii")
-            new.replace(self._folder / address)  # at once: an edge never reads half of it
+            new.replace(self._folder / address)  # Replaced atomically, so an edge never reads half of a file.

@@ -1,7 +1,7 @@
-"""What one proxy is to do: the apps that it opens a door to, and where their machines are. Pure.
+"""The task of one proxy: the apps that it opens to callers, and the addresses of their machines. Pure.
 
-Where machines have a proxy beside them, as on Fly, a proxy sends a request to that one's *backhaul*, which holds the
-machine's limit. Where they haven't, the backhaul is a part of this proxy: then it reaches the machine itself.
+If each machine has a proxy next to it, as on Fly, a proxy sends a request to the *backhaul* of that proxy, which
+enforces the machine's limit. If not, the backhaul is a part of this proxy, which then reaches the machine directly.
 
 >>> one = Backend("m1", "iad", local=Endpoint("10.0.0.1", 8080))
 >>> two = Backend("m2", "syd", local=Endpoint("10.0.1.1", 8080))
@@ -20,14 +20,15 @@ from tkdb_ops.flycast.addresses import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A machine, as a proxy knows it.
+    """A machine, from the point of view of a proxy.
 
     Args:
         id: its name, as in ``fly-replay: instance=…``.
-        region: where it is.
-        local: where this proxy reaches it; None where only the proxy beside it does.
-        backhaul: where the proxy beside it takes requests for it; None where that is a part of this proxy.
-        gate: the path of a file that stands while requests have to wake it first, if it may be stopped.
+        region: its region.
+        local: the address at which this proxy reaches it; None if only the proxy next to it can reach it.
+        backhaul: the address at which the proxy next to it takes its requests; None if that is a part of this proxy.
+        gate: the path of the gate file, if the machine may be stopped. While the file exists, requests must wake the
+            machine first.
     """
 
     id: str
@@ -39,14 +40,14 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """An app, as a proxy opens it to callers.
+    """An app that a proxy opens to callers.
 
     Args:
-        app: its name.
-        addresses: where callers connect.
-        machines: all of its machines, those of the nearest region first.
-        check: the path that a machine's health check asks for.
-        hard_limit: how many requests a machine is sent at once, at most; what is more spills to the next region.
+        app: the app's name.
+        addresses: the addresses at which callers connect.
+        machines: all machines of the app, those of the nearest region first.
+        check: the path of a machine's health check.
+        hard_limit: the limit of requests in flight at one machine. Requests above it go to the next region.
     """
 
     app: str
@@ -57,24 +58,25 @@ class Door:
 
     @property
     def direct(self) -> bool:
-        """Whether this proxy reaches the machines itself: there is no other beside them."""
+        """True if this proxy reaches the machines directly, because they have no other proxy next to them."""
         return all(machine.backhaul is None for machine in self.machines)
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What one proxy is to do.
+    """The task of one proxy.
 
     Args:
-        region: where it is.
+        region: the proxy's region.
         doors: the apps.
         aliases: names that stand for several regions, such as "eu".
-        workers: the addresses from which alone its backhauls take connections; any if empty.
-        via: what it calls itself in the header Via.
-        server: what it calls itself in the header Server; the app's own is left if None.
-        admin: where it says how it is: an address, or the path of a socket; nowhere if None.
-        agent: the path of the socket of who starts machines, where any may be stopped.
-        attested: the folder of signed Fly-Src values, a file for each caller's address; none are signed if None.
+        workers: the only addresses from which its backhauls take connections; empty for any address.
+        via: the proxy's name in the Via header.
+        server: the proxy's name in the Server header. If None, the app's header is kept.
+        admin: the address or socket path at which the proxy reports its state; None for no such reports.
+        agent: the path of the agent's socket, if any machine may be stopped. The agent starts machines.
+        attested: the folder of signed Fly-Src values, with a file for each caller's address. If None, no caller is
+            attested.
     """
 
     region: str
@@ -88,6 +90,6 @@ class Site:
     attested: str | None = None
 
     def regions(self, app: str) -> tuple[str, ...]:
-        """Return where ``app`` has machines, nearest first."""
+        """Return the regions in which ``app`` has machines, nearest first."""
         machines = [machine for door in self.doors if door.app == app for machine in door.machines]
         return tuple(dict.fromkeys(machine.region for machine in machines))

@@ -1,4 +1,4 @@
-"""The proxy of a stand-in's region, as Fly has one on each worker: beside its machines, and before its callers."""
+"""The proxy of one region of a stand-in. Like a Fly worker's proxy, it serves the region's machines and callers."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from tkdb_ops.flycast.site import Backend, Door, Site
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where a stand-in's processes meet: one folder, the same path for all of them."""
+    """The files and sockets that a stand-in's processes share, in one folder with the same path for all."""
 
     folder: Path
 
     @property
     def agent(self) -> Path:
-        """The socket of who starts machines."""
+        """The socket of the agent, which starts machines."""
         return self.folder / "agent.sock"
 
     @property
     def attested(self) -> Path:
-        """The folder of signed Fly-Src values, a file for each caller's address."""
+        """The folder of signed Fly-Src values, with a file for each caller's address."""
         return self.folder / "attested"
 
     def admin(self, region: str) -> Path:
-        """The socket at which the Envoy of ``region`` says how it is."""
+        """Return the admin socket of the Envoy of ``region``."""
         return self.folder / f"envoy-{region}.sock"
 
     def gate(self, machine: Slot) -> Path:
-        """The file that stands while requests have to ask the agent before they are sent to ``machine``."""
+        """Return the path of a machine's gate. While that file exists, the proxy asks the agent before each request."""
         return self.folder / "gates" / machine.id
 
 
 def site(layout: Layout, addresses: Addresses, region: str, files: Files) -> Site:
-    """Return what the proxy of ``region`` is to do.
+    """Return the task of the proxy of ``region``.
 
     >>> from tkdb_ops.flycast.addresses import OnLoopback
     >>> layout = Layout.of(App("tkdb", ("iad", "syd")))

@@ -1,1 +1,1 @@
-"""The lab: a whole tkdb of several regions on this machine, behind the stand-in for flycast."""
+"""The lab: a complete multi-region tkdb on this machine, behind the stand-in for flycast."""

@@ -1,4 +1,4 @@
-"""Orders to a running lab, at a socket in its folder: one line of JSON each way.
+"""Orders to a running lab, at a socket in its folder: one line of JSON in each direction.
 
 >>> msgspec.json.encode(Order("cut", ["iad", "ams"]))
 b'{"do":"cut","arguments":["iad","ams"]}'
@@ -26,14 +26,14 @@ What = Literal["status", "down", "exec", "cut", "isolate", "heal", "kill", "paus
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What is to be done, and with which regions, machines or words."""
+    """An order: the action, and the regions, machines or words that it applies to."""
 
     do: What
     arguments: list[str] = []
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came of it: the ``result``; or the ``code`` of an error, its message and hint."""
+    """The answer to an order: the ``result``, or the ``code``, message and hint of an error."""
 
     result: Any = None
     code: str = ""
@@ -42,11 +42,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def ask(folder: Path, order: Order) -> Any:
-    """Have the lab in ``folder`` carry out an order; return the result.
+    """Send an order to the lab in ``folder``, and return the result.
 
     Raises:
-        Unavailable: no lab runs there; or the order can't be carried out now.
-        ConfigurationError: it names what the lab doesn't have.
+        Unavailable: no lab runs there, or the order can't be carried out now.
+        ConfigurationError: the order names a region, a machine or an action that the lab doesn't have.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         try:
@@ -62,7 +62,7 @@ def ask(folder: Path, order: Order) -> Any:
 
 
 class Control:
-    """Takes orders for a lab while it is open. ``down`` is set once it is ordered to end."""
+    """The server that takes orders for a lab while it is open. ``down`` is set once the lab is ordered to end."""
 
     def __init__(self, lab: Lab) -> None:
         self.down = asyncio.Event()
@@ -90,7 +90,7 @@ class Control:
                 writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
                 await writer.drain()
         except (OSError, ValueError):
-            pass  # who asked has gone, or the line has no end
+            pass  # The caller has disconnected, or the line is too long.
         finally:
             writer.close()
 
@@ -100,7 +100,7 @@ class Control:
         except errors.TkdbError as error:
             return Answer(code=error.code, message=error.message, hint=error.hint)
         except msgspec.DecodeError as error:
-            return Answer(code=errors.ConfigurationError.code, message=f"the lab can't read that order: {error}")
+            return Answer(code=errors.ConfigurationError.code, message=f"the lab can't read the order: {error}")
 
     async def _carry_out(self, order: Order) -> Any:
         lab = self._lab
@@ -121,5 +121,7 @@ class Control:
             case ("kill" | "pause" | "resume" | "start") as change, [name]:
                 await getattr(lab.machine(name), change)()
             case _:
-                raise errors.ConfigurationError(f"{order.do} takes other arguments", hint=f"tkdb lab {order.do} --help")
+                raise errors.ConfigurationError(
+                    f"{order.do} takes other arguments", hint=f"see `tkdb lab {order.do} --help`"
+                )
         return None

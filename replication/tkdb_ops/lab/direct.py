@@ -1,9 +1,9 @@
-"""A client of one machine of the lab, past every proxy: for who looks at the lab from outside of it.
+"""A client of one machine of the lab, past every proxy, for programs that watch the lab from outside.
 
     async with Direct(url, identity, attest=lambda: flycast.attestation("tkdb-syd-1")) as client:
         report = await client.status()
 
-Machines answer only callers that a proxy attests; so each attempt carries what the proxy would have said.
+Machines answer only callers that a proxy attests. So each attempt carries the headers that the proxy would have added.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Attest = Callable[[], Mapping[str, str]]
 
 
 class Direct(AsyncClient):
-    """An AsyncClient whose every attempt has further headers.
+    """An AsyncClient that adds headers to every attempt.
 
     Args:
-        url: where the machine is reached.
-        authority: its name and public key.
-        attest: gives the headers, new ones each time: a request is answered once.
-        further: as AsyncClient's.
+        url: the URL of the machine.
+        authority: the authority's name and public key.
+        attest: returns the headers. They are new for each attempt, because a machine answers a request only once.
+        further: the other arguments of AsyncClient.
     """
 
     def __init__(self, url: str, authority: AuthorityIdentity, *, attest: Attest, **further: Any) -> None:

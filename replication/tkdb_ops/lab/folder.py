@@ -1,6 +1,6 @@
-"""The folder of a lab: one lab at a time, for its owner only, gone when the lab ends.
+"""The folder of a lab. It belongs to one lab at a time, is open only to its owner, and is removed when the lab ends.
 
-A lab that was killed leaves its folder behind; the next one there removes it: nobody answers at its socket.
+A lab that was killed leaves its folder behind. The next lab removes it, because nothing answers at its socket.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Final
 from tkdb import errors
 
 CONTROL: Final = "control"
-"""The name of the socket in it."""
+"""The name of the control socket in the folder."""
 
 _MARK: Final = "tkdb-lab"
 
 
 def default_folder() -> Path:
-    """Return where this user's lab is unless it is told otherwise."""
+    """Return the default folder of this user's lab."""
     return Path(tempfile.gettempdir()) / f"tkdb-lab-{os.getuid()}"
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[Path]:
-    """Make ``folder``, and remove it with all that is in it when the context ends.
+    """Create ``folder``, and remove it with its contents when the context ends.
 
     Raises:
         Conflict: a lab runs there.
-        ConfigurationError: something else is there, or it can't be made.
+        ConfigurationError: the folder exists and isn't a lab's, or it can't be created.
     """
     if folder.exists() or folder.is_symlink():
         _clear(folder)
@@ -42,7 +42,7 @@ def claimed(folder: Path) -> Iterator[Path]:
         (folder / _MARK).touch()
     except OSError as error:
         raise errors.ConfigurationError(
-            f"the folder {folder} can't be made: {error.strerror}", hint="give another --folder"
+            f"the folder {folder} can't be created: {error.strerror}", hint="give another --folder"
         ) from None
     try:
         yield folder
@@ -51,12 +51,12 @@ def claimed(folder: Path) -> Iterator[Path]:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a lab of ours has left behind."""
+    """Remove a folder that one of this user's labs has left behind."""
     if _answers(folder / CONTROL):
         raise errors.Conflict(f"a lab runs in {folder}", hint="end it with `tkdb lab down`, or give another --folder")
     ours = not folder.is_symlink() and folder.lstat().st_uid == os.getuid() and (folder / _MARK).is_file()
     if not ours:
-        raise errors.ConfigurationError(f"{folder} is there, and isn't a lab's", hint="give another --folder")
+        raise errors.ConfigurationError(f"{folder} exists, and isn't a lab's folder", hint="give another --folder")
     shutil.rmtree(folder, ignore_errors=True)
 
 

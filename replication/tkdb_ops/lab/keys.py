@@ -1,4 +1,4 @@
-"""The keys of a lab, and the settings of its machines: what an operator would make for a cluster.
+"""The keys of a lab and the settings of its machines, as an operator makes them for a cluster.
 
 >>> keys = Keys.generate(lambda count: bytes(count))
 >>> keys.identity.text().split("=")[0], keys
@@ -22,7 +22,7 @@ NAME: Final = "tkdb.lab"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The authority's key, the sealing secret, and a signer that may do everything. Its text shows none."""
+    """The authority's key, the sealing secret, and a signer with every permission. The repr shows none of them."""
 
     authority: AuthoritySecret = field(repr=False)
     seal: SealKey = field(repr=False)
@@ -30,7 +30,7 @@ class Keys:
 
     @classmethod
     def generate(cls, random_bytes: Callable[[int], bytes]) -> Self:
-        """Make new ones."""
+        """Generate new keys."""
         return cls(
             AuthoritySecret.generate(random_bytes),
             SealKey(random_bytes(KEY_BYTES)),
@@ -39,11 +39,11 @@ class Keys:
 
     @property
     def identity(self) -> AuthorityIdentity:
-        """What clients know the authority by."""
+        """The authority's name and public key, for clients."""
         return AuthorityIdentity(NAME, (self.authority.public,))
 
     def settings(self, bucket: Bucket, regions: tuple[str, ...]) -> dict[str, str]:
-        """Return what all machines have in their environment: the keys, the bucket, and the order of promotion."""
+        """Return the variables of all machines: the keys, the bucket, and the order of regions for promotion."""
         may = ", ".join(f'"{each}"' for each in get_args(Permission))
         signer = f'name = "lab"\nkey = "{self.signer.public.text()}"\norganizations = ["*"]\nmay = [{may}]\n'
         return {

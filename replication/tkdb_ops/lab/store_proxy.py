@@ -1,4 +1,4 @@
-"""The way to an object store, and what may happen on it: nothing passes, answers are lost, all takes longer.
+"""A proxy on the path to an object store, with faults: nothing passes, answers are lost, or everything is slow.
 
 ::
 
@@ -6,7 +6,7 @@
     await gate.open()                          # it listens at gate.port
     gate.change(fault=Fault.STALL)
 
-A change takes effect at once, on open connections as well.
+A change takes effect immediately, also on open connections.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ _DATE: Final = re.compile(rb"(?<=\r\n)(date: )(\w{3}, \d\d \w{3} \d{4} \d\d:\d\d
 
 
 class StoreFault(Enum):
-    """What happens to what passes."""
+    """The effect on connections and their data."""
 
     NONE = auto()
     STALL = auto()
-    """Connections are accepted, and nothing passes until the fault is another."""
+    """Connections are accepted, but nothing passes until the fault changes."""
     CUT = auto()
-    """Open connections are reset, and so are new ones."""
+    """Open and new connections are reset."""
     ERROR = auto()
-    """Each request is answered 503 and not passed on."""
+    """Each request is answered with 503, and not passed on."""
     LOSE_ANSWER = auto()
-    """Requests pass; the connection is reset in place of the answer."""
+    """Requests pass, but the connection is reset instead of the answer."""
     FORSAKE = auto()
-    """Connections that are open now never pass anything again, and aren't closed; new ones are well."""
+    """Present connections stay open but never pass anything again. New connections work."""
 
 
 class StoreProxy:
-    """Passes connections on to ``host:port``, as it is told to.
+    """A gate that passes connections on to ``host:port``, subject to its fault.
 
     Args:
-        host: where the store is.
-        port: its port there.
-        delay_ms: how long what passes is under way, in each direction.
+        host: the store's host.
+        port: the store's port.
+        delay_ms: the delay of all data, in each direction.
 
     Attributes:
-        fault: what happens now.
-        clock_ms: how far the dates of answers are set apart from the truth: what a machine sees whose own clock is off.
-        chunks: how often clients have sent something.
+        fault: the present fault.
+        clock_ms: the offset that is added to the dates of answers. To a machine, its own clock then seems wrong.
+        chunks: the number of chunks that clients have sent.
     """
 
     def __init__(self, host: str, port: int, *, delay_ms: float = 0) -> None:
@@ -75,12 +75,12 @@ class StoreProxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Take connections at ``port`` of 127.0.0.1."""
+        """Start to take connections at ``port`` of 127.0.0.1."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Take no more, and cut those that there are."""
+        """Take no more connections, and cut the open ones."""
         if self._server is not None:
             self._server.close()
         for task in list(self._tasks):
@@ -90,7 +90,7 @@ class StoreProxy:
             writer.transport.abort()
 
     def change(self, *, fault: StoreFault = StoreFault.NONE, slower_ms: float = 0, clock_ms: int = 0) -> None:
-        """Set all that may happen; without arguments, nothing does any more."""
+        """Set the fault, the additional delay and the clock offset. Without arguments, everything works normally."""
         self.fault, self.delay_ms, self.clock_ms = fault, self._own_delay_ms + slower_ms, clock_ms
         self._changed.set()
         self._changed = asyncio.Event()
@@ -142,7 +142,9 @@ class StoreProxy:
             if self.fault is StoreFault.ERROR:
                 writer.write(_ERROR)
                 writer.write_eof()
-                while await reader.read(_CHUNK_BYTES):  # closing with unread bytes would reset, and lose the answer
+                while await reader.read(
+                    _CHUNK_BYTES
+                ):  # Closing with unread bytes resets the connection, and loses the answer.
                     pass
                 return
             yield chunk
@@ -156,7 +158,7 @@ class StoreProxy:
             yield dated(chunk, self.clock_ms) if self.clock_ms else chunk
 
     async def _carry(self, pieces: AsyncIterator[bytes], writer: asyncio.StreamWriter) -> None:
-        """Have pieces arrive in order, each after the delay of when it was sent."""
+        """Write the pieces in order, each after the delay that was set when it was sent."""
         now_s = asyncio.get_running_loop().time
         under_way: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue(_UNDER_WAY_MAX)
 
@@ -180,7 +182,7 @@ class StoreProxy:
 
 
 def dated(answer: bytes, apart_ms: int) -> bytes:
-    """Return the head of an answer with its date set apart. It is as long as before.
+    """Return the head of an answer with ``apart_ms`` added to its date. Its length doesn't change.
 
     >>> dated(b"HTTP/1.1 200 OK\\r\\nDate: Thu, 26 Nov 2026 17:00:00 GMT\\r\\n\\r\\n", 3_600_000)
     b'HTTP/1.1 200 OK\\r\\nDate: Thu, 26 Nov 2026 18:00:00 GMT\\r\\n\\r\\n'

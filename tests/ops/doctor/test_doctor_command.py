@@ -50,7 +50,7 @@ def test_what_is_red_stands_with_what_to_do_on_one_line(tmp_path: Path) -> None:
     ran = quick("doctor", "--config", str(wrong))
     assert ran.code == 1
     (line,) = [each for each in ran.out.splitlines() if each.startswith("✗")]
-    assert "/livez is asked" in line
+    assert "/livez is requested" in line
     assert line.endswith('path = "/readyz", then `fly deploy`')
     assert ran.out.splitlines()[-1] == "9 checks passed, 1 failed, 16 not made"
     assert "- BUCKET_NAME isn't set: bucket-fit, bucket-strong, bucket-outlives, bucket-closed, bucket-head" in ran.out
@@ -64,7 +64,7 @@ def test_it_is_coloured_on_a_terminal_only() -> None:
 
 def test_a_machine_that_does_not_say_its_time_is_no_clock_that_is_right(authority: FakeAuthority) -> None:
     examined = doctor(**variables(authority))
-    assert examined.unlearned("clocks") == "no machine told its time"
+    assert examined.unlearned("clocks") == "no machine reported its time"
     assert examined.code == 3
     assert "one-cluster" in examined.outcomes("passed")
 
@@ -107,7 +107,7 @@ def test_who_is_asked_is_said_where_nobody_answers() -> None:
 def test_a_name_that_is_not_known_here_is_no_fault_of_the_authority() -> None:
     examined = doctor(TKDB_URL="http://no-such-app.flycast", TKDB_AUTHORITY=Brain().identity.text())
     assert (examined.code, examined.outcomes("failed"), examined.outcomes("passed")) == (3, set(), set())
-    assert "is this place on the authority's private network?" in examined.unlearned("private-address")
+    assert "is this machine on the authority's private network?" in examined.unlearned("private-address")
 
 
 def test_what_an_authority_says_of_itself_is_not_obeyed_by_a_terminal(authority: FakeAuthority) -> None:

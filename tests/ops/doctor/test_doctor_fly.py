@@ -190,18 +190,18 @@ FAULTS: list[tuple[Callable[[FakeFly], None], str, str]] = [
     (set_force_https, "plain-http", "148e21 in iad: force_https is on"),
     (set_suspend, "awake", "148e21 in iad: an idle machine is suspended"),
     (set_no_volume, "volumes", "148e21 in iad: there is no volume"),
-    (set_volume_elsewhere, "volumes", "148e21 in iad: the volume is at /var, and TKDB_DB=/data/tkdb.db"),
-    (set_wrong_path, "readiness", "148e21 in iad: / is asked"),
-    (set_tcp_check, "readiness", "148e21 in iad: a connection is all that is checked"),
-    (set_post_check, "readiness", "148e21 in iad: /readyz is asked by another method than GET"),
+    (set_volume_elsewhere, "volumes", "148e21 in iad: the volume is at /var, but TKDB_DB=/data/tkdb.db"),
+    (set_wrong_path, "readiness", "148e21 in iad: / is requested"),
+    (set_tcp_check, "readiness", "148e21 in iad: only the connection is checked"),
+    (set_post_check, "readiness", "148e21 in iad: /readyz is requested with another method than GET"),
     (set_no_check, "readiness", "148e21 in iad: there is no check"),
-    (set_short_kill, "stopping", "148e21 in iad: it is killed after 10 s, and needs 14.5 s"),
-    (set_default_kill, "stopping", "148e21 in iad: it is killed after 5 s, and needs 14.5 s"),
-    (set_long_drain, "stopping", "148e21 in iad: it is killed after 30 s, and needs 70 s"),
-    (set_sigkill, "stopping", "148e21 in iad: it is stopped by SIGQUIT, which ends it at once"),
+    (set_short_kill, "stopping", "148e21 in iad: it is killed after 10 s, but needs 14.5 s"),
+    (set_default_kill, "stopping", "148e21 in iad: it is killed after 5 s, but needs 14.5 s"),
+    (set_long_drain, "stopping", "148e21 in iad: it is killed after 30 s, but needs 70 s"),
+    (set_sigkill, "stopping", "148e21 in iad: it is stopped by SIGQUIT, which ends it immediately"),
     (set_unreadable_kill, "stopping", "148e21 in iad: the kill_timeout can't be read"),
-    (set_high_limit, "limits", "148e21 in iad: the limit is 1000, and the authority takes 256"),
-    (set_low_own_limit, "limits", "148e21 in iad: the limit is 250, and the authority takes 100"),
+    (set_high_limit, "limits", "148e21 in iad: the limit is 1000, but the authority's own limit is 256"),
+    (set_low_own_limit, "limits", "148e21 in iad: the limit is 250, but the authority's own limit is 100"),
     (set_connections, "limits", "148e21 in iad: connections are counted, not requests"),
     (set_no_limit, "limits", "148e21 in iad: there is no hard_limit"),
     (set_two_services, "ports", "148e21 in iad: 2 services are served"),
@@ -211,7 +211,7 @@ FAULTS: list[tuple[Callable[[FakeFly], None], str, str]] = [
     (set_ipv6, "bind", "148e21 in iad: TKDB_BIND=[::]:8080"),
     (set_loopback, "bind", "148e21 in iad: TKDB_BIND=127.0.0.1:8080, where the proxy can't reach it"),
     (set_unattested, "attested", "148e21 in iad: TKDB_FLY_SRC=off"),
-    (set_secret, "no-secrets", "148e21 in iad: TKDB_SEAL_KEYS is in the open"),
+    (set_secret, "no-secrets", "148e21 in iad: TKDB_SEAL_KEYS is readable"),
     (set_stopped, "hosted", "148e21 in iad is stopped"),
     (set_suspended, "hosted", "148e21 in iad is suspended"),
     (set_cordoned, "hosted", "148e21 in iad is cordoned"),
@@ -279,7 +279,7 @@ UNHEARD = [
     (401, "doesn't accept FLY_API_TOKEN"),
     (403, "FLY_API_TOKEN may not read this app"),
     (404, "knows no such app"),
-    (429, "asked too often"),
+    (429, "too many requests"),
     (500, "answered 500"),
     (302, "answered 302"),
 ]
@@ -321,8 +321,8 @@ def test_an_answer_of_another_form_is_no_pass(fly: FakeFly, body: bytes) -> None
     fly.raw = {"ip_assignments": body, "machines": body if body != b"[]" else b"{}"}
     examined = examine(fly)
     assert examined.code == 3
-    assert "in another form than is documented" in examined.unlearned("no-public-address")
-    assert "in another form than is documented" in examined.unlearned("hosted")
+    assert "an answer of an undocumented form" in examined.unlearned("no-public-address")
+    assert "an answer of an undocumented form" in examined.unlearned("hosted")
 
 
 def test_an_answer_without_end_is_not_read_to_it(fly: FakeFly, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +340,7 @@ def test_the_token_comes_from_a_file_and_with_its_scheme_too(fly: FakeFly, tmp_p
 
 def test_a_token_is_sent_over_no_network_in_the_clear() -> None:
     ran = quick("doctor", "--app", APP, env={"FLY_API_HOSTNAME": "http://api.example.com", "FLY_API_TOKEN": TOKEN})
-    assert (ran.code, "in the clear" in ran.err, TOKEN in ran.err + ran.out) == (2, True, False)
+    assert (ran.code, "unencrypted" in ran.err, TOKEN in ran.err + ran.out) == (2, True, False)
 
 
 @pytest.mark.parametrize("app", ["../other", "a?limit=1", "A", "a" * 64])
@@ -353,7 +353,7 @@ def test_a_token_says_nothing_of_an_app_that_is_not_named(fly: FakeFly) -> None:
     ran = quick("doctor", env={"FLY_API_HOSTNAME": fly.url, "FLY_API_TOKEN": TOKEN})
     assert (ran.code, "give --app" in ran.err, fly.seen) == (2, True, [])
     examined = examine(fly, "--url", "http://127.0.0.1:9")
-    assert examined.by_check["hosted"]["found"] == "no app on Fly is named: --app"
+    assert examined.by_check["hosted"]["found"] == "no Fly app is named: give --app"
 
 
 def test_a_machine_of_no_known_state_is_not_taken_for_well() -> None:

@@ -213,7 +213,8 @@ def test_another_authority_is_not_taken_for_ours(bed: Bed) -> None:
     other = AuthorityIdentity(bed.lab.keys.identity.name, (AuthoritySecret.generate(os.urandom).public,))
     examined = bed.doctor(TKDB_AUTHORITY=other.text())
     assert examined.code == 1
-    assert "tkdb-syd-1 in syd: it can't open what is sealed to this name and key" in examined.found("identity")
+    found = examined.found("identity")
+    assert "tkdb-syd-1 in syd: it can't open a request that is sealed to this name and key" in found
     renamed = AuthorityIdentity("tkdb.elsewhere", bed.lab.keys.identity.keys)
     assert "can't open" in bed.doctor(TKDB_AUTHORITY=renamed.text()).found("identity")
 
@@ -221,7 +222,7 @@ def test_another_authority_is_not_taken_for_ours(bed: Bed) -> None:
 def test_one_machine_with_another_key_is_told_apart(bed: Bed) -> None:
     bed.plant("tkdb-ams-1", TKDB_AUTHORITY_KEY=AuthoritySecret.generate(os.urandom).text())
     found = bed.doctor().found("identity")
-    assert found == "tkdb-ams-1 in ams: it can't open what is sealed to this name and key"
+    assert found == "tkdb-ams-1 in ams: it can't open a request that is sealed to this name and key"
 
 
 def test_a_machine_of_another_cluster_is_told_apart(bed: Bed) -> None:
@@ -238,7 +239,7 @@ def test_a_machine_of_another_cluster_is_told_apart(bed: Bed) -> None:
     examined = bed.doctor(**operator(bed))
     found = examined.found("one-cluster")
     assert "there are several journals: " in found
-    assert "tkdb-iad-1 and tkdb-syd-1 all lead" in found
+    assert "tkdb-iad-1 and tkdb-syd-1 are all primary" in found
     assert "tkdb-syd-1 in syd follows journal " in examined.found("bucket-head")
 
 
@@ -261,7 +262,7 @@ def test_where_every_clock_is_off_it_is_the_callers(bed: Bed) -> None:
     words = ["env", sys.executable, str(SKEWED), "20", "doctor", "--json"]
     done = bed.do(bed.lab.run("sin", words))
     examined = Examined(done.code, json.loads(done.output))
-    assert examined.found("clocks").startswith("all are apart from this caller's clock")
+    assert examined.found("clocks").startswith("all clocks differ from this caller's")
     assert examined.by_check["clocks"]["try"] == "set this caller's clock"
 
 

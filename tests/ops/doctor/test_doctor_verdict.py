@@ -135,8 +135,8 @@ WRONG: list[tuple[str, Evidence, str]] = [
     ("regions", replace(WELL, places=[KnownMachine("a", "iad"), KnownMachine("b", "iad")]), "all machines are in iad"),
     ("regions", replace(WELL, places=[]), "there is no machine"),
     ("one-cluster", seen(told("90801f", journal=b"k" * 16)), "there are several journals: 6a6a6a6a… on 148e21 in iad"),
-    ("one-cluster", seen(told("90801f", cluster=None)), "90801f in syd stands alone, without a bucket"),
-    ("one-cluster", seen(told("90801f", role="primary")), "148e21 and 90801f all lead"),
+    ("one-cluster", seen(told("90801f", cluster=None)), "90801f in syd runs alone, without a bucket"),
+    ("one-cluster", seen(told("90801f", role="primary")), "148e21 and 90801f are all primary"),
     (
         "one-cluster",
         seen(told("90801f", cluster=cluster(primary="90801f"))),
@@ -150,7 +150,7 @@ WRONG: list[tuple[str, Evidence, str]] = [
     (
         "one-cluster",
         replace(WELL, seen=[told(name, cluster=cluster(unchanged_ms=9_001)) for name in REGIONS]),
-        "148e21 was primary, and hasn't been heard of for 9.0 s",
+        "the primary 148e21 hasn't changed the head for 9.0 s",
     ),
     ("one-version", seen(told("90801f", version="0.0.9")), "tkdb 0.0.9 on 90801f in syd"),
     ("clocks", seen(told("90801f", ahead_ms=-2_051)), "the clock of 90801f in syd is 2.1 s behind this caller's"),
@@ -158,7 +158,7 @@ WRONG: list[tuple[str, Evidence, str]] = [
     (
         "clocks",
         replace(seen(*(told(name, ahead_ms=9_000) for name in REGIONS)), bucket=AHEAD),
-        "all are apart from this caller's clock",
+        "all clocks differ from this caller's",
     ),
     ("bucket-fit", bucket(fit=errors.UnfitObjectStore("it isn't", hint="another")), "it isn't"),
     ("bucket-strong", bucket(location=Location("global")), "it is Global: eventual across regions"),
@@ -177,7 +177,7 @@ WRONG: list[tuple[str, Evidence, str]] = [
     (
         "bucket-head",
         seen(told("90801f", cluster=cluster(rev=31_051))),
-        "90801f in syd has seen head 31051, and the bucket's is 31050",
+        "90801f in syd has seen head 31051, but the bucket's is 31050",
     ),
 ]  # fmt: skip
 
@@ -222,7 +222,7 @@ def test_a_machine_that_neither_refuses_nor_answers_is_no_pass() -> None:
 
 def test_a_machine_alone_is_a_cluster_of_one() -> None:
     alone = replace(WELL, seen=[told("148e21", cluster=None)])
-    assert outcome(alone, "one-cluster").found == "148e21 in iad stands alone"
+    assert outcome(alone, "one-cluster").found == "148e21 in iad is the only machine, without a bucket"
 
 
 def test_a_variable_that_is_a_secret_is_no_fault_where_machines_say_that_it_is_set() -> None:
@@ -237,7 +237,7 @@ def test_a_variable_that_is_a_secret_is_no_fault_where_machines_say_that_it_is_s
 
 def test_a_single_region_bucket_elsewhere_passes_and_says_what_is_lost_with_it() -> None:
     finding = outcome(bucket(location=Location("single", ("iad",))), "bucket-outlives")
-    assert (finding.outcome, "with that region what was acknowledged is lost" in finding.found) == (
+    assert (finding.outcome, "acknowledged writes are lost with that region" in finding.found) == (
         Outcome.PASSED,
         True,
     )
@@ -290,7 +290,7 @@ def test_a_machine_that_calls_itself_otherwise_is_not_the_one_that_was_asked(mon
     places = [KnownMachine("148e21", "iad"), KnownMachine("90801f", "syd")]
     found = asyncio.run(reach.survey(asker, [Url.parse("http://acme-tkdb.flycast")], places))
     finding = outcome(replace(WELL, seen=found), "machines-answer")
-    assert finding.found == "90801f in syd doesn't answer: who answers in its stead is called 148e21"
+    assert finding.found == "90801f in syd doesn't answer: the answer is from a machine with the name 148e21"
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ class TestLimits:
         async def act(target: OnFly) -> None:
             raise AssertionError
 
-        with pytest.raises(errors.ConfigurationError, match="leaves callers without it"):
+        with pytest.raises(errors.ConfigurationError, match="callers would be without it"):
             drilling(fly, act)
 
     def test_drills_that_need_more_than_the_api_or_every_machine_are_not_offered(self) -> None:
@@ -265,7 +265,7 @@ class TestCommand:
         env = ENV | {variable: "http://api.example.com"}
         options = ("--app", APP, "--i-consent-to-break", APP)
         ran = quick("drill", "run", "nearest-lost", "--target", "fly", *options, env=env)
-        assert (ran.code, "in the clear" in ran.err, TOKEN in ran.err + ran.out) == (2, True, False)
+        assert (ran.code, "unencrypted" in ran.err, TOKEN in ran.err + ran.out) == (2, True, False)
 
     def test_the_token_comes_from_a_file_too(self, fly: FakeFly, tmp_path: Path) -> None:
         (tmp_path / "token").write_text(TOKEN)
@@ -274,5 +274,5 @@ class TestCommand:
             fly.become(name, state="stopped")
         options = ("--app", APP, "--i-consent-to-break", APP)
         ran = quick("drill", "run", "nearest-lost", "--target", "fly", *options, env=env)
-        assert (ran.code, "leaves callers without it" in ran.err) == (2, True)
+        assert (ran.code, "callers would be without it" in ran.err) == (2, True)
         assert [authorization for _, authorization in fly.seen] == [f"FlyV1 {TOKEN}"]

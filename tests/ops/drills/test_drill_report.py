@@ -138,5 +138,5 @@ def test_every_drill_of_the_catalogue_can_be_reported() -> None:
 
 
 def test_a_report_of_nothing_is_not_made() -> None:
-    with pytest.raises(ValueError, match="a drill that was run"):
+    with pytest.raises(ValueError, match="at least one result"):
         page([])

@@ -198,7 +198,7 @@ def test_a_primary_that_stayed_and_one_that_never_came_back_are_told_apart() -> 
     gone = tuple(each for each in good().sights if each.machine != KILLED or each.at_ms < HEALED_MS)
     assert measure(changed(good(), sights=gone)).old_primary == f"{KILLED} is down at the end"
     again = (*good().sights, Observation(END_MS, KILLED, "ok", "primary", 12, 3, 100))
-    assert measure(changed(good(), sights=again)).old_primary == f"{KILLED} leads again, in epoch 3"
+    assert measure(changed(good(), sights=again)).old_primary == f"{KILLED} is primary again, in epoch 3"
     assert NEXT != KILLED
 
 

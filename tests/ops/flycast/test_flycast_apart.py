@@ -95,5 +95,5 @@ def test_a_machine_that_does_not_start_is_reported_with_what_it_said(envoy: str)
         async with Flycast({App("tkdb", ("iad",)): lambda machine: broken}, isolated=False):
             raise AssertionError("it started")
 
-    with pytest.raises(Unavailable, match="tkdb-iad-1 ended as it started: it said: no such secret"):
+    with pytest.raises(Unavailable, match="tkdb-iad-1 ended as it started: its output: no such secret"):
         asyncio.run(attempt())

@@ -60,19 +60,19 @@ def test_two_regions_need_no_order() -> None:
         (LISTEN + 'check = "/%"\n' + FRA, "at `$.check`"),
         (LISTEN + '[[region]]\nname = "fra"\n', "the fleet has no machines"),
         (LISTEN + FRA + FRA, "there are two of the region 'fra'"),
-        (LISTEN + FRA.replace("fra", "any"), "a region is called 'any'"),
+        (LISTEN + FRA.replace("fra", "any"), "a region has the name 'any'"),
         (LISTEN + FRA.replace("fra", "a b"), "at `$.region[0].name`"),
         (LISTEN + FRA + SYD.replace("m2", "m1"), "there are two of the machine 'm1'"),
         (LISTEN + FRA + SYD.replace("10.2.0.1", "10.1.0.1"), "there are two of the address '10.1.0.1:8080'"),
         (LISTEN + FRA.replace("10.1.0.1", "fra.example"), "machine 'm1' is 'fra.example:8080': an address and a port"),
         (LISTEN + FRA.replace("8080", "0"), "machine 'm1' is '10.1.0.1:0', without a port"),
-        (LISTEN + FRA.replace("10.1.0.1:8080", "[::]:8080"), "machine 'm1' is '[::]:8080', which is no host's"),
+        (LISTEN + FRA.replace("10.1.0.1:8080", "[::]:8080"), "machine 'm1' is '[::]:8080', which isn't a host's"),
         ('listen = "here"\n' + FRA, "listen is 'here': an address and a port are expected"),
-        (LISTEN + 'admin = "10.0.0.1:9901"\n' + FRA, "admin is 10.0.0.1:9901, which others can reach"),
-        (LISTEN + FRA + SYD + EAST, "which regions are nearest to 'fra' isn't known"),
+        (LISTEN + 'admin = "10.0.0.1:9901"\n' + FRA, "admin is 10.0.0.1:9901, which other hosts can reach"),
+        (LISTEN + FRA + SYD + EAST, "the distances from region 'fra' aren't known"),
         (LISTEN + FRA + 'nearest = ["nyc"]\n' + SYD, "nearest of the region 'fra' is [\"nyc\"]"),
         (LISTEN + FRA + 'nearest = ["syd", "syd"]\n' + SYD, "two of the region nearest to 'fra' 'syd'"),
-        (LISTEN + "a = " + "[" * 5_000, "it is nested too deep"),
+        (LISTEN + "a = " + "[" * 5_000, "it is nested too deeply"),
         (LISTEN + "".join(map(crowd, range(MACHINES_MAX + 1))), "257 machines are too many"),
     ],
 )  # fmt: skip
@@ -99,7 +99,7 @@ def test_any_host_can_be_named_by_its_address(hosts: list[object], port: int) ->
     try:
         fleet = Fleet.parse(f'{LISTEN}[[region]]\nname = "fra"\nmachines = {{ {machines} }}\n')
     except ConfigurationError as error:
-        assert "which is no host's" in error.message  # noqa: PT017  0.0.0.0 and :: aren't any
+        assert "which isn't a host's" in error.message  # noqa: PT017  0.0.0.0 and :: aren't any
         return
     made = json.dumps(configuration(fleet.site("fra")))
     assert all(f'"address": "{host}"' in made for host in hosts)

@@ -1,5 +1,5 @@
--- Before the edge: the caller is attested, where who calls can be told by its address. Its Fly-Src is signed anew every
--- second, in a file that is named for that address. A request that is sent again keeps what it was given at first.
+-- Before the edge: attest the caller, if its address identifies it. The signer renews its Fly-Src every second, in a
+-- file whose name is that address. A request that is sent again keeps its first Fly-Src.
 
 function envoy_on_request(handle)
   local headers = handle:headers()

@@ -1,4 +1,4 @@
--- In the dialler: the step of the plan says among which machines the balancer chooses, and for how long it may try.
+-- In the dialler: the step of the plan selects the machines from which the balancer chooses, and limits the time.
 
 function envoy_on_request(handle)
   local headers = handle:headers()

@@ -1,4 +1,4 @@
--- At the edge: what a caller asks by header becomes a plan, and each pass takes one step of it.
+-- At the edge: the caller's headers become a plan, and each pass takes one step of it.
 
 local function asked(headers)
   local instance = headers:get("fly-force-instance-id")
@@ -34,7 +34,7 @@ function envoy_on_request(handle)
   end
 end
 
--- What is asked of the proxy can't be done: the caller is told why, and nothing of what the app said.
+-- The proxy can't do what the request asks for. The caller gets the reason, and nothing of the app's answer.
 local function refuse(handle, headers, text)
   local kept = { ["fly-request-id"] = 1, server = 1, via = 1, date = 1 }
   local names = {}
@@ -53,7 +53,7 @@ end
 function envoy_on_response(handle)
   local headers = handle:headers()
   local refused, was = headers:get("flycast-refused"), headers:get("flycast-status")
-  if headers:get("flycast-state") then -- a redirect that Envoy couldn't follow
+  if headers:get("flycast-state") then -- Envoy couldn't follow this redirect.
     refused = "the request can't be sent again: its body is over 1 MiB, or the app answered before it was read"
   end
   if refused then return refuse(handle, headers, refused) end

@@ -1,5 +1,6 @@
--- Between the edge and the dialler: an answer that asks for a replay, and one that says that nothing was sent, become
--- redirects, which Envoy follows by itself with the body that it has kept. The app's own 308s are put aside meanwhile.
+-- Between the edge and the dialler: two kinds of answers become redirects: one that asks for a replay, and one that
+-- reports that nothing was sent. Envoy follows redirects by itself, with the body that it has kept. The app's own 308s
+-- get another status until they reach the edge.
 
 local PASSED = { "fly-replay-src", "fly-replay-failed", "fly-preferred-instance-unavailable" }
 
@@ -16,7 +17,7 @@ end
 
 local function refuse(headers, text) headers:replace("flycast-refused", text) end
 
--- The plan that a fly-replay asks for. nil and why, where it asks for nothing that can be done.
+-- Return the plan that a fly-replay asks for; nil and the reason if that can't be done.
 local function planned(fields, app, instance)
   local steps = {}
   if not MACHINES[app] then return nil, "fly-replay names an app that isn't there" end
@@ -64,7 +65,7 @@ local function replay(handle, headers, known, state)
   redirect(headers, known, after)
 end
 
--- Nothing was sent, or the time for trying is over: take the next step, or fall back, or leave the answer as it is.
+-- Nothing was sent, or time has run out: take the next step, or fall back, or leave the answer as it is.
 local function go_on(handle, headers, known, state, reason)
   local now = now_ms(handle)
   if state.deadline and now >= tonumber(state.deadline) then reason = "timeout" end

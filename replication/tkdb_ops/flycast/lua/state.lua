@@ -1,11 +1,11 @@
--- What the proxy knows of a request on its way, in one header of its own between its parts: `key=value;key=value`.
---   plan    the steps still to try, as `region=iad|instance=m1|any`          step      the one being tried
---   app     the app that is addressed                                        hops      how often it was replayed
---   origin  `force:MACHINE@APP` or `prefer:…`: whereto it falls back         deadline  until when, ms since 1970
---   began   when the replay began, ms since 1970                             wanted    the machine preferred
---   fell    set once it has fallen back: from then on nothing is replayed    from      the machine that replayed it
+-- The proxy's state of a request in flight. Its parts pass it on in an internal header: `key=value;key=value`.
+--   plan    the remaining steps, as `region=iad|instance=m1|any`             step      the present step
+--   app     the app that the request is for                                  hops      the number of replays
+--   origin  `force:MACHINE@APP` or `prefer:…`: the target of the fallback    deadline  the deadline, ms since 1970
+--   began   when the replay began, ms since 1970                             wanted    the preferred machine
+--   fell    set after a fallback: then nothing is replayed any longer        from      the machine that replayed it
 
--- Read `a=b;c="d,e"`, as in the headers fly-replay and flycast-state. nil where it is anything else.
+-- Read `a=b;c="d,e"`, as in the headers fly-replay and flycast-state. Return nil for any other form.
 local function parse(text)
   local fields, at = {}, 1
   while at <= #text do
@@ -35,7 +35,7 @@ end
 
 local function now_ms(handle) return tonumber(handle:timestampString(EnvoyTimestampResolution.MICROSECOND)) / 1000 end
 
--- "10s", "800ms" or "1.5s" in ms; nil where it is anything else.
+-- Return "10s", "800ms" or "1.5s" in ms; nil for any other form.
 local function duration_ms(text)
   local number, unit = text:match("^(%d+%.?%d*)(%l+)$")
   local scale = ({ ms = 1, s = 1000, m = 60000 })[unit]
@@ -44,7 +44,7 @@ end
 
 local function is_name(text) return text ~= "" and #text <= 64 and text:find("^[%w_.-]+$") ~= nil end
 
--- Append the steps for a list of regions and aliases, in order of preference. nil where it is no such list.
+-- Append the steps for a list of regions and aliases, in order of preference. Return nil if it isn't such a list.
 local function add_regions(steps, list, app)
   for code in (list .. ","):gmatch("([^,]*),") do
     code = code:match("^%s*(.-)%s*$")

@@ -1,5 +1,6 @@
--- Before a machine that may be stopped. Whoever finds its gate closed has it started, and looks again: nobody is sent to
--- the machine who hasn't just found the gate open, so who stops it knows of all that it could cut.
+-- Before a machine that may be stopped. A request that finds the gate closed has the machine started, and checks again.
+-- No request is sent to the machine unless it has just found the gate open. So the agent, which stops the machine,
+-- knows every request that a stop could cut.
 
 local TRIES = 5
 
