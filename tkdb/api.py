@@ -106,10 +106,8 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="line
 
 
 class Branch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="branch"):
-    """One attenuated token and every token attenuated from it, to be revoked, or revoked.
-
-    ``branch`` is 16 bytes of the SHA-256 of its tail.
-    """
+    """One attenuated token and its descendants, to be revoked, or revoked. ``branch``: 16 bytes of the SHA-256 of
+    its tail."""
 
     kid: Bytes16
     nonce: Bytes16
@@ -146,11 +144,8 @@ class Feed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Revocations(Call[Feed], frozen=True, tag="revocations"):
-    """Follow the revocations that affect the keys ``kids``, after position ``after``.
-
-    Wait for new ones at most ``wait_ms`` (long poll). Subjects and organizations are included only as far as they
-    affect these keys.
-    """
+    """Follow the revocations that affect the keys ``kids``, after position ``after``. Wait for new ones at most
+    ``wait_ms`` (long poll). Subjects and organizations are included only as far as they affect these keys."""
 
     result: ClassVar = Feed
     kids: Annotated[list[Bytes16], msgspec.Meta(min_length=1, max_length=MAX_KIDS)]
@@ -237,11 +232,8 @@ class Minted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Mint(Call[Minted], frozen=True, tag="mint"):
-    """Mint a token with these caveats, each the bytes of one typed caveat.
-
-    One ``exp`` is among them, or is added: ``expires_in_s`` from now, an hour by default, at most the organization's
-    maximum.
-    """
+    """Mint a token with these caveats, each the bytes of one typed caveat. One ``exp`` is among them, or is added:
+    ``expires_in_s`` from now. Default: an hour, or the organization's maximum if that is shorter."""
 
     result: ClassVar = Minted
     organization: OrganizationName
@@ -291,10 +283,8 @@ class TakenOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TakeOver(Call[TakenOver], frozen=True, tag="take-over"):
-    """Make the machine that receives this primary, at once, and without asking the current one.
-
-    No acknowledged write is lost. Writes in progress at the current primary end with an unknown outcome.
-    """
+    """Make the machine that receives this primary, at once, and without asking the current one. No acknowledged
+    write is lost. Writes in progress at the current primary end with an unknown outcome."""
 
     result: ClassVar = TakenOver
 
@@ -303,10 +293,8 @@ class TakeOver(Call[TakenOver], frozen=True, tag="take-over"):
 
 
 class CreateOrganization(Call[Organization], frozen=True, tag="organization.create"):
-    """Create an organization with a first root key.
-
-    ``max_lifetime_s``: the longest lifetime of its tokens (90 days, unless the authority's configuration allows more).
-    """
+    """Create an organization with a first root key. ``max_lifetime_s``: the longest lifetime of its tokens.
+    Default: the authority's maximum."""
 
     result: ClassVar = Organization
     name: OrganizationName
@@ -385,10 +373,8 @@ class Restored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Restore(Call[Restored], frozen=True, tag="restore"):
-    """Restore the state after entry ``seq``, or after the last entry up to ``at_ms``. Give one of them.
-
-    Later revocations, retired keys and deleted organizations are never undone.
-    """
+    """Restore the state after entry ``seq``, or after the last entry up to ``at_ms``. Give one of them. Later
+    revocations, retired keys and deleted organizations are never undone."""
 
     result: ClassVar = Restored
     seq: Count | None = None
@@ -402,10 +388,8 @@ class HandedOver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HandOver(Call[HandedOver], frozen=True, tag="hand-over"):
-    """Move the primary to ``machine``, as planned. It takes over at once, or else a lease runs out as usual.
-
-    This writes no entry of the journal.
-    """
+    """Move the primary to ``machine``, as planned. It takes over at once, or else a lease runs out as usual. This
+    writes no entry of the journal."""
 
     result: ClassVar = HandedOver
     machine: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9._-]*\Z")]

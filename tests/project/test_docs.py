@@ -96,3 +96,30 @@ def test_every_test_that_a_guarantee_names_exists() -> None:
 def test_every_decision_is_listed() -> None:
     listed = set(re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", (ROOT / "docs/decisions/README.md").read_text()))
     assert listed == {path.name for path in (ROOT / "docs/decisions").glob("0*.md")}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_code_block_is_closed(document: Path) -> None:
+    """An unclosed block turns the rest of the page into code, as half of ARCHITECTURE.md once was."""
+    assert unclosed_blocks(document.read_text()) == []
+
+
+def test_an_unclosed_code_block_is_found() -> None:
+    assert unclosed_blocks("```console\n$ make\n```\ntext\n```\nmore\n") == [5]
+    assert unclosed_blocks("```python\na\n```text\nb\n```\n") == [1]
+
+
+def unclosed_blocks(text: str) -> list[int]:
+    """Return the lines of fences that no later bare fence closes before another block begins (CommonMark 0.31, 4.5)."""
+    opened, unclosed = 0, []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.lstrip().startswith("```"):
+            continue
+        if not opened:
+            opened = number
+        elif line.strip() == "```":
+            opened = 0
+        else:
+            unclosed.append(opened)
+            opened = number
+    return unclosed + ([opened] if opened else [])

@@ -1,20 +1,16 @@
-"""The store: an append-only, hash-chained journal, and the rows that its entries make when they are applied in order.
+"""The database: the journal and its fold in SQLite, and the audit that compares them.
 
-==============  ==============================================================  =====
-module          content                                                         pure
-==============  ==============================================================  =====
-``seal``        the sealing secrets, and records sealed under them              yes
-``journal``     an entry, and the chain that links the entries                  yes
-``made``        the data that the authority adds to a request                   yes
-``rows``        the rows that entries put                                       yes
-``fold``        the changes that an entry makes                                 yes
-``state``       the rows in memory, for the hot path                            yes
-``migrations``  the tables, version by version                                  yes
-``tables``      a change, and a row, as SQL                                     yes
-``faults``      SQLite's errors as errors of tkdb                               yes
-``file``        the file: the check that it is tkdb's, and the writer's lock    no
-``database``    the journal and its fold in SQLite                              no
-``feed``        the journal's revocations, for their followers                  no
-``audit``       the proof that nobody altered the journal or the tables         no
-==============  ==============================================================  =====
+One file has one writer. Only this package knows SQLite.
+
+``audit``             The audit
+``connection``        A connection to a database file: opened, set up and migrated
+``database``          The journal and its fold in SQLite: one file, one writer, and one transaction for each write
+``file``              The database file
+``file_replacement``  The place of a database
+``migrations``        The tables, version by version
+``proof``             The proof that a database matches its journal, and that the authority wrote the journal
+``reader``            The reads of a database
+``refold``            Refolding: the fold of a journal's entries in memory, with the data for every row of the tables
+``sqlite_errors``     SQLite's errors, turned into errors of tkdb: the store never raises an error of SQLite itself
+``tables``            The translation of changes and entries to SQL, and of table rows back to structs
 """

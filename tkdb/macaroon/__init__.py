@@ -19,6 +19,7 @@ caveats, which the authority itself wrote; the identifier contains m.
 ``clearing``     caveats against an access: cleared, or the reason why not
 ``token``        a token as read: its parts, and attenuation
 ``bundle``       the tokens of one Authorization header
+``descent``      a token checked from an ancestor that is known to be valid
 ``mint``         a new token
 ``verify``       the trusted content of a token
 ``limits``       the maximum sizes that are read

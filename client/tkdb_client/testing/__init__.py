@@ -26,6 +26,13 @@ would wait moves the clock forward.
 
 No setting selects it, it listens nowhere, it has its own keys, which are lost with it, and it refuses to run on a Fly
 Machine. So its results have no effect outside the process.
+
+``authority``  the authority in a test: it creates clients, mints, revokes, and fails on demand
+``book``       the authority itself: its methods, with a journal in a list
+``clock``      the test's clock
+``driving``    runs a client's calls without sockets and without waiting
+``faults``     the faults of the testing network
+``network``    the network between clients and the testing authority
 """
 
 from tkdb_client.testing.authority import Authority

@@ -1,8 +1,8 @@
 """The candidacy: whether this machine may take over now.
 
 It may take over when the head has been unchanged for long enough, when a handover names it, or when the operator
-promotes it. A machine whose takeover or writes failed lets other machines go first, for one lease. A machine that is
-shutting down may never take over.
+promotes it. A machine whose takeover, writes or syncs failed lets other machines go first, for one lease. A machine
+that is shutting down may never take over.
 
 >>> from tkdb_replication.protocol.head import BEGINNING, first_head
 >>> head = first_head(journal=b"j" * 16, attempt=b"a" * 16, owner=b"o" * 16, base="e0-00", place=BEGINNING, epoch=0)

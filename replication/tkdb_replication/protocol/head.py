@@ -172,11 +172,11 @@ def first_head(
     region: str = "",
     lease_ms: int = 9_000,
 ) -> Head:
-    """Return the first head of a cluster. ``base`` contains the whole journal up to ``place``, whose entry has
-    ``epoch``.
+    """Return the first head of a cluster, or of a new journal. ``base`` contains the whole journal up to ``place``,
+    whose entry has ``epoch``.
 
-    The head is stored only if there is none (``If-None-Match: *``). It doesn't make its creator primary. A machine
-    takes over if ``owner`` is on its own volume, or when that owner's lease runs out.
+    It doesn't make its creator primary. A machine takes over if ``owner`` is on its own volume, or when that owner's
+    lease runs out.
     """
     return Head(
         journal=journal,
