@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.cpu import pytest_addoption, pytest_configure
+from tests import cpu
+from tests.cpu import pytest_addoption
+from tests.forks import popen
 from tests.replication import seaweed
 from tests.replication.faults import FaultyProxy
 from tests.replication.seaweed import Seaweed, make_bucket
@@ -16,11 +18,17 @@ from tkdb_replication.bucket import Bucket
 from tkdb_replication.flycast import flycast, namespaces
 from tkdb_replication.lab import store
 
-__all__ = ["pytest_addoption", "pytest_configure"]
+__all__ = ["pytest_addoption"]
 
 # What is drawn is judged, not how long it took: the machine may be busy.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the run, and fork the processes that tests start."""
+    cpu.install(config)
+    popen.install(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -148,6 +148,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cpu-budget", type=float, metavar="SECONDS", help="fail if the run costs more CPU time")
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def install(config: pytest.Config) -> None:
     """Begin to measure."""
     config.pluginmanager.register(Plugin(config), "tests.cpu")
