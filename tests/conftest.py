@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-from tests import cpu
+from tests import cpu, profiles
 from tests.cpu import pytest_addoption
 from tests.forks import popen
 from tests.replication import seaweed
@@ -20,9 +19,7 @@ from tkdb_replication.lab import store
 
 __all__ = ["pytest_addoption"]
 
-# What is drawn is judged, not how long it took: the machine may be busy.
-settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
+profiles.load()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -117,8 +117,9 @@ class Plugin:
             return
         if self._budget_s is not None:
             self.seconds.update(metered(self._config.rootpath / METERED))
-        if self._config.cache is not None:
-            self._config.cache.set("cpu", {name: round(spent, 2) for name, spent in self.seconds.most_common()})
+        cache = getattr(self._config, "cache", None)
+        if cache is not None:
+            cache.set("cpu", {name: round(spent, 2) for name, spent in self.seconds.most_common()})
         if self._is_over() and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
