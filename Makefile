@@ -46,8 +46,8 @@ pytest: venv  # by file, side by side: tests of real machines mostly wait
 nightly: venv  ## All tests, with all random schedules, properties and fuzzing at full length. See tests/profiles.py.
 	TESTS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --timeout 3600
 
-again: venv  ## Run the tests that failed last once more, one at a time.
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 1
+again: venv  ## Run the tests that failed last once more, one at a time, and record them.
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 1 --again
 
 fuzz: venv  ## Feed every reader of untrusted bytes, for SECONDS=60.
 	$(BIN)/python -m tests.fuzz $(SECONDS)

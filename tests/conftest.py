@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import cpu, profiles
-from tests.cpu import pytest_addoption
+from tests import cpu, profiles, reruns
 from tests.forks import popen
 from tests.replication import seaweed
 from tests.replication.faults import FaultyProxy
@@ -17,14 +16,19 @@ from tkdb_replication.bucket import Bucket
 from tkdb_replication.flycast import flycast, namespaces
 from tkdb_replication.lab import store
 
-__all__ = ["pytest_addoption"]
-
 profiles.load()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the run's own plugins."""
+    cpu.add_option(parser)
+    reruns.add_option(parser)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure the run, and fork the processes that tests start."""
+    """Measure the run, keep its failures, and fork the processes that tests start."""
     cpu.install(config)
+    reruns.install(config)
     popen.install(config)
 
 

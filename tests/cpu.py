@@ -144,7 +144,7 @@ def metered(folder: Path) -> Mapping[str, float]:
     return {f"({path.name})": float(path.read_text()) for path in folder.glob("*") if path.is_file()}
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def add_option(parser: pytest.Parser) -> None:
     """Add the option that sets a budget."""
     parser.addoption("--cpu-budget", type=float, metavar="SECONDS", help="fail if the run costs more CPU time")
 
