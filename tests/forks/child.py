@@ -29,6 +29,8 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Final, NoReturn
 
+from tests import profiles
+
 PACKAGES: Final = ("tkdb", "tkdb_client", "tkdb_replication")
 
 LAZY: Final = (
@@ -55,8 +57,8 @@ def is_known(arguments: Sequence[str]) -> bool:
     return (arguments[1] == "-m" and arguments[2] in MODULES) or (arguments[1] == "-c" and CODE in arguments[2])
 
 
-def preload() -> None:
-    """Import all that a program may need."""
+def preload(profile: str) -> None:
+    """Import all that a program may need, and make machines probe their object store as a profile of the tests does."""
     for package in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             last = module.name.rpartition(".")[2]
@@ -65,6 +67,7 @@ def preload() -> None:
     for name in LAZY:
         with suppress(ModuleNotFoundError):
             importlib.import_module(name)
+    profiles.shorten_probe(profile)
 
 
 def become(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:

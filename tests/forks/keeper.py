@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.forks import child
 from tkdb_replication.flycast import keeper
 
+PROFILE = sys.argv[2]
+
 
 class ForkingKeeper(keeper.Keeper):
     """The product's keeper, with everything imported before the first machine starts."""
@@ -22,7 +24,7 @@ class ForkingKeeper(keeper.Keeper):
 
     def _spawn(self, order: dict[str, Any]) -> Any:
         if not self._is_loaded and child.is_known(order["arguments"]):
-            child.preload()
+            child.preload(PROFILE)
             self._is_loaded = True
         return super()._spawn(order)
 

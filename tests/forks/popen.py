@@ -6,7 +6,7 @@ that only exec(2) gives; else it is the usual one. asyncio's subprocesses come t
 
 Rules:
 
-- The marker `real_start` gives a test real starts: it is for tests of starting itself.
+- The marker `real_start` gives a test real starts, and whole probes of its object store: it is for tests of these.
 - The server starts with the first process that is asked for, and ends with the test session.
 """
 
@@ -27,6 +27,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests import profiles
 from tests.forks import child, server
 
 ROOT: Final = Path(__file__).parents[2]
@@ -96,7 +97,8 @@ class Forks:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("TKDB_", "PYTHON"))}
         with theirs, log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forks.server", str(theirs.fileno()), f"{self._folder}/server"],
+                [sys.executable, "-m", "tests.forks.server", str(theirs.fileno()), f"{self._folder}/server",
+                 profiles.CURRENT.name],
                 cwd=ROOT, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
                 stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
@@ -112,7 +114,12 @@ def _execute_child(process: Any, *given: Any, **named: Any) -> None:
     asked = _parameters.bind(process, *given, **named).arguments
     arguments = _words(asked["args"])
     if FORKS.enabled and arguments[-3:-1] == KEEPER:
-        asked["args"] = [*arguments[:-3], str(Path(__file__).with_name("keeper.py")), arguments[-1]]
+        asked["args"] = [
+            *arguments[:-3],
+            str(Path(__file__).with_name("keeper.py")),
+            arguments[-1],
+            profiles.CURRENT.name,
+        ]
         _execute(**asked)
         return
     environment = _environment(asked["env"])
@@ -180,9 +187,12 @@ def on_path() -> str:
 class Plugin:
     """The hooks: replace the step that makes a child, for the test session."""
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Give a test real starts if it asks for them."""
-        FORKS.enabled = item.get_closest_marker("real_start") is None
+        """Give a test real starts and whole probes if it asks for them."""
+        is_real = item.get_closest_marker("real_start") is not None
+        FORKS.enabled = not is_real
+        profiles.shorten_probe(profiles.CURRENT.name, whole=is_real)
 
     def pytest_unconfigure(self) -> None:
         """End the fork server."""

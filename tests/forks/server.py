@@ -1,6 +1,6 @@
 """The fork server: a process that has imported everything, and forks for each command and each node of the tests.
 
-    python -m tests.forks.server DESCRIPTOR SOCKET
+    python -m tests.forks.server DESCRIPTOR SOCKET PROFILE
 
 The test process owns the other end of DESCRIPTOR. A process forked for it is *its* child (clone(2), CLONE_PARENT), so
 `subprocess.Popen` waits for it, signals it and counts its CPU time like any other child. A program that isn't the
@@ -145,11 +145,11 @@ def _close(descriptors: list[int]) -> None:
         os.close(descriptor)
 
 
-def main(descriptor: int, path: str) -> None:
+def main(descriptor: int, path: str, profile: str) -> None:
     """Serve the owner at the other end of ``descriptor``, and shells at ``path``."""
     owner = socket.socket(fileno=descriptor)
     owner.set_inheritable(False)
-    preload()
+    preload(profile)
     threads = threading.active_count()
     if threads != 1:
         raise SystemExit(f"an import started {threads - 1} threads, which a fork would lose")
@@ -166,4 +166,4 @@ def main(descriptor: int, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests import profiles
+from tkdb_replication.probe import RACERS, ROUNDS, check_store
 
 
 def test_each_night_tries_at_least_as_much_as_a_change_that_lands() -> None:
@@ -27,3 +28,17 @@ def test_a_seed_is_new_unless_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
     assert len({profiles.fresh_seed() for _ in range(5)}) == 5
     monkeypatch.setenv(profiles.SEED_VARIABLE, "7")
     assert profiles.fresh_seed() == 7
+
+
+def probed() -> dict[str, int]:
+    """Return how this process probes object stores."""
+    return dict(check_store.__kwdefaults__ or {})
+
+
+def test_stores_are_probed_as_the_profile_says() -> None:
+    assert probed() == probed() | dict(profiles.CURRENT.probe)
+
+
+@pytest.mark.real_start
+def test_a_test_of_the_probe_has_the_products_own() -> None:
+    assert (probed()["rounds"], probed()["racers"]) == (ROUNDS, RACERS)

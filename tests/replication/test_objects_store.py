@@ -27,6 +27,8 @@ from tkdb_replication.objects import (
 from tkdb_replication.probe import check_store
 from tkdb_replication.s3 import S3Objects
 
+pytestmark = pytest.mark.real_start
+
 TIMEOUT_MS = 10_000
 DATE_MS = 1_800_000_000_000
 
