@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 METERED = $(BIN)/python -I -S tests/metered.py
 
-.PHONY: help venv demo dev test lint types imports pytest again fuzz simulate chaos drill bench clean
+.PHONY: help venv demo dev test lint types imports pytest nightly again fuzz simulate chaos drill bench clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +43,11 @@ imports: venv
 pytest: venv  # Files run in parallel, because tests of real machines mostly wait.
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cpu-budget $(CPU_BUDGET_S)
 
-again: venv  ## Run the tests that failed last time again, and stop at the first failure.
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 1
+nightly: venv  ## All tests, with all random schedules, properties and fuzzing at full length. See tests/profiles.py.
+	TESTS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --timeout 3600
+
+again: venv  ## Run the tests that failed last once more, one at a time, and record them.
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 1 --again
 
 fuzz: venv  ## Fuzz every reader of untrusted bytes, for SECONDS=60.
 	$(BIN)/python -m tests.fuzz $(SECONDS)

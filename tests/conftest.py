@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-from tests.cpu import pytest_addoption, pytest_configure
+from tests import cpu, profiles, reruns
+from tests.forks import popen
 from tests.replication import seaweed
 from tests.replication.faults import FaultyProxy
 from tests.replication.seaweed import Seaweed, make_bucket
@@ -16,11 +16,20 @@ from tkdb_ops.flycast import flycast, namespaces
 from tkdb_ops.lab import object_store
 from tkdb_replication.bucket.settings import Bucket
 
-__all__ = ["pytest_addoption", "pytest_configure"]
+profiles.load()
 
-# What is drawn is judged, not how long it took: the machine may be busy.
-settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the run's own plugins."""
+    cpu.add_option(parser)
+    reruns.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the run, keep its failures, and fork the processes that tests start."""
+    cpu.install(config)
+    reruns.install(config)
+    popen.install(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -117,8 +117,9 @@ class Plugin:
             return
         if self._budget_s is not None:
             self.seconds.update(metered(self._config.rootpath / METERED))
-        if getattr(self._config, "cache", None) is not None:
-            self._config.cache.set("cpu", {name: round(spent, 2) for name, spent in self.seconds.most_common()})
+        cache = getattr(self._config, "cache", None)
+        if cache is not None:
+            cache.set("cpu", {name: round(spent, 2) for name, spent in self.seconds.most_common()})
         if self._is_over() and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -143,11 +144,11 @@ def metered(folder: Path) -> Mapping[str, float]:
     return {f"({path.name})": float(path.read_text()) for path in folder.glob("*") if path.is_file()}
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def add_option(parser: pytest.Parser) -> None:
     """Add the option that sets a budget."""
     parser.addoption("--cpu-budget", type=float, metavar="SECONDS", help="fail if the run costs more CPU time")
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def install(config: pytest.Config) -> None:
     """Begin to measure."""
     config.pluginmanager.register(Plugin(config), "tests.cpu")

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
+from tests import profiles
 from tests.authority.test_authority_journal import by_signature
 from tests.authority.test_authority_machine import MAX_LIFETIME_S, Lives, Token, picks
 from tests.authority.world import BOTH_RING, DAY_S, HOUR_S, NEW_RING, START_MS, World, branch, lineage, run
@@ -362,7 +363,7 @@ class Restores(Lives):
 
 
 Restores.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=profiles.CURRENT.lives, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestRestores = Restores.TestCase
 

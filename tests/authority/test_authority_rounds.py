@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import profiles
 from tests.authority.world import World, branch, lineage, run
 from tkdb import api, errors
 from tkdb.authority.publisher import Alone
@@ -268,7 +269,7 @@ WRITES = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=profiles.CURRENT.few_examples, deadline=None)
 @given(writes=WRITES)
 def test_one_round_comes_to_the_same_as_one_write_after_the_other(writes: list[api.WriteCall]) -> None:
     async def play(world: World, *, at_once: bool) -> list[str]:

@@ -13,7 +13,8 @@ import pytest
 import typer
 
 from tests.cli.console import DOCS, Shown, alike, read
-from tests.cli.processes import BARE, TKDB, quick, running, tkdb
+from tests.cli.processes import BARE, quick, running, tkdb
+from tests.forks import popen
 from tkdb.cli.app import app
 
 
@@ -42,7 +43,7 @@ def node(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def typed(shown: Shown, folder: Path, env: dict[str, str]) -> tuple[str, int]:
-    path = f"{Path(TKDB).parent}:{os.environ['PATH']}"
+    path = f"{popen.on_path()}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", shown.command + " 2>&1" if ">" not in shown.command else shown.command + " 2>/dev/null"],
         cwd=folder,

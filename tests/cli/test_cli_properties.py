@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import profiles
 from tests.cli.processes import quick, tkdb
 from tkdb.channel.keys import AuthoritySecret, SignerSecret
 from tkdb.cli.inputs import check_arguments, duration, instant, resources
@@ -58,7 +59,7 @@ def test_paths_and_public_keys_are_no_secrets(harmless: str) -> None:
 
 
 @given(presented=texts | st.binary(max_size=300) | st.sampled_from([TOKEN.text, TOKEN.text + "," + TOKEN.text]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=profiles.CURRENT.few_examples)
 def test_any_text_as_a_token_is_answered(presented: str | bytes) -> None:
     given = presented.encode("utf-8", "surrogatepass") if isinstance(presented, str) else presented
     for arguments in (["inspect"], ["explain", "--action", "r"], ["attenuate", "--act", "r"], ["inspect", "--json"]):
@@ -68,7 +69,7 @@ def test_any_text_as_a_token_is_answered(presented: str | bytes) -> None:
 
 
 @given(raw=st.binary(min_size=1, max_size=60), location=st.binary(min_size=1, max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=profiles.CURRENT.few_examples)
 def test_any_bytes_in_a_macaroon_are_shown_escaped(raw: bytes, location: bytes) -> None:
     token = encode_text(write(location, TOKEN.identifier[:-1] + b"\0", [raw, b"x" + raw], bytes(32)))
     for command in ("inspect", "explain"):
@@ -82,7 +83,7 @@ OPTIONS = ["--act", "--res", "--aud", "--method", "--path", "--ip", "--caveat", 
 
 
 @given(option=st.sampled_from(OPTIONS), value=texts)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=profiles.CURRENT.few_examples)
 def test_any_text_as_a_caveat_is_written_or_refused(option: str, value: str) -> None:
     ran = quick("token", "attenuate", f"{option}={value}", stdin=TOKEN.text)
     assert ran.code in {0, 1, 2}
@@ -93,7 +94,7 @@ def test_any_text_as_a_caveat_is_written_or_refused(option: str, value: str) -> 
 
 
 @given(option=st.sampled_from(ACCESS), value=texts)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=profiles.CURRENT.few_examples)
 def test_any_text_as_an_access_is_decided_or_refused(option: str, value: str) -> None:
     ran = quick("token", "explain", f"{option}={value}", stdin=TOKEN.text)
     assert ran.code in {1, 2} or (ran.code == 0 and value)
@@ -101,7 +102,7 @@ def test_any_text_as_an_access_is_decided_or_refused(option: str, value: str) ->
 
 @pytest.mark.parametrize("read", [duration, instant, lambda text: resources([text])])
 @given(text=texts)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=profiles.CURRENT.few_examples)
 def test_readers_raise_usage_errors_alone(read: Callable[[str], Any], text: str) -> None:
     with suppress(UsageError):
         read(text)

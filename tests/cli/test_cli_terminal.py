@@ -15,6 +15,8 @@ from tkdb.cli import main
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.mint import mint
 
+pytestmark = pytest.mark.real_start
+
 TOKEN = mint(
     "tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1, random=bytes(10), caveats=[Exp(2**40), Act("rw")]
 ).text

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests import profiles
 from tests.journal.scribe import BOTH_RING, DAY_MS, OLD_RING, START_MS, Scribe, nonce_at, snapshot
 from tkdb import api
 from tkdb.database.audit import audit
@@ -151,4 +152,4 @@ class Writing(RuleBasedStateMachine):
 
 
 TestWriting = Writing.TestCase
-TestWriting.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestWriting.settings = settings(max_examples=profiles.CURRENT.lives, stateful_step_count=30, deadline=None)

@@ -12,6 +12,8 @@ import pytest
 from tests.end_to_end.node import Keys, Node, failed_start
 from tkdb import errors
 
+pytestmark = pytest.mark.real_start
+
 
 @pytest.fixture
 def keys() -> Keys:

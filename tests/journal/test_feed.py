@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import profiles
 from tests.journal.scribe import START_MS, Scribe, nonce_at
 from tkdb import api
 from tkdb.channel.padding import MAX_PAYLOAD_BYTES
@@ -148,7 +149,7 @@ def test_an_entry_larger_than_the_limit_comes_whole_and_alone() -> None:
     asyncio.run(run())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=profiles.CURRENT.few_examples, deadline=None)
 @given(st.integers(0, 8), st.integers(1, 300), st.integers(0, 9))
 def test_pages_join_without_gaps_or_repeats_wherever_they_are_read_from(kept: int, max_bytes: int, after: int) -> None:
     async def run() -> None:

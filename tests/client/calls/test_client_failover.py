@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import profiles
 from tests.client.fake_authority import report
 from tests.client.simulated import Ended, Simulated
 from tkdb import api, errors
@@ -64,7 +65,7 @@ def under(skies: list[tuple[int, list[Any]]], well: int | None = None) -> Any:
     return world
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=profiles.CURRENT.many_examples, deadline=None)
 @given(climate, rests, st.data())
 def test_no_call_fails_while_one_region_is_well(
     skies: list[tuple[int, list[Any]]], rests: list[int], data: st.DataObject
@@ -80,7 +81,7 @@ def test_no_call_fails_while_one_region_is_well(
         simulated.rest(rest_ms)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=profiles.CURRENT.many_examples, deadline=None)
 @given(climate, st.data(), st.sampled_from([*FAULTS[:4]]), rests)
 def test_a_region_that_has_come_back_is_found_though_its_breaker_is_open(
     skies: list[tuple[int, list[Any]]], data: st.DataObject, fault: Any, rests: list[int]
@@ -105,7 +106,7 @@ def test_a_region_that_has_come_back_is_found_though_its_breaker_is_open(
     assert ended.took_ms <= OPEN_MAX_MS + 1_500 * 2 * len(skies)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=profiles.CURRENT.many_examples, deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=2, max_size=4), st.integers(2, 30))
 def test_a_hung_region_costs_one_call_one_attempt_and_no_more(rtts_ms: list[int], calls: int) -> None:
     hung_from_ms = 60_000
@@ -132,7 +133,7 @@ def test_without_the_breaker_every_call_would_pay(monkeypatch: pytest.MonkeyPatc
     assert [read(simulated).took_ms for _ in range(3)] == [1_520] * 3
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=profiles.CURRENT.many_examples, deadline=None)
 @given(climate, rests)
 def test_whatever_happens_a_call_ends_by_its_deadline_and_none_is_asked_twice_in_a_round(
     skies: list[tuple[int, list[Any]]], rests: list[int]
@@ -259,7 +260,7 @@ def test_a_write_to_a_primary_that_hangs_goes_on_elsewhere_with_its_request_id()
     assert ended.took_ms == 1_500 + 10 + 200
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=profiles.CURRENT.many_examples, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12_000)), min_size=1, max_size=10), st.integers(0, 5))
 def test_writes_follow_the_primary_wherever_it_goes(moves: list[tuple[int, int]], seed: int) -> None:
     place = [seed % 3]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests import profiles
 from tests.ops.flycast.standing import Standing
 
 
@@ -137,7 +138,11 @@ def test_a_fly_replay_that_can_not_be_read_is_an_error_and_not_an_answer(standin
     assert "fly-replay" in answer.headers["fly-proxy-error"]
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=profiles.CURRENT.few_examples,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     st.lists(
         st.sampled_from(["region", "instance", "app", "state", "elsewhere", "timeout", "fallback", "=", ";", '"', ","])

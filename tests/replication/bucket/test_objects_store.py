@@ -27,6 +27,8 @@ from tkdb_replication.bucket.objects import (
 from tkdb_replication.bucket.s3 import S3Objects
 from tkdb_replication.bucket.settings import Bucket
 
+pytestmark = pytest.mark.real_start
+
 TIMEOUT_MS = 10_000
 DATE_MS = 1_800_000_000_000
 

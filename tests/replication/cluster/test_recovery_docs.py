@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.console import alike, read
-from tests.cli.processes import BARE, TKDB
+from tests.cli.processes import BARE
+from tests.forks import popen
 from tests.replication.operator import delete, environment, founded, lead
 from tkdb_replication.bucket.paths import HEAD_KEY
 from tkdb_replication.bucket.settings import Bucket
@@ -54,7 +55,7 @@ def test_every_section_with_a_command_is_run() -> None:
 def test_every_command_shown_answers_as_shown(section: str, empty_bucket: Bucket, tmp_path: Path) -> None:
     env = environment(empty_bucket, tmp_path)
     HAPPENED[section](empty_bucket, env)
-    path = f"{Path(TKDB).parent}:{os.environ['PATH']}"
+    path = f"{popen.on_path()}:{os.environ['PATH']}"
     for shown in [each for each in read(DOCS.read_text()) if each.section == section]:
         done = subprocess.run(
             ["bash", "-c", f"{shown.command} 2>&1"],

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests import profiles
 from tkdb.errors import StoreUnwritable
 from tkdb_replication.node.volume_file import SLOT_BYTES, VolumeFile
 from tkdb_replication.protocol.head import BEGINNING, Checkpoint
@@ -69,7 +70,7 @@ def test_written_in_one_place_a_write_that_is_cut_short_would_lose_both(tmp_path
     assert VolumeFile(database(tmp_path)).read(journal=JOURNAL).rev == -1
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=profiles.CURRENT.few_examples)
 @given(raw=st.binary(max_size=2 * SLOT_BYTES))
 def test_any_bytes_at_all_are_as_good_as_a_lost_disk_and_can_be_written_over(tmp_path: Path, raw: bytes) -> None:
     machine_file(tmp_path).write_bytes(raw)

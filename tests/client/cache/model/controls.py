@@ -228,25 +228,24 @@ class Control:
 
 CONTROLS: Final[dict[str, Control]] = {
     "never stale": Control(Parts(cache=NeverStale), {STALE_ACCEPT}),
-    "dated by arrival": Control(Parts(cache=DatedByArrival), {STALE_ACCEPT}),
+    "dated by arrival": Control(Parts(cache=DatedByArrival), {STALE_ACCEPT}, first=73),
     "the machine's age ignored": Control(Parts(cache=AgeIgnored), {STALE_ACCEPT}),
-    "late direct answers believed": Control(Parts(verification=LateDirect), {STALE_ACCEPT}, first=33),
+    "late direct answers believed": Control(Parts(verification=LateDirect), {STALE_ACCEPT}, first=140),
     "news not held against late answers": Control(
         Parts(before=_with("_news", NewsForgotten)), {STALE_ACCEPT, UNDONE}, first=2_290
     ),
     "answers from before what was known": Control(
-        Parts(before=_with("_news", FloorForgotten)),
-        {STALE_ACCEPT, UNDONE},
+        Parts(before=_with("_news", FloorForgotten)), {STALE_ACCEPT, UNDONE}, first=61
     ),
-    "another journal's positions": Control(Parts(cache=JournalIgnored), {STALE_ACCEPT}),
-    "a page dated before the last": Control(Parts(cache=DatedThoughMore), {STALE_ACCEPT}, first=230),
+    "another journal's positions": Control(Parts(cache=JournalIgnored), {STALE_ACCEPT}, first=44),
+    "a page dated before the last": Control(Parts(cache=DatedThoughMore), {STALE_ACCEPT}, first=256),
     "revoked branches not told": Control(Parts(cache=BranchesUntold), {STALE_ACCEPT, UNDONE}),
     "descendants of a revoked branch kept": Control(Parts(cache=DescendantsKept), {STALE_ACCEPT, UNDONE}),
     "walked tails not looked up": Control(Parts(cache=BranchesNotLookedUp), {STALE_ACCEPT, UNDONE}),
-    "lineages not heard": Control(Parts(cache=deaf(api.Lineage)), {STALE_ACCEPT}),
+    "lineages not heard": Control(Parts(cache=deaf(api.Lineage)), {STALE_ACCEPT}, first=49),
     "issued-before not heard": Control(Parts(cache=deaf(api.IssuedBefore)), {STALE_ACCEPT}),
     "subjects not heard": Control(Parts(cache=SubjectsNotHeard), {STALE_ACCEPT}),
-    "retired keys not heard": Control(Parts(cache=deaf(api.KeyRetired)), {STALE_ACCEPT}),
+    "retired keys not heard": Control(Parts(cache=deaf(api.KeyRetired)), {STALE_ACCEPT}, first=28),
     "own revocations left to the feed": Control(Parts(operations=OwnForgotten), {UNDONE}),
     "a denial kept for the lineage": Control(Parts(cache=NegativeOfLineage), {FALSE_DENIAL}),
     "a flight that hands over its result": Control(Parts(verification=DenialShared), {FALSE_DENIAL, STALE_ACCEPT}),

@@ -1,0 +1,158 @@
+"""A forked process that becomes a program: `tkdb`, or a module or code that starts it.
+
+To start an interpreter and import `tkdb serve` costs half a second of CPU. A fork of a process that has imported it
+costs a few milliseconds. A process that comes from here is real in everything else: it has its own environment,
+working directory, standard streams, signals and exit code.
+
+Rules:
+
+- The caller sets descriptors 0 to 2, the working directory and the session, and forks from a process without threads.
+- `become` never returns.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import io
+import logging
+import os
+import pkgutil
+import runpy
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from types import ModuleType
+from typing import Final, NoReturn
+
+from tests import profiles
+
+PACKAGES: Final = ("tkdb", "tkdb_client", "tkdb_replication")
+
+LAZY: Final = (
+    *("hypercorn.asyncio", "hypercorn.asyncio.run", "hypercorn.protocol.h11", "hypercorn.protocol.ws_stream"),
+    *("uvloop", "aiosqlite", "httpcore", "rich.console", "rich.table", "rich.text", "rich.live"),
+    *("tests.regions.chaos.controls", "tests.server.served", "tests.replication.replicated"),
+)
+"""Modules that a program imports only when it needs them."""
+
+FRAMEWORKS: Final = ("asgi", "django", "fastapi", "flask")
+"""Modules of the client that import a web framework, which no command does."""
+
+TKDB: Final = os.path.join(os.path.dirname(sys.executable), "tkdb")  # noqa: PTH118, PTH120  a symlink stays one
+MODULES: Final = ("tkdb.cli", "tests.regions.chaos.controls", "tests.server.served", "tests.replication.replicated")
+CODE: Final = "tests.regions.chaos.controls"
+
+
+def is_known(arguments: Sequence[str]) -> bool:
+    """Return True if `become` can run this command line."""
+    if arguments[:1] == [TKDB]:
+        return True
+    if arguments[:1] != [sys.executable] or len(arguments) < 3:
+        return False
+    return (arguments[1] == "-m" and arguments[2] in MODULES) or (arguments[1] == "-c" and CODE in arguments[2])
+
+
+def preload(profile: str) -> None:
+    """Import all that a program may need, and make machines probe their object store as a profile of the tests does."""
+    for package in PACKAGES:
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            last = module.name.rpartition(".")[2]
+            if last != "__main__" and not (package == "tkdb_client" and last in FRAMEWORKS):
+                importlib.import_module(module.name)
+    for name in LAZY:
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+    profiles.shorten_probe(profile)
+
+
+def become(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Run a program to its end, and end this process as the interpreter would."""
+    os.closerange(3, 1 << 20)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    _open_streams(environment)
+    code = _code_of(lambda: _run(list(arguments)))
+    os._exit(_ended(code))
+
+
+def _run(arguments: list[str]) -> None:
+    """Run a command line that `is_known` has accepted."""
+    if arguments[0] == TKDB:
+        from tkdb.cli import main
+
+        sys.argv = arguments
+        sys.path[0] = os.path.dirname(TKDB)  # noqa: PTH120
+        sys.modules["__main__"] = ModuleType("__main__")
+        main()
+        return
+    sys.path[0] = os.getcwd() if arguments[1] == "-m" else ""  # noqa: PTH109
+    sys.argv = [arguments[1], *arguments[3:]]
+    if arguments[1] == "-c":
+        module = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(arguments[2], "<string>", "exec"), vars(module))  # noqa: S102  as the interpreter does
+        return
+    sys.modules.pop(arguments[2], None)  # Else runpy warns that the module was imported before it runs.
+    runpy.run_module(arguments[2], run_name="__main__", alter_sys=True)
+
+
+def _open_streams(environment: Mapping[str, str]) -> None:
+    """Give `sys` new streams over descriptors 0 to 2, as the interpreter makes them."""
+    locale = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or "C"
+    errors = "surrogateescape" if locale in {"C", "POSIX"} else "strict"
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(
+        io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8", errors=errors
+    )
+    for number, name, handling in ((1, "stdout", errors), (2, "stderr", "backslashreplace")):
+        raw = io.FileIO(number, "w", closefd=False)
+        is_terminal = raw.isatty()
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(raw), encoding="utf-8", errors=handling, newline="\n",
+            line_buffering=is_terminal or number == 2,
+        )  # fmt: skip
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    logging.lastResort = logging._StderrHandler(logging.WARNING)  # type: ignore[attr-defined]
+
+
+def _code_of(run: Callable[[], None]) -> int:
+    """Return the exit code that a program ends with."""
+    try:
+        run()
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            return ended.code or 0
+        print(ended.code, file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        _flush((sys.stdout, sys.stderr))
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+        return 130
+    except BaseException:  # noqa: BLE001  as the interpreter reports it
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _ended(code: int) -> int:
+    """Do what the interpreter does at its end; return the exit code."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    return code if _flush((sys.stdout, sys.stderr)) else 120
+
+
+def _flush(streams: Iterable[io.TextIOBase]) -> bool:
+    """Write out what streams hold; return True if all could."""
+    try:
+        for stream in streams:
+            stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
