@@ -31,7 +31,7 @@ from typing import Final, NoReturn
 
 from tests import profiles
 
-PACKAGES: Final = ("tkdb", "tkdb_client", "tkdb_replication")
+PACKAGES: Final = ("tkdb", "tkdb_client", "tkdb_replication", "tkdb_ops")
 
 LAZY: Final = (
     *("hypercorn.asyncio", "hypercorn.asyncio.run", "hypercorn.protocol.h11", "hypercorn.protocol.ws_stream"),

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.forks import child
+from tkdb_ops.flycast import namespace_init
 
 PROFILE = sys.argv[2]
 
