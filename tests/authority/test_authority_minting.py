@@ -98,7 +98,7 @@ def test_an_end_given_twice_over_is_refused() -> None:
 @pytest.mark.parametrize("caveat", [Bind("A" * 22), Usr("ann"), Org("acme")], ids=lambda caveat: type(caveat).__name__)
 def test_what_belongs_in_a_discharge_is_refused(caveat: Any) -> None:
     async def test(world: World) -> None:
-        with pytest.raises(errors.InvalidRequest, match="discharge only"):
+        with pytest.raises(errors.InvalidRequest, match="allowed only in a discharge"):
             await world.mint("acme", caveat)
 
     run(test)

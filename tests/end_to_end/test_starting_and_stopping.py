@@ -66,7 +66,7 @@ def test_all_that_is_wrong_with_the_settings_is_said_at_once(tmp_path: Path, key
     del environment["TKDB_SEAL_KEYS"]
     code, said = failed_start(environment)
     assert code == 2
-    for part in ("3 settings are wrong", "TKDB_BIND", "TKDB_DRAIN_MS meant", "TKDB_SEAL_KEYS: it is missing"):
+    for part in ("3 settings are wrong", "TKDB_BIND", "did you mean TKDB_DRAIN_MS?", "TKDB_SEAL_KEYS: it is missing"):
         assert part in said
     assert keys.authority.text() not in said
 

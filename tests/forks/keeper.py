@@ -14,17 +14,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.forks import child
 from tkdb_ops.flycast import namespace_init
 
-PROFILE = sys.argv[2]
-
 
 class ForkingKeeper(namespace_init.NamespaceInit):
     """The product's keeper, with everything imported before the first machine starts."""
 
+    profile: str
     _is_loaded = False
 
     def _spawn(self, order: dict[str, Any]) -> Any:
         if not self._is_loaded and child.is_known(order["arguments"]):
-            child.preload(PROFILE)
+            child.preload(self.profile)
             self._is_loaded = True
         return super()._spawn(order)
 
@@ -46,5 +45,6 @@ class System:
 
 
 if __name__ == "__main__":
+    ForkingKeeper.profile = sys.argv[2]
     vars(namespace_init).update(NamespaceInit=ForkingKeeper, os=System())
     namespace_init.main(int(sys.argv[1]))

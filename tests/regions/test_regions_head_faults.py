@@ -49,7 +49,7 @@ def test_a_head_that_is_not_right_is_refused_until_it_is_right_again(running: Cl
         (flipped(right), "the head was altered in the bucket"),
         (b"", "has another sealing secret, or isn't a head"),
         (bytes(200), "has another sealing secret, or isn't a head"),
-        (running.head.of_another_journal(right), "the head is of journal 000000"),
+        (running.head.of_another_journal(right), "the head belongs to journal 000000"),
         (older, "the head went back from rev"),
     ]
     for body, why in wrong:
@@ -79,7 +79,7 @@ def test_a_replica_serves_to_the_end_of_the_bound_while_the_head_is_gone_and_all
     with running.nodes[replica].client(timeout_ms=TOLD_MS) as client:
         until(lambda: "the bucket has no head" in running.log(replica))
         client.verify(token)
-        until(lambda: refused(running, replica, "make one with `tkdb init`"))
+        until(lambda: refused(running, replica, "create one with `tkdb init`"))
         with pytest.raises(errors.StaleAuthority):
             client.verify(token)
     running.head.put(right)

@@ -68,7 +68,7 @@ def test_a_litestream_that_hangs_slows_writes_down_when_recent_is_full_until_it_
     try:
         with node.client(timeout_ms=TOLD_MS) as client:
             ledger.write(client, "hung")
-            with pytest.raises(errors.Overloaded, match="than Litestream has stored"):
+            with pytest.raises(errors.Overloaded, match="than Litestream can upload"):
                 ledger.fill(client, "hung", entries=8)
             ledger.assert_kept()
         until(lambda: unsynced(running))
@@ -92,7 +92,7 @@ def test_a_machine_on_which_litestream_can_not_work_does_not_lead_until_it_can(
     shutil.rmtree(folder)
     folder.write_bytes(b"no folder")  # as little to be deleted as one that isn't ours
     node.start()
-    until(lambda: "Litestream's folders can't be made anew" in running.log("m1"))
+    until(lambda: "Litestream's folders can't be recreated" in running.log("m1"))
     ledger.assert_kept()
     with node.client(timeout_ms=TOLD_MS) as client, pytest.raises(errors.NoPrimary):
         client.create_organization("unacknowledged")

@@ -27,7 +27,7 @@ def test_machines_that_start_before_their_cluster_is_founded_wait_for_it_and_the
         for node in cluster.nodes.values():
             node.start()
         for name in cluster.nodes:
-            until(lambda name=name: "make one with `tkdb init`" in cluster.readyz(name)[1])
+            until(lambda name=name: "create one with `tkdb init`" in cluster.readyz(name)[1])
             assert cluster.readyz(name)[0] == 503
             assert "the bucket has no head" in cluster.status(name).fault
         cluster.run("init")

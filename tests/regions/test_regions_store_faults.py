@@ -52,12 +52,12 @@ def test_without_the_store_reads_go_on_to_the_end_of_the_bound_and_then_are_refu
         store.rule = rules.unreachable
         client.verify(token)
         until(lambda: cluster.readyz("m1")[0] == 503)
-        with pytest.raises(errors.StaleAuthority, match="can't show that it is up to date"):
+        with pytest.raises(errors.StaleAuthority, match="can't prove that it is up to date"):
             client.verify(token)
         with pytest.raises((errors.Unavailable, errors.StaleAuthority)):
             client.create_organization("unacknowledged")
         for said in (cluster.readyz("m1")[1], client.status().fault):
-            assert "can't show that it is up to date" in said
+            assert "can't prove that it is up to date" in said
             assert "couldn't be reached" in said
     store.rule = rules.honest
     cluster.settled()

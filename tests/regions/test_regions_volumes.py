@@ -189,7 +189,7 @@ def test_a_volume_of_another_cluster_is_refused_and_left_alone(
     journal = asyncio.run(begin_another(replica.database, running.keys.seal))
     replica.start()
     until(lambda: "this machine's volume to another" in running.readyz(name)[1])
-    assert "use the volume and the bucket that belong together" in running.status(name).fault
+    assert "use a volume and a bucket of the same journal" in running.status(name).fault
     with replica.client(timeout_ms=TOLD_MS) as holder, pytest.raises(errors.StaleAuthority):
         holder.verify(ledger.token)
     replica.kill()

@@ -1,7 +1,7 @@
 """A way to an object store that makes faults, in a thread of its own: whatever is tested can block.
 
 with FaultyProxy("127.0.0.1", port) as proxy:
-    proxy.fault = Fault.STALL
+    proxy.fault = StoreFault.STALL
 """
 
 from __future__ import annotations

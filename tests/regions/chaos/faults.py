@@ -20,11 +20,11 @@ TAKEOVER_S: Final = 12
 _MOVE_MS: Final = 6_000
 
 _ON_THE_WAY: Final = {
-    Kind.STALL: store.Fault.STALL,
-    Kind.CUT: store.Fault.CUT,
-    Kind.ERROR: store.Fault.ERROR,
-    Kind.LOSE_ANSWER: store.Fault.LOSE_ANSWER,
-    Kind.FORSAKE: store.Fault.FORSAKE,
+    Kind.STALL: store.StoreFault.STALL,
+    Kind.CUT: store.StoreFault.CUT,
+    Kind.ERROR: store.StoreFault.ERROR,
+    Kind.LOSE_ANSWER: store.StoreFault.LOSE_ANSWER,
+    Kind.FORSAKE: store.StoreFault.FORSAKE,
 }
 
 
@@ -84,7 +84,7 @@ class Faults:
             try:
                 await asyncio.sleep(for_s)
             finally:
-                machine.proxy.fault = store.Fault.NONE
+                machine.proxy.fault = store.StoreFault.NONE
 
     async def _on_process(self, machine: Machine, kind: Kind, for_s: float) -> None:
         match kind:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.replication.conftest import now_ms
-from tests.replication.faults import Fault, FaultyProxy
+from tests.replication.faults import FaultyProxy, StoreFault
 from tkdb import errors
 from tkdb.net.url import Url
 from tkdb_replication.bucket.listing import error_code, parse_page
@@ -223,9 +223,9 @@ def test_anything_like_xml_is_read_without_a_foreign_error(text: str) -> None:
     parse_page(b"<ListBucketResult>" + text.encode() + b"</ListBucketResult>")
 
 
-@pytest.mark.parametrize("fault", [Fault.STALL, Fault.CUT, Fault.ERROR, Fault.LOSE_ANSWER])
+@pytest.mark.parametrize("fault", [StoreFault.STALL, StoreFault.CUT, StoreFault.ERROR, StoreFault.LOSE_ANSWER])
 def test_under_each_fault_the_outcome_is_unknown_and_afterwards_all_is_well(
-    fault: Fault, shaky_bucket: Bucket, proxy: FaultyProxy
+    fault: StoreFault, shaky_bucket: Bucket, proxy: FaultyProxy
 ) -> None:
     async def trial() -> None:
         async with S3Objects(shaky_bucket, now_ms=now_ms) as objects:
@@ -235,7 +235,7 @@ def test_under_each_fault_the_outcome_is_unknown_and_afterwards_all_is_well(
             assert isinstance(await objects.get("k", timeout_ms=300), Unknown)
             assert isinstance(await objects.list("", timeout_ms=300), Unknown)
             assert isinstance(await objects.delete("other", timeout_ms=300), Unknown)
-            proxy.fault = Fault.NONE
+            proxy.fault = StoreFault.NONE
             assert isinstance(await objects.put("last", b"3", timeout_ms=5_000), Stored)
 
     asyncio.run(trial())
@@ -244,9 +244,9 @@ def test_under_each_fault_the_outcome_is_unknown_and_afterwards_all_is_well(
 def test_a_put_whose_answer_was_lost_may_have_been_done(shaky_bucket: Bucket, proxy: FaultyProxy) -> None:
     async def trial() -> None:
         async with S3Objects(shaky_bucket, now_ms=now_ms) as objects:
-            proxy.fault = Fault.LOSE_ANSWER
+            proxy.fault = StoreFault.LOSE_ANSWER
             assert isinstance(await objects.put("lost", b"mine", if_none_match="*", timeout_ms=5_000), Unknown)
-            proxy.fault = Fault.NONE
+            proxy.fault = StoreFault.NONE
             found = await objects.get("lost", timeout_ms=5_000)
             assert isinstance(found, Found)
             assert found.body == b"mine"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cli.processes import tkdb
-from tests.replication.faults import Fault, FaultyProxy
+from tests.replication.faults import FaultyProxy, StoreFault
 from tests.replication.operator import delete, environment, head_in, head_keys, keys_in, write
 from tests.replication.seaweed import Seaweed, now_ms
 from tkdb import errors
@@ -224,7 +224,7 @@ def test_gc_without_a_head_or_a_store_says_so(
     missing = tkdb("gc", env=env)
     assert (missing.code, missing.out) == (3, "")
     assert "there is no head: nothing is deleted" in missing.err
-    proxy.fault = Fault.CUT
+    proxy.fault = StoreFault.CUT
     unreachable = tkdb("gc", env=env | {"AWS_ENDPOINT_URL_S3": proxy.url})
     assert unreachable.code == 3
     assert "couldn't be reached" in unreachable.err

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.cli.processes import BARE, TKDB, tkdb
-from tests.replication.faults import Fault, FaultyProxy
+from tests.replication.faults import FaultyProxy, StoreFault
 from tests.replication.operator import alter, environment, head_in, keys_in, single_machine, write
 from tests.replication.seaweed import Seaweed
 from tkdb.database.database import Database
@@ -136,7 +136,7 @@ def test_a_store_that_cannot_be_reached_is_said_to_be(
     empty_bucket: Bucket, s3_server: Seaweed, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     env = environment(s3_server.bucket(empty_bucket.name, proxy.url), tmp_path)
-    proxy.fault = Fault.CUT
+    proxy.fault = StoreFault.CUT
     refused = tkdb("init", env=env)
     assert refused.code == 3
     assert "couldn't be reached" in refused.err

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from tests.cli.processes import BARE, TKDB, Ran, tkdb
-from tests.replication.faults import Fault, FaultyProxy
+from tests.replication.faults import FaultyProxy, StoreFault
 from tests.replication.operator import (
     alter,
     cluster_of,
@@ -346,7 +346,7 @@ def test_a_store_that_cannot_be_reached_changes_nothing(
     empty_bucket: Bucket, env: dict[str, str], s3_server: Seaweed, proxy: FaultyProxy
 ) -> None:
     delete(empty_bucket, HEAD_KEY)
-    proxy.fault = Fault.CUT
+    proxy.fault = StoreFault.CUT
     refused = failed(env | {"AWS_ENDPOINT_URL_S3": proxy.url}, "--accept-loss")
     assert refused.code == 3
     assert "couldn't be reached" in refused.err

@@ -77,7 +77,7 @@ def test_synced_is_what_is_in_the_store(address: Path) -> None:
         (http(200, "not JSON"), "can't be read"),
         (http(200, "[" * 50_000), "can't be read"),
         (http(200, "x" * (MAX_ANSWER_BYTES + 1)), "too large"),
-        (http(500, {"error": "replica sync: verysecretkey"}), "it says: replica sync: \\*\\*\\*"),
+        (http(500, {"error": "replica sync: verysecretkey"}), "it reports: replica sync: \\*\\*\\*"),
         (http(404, {"error": 5}), "can't be read"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "can't be used"),
         (b"garbage\r\n\r\n", "can't be used"),

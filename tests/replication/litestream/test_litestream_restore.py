@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.replication.conftest import now_ms
-from tests.replication.faults import Fault, FaultyProxy
+from tests.replication.faults import FaultyProxy, StoreFault
 from tests.replication.replicated import TIMEOUT_MS, machine, restored
 from tkdb import errors
 from tkdb_replication.bucket.objects import Found, Listed, Stored
@@ -96,16 +96,16 @@ def test_a_damaged_backup_is_refused_and_leaves_no_file(
     assert not (tmp_path / ".copy.db-restore").exists()
 
 
-@pytest.mark.parametrize("fault", [Fault.STALL, Fault.CUT, Fault.ERROR])
+@pytest.mark.parametrize("fault", [StoreFault.STALL, StoreFault.CUT, StoreFault.ERROR])
 def test_a_store_at_fault_is_unavailable_in_time_and_the_next_try_is_whole(
-    fault: Fault, bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, tmp_path: Path
+    fault: StoreFault, bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     async def trial() -> None:
         base = await backed_up(bucket, tmp_path / "tkdb.db")
         proxy.fault = fault
         with pytest.raises(errors.Unavailable, match="within 300 ms"):
             await restore_into(shaky_bucket, base, tmp_path / "copy.db", timeout_ms=300)
-        proxy.fault = Fault.NONE
+        proxy.fault = StoreFault.NONE
         assert len(await restored(shaky_bucket, base, tmp_path / "copy.db")) == 2
 
     asyncio.run(trial())

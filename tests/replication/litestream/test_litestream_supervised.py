@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.replication.faults import Fault, FaultyProxy
+from tests.replication.faults import FaultyProxy, StoreFault
 from tests.replication.replicated import IMPATIENT, PATIENT, TIMEOUT_MS, machine, restored
 from tests.replication.seaweed import CREDENTIALS
 from tests.waiting import until
@@ -181,9 +181,9 @@ def test_another_process_on_the_control_socket_is_not_believed(bucket: Bucket, p
     asyncio.run(trial())
 
 
-@pytest.mark.parametrize("fault", [Fault.STALL, Fault.CUT, Fault.ERROR, Fault.LOSE_ANSWER])
+@pytest.mark.parametrize("fault", [StoreFault.STALL, StoreFault.CUT, StoreFault.ERROR, StoreFault.LOSE_ANSWER])
 def test_while_the_store_is_at_fault_nothing_counts_as_synced_and_afterwards_all_of_it(
-    fault: Fault, bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, tmp_path: Path
+    fault: StoreFault, bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, tmp_path: Path
 ) -> None:
     async def trial() -> None:
         async with machine(shaky_bucket, path) as one:
@@ -193,7 +193,7 @@ def test_while_the_store_is_at_fault_nothing_counts_as_synced_and_afterwards_all
             with pytest.raises(errors.Unavailable):
                 await one.replication.sync(timeout_ms=300)
             await one.write()  # the journal goes on
-            proxy.fault = Fault.NONE
+            proxy.fault = StoreFault.NONE
             await one.sync()
             assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
 
@@ -204,7 +204,7 @@ def test_replication_begins_and_ends_while_the_store_is_stalled(
     shaky_bucket: Bucket, proxy: FaultyProxy, path: Path
 ) -> None:
     async def trial() -> None:
-        proxy.fault = Fault.STALL
+        proxy.fault = StoreFault.STALL
         async with machine(shaky_bucket, path, timing=replace(PATIENT, stop_ms=300)) as one:
             with pytest.raises(errors.Unavailable, match="within 100 ms"):
                 await one.replication.sync(timeout_ms=100)
@@ -218,7 +218,7 @@ def test_litestream_that_waits_for_ever_on_a_dead_connection_is_started_again(
     bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, tmp_path: Path
 ) -> None:
     async def trial() -> None:
-        proxy.fault = Fault.STALL
+        proxy.fault = StoreFault.STALL
         async with machine(shaky_bucket, path, timing=replace(PATIENT, stuck_ms=600)) as one:
             old_pid, chunks = one.pid, proxy.chunks
             async with asyncio.timeout(TIMEOUT_MS / 1000):
@@ -227,7 +227,7 @@ def test_litestream_that_waits_for_ever_on_a_dead_connection_is_started_again(
             await one.write()
             with pytest.raises(errors.Unavailable, match="within 100 ms"):
                 await one.replication.sync(timeout_ms=100)
-            proxy.fault = Fault.FORSAKE
+            proxy.fault = StoreFault.FORSAKE
             await one.restarted(old_pid)
             await one.sync()
             assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
@@ -304,7 +304,7 @@ def test_with_the_old_local_folder_a_new_path_would_not_sync(
     async def trial() -> None:
         await _old_folder(bucket, path)
         monkeypatch.setattr(supervisor, "local_folder", lambda database: database.with_name("nothing"))
-        with pytest.raises(errors.Unavailable, match="it says: sync database"):
+        with pytest.raises(errors.Unavailable, match="it reports: sync database"):
             await _begin_again(bucket, path, epoch=2)
 
     asyncio.run(trial())
@@ -373,17 +373,17 @@ def test_only_the_first_sync_may_take_as_long_as_the_databases_size_demands(
     monkeypatch.setattr(supervisor, "FIRST_SYNC_BYTES_PER_MS", 1)  # its 100 KB are given a minute and more
 
     async def trial() -> None:
-        proxy.fault = Fault.STALL
+        proxy.fault = StoreFault.STALL
         async with machine(shaky_bucket, path, timing=replace(PATIENT, stuck_ms=100)) as one:
             first_pid = one.pid
             for _ in range(3):
                 with pytest.raises(errors.Unavailable):
                     await one.replication.sync(timeout_ms=200)
             assert one.pid == first_pid
-            proxy.fault = Fault.NONE
+            proxy.fault = StoreFault.NONE
             await one.sync()
             assert one.pid == first_pid
-            proxy.fault = Fault.STALL
+            proxy.fault = StoreFault.STALL
             await one.write()
             with pytest.raises(errors.Unavailable):
                 await one.replication.sync(timeout_ms=200)
