@@ -86,7 +86,7 @@ def test_another_authoritys_database_is_not_founded_with(empty_bucket: Bucket, t
     single_machine(env)
     refused = tkdb("init", env=env | {"TKDB_NAME": "other.example"})
     assert refused.code == 2
-    assert "not of other.example" in refused.err
+    assert "not to other.example" in refused.err
     assert keys_in(empty_bucket) == []
 
 
@@ -128,7 +128,7 @@ def test_what_lies_where_the_head_belongs_is_not_overwritten(empty_bucket: Bucke
     write(empty_bucket, HEAD_KEY, b"someone's")
     refused = tkdb("init", env=env)
     assert refused.code == 3
-    assert "it can't be used" in refused.err
+    assert "that can't be used" in refused.err
     assert keys_in(empty_bucket) == [HEAD_KEY]
 
 

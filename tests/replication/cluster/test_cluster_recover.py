@@ -171,7 +171,7 @@ def test_of_another_authority_nothing_is_recovered(empty_bucket: Bucket, env: di
     delete(empty_bucket, HEAD_KEY)
     refused = failed(env | {"TKDB_NAME": "other.example"}, "--accept-loss")
     assert refused.code == 3
-    assert "not of other.example" in refused.err
+    assert "not to other.example" in refused.err
 
 
 def test_where_an_older_backup_and_the_heads_recent_entries_meet_nothing_is_lost(
