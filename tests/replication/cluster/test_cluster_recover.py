@@ -161,7 +161,7 @@ def test_with_another_sealing_secret_nothing_is_recovered_and_nothing_changed(
     other = tkdb("keys", "generate", "--kind", "seal").out.strip()
     refused = failed(env | {"TKDB_SEAL_KEYS": other}, "--accept-loss")
     assert refused.code == 3
-    assert "none gives a sound journal" in refused.err
+    assert "none contains a valid journal" in refused.err
     assert "sealing secret" in refused.err
     assert other not in refused.err
     assert (keys_in(empty_bucket), read(empty_bucket, HEAD_KEY)) == (before, head)
