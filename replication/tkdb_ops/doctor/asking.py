@@ -6,7 +6,7 @@ is sealed to the authority's key, or it refuses a caller without attestation, or
     asker = Asker(identity, now_ms=now_ms, random_bytes=os.urandom)
     match await asker.ask(Url.parse("http://tkdb.flycast"), {"fly-force-instance-id": "148e21"}, timeout_ms=5_000):
         case Answered(report): ...
-        case NoAnswer(Silence.IDENTITY, why): ...
+        case NoAnswer(NoAnswerReason.IDENTITY, why): ...
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Answered:
 class NoAnswer:
     """The reason why a machine didn't report its status, as a kind and in words."""
 
-    silence: NoAnswerReason
+    reason: NoAnswerReason
     why: str
 
 
@@ -84,11 +84,11 @@ class Asker:
         """Ask the machine at ``url`` for its status, with additional ``headers``. Try each of the authority's keys."""
         for key in range(self._keys):
             told, date_ms = await self._ask(url, headers or {}, key, 0, timeout_ms)
-            if isinstance(told, NoAnswer) and told.silence is NoAnswerReason.REFUSED and date_ms is not None:
+            if isinstance(told, NoAnswer) and told.reason is NoAnswerReason.REFUSED and date_ms is not None:
                 # Its clock is so far off that the request looks like a replay. Ask again with the machine's own time.
                 late_ms = date_ms - self._now_ms()
                 told, _ = await self._ask(url, headers or {}, key, late_ms, timeout_ms)
-            if not (isinstance(told, NoAnswer) and told.silence is NoAnswerReason.IDENTITY):
+            if not (isinstance(told, NoAnswer) and told.reason is NoAnswerReason.IDENTITY):
                 break
         return told
 

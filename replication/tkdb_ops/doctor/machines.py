@@ -104,7 +104,7 @@ def identity(seen: Sequence[SeenMachine] | Absent) -> Finding:
     """Judge whether the machines have the expected name and key."""
     if isinstance(seen, Absent):
         return IDENTITY.unmade(seen)
-    strangers = [each for each in seen if _silence(each) is NoAnswerReason.IDENTITY]
+    strangers = [each for each in seen if _reason(each) is NoAnswerReason.IDENTITY]
     heard = told(seen)
     if strangers:
         return IDENTITY.judged((f"{each.name}: {_why(each)}" for each in strangers), "")
@@ -119,7 +119,7 @@ def machines_answer(seen: Sequence[SeenMachine] | Absent) -> Finding:
         return ANSWERING.unmade(seen)
     if not seen:
         return ANSWERING.failed("the app has no machine", "`fly deploy --no-public-ips --ha=false`")
-    refused = [each for each in seen if _silence(each) is NoAnswerReason.ATTESTATION]
+    refused = [each for each in seen if _reason(each) is NoAnswerReason.ATTESTATION]
     if refused and not told(seen):
         return ANSWERING.failed(
             f"this caller is refused: {_why(refused[0])}",
@@ -139,7 +139,7 @@ def attested(seen: Sequence[SeenMachine] | Absent, setups: Sequence[Setup] | Abs
         on_fly: True if callers reach the authority through flycast. Elsewhere nobody attests callers.
     """
     heard = [] if isinstance(seen, Absent) else told(seen)
-    refused = not isinstance(seen, Absent) and any(_silence(each) is NoAnswerReason.ATTESTATION for each in seen)
+    refused = not isinstance(seen, Absent) and any(_reason(each) is NoAnswerReason.ATTESTATION for each in seen)
     faults = [f"{each.name} answers requests without Fly-Src" for each, came in heard if not came.report.attested]
     if faults and not on_fly and isinstance(setups, Absent):
         return ATTESTED.unmade(NotAsked(f"{NO_FLYCAST}, and elsewhere nobody attests callers"))
@@ -251,8 +251,8 @@ def _newest(reports: Iterable[api.StatusReport]) -> api.Cluster | None:
     return max(_clusters(reports), key=lambda head: head.rev, default=None)
 
 
-def _silence(seen: SeenMachine) -> NoAnswerReason | None:
-    return seen.came.silence if isinstance(seen.came, NoAnswer) else None
+def _reason(seen: SeenMachine) -> NoAnswerReason | None:
+    return seen.came.reason if isinstance(seen.came, NoAnswer) else None
 
 
 def _why(seen: SeenMachine) -> str:

@@ -101,7 +101,7 @@ async def survey(asker: Asker, urls: Sequence[Url], found: Sequence[KnownMachine
 
 
 def _unreached(seen: SeenMachine) -> bool:
-    return isinstance(seen.came, NoAnswer) and seen.came.silence is NoAnswerReason.UNREACHED
+    return isinstance(seen.came, NoAnswer) and seen.came.reason is NoAnswerReason.UNREACHED
 
 
 async def _ask(asker: Asker, url: Url, place: KnownMachine | None) -> SeenMachine:
