@@ -160,8 +160,7 @@ class Verifier:
 
         Raises:
             NotPermitted: the request didn't come from the proxy, isn't signed by it, is from another time, comes from
-                an app
-                or organization that isn't accepted, or is a replay.
+                an app or organization that isn't accepted, or is a replay.
         """
         self._check_peer(presented.peer)
         if presented.source is None or presented.signature is None:

@@ -73,8 +73,7 @@ class Clock:
 
         Raises:
             Unavailable: it has jumped since the last call that trusted it, is behind the journal, or differs too much
-                from the
-                clock that other machines use.
+                from the clock that other machines use.
         """
         now_ms, monotonic_ms = self._wall_ms(), self._monotonic_ms()
         jumped_ms = now_ms - monotonic_ms - self._offset_ms

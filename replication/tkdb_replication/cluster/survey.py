@@ -154,8 +154,7 @@ async def survey_bucket(cluster: Cluster, near: Path) -> Survey:
 
     Raises:
         Unavailable, StoreUnwritable: the object store or the disk can't be used now. A backup that can't be read now
-            may be
-            the best one.
+            may be the best one.
     """
     there = await read_head(cluster.objects, cluster.head_keys)
     backups, now_ms = await list_backups(cluster.objects)

@@ -203,8 +203,7 @@ def decode_head(raw: bytes, keys: HeadKeys) -> Head:
 
     Raises:
         BrokenHead: ``raw`` is too long, wasn't written with one of the keys, or has recent entries that don't end at
-            its
-            position.
+            its position.
     """
     if len(raw) > HEAD_BYTES_MAX:
         raise BrokenHead(f"the head has {len(raw)} bytes, and at most {HEAD_BYTES_MAX} are allowed", hint=_SEE)

@@ -41,8 +41,7 @@ def wait_ms(head: Head, settings: ProtocolSettings, former: bytes) -> int | None
         head: the head.
         settings: this machine's settings.
         former: a process that has ended, as this machine's own disk shows; empty if there is none. One process at a
-            time
-            locks the disk, so the former process can't still run.
+            time locks the disk, so the former process can't still run.
     """
     if head.owner == former:
         return 0

@@ -52,8 +52,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
         rev: the highest rev seen when the machine last served; -1 for none.
         place: the last point that was served.
         owner: the process that was the last to be primary, or to try, on this volume; empty for none. One process at a
-            time
-            locks a volume.
+            time locks a volume.
     """
 
     journal: bytes | None = None
