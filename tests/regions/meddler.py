@@ -20,17 +20,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from tests import answering
 from tests.answering import OF_THE_CONNECTION, Answer, Answering
 from tests.replication.seaweed import CREDENTIALS, now_ms
-from tkdb_replication.bucket.paths import HEAD_KEY
 from tkdb_replication.bucket.sigv4 import sign
 
 
 class Request(answering.Request):
     """What a machine asks of the object store."""
-
-    @property
-    def of_head(self) -> bool:
-        """Whether it is about the head."""
-        return urlsplit(self.target).path.endswith(f"/{HEAD_KEY}")
 
     @property
     def writes(self) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -19,9 +18,9 @@ from tests.journal.scribe import Scribe
 from tests.replication.replicated import eventually
 from tests.replication.seaweed import CREDENTIALS, now_ms
 from tkdb import api
-from tkdb.authority.clock import Clock
 from tkdb.authority.genesis import begin
 from tkdb.authority.view import chain_key_of
+from tkdb.bootstrap import system_clock
 from tkdb.database.database import Database
 from tkdb.journal.additions import Made
 from tkdb.journal.entry import Entry, Origin, link
@@ -72,8 +71,7 @@ class Writer(Scribe):
     async def of(cls, database: Database, env: Mapping[str, str]) -> Self:
         """Return the writer of a database, whose journal is begun if there is none."""
         writer = cls(database, seed=random.getrandbits(32), ring=SealKeys.parse(env["TKDB_SEAL_KEYS"]))
-        clock = Clock(now_ms, lambda: time.monotonic_ns() // 1_000_000)
-        writer.state = await begin(database, env["TKDB_NAME"], writer.ring, clock, os.urandom)
+        writer.state = await begin(database, env["TKDB_NAME"], writer.ring, system_clock(), os.urandom)
         writer.now_ms, writer.chain_key = now_ms(), chain_key_of(writer.state, writer.ring)
         writer.journal = writer.state.journal
         return writer
@@ -161,9 +159,8 @@ def founded(bucket: Bucket, env: Mapping[str, str]) -> Head:
 
     async def run() -> Head:
         async with cluster_of(bucket, env) as cluster:
-            clock = Clock(now_ms, lambda: time.monotonic_ns() // 1_000_000)
             # However busy the machine is: what a try that was cut short has left is garbage.
-            return (await eventually(lambda: found(cluster, Path(env["TKDB_DB"]), clock))).head
+            return (await eventually(lambda: found(cluster, Path(env["TKDB_DB"]), system_clock()))).head
 
     return asyncio.run(run())
 
