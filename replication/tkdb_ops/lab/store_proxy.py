@@ -142,9 +142,8 @@ class StoreProxy:
             if self.fault is StoreFault.ERROR:
                 writer.write(_ERROR)
                 writer.write_eof()
-                while await reader.read(
-                    _CHUNK_BYTES
-                ):  # Closing with unread bytes resets the connection, and loses the answer.
+                # Closing with unread bytes resets the connection, and loses the answer.
+                while await reader.read(_CHUNK_BYTES):
                     pass
                 return
             yield chunk

@@ -228,9 +228,8 @@ class Node:
                 return self._status()
             case api.HandOver(machine):
                 permit(signer_of(caller), "promote", ALL)
-                async with (
-                    self._served.turn
-                ):  # The turn keeps a commit from coming between its permission and its publication.
+                # The turn keeps a commit from coming between its permission and its publication.
+                async with self._served.turn:
                     handed_over = self._driver.hand_over(machine)
                 await handed_over
                 return api.HandedOver(machine)
