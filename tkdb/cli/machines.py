@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Self
 import typer
 
 from tkdb.cli.connect import TIMEOUT_MS, connect
-from tkdb.cli.output import UsageError
+from tkdb.cli.output import Cell, Marked, UsageError, bad, good
 from tkdb.errors import ConfigurationError, TkdbError
 
 if TYPE_CHECKING:
@@ -125,3 +125,18 @@ def is_led(head: api.Cluster) -> bool:
 def seconds(ms: int) -> str:
     """Return a span of time as text, in seconds."""
     return f"{ms / 1000:.1f} s"
+
+
+def role_cell(role: str) -> Cell:
+    """Return a machine's role. The primary is set off."""
+    return Marked(role, "bold") if role == "primary" else role
+
+
+def age_cell(age_ms: int | None) -> str:
+    """Return the age of a machine's data."""
+    return "unknown" if age_ms is None else seconds(age_ms)
+
+
+def health_cell(fault: str) -> Cell:
+    """Return the health of a machine that has this fault; empty: none."""
+    return bad("faulty") if fault else good("ok")

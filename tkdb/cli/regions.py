@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from tkdb.cli.connect import connect
-from tkdb.cli.machines import Urls, seconds, urls
-from tkdb.cli.output import Cell, Marked, Output, Part, Rows, bad, good
+from tkdb.cli.machines import Urls, age_cell, health_cell, role_cell, urls
+from tkdb.cli.output import Cell, Output, Part, Rows, bad
 
 if TYPE_CHECKING:
     from tkdb_client import Region
@@ -49,10 +49,10 @@ def _row(region: Region) -> Sequence[Cell]:
         region.region,
         region.machine,
         _round_trip(region.rtt_ms),
-        Marked(region.role, "bold") if region.role == "primary" else region.role,
+        role_cell(region.role),
         str(region.seq),
-        "unknown" if region.age_ms is None else seconds(region.age_ms),
-        bad("faulty") if region.fault else good("ok"),
+        age_cell(region.age_ms),
+        health_cell(region.fault),
         "← serving you" if region.serving else "",
     )
 

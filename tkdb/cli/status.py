@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import typer
 
-from tkdb.cli.machines import Asked, Machines, Urls, is_led, newest, seconds, urls
-from tkdb.cli.output import Cell, Marked, Output, Part, Rows, bad, good
+from tkdb.cli.machines import (
+    Asked,
+    Machines,
+    Urls,
+    age_cell,
+    health_cell,
+    is_led,
+    newest,
+    role_cell,
+    seconds,
+    urls,
+)
+from tkdb.cli.output import Cell, Output, Part, Rows, bad
 
 if TYPE_CHECKING:
     from tkdb import api
@@ -56,13 +67,13 @@ def _alone(asked: Asked) -> list[Part]:
     report = asked.report
     assert report is not None  # noqa: S101  an error of the only machine was raised before
     rows: list[Sequence[Cell]] = [
-        (good("ok") if not report.fault else bad("faulty"), report.name),
+        (health_cell(report.fault), report.name),
         *([("why", report.fault)] if report.fault else []),
         ("role", report.role),
         ("region", report.region),
         ("machine", report.machine),
         ("seq", str(report.position)),
-        ("fresh", _age(report)),
+        ("fresh", age_cell(report.age_ms)),
         ("version", report.version),
         ("up", distance(report.uptime_ms / 1000).removeprefix("in ")),
         ("answered", f"in {asked.rtt_ms} ms"),
@@ -86,11 +97,11 @@ def _row(asked: Asked, last: int) -> Sequence[Cell]:
     return (
         report.region,
         report.machine,
-        Marked(report.role, "bold") if report.role == "primary" else report.role,
+        role_cell(report.role),
         str(report.position),
         str(max(0, last - report.position)),
-        _age(report),
-        bad("faulty") if report.fault else good("ok"),
+        age_cell(report.age_ms),
+        health_cell(report.fault),
         f"in {asked.rtt_ms} ms",
     )
 
@@ -102,7 +113,3 @@ def _line(head: api.Cluster) -> Cell:
     seen = f"last change seen {seconds(head.unchanged_ms)} ago" + ("" if led else ": another machine may take over")
     text = f"{who} · epoch {head.epoch} · rev {head.rev} · seq {head.seq} · lease {seconds(head.lease_ms)}, {seen}"
     return text if led else bad(text)
-
-
-def _age(report: api.StatusReport) -> str:
-    return "unknown" if report.age_ms is None else seconds(report.age_ms)
