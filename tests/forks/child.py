@@ -73,6 +73,7 @@ def preload(profile: str) -> None:
 def become(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
     """Run a program to its end, and end this process as the interpreter would."""
     os.closerange(3, 1 << 20)
+    _set_signals()
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
@@ -99,6 +100,14 @@ def _run(arguments: list[str]) -> None:
         return
     sys.modules.pop(arguments[2], None)  # Else runpy warns that the module was imported before it runs.
     runpy.run_module(arguments[2], run_name="__main__", alter_sys=True)
+
+
+def _set_signals() -> None:
+    """Handle signals as the interpreter does from its start. A lab's keeper has reset them, as exec(2) needs it."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _open_streams(environment: Mapping[str, str]) -> None:

@@ -95,6 +95,18 @@ def test_each_process_has_its_own_environment_folder_session_and_randomness(tmp_
     assert ended[0][2] != ended[1][2]
 
 
+def test_signals_are_handled_as_the_interpreter_does_even_after_a_keeper_has_reset_them() -> None:
+    numbers = "(signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD)"
+    shown = f"import signal; print([str(signal.getsignal(each)).partition(' at ')[0] for each in {numbers}])"
+    with subprocess.Popen([sys.executable, "-I", "-c", shown], stdout=subprocess.PIPE, text=True) as real:
+        assert real.stdout is not None
+        expected = real.stdout.read().strip()
+    assert code(shown) == expected
+    again = [sys.executable, "-c", f"{shown}  # {child.CODE}"]
+    reset = f"import os, signal; [signal.signal(each, signal.SIG_DFL) for each in {numbers}]"
+    assert code(f"{reset}; from tests.forks import child; child.become({again!r}, dict(os.environ))") == expected
+
+
 def test_no_filter_of_warnings_and_no_event_loop_is_inherited() -> None:
     with subprocess.Popen(
         [sys.executable, "-I", "-c", "import warnings; print(len(warnings.filters))"], stdout=subprocess.PIPE, text=True
