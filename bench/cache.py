@@ -88,7 +88,7 @@ def ours(tokens: int) -> Iterator[tuple[Job, Pass]]:
         return [token.attenuate(*further(count, number + each)).text for each in range(tokens)]
 
     def verified(text: str) -> None:
-        known = cache.look(text)
+        known = cache.get(text)
         assert known is not None
         known.clear(ACCESS)
 

@@ -138,7 +138,7 @@ class _App:
         self._fleet.requests += 1
         text = token.text
         try:
-            known = self._cache.look(text)
+            known = self._cache.get(text)
         except errors.Denied:
             return
         if known is None:

@@ -50,7 +50,7 @@ def test_each_value_has_one_text_even_where_the_checksum_is_right(body: str) -> 
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_behind_a_stem_a_text_holds_what_it_holds_when_read_whole(known: bytes, more: bytes) -> None:
-    stem = Stem.of(PREFIX, known)
+    stem = Stem.from_bytes(PREFIX, known)
     assert stem.rest(armor(PREFIX, known + more)) == more
     other = stem.rest(armor(PREFIX, more))
     assert other == (more[len(known) :] if more.startswith(known) else None)
@@ -58,7 +58,7 @@ def test_behind_a_stem_a_text_holds_what_it_holds_when_read_whole(known: bytes, 
 
 @given(st.binary(max_size=9), st.text(st.sampled_from(ALPHABET + "+/= \n\x00"), max_size=12), st.booleans())
 def test_behind_a_stem_a_text_is_read_as_strictly_as_whole(known: bytes, rest: str, seal: bool) -> None:
-    stem = Stem.of(PREFIX, known)
+    stem = Stem.from_bytes(PREFIX, known)
     text = sealed(stem.text + rest) if seal else stem.text + rest
     try:
         whole = dearmor(PREFIX, text)

@@ -108,14 +108,14 @@ def test_a_request_that_was_brought_back_is_another_one() -> None:
     back = [*headers, (b"fly-replay-failed", b"reason=timeout")]
     verifier = Verifier(KEY.public_key())
     for one in (headers, back):
-        assert verifier.verify(Presented.of(PROXY, one), now_s=SOURCE.ts) == SOURCE
+        assert verifier.verify(Presented.from_headers(PROXY, one), now_s=SOURCE.ts) == SOURCE
     with pytest.raises(NotPermitted, match="is a replay"):
-        verifier.verify(Presented.of(PROXY, back), now_s=SOURCE.ts)
+        verifier.verify(Presented.from_headers(PROXY, back), now_s=SOURCE.ts)
 
 
 def test_a_header_that_stands_there_twice_counts_as_absent() -> None:
     headers = [(b"fly-src", HEADER.encode())] * 2 + [(b"fly-src-signature", SIGNATURE.encode())]
-    refused(Presented.of(PROXY, headers), "more than one")
+    refused(Presented.from_headers(PROXY, headers), "more than one")
 
 
 def test_what_is_remembered_is_bounded_and_what_is_forgotten_is_too_old_by_then() -> None:
@@ -148,7 +148,7 @@ def test_hostile_headers_are_refused_and_nothing_else_happens(source: str, signa
 )
 def test_any_header_bytes_are_believed_or_refused(headers: list[tuple[bytes, bytes]], peer: str) -> None:
     try:
-        source = Verifier(KEY.public_key()).verify(Presented.of(peer, headers), now_s=SOURCE.ts)
+        source = Verifier(KEY.public_key()).verify(Presented.from_headers(peer, headers), now_s=SOURCE.ts)
     except NotPermitted:
         return
     assert (source, peer) == (SOURCE, PROXY)

@@ -19,7 +19,7 @@ def test_every_code_comes_back_as_its_class(code: str) -> None:
         error.caveat = 3
     if isinstance(error, errors.Unavailable):
         error.retry_after_ms = 250
-    failure = msgspec.msgpack.decode(msgspec.msgpack.encode(Failure.of(error)), type=Failure)
+    failure = msgspec.msgpack.decode(msgspec.msgpack.encode(Failure.from_error(error)), type=Failure)
     back = failure.error()
     assert type(back) is kind
     assert vars(back) == vars(error)
@@ -48,7 +48,7 @@ def test_an_unknown_code_becomes_refused(code: str) -> None:
 def test_a_machines_own_trouble_is_unavailable_to_the_caller_and_tells_nothing_of_it(
     kind: type[errors.TkdbError],
 ) -> None:
-    error = Failure.of(kind("the secret 0011 is missing", hint="look into /data")).error()
+    error = Failure.from_error(kind("the secret 0011 is missing", hint="look into /data")).error()
     assert type(error) is errors.Unavailable
     assert "0011" not in str(error)
     assert "/data" not in str(error)

@@ -465,9 +465,7 @@ def decode_answer(body: bytes) -> Answer:
     try:
         return _answer_decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise errors.ChannelError(
-            "the answer can't be read", hint="upgrade this client if the authority is newer"
-        ) from None
+        raise _unreadable("answer") from None
 
 
 def decode_result(call: Call[R], answer: Answer) -> R:
@@ -482,10 +480,12 @@ def decode_result(call: Call[R], answer: Answer) -> R:
     try:
         result: R = msgspec.msgpack.decode(answer.result, type=call.result)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise errors.ChannelError(
-            "the result can't be read", hint="upgrade this client if the authority is newer"
-        ) from None
+        raise _unreadable("result") from None
     return result
+
+
+def _unreadable(what: str) -> errors.ChannelError:
+    return errors.ChannelError(f"the {what} can't be read", hint="upgrade this client if the authority is newer")
 
 
 def _first_line(error: Exception) -> str:

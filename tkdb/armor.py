@@ -10,7 +10,7 @@ b'hello'
 
 A reader that has read a text needn't read it again as the beginning of a longer text:
 
->>> stem = Stem.of("tkdb_", b"hello")
+>>> stem = Stem.from_bytes("tkdb_", b"hello")
 >>> stem.rest(armor("tkdb_", b"hello, world")), stem.rest(armor("tkdb_", b"help"))
 (b', world', None)
 """
@@ -80,7 +80,7 @@ class Stem(msgspec.Struct, frozen=True, gc=False):
     beyond: bytes
 
     @classmethod
-    def of(cls, prefix: str, raw: bytes) -> Self:
+    def from_bytes(cls, prefix: str, raw: bytes) -> Self:
         """Return the stem of all texts with ``prefix`` whose bytes begin with ``raw``."""
         shown = len(raw) // 3 * 3
         text = prefix + b64url(raw[:shown])

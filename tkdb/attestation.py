@@ -100,7 +100,7 @@ class Presented:
         peer: the address from which the connection came.
         source: its Fly-Src, or None.
         signature: its Fly-Src-Signature, or None.
-        request: the proxy's data about this one request. `Presented.of` uses its id and its replays.
+        request: the proxy's data about this one request. `Presented.from_headers` uses its id and its replays.
     """
 
     peer: str
@@ -109,7 +109,7 @@ class Presented:
     request: str
 
     @classmethod
-    def of(cls, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> Self:
+    def from_headers(cls, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> Self:
         """Return the parts in a request's headers, in ASGI's form. A repeated header counts as missing."""
         found: dict[str, list[str]] = {}
         for name, value in headers:

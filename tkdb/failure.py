@@ -1,6 +1,6 @@
 """An error on the wire: the code of its class in ``tkdb.errors``, and its texts.
 
->>> failure = Failure.of(errors.RevokedToken("the token is revoked", hint="ask for a new one", caveat=2))
+>>> failure = Failure.from_error(errors.RevokedToken("the token is revoked", hint="ask for a new one", caveat=2))
 >>> failure.code
 'revoked'
 >>> raise failure.error()
@@ -32,7 +32,7 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retry_after_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
 
     @classmethod
-    def of(cls, error: errors.TkdbError) -> Self:
+    def from_error(cls, error: errors.TkdbError) -> Self:
         """Return the failure for an error.
 
         An error that is neither a denial nor a refusal is this machine's own problem. For the caller, this machine is

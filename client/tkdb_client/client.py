@@ -59,7 +59,7 @@ class Client(Configured[Runner]):
         Raises:
             Denied: the subclass is the reason. A token that can't be read is denied locally, without a request.
         """
-        known = self._cache.look(token if isinstance(token, str) else token.text)
+        known = self._cache.get(token if isinstance(token, str) else token.text)
         return self._run(self._operations.verify(token)) if known is None else known
 
     def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
@@ -261,7 +261,7 @@ class AsyncClient(Configured[AsyncRunner]):
 
     async def verify(self, token: Token) -> Verified:
         """As ``Client.verify``."""
-        known = self._cache.look(token if isinstance(token, str) else token.text)
+        known = self._cache.get(token if isinstance(token, str) else token.text)
         return await self._run(self._operations.verify(token)) if known is None else known
 
     async def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:

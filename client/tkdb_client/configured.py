@@ -158,7 +158,7 @@ class Configured(ABC, Generic[X]):
         Raises:
             Denied: the subclass is the reason.
         """
-        return self._cache.look(token)
+        return self._cache.get(token)
 
     def cache_info(self) -> CacheInfo:
         """Return the state of the cache: hits, misses, size, and the age of its data."""

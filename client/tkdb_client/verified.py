@@ -39,7 +39,7 @@ class Verified(verify.Verified, frozen=True, kw_only=True):
         Raises:
             UnknownCaveat, CaveatUnmet, DischargeMissing: a caveat can't be read, or isn't allowed at its place.
         """
-        trusted = verify.Verified.of(macaroon, organization)
+        trusted = verify.Verified.from_macaroon(macaroon, organization)
         return cls(trusted.organization, trusted.macaroon, trusted.caveats, policy=policy)
 
     def clear(self, access: Access) -> None:

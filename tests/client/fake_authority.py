@@ -82,7 +82,7 @@ class Brain:
                 raise error
             given["result"] = msgspec.Raw(api.encode(self.handler(request.call)))
         except errors.TkdbError as raised:
-            given["failure"] = Failure.of(raised)
+            given["failure"] = Failure.from_error(raised)
         answer = api.Answer(self.journal, self.position, 0, **given)
         return request.opened.seal(api.encode(answer))
 

@@ -102,7 +102,7 @@ class Simulated:
         if fate == "hang" or rtt_ms > send.timeout_ms:
             return send.timeout_ms, Lost("silence", silent=True)
         if isinstance(fate, errors.TkdbError):
-            return rtt_ms, self._answer(rtt_ms, failure=Failure.of(fate))
+            return rtt_ms, self._answer(rtt_ms, failure=Failure.from_error(fate))
         if fate == "ok":
             return rtt_ms, self._answer(rtt_ms, result=msgspec.Raw(api.encode(self.handler(call))))
         return rtt_ms, Lost(fate, sent=fate != "refuse")

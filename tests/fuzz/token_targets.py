@@ -89,7 +89,7 @@ TOKENS = [
     TOKEN.attenuate(App("long", "a" * 300)),
 ]
 TOKEN_BYTES = len(TOKEN.raw) - TRAILER_BYTES
-STEM = Stem.of(PREFIX, TOKEN.raw[:TOKEN_BYTES])
+STEM = Stem.from_bytes(PREFIX, TOKEN.raw[:TOKEN_BYTES])
 RESTS = [token.text[len(STEM.text) : -6].encode() for token in TOKENS]
 POLICY = Policy(
     clock=lambda: NOW_MS / 1000, audience="billing", checkers={"tier": lambda value, _: bool(value) or True}

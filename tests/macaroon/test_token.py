@@ -289,4 +289,4 @@ def test_narrowing_by_resources_does_not_depend_on_the_order_they_are_given_in()
 
 def test_a_bind_is_not_added_to_a_root() -> None:
     with pytest.raises(InvalidCaveat, match="allowed only in a discharge"):
-        make().attenuate(Bind.of(b"b" * 16))
+        make().attenuate(Bind.from_branch(b"b" * 16))

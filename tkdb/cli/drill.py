@@ -116,7 +116,7 @@ def run(
     if results:
         path = report or folder / f"{results[0].record.began[:10]}-{name}.html"
         _write(path, page(results))
-        history.append(folder / history.FILE, [history.Run.of(each.record, each.verdict) for each in results])
+        history.append(folder / history.FILE, [history.Run.from_record(each.record, each.verdict) for each in results])
         output.note(f"report: {path}")
     output.result({"drills": [drill_progress.document(each) for each in ended]}, *drill_progress.verdicts(ended))
     if interrupted:

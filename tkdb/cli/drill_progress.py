@@ -203,7 +203,7 @@ def document(result: Result | FailedRun) -> dict[str, Any]:
             "passed": None,
             "error": {"code": result.code, "message": result.message, "hint": result.hint},
         }
-    run = Run.of(result.record, result.verdict)
+    run = Run.from_record(result.record, result.verdict)
     findings = [
         {"objective": each.objective, "limit": each.limit, "measured": each.measured, "met": each.met}
         for each in result.verdict.findings

@@ -206,7 +206,7 @@ class Bind(Caveat, frozen=True, tag="bind"):
         _check_bytes(self.branch, 16)
 
     @classmethod
-    def of(cls, branch: bytes) -> Bind:
+    def from_branch(cls, branch: bytes) -> Bind:
         """Return the caveat that binds to ``branch``."""
         return cls(b64url(branch))
 

@@ -92,7 +92,7 @@ class Verified(msgspec.Struct, frozen=True):
     caveats: tuple[AnyCaveat, ...]
 
     @classmethod
-    def of(cls, macaroon: Macaroon, organization: str) -> Self:
+    def from_macaroon(cls, macaroon: Macaroon, organization: str) -> Self:
         """Type the caveats of a token with a chain that is known to be valid.
 
         Raises:
@@ -106,12 +106,12 @@ class Verified(msgspec.Struct, frozen=True):
             _check_places(caveats, macaroon.m)
         return cls(organization, macaroon, caveats)  # type: ignore[arg-type]  # no ThirdParty is left among them
 
-    def further(self, macaroon: Macaroon, packets: Sequence[Packet]) -> Self:
+    def attenuated(self, macaroon: Macaroon, packets: Sequence[Packet]) -> Self:
         """Type the caveats ``packets`` that a descendant has after this token's caveats. The descendant's chain must be
         known to be valid.
 
         Raises:
-            UnknownCaveat, CaveatUnmet, DischargeMissing: as ``of``.
+            UnknownCaveat, CaveatUnmet, DischargeMissing: as ``from_macaroon``.
         """
         caveats = decode_all(packets, len(macaroon.raw))
         if not _PLACED.isdisjoint(map(type, caveats)):
@@ -167,7 +167,7 @@ class Verifier:
         """
         token, discharges = read_bundle(text, self._limits)
         key = self.check(token, now_ms)
-        verified = Verified.of(token, key.organization)
+        verified = Verified.from_macaroon(token, key.organization)
         if key.subjects is not None:
             _check_subject(key.subjects, verified.subject, token.issued_ms)
         if discharges:

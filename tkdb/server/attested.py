@@ -44,7 +44,7 @@ class Attested:
     def _check(self, scope: Scope) -> None:
         peer = scope["client"][0] if scope["client"] else ""
         try:
-            self._verifier.verify(Presented.of(peer, scope["headers"]), now_s=self._now_ms() / 1000)
+            self._verifier.verify(Presented.from_headers(peer, scope["headers"]), now_s=self._now_ms() / 1000)
         except errors.NotPermitted as error:
             # It is safe to log the reasons: they are fixed texts, and contain nothing from the headers.
             logs.event(logging.INFO, "not attested", reason=error.message)

@@ -85,7 +85,7 @@ class Exchange:
             except errors.TkdbError as raised:
                 error = replay.in_doubt(path, raised) if replay.brought_back(scope) else raised
                 outcome = error.code if primary is None else "replayed"
-                sealed = opened.seal(_answer(_standing(service), failure=Failure.of(error)))
+                sealed = opened.seal(_answer(_standing(service), failure=Failure.from_error(error)))
         await respond(send, 200, CONTENT_TYPE, sealed, headers=headers)
         self._log(method, outcome, began, opened)
 

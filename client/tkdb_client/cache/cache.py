@@ -88,7 +88,7 @@ class Cache:
         self._lock = threading.Lock()
         self._journal = b""
         self._followed = Subscriptions()
-        self._news = InFlight()
+        self._in_flight = InFlight()
         self._entries = CacheEntries(max_bytes=max_bytes, head_chars=head_chars(authority), leave=self._followed.leave)
         self._negatives = Denials(most=max_bytes // NEGATIVES_SHARE // NEGATIVE_BYTES)
         self._texts = self._entries.texts
@@ -105,7 +105,7 @@ class Cache:
 
     # --- lookups -------------------------------------------------------------------------------------------------
 
-    def look(self, text: str) -> Verified | None:
+    def get(self, text: str) -> Verified | None:
         """Return the verified token, or None if the cache can't tell.
 
         Args:
@@ -137,7 +137,7 @@ class Cache:
         with self._lock:
             denied = self._negatives.get(digest, now_ms=now_ms)
         try:
-            found = denied or (None if bundle.discharges else self._walk(bundle.root.text))
+            found = denied or (None if bundle.discharges else self._find_ancestor(bundle.root.text))
         except errors.Denied as error:
             return error
         if denied is not None:
@@ -161,12 +161,12 @@ class Cache:
                 return None
             token = token[7:].strip(" ")
         if token is not text and token in self._texts:
-            return self.look(token)
+            return self.get(token)
         if "," in token or not token.startswith(PREFIX):
             return None  # a bundle, or another form of a token
-        return self._walk(token)
+        return self._find_ancestor(token)
 
-    def _walk(self, text: str) -> Verified | None:
+    def _find_ancestor(self, text: str) -> Verified | None:
         """Return the verified token if it is cached, or descends from a cached one."""
         lineage = self._with_head(text[self._head])
         if lineage is None:
@@ -195,7 +195,7 @@ class Cache:
                 raise errors.RevokedToken("the token, or one that it was attenuated from, is revoked")
             raw = macaroon.raw[:at] + rest
             token = Macaroon(raw, macaroon.location, macaroon.identifier, (*macaroon.packets, *packets))
-            verified = known.further(token, packets)
+            verified = known.attenuated(token, packets)
         except errors.Denied:
             self._denials += 1
             raise
@@ -232,12 +232,12 @@ class Cache:
         """Record that the authority is about to be asked about ``count`` bundles. The returned query must be closed."""
         with self._lock:
             self._misses += count
-            return self._news.open()
+            return self._in_flight.open()
 
     def close(self, question: Query) -> None:
         """Record that the authority has answered the query, or won't."""
         with self._lock:
-            self._news.close(question)
+            self._in_flight.close(question)
 
     def take(
         self, question: Query, bundle: Bundle, digest: bytes, result: api.Valid | api.Invalid, told: Reply
@@ -270,10 +270,10 @@ class Cache:
             if not is_current:
                 return verified
             position = told.answer.position
-            if self._news.is_outdated(question, position):
+            if self._in_flight.is_outdated(question, position):
                 return None
             branches = result.branches
-            for revocation in self._news.unknown_to(question, position):
+            for revocation in self._in_flight.unknown_to(question, position):
                 covered = covers(revocation, bundle.root, verified.subject)
                 if covered is None:
                     return None
@@ -330,9 +330,9 @@ class Cache:
 
         An answer to a query from before that journal can't start a new one.
         """
-        if question.era == self._news.era:
+        if question.era == self._in_flight.era:
             self._follow(told.answer.journal)
-        return question.era == self._news.era
+        return question.era == self._in_flight.era
 
     def _follow(self, journal: bytes) -> None:
         """Follow a journal from now on. In a new journal, positions have another meaning, so everything cached is
@@ -345,7 +345,7 @@ class Cache:
         self._entries.clear()
         self._negatives.clear()
         self._followed.clear()
-        self._news.clear()
+        self._in_flight.clear()
         self._sighted.clear()
         self._journal = journal
 
@@ -375,7 +375,7 @@ class Cache:
         with self._lock:
             self._followed.dismiss(follower)
 
-    def hear(self, follower: int, poll: Poll, feed: api.Feed, told: Reply) -> None:
+    def apply(self, follower: int, poll: Poll, feed: api.Feed, told: Reply) -> None:
         """Apply the feed's news."""
         answer = told.answer
         with self._lock:
@@ -384,7 +384,7 @@ class Cache:
             if answer.journal != self._journal or answer.position < told.position:
                 self._begin_again(answer.journal)
                 return
-            self._news.tell(feed.position, feed.revocations)
+            self._in_flight.record(feed.position, feed.revocations)
             self._revoke(feed.revocations)
             # Keep this last: a reader without the lock must never see the new date with the old entries.
             dated_ms = NEVER_MS if feed.more else told.dated_ms
@@ -436,7 +436,7 @@ class Cache:
                     self._entries.drop(lineage)
             if told is not None:
                 self._follow(told.answer.journal)
-                self._news.overrule(told.answer.position)
+                self._in_flight.overrule(told.answer.position)
 
     def clear(self) -> None:
         """Drop everything in the cache."""

@@ -116,7 +116,7 @@ class CacheEntry:
         self.used_ms = used_ms
         raw = verified.macaroon.raw
         self.body_bytes = len(raw) - TRAILER_BYTES
-        self.stem = Stem.of(PREFIX, raw[: self.body_bytes])
+        self.stem = Stem.from_bytes(PREFIX, raw[: self.body_bytes])
         self.size = _FIXED_BYTES + _ITEM_BYTES * raw.count(b",") + _TOKEN_TIMES * len(raw)
 
     def is_fresh(self, since_ms: int) -> bool:

@@ -7,7 +7,7 @@ again.
 
 >>> news = InFlight(most=2)
 >>> question = news.open()
->>> news.tell(5, [api.KeyRetired(kid=b"k" * 16)])
+>>> news.record(5, [api.KeyRetired(kid=b"k" * 16)])
 >>> list(news.unknown_to(question, position=4)), list(news.unknown_to(question, position=5))
 ([KeyRetired(kid=b'kkkkkkkkkkkkkkkk')], [])
 >>> news.close(question)
@@ -87,7 +87,7 @@ class InFlight:
             self._weight -= _weight(revocation)
             self._first += 1
 
-    def tell(self, position: int, revocations: Sequence[api.Revocation]) -> None:
+    def record(self, position: int, revocations: Sequence[api.Revocation]) -> None:
         """Record that the feed has reached ``position``, with these revocations."""
         self._known = max(self._known, position)
         if not self._open:

@@ -155,12 +155,12 @@ class Attempts:
         with self._lock:
             return self._regions.due(self._clock.monotonic_ms())
 
-    def patience_ms(self, region: int, after: int, at_most_ms: int) -> int:
+    def timeout_ms(self, region: int, after: int, at_most_ms: int) -> int:
         """Return how long a quick call waits for ``region`` before it continues with ``after``."""
         now_ms = self._clock.monotonic_ms()
         with self._lock:
             is_well = self._regions.is_well(after, now_ms)
-            return self._regions.patience_ms(region, at_most_ms) if is_well else at_most_ms
+            return self._regions.timeout_ms(region, at_most_ms) if is_well else at_most_ms
 
     def attempt(self, course: CallState, region: int, timeout_ms: int) -> Steps[Reply]:
         """Return the authority's answer, which may be a denial or a refusal.

@@ -167,7 +167,7 @@ class Calls:
         region = untried[0]
         timeout_ms = self._timing.attempt_timeout_ms + course.wait_ms
         if len(untried) > 1 and course.is_quick:
-            timeout_ms = self._attempts.patience_ms(region, untried[1], timeout_ms)
+            timeout_ms = self._attempts.timeout_ms(region, untried[1], timeout_ms)
         return (yield from self._attempts.attempt(course, region, timeout_ms))
 
     def _left_ms(self, course: CallState) -> int:

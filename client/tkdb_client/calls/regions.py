@@ -143,7 +143,7 @@ class Regions:
         """Return a time that nearly all round trips to a region stay under, or None if there are few measurements."""
         return self._distances[region].usual_ms()
 
-    def patience_ms(self, region: int, at_most_ms: int) -> int:
+    def timeout_ms(self, region: int, at_most_ms: int) -> int:
         """Return how long to wait for a region while another one is healthy."""
         usual_ms = self.usual_ms(region)
         if usual_ms is None:

@@ -164,13 +164,13 @@ class Authority:
         named = regions or tuple(faults)
         for region in named:
             faults[region].append(fault)
-        self._network.tell()
+        self._network.notify()
         try:
             yield
         finally:
             for region in named:
                 faults[region].remove(fault)
-            self._network.tell()
+            self._network.notify()
 
     def close(self) -> None:
         """Close it, and end its clients' background work: the threads that follow the feed."""

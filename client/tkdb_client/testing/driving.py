@@ -30,7 +30,7 @@ class Beside:
     step: Send | Sleep
 
 
-Look = Callable[[], Outcome | bool | None]
+Condition = Callable[[], Outcome | bool | None]
 """Returns the outcome of an effect, or None while something else must happen first."""
 
 
@@ -42,7 +42,7 @@ class _Way:
         self._faulty = faulty
         self._closed = False
 
-    def look(self, step: Send | Beside) -> Look:
+    def condition(self, step: Send | Beside) -> Condition:
         """Return a function that checks whether an effect is over."""
         self._check_open()
         match step:
@@ -57,19 +57,19 @@ class _Way:
     def close(self) -> None:
         """End all waits."""
         self._closed = True
-        self._network.tell()
+        self._network.notify()
 
-    def _slept(self, wait_ms: int) -> Look:
+    def _slept(self, wait_ms: int) -> Condition:
         clock = self._network.clock
         until_ms = clock.monotonic_ms() + wait_ms
         return lambda: clock.monotonic_ms() >= until_ms or None
 
-    def _if_open(self, look: Look) -> Look:
-        def look_if_open() -> Outcome | bool | None:
+    def _if_open(self, condition: Condition) -> Condition:
+        def if_open() -> Outcome | bool | None:
             self._check_open()
-            return look()
+            return condition()
 
-        return look_if_open
+        return if_open
 
     def _check_open(self) -> None:
         if self._closed:
@@ -93,10 +93,10 @@ class Wire(Transport):
 
     def post(self, send: Send | Beside) -> Any:
         """Carry out an effect to its end."""
-        look = self._way.look(send)
+        condition = self._way.condition(send)
         while True:
             seen = self._network.changes
-            outcome = look()
+            outcome = condition()
             if outcome is not None:
                 return outcome
             wait([self._network.change(seen)])
@@ -117,10 +117,10 @@ class AsyncWire(AsyncTransport):
 
     async def post(self, send: Send | Beside) -> Any:
         """Carry out an effect to its end."""
-        look = self._way.look(send)
+        condition = self._way.condition(send)
         while True:
             seen = self._network.changes
-            outcome = look()
+            outcome = condition()
             if outcome is not None:
                 return outcome
             await asyncio.wrap_future(self._network.change(seen))

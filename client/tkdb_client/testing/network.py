@@ -80,7 +80,7 @@ class Network:
         self._book = Book(NAME, authority_clock.Clock(clock.now_ms, clock.monotonic_ms), random)
         self._lock = threading.Lock()
         self._waiting: set[Future[None]] = set()
-        clock.on_advance(self.tell)
+        clock.on_advance(self.notify)
 
     def fault(self, url: Url) -> Fault:
         """Return the current fault on the way to ``url``."""
@@ -120,24 +120,24 @@ class Network:
                     return None
                 outcome: dict[str, Any] = {"result": msgspec.Raw(api.encode(result))}
             except errors.TkdbError as error:
-                outcome = {"failure": Failure.of(error)}
+                outcome = {"failure": Failure.from_error(error)}
             message = self._sealed(received.opened, **outcome)
             changed = self._book.state.head.seq != position
         if changed:
-            self.tell()
+            self.notify()
         return message
 
     def refuse(self, received: Received, error: errors.TkdbError) -> bytes:
         """Return a message 2 with ``error``."""
         with self._lock:
-            return self._sealed(received.opened, failure=Failure.of(error))
+            return self._sealed(received.opened, failure=Failure.from_error(error))
 
     def close(self) -> None:
         """End all waits, and refuse requests from now on."""
         self.is_closed = True
-        self.tell()
+        self.notify()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Record a change, so that waiting calls look again."""
         with self._lock:
             self.changes += 1

@@ -88,7 +88,7 @@ class FeedFollower:
         feed, told = yield from self._exchange.ask(api.VERIFY, call, wait_ms=wait_ms)
         # From now on, only a machine at this position or later may answer.
         self._exchange.saw(told.answer.journal, feed.position)
-        self._cache.hear(follower, poll, feed, told)
+        self._cache.apply(follower, poll, feed, told)
         was_held = feed.revocations or feed.more or self._monotonic_ms() - began_ms >= wait_ms // 2
         # The machine may be draining, for example. It must not be asked in a tight loop.
         return 0 if was_held else self._some(wait_ms)

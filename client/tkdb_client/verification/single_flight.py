@@ -5,10 +5,10 @@ A flight is found by the SHA-256 of the whole bundle. It passes on no result: ea
 again, so that no caller gets another one's result. Only a failure is passed on.
 
 >>> flights = SingleFlight()
->>> flights.board(b"digest") is None
+>>> flights.join(b"digest") is None
 True
->>> other = flights.board(b"digest")
->>> flights.land(b"digest")
+>>> other = flights.join(b"digest")
+>>> flights.finish(b"digest")
 >>> other.result()
 """
 
@@ -25,13 +25,13 @@ class SingleFlight:
     def __init__(self) -> None:
         self._flying: dict[bytes, Future[TkdbError | None]] = {}
 
-    def board(self, digest: bytes) -> Future[TkdbError | None] | None:
+    def join(self, digest: bytes) -> Future[TkdbError | None] | None:
         """Return the flight with this digest, to wait for. None: there is none, so the caller must send the
         request, and then always call ``land``."""
         mine: Future[TkdbError | None] = Future()
         flying = self._flying.setdefault(digest, mine)  # atomic: one of several callers finds its own
         return None if flying is mine else flying
 
-    def land(self, digest: bytes, error: TkdbError | None = None) -> None:
+    def finish(self, digest: bytes, error: TkdbError | None = None) -> None:
         """Record that the request ended. If it wasn't answered, ``error`` is the cause."""
         self._flying.pop(digest).set_result(error)

@@ -60,7 +60,7 @@ class Verification:
         self._asks_when_stale = asks_when_stale
         self._timeout_ms = timeout_ms
         self._monotonic_ms = monotonic_ms
-        self._flights = SingleFlight()
+        self._single_flight = SingleFlight()
         self._allowance = LineageRateLimit(monotonic_ms=monotonic_ms)
 
     def verify(self, bundle: Bundle) -> Steps[Verified]:
@@ -153,7 +153,7 @@ class Verification:
 
     def _shared(self, bundle: Bundle, digest: bytes) -> Steps[Result]:
         """Send a request, or wait for another caller's identical one and look in the cache again."""
-        other = self._flights.board(digest)
+        other = self._single_flight.join(digest)
         if other is not None:
             if not (yield Join(other, self._timeout_ms)):
                 raise errors.DeadlineExceeded(
@@ -170,7 +170,7 @@ class Verification:
             failed = copy(error)
             raise
         finally:
-            self._flights.land(digest, failed)
+            self._single_flight.finish(digest, failed)
 
     def _ask(self, wanted: Mapping[bytes, Bundle]) -> Steps[dict[bytes, Result]]:
         """Return the authority's result for each bundle, by its digest, and make sure that the kept ones are

@@ -109,7 +109,7 @@ class Attestation:
 
     def source(self, arrived: Arrived) -> Source | None:
         """Return the source of a request, or None if it isn't attested."""
-        presented = Presented.of(arrived.peer or "", arrived.headers)
+        presented = Presented.from_headers(arrived.peer or "", arrived.headers)
         try:
             with self._lock:
                 source = self.verifier.verify(presented, now_s=self._clock())

@@ -4,7 +4,7 @@
 >>> from tkdb_ops.drills.objectives import Objectives
 >>> from tkdb_ops.drills.record import Record
 >>> record = Record("primary-killed", "lab", 1, "2026-11-26T17:00:00Z", {}, 5_000, (), ("sin",), 0, 0, 0, 0)
->>> run = Run.of(record, judge(record, Objectives()))
+>>> run = Run.from_record(record, judge(record, Objectives()))
 >>> run.drill, run.passed, run.figures["failed_reads"]
 ('primary-killed', False, 0)
 """
@@ -40,7 +40,7 @@ class Run(msgspec.Struct, frozen=True):
     figures: dict[str, int | None]
 
     @classmethod
-    def of(cls, record: Record, verdict: Verdict) -> Self:
+    def from_record(cls, record: Record, verdict: Verdict) -> Self:
         """Return the line for a record and its verdict."""
         return cls(
             record.began, record.drill, record.target, record.seed, record.versions, verdict.passed,

@@ -10,7 +10,7 @@ No file can allow the loss of an acknowledged write, or the acceptance of a revo
 ... [drills.primary-killed]
 ... writes_back_ms = 12_000
 ... ''', ["primary-killed", "store-down"])
->>> limits.of("primary-killed", {}).writes_back_ms, limits.of("store-down", {}).writes_back_ms
+>>> limits.objectives("primary-killed", {}).writes_back_ms, limits.objectives("store-down", {}).writes_back_ms
 (12000, 20000)
 >>> read("[objectives]\\nlost_writes = 1", [])
 Traceback (most recent call last):
@@ -86,7 +86,7 @@ class Limits(msgspec.Struct, frozen=True):
     every: Mapping[str, int] = {}
     each: Mapping[str, Mapping[str, int]] = {}
 
-    def of(self, drill: str, own: Mapping[str, int]) -> Objectives:
+    def objectives(self, drill: str, own: Mapping[str, int]) -> Objectives:
         """Return the objectives of a drill.
 
         The drill's ``own`` limits override the defaults, and the limits that the file sets for all drills. Only the

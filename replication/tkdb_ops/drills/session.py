@@ -88,4 +88,4 @@ class Session:
         again = self._again(drill.name)
         self.running = Running(drill, target, seed=self._seed, tell=self._tell, pace=self._pace, again=again)
         record = await self.running.run()
-        return Result(drill, record, judge(record, self._limits.of(drill.name, drill.limits)))
+        return Result(drill, record, judge(record, self._limits.objectives(drill.name, drill.limits)))

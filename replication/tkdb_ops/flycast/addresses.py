@@ -4,7 +4,7 @@ A 6PN address is ``fdaa`` (16 bits) network (32) host (32) machine (32) free (16
 machine 0 of it is the worker, with the proxy. Source: https://fly.io/docs/networking/private-networking/
 
 >>> from tkdb_ops.flycast.layout import App, Layout
->>> layout = Layout.of(App("tkdb", ("iad", "syd")), clients=["sin"])
+>>> layout = Layout.for_apps(App("tkdb", ("iad", "syd")), clients=["sin"])
 >>> Sixpn(layout).edge("syd", "tkdb"), Sixpn(layout).private(layout.machines[1])
 (Endpoint(host='fdaa:0:1:0:1::7', port=80), 'fdaa:0:1:0:b:0:1:2')
 >>> OnLoopback(layout, 3).edge("syd", "tkdb"), OnLoopback(layout, 3).bind(layout.machines[1])

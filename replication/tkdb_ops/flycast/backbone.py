@@ -124,12 +124,12 @@ class Backbone:
             return False
         return True
 
-    async def _order(self, what: str, one: str | None = None, other: str | None = None, **further: float) -> None:
+    async def _order(self, what: str, one: str | None = None, other: str | None = None, **values: float) -> None:
         for region in (one, other):
             if region is not None and region not in self._codes:
                 hint = "there is " + " ".join(sorted(self._codes))
                 raise errors.ConfigurationError(f"the backbone has no region {region!r:.20}", hint=hint)
-        order = {"do": what, "one": one, "other": other, **further}
+        order = {"do": what, "one": one, "other": other, **values}
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket)
             writer.write(json.dumps(order).encode() + b"\n")

@@ -133,8 +133,8 @@ class _Build:
             **(named if self.site.server is not None else {}),
         )  # fmt: skip
         first, *others = map(_address, door.addresses)
-        further = {"additional_addresses": [{"address": other} for other in others]} if others else {}
-        return _listener(f"edge-{door.app}", first, manager, **further)
+        addresses = {"additional_addresses": [{"address": other} for other in others]} if others else {}
+        return _listener(f"edge-{door.app}", first, manager, **addresses)
 
     def dialler(self) -> Json:
         """Return the listener for one step of a plan. It chooses a machine, and another one if nothing was sent."""

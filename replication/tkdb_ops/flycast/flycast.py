@@ -94,7 +94,7 @@ class Flycast(AsyncResource):
         volumes: Path | None = None,
         start: bool = True,
     ) -> None:
-        self.layout = Layout.of(*apps, clients=clients)
+        self.layout = Layout.for_apps(*apps, clients=clients)
         self._runs = {app.name: run for app, run in apps.items()}
         self._isolated = _choose(isolated)
         self._volumes = volumes

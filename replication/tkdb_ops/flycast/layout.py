@@ -1,6 +1,6 @@
 """The layout of a stand-in: its apps, the regions of their machines, and the regions of callers. Pure.
 
->>> layout = Layout.of(App("tkdb", ("iad", "syd")), clients=["sin"])
+>>> layout = Layout.for_apps(App("tkdb", ("iad", "syd")), clients=["sin"])
 >>> [machine.id for machine in layout.machines], layout.regions
 (['tkdb-iad-1', 'tkdb-syd-1', 'client-sin-1'], ('iad', 'syd', 'sin'))
 >>> layout.nearest("sin", "tkdb")[0].id
@@ -76,14 +76,14 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All apps and all machines of a stand-in. Create it with ``of``."""
+    """All apps and all machines of a stand-in. Create it with ``for_apps``."""
 
     apps: tuple[App, ...]
     machines: tuple[Slot, ...]
     regions: tuple[str, ...] = field(default=())
 
     @classmethod
-    def of(cls, *apps: App, clients: Iterable[str] = ()) -> Self:
+    def for_apps(cls, *apps: App, clients: Iterable[str] = ()) -> Self:
         """Lay out ``apps``, and a caller's machine in each region of ``clients``.
 
         Raises:

@@ -11,7 +11,7 @@ Source: https://fly.io/docs/networking/private-networking/ . RFC 1035 defines th
 
 >>> from tkdb_ops.flycast.addresses import Sixpn
 >>> from tkdb_ops.flycast.layout import App, Layout
->>> layout = Layout.of(App("tkdb", ("iad", "syd")), clients=["sin"])
+>>> layout = Layout.for_apps(App("tkdb", ("iad", "syd")), clients=["sin"])
 >>> names = Names(layout, Sixpn(layout), {"s3.internal": "fdaa:0:1:0:a::2"})
 >>> names.addresses("tkdb.flycast", "sin", layout.machines)
 ['fdaa:0:1:0:1::7']
@@ -50,13 +50,13 @@ class Names:
     Args:
         layout: the apps and machines.
         addresses: their addresses.
-        further: names and addresses of services outside the layout. The caller may change this mapping later.
+        services: names and addresses of services outside the layout. The caller may change this mapping later.
     """
 
-    def __init__(self, layout: Layout, addresses: Sixpn, further: Mapping[str, str]) -> None:
+    def __init__(self, layout: Layout, addresses: Sixpn, services: Mapping[str, str]) -> None:
         self._layout = layout
         self._addresses = addresses
-        self._further = further
+        self._services = services
         self._apps = {app.name for app in layout.apps}
 
     def answer(self, query: bytes, region: str, started: Collection[Slot]) -> bytes | None:
@@ -83,8 +83,8 @@ class Names:
 
     def addresses(self, name: str, region: str, started: Collection[Slot]) -> list[str]:
         """Return the IPv6 addresses of ``name`` for a query from ``region``."""
-        if name in self._further:
-            return [self._further[name]]
+        if name in self._services:
+            return [self._services[name]]
         stem, _, top = name.rpartition(".")
         if top == "flycast":
             app = stem.rpartition(".svc.")[2]

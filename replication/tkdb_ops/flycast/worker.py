@@ -40,7 +40,7 @@ def site(layout: Layout, addresses: Addresses, region: str, files: Files) -> Sit
     """Return the task of the proxy of ``region``.
 
     >>> from tkdb_ops.flycast.addresses import OnLoopback
-    >>> layout = Layout.of(App("tkdb", ("iad", "syd")))
+    >>> layout = Layout.for_apps(App("tkdb", ("iad", "syd")))
     >>> made = site(layout, OnLoopback(layout, 3), "syd", Files(Path("/run/here")))
     >>> [(machine.id, machine.local is not None) for machine in made.doors[0].machines]
     [('tkdb-syd-1', True), ('tkdb-iad-1', False)]

@@ -27,11 +27,11 @@ class Direct(AsyncClient):
         url: the URL of the machine.
         authority: the authority's name and public key.
         attest: returns the headers. They are new for each attempt, because a machine answers a request only once.
-        further: the other arguments of AsyncClient.
+        options: the other arguments of AsyncClient.
     """
 
-    def __init__(self, url: str, authority: AuthorityIdentity, *, attest: Attest, **further: Any) -> None:
-        super().__init__(url, authority, **further)
+    def __init__(self, url: str, authority: AuthorityIdentity, *, attest: Attest, **options: Any) -> None:
+        super().__init__(url, authority, **options)
         self._driver = AsyncRunner(_Attested(attest))
 
 

@@ -86,7 +86,7 @@ class Replication:
         scratch: Scratch,
         random_bytes: Callable[[int], bytes],
         timing: SyncTiming,
-        patience_ms: int,
+        failing_max_ms: int,
     ) -> None:
         self._program = program
         self._bucket = bucket
@@ -95,7 +95,7 @@ class Replication:
         self._scratch = scratch
         self._random_bytes = random_bytes
         self._timing = timing
-        self._patience_ms = patience_ms
+        self._failing_max_ms = failing_max_ms
         self._control: Control | None = None
         self._well = asyncio.Event()
         self._failing_since_s: float | None = None
@@ -136,8 +136,8 @@ class Replication:
             undo.push_async_callback(_in_thread, scratch.remove)
             database = await _in_thread(database.resolve)
             await _in_thread(lambda: _prepare(bucket, base, database, scratch.path))
-            patience_ms = timing.first_sync_ms(await _in_thread(lambda: size_bytes(database)))
-            replication = cls(program, bucket, database, base, scratch, random_bytes, timing, patience_ms)
+            failing_max_ms = timing.first_sync_ms(await _in_thread(lambda: size_bytes(database)))
+            replication = cls(program, bucket, database, base, scratch, random_bytes, timing, failing_max_ms)
             undo.push_async_callback(replication.stop)
             try:
                 async with asyncio.timeout(timing.start_ms / 1000):
@@ -174,7 +174,7 @@ class Replication:
             self._failing_since_s = self._failing_since_s or began_s
             raise
         self._failing_since_s = None
-        self._patience_ms = self._timing.stuck_ms
+        self._failing_max_ms = self._timing.stuck_ms
         return synced
 
     async def stop(self) -> None:
@@ -215,13 +215,13 @@ class Replication:
             return f"it can't be started: {error.strerror}"
         lines = asyncio.create_task(self._log(process))
         self._failing_since_s = None
-        patience_ms = self._timing.stop_ms
+        grace_ms = self._timing.stop_ms
         try:
             reason = await self._watch(process)
-            patience_ms = 0
+            grace_ms = 0
         finally:
             self._control = None
-            await _end(process, patience_ms)
+            await _end(process, grace_ms)
             await asyncio.wait([lines], timeout=_TAIL_S)
             lines.cancel()
         return reason
@@ -236,7 +236,7 @@ class Replication:
                 left_ms = int(1000 * (deadline_s - loop.time()))
                 if left_ms <= 0:
                     return "it gave no answer, and was killed"
-                if loop.time() - (self._failing_since_s or loop.time()) >= self._patience_ms / 1000:
+                if loop.time() - (self._failing_since_s or loop.time()) >= self._failing_max_ms / 1000:
                     return "no sync was successful for too long, and it was killed"
                 if await control.answers(left_ms):
                     answered, deadline_s = True, loop.time() + timing.hung_ms / 1000
@@ -316,12 +316,12 @@ def size_bytes(database: Path) -> int:
     return total
 
 
-async def _end(process: Process, patience_ms: int) -> None:
-    if process.returncode is None and patience_ms:
+async def _end(process: Process, grace_ms: int) -> None:
+    if process.returncode is None and grace_ms:
         with suppress(ProcessLookupError):
             process.terminate()
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience_ms / 1000):
+            async with asyncio.timeout(grace_ms / 1000):
                 await process.wait()
     if process.returncode is None:
         with suppress(ProcessLookupError):

@@ -124,7 +124,7 @@ class Epoch:
         self._renew_at_ms = -NEVER_MS
 
     @property
-    def hopeless_at_ms(self) -> int:
+    def give_up_at_ms(self) -> int:
         """The time at which the machine stops leading: its takeover failed, or all writes failed for a whole lease."""
         return self._until_ms if self.publication is None else self.publication.stalled_at_ms
 
@@ -134,7 +134,7 @@ class Epoch:
 
     def due_ms(self, *, swaps: bool) -> int:
         """Return the time of the next task. ``swaps``: whether a swap may be sent."""
-        due_ms = self.hopeless_at_ms
+        due_ms = self.give_up_at_ms
         if self.move is not None:
             due_ms = min(due_ms, self.move.until_ms)
         if self.publication is not None and swaps:

@@ -348,7 +348,7 @@ class StateMachine:
 
     def _lead(self, epoch: Epoch) -> None:
         known = self._reader.known
-        if known is None or self._now_ms >= epoch.hopeless_at_ms:
+        if known is None or self._now_ms >= epoch.give_up_at_ms:
             epoch.gives_way = True
             self._step_down()
             return

@@ -28,7 +28,7 @@ READ = Access(action="r", now_s=NOW_MS / 1000)
 def test_nothing_that_one_caller_does_to_a_result_is_seen_by_another(single: Single) -> None:
     token = single.realm.mint(Exp(2_000_000_000), Res("app", {"shop": "r"}), App("tags", ["a"]), App("map", {"a": 1}))
     single.ask(token)
-    first = single.look(token)
+    first = single.get(token)
     assert first is not None
     with pytest.raises(AttributeError):
         first.organization = "other"  # type: ignore[misc]
@@ -42,7 +42,7 @@ def test_nothing_that_one_caller_does_to_a_result_is_seen_by_another(single: Sin
     assert isinstance(first.caveats, tuple)
     assert isinstance(first.macaroon.packets, tuple)
     attenuated = first.macaroon.attenuate(Act("r"))
-    second = single.look(token)
+    second = single.get(token)
     assert second is not None
     assert second.caveats == token.caveats != attenuated.caveats
     assert second.macaroon == token
@@ -55,14 +55,14 @@ def test_one_token_has_one_entry_however_it_is_written(single: Single) -> None:
     token = single.realm.mint()
     variants = [token.text, b64url(token.raw), f"Bearer {token.text}", f"bEARER   {token.text} ", f" {token.text}\n"]
     for text in variants:
-        found = single.look(text)
+        found = single.get(text)
         bundle = Bundle.from_header(text) if text[:7].lower() == "bearer " else Bundle.parse(text.strip())
         if found is None:
             assert single.find(bundle.root) is not None or single.ask(bundle).macaroon == token
     info = single.cache.info()
     assert (info.entries, info.lineages) == (1, 1)
     for text in variants:
-        found = single.look(text)
+        found = single.get(text)
         assert (found or single.find(token)).macaroon == token  # type: ignore[union-attr]
 
 
@@ -80,7 +80,7 @@ def test_no_other_text_of_a_known_token_or_its_child_is_accepted(data: st.DataOb
     if changed.strip() == text:
         return
     try:
-        found = single.look(changed)
+        found = single.get(changed)
     except errors.Denied:
         return
     assert found is None
@@ -99,7 +99,7 @@ def test_what_shares_a_lineage_s_name_and_nothing_else_is_not_found(single: Sing
     other_place = other_place[:2] + bytes([9]) + other_place[3:]
     assert Macaroon.parse(other_m).lineage == Macaroon.parse(other_place).lineage == token.lineage
     for forged in (other_m, other_place):
-        assert single.look(encode_text(forged)) is None
+        assert single.get(encode_text(forged)) is None
         assert single.find(Macaroon.parse(forged)) is None
 
 
@@ -107,16 +107,16 @@ def test_the_same_nonce_under_another_key_is_another_lineage(single: Single) -> 
     one, other = (single.realm.mint(kid=kid, number=7) for kid in single.realm.kids[:2])
     assert one.nonce == other.nonce
     single.ask(one)
-    assert single.look(one) is not None
-    assert single.look(other) is None
-    assert single.look(other.attenuate(Act("r"))) is None
+    assert single.get(one) is not None
+    assert single.get(other) is None
+    assert single.get(other.attenuate(Act("r"))) is None
 
 
 def test_a_bundle_with_discharges_is_never_served_from_the_cache(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
     bundle = Bundle(token, (token.raw,))
-    assert single.look(bundle.text) is None
+    assert single.get(bundle.text) is None
     assert single.cache.find(bundle, digest(bundle)) is None
     assert not single.cache.was_known(bundle)
 
@@ -139,11 +139,11 @@ def test_a_forged_descendant_is_denied_and_leaves_nothing_behind(single: Single)
     for _ in range(3):  # what is seen twice is kept
         for forged in forgeries(child):
             try:
-                assert single.look(encode_text(forged)) is None
+                assert single.get(encode_text(forged)) is None
             except errors.Denied:
                 continue
     assert single.cache.info().entries == 1
-    assert single.look(child) is not None
+    assert single.get(child) is not None
 
 
 def test_without_the_comparison_of_its_end_a_forged_descendant_would_be_accepted(
@@ -154,9 +154,9 @@ def test_without_the_comparison_of_its_end_a_forged_descendant_would_be_accepted
     child = token.attenuate(Act("r"))
     forged = child.raw[:-1] + bytes([child.raw[-1] ^ 1])
     with pytest.raises(errors.BadSignature):
-        single.look(encode_text(forged))
+        single.get(encode_text(forged))
     monkeypatch.setattr("tkdb.macaroon.descent.compare_digest", lambda _a, _b: True)
-    assert single.look(encode_text(forged)) is not None
+    assert single.get(encode_text(forged)) is not None
 
 
 def test_of_what_stands_before_all_is_compared_and_not_the_tail_alone(
@@ -167,13 +167,13 @@ def test_of_what_stands_before_all_is_compared_and_not_the_tail_alone(
     single.ask(token)
     child = token.attenuate(Exp(1_900_000_000))
     altered = child.raw.replace(b'["act","r"]', b'["act","w"]')
-    assert single.look(encode_text(altered)) is None
+    assert single.get(encode_text(altered)) is None
     monkeypatch.setattr(
         module,
         "find_ancestor",
         lambda lineage, text, _since: (entry := lineage.entries[0], decode_text(text)[entry.body_bytes :]),
     )
-    found = single.look(encode_text(altered))
+    found = single.get(encode_text(altered))
     assert found is not None  # where it isn't compared
     assert found.macaroon == child  # and even so, what is believed is what was known
 
@@ -187,7 +187,7 @@ def test_no_other_text_than_its_own_is_accepted_for_a_descendant(known: int, at:
     at %= len(text)
     other = text[:at] + chr(with_) + text[at + 1 :]
     try:
-        found = single.cache.look(other)
+        found = single.cache.get(other)
     except errors.Denied:
         return
     assert found is None or other.strip() == text
@@ -209,7 +209,7 @@ def test_a_descendant_s_own_words_are_read_as_strictly_as_the_authority_reads(
     single.ask(token)
     raw = append(token.raw, [packet], link(token.tail, packet))
     with pytest.raises(error) as here:
-        single.look(encode_text(raw))
+        single.get(encode_text(raw))
     there = single.realm.verify(encode_text(raw), 0)
     assert isinstance(there, api.Invalid)
     assert (there.reason, there.message, there.caveat) == (here.value.reason, here.value.message, here.value.caveat)
@@ -219,10 +219,10 @@ def test_a_descendant_beyond_the_limits_is_denied(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
     most = token.attenuate(*(Exp(1_900_000_000 + each) for each in range(64 - 3)))
-    assert single.look(most) is not None
+    assert single.get(most) is not None
     packet = b'["act","r"]'
     with pytest.raises(errors.OverLimit):
-        single.look(encode_text(append(most.raw, [packet], link(most.tail, packet))))
+        single.get(encode_text(append(most.raw, [packet], link(most.tail, packet))))
 
 
 # --- expiry -----------------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_a_child_of_an_expired_parent_is_not_cleared(single: Single) -> None:
     token = single.realm.mint(Exp(now_s + 10), Act("r"))
     single.ask(token)
     child = token.attenuate(Exp(now_s + 1_000))
-    found = single.look(child)
+    found = single.get(child)
     assert found is not None
     found.clear(READ)
     with pytest.raises(errors.ExpiredToken) as denied:
@@ -244,7 +244,7 @@ def test_a_child_of_an_expired_parent_is_not_cleared(single: Single) -> None:
 def test_a_decision_is_never_kept(single: Single) -> None:
     token = single.realm.mint(Exp(2_000_000_000), Act("r"), Req(("GET",), ("/a",)))
     single.ask(token)
-    found = single.look(token)
+    found = single.get(token)
     assert found is not None
     allowed = msgspec.structs.replace(READ, method="GET", path="/a")
     for access, clears in [(allowed, True), (READ, False), (allowed, True)]:

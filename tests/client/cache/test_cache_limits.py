@@ -52,7 +52,7 @@ def test_any_number_of_denials_pushes_out_nothing_that_is_known() -> None:
     for number in range(500):
         forged = single.realm.mint(number=number + 1)
         single.ask(Macaroon.parse(forged.raw[:-1] + bytes([forged.raw[-1] ^ 1])))
-    assert single.look(token) is not None
+    assert single.get(token) is not None
     assert len(single.cache._negatives) <= 40_000 // 16 // 512
 
 
@@ -61,7 +61,7 @@ def test_a_token_that_the_authority_calls_revoked_is_dropped_at_once(single: Sin
     single.ask(token)
     single.realm.revoke(api.Lineage(token.kid, token.nonce))
     assert isinstance(single.ask(token), errors.RevokedToken)
-    assert single.look(token) is None
+    assert single.get(token) is None
 
 
 @pytest.mark.parametrize("kind", [Cache, controls.LineageDropped])
@@ -76,10 +76,10 @@ def test_who_holds_a_revoked_branch_pushes_out_nothing_else_of_its_lineage(kind:
     misses = single.cache.info().misses
     for number in range(20):
         assert isinstance(single.ask(his.attenuate(Exp(1_900_000_000 + number))), errors.RevokedToken)
-        stay = single.look(other) is not None, single.look(minted) is not None
+        stay = single.get(other) is not None, single.get(minted) is not None
         assert stay == ((False, False) if kind is controls.LineageDropped else (True, True))
         with pytest.raises(errors.RevokedToken) if stay[1] else nullcontext():
-            assert single.look(his) is None
+            assert single.get(his) is None
     assert single.cache.info().misses == misses + 20
 
 
@@ -91,7 +91,7 @@ def test_with_a_revoked_token_what_descends_from_it_goes(single: Single) -> None
         single.ask(each)
     single.realm.revoke(branch_of(token))
     assert isinstance(single.ask(token), errors.RevokedToken)
-    assert [single.look(each) is not None for each in (token, child, other)] == [False, False, True]
+    assert [single.get(each) is not None for each in (token, child, other)] == [False, False, True]
 
 
 def test_a_lineage_of_which_one_token_was_denied_is_accepted_no_longer_than_the_bound(single: Single) -> None:
@@ -102,9 +102,9 @@ def test_a_lineage_of_which_one_token_was_denied_is_accepted_no_longer_than_the_
         single.ask(each)
     single.realm.revoke(api.Lineage(minted.kid, minted.nonce))
     assert isinstance(single.ask(token), errors.RevokedToken)
-    assert single.look(other) is not None
+    assert single.get(other) is not None
     single.now_ms += BOUND_MS + 1
-    assert single.look(other) is None
+    assert single.get(other) is None
     single.poll()
     assert single.cache.info().entries == 0
 
@@ -116,7 +116,7 @@ def test_when_a_key_is_unknown_all_under_it_goes(single: Single) -> None:
         single.ask(each)
     single.realm.revoke(api.KeyRetired(first.kid))
     assert isinstance(single.ask(first), errors.UnknownKey)
-    assert [single.look(each) is not None for each in (first, second, other)] == [False, False, True]
+    assert [single.get(each) is not None for each in (first, second, other)] == [False, False, True]
 
 
 # --- storms -----------------------------------------------------------------------------------------------------------
@@ -128,11 +128,11 @@ def test_a_storm_of_children_does_not_push_out_the_token_that_they_are_walked_fr
     for number in range(200):
         child = token.attenuate(Exp(1_900_000_000 + number))
         for _ in range(3):
-            assert single.look(child) is not None
+            assert single.get(child) is not None
     info = single.cache.info()
     assert info.misses == 1
     assert info.entries <= LINEAGE_ENTRIES_MAX
-    assert single.look(token) is not None
+    assert single.get(token) is not None
 
 
 def test_of_children_those_stay_that_are_in_use_now(single: Single) -> None:
@@ -144,7 +144,7 @@ def test_of_children_those_stay_that_are_in_use_now(single: Single) -> None:
     for child in (*old, *new):
         for _ in range(2):
             single.now_ms += 10
-            single.look(child)
+            single.get(child)
     texts = single.cache._texts
     assert [child.text in texts for child in (*old, *new)] == [False] * len(old) + [True] * len(new)
 
@@ -153,7 +153,7 @@ def test_children_that_are_seen_once_take_no_room(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
     for number in range(100):
-        assert single.look(token.attenuate(Exp(1_900_000_000 + number))) is not None
+        assert single.get(token.attenuate(Exp(1_900_000_000 + number))) is not None
     assert single.cache.info().entries == 1
 
 
@@ -163,7 +163,7 @@ def test_a_storm_of_asked_siblings_leaves_the_shortest_of_its_lineage(single: Si
     single.ask(child)
     for number in range(50):
         single.ask(token.attenuate(Act("w"), Exp(1_900_000_000 + number)))
-    assert single.look(child) is not None
+    assert single.get(child) is not None
     assert single.cache.info().entries == LINEAGE_ENTRIES_MAX
 
 
@@ -173,7 +173,7 @@ def test_a_storm_of_lineages_stays_within_its_bytes_and_spares_what_is_used() ->
     single.ask(token)
     for number in range(1, 500):
         single.ask(single.realm.mint(number=number))
-        assert single.look(token) is not None
+        assert single.get(token) is not None
         assert single.cache.info().bytes <= 60_000
     assert 5 < single.cache.info().lineages < 60
 
@@ -194,4 +194,4 @@ def test_a_name_of_any_length_is_known_by() -> None:
         token = mint(name, b"r" * 32, kid=b"k" * 16, time_ms=1, random=bytes(10), caveats=[])
         question, bundle = cache.open(), Bundle(token)
         cache.take(question, bundle, digest(bundle), api.Valid("acme"), Reply(api.Answer(b"j" * 16, 1, 0), 0, 0))
-        assert cache.look(token.attenuate(Act("r")).text) is not None
+        assert cache.get(token.attenuate(Act("r")).text) is not None

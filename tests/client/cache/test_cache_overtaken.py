@@ -30,7 +30,7 @@ def test_a_branch_revoked_while_its_minted_parent_s_answer_was_on_the_way_is_nev
     so it is kept, and the branch must be kept with it."""
     single = Single()
     if not kept:
-        single.cache._news = BranchesOfNewsForgotten()
+        single.cache._in_flight = BranchesOfNewsForgotten()
     token = single.realm.mint()
     child = token.attenuate(Act("r"))
     single.ask(single.realm.mint(number=1))  # so that the key is followed
@@ -41,13 +41,13 @@ def test_a_branch_revoked_while_its_minted_parent_s_answer_was_on_the_way_is_nev
     for _ in range(3):
         single.now_ms += BOUND_MS - 1
         single.poll()
-        assert single.look(token) is not None
+        assert single.get(token) is not None
         for revoked in (child, child.attenuate(Exp(1_900_000_000))):
             if kept:
                 with pytest.raises(errors.RevokedToken):
-                    single.look(revoked)
+                    single.get(revoked)
             else:
-                assert single.look(revoked) is not None  # for as long as the feed is followed
+                assert single.get(revoked) is not None  # for as long as the feed is followed
 
 
 def test_branches_told_and_branches_heard_add_up_to_too_many_as_they_should(single: Single) -> None:
@@ -60,8 +60,8 @@ def test_branches_told_and_branches_heard_add_up_to_too_many_as_they_should(sing
     single.realm.revoke(branch_of(child))
     single.poll()
     assert single.ask(token, late, question) is not None
-    assert single.look(token) is not None
-    assert single.look(child) is None  # none of them are known: it is asked about
+    assert single.get(token) is not None
+    assert single.get(child) is None  # none of them are known: it is asked about
 
 
 def test_whatever_order_news_and_answers_come_in_no_token_is_known_that_either_has_ended() -> None:
@@ -90,7 +90,7 @@ def test_whatever_order_news_and_answers_come_in_no_token_is_known_that_either_h
             single.poll()
             for dead in (child, sibling):
                 try:
-                    found = single.look(dead)
+                    found = single.get(dead)
                 except errors.RevokedToken:
                     continue
                 assert found is None, f"order {order}"
@@ -101,8 +101,8 @@ def test_news_once_lost_stays_lost_when_less_far_news_is_lost_too() -> None:
     news = InFlight(most=2)
     question = news.open()
     flood = [api.Lineage(b"k" * 16, number.to_bytes(16)) for number in range(3)]
-    news.tell(80, flood)
-    news.tell(60, flood)
+    news.record(80, flood)
+    news.record(60, flood)
     assert news.is_outdated(question, 70)
     assert not news.is_outdated(question, 80)
 
@@ -113,11 +113,11 @@ def test_an_own_revocation_is_not_forgotten_for_a_flood_of_older_news(single: Si
     revoked = api.Lineage(token.kid, token.nonce)
     position = single.realm.revoke(revoked)
     single.cache.revoked_here([revoked], single.told())
-    news = single.cache._news
+    news = single.cache._in_flight
     news._most = 2
-    news.tell(position - 1, [api.Lineage(b"z" * 16, number.to_bytes(16)) for number in range(3)])
+    news.record(position - 1, [api.Lineage(b"z" * 16, number.to_bytes(16)) for number in range(3)])
     assert single.ask(token, late, question) is None
-    assert single.look(token) is None
+    assert single.get(token) is None
 
 
 def test_a_key_that_was_let_go_and_taken_up_again_hears_what_came_in_between(single: Single) -> None:
@@ -135,8 +135,8 @@ def test_a_key_that_was_let_go_and_taken_up_again_hears_what_came_in_between(sin
     single.ask(second)
     single.realm.revoke(api.Lineage(second.kid, second.nonce))
     feed = single.realm.feed(list(poll.kids), single.realm.journal, poll.after, len(single.realm.entries))
-    single.cache.hear(follower, poll, feed, sent)
-    assert single.look(second) is None
+    single.cache.apply(follower, poll, feed, sent)
+    assert single.get(second) is None
 
 
 def test_a_long_poll_that_knew_less_than_an_answer_makes_it_no_fresher_than_it_knew(single: Single) -> None:
@@ -152,11 +152,11 @@ def test_a_long_poll_that_knew_less_than_an_answer_makes_it_no_fresher_than_it_k
     single.realm.revoke(None)
     single.ask(token)
     single.realm.revoke(api.Lineage(token.kid, token.nonce))
-    single.cache.hear(follower, poll, nothing, sent)
+    single.cache.apply(follower, poll, nothing, sent)
     single.now_ms += BOUND_MS
-    assert single.look(token) is not None  # by its own answer, still
+    assert single.get(token) is not None  # by its own answer, still
     single.now_ms += 1
-    assert single.look(token) is None
+    assert single.get(token) is None
 
 
 @pytest.mark.parametrize("kind", [api.Lineage, api.KeyRetired, api.IssuedBefore])
@@ -166,7 +166,7 @@ def test_a_walked_token_is_not_kept_when_its_parent_has_gone_meanwhile(
     token = single.realm.mint()
     child = token.attenuate(Act("r"))
     single.ask(token)
-    assert single.look(child) is not None
+    assert single.get(child) is not None
     keep = Cache._keep_walked
     made: dict[type, api.Revocation] = {
         api.Lineage: api.Lineage(token.kid, token.nonce),
@@ -180,10 +180,10 @@ def test_a_walked_token_is_not_kept_when_its_parent_has_gone_meanwhile(
         keep(cache, *given)
 
     monkeypatch.setattr(Cache, "_keep_walked", late)
-    single.look(child)
+    single.get(child)
     monkeypatch.undo()
     assert single.cache.info().entries == 0
-    assert single.look(child) is None
+    assert single.get(child) is None
 
 
 def test_an_own_revocation_in_another_journal_is_not_undone_by_a_late_answer_from_the_old_one(single: Single) -> None:
@@ -199,8 +199,8 @@ def test_an_own_revocation_in_another_journal_is_not_undone_by_a_late_answer_fro
         single.cache.take(question, Bundle(token), digest(Bundle(token)), api.Valid("org-0"), late)
     finally:
         single.cache.close(question)
-    assert single.look(token) is None
-    assert single.look(token.attenuate(Act("r"))) is None
+    assert single.get(token) is None
+    assert single.get(token.attenuate(Act("r"))) is None
     assert isinstance(single.ask(token), errors.RevokedToken)
 
 
@@ -208,7 +208,7 @@ def test_an_own_revocation_in_another_journal_is_not_undone_by_a_late_answer_fro
 def test_an_answer_from_before_a_revocation_that_comes_after_it_is_not_believed(kept: bool) -> None:
     single = Single()
     if not kept:
-        controls._with("_news", controls.NewsForgotten)(single.cache)
+        controls._with("_in_flight", controls.NewsForgotten)(single.cache)
     token, other = single.realm.mint(), single.realm.mint(number=1)
     single.ask(other)  # so that the key is followed
     question, late = single.cache.open(), single.told()
@@ -217,7 +217,7 @@ def test_an_answer_from_before_a_revocation_that_comes_after_it_is_not_believed(
     result = single.ask(token, late, question)
     assert isinstance(result, errors.RevokedToken) is kept
     single.now_ms += BOUND_MS - 1
-    assert (single.look(token) is None) is kept  # without the rule it would be known now
+    assert (single.get(token) is None) is kept  # without the rule it would be known now
 
 
 def test_a_late_answer_on_a_descendant_of_a_revoked_branch_is_asked_for_again(single: Single) -> None:
@@ -244,7 +244,7 @@ def test_a_late_answer_that_the_news_does_not_concern_is_kept(single: Single) ->
 def test_more_news_than_is_kept_makes_open_questions_be_asked_again(
     single: Single, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(single.cache._news, "_most", 3)
+    monkeypatch.setattr(single.cache._in_flight, "_most", 3)
     token = single.realm.mint()
     single.ask(single.realm.mint(number=1))
     question, late = single.cache.open(), single.told()
@@ -266,9 +266,9 @@ def test_another_journal_makes_all_be_forgotten_also_in_mid_flight(kind: type[Ca
         assert single.ask(tokens[1]) is not None
     assert single.ask(tokens[2], late, question) is not None  # fresh, and not to be kept
     forgets = kind is Cache
-    assert (single.look(tokens[0]) is None) is forgets
-    assert (single.look(tokens[2]) is None) is forgets
-    assert (single.look(tokens[1]) is not None) is forgets
+    assert (single.get(tokens[0]) is None) is forgets
+    assert (single.get(tokens[2]) is None) is forgets
+    assert (single.get(tokens[1]) is not None) is forgets
 
 
 def test_a_poll_of_the_old_journal_that_ends_in_the_new_one_counts_for_nothing(single: Single) -> None:
@@ -282,8 +282,8 @@ def test_a_poll_of_the_old_journal_that_ends_in_the_new_one_counts_for_nothing(s
     single.realm.fail_over(b"2" * 16)
     for _ in range(2):
         single.ask(token)
-    single.cache.hear(follower, poll, api.Feed(old.answer.position, [], more=False), old)
-    assert single.look(token) is not None
+    single.cache.apply(follower, poll, api.Feed(old.answer.position, [], more=False), old)
+    assert single.get(token) is not None
     assert single.cache.info().age_ms is None
 
 
@@ -293,4 +293,4 @@ def test_a_position_that_goes_back_makes_all_be_forgotten_and_asked_again(single
     single.ask(token)
     back = single.told(known=0, asked=single.realm.position)
     assert single.ask(token, back) is None
-    assert single.look(token) is None
+    assert single.get(token) is None

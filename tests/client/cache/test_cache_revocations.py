@@ -32,7 +32,7 @@ def revoked_while_it_is_known(single: Single) -> Macaroon:
     child = token.attenuate(Act("r"))
     single.ask(token)
     for _ in range(3):
-        assert single.look(child) is not None
+        assert single.get(child) is not None
     single.realm.revoke(branch_of(child))
     single.poll()
     return child
@@ -45,7 +45,7 @@ def test_a_child_of_a_revoked_branch_is_denied_though_its_parent_is_known(
     child = setting(single)
     for revoked in (child, child.attenuate(Exp(1_900_000_000))):
         with pytest.raises(errors.RevokedToken):
-            single.look(revoked)
+            single.get(revoked)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_without_the_branches_that_child_would_be_accepted(
     setting: Callable[[Single], Macaroon], control: type[Cache]
 ) -> None:
     single = Single(control)
-    assert single.look(setting(single).attenuate(Exp(1_900_000_000))) is not None
+    assert single.get(setting(single).attenuate(Exp(1_900_000_000))) is not None
 
 
 def test_with_more_revoked_branches_than_are_told_only_the_very_token_is_known(single: Single) -> None:
@@ -69,8 +69,8 @@ def test_with_more_revoked_branches_than_are_told_only_the_very_token_is_known(s
     for number in range(api.MAX_TOLD_BRANCHES + 1):
         single.realm.revoke(api.Branch(token.kid, token.nonce, number.to_bytes(16)))
     single.ask(token)
-    assert single.look(token) is not None
-    assert single.look(child) is None
+    assert single.get(token) is not None
+    assert single.get(child) is None
 
 
 def test_what_can_not_be_shown_to_be_outside_a_revoked_branch_is_asked_about_again(single: Single) -> None:
@@ -80,7 +80,7 @@ def test_what_can_not_be_shown_to_be_outside_a_revoked_branch_is_asked_about_aga
     single.ask(grandchild)  # neither token nor child was ever shown here
     single.realm.revoke(branch_of(child))
     single.poll()
-    assert single.look(grandchild) is None
+    assert single.get(grandchild) is None
     assert isinstance(single.ask(grandchild), errors.RevokedToken)
 
 
@@ -89,8 +89,8 @@ def test_a_minted_token_stays_known_when_a_branch_of_its_lineage_is_revoked(sing
     single.ask(token)
     single.realm.revoke(branch_of(token.attenuate(Act("r"))))
     single.poll()
-    assert single.look(token) is not None
-    assert single.look(token.attenuate(Act("w"))) is not None
+    assert single.get(token) is not None
+    assert single.get(token.attenuate(Act("w"))) is not None
 
 
 def test_a_token_that_is_kept_while_its_branch_is_revoked_is_not_kept(
@@ -100,7 +100,7 @@ def test_a_token_that_is_kept_while_its_branch_is_revoked_is_not_kept(
     token = single.realm.mint()
     child = token.attenuate(Act("r"))
     single.ask(token)
-    assert single.look(child) is not None
+    assert single.get(child) is not None
     keep = Cache._keep_walked
 
     def late(cache: Cache, *given: Any) -> None:
@@ -109,10 +109,10 @@ def test_a_token_that_is_kept_while_its_branch_is_revoked_is_not_kept(
         keep(cache, *given)
 
     monkeypatch.setattr(Cache, "_keep_walked", late)
-    single.look(child)
+    single.get(child)
     monkeypatch.undo()
     with pytest.raises(errors.RevokedToken):
-        single.look(child)
+        single.get(child)
 
 
 # --- every kind of revocation -----------------------------------------------------------------------------------------
@@ -141,12 +141,12 @@ def test_a_token_of_which_the_feed_tells_is_known_no_more_nor_is_its_child(
         single.ask(each)
     child = token.attenuate(Act("r"))
     for _ in range(3):
-        assert single.look(child) is not None
+        assert single.get(child) is not None
     single.realm.revoke(revocation)
     single.poll()
-    known = {single.look(token) is not None, single.look(child) is not None}
+    known = {single.get(token) is not None, single.get(child) is not None}
     assert known == {not hears}  # without the rule it would be
-    assert single.look(other) is not None
+    assert single.get(other) is not None
 
 
 @pytest.mark.parametrize(
@@ -164,4 +164,4 @@ def test_a_token_that_a_revocation_does_not_cover_stays_known(single: Single, re
     single.ask(token)
     single.realm.revoke(revocation)
     single.poll()
-    assert single.look(token) is not None
+    assert single.get(token) is not None

@@ -19,9 +19,9 @@ def test_the_machine_s_age_the_way_and_the_cache_s_time_are_one_staleness(kind: 
     single.now_ms += 1_000
     single.ask(token, single.told(age_ms=2_000, sent_ms=sent_ms))
     single.now_ms = sent_ms + BOUND_MS - 2_000
-    assert single.look(token) is not None
+    assert single.get(token) is not None
     single.now_ms += 1
-    assert (single.look(token) is None) is (kind is Cache)
+    assert (single.get(token) is None) is (kind is Cache)
     assert single.cache.was_known(Bundle(token)) is (kind is Cache)
 
 
@@ -31,9 +31,9 @@ def test_a_followed_token_is_as_fresh_as_the_poll_was_when_it_was_sent_less_the_
     single.now_ms += 4_000
     single.poll(age_ms=1_500)
     single.now_ms += 3_500
-    assert single.look(token) is not None
+    assert single.get(token) is not None
     single.now_ms += 1
-    assert single.look(token) is None
+    assert single.get(token) is None
 
 
 def test_what_grew_too_old_is_known_again_when_the_feed_has_told_all_since(single: Single) -> None:
@@ -41,11 +41,11 @@ def test_what_grew_too_old_is_known_again_when_the_feed_has_told_all_since(singl
     for token in (kept, revoked):
         single.ask(token)
     single.now_ms += 60_000 - 1
-    assert single.look(kept) is None
+    assert single.get(kept) is None
     single.realm.revoke(api.Lineage(revoked.kid, revoked.nonce))
     single.poll()
-    assert single.look(kept) is not None
-    assert single.look(revoked) is None
+    assert single.get(kept) is not None
+    assert single.get(revoked) is None
 
 
 @pytest.mark.parametrize("kind", [Cache, controls.DatedThoughMore])
@@ -62,8 +62,8 @@ def test_a_page_of_the_feed_that_is_not_the_last_makes_nothing_fresher(kind: typ
     poll = single.cache.next_poll(follower, 10_000)
     assert poll is not None
     page = single.realm.feed(list(poll.kids), single.realm.journal, poll.after, 3, limit=1)
-    single.cache.hear(follower, poll, page, single.told())
-    assert (single.look(token) is None) is (kind is Cache)
+    single.cache.apply(follower, poll, page, single.told())
+    assert (single.get(token) is None) is (kind is Cache)
 
 
 def test_a_key_that_the_feed_has_passed_is_followed_from_where_its_token_was_verified(single: Single) -> None:
@@ -74,7 +74,7 @@ def test_a_key_that_the_feed_has_passed_is_followed_from_where_its_token_was_ver
     single.poll()  # of the first one's key only
     assert single.ask(second, late, question) is not None
     single.poll()
-    assert single.look(second) is None
+    assert single.get(second) is None
 
 
 def test_without_that_the_revocation_in_between_would_be_missed() -> None:
@@ -88,4 +88,4 @@ def test_without_that_the_revocation_in_between_would_be_missed() -> None:
     single.ask(second, late, question)
     single.poll()
     single.now_ms += BOUND_MS
-    assert single.look(second) is not None
+    assert single.get(second) is not None

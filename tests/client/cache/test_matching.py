@@ -52,7 +52,7 @@ def test_a_page_full_of_subjects_goes_through_a_key_s_tokens_once(monkeypatch: p
         single.realm.revoke(api.IssuedBefore([KID], subjects=[(subject_digest(f"user-{number}"), NOW_MS + 1)]))
     single.poll()
     assert looks == len(tokens)
-    assert all(single.look(token) is not None for token in tokens)
+    assert all(single.get(token) is not None for token in tokens)
     single.realm.revoke(api.IssuedBefore([KID], subjects=[(subject_digest("kim"), NOW_MS + 1)]))
     single.poll()
     assert single.cache.info().entries == 0

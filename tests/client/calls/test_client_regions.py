@@ -197,9 +197,9 @@ def test_a_distance_follows_what_has_become_of_it() -> None:
 @given(st.floats(0.1, 5_000), st.integers(1, 10_000))
 def test_nobody_waits_longer_than_allowed_nor_gives_up_too_soon(rtt_ms: float, at_most_ms: int) -> None:
     regions = at_distances(rtt_ms, 1)
-    patience_ms = regions.patience_ms(0, at_most_ms)
-    assert min(at_most_ms, rules.LEAST_TIMEOUT_MS) <= patience_ms <= at_most_ms
-    assert patience_ms >= min(at_most_ms, rtt_ms)
+    timeout_ms = regions.timeout_ms(0, at_most_ms)
+    assert min(at_most_ms, rules.LEAST_TIMEOUT_MS) <= timeout_ms <= at_most_ms
+    assert timeout_ms >= min(at_most_ms, rtt_ms)
 
 
 def test_a_breaker_opens_on_one_silence_or_three_refusals() -> None:

@@ -281,14 +281,14 @@ def test_whoever_waits_for_a_question_whose_answer_was_overtaken_asks_for_himsel
     verifying = Verifying()
     token = verifying.realm.mint()
     bundle = Bundle(token)
-    flights = verifying.verification._flights
-    assert flights.board(digest(bundle)) is None
+    flights = verifying.verification._single_flight
+    assert flights.join(digest(bundle)) is None
     waiting = verifying.verification.verify(bundle)
     assert isinstance(next(waiting), Join)
     verifying.single.ask(token)
     verifying.realm.revoke(lineage(token))
     verifying.single.poll()
-    flights.land(digest(bundle))
+    flights.finish(digest(bundle))
     with pytest.raises(errors.RevokedToken):
         verifying.run(waiting, True)
     assert len(verifying.asked.calls) == 1

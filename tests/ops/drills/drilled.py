@@ -85,7 +85,7 @@ def drilled(
             ended = []
             for drill in drills:
                 record = await Running(drill, target, seed=7, tell=show, pace=pace).run()
-                ended.append((record, judge(record, Limits().of(drill.name, drill.limits))))
+                ended.append((record, judge(record, Limits().objectives(drill.name, drill.limits))))
             return ended
 
     return asyncio.run(done())

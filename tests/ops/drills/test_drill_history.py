@@ -16,7 +16,7 @@ from tkdb_ops.drills.verdict import judge
 
 def run(seed: int = 41) -> Run:
     record = changed(good(), seed=seed)
-    return Run.of(record, judge(record, Objectives()))
+    return Run.from_record(record, judge(record, Objectives()))
 
 
 def runs_in(path: Path) -> list[Run]:

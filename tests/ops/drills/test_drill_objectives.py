@@ -10,7 +10,7 @@ from tkdb_ops.drills.objectives import ALWAYS, Limits, Objectives, read
 
 
 def test_without_a_file_the_budgets_hold() -> None:
-    assert Limits().of("primary-killed", {}) == Objectives()
+    assert Limits().objectives("primary-killed", {}) == Objectives()
     assert (Objectives().failed_reads, Objectives().longest_read_ms, Objectives().writes_back_ms) == (0, 2_000, 15_000)
 
 
@@ -18,10 +18,10 @@ def test_a_drills_own_limit_goes_before_the_files_for_all_and_the_files_for_it_b
     limits = read(
         "[objectives]\nwrites_back_ms = 9\nlongest_read_ms = 8\n[drills.store-down]\nwrites_back_ms = 7", NAMES
     )
-    assert limits.of("primary-killed", {}).writes_back_ms == 9
-    assert limits.of("disk-full", {"writes_back_ms": 20_000}).writes_back_ms == 20_000
-    assert limits.of("store-down", {"writes_back_ms": 30_000}).writes_back_ms == 7
-    assert limits.of("store-down", {}).longest_read_ms == 8
+    assert limits.objectives("primary-killed", {}).writes_back_ms == 9
+    assert limits.objectives("disk-full", {"writes_back_ms": 20_000}).writes_back_ms == 20_000
+    assert limits.objectives("store-down", {"writes_back_ms": 30_000}).writes_back_ms == 7
+    assert limits.objectives("store-down", {}).longest_read_ms == 8
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,5 @@ def test_a_file_that_can_not_be_meant_is_refused_and_says_why(text: str, says: s
 
 def test_no_drill_loosens_what_always_holds() -> None:
     for drill in DRILLS:
-        objectives = Limits().of(drill.name, drill.limits)
+        objectives = Limits().objectives(drill.name, drill.limits)
         assert [getattr(objectives, name) for name in ALWAYS] == [0] * len(ALWAYS), drill.name

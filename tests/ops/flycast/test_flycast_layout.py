@@ -20,7 +20,7 @@ from tkdb_ops.flycast.site import Site
 from tkdb_ops.flycast.worker import Files, site
 
 codes = st.sampled_from(sorted(regions.REGIONS))
-LAYOUT = Layout.of(
+LAYOUT = Layout.for_apps(
     App("tkdb", ("iad", "ams", "syd"), per_region=2), App("web", ("syd",), autostop_ms=1000), clients=["sin"]
 )
 
@@ -63,9 +63,9 @@ def test_every_region_is_nearest_to_itself(origin: str, among: list[str]) -> Non
         lambda: App("tkdb", ("iad",), check="readyz"),
         lambda: App("tkdb", ("iad",), check='/"]]'),
         lambda: App("tkdb", ("iad",), hard_limit=0),
-        lambda: Layout.of(App("tkdb", ("iad",)), App("tkdb", ("syd",))),
-        lambda: Layout.of(App("client", ("iad",)), clients=["sin"]),
-        lambda: Layout.of(App("tkdb", ("iad",), per_region=1000)),
+        lambda: Layout.for_apps(App("tkdb", ("iad",)), App("tkdb", ("syd",))),
+        lambda: Layout.for_apps(App("client", ("iad",)), clients=["sin"]),
+        lambda: Layout.for_apps(App("tkdb", ("iad",), per_region=1000)),
         lambda: LAYOUT.app("nobody"),
         lambda: LAYOUT.machine("nobody"),
     ],

@@ -12,7 +12,7 @@ from tkdb_ops.flycast.addresses import Sixpn
 from tkdb_ops.flycast.layout import App, Layout
 from tkdb_ops.flycast.names import AAAA, TXT, Names
 
-LAYOUT = Layout.of(App("tkdb", ("iad", "ams", "syd")), App("web", ("syd",)), clients=["sin"])
+LAYOUT = Layout.for_apps(App("tkdb", ("iad", "ams", "syd")), App("web", ("syd",)), clients=["sin"])
 ADDRESSES = Sixpn(LAYOUT)
 NAMES = Names(LAYOUT, ADDRESSES, {"store.internal": "fdaa:0:1:0:a::2"})
 STARTED = frozenset(machine for machine in LAYOUT.machines if machine.region != "syd")

@@ -76,8 +76,8 @@ def _needs_no_result(entries: Sequence[Entry]) -> bool:
 
 class _NeverStalls(Epoch):
     @property
-    def hopeless_at_ms(self) -> int:
-        return super().hopeless_at_ms if self.publication is None else NEVER_MS
+    def give_up_at_ms(self) -> int:
+        return super().give_up_at_ms if self.publication is None else NEVER_MS
 
 
 class NoFence(simulated.ConflictIsSuccess):

@@ -34,15 +34,15 @@ class DatedByArrival(Cache):
     def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Reply) -> Any:
         return super().take(question, bundle, digest, result, Reply(told.answer, self._monotonic_ms(), told.position))
 
-    def hear(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
-        super().hear(follower, poll, feed, Reply(told.answer, self._monotonic_ms(), told.position))
+    def apply(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
+        super().apply(follower, poll, feed, Reply(told.answer, self._monotonic_ms(), told.position))
 
 
 class AgeIgnored(Cache):
     """The machine's own age isn't added."""
 
-    def hear(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
-        super().hear(follower, poll, feed, _ageless(told))
+    def apply(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
+        super().apply(follower, poll, feed, _ageless(told))
 
     def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Reply) -> Any:
         return super().take(question, bundle, digest, result, _ageless(told))
@@ -94,8 +94,8 @@ class GapsIgnored(Subscriptions):
 class DatedThoughMore(Cache):
     """A page that isn't the last is dated as if it were."""
 
-    def hear(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
-        super().hear(follower, poll, api.Feed(feed.position, feed.revocations, more=False), told)
+    def apply(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
+        super().apply(follower, poll, api.Feed(feed.position, feed.revocations, more=False), told)
 
 
 class BranchesUntold(Cache):
@@ -122,13 +122,13 @@ class DescendantsKept(Cache):
 class BranchesNotLookedUp(Cache):
     """What is walked isn't held against the revoked branches of its lineage."""
 
-    def _walk(self, text: str) -> Any:
+    def _find_ancestor(self, text: str) -> Any:
         lineage = self._with_head(text[self._head])
         if lineage is None:
-            return super()._walk(text)
+            return super()._find_ancestor(text)
         branches, lineage.branches = lineage.branches, frozenset()
         try:
-            return super()._walk(text)
+            return super()._find_ancestor(text)
         finally:
             lineage.branches = branches
 
@@ -183,7 +183,7 @@ class DenialShared(Verification):
 
     def _shared(self, bundle: Any, digest: bytes) -> Any:
         lineage = bundle.root.lineage
-        other = self._flights.board(lineage)
+        other = self._single_flight.join(lineage)
         if other is not None:
             yield Join(other, self._timeout_ms)
             if not other.done():
@@ -197,7 +197,7 @@ class DenialShared(Verification):
             result = (yield from self._ask({digest: bundle}))[digest]
             return result
         finally:
-            self._flights.land(lineage, result)  # type: ignore[arg-type]  # that is the fault
+            self._single_flight.finish(lineage, result)  # type: ignore[arg-type]  # that is the fault
 
 
 def _ageless(told: Reply) -> Reply:
@@ -232,10 +232,10 @@ CONTROLS: Final[dict[str, Control]] = {
     "the machine's age ignored": Control(Parts(cache=AgeIgnored), {STALE_ACCEPT}),
     "late direct answers believed": Control(Parts(verification=LateDirect), {STALE_ACCEPT}, first=140),
     "news not held against late answers": Control(
-        Parts(before=_with("_news", NewsForgotten)), {STALE_ACCEPT, UNDONE}, first=2_290
+        Parts(before=_with("_in_flight", NewsForgotten)), {STALE_ACCEPT, UNDONE}, first=2_290
     ),
     "answers from before what was known": Control(
-        Parts(before=_with("_news", FloorForgotten)), {STALE_ACCEPT, UNDONE}, first=61
+        Parts(before=_with("_in_flight", FloorForgotten)), {STALE_ACCEPT, UNDONE}, first=61
     ),
     "another journal's positions": Control(Parts(cache=JournalIgnored), {STALE_ACCEPT}, first=44),
     "a page dated before the last": Control(Parts(cache=DatedThoughMore), {STALE_ACCEPT}, first=256),

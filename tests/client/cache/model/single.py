@@ -58,8 +58,8 @@ class Single:
         finally:
             self.cache.close(question)
 
-    def look(self, token: Macaroon | str) -> Verified | None:
-        return self.cache.look(token if isinstance(token, str) else token.text)
+    def get(self, token: Macaroon | str) -> Verified | None:
+        return self.cache.get(token if isinstance(token, str) else token.text)
 
     def find(self, token: Macaroon) -> Verified | errors.Denied | None:
         bundle = Bundle(token)
@@ -73,7 +73,7 @@ class Single:
         while poll is not None:
             known = len(self.realm.entries)
             feed = self.realm.feed(list(poll.kids), self.realm.journal, poll.after, known, limit)
-            self.cache.hear(follower, poll, feed, self.told(age_ms=age_ms))
+            self.cache.apply(follower, poll, feed, self.told(age_ms=age_ms))
             if not feed.more:
                 break
             poll = self.cache.next_poll(follower, 10_000)

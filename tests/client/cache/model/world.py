@@ -171,7 +171,7 @@ class World:
         own = token in caller.revoked
         self._count("verified")
         try:
-            known = caller.cache.look(token.text)
+            known = caller.cache.get(token.text)
         except errors.Denied as denied:
             self._judge(caller, token, denied, began_ms, own)
             return
@@ -314,7 +314,7 @@ class World:
         standing = self._standing(machine)
 
         def fail(error: errors.TkdbError) -> None:
-            back(api.Answer(**self._standing(machine), failure=Failure.of(error)))
+            back(api.Answer(**self._standing(machine), failure=Failure.from_error(error)))
 
         if isinstance(call, api.Status):
             fail(errors.Unavailable("it isn't asked how it is"))
