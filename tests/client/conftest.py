@@ -1,4 +1,4 @@
-"""A fake authority, both clients behind one way to call them, and a cache that is moved by hand."""
+"""Fixtures: a fake authority, both kinds of client with one interface, and a cache that tests drive step by step."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tkdb.macaroon.token import Macaroon
 from tkdb_client import AsyncClient, Client
 
 
-def unhurried(size: int) -> bytes:
-    """Randomness whose jitter is always nothing, so that no test waits; keys and ids are random."""
+def zero_jitter(size: int) -> bytes:
+    """Return random bytes for keys and ids, and zeros for the jitter, so that no test waits."""
     return bytes(4) if size == 4 else os.urandom(size)
 
 
 class Caller:
-    """One client, blocking or awaited, called in the same words."""
+    """One client, blocking or awaited, with one interface."""
 
     def __init__(self, kind: str, **settings: Any) -> None:
         self._runner = asyncio.Runner() if kind == "awaited" else None
-        given = {"timeout_ms": 3_000, "attempt_timeout_ms": 1_000, "random": unhurried, "cache_bytes": 0} | settings
+        given = {"timeout_ms": 3_000, "attempt_timeout_ms": 1_000, "random": zero_jitter, "cache_bytes": 0} | settings
         self.client: Any = (AsyncClient if self._runner else Client)(**given)
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -58,7 +58,7 @@ def authority() -> Iterator[FakeAuthority]:
 
 @pytest.fixture(params=["blocking", "awaited"])
 def connect(request: pytest.FixtureRequest, authority: FakeAuthority) -> Iterator[Callable[..., Caller]]:
-    """Make clients of either kind; by default of the fake authority, as its signer."""
+    """Make clients of either kind. Default: for the fake authority, with its signer."""
     made: list[Caller] = []
 
     def make(**settings: Any) -> Caller:

@@ -1,4 +1,4 @@
-"""A small real HTTP server on loopback that speaks Noise, does what it is told, and misbehaves on command."""
+"""A small HTTP server on loopback that speaks Noise, answers with a handler, and injects the faults of a script."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def report(_call: object = None) -> api.StatusReport:
 
 @dataclass
 class Request:
-    """One POST as it came in; ``opened`` is None where message 1 couldn't be opened."""
+    """One POST as received. ``opened`` is None if message 1 couldn't be opened."""
 
     path: str
     headers: dict[str, str]
@@ -45,7 +45,7 @@ class Request:
 
 @dataclass
 class Brain:
-    """The authority without its socket: opens requests and seals answers."""
+    """The authority without a socket: it opens requests and seals answers."""
 
     secrets: list[AuthoritySecret] = field(default_factory=lambda: [AuthoritySecret.generate(os.urandom)])
     signer: SignerSecret = field(default_factory=lambda: SignerSecret.generate(os.urandom))
@@ -73,7 +73,7 @@ class Brain:
         request.call = api.decode_request(request.path, request.opened.envelope.body)
 
     def answer(self, request: Request, error: errors.TkdbError | None = None) -> bytes | None:
-        """Return message 2, or None where message 1 couldn't be opened."""
+        """Return message 2. None if message 1 couldn't be opened."""
         if request.opened is None:
             return None
         given: dict[str, Any] = {}
@@ -91,7 +91,7 @@ Fault = Callable[["FakeAuthority", Request, asyncio.StreamWriter], Awaitable[Non
 
 
 class FakeAuthority(Brain):
-    """The same behind a socket, in a thread. Each request takes the next fault of ``script``, if there is one."""
+    """The authority with a socket, in a thread. Each request gets the next fault of ``script``, if there is one."""
 
     def __init__(self, *, host: str = "127.0.0.1", **given: Any) -> None:
         super().__init__(**given)
@@ -117,9 +117,9 @@ class FakeAuthority(Brain):
         return f"http://{host}:{self.port}"
 
     async def _close(self) -> None:
-        for listening in self._server.sockets:  # asyncio loses a connection that it accepts while its server closes
+        for listening in self._server.sockets:  # asyncio loses a connection that it accepts while the server closes.
             asyncio.get_running_loop().remove_reader(listening.fileno())
-        for _ in range(10):  # what was just accepted gets its task
+        for _ in range(10):  # Each accepted connection gets its task first.
             await asyncio.sleep(0)
         self._server.close()
 
@@ -156,20 +156,20 @@ class FakeAuthority(Brain):
 async def respond(
     writer: asyncio.StreamWriter, status: int, body: bytes, headers: Sequence[str] = (), *, length: int | None = None
 ) -> None:
-    """Write one HTTP answer; ``length`` is what it claims where that isn't the truth."""
+    """Write one HTTP answer. ``length`` is a false content length."""
     lines = [f"HTTP/1.1 {status} X", f"content-length: {len(body) if length is None else length}", *headers, "", ""]
     writer.write("\r\n".join(lines).encode() + body)
     await writer.drain()
 
 
 def abort(writer: asyncio.StreamWriter) -> None:
-    """Close with a reset rather than an end."""
+    """Close the connection with a reset."""
     sock: socket.socket = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-# --- what a request may meet -------------------------------------------------------------------------------------
+# --- faults ------------------------------------------------------------------------------------------------------
 
 
 async def honest(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
@@ -182,16 +182,16 @@ async def honest(authority: FakeAuthority, request: Request, writer: asyncio.Str
 
 
 async def reset_unread(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
-    """The connection is reset before anything is read (done by the server, which knows this name)."""
-    raise AssertionError("not a request's")
+    """Reset the connection before the request is read. The server checks for this function and does it."""
+    raise AssertionError("the server handles this fault")
 
 
 async def reset_after_reading(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
     abort(writer)
 
 
-async def done_but_lost(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
-    """The authority does what is asked, and its answer gets lost."""
+async def answer_lost(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
+    """Handle the request, and lose the answer."""
     authority.answer(request)
     abort(writer)
 
@@ -201,7 +201,7 @@ async def hang(authority: FakeAuthority, request: Request, writer: asyncio.Strea
 
 
 async def drip(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
-    """A header that goes on forever, byte by byte: every single read succeeds."""
+    """Send an endless header byte by byte, so that every read succeeds."""
     writer.write(b"HTTP/1.1 200 OK\r\nx: ")
     while True:
         writer.write(b"x")
@@ -227,7 +227,7 @@ async def truncated(authority: FakeAuthority, request: Request, writer: asyncio.
 
 
 async def cut_short(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
-    """A whole HTTP answer, with a message that isn't whole."""
+    """Send a complete HTTP answer with an incomplete message."""
     message = authority.answer(request)
     assert message is not None
     await respond(writer, 200, message[:-20])
@@ -238,12 +238,12 @@ async def huge(authority: FakeAuthority, request: Request, writer: asyncio.Strea
 
 
 async def replayed(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
-    """The authority's true answer to another request, byte for byte."""
+    """Send the authentic answer to another request, byte for byte."""
     await respond(writer, 200, authority.recorded)  # type: ignore[attr-defined]
 
 
 def plain(status: int, body: bytes = b"", *headers: str) -> Fault:
-    """A proxy's own answer."""
+    """Return a fault: a plain HTTP answer, as from a proxy."""
 
     async def fault(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
         await respond(writer, status, body, headers)
@@ -252,7 +252,7 @@ def plain(status: int, body: bytes = b"", *headers: str) -> Fault:
 
 
 def sealed(error: errors.TkdbError) -> Fault:
-    """The authority's own error."""
+    """Return a fault: a sealed error of the authority."""
 
     async def fault(authority: FakeAuthority, request: Request, writer: asyncio.StreamWriter) -> None:
         message = authority.answer(request, error)

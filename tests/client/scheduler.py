@@ -1,4 +1,5 @@
-"""A clock that moves from event to event, and a client's calls driven on it: without network, time or cryptography."""
+"""A simulated clock that moves from event to event, and a runner of a client's calls on it. It needs no network, no
+real time and no cryptography."""
 
 from __future__ import annotations
 
@@ -13,15 +14,15 @@ from tkdb_client.calls.effects import Background, Join, Sleep, Steps
 from tkdb_client.calls.transport import Outcome, Send
 
 START_MS = 1_000_000
-"""Of the monotonic clock, which begins nowhere in particular."""
+"""The start of the monotonic clock: an arbitrary value."""
 
 Post = Callable[[Send, Callable[[Outcome], None]], None]
-"""Carries a request, and hands over, now or by and by, what comes of it."""
+"""Sends a request, and calls back with the outcome, now or later."""
 
 
 @dataclass
-class Open:
-    """A request that isn't sealed, so that thousands are made in a moment."""
+class PlainRequest:
+    """A request that isn't sealed, because a test makes thousands."""
 
     message: bytes
     headers: dict[str, str]
@@ -31,16 +32,16 @@ class Open:
         return message
 
 
-class Unsealing:
-    """In the initiator's place."""
+class PlainInitiator:
+    """A replacement for the initiator that seals nothing."""
 
     @staticmethod
-    def seal(path: str, body: bytes, *, request_id: bytes, position: int, **_: object) -> Open:
-        return Open(body, {"request-id": request_id.hex(), "position": str(position)})
+    def seal(path: str, body: bytes, *, request_id: bytes, position: int, **_: object) -> PlainRequest:
+        return PlainRequest(body, {"request-id": request_id.hex(), "position": str(position)})
 
 
 class Scheduler:
-    """The clock, and a driver of steps beside those that block and await."""
+    """The clock, and the third runner of steps, next to the blocking and the awaited one."""
 
     def __init__(self) -> None:
         self.now_ms = START_MS
@@ -51,7 +52,11 @@ class Scheduler:
         heapq.heappush(self._events, (self.now_ms + wait_ms, next(self._numbers), action))
 
     def next(self) -> None:
-        """Move to the next event. IndexError: there is none, and nothing will happen any more."""
+        """Move to the next event.
+
+        Raises:
+            IndexError: there is no further event.
+        """
         self.now_ms, _, action = heapq.heappop(self._events)
         action()
 
@@ -61,7 +66,7 @@ class Scheduler:
         self.now_ms = until_ms
 
     def start(self, steps: Steps[Any], ended: Callable[[Any], object], post: Post | None = None) -> None:
-        """Take ``steps`` to their end; ``ended`` gets what they return or raise. Without ``post`` they ask nobody."""
+        """Run ``steps`` to their end. ``ended`` gets the result or the error. Without ``post``, they must not send."""
 
         def resume(advance: Callable[[], Any]) -> None:
             try:

@@ -1,4 +1,4 @@
-"""Regions and the way to them, on a simulated clock."""
+"""Regions and the network to them, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from tests.client.fake_authority import JOURNAL, Brain
-from tests.client.scheduler import START_MS, Scheduler, Unsealing
+from tests.client.scheduler import START_MS, PlainInitiator, Scheduler
 from tkdb import api, errors
 from tkdb.failure import Failure
 from tkdb.net.url import Url
@@ -22,13 +22,13 @@ from tkdb_client.clock import Clock
 BRAIN = Brain()
 
 World = Callable[[int, Any, int], "str | errors.TkdbError"]
-"""What a region (a number) does with a call at a time (ms): "ok", "hang", "refuse", "reset", "503", or an error that
-the authority says."""
+"""Returns the outcome of a call in a region (by number) at a time (ms): "ok", "hang", "refuse", "reset", "503", or an
+error from the authority."""
 
 
 @dataclass
 class Attempt:
-    """One POST, as the simulation saw it."""
+    """One POST, as the simulation received it."""
 
     region: int
     at_ms: int
@@ -39,7 +39,7 @@ class Attempt:
 
 @dataclass
 class Ended:
-    """How a call ended."""
+    """The result of a call, its duration, and its attempts."""
 
     result: Any
     took_ms: int
@@ -47,7 +47,7 @@ class Ended:
 
 
 class Simulated:
-    """One client and its regions, ``rtts_ms`` away. Calls are made one after the other; what they begin goes on."""
+    """One client and its regions, at the distances ``rtts_ms``. Calls run one by one. Background work continues."""
 
     def __init__(self, *rtts_ms: int, world: World, random: Callable[[int], bytes] = os.urandom, **timing: Any) -> None:
         self.handler: Callable[[Any], msgspec.Struct] = BRAIN.handler
@@ -63,14 +63,14 @@ class Simulated:
             clock=Clock(monotonic_ms=lambda: self.now_ms, now_ms=lambda: 1_700_000_000_000 + self.now_ms),
             random=random,
         )
-        self.exchange._attempts._initiator = Unsealing()  # type: ignore[assignment]
+        self.exchange._attempts._initiator = PlainInitiator()  # type: ignore[assignment]
 
     @property
     def now_ms(self) -> int:
         return self._clock.now_ms
 
     def call(self, path: str, call: api.Call[Any], *, wait_ms: int = 0) -> Ended:
-        """Make a call; what it raises is its result."""
+        """Make a call. An error is returned as its result."""
         results: list[Any] = []
         began_ms, before = self.now_ms, len(self.attempts)
         self.start(self.exchange.ask(path, call, wait_ms=wait_ms), results.append)
@@ -80,12 +80,12 @@ class Simulated:
         result = results[0]
         return Ended(result if isinstance(result, Exception) else result[0], self.now_ms - began_ms, mine)
 
-    def rest(self, for_ms: int) -> None:
+    def wait(self, for_ms: int) -> None:
         """Let time pass."""
         self._clock.run_until(self.now_ms + for_ms)
 
     def start(self, steps: Steps[Any], ended: Callable[[Any], object]) -> None:
-        """Take ``steps`` to their end while time passes; ``ended`` gets what they return or raise."""
+        """Run ``steps`` to their end while time passes. ``ended`` gets the result or the error."""
         self._clock.start(steps, ended, self._post)
 
     def _post(self, send: Send, ended: Callable[[Outcome], None]) -> None:

@@ -1,4 +1,4 @@
-"""What each method asks for and gives back, for both clients against a real socket."""
+"""The request and the result of each method, for both clients and on a real socket."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_token_is_read_from_text_and_header(
         (lambda text: text + "A" * 100_000, errors.OverLimit),
     ],
 )
-def test_a_damaged_token_is_denied_here_and_never_sent(
+def test_a_damaged_token_is_denied_by_the_client_and_never_sent(
     client: Any, authority: FakeAuthority, token: Macaroon, damage: Callable[[str], str], kind: type[errors.Denied]
 ) -> None:
     for method in ("verify", "revoke"):
@@ -66,12 +66,12 @@ def test_a_damaged_token_is_denied_here_and_never_sent(
     assert authority.requests == []
 
 
-def test_a_truncated_token_says_what_to_try(client: Any, token: Macaroon) -> None:
+def test_the_error_for_a_truncated_token_has_a_hint(client: Any, token: Macaroon) -> None:
     with pytest.raises(errors.TruncatedToken, match="copy it again, whole"):
         client.call("verify", token.text[:-9])
 
 
-def test_many_are_verified_in_order_and_the_damaged_are_not_sent(
+def test_verify_many_keeps_the_order_and_sends_no_damaged_token(
     client: Any, authority: FakeAuthority, mint_one: Callable[..., Macaroon]
 ) -> None:
     first, second = mint_one(Exp(FAR_S)), mint_one(Exp(FAR_S), Act("r"))
@@ -85,13 +85,13 @@ def test_many_are_verified_in_order_and_the_damaged_are_not_sent(
     assert [call.bundles for call in calls(authority)] == [[first.text, second.text]]
 
 
-def test_nothing_to_verify_asks_nobody(client: Any, authority: FakeAuthority) -> None:
+def test_verify_many_of_no_tokens_sends_no_request(client: Any, authority: FakeAuthority) -> None:
     assert client.call("verify_many", []) == []
     assert authority.requests == []
 
 
 @pytest.mark.parametrize(("count", "size"), [(600, 1), (40, 3_000)])
-def test_many_are_split_into_requests_that_fit(
+def test_many_tokens_are_split_into_requests_that_fit(
     client: Any, authority: FakeAuthority, mint_one: Callable[..., Macaroon], count: int, size: int
 ) -> None:
     authority.handler = valid
@@ -102,7 +102,7 @@ def test_many_are_split_into_requests_that_fit(
     assert all(len(request.message) <= 65_535 for request in authority.requests)
 
 
-def test_an_answer_with_another_number_of_results_is_not_believed(
+def test_an_answer_with_the_wrong_number_of_results_is_rejected(
     client: Any, authority: FakeAuthority, token: Macaroon
 ) -> None:
     authority.handler = lambda call: api.Verified(results=[])
@@ -110,7 +110,7 @@ def test_an_answer_with_another_number_of_results_is_not_believed(
         client.call("verify", token)
 
 
-def test_a_fact_appended_by_a_holder_denies_even_when_the_chain_is_whole(
+def test_a_fact_appended_by_a_holder_denies_even_if_the_chain_is_valid(
     client: Any, authority: FakeAuthority, mint_one: Callable[..., Macaroon]
 ) -> None:
     authority.handler = valid
@@ -121,7 +121,7 @@ def test_a_fact_appended_by_a_holder_denies_even_when_the_chain_is_whole(
         client.call("verify", forged)
 
 
-def test_mint_asks_for_its_caveats_in_one_stable_order(client: Any, authority: FakeAuthority, token: Macaroon) -> None:
+def test_mint_sends_its_caveats_in_a_stable_order(client: Any, authority: FakeAuthority, token: Macaroon) -> None:
     authority.handler = lambda _: api.Minted(token=token.text, expires_s=FAR_S)
     extra = App("ticket", 7)
     minted = client.call(
@@ -139,13 +139,13 @@ def test_mint_asks_for_its_caveats_in_one_stable_order(client: Any, authority: F
     ]
 
 
-def test_a_bad_caveat_is_refused_before_anything_is_sent(client: Any, authority: FakeAuthority) -> None:
+def test_an_invalid_caveat_is_refused_before_a_request_is_sent(client: Any, authority: FakeAuthority) -> None:
     with pytest.raises(errors.InvalidCaveat):
         client.call("mint", "acme", act="everything")
     assert authority.requests == []
 
 
-def test_a_signer_revokes_the_lineage_of_a_minted_token_and_the_branch_of_a_narrowed_one(
+def test_a_signer_revokes_the_lineage_of_a_minted_token_and_the_branch_of_an_attenuated_one(
     client: Any, authority: FakeAuthority, token: Macaroon
 ) -> None:
     authority.handler = lambda _: api.Revoked(already=False)
@@ -158,7 +158,9 @@ def test_a_signer_revokes_the_lineage_of_a_minted_token_and_the_branch_of_a_narr
     ]
 
 
-def test_who_is_no_signer_revokes_by_showing_the_token(connect: Any, authority: FakeAuthority, token: Macaroon) -> None:
+def test_a_client_without_a_signer_revokes_by_sending_the_token(
+    connect: Any, authority: FakeAuthority, token: Macaroon
+) -> None:
     authority.handler = lambda _: api.Revoked(already=True)
     assert connect(signer=None).call("revoke", f"Bearer {token.text}") is True
     (request,) = authority.requests
@@ -177,7 +179,7 @@ def test_many_revocations_are_split_into_requests_that_fit(
     assert len(authority.requests) == 2
 
 
-def test_revoking_by_time_and_by_key(client: Any, authority: FakeAuthority) -> None:
+def test_revocations_by_time_and_by_key_send_their_targets(client: Any, authority: FakeAuthority) -> None:
     authority.handler = lambda _: api.Revoked(already=False)
     client.call("revoke_before", "acme")
     client.call("revoke_before", "acme", before_ms=5, subject="kim")
@@ -189,7 +191,7 @@ def test_revoking_by_time_and_by_key(client: Any, authority: FakeAuthority) -> N
     ]
 
 
-def test_the_feed_comes_as_the_authority_gives_it(client: Any, authority: FakeAuthority) -> None:
+def test_the_feed_is_returned_as_the_authority_sends_it(client: Any, authority: FakeAuthority) -> None:
     feed = api.Feed(position=9, revocations=[api.KeyRetired(kid=b"k" * 16)], more=True)
     authority.handler = lambda _: feed
     assert client.call("revocations", [b"k" * 16], after=3, wait_ms=20) == feed
@@ -200,7 +202,7 @@ def organization(name: str) -> api.Organization:
     return api.Organization(name=name, max_lifetime_s=60, created_ms=1, keys=[])
 
 
-def test_organizations_are_made_changed_and_deleted(client: Any, authority: FakeAuthority) -> None:
+def test_organizations_are_created_changed_and_deleted(client: Any, authority: FakeAuthority) -> None:
     authority.handler = lambda call: (
         api.Deleted() if isinstance(call, api.DeleteOrganization) else organization(call.name)
     )
@@ -227,13 +229,13 @@ def test_organizations_are_listed_page_by_page(client: Any, authority: FakeAutho
     assert [each.name for each in client.list("list_organizations")] == ["a", "b", "c"]
 
 
-def test_resealing_goes_on_until_nothing_remains(client: Any, authority: FakeAuthority) -> None:
+def test_reseal_continues_until_no_record_remains(client: Any, authority: FakeAuthority) -> None:
     answers = iter([(256, 300), (256, 44), (44, 0)])
     authority.handler = lambda _: api.Resealed(*next(answers))
     assert client.call("reseal") == 556
 
 
-def test_resealing_that_gets_nowhere_stops(client: Any, authority: FakeAuthority) -> None:
+def test_reseal_stops_if_it_makes_no_progress(client: Any, authority: FakeAuthority) -> None:
     authority.handler = lambda _: api.Resealed(0, 3)
     with pytest.raises(errors.Unavailable, match="3 records"):
         client.call("reseal")
@@ -241,7 +243,7 @@ def test_resealing_that_gets_nowhere_stops(client: Any, authority: FakeAuthority
 
 
 @pytest.mark.parametrize("where", [{"seq": 7}, {"at_ms": 7}])
-def test_a_restore_names_its_entry_and_says_what_changed(
+def test_restore_sends_its_entry_and_returns_the_number_of_changes(
     client: Any, authority: FakeAuthority, where: dict[str, int]
 ) -> None:
     authority.handler = lambda _: api.Restored(seq=7, changed=2)
@@ -249,11 +251,11 @@ def test_a_restore_names_its_entry_and_says_what_changed(
     assert calls(authority) == [api.Restore(**where)]
 
 
-def test_status_says_who_answers(client: Any) -> None:
+def test_status_returns_the_report_of_the_machine(client: Any) -> None:
     assert client.call("status") == report()
 
 
-def test_the_primary_is_moved_by_two_calls_on_their_own_paths(client: Any, authority: FakeAuthority) -> None:
+def test_hand_over_and_take_over_use_different_paths(client: Any, authority: FakeAuthority) -> None:
     answers: dict[type, Any] = {api.HandOver: api.HandedOver("m2"), api.TakeOver: api.TakenOver("m1", 8)}
     authority.handler = lambda call: answers[type(call)]
     assert client.call("hand_over", "m2") is None
@@ -265,7 +267,7 @@ def test_the_primary_is_moved_by_two_calls_on_their_own_paths(client: Any, autho
 
 
 @pytest.mark.parametrize("method", [("hand_over", "m2"), ("take_over",)])
-def test_only_a_signer_moves_the_primary(connect: Any, authority: FakeAuthority, method: tuple[str, ...]) -> None:
+def test_only_a_signer_can_move_the_primary(connect: Any, authority: FakeAuthority, method: tuple[str, ...]) -> None:
     with pytest.raises(errors.ConfigurationError, match="signer"):
         connect(signer=None).call(*method)
     assert authority.requests == []

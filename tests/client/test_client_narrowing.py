@@ -1,4 +1,4 @@
-"""Narrowing that is remembered gives what narrowing gives, no more and no less."""
+"""Remembered narrowing gives exactly the same tokens as narrowing."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ arguments = st.fixed_dictionaries(
 
 
 @given(st.lists(st.tuples(st.sampled_from(TOKENS), arguments, st.floats(0, 200), st.booleans()), max_size=30))
-def test_what_is_remembered_is_what_would_be_made(calls: list[tuple[Any, dict[str, Any], float, bool]]) -> None:
+def test_remembered_narrowing_gives_the_same_token_as_narrow(
+    calls: list[tuple[Any, dict[str, Any], float, bool]],
+) -> None:
     remembers = Narrowing()
     for token, given_, now_s, as_text in calls:
         narrowed = remembers.narrow(token.text if as_text else token, now_s=now_s, **given_)
         assert narrowed == token.narrow(now_s=now_s, **given_)
 
 
-def test_an_argument_that_is_no_caveat_is_refused_each_time() -> None:
+def test_an_invalid_argument_is_refused_each_time() -> None:
     remembers = Narrowing()
     for _ in range(2):
         with pytest.raises(errors.InvalidCaveat):
@@ -45,7 +47,7 @@ def test_an_argument_that_is_no_caveat_is_refused_each_time() -> None:
             remembers.narrow(TOKENS[0], now_s=0, for_s=0)
 
 
-def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_narrowing_remembers_at_most_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(narrowing, "MOST", 5)
     remembers = Narrowing()
     for for_s in range(1, 50):

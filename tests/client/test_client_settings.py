@@ -1,4 +1,4 @@
-"""Where settings come from, which of them are refused, and what the refusal says."""
+"""The sources of settings, the settings that are refused, and the errors. Also how threads and tasks share a client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read(**environ: str) -> Settings:
     return Settings.read(None, None, None, environ)
 
 
-def test_everything_may_come_from_the_environment() -> None:
+def test_all_settings_may_come_from_the_environment() -> None:
     settings = read(TKDB_URL=URL, TKDB_AUTHORITY=AUTHORITY + "\n", TKDB_SIGNER=SIGNER + "\n")
     assert list(map(str, settings.urls)) == [URL]
     assert settings.authority == BRAIN.identity
@@ -44,7 +44,7 @@ def test_arguments_win_over_the_environment() -> None:
     assert (settings.urls, settings.authority, settings.signer) == ((Url.parse(URL),), BRAIN.identity, BRAIN.signer)
 
 
-def test_a_signer_may_lie_in_a_file(tmp_path: Path) -> None:
+def test_a_signer_may_be_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "signer"
     path.write_text(SIGNER + "\n")
     settings = read(TKDB_URL=URL, TKDB_AUTHORITY=AUTHORITY, TKDB_SIGNER_FILE=str(path))
@@ -62,7 +62,7 @@ def test_the_variable_wins_over_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_the_error_names_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "signer"
     if content is not None:
         path.write_bytes(content)
@@ -71,14 +71,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
 
 
 @pytest.mark.parametrize("missing", ["TKDB_URL", "TKDB_AUTHORITY"])
-def test_what_is_missing_is_named(missing: str) -> None:
+def test_the_error_names_a_missing_setting(missing: str) -> None:
     environ = {"TKDB_URL": URL, "TKDB_AUTHORITY": AUTHORITY}
     del environ[missing]
     with pytest.raises(errors.ConfigurationError, match=missing):
         read(**environ)
 
 
-def test_a_bad_signer_is_refused_without_being_shown() -> None:
+def test_an_invalid_signer_is_refused_and_not_shown() -> None:
     damaged = SIGNER[:-3]
     with pytest.raises(errors.ConfigurationError) as raised:
         Settings.read(URL, AUTHORITY, damaged, {})
@@ -96,12 +96,12 @@ def test_a_bad_signer_is_refused_without_being_shown() -> None:
         ("HTTP://Tkdb.Flycast:8080", "tkdb.flycast", 8080, "", "tkdb.flycast:8080"),
     ],
 )
-def test_a_url_is_read(text: str, host: str, port: int, prefix: str, header: str) -> None:
+def test_a_url_is_parsed(text: str, host: str, port: int, prefix: str, header: str) -> None:
     url = Url.parse(text)
     assert (url.host, url.port, url.prefix, url.host_header) == (host, port, prefix, header)
 
 
-def test_a_url_may_name_a_region_of_an_address_that_all_share() -> None:
+def test_a_url_may_name_a_region_of_a_shared_address() -> None:
     urls = read(TKDB_URL=f"{URL}?region=syd,{URL}/?region=ams,{URL}", TKDB_AUTHORITY=AUTHORITY).urls
     assert [url.region for url in urls] == ["syd", "ams", ""]
     assert [str(url) for url in urls] == [f"{URL}?region=syd", f"{URL}?region=ams", URL]
@@ -138,14 +138,14 @@ def test_a_url_may_name_a_region_of_an_address_that_all_share() -> None:
         "unix:/tmp/tkdb",
     ],
 )
-def test_a_url_that_cannot_be_used_is_refused(text: str) -> None:
+def test_an_invalid_url_is_refused(text: str) -> None:
     with pytest.raises(errors.ConfigurationError) as raised:
         Url.parse(text)
     assert "secret" not in str(raised.value)
 
 
 @given(st.one_of(st.text(), st.text().map("http://".__add__), st.text().map("http://a?region=".__add__)))
-def test_no_text_is_a_url_by_accident(text: str) -> None:
+def test_any_accepted_url_is_printable_ascii_and_parses_to_itself(text: str) -> None:
     try:
         url = Url.parse(text)
     except errors.ConfigurationError:
@@ -206,14 +206,14 @@ def test_a_cancelled_call_leaves_the_client_usable(authority: FakeAuthority) -> 
     assert asyncio.run(ask()) == report()
 
 
-def test_importing_the_client_brings_in_no_server() -> None:
+def test_importing_the_client_loads_no_server() -> None:
     heavy = "{'starlette', 'hypercorn', 'httpx', 'rich', 'typer', 'sqlite3'} & set(__import__('sys').modules)"
     script = f"import tkdb_client; print({heavy})"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"
 
 
-def test_no_signer_can_be_asked_for_whatever_is_exported() -> None:
+def test_an_empty_signer_argument_overrides_the_environment() -> None:
     environ = {"TKDB_URL": URL, "TKDB_AUTHORITY": AUTHORITY, "TKDB_SIGNER": SIGNER}
     assert Settings.read(None, None, None, environ).signer is not None
     assert Settings.read(None, None, "", environ).signer is None

@@ -1,4 +1,4 @@
-"""The authority for apps' own tests: it decides as the real one, and misbehaves as told."""
+"""The authority for the tests of apps: it decides like the real authority, and injects faults on request."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from tkdb_client.testing.authority import BOUND_S
 
 
 class InProcess(Caller):
-    """Either kind of client of a testing authority, called in the same words."""
+    """A client of a testing authority, of either kind, with one interface."""
 
     def __init__(self, kind: str, authority: Authority, **settings: object) -> None:
         self._runner = asyncio.Runner() if kind == "awaited" else None
         make = authority.async_client if self._runner else authority.client
-        self.client = make(**settings)  # type: ignore[arg-type]  # as the test gives them
+        self.client = make(**settings)  # type: ignore[arg-type]  # The test passes valid settings.
 
     def run(self, begun: Any) -> None:
-        """Take what a driver has begun to its end."""
+        """Run to its end what a driver has started."""
         if self._runner is not None:
             self._runner.run(begun)
 
     def settle(self, condition: Callable[[], bool]) -> None:
-        """Let what goes on beside go on, until ``condition``."""
+        """Let background work run until ``condition`` is true."""
         end_s = time.monotonic() + 30
         while not condition():
             assert time.monotonic() < end_s
@@ -80,7 +80,7 @@ def test_a_token_verifies_clears_and_is_denied_as_in_production(client: InProces
         client.call("verify", encode_text(token.raw[:-1] + bytes([token.raw[-1] ^ 1])))
 
 
-def test_every_way_to_revoke_ends_a_token(client: InProcess, authority: Authority) -> None:
+def test_every_way_to_revoke_denies_the_token(client: InProcess, authority: Authority) -> None:
     ways = {
         "lineage": lambda token: client.call("revoke", token),
         "organization": lambda token: client.call("revoke_before", "acme"),
@@ -91,13 +91,13 @@ def test_every_way_to_revoke_ends_a_token(client: InProcess, authority: Authorit
         token = authority.mint("acme")
         client.call("verify", token)
         revoke(token)
-        authority.clock.advance(BOUND_S)  # what was verified may be in the client's cache
+        authority.clock.advance(BOUND_S)  # The token may be in the client's cache.
         with pytest.raises(errors.Denied) as caught:
             client.call("verify", token)
         assert caught.value.reason in {errors.Reason.REVOKED, errors.Reason.UNKNOWN_KEY}, way
 
 
-def test_a_revoked_child_leaves_its_parent(client: InProcess, authority: Authority) -> None:
+def test_revoking_a_child_leaves_its_parent_valid(client: InProcess, authority: Authority) -> None:
     token = authority.mint("acme")
     child = token.attenuate(Act("r"))
     assert authority.revoke(child) is False
@@ -107,7 +107,7 @@ def test_a_revoked_child_leaves_its_parent(client: InProcess, authority: Authori
         client.call("verify", child)
 
 
-def test_time_is_moved_and_tokens_end_by_it(client: InProcess, authority: Authority) -> None:
+def test_the_test_moves_the_clock_and_tokens_expire_by_it(client: InProcess, authority: Authority) -> None:
     token = authority.mint("acme", expires_in_s=60)
     client.call("verify", token).clear(Access())
     authority.clock.advance(60)
@@ -138,16 +138,16 @@ def test_a_client_without_a_signers_key_cannot_mint(authority: Authority) -> Non
         authority.client().mint("acme")
 
 
-def test_what_is_exported_for_another_authority_is_not_used(
+def test_environment_variables_for_another_authority_are_ignored(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TKDB_SIGNER", SignerSecret.generate(os.urandom).text())
     monkeypatch.setenv("TKDB_URL", "http://tkdb.flycast")
     token = authority.mint("acme")
-    assert authority.client().revoke(token) is False, "by possession, as who has no signer's key"
+    assert authority.client().revoke(token) is False, "the client must revoke by possession, without a signer's key"
 
 
-def test_an_apps_own_policy_keeps_all_but_its_clock(authority: Authority) -> None:
+def test_the_policy_of_an_app_is_used_except_for_its_clock(authority: Authority) -> None:
     client = authority.client(policy=Policy(clock=lambda: 0.0, audience="shop"))
     client.verify(authority.mint("acme", aud="shop")).clear(Access())
     with pytest.raises(errors.CaveatUnmet):
@@ -167,7 +167,7 @@ def test_an_apps_own_policy_keeps_all_but_its_clock(authority: Authority) -> Non
     ],
     ids=lambda each: type(each).__name__ if not isinstance(each, type) else each.__name__,
 )
-def test_a_fault_everywhere_ends_a_call_by_the_tests_clock(
+def test_a_fault_in_every_region_ends_a_call_by_the_test_clock(
     client: InProcess, authority: Authority, fault: Fault, error: type[errors.TkdbError]
 ) -> None:
     token = authority.mint("acme")
@@ -178,7 +178,7 @@ def test_a_fault_everywhere_ends_a_call_by_the_tests_clock(
     client.call("verify", token)
 
 
-def test_a_region_that_is_down_is_gone_round(client: InProcess, authority: Authority) -> None:
+def test_calls_avoid_a_region_that_is_down(client: InProcess, authority: Authority) -> None:
     token = authority.mint("acme")
     with authority.faulty(Down(), "iad"):
         client.call("verify", token)
@@ -187,7 +187,7 @@ def test_a_region_that_is_down_is_gone_round(client: InProcess, authority: Autho
         pass
 
 
-def test_a_slow_answer_moves_the_clock_and_not_the_test(client: InProcess, authority: Authority) -> None:
+def test_a_slow_answer_advances_the_clock_without_a_real_wait(client: InProcess, authority: Authority) -> None:
     token = authority.mint("acme")
     began_s = authority.clock.now_s()
     with authority.faulty(Slow(700)):
@@ -195,44 +195,46 @@ def test_a_slow_answer_moves_the_clock_and_not_the_test(client: InProcess, autho
     assert authority.clock.now_s() - began_s == pytest.approx(0.7)
 
 
-def test_a_write_whose_answer_was_lost_is_done_once_and_known_by_its_request_id(
-    client: InProcess, authority: Authority
-) -> None:
+def test_a_write_with_a_lost_answer_is_done_once_by_its_request_id(client: InProcess, authority: Authority) -> None:
     with authority.faulty(AnswersLost()), pytest.raises(errors.OutcomeUnknown):
         client.call("create_organization", "new")
     with pytest.raises(errors.Conflict):
         client.call("create_organization", "new")
     with authority.faulty(AnswersLost(), "iad"):
-        client.call("create_organization", "newer")  # iad has done it, syd tells of it
+        client.call("create_organization", "newer")  # iad has done it, and syd returns the outcome.
 
 
-def test_the_test_sees_what_its_app_asked_and_not_what_it_asked_itself(client: InProcess, authority: Authority) -> None:
+def test_calls_contains_the_requests_of_the_app_and_not_those_of_the_test(
+    client: InProcess, authority: Authority
+) -> None:
     tokens = [authority.mint("acme") for _ in range(2)]
     for token in tokens:
         client.call("verify", token)
-    asked = [call for call in authority.calls if isinstance(call, api.Verify)]  # clients probe and follow, too
+    asked = [
+        call for call in authority.calls if isinstance(call, api.Verify)
+    ]  # Clients also probe and follow the feed.
     assert asked == [api.Verify(bundles=[token.text]) for token in tokens]
 
 
-def following(client: Any, token: Macaroon, after: int, told: list[Any]) -> Steps[None]:
-    """Begin a long poll beside calls, as a client's cache does."""
+def following(client: Any, token: Macaroon, after: int, results: list[Any]) -> Steps[None]:
+    """Start a long poll in the background, as a client's cache does."""
 
     def poll() -> Steps[None]:
-        came: Any = None
+        result: Any = None
         try:
-            came = yield from client._operations.revocations([token.kid], after=after, wait_ms=3_000)
+            result = yield from client._operations.revocations([token.kid], after=after, wait_ms=3_000)
         except errors.TkdbError as error:
-            came = error
+            result = error
         finally:
-            told.append(came)
+            results.append(result)
 
     yield Background(poll())
 
 
-def test_what_goes_on_beside_calls_waits_for_the_test_and_never_moves_the_clock(
+def test_background_polls_wait_for_the_test_and_never_advance_the_clock(
     client: InProcess, authority: Authority
 ) -> None:
-    token, told, began_s = authority.mint("acme"), list[Any](), authority.clock.now_s()
+    token, results, began_s = authority.mint("acme"), list[Any](), authority.clock.now_s()
     driver = client.client._driver
 
     def polls() -> int:
@@ -240,48 +242,46 @@ def test_what_goes_on_beside_calls_waits_for_the_test_and_never_moves_the_clock(
 
     def until(count: int, act: Callable[[], object]) -> None:
         after, before = authority._operator.status().position, polls()
-        client.run(driver.run(following(client.client, token, after, told)))
+        client.run(driver.run(following(client.client, token, after, results)))
         client.settle(lambda: polls() > before)
-        assert len(told) == count - 1
+        assert len(results) == count - 1
         assert authority.clock.now_s() == began_s
         act()
-        client.settle(lambda: len(told) == count)
+        client.settle(lambda: len(results) == count)
 
     def pass_time() -> None:
         nonlocal began_s
-        authority.clock.advance(3_600)  # it was asked in time, however late it is answered
+        authority.clock.advance(3_600)  # The poll was sent in time, however late the answer is.
         began_s += 3_600
 
     until(1, pass_time)
-    assert told[0].revocations == []
+    assert results[0].revocations == []
     with authority.faulty(AnswersLost()):
         until(2, lambda: authority.clock.advance(20))
-        assert isinstance(told[1], errors.Unavailable)
+        assert isinstance(results[1], errors.Unavailable)
     began_s = authority.clock.now_s()
     until(3, lambda: InProcess("blocking", authority, signer=authority.signer).call("revoke", token))
-    assert told[2].revocations == [api.Lineage(kid=token.kid, nonce=token.nonce)]
+    assert results[2].revocations == [api.Lineage(kid=token.kid, nonce=token.nonce)]
     until(4, lambda: client.call("close"))
-    assert told[3] is None
+    assert results[3] is None
 
 
-def test_a_long_poll_that_is_called_for_moves_the_clock_and_waits_for_nobody(
-    client: InProcess, authority: Authority
-) -> None:
+def test_an_explicit_long_poll_advances_the_clock_without_a_real_wait(client: InProcess, authority: Authority) -> None:
     token, began_s = authority.mint("acme"), authority.clock.now_s()
     after = client.call("status").position
     assert client.call("revocations", [token.kid], after=after, wait_ms=5_000).revocations == []
     assert authority.clock.now_s() == began_s + 5
 
 
-def test_no_client_accepts_what_another_authority_has_minted(authority: Authority) -> None:
+def test_a_token_of_another_authority_is_denied(authority: Authority) -> None:
     with pytest.raises(errors.UnknownKey):
         authority.client().verify(Authority("acme").mint("acme"))
 
 
-def test_what_clients_do_beside_calls_ends_with_their_authority() -> None:
+def test_background_work_of_clients_ends_with_their_authority() -> None:
     before = set(threading.enumerate())
     with Authority("acme") as authority:
-        client = authority.client()  # and nobody closes it
+        client = authority.client()  # The test doesn't close it.
         client.verify(token := authority.mint("acme"))
         until(lambda: isinstance(authority.calls[-1], api.Revocations))
         assert set(threading.enumerate()) - before
@@ -290,12 +290,12 @@ def test_what_clients_do_beside_calls_ends_with_their_authority() -> None:
         client.revoke(token)
 
 
-def test_it_refuses_to_run_in_production() -> None:
+def test_the_testing_authority_refuses_to_run_in_production() -> None:
     with pytest.raises(errors.ConfigurationError, match="Fly Machine"):
         Authority(environ={"FLY_MACHINE_ID": "4d891d7e"})
 
 
-def test_it_needs_only_what_the_base_install_has() -> None:
+def test_the_testing_authority_needs_only_the_base_install() -> None:
     code = (
         "import sys\n"
         "for name in ('aiosqlite', 'starlette', 'hypercorn', 'uvloop', 'rich', 'typer'): sys.modules[name] = None\n"
@@ -307,13 +307,13 @@ def test_it_needs_only_what_the_base_install_has() -> None:
     assert (done.stdout, done.returncode) == ("acme\n", 0), done.stderr
 
 
-def test_the_client_alone_does_not_load_it() -> None:
+def test_importing_the_client_does_not_load_the_testing_authority() -> None:
     code = "import sys, tkdb_client; print([name for name in sys.modules if 'testing' in name or 'authority' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_many_threads_and_a_loop_share_one(authority: Authority) -> None:
+def test_threads_and_an_event_loop_share_one_authority(authority: Authority) -> None:
     token = authority.mint("acme")
     client = authority.client()
     with ThreadPoolExecutor(4) as threads, InProcess("awaited", authority) as awaited:

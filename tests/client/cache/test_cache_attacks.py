@@ -1,4 +1,4 @@
-"""Attacks on the client's cache: none has what it shouldn't have, and with the protection off it would."""
+"""Attacks on the client's cache. Each one fails, and the negative controls succeed without the protection."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tkdb_client.cache import cache as module
 READ = Access(action="r", now_s=NOW_MS / 1000)
 
 
-# --- aliasing ---------------------------------------------------------------------------------------------------------
+# --- shared results ---------------------------------------------------------------------------------------------------
 
 
-def test_nothing_that_one_caller_does_to_a_result_is_seen_by_another(single: Single) -> None:
+def test_a_caller_cannot_change_the_result_of_another_caller(single: Single) -> None:
     token = single.realm.mint(Exp(2_000_000_000), Res("app", {"shop": "r"}), App("tags", ["a"]), App("map", {"a": 1}))
     single.ask(token)
     first = single.get(token)
@@ -48,10 +48,10 @@ def test_nothing_that_one_caller_does_to_a_result_is_seen_by_another(single: Sin
     assert second.macaroon == token
 
 
-# --- variants of one token --------------------------------------------------------------------------------------------
+# --- spellings of one token -------------------------------------------------------------------------------------------
 
 
-def test_one_token_has_one_entry_however_it_is_written(single: Single) -> None:
+def test_all_spellings_of_a_token_share_one_entry(single: Single) -> None:
     token = single.realm.mint()
     variants = [token.text, b64url(token.raw), f"Bearer {token.text}", f"bEARER   {token.text} ", f" {token.text}\n"]
     for text in variants:
@@ -67,7 +67,7 @@ def test_one_token_has_one_entry_however_it_is_written(single: Single) -> None:
 
 
 @given(st.data())
-def test_no_other_text_of_a_known_token_or_its_child_is_accepted(data: st.DataObject) -> None:
+def test_an_altered_text_of_a_cached_token_or_its_child_is_never_accepted(data: st.DataObject) -> None:
     single = Single()
     token = single.realm.mint()
     single.ask(token)
@@ -89,7 +89,7 @@ def test_no_other_text_of_a_known_token_or_its_child_is_accepted(data: st.DataOb
 # --- confusion of keys ------------------------------------------------------------------------------------------------
 
 
-def test_what_shares_a_lineage_s_name_and_nothing_else_is_not_found(single: Single) -> None:
+def test_a_token_that_shares_only_the_lineage_name_is_not_found(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
     raw, identifier = token.raw, token.identifier
@@ -132,11 +132,11 @@ def forgeries(child: Macaroon) -> list[bytes]:
     ]
 
 
-def test_a_forged_descendant_is_denied_and_leaves_nothing_behind(single: Single) -> None:
+def test_a_forged_descendant_is_denied_and_never_cached(single: Single) -> None:
     token = single.realm.mint()
     child = token.attenuate(Act("r"), Exp(1_900_000_000))
     single.ask(token)
-    for _ in range(3):  # what is seen twice is kept
+    for _ in range(3):  # The cache stores a descendant at its second use.
         for forged in forgeries(child):
             try:
                 assert single.get(encode_text(forged)) is None
@@ -146,7 +146,7 @@ def test_a_forged_descendant_is_denied_and_leaves_nothing_behind(single: Single)
     assert single.get(child) is not None
 
 
-def test_without_the_comparison_of_its_end_a_forged_descendant_would_be_accepted(
+def test_without_the_signature_comparison_a_forged_descendant_is_accepted(
     single: Single, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = single.realm.mint()
@@ -159,10 +159,10 @@ def test_without_the_comparison_of_its_end_a_forged_descendant_would_be_accepted
     assert single.get(encode_text(forged)) is not None
 
 
-def test_of_what_stands_before_all_is_compared_and_not_the_tail_alone(
+def test_the_whole_common_part_is_compared_and_not_only_the_tail(
     single: Single, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A chain can be walked from a known tail under any prefix."""
+    """Any added caveats verify from a cached tail, so the text before it must be compared, too."""
     token = single.realm.mint(Exp(2_000_000_000), Sub("kim"), Act("r"))
     single.ask(token)
     child = token.attenuate(Exp(1_900_000_000))
@@ -174,14 +174,14 @@ def test_of_what_stands_before_all_is_compared_and_not_the_tail_alone(
         lambda lineage, text, _since: (entry := lineage.entries[0], decode_text(text)[entry.body_bytes :]),
     )
     found = single.get(encode_text(altered))
-    assert found is not None  # where it isn't compared
-    assert found.macaroon == child  # and even so, what is believed is what was known
+    assert found is not None  # without the comparison
+    assert found.macaroon == child  # Even then, the caveats are those of the cached token.
 
 
 @given(known=st.integers(1, 5), at=st.integers(0, 10_000), with_=st.integers(0, 127))
-def test_no_other_text_than_its_own_is_accepted_for_a_descendant(known: int, at: int, with_: int) -> None:
+def test_a_descendant_with_one_altered_character_is_never_accepted(known: int, at: int, with_: int) -> None:
     single = Single()
-    token = single.realm.mint(Sub("k" * known))  # so that the stem ends in each place of a group
+    token = single.realm.mint(Sub("k" * known))  # The cached part ends at each offset of a base64 group.
     single.ask(token)
     text = token.attenuate(Act("r")).text
     at %= len(text)
@@ -202,7 +202,7 @@ def test_no_other_text_than_its_own_is_accepted_for_a_descendant(known: int, at:
         (b'["act", "r"]', errors.UnknownCaveat),
     ],
 )
-def test_a_descendant_s_own_words_are_read_as_strictly_as_the_authority_reads(
+def test_added_caveats_are_read_as_strictly_as_by_the_authority(
     single: Single, packet: bytes, error: type[errors.Denied]
 ) -> None:
     token = single.realm.mint()
@@ -241,7 +241,7 @@ def test_a_child_of_an_expired_parent_is_not_cleared(single: Single) -> None:
     assert denied.value.caveat == 1
 
 
-def test_a_decision_is_never_kept(single: Single) -> None:
+def test_a_decision_is_never_cached(single: Single) -> None:
     token = single.realm.mint(Exp(2_000_000_000), Act("r"), Req(("GET",), ("/a",)))
     single.ask(token)
     found = single.get(token)

@@ -1,4 +1,4 @@
-"""What docs/client.md shows of the cache works as it stands."""
+"""The cache example in docs/client.md works without changes."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.cache.test_cache_client import Kept
+from tests.client.cache.test_cache_client import RealmServer
 from tests.client.fake_authority import FakeAuthority
 from tkdb.macaroon.caveats import Exp
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "client.md"
 
 
-def test_the_example_of_the_cache_asks_once(
+def test_the_cache_example_sends_one_request(
     authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = Kept(authority)
+    server = RealmServer(authority)
     monkeypatch.setenv("TKDB_URL", authority.url)
     monkeypatch.setenv("TKDB_AUTHORITY", authority.identity.text())
     shown = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     [code] = [block for block in shown if "cache_" in block]
-    given = {"token": kept.realm.mint(Exp(4_000_000_000)).text}
-    exec(code, given)  # noqa: S102  the document's own words
+    given = {"token": server.realm.mint(Exp(4_000_000_000)).text}
+    exec(code, given)  # noqa: S102  the code of the document
     given["tkdb"].close()  # type: ignore[attr-defined]
-    assert kept.asked() == 1
+    assert server.count() == 1
     assert "hits=999" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Denials and storms of tokens push out nothing that is in use, and what is denied is known no more."""
+"""Denials and storms of tokens evict no token that is in use, and a denied token leaves the cache."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from tkdb_client.cache.cache import Cache
 from tkdb_client.cache.entries import LINEAGE_ENTRIES_MAX
 from tkdb_client.calls.attempt import Reply
 
-# --- negatives --------------------------------------------------------------------------------------------------------
+# --- cached denials ---------------------------------------------------------------------------------------------------
 
 
-def test_a_denial_is_kept_for_the_very_bundle_and_for_a_moment(single: Single) -> None:
+def test_a_denial_is_cached_for_its_exact_bundle_and_a_short_time(single: Single) -> None:
     token = single.realm.mint()
     forged = Macaroon.parse(token.raw[:-1] + bytes([token.raw[-1] ^ 1]))
     assert isinstance(single.ask(forged), errors.BadSignature)
     again = single.find(forged)
     assert isinstance(again, errors.BadSignature)
-    assert single.find(forged) is not again  # an error carries its raising: each caller has his own
+    assert single.find(forged) is not again  # An error stores its traceback, so each caller gets a new one.
     assert single.find(token) is None
     single.now_ms += 10_000
     assert single.find(forged) is None
 
 
-def test_what_may_be_otherwise_in_a_moment_is_not_kept_as_denied(single: Single) -> None:
+def test_a_denial_that_may_soon_change_is_not_cached(single: Single) -> None:
     token = single.realm.mint()
     bundle = Bundle(token)
     for reason in errors.Reason:
         question = single.cache.open()
-        single.cache.take(question, bundle, digest(bundle), api.Invalid(reason, "why"), single.told())
+        single.cache.take(question, bundle, digest(bundle), api.Invalid(reason, "why"), single.reply())
         single.cache.close(question)
         kept = single.find(token) is not None
         assert kept == (reason not in {"truncated", "unknown key", "not yet valid", "stale", "discharge invalid"})
         single.cache.clear()
 
 
-def test_any_number_of_denials_pushes_out_nothing_that_is_known() -> None:
+def test_cached_denials_evict_no_cached_token() -> None:
     single = Single(max_bytes=40_000)
     token = single.realm.mint()
     single.ask(token)
@@ -56,7 +56,7 @@ def test_any_number_of_denials_pushes_out_nothing_that_is_known() -> None:
     assert len(single.cache._negatives) <= 40_000 // 16 // 512
 
 
-def test_a_token_that_the_authority_calls_revoked_is_dropped_at_once(single: Single) -> None:
+def test_a_token_that_the_authority_reports_as_revoked_is_dropped_at_once(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
     single.realm.revoke(api.Lineage(token.kid, token.nonce))
@@ -65,25 +65,25 @@ def test_a_token_that_the_authority_calls_revoked_is_dropped_at_once(single: Sin
 
 
 @pytest.mark.parametrize("kind", [Cache, controls.LineageDropped])
-def test_who_holds_a_revoked_branch_pushes_out_nothing_else_of_its_lineage(kind: type[Cache]) -> None:
-    """He asks as often as he likes: what he attenuates is new each time, and a discharge beside it is never kept."""
+def test_the_holder_of_a_revoked_branch_cannot_evict_other_tokens_of_the_lineage(kind: type[Cache]) -> None:
+    """The holder can ask any number of times: each attenuated token is new, so no cached denial applies to it."""
     single = Single(kind)
     minted = single.realm.mint()
-    his, other = minted.attenuate(Act("r")), minted.attenuate(Act("rw"))
-    single.realm.revoke(branch_of(his))
+    revoked, other = minted.attenuate(Act("r")), minted.attenuate(Act("rw"))
+    single.realm.revoke(branch_of(revoked))
     for token in (minted, other):
         single.ask(token)
     misses = single.cache.info().misses
     for number in range(20):
-        assert isinstance(single.ask(his.attenuate(Exp(1_900_000_000 + number))), errors.RevokedToken)
+        assert isinstance(single.ask(revoked.attenuate(Exp(1_900_000_000 + number))), errors.RevokedToken)
         stay = single.get(other) is not None, single.get(minted) is not None
         assert stay == ((False, False) if kind is controls.LineageDropped else (True, True))
         with pytest.raises(errors.RevokedToken) if stay[1] else nullcontext():
-            assert single.get(his) is None
+            assert single.get(revoked) is None
     assert single.cache.info().misses == misses + 20
 
 
-def test_with_a_revoked_token_what_descends_from_it_goes(single: Single) -> None:
+def test_a_revoked_token_is_dropped_with_its_descendants(single: Single) -> None:
     minted = single.realm.mint()
     token, other = minted.attenuate(Act("r")), minted.attenuate(Act("rw"))
     child = token.attenuate(Exp(1_900_000_000))
@@ -94,8 +94,8 @@ def test_with_a_revoked_token_what_descends_from_it_goes(single: Single) -> None
     assert [single.get(each) is not None for each in (token, child, other)] == [False, False, True]
 
 
-def test_a_lineage_of_which_one_token_was_denied_is_accepted_no_longer_than_the_bound(single: Single) -> None:
-    """Its being revoked is told of the one token; of the others by the feed, or they grow too old."""
+def test_after_one_denial_the_rest_of_a_revoked_lineage_is_accepted_at_most_until_the_bound(single: Single) -> None:
+    """The denial is about one token. The others are dropped by the feed, or become stale."""
     minted = single.realm.mint()
     token, other = minted.attenuate(Act("r")), minted.attenuate(Act("rw"))
     for each in (token, other):
@@ -109,7 +109,7 @@ def test_a_lineage_of_which_one_token_was_denied_is_accepted_no_longer_than_the_
     assert single.cache.info().entries == 0
 
 
-def test_when_a_key_is_unknown_all_under_it_goes(single: Single) -> None:
+def test_an_unknown_key_drops_every_token_of_that_key(single: Single) -> None:
     first, second = (single.realm.mint(number=number) for number in range(2))
     other = single.realm.mint(kid=single.realm.kids[1])
     for each in (first, second, other):
@@ -122,7 +122,7 @@ def test_when_a_key_is_unknown_all_under_it_goes(single: Single) -> None:
 # --- storms -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_storm_of_children_does_not_push_out_the_token_that_they_are_walked_from(single: Single) -> None:
+def test_a_storm_of_children_does_not_evict_their_cached_ancestor(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
     for number in range(200):
@@ -135,8 +135,8 @@ def test_a_storm_of_children_does_not_push_out_the_token_that_they_are_walked_fr
     assert single.get(token) is not None
 
 
-def test_of_children_those_stay_that_are_in_use_now(single: Single) -> None:
-    """Also when what they are walked from was verified long ago."""
+def test_children_in_use_replace_unused_children(single: Single) -> None:
+    """Their ancestor was verified long before."""
     token = single.realm.mint()
     single.ask(token)
     old = [token.attenuate(Exp(1_900_000_000 + number)) for number in range(LINEAGE_ENTRIES_MAX - 1)]
@@ -149,7 +149,7 @@ def test_of_children_those_stay_that_are_in_use_now(single: Single) -> None:
     assert [child.text in texts for child in (*old, *new)] == [False] * len(old) + [True] * len(new)
 
 
-def test_children_that_are_seen_once_take_no_room(single: Single) -> None:
+def test_a_child_that_is_seen_once_takes_no_entry(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
     for number in range(100):
@@ -157,7 +157,7 @@ def test_children_that_are_seen_once_take_no_room(single: Single) -> None:
     assert single.cache.info().entries == 1
 
 
-def test_a_storm_of_asked_siblings_leaves_the_shortest_of_its_lineage(single: Single) -> None:
+def test_a_storm_of_siblings_does_not_evict_the_shortest_token_of_the_lineage(single: Single) -> None:
     token = single.realm.mint()
     child = token.attenuate(Act("r"))
     single.ask(child)
@@ -167,7 +167,7 @@ def test_a_storm_of_asked_siblings_leaves_the_shortest_of_its_lineage(single: Si
     assert single.cache.info().entries == LINEAGE_ENTRIES_MAX
 
 
-def test_a_storm_of_lineages_stays_within_its_bytes_and_spares_what_is_used() -> None:
+def test_a_storm_of_lineages_stays_within_its_bytes_and_keeps_the_used_token() -> None:
     single = Single(max_bytes=60_000)
     token = single.realm.mint()
     single.ask(token)
@@ -178,7 +178,7 @@ def test_a_storm_of_lineages_stays_within_its_bytes_and_spares_what_is_used() ->
     assert 5 < single.cache.info().lineages < 60
 
 
-def test_of_keys_without_tokens_none_is_followed() -> None:
+def test_keys_without_tokens_are_not_followed() -> None:
     single = Single(max_bytes=20_000)
     for number in range(1, 100):
         single.ask(single.realm.mint(kid=single.realm.kids[number % 3], number=number))
@@ -188,7 +188,7 @@ def test_of_keys_without_tokens_none_is_followed() -> None:
     assert single.cache.enlist() is None
 
 
-def test_a_name_of_any_length_is_known_by() -> None:
+def test_a_child_is_found_for_an_authority_name_of_any_length() -> None:
     for name in ("t", "t" * 127, "t" * 128):
         cache = Cache(name, Policy(clock=lambda: 0), max_bytes=1 << 20, bound_ms=BOUND_MS, monotonic_ms=lambda: 0)
         token = mint(name, b"r" * 32, kid=b"k" * 16, time_ms=1, random=bytes(10), caveats=[])

@@ -1,4 +1,4 @@
-"""What is revoked is known no more, by every kind of revocation; with the protection off it would be."""
+"""A revoked token leaves the cache, for every kind of revocation. The negative controls show the opposite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tkdb_client.cache.cache import Cache
 # --- revoked branches -------------------------------------------------------------------------------------------------
 
 
-def revoked_before_it_is_known(single: Single) -> Macaroon:
+def revoked_before_it_is_cached(single: Single) -> Macaroon:
     token = single.realm.mint()
     child = token.attenuate(Act("r"))
     single.realm.revoke(branch_of(child))
@@ -27,7 +27,7 @@ def revoked_before_it_is_known(single: Single) -> Macaroon:
     return child
 
 
-def revoked_while_it_is_known(single: Single) -> Macaroon:
+def revoked_while_it_is_cached(single: Single) -> Macaroon:
     token = single.realm.mint()
     child = token.attenuate(Act("r"))
     single.ask(token)
@@ -38,8 +38,8 @@ def revoked_while_it_is_known(single: Single) -> Macaroon:
     return child
 
 
-@pytest.mark.parametrize("setting", [revoked_before_it_is_known, revoked_while_it_is_known])
-def test_a_child_of_a_revoked_branch_is_denied_though_its_parent_is_known(
+@pytest.mark.parametrize("setting", [revoked_before_it_is_cached, revoked_while_it_is_cached])
+def test_a_revoked_branch_is_denied_although_its_parent_is_cached(
     single: Single, setting: Callable[[Single], Macaroon]
 ) -> None:
     child = setting(single)
@@ -51,19 +51,19 @@ def test_a_child_of_a_revoked_branch_is_denied_though_its_parent_is_known(
 @pytest.mark.parametrize(
     ("setting", "control"),
     [
-        (revoked_before_it_is_known, controls.BranchesUntold),
-        (revoked_while_it_is_known, controls.BranchesNotLookedUp),
-        (revoked_while_it_is_known, controls.deaf(api.Branch)),
+        (revoked_before_it_is_cached, controls.BranchesNotStored),
+        (revoked_while_it_is_cached, controls.BranchesNotLookedUp),
+        (revoked_while_it_is_cached, controls.ignoring(api.Branch)),
     ],
 )
-def test_without_the_branches_that_child_would_be_accepted(
+def test_without_the_branch_checks_a_revoked_branch_is_accepted(
     setting: Callable[[Single], Macaroon], control: type[Cache]
 ) -> None:
     single = Single(control)
     assert single.get(setting(single).attenuate(Exp(1_900_000_000))) is not None
 
 
-def test_with_more_revoked_branches_than_are_told_only_the_very_token_is_known(single: Single) -> None:
+def test_with_too_many_revoked_branches_only_the_exact_token_is_cached(single: Single) -> None:
     token = single.realm.mint()
     child = token.attenuate(Act("r"))
     for number in range(api.MAX_TOLD_BRANCHES + 1):
@@ -73,18 +73,18 @@ def test_with_more_revoked_branches_than_are_told_only_the_very_token_is_known(s
     assert single.get(child) is None
 
 
-def test_what_can_not_be_shown_to_be_outside_a_revoked_branch_is_asked_about_again(single: Single) -> None:
+def test_a_token_that_may_be_in_a_revoked_branch_is_verified_again(single: Single) -> None:
     token = single.realm.mint()
     child = token.attenuate(Act("r"))
     grandchild = child.attenuate(Exp(1_900_000_000))
-    single.ask(grandchild)  # neither token nor child was ever shown here
+    single.ask(grandchild)  # Neither the token nor the child was ever presented.
     single.realm.revoke(branch_of(child))
     single.poll()
     assert single.get(grandchild) is None
     assert isinstance(single.ask(grandchild), errors.RevokedToken)
 
 
-def test_a_minted_token_stays_known_when_a_branch_of_its_lineage_is_revoked(single: Single) -> None:
+def test_a_minted_token_stays_cached_when_a_branch_of_its_lineage_is_revoked(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
     single.realm.revoke(branch_of(token.attenuate(Act("r"))))
@@ -93,10 +93,10 @@ def test_a_minted_token_stays_known_when_a_branch_of_its_lineage_is_revoked(sing
     assert single.get(token.attenuate(Act("w"))) is not None
 
 
-def test_a_token_that_is_kept_while_its_branch_is_revoked_is_not_kept(
+def test_a_token_whose_branch_is_revoked_during_the_walk_is_not_cached(
     single: Single, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between walking a token and keeping it, the feed tells that it is revoked; its parent stays."""
+    """The feed reports the revocation after the local verification and before the token is stored. Its parent stays."""
     token = single.realm.mint()
     child = token.attenuate(Act("r"))
     single.ask(token)
@@ -129,13 +129,13 @@ def test_a_token_that_is_kept_while_its_branch_is_revoked_is_not_kept(
     ],
     ids=["lineage", "branch", "issued before", "subject", "key"],
 )
-@pytest.mark.parametrize("hears", [True, False])
-def test_a_token_of_which_the_feed_tells_is_known_no_more_nor_is_its_child(
-    make: Callable[[Macaroon], api.Revocation], hears: bool
+@pytest.mark.parametrize("applies", [True, False])
+def test_a_revocation_in_the_feed_drops_the_token_and_its_child(
+    make: Callable[[Macaroon], api.Revocation], applies: bool
 ) -> None:
     token = Realm().mint()
     revocation = make(token)
-    single = Single(Cache if hears else controls.deaf(type(revocation)))
+    single = Single(Cache if applies else controls.ignoring(type(revocation)))
     other = single.realm.mint(kid=single.realm.kids[1], number=1)
     for each in (token, other):
         single.ask(each)
@@ -144,8 +144,8 @@ def test_a_token_of_which_the_feed_tells_is_known_no_more_nor_is_its_child(
         assert single.get(child) is not None
     single.realm.revoke(revocation)
     single.poll()
-    known = {single.get(token) is not None, single.get(child) is not None}
-    assert known == {not hears}  # without the rule it would be
+    cached = {single.get(token) is not None, single.get(child) is not None}
+    assert cached == {not applies}  # Without the rule, both stay cached.
     assert single.get(other) is not None
 
 
@@ -159,7 +159,7 @@ def test_a_token_of_which_the_feed_tells_is_known_no_more_nor_is_its_child(
         api.Lineage(Realm().kids[1], Realm().mint().nonce),
     ],
 )
-def test_a_token_that_a_revocation_does_not_cover_stays_known(single: Single, revocation: api.Revocation) -> None:
+def test_a_token_that_a_revocation_does_not_cover_stays_cached(single: Single, revocation: api.Revocation) -> None:
     token = single.realm.mint()
     single.ask(token)
     single.realm.revoke(revocation)

@@ -1,4 +1,4 @@
-"""Nothing is known for longer than it can be shown to be fresh; with the protection off it would be."""
+"""The cache returns a result only while the result is provably fresh. The negative controls show the opposite."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tkdb_client.cache.cache import Cache
 
 
 @pytest.mark.parametrize("kind", [Cache, controls.AgeIgnored])
-def test_the_machine_s_age_the_way_and_the_cache_s_time_are_one_staleness(kind: type[Cache]) -> None:
+def test_the_machine_s_age_the_network_time_and_the_cache_time_add_up(kind: type[Cache]) -> None:
     single = Single(kind)
     token = single.realm.mint()
     sent_ms = single.now_ms
     single.now_ms += 1_000
-    single.ask(token, single.told(age_ms=2_000, sent_ms=sent_ms))
+    single.ask(token, single.reply(age_ms=2_000, sent_ms=sent_ms))
     single.now_ms = sent_ms + BOUND_MS - 2_000
     assert single.get(token) is not None
     single.now_ms += 1
@@ -25,7 +25,7 @@ def test_the_machine_s_age_the_way_and_the_cache_s_time_are_one_staleness(kind: 
     assert single.cache.was_known(Bundle(token)) is (kind is Cache)
 
 
-def test_a_followed_token_is_as_fresh_as_the_poll_was_when_it_was_sent_less_the_machine_s_age(single: Single) -> None:
+def test_a_poll_dates_followed_tokens_by_its_send_time_and_the_machine_s_age(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
     single.now_ms += 4_000
@@ -36,7 +36,7 @@ def test_a_followed_token_is_as_fresh_as_the_poll_was_when_it_was_sent_less_the_
     assert single.get(token) is None
 
 
-def test_what_grew_too_old_is_known_again_when_the_feed_has_told_all_since(single: Single) -> None:
+def test_a_stale_token_is_fresh_again_when_the_feed_has_caught_up(single: Single) -> None:
     kept, revoked = single.realm.mint(), single.realm.mint(number=1)
     for token in (kept, revoked):
         single.ask(token)
@@ -48,8 +48,8 @@ def test_what_grew_too_old_is_known_again_when_the_feed_has_told_all_since(singl
     assert single.get(revoked) is None
 
 
-@pytest.mark.parametrize("kind", [Cache, controls.DatedThoughMore])
-def test_a_page_of_the_feed_that_is_not_the_last_makes_nothing_fresher(kind: type[Cache]) -> None:
+@pytest.mark.parametrize("kind", [Cache, controls.EveryPageDated])
+def test_a_feed_page_that_is_not_the_last_refreshes_nothing(kind: type[Cache]) -> None:
     single = Single(kind)
     token = single.realm.mint()
     single.ask(token)
@@ -62,27 +62,27 @@ def test_a_page_of_the_feed_that_is_not_the_last_makes_nothing_fresher(kind: typ
     poll = single.cache.next_poll(follower, 10_000)
     assert poll is not None
     page = single.realm.feed(list(poll.kids), single.realm.journal, poll.after, 3, limit=1)
-    single.cache.apply(follower, poll, page, single.told())
+    single.cache.apply(follower, poll, page, single.reply())
     assert (single.get(token) is None) is (kind is Cache)
 
 
-def test_a_key_that_the_feed_has_passed_is_followed_from_where_its_token_was_verified(single: Single) -> None:
+def test_a_new_key_is_followed_from_the_position_of_its_verification(single: Single) -> None:
     first, second = (single.realm.mint(kid=kid) for kid in single.realm.kids[:2])
     single.ask(first)
-    question, late = single.cache.open(), single.told()
+    question, late = single.cache.open(), single.reply()
     single.realm.revoke(branch_of(second))
-    single.poll()  # of the first one's key only
+    single.poll()  # The poll concerns only the key of the first token.
     assert single.ask(second, late, question) is not None
     single.poll()
     assert single.get(second) is None
 
 
-def test_without_that_the_revocation_in_between_would_be_missed() -> None:
+def test_a_new_key_that_is_followed_from_the_feed_s_position_misses_a_revocation() -> None:
     single = Single()
     controls._with("_followed", controls.GapsIgnored)(single.cache)
     first, second = (single.realm.mint(kid=kid) for kid in single.realm.kids[:2])
     single.ask(first)
-    question, late = single.cache.open(), single.told()
+    question, late = single.cache.open(), single.reply()
     single.realm.revoke(branch_of(second))
     single.poll()
     single.ask(second, late, question)

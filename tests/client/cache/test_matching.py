@@ -1,4 +1,4 @@
-"""What revocations say of a token: one by one, and summed up."""
+"""The revocations that cover a token: each one, and all of a key combined."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ revocations: st.SearchStrategy[WideRevocation] = st.one_of(
 
 
 @given(st.lists(revocations, max_size=6), st.sampled_from(["a", "b", "c", None]), times)
-def test_summed_up_revocations_cover_what_one_of_them_covers(
+def test_combined_revocations_cover_exactly_what_one_of_them_covers(
     given_: list[WideRevocation], subject: str | None, at_ms: int
 ) -> None:
     token = Realm().mint(at_ms=at_ms)
     assert KeyRevocations(given_).covers(token, subject) == any(covers(each, token, subject) for each in given_)
 
 
-def test_a_page_full_of_subjects_goes_through_a_key_s_tokens_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One look at each token for each subject took a minute, in which nothing else was verified."""
+def test_a_page_of_many_subjects_checks_each_token_of_the_key_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check of each token for each subject took a minute, and blocked every other verification."""
     single = Single()
     tokens = [single.realm.mint(number=number) for number in range(50)]
     for token in tokens:
         single.ask(token)
-    looks = 0
-    look = KeyRevocations.covers
+    checks = 0
+    covers_ = KeyRevocations.covers
 
     def counted(*given: object) -> bool:
-        nonlocal looks
-        looks += 1
-        return look(*given)  # type: ignore[arg-type]  # as given
+        nonlocal checks
+        checks += 1
+        return covers_(*given)  # type: ignore[arg-type]  # as given
 
     monkeypatch.setattr(KeyRevocations, "covers", counted)
     for number in range(511):
         single.realm.revoke(api.IssuedBefore([KID], subjects=[(subject_digest(f"user-{number}"), NOW_MS + 1)]))
     single.poll()
-    assert looks == len(tokens)
+    assert checks == len(tokens)
     assert all(single.get(token) is not None for token in tokens)
     single.realm.revoke(api.IssuedBefore([KID], subjects=[(subject_digest("kim"), NOW_MS + 1)]))
     single.poll()

@@ -1,4 +1,4 @@
-"""The rules of a call, driven by hand: no network, and a clock that moves only when told."""
+"""The rules of a call, step by step: without a network, and with a clock that only the test moves."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tkdb_client.calls.transport import Answered, Lost, Outcome, Send, _refusal
 from tkdb_client.clock import Clock
 
 World = Callable[[Send, int], tuple[int, Outcome]]
-"""What happens to an attempt: how long it takes (ms), and what comes of it."""
+"""Returns the duration (ms) and the outcome of an attempt."""
 
 
 class Simulation:
-    """Drives calls against a world, on a clock of its own."""
+    """Runs calls against a world, on a simulated clock."""
 
     def __init__(self, brain: Brain, **settings: Any) -> None:
         self.brain = brain
@@ -73,7 +73,7 @@ def sim() -> Simulation:
 
 
 def lost(_send: Send, _attempt: int) -> tuple[int, Outcome]:
-    return 10, Lost("it broke off")
+    return 10, Lost("the connection broke")
 
 
 def silent(send: Send, _attempt: int) -> tuple[int, Outcome]:
@@ -89,25 +89,23 @@ def rotate(sim: Simulation) -> Steps[Any]:
 
 
 took = st.integers(0, 2_000)
-fates = st.sampled_from(["lost", "unsent", "unopened", "garbage", "overloaded", "told to wait"])
+fates = st.sampled_from(["lost", "unsent", "unopened", "garbage", "overloaded", "retry later"])
 
 
 @given(st.lists(st.tuples(took, fates), min_size=1, max_size=60), st.integers(1, 20_000), st.integers(1, 3_000))
-def test_a_call_ends_by_its_deadline_whatever_happens(
-    course: list[tuple[int, str]], timeout_ms: int, attempt_ms: int
-) -> None:
+def test_a_call_always_ends_by_its_deadline(outcomes: list[tuple[int, str]], timeout_ms: int, attempt_ms: int) -> None:
     sim = Simulation(Brain(), timing=Timing(timeout_ms=timeout_ms, attempt_timeout_ms=attempt_ms))
 
     def world(send: Send, attempt: int) -> tuple[int, Outcome]:
         assert 1 <= send.timeout_ms <= attempt_ms
-        took_ms, fate = course[attempt % len(course)]
+        took_ms, fate = outcomes[attempt % len(outcomes)]
         return took_ms, {
             "lost": Lost("lost"),
             "unsent": Lost("unsent", sent=False),
             "unopened": Lost("unopened", unopened=True),
             "garbage": Answered(b"garbage", 1.0),
             "overloaded": sim.deliver(send, errors.Overloaded("slow down", retry_after_ms=50)),
-            "told to wait": Lost("wait", retry_after_ms=10**9),
+            "retry later": Lost("wait", retry_after_ms=10**9),
         }[fate]
 
     with pytest.raises(errors.Unavailable):
@@ -115,43 +113,45 @@ def test_a_call_ends_by_its_deadline_whatever_happens(
     assert sim.elapsed_ms <= timeout_ms
 
 
-def test_silence_ends_as_deadline_exceeded_and_says_what_was_last(sim: Simulation) -> None:
+def test_a_silent_authority_raises_deadline_exceeded_with_the_last_failure(sim: Simulation) -> None:
     with pytest.raises(errors.DeadlineExceeded, match=r"after \d attempts; the last: it didn't answer"):
         sim.run(status(sim), silent)
     assert 8_000 <= sim.elapsed_ms <= 10_000
 
 
-def test_a_write_that_met_silence_has_an_unknown_outcome(sim: Simulation) -> None:
+def test_an_unanswered_write_has_an_unknown_outcome(sim: Simulation) -> None:
     with pytest.raises(errors.OutcomeUnknown):
         sim.run(rotate(sim), silent)
 
 
-def test_a_write_that_was_never_sent_is_not_in_doubt(sim: Simulation) -> None:
+def test_a_write_that_was_never_sent_has_a_known_outcome(sim: Simulation) -> None:
     with pytest.raises(errors.DeadlineExceeded):
         sim.run(rotate(sim), lambda send, _: (send.timeout_ms, Lost("no connection", sent=False)))
 
 
-def test_doubt_once_raised_is_not_lifted_by_a_later_refusal_to_work(sim: Simulation) -> None:
+def test_an_unknown_outcome_stays_unknown_if_the_next_attempt_meets_a_draining_machine(sim: Simulation) -> None:
     def world(send: Send, attempt: int) -> tuple[int, Outcome]:
-        return (5, Lost("broke off")) if attempt == 1 else (5, sim.deliver(send, errors.Draining("going away")))
+        return (
+            (5, Lost("the connection broke")) if attempt == 1 else (5, sim.deliver(send, errors.Draining("going away")))
+        )
 
     with pytest.raises(errors.OutcomeUnknown):
         sim.run(rotate(sim), world)
 
 
-@pytest.mark.parametrize("word", [errors.OutcomeUnknown("who knows"), errors.DeadlineExceeded("too late")])
-def test_doubt_of_the_authority_itself_is_doubt(sim: Simulation, word: errors.Unavailable) -> None:
+@pytest.mark.parametrize("error", [errors.OutcomeUnknown("unknown"), errors.DeadlineExceeded("too late")])
+def test_an_outcome_that_the_authority_does_not_know_is_unknown(sim: Simulation, error: errors.Unavailable) -> None:
     with pytest.raises(errors.OutcomeUnknown):
-        sim.run(rotate(sim), lambda send, _: (5, sim.deliver(send, word)))
+        sim.run(rotate(sim), lambda send, _: (5, sim.deliver(send, error)))
 
 
-def test_an_answer_settles_doubt(sim: Simulation) -> None:
+def test_a_later_answer_settles_an_unknown_outcome(sim: Simulation) -> None:
     sim.brain.handler = lambda _: api.Organization(name="acme", max_lifetime_s=1, created_ms=1, keys=[])
     organization, _ = sim.run(rotate(sim), lambda send, n: lost(send, n) if n < 3 else sim.honest(send))
     assert organization.name == "acme"
 
 
-def test_a_repeated_write_has_the_same_id_and_body_and_the_time_of_its_own_attempt(sim: Simulation) -> None:
+def test_a_repeated_write_keeps_its_id_and_body_and_gets_a_new_time(sim: Simulation) -> None:
     sim.brain.handler = lambda _: api.Organization(name="acme", max_lifetime_s=1, created_ms=1, keys=[])
 
     def world(send: Send, attempt: int) -> tuple[int, Outcome]:
@@ -166,7 +166,7 @@ def test_a_repeated_write_has_the_same_id_and_body_and_the_time_of_its_own_attem
     assert times == sorted(set(times))
 
 
-def test_what_the_authority_asks_for_is_waited_at_least(sim: Simulation) -> None:
+def test_the_client_waits_at_least_as_long_as_the_authority_asks(sim: Simulation) -> None:
     def world(send: Send, attempt: int) -> tuple[int, Outcome]:
         if attempt == 1:
             return 1, sim.deliver(send, errors.Overloaded("slow down", retry_after_ms=700))
@@ -176,7 +176,7 @@ def test_what_the_authority_asks_for_is_waited_at_least(sim: Simulation) -> None
     assert sim.slept_ms[0] >= 700
 
 
-def test_many_failing_calls_send_little_more_than_they_would_anyway(sim: Simulation) -> None:
+def test_many_failing_calls_send_few_retries(sim: Simulation) -> None:
     calls = 600
     for _ in range(calls):
         with pytest.raises(errors.Unavailable):
@@ -185,7 +185,7 @@ def test_many_failing_calls_send_little_more_than_they_would_anyway(sim: Simulat
     assert retries <= 100 + 0.2 * calls + 10 * sim.elapsed_ms / 1000
 
 
-def test_the_highest_position_is_sent_from_then_on(sim: Simulation) -> None:
+def test_each_request_sends_the_highest_known_position(sim: Simulation) -> None:
     for position in (7, 12, 9):
         sim.brain.position = position
         sim.run(status(sim), sim.honest)
@@ -205,7 +205,7 @@ def test_a_position_of_another_journal_is_not_sent(sim: Simulation) -> None:
     assert sent == [0, 50, 3, 50]
 
 
-def test_an_answer_that_is_a_failure_counts_for_positions_too(sim: Simulation) -> None:
+def test_a_failure_answer_also_updates_the_position(sim: Simulation) -> None:
     sim.brain.position = 9
     with pytest.raises(errors.Conflict):
         sim.run(rotate(sim), lambda send, _: (1, sim.deliver(send, errors.Conflict("exists"))))
@@ -219,36 +219,40 @@ def hand_over(sim: Simulation) -> Steps[Any]:
     return sim.exchange.ask(api.WRITE, api.HandOver(machine="m-2"), wait_ms=8_000)
 
 
-def test_a_write_on_a_replica_is_tried_again_until_there_is_a_primary(sim: Simulation) -> None:
+def test_a_write_to_a_replica_is_retried_until_there_is_a_primary(sim: Simulation) -> None:
     sim.brain.handler = lambda _: api.Organization(name="acme", max_lifetime_s=1, created_ms=1, keys=[])
 
     def world(send: Send, attempt: int) -> tuple[int, Outcome]:
-        return 1, sim.deliver(send, errors.NoPrimary("nobody is") if attempt < 6 else None)
+        return 1, sim.deliver(send, errors.NoPrimary("no machine is primary") if attempt < 6 else None)
 
     organization, _ = sim.run(rotate(sim), world)
     assert (organization.name, len(sim.sends)) == ("acme", 6)
 
 
 @pytest.mark.parametrize("call", [rotate, hand_over])
-def test_a_write_that_met_no_primary_is_known_not_to_be_done_and_names_the_machine_to_ask(
+def test_a_write_that_finds_no_primary_has_a_known_outcome_and_names_the_machine_to_ask(
     sim: Simulation, call: Callable[[Simulation], Steps[Any]]
 ) -> None:
-    word = errors.NoPrimary("this machine isn't primary: m-2 is", hint="ask m-2")
+    error = errors.NoPrimary("this machine isn't primary: m-2 is", hint="ask m-2")
     with pytest.raises(errors.NoPrimary, match="m-2 is: ask m-2"):
-        sim.run(call(sim), lambda send, _: (5, sim.deliver(send, word)))
+        sim.run(call(sim), lambda send, _: (5, sim.deliver(send, error)))
     assert len(sim.sends) > 3
 
 
-def test_a_move_whose_answer_got_lost_is_not_called_undone(sim: Simulation) -> None:
+def test_a_handover_with_a_lost_answer_has_an_unknown_outcome(sim: Simulation) -> None:
     def world(send: Send, attempt: int) -> tuple[int, Outcome]:
-        return (5, Lost("broke off")) if attempt == 1 else (5, sim.deliver(send, errors.NoPrimary("nobody is")))
+        return (
+            (5, Lost("the connection broke"))
+            if attempt == 1
+            else (5, sim.deliver(send, errors.NoPrimary("no machine is primary")))
+        )
 
-    with pytest.raises(errors.OutcomeUnknown, match="nobody is"):
+    with pytest.raises(errors.OutcomeUnknown, match="no machine is primary"):
         sim.run(hand_over(sim), world)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=80)), max_size=8), st.integers(100, 999))
-def test_no_header_of_a_plain_answer_is_believed_or_breaks_the_client(
+def test_the_headers_of_a_plain_answer_cannot_mislead_or_break_the_client(
     headers: list[tuple[bytes, bytes]], status: int
 ) -> None:
     named = [(name, value) for _, value in headers for name in (b"fly-replay", b"Retry-After", b"Location")]
@@ -260,7 +264,7 @@ def test_no_header_of_a_plain_answer_is_believed_or_breaks_the_client(
         assert refused.retry_after_ms is None or 0 <= refused.retry_after_ms < 10**12
 
 
-def test_who_is_stale_is_asked_again_and_the_next_answer_counts(sim: Simulation) -> None:
+def test_a_stale_authority_is_asked_again_and_its_next_answer_counts(sim: Simulation) -> None:
     def world(send: Send, attempt: int) -> tuple[int, Outcome]:
         return 1, sim.deliver(send, errors.StaleAuthority("6.1 s behind") if attempt < 3 else None)
 
@@ -268,7 +272,7 @@ def test_who_is_stale_is_asked_again_and_the_next_answer_counts(sim: Simulation)
     assert (result, len(sim.sends)) == (report(), 3)
 
 
-def test_who_stays_stale_is_a_denial_of_that_kind_and_no_other(sim: Simulation) -> None:
+def test_an_authority_that_stays_stale_raises_stale_authority(sim: Simulation) -> None:
     stale = errors.StaleAuthority("6.1 s behind", hint="ask another region")
     with pytest.raises(errors.StaleAuthority, match=r"6\.1 s behind: ask another region"):
         sim.run(status(sim), lambda send, _: (5, sim.deliver(send, stale)))
@@ -292,7 +296,7 @@ def test_the_second_key_is_tried_at_once_and_remembered() -> None:
     assert len(sim.sends) == 3
 
 
-def test_a_forged_400_does_not_lock_out_the_key_that_works() -> None:
+def test_a_forged_400_does_not_lock_out_the_working_key() -> None:
     brain, identity = two_keys()
     sim = Simulation(brain, identity=identity)
     sim.run(status(sim), sim.honest)
@@ -300,7 +304,7 @@ def test_a_forged_400_does_not_lock_out_the_key_that_works() -> None:
     sim.run(status(sim), lambda send, n: forged if n == 3 else sim.honest(send))
 
 
-def test_the_first_key_again_when_the_authority_goes_back() -> None:
+def test_the_client_returns_to_the_first_key_when_the_authority_does() -> None:
     brain = Brain()
     old, new = AuthoritySecret.generate(os.urandom), AuthoritySecret.generate(os.urandom)
     sim = Simulation(brain, identity=AuthorityIdentity(brain.identity.name, (old.public, new.public)))
@@ -310,34 +314,34 @@ def test_the_first_key_again_when_the_authority_goes_back() -> None:
         assert len(sim.sends) == attempts
 
 
-def test_wrong_keys_give_up_soon_and_say_so(sim: Simulation) -> None:
+def test_wrong_keys_fail_after_three_attempts_with_a_hint(sim: Simulation) -> None:
     sim.brain.trust(AuthoritySecret.generate(os.urandom))
     with pytest.raises(errors.Unavailable, match="check that TKDB_AUTHORITY"):
         sim.run(status(sim), sim.honest)
     assert len(sim.sends) == 3
 
 
-def test_a_write_with_wrong_keys_points_at_the_keys_and_claims_nothing(sim: Simulation) -> None:
+def test_a_write_with_wrong_keys_has_an_unknown_outcome_and_a_hint(sim: Simulation) -> None:
     sim.brain.trust(AuthoritySecret.generate(os.urandom))
     with pytest.raises(errors.OutcomeUnknown, match="check that TKDB_AUTHORITY and TKDB_SIGNER"):
         sim.run(rotate(sim), sim.honest)
 
 
-def test_a_long_poll_gets_its_wait_on_top(sim: Simulation) -> None:
+def test_a_long_poll_adds_its_wait_to_the_timeout(sim: Simulation) -> None:
     sim.brain.handler = lambda _: api.Feed(position=1, revocations=[], more=False)
     call = api.Revocations(kids=[b"k" * 16], after=0, wait_ms=25_000)
     sim.run(sim.exchange.ask(api.VERIFY, call, wait_ms=25_000), lambda send, _: (25_000, sim.deliver(send)))
     assert sim.sends[0].timeout_ms == 26_500
 
 
-def test_without_a_signer_nothing_is_signed_and_nothing_is_sent() -> None:
+def test_a_write_without_a_signer_fails_before_it_is_sent() -> None:
     sim = Simulation(Brain(), signer=None)
     with pytest.raises(errors.ConfigurationError, match="TKDB_SIGNER"):
         sim.run(rotate(sim), sim.honest)
     assert sim.sends == []
 
 
-def test_an_authentic_answer_that_cannot_be_read_is_not_asked_for_again(sim: Simulation) -> None:
+def test_an_authentic_answer_that_cannot_be_read_is_not_requested_again(sim: Simulation) -> None:
     sim.brain.handler = lambda _: api.Revoked(already=True)
     with pytest.raises(errors.ChannelError, match="upgrade this client"):
         sim.run(status(sim), sim.honest)
@@ -346,7 +350,7 @@ def test_an_authentic_answer_that_cannot_be_read_is_not_asked_for_again(sim: Sim
         sim.run(rotate(sim), sim.honest)
 
 
-def test_what_is_under_way_shows_no_token_in_a_trace(sim: Simulation) -> None:
+def test_a_request_in_flight_shows_no_token_in_a_trace(sim: Simulation) -> None:
     steps = sim.exchange.ask(api.VERIFY, api.Verify(bundles=["tkdb_secret"]))
     send = next(steps)
     assert isinstance(send, Send)
@@ -355,19 +359,19 @@ def test_what_is_under_way_shows_no_token_in_a_trace(sim: Simulation) -> None:
     assert "tkdb_secret" not in repr(steps.gi_yieldfrom.gi_frame.f_locals["course"])  # type: ignore[union-attr]
 
 
-def test_no_attempt_is_made_in_the_last_moment(sim: Simulation) -> None:
+def test_no_attempt_starts_with_less_than_50_ms_left(sim: Simulation) -> None:
     with pytest.raises(errors.Unavailable):
         sim.run(status(sim), lambda send, _: (1_480, Lost("slow")))
     assert min(send.timeout_ms for send in sim.sends) >= 50
 
 
 @pytest.mark.parametrize("settings", [{"timeout_ms": 0}, {"attempt_timeout_ms": -1}])
-def test_a_timeout_that_is_none_is_refused(settings: dict[str, int]) -> None:
+def test_a_timeout_that_is_not_positive_is_refused(settings: dict[str, int]) -> None:
     with pytest.raises(errors.ConfigurationError, match="more than 0 ms"):
         Timing(**settings)
 
 
-def test_a_good_call_is_one_attempt_and_no_sleep(sim: Simulation) -> None:
-    result, told = sim.run(status(sim), sim.honest)
-    assert (result, told.answer.journal) == (report(), JOURNAL)
+def test_a_successful_call_makes_one_attempt_and_never_sleeps(sim: Simulation) -> None:
+    result, reply = sim.run(status(sim), sim.honest)
+    assert (result, reply.answer.journal) == (report(), JOURNAL)
     assert (len(sim.sends), sim.slept_ms) == (1, [])

@@ -1,4 +1,4 @@
-"""Calls to several regions, of which some are well: simulated, thousands of schedules."""
+"""Calls to several regions, of which some are healthy, in thousands of simulated schedules."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ROTATE = api.RotateKey(name="acme")
 FAULTS = ["hang", "refuse", "reset", "503", errors.StaleAuthority("6 s behind"), errors.Draining("going away")]
 SPAN_MS = 3_000
 
-weather = st.lists(st.sampled_from(["ok", "ok", *FAULTS]), min_size=1, max_size=20)
-"""What one region does with calls, one entry for each span of time."""
+schedules = st.lists(st.sampled_from(["ok", "ok", *FAULTS]), min_size=1, max_size=20)
+"""The outcomes of calls in one region, one for each ``SPAN_MS``."""
 
-climate = st.lists(st.tuples(st.integers(1, 300), weather), min_size=2, max_size=4)
-rests = st.lists(st.integers(0, 4_000), min_size=1, max_size=25)
+several_regions = st.lists(st.tuples(st.integers(1, 300), schedules), min_size=2, max_size=4)
+waits = st.lists(st.integers(0, 4_000), min_size=1, max_size=25)
 
 
 def answer(call: Any) -> Any:
@@ -55,60 +55,60 @@ def write(simulated: Simulated) -> Ended:
     return simulated.call(api.WRITE, ROTATE)
 
 
-def under(skies: list[tuple[int, list[Any]]], well: int | None = None) -> Any:
-    """The world in which each region has its weather, but for the one that is always well."""
+def world_of(regions: list[tuple[int, list[Any]]], healthy: int | None = None) -> Any:
+    """Return the world in which each region follows its schedule. The region ``healthy`` always answers."""
 
     def world(region: int, _call: Any, at_ms: int) -> Any:
-        sky = skies[region][1]
-        return "ok" if region == well else sky[at_ms // SPAN_MS % len(sky)]
+        schedule = regions[region][1]
+        return "ok" if region == healthy else schedule[at_ms // SPAN_MS % len(schedule)]
 
     return world
 
 
 @settings(max_examples=profiles.CURRENT.many_examples, deadline=None)
-@given(climate, rests, st.data())
-def test_no_call_fails_while_one_region_is_well(
-    skies: list[tuple[int, list[Any]]], rests: list[int], data: st.DataObject
+@given(several_regions, waits, st.data())
+def test_no_call_fails_while_one_region_is_healthy(
+    regions: list[tuple[int, list[Any]]], waits: list[int], data: st.DataObject
 ) -> None:
-    well = data.draw(st.integers(0, len(skies) - 1))
-    simulated = simulate(*(rtt_ms for rtt_ms, _ in skies), world=under(skies, well))
-    for rest_ms in rests:
+    healthy = data.draw(st.integers(0, len(regions) - 1))
+    simulated = simulate(*(rtt_ms for rtt_ms, _ in regions), world=world_of(regions, healthy))
+    for wait_ms in waits:
         ended = read(simulated)
         assert isinstance(ended.result, api.Feed)
         asked = [attempt.region for attempt in ended.attempts]
-        assert len(set(asked)) == len(asked)  # none twice: there was no need of a second round
-        assert ended.took_ms <= 1_500 * (len(skies) - 1) + skies[well][0]
-        simulated.rest(rest_ms)
+        assert len(set(asked)) == len(asked)  # No region is asked twice, because one round is enough.
+        assert ended.took_ms <= 1_500 * (len(regions) - 1) + regions[healthy][0]
+        simulated.wait(wait_ms)
 
 
 @settings(max_examples=profiles.CURRENT.many_examples, deadline=None)
-@given(climate, st.data(), st.sampled_from([*FAULTS[:4]]), rests)
-def test_a_region_that_has_come_back_is_found_though_its_breaker_is_open(
-    skies: list[tuple[int, list[Any]]], data: st.DataObject, fault: Any, rests: list[int]
+@given(several_regions, st.data(), st.sampled_from([*FAULTS[:4]]), waits)
+def test_a_recovered_region_is_found_although_its_breaker_is_open(
+    regions: list[tuple[int, list[Any]]], data: st.DataObject, fault: Any, waits: list[int]
 ) -> None:
-    """One region is down, and then well; from then on every other one is not."""
-    well = data.draw(st.integers(0, len(skies) - 1))
+    """One region is down, and then recovers. From then on, no other region answers."""
+    healthy = data.draw(st.integers(0, len(regions) - 1))
     back_ms = 20_000
 
     def world(region: int, call: Any, at_ms: int) -> Any:
         if at_ms < back_ms:
-            return fault if region == well else under(skies)(region, call, at_ms)
-        sky = [each for each in skies[region][1] if each != "ok"]
-        return "ok" if region == well else sky[at_ms // SPAN_MS % len(sky)] if sky else "hang"
+            return fault if region == healthy else world_of(regions)(region, call, at_ms)
+        schedule = [each for each in regions[region][1] if each != "ok"]
+        return "ok" if region == healthy else schedule[at_ms // SPAN_MS % len(schedule)] if schedule else "hang"
 
-    simulated = simulate(*(rtt_ms for rtt_ms, _ in skies), world=world, timeout_ms=30_000)
-    for rest_ms in rests:
+    simulated = simulate(*(rtt_ms for rtt_ms, _ in regions), world=world, timeout_ms=30_000)
+    for wait_ms in waits:
         read(simulated)
-        simulated.rest(rest_ms)
-    simulated.rest(back_ms)
+        simulated.wait(wait_ms)
+    simulated.wait(back_ms)
     ended = read(simulated)
     assert isinstance(ended.result, api.Feed)
-    assert ended.took_ms <= OPEN_MAX_MS + 1_500 * 2 * len(skies)
+    assert ended.took_ms <= OPEN_MAX_MS + 1_500 * 2 * len(regions)
 
 
 @settings(max_examples=profiles.CURRENT.many_examples, deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=2, max_size=4), st.integers(2, 30))
-def test_a_hung_region_costs_one_call_one_attempt_and_no_more(rtts_ms: list[int], calls: int) -> None:
+def test_a_hung_region_costs_one_attempt_of_one_call(rtts_ms: list[int], calls: int) -> None:
     hung_from_ms = 60_000
 
     def world(region: int, _call: Any, at_ms: int) -> Any:
@@ -118,37 +118,37 @@ def test_a_hung_region_costs_one_call_one_attempt_and_no_more(rtts_ms: list[int]
     simulated = simulate(*rtts_ms, world=world)
     for _ in range(20):
         first = read(simulated).attempts[0].region
-        simulated.rest(1_000)
+        simulated.wait(1_000)
     home = first
-    simulated.rest(hung_from_ms)
+    simulated.wait(hung_from_ms)
     ended = [read(simulated) for _ in range(calls)]
     assert all(isinstance(each.result, api.Feed) for each in ended)
     assert [attempt.region for each in ended for attempt in each.attempts].count(home) == 1
     assert max(each.took_ms for each in ended) <= 1_500 + max(rtts_ms)
 
 
-def test_without_the_breaker_every_call_would_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_breaker_every_call_waits_for_the_hung_region(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tkdb_client.calls.circuit_breaker.CircuitBreaker.failed", lambda *_, **__: None)
     simulated = simulate(10, 20, world=lambda region, *_: "ok" if region else "hang")
     assert [read(simulated).took_ms for _ in range(3)] == [1_520] * 3
 
 
 @settings(max_examples=profiles.CURRENT.many_examples, deadline=None)
-@given(climate, rests)
-def test_whatever_happens_a_call_ends_by_its_deadline_and_none_is_asked_twice_in_a_round(
-    skies: list[tuple[int, list[Any]]], rests: list[int]
+@given(several_regions, waits)
+def test_a_call_always_ends_by_its_deadline_with_one_request_id(
+    regions: list[tuple[int, list[Any]]], waits: list[int]
 ) -> None:
-    simulated = simulate(*(rtt_ms for rtt_ms, _ in skies), world=under(skies), timeout_ms=5_000)
-    for rest_ms in rests:
+    simulated = simulate(*(rtt_ms for rtt_ms, _ in regions), world=world_of(regions), timeout_ms=5_000)
+    for wait_ms in waits:
         for ask in (read, write):
             ended = ask(simulated)
             assert ended.took_ms <= 5_000
             assert not isinstance(ended.result, errors.Refused)
             assert len({attempt.request_id for attempt in ended.attempts}) == 1
-        simulated.rest(rest_ms)
+        simulated.wait(wait_ms)
 
 
-def test_calls_go_on_at_the_next_region_and_come_back() -> None:
+def test_calls_move_to_the_next_region_and_return() -> None:
     down: set[int] = set()
     simulated = simulate(225, 165, 93, world=lambda region, *_: "hang" if region in down else "ok")
 
@@ -156,28 +156,28 @@ def test_calls_go_on_at_the_next_region_and_come_back() -> None:
         found = []
         for _ in range(calls):
             found.append(read(simulated).attempts[-1].region)
-            simulated.rest(700)
+            simulated.wait(700)
         return found
 
-    assert homes(20)[-1] == 2  # from the first given to the nearest
+    assert homes(20)[-1] == 2  # Calls move from the first region to the nearest.
     down.add(2)
     assert set(homes()) == {1}
     down.add(1)
     assert set(homes()) == {0}
     down.clear()
-    simulated.rest(OPEN_MAX_MS)
+    simulated.wait(OPEN_MAX_MS)
     assert homes(20)[-1] == 2
     assert {attempt.region for _ in range(20) for attempt in read(simulated).attempts} == {2}
 
 
-def test_failures_of_many_calls_at_once_need_no_budget() -> None:
-    """A budget keeps retries from overloading a region; to go on to another is none."""
+def test_failover_to_another_region_needs_no_retry_budget() -> None:
+    """The budget keeps retries from overloading a region. A request to another region isn't such a retry."""
     simulated = simulate(10, 20, world=lambda region, *_: "ok" if region else "refuse")
     simulated.exchange._budget.withdraw = lambda **_: False  # type: ignore[method-assign]
     assert all(isinstance(read(simulated).result, api.Feed) for _ in range(50))
 
 
-def test_an_authority_in_trouble_everywhere_sees_little_more_than_usual() -> None:
+def test_an_overloaded_authority_gets_few_retries_in_each_region() -> None:
     simulated = simulate(0, 0, 0, world=lambda *_: errors.Overloaded("slow down"))
     calls = 400
     for _ in range(calls):
@@ -188,16 +188,16 @@ def test_an_authority_in_trouble_everywhere_sees_little_more_than_usual() -> Non
         assert seen <= calls + 100 + 0.2 * calls + 10 * elapsed_s
 
 
-def test_who_is_behind_or_stale_is_left_for_the_next_at_once() -> None:
-    for word in (errors.StaleAuthority("6 s behind"), errors.Unavailable("it hasn't come to that entry yet")):
-        simulated = simulate(10, 20, world=lambda region, *_, word=word: word if region == 0 else "ok")
+def test_a_call_leaves_a_stale_or_lagging_region_at_once() -> None:
+    for error in (errors.StaleAuthority("6 s behind"), errors.Unavailable("this machine hasn't reached that position")):
+        simulated = simulate(10, 20, world=lambda region, *_, error=error: error if region == 0 else "ok")
         ended = read(simulated)
         assert [attempt.region for attempt in ended.attempts] == [0, 1]
         assert ended.took_ms == 30
 
 
-def test_a_probe_measures_the_way_and_not_the_making_of_a_connection_on_it() -> None:
-    """A proxy has none left to a region that gets no calls, and makes one first: that is a round trip more."""
+def test_a_probe_measures_the_round_trip_without_the_connection_setup() -> None:
+    """A proxy has no open connection to a region without calls. It opens one first, which takes one more round trip."""
     asked: list[int] = []
 
     def world(region: int, call: Any, elapsed_ms: int) -> str:
@@ -206,53 +206,53 @@ def test_a_probe_measures_the_way_and_not_the_making_of_a_connection_on_it() -> 
         return "ok"
 
     simulated = Simulated(93, world=world)
-    assert (_asked(simulated, 0).rtt_ms, len(asked)) == (93.0, 2)
+    assert (_survey(simulated, 0).rtt_ms, len(asked)) == (93.0, 2)
 
 
-def test_a_stale_region_says_so_to_a_probe_and_is_not_asked() -> None:
+def test_a_probe_reports_the_fault_of_a_stale_region() -> None:
     simulated = simulate(10, 20, world=lambda *_: "ok")
     faulty = {"fault": "the head was last read 6.1 s ago"}
     for _ in range(8):
         read(simulated)
-        simulated.rest(1_000)
+        simulated.wait(1_000)
     simulated.handler = lambda call: msgspec.structs.replace(report(), **faulty)
-    (first, second) = [_asked(simulated, region) for region in (0, 1)]
+    (first, second) = [_survey(simulated, region) for region in (0, 1)]
     assert (first.fault, first.health, second.rtt_ms) == (faulty["fault"], faulty["fault"], 20.0)
 
 
-def _asked(simulated: Simulated, region: int) -> Any:
+def _survey(simulated: Simulated, region: int) -> Any:
     found: list[Any] = []
     simulated.start(simulated.exchange.survey()[region], found.append)
-    simulated.rest(5_000)
+    simulated.wait(5_000)
     return found[0]
 
 
-def primary_at(place: list[int]) -> Any:
+def primary_at(primary: list[int]) -> Any:
     def world(region: int, call: Any, _at_ms: int) -> Any:
-        if not isinstance(call, api.RotateKey) or region == place[0]:
+        if not isinstance(call, api.RotateKey) or region == primary[0]:
             return "ok"
-        return errors.NoPrimary(f"this machine isn't primary: m-{place[0]} is", hint=f"ask m-{place[0]}")
+        return errors.NoPrimary(f"this machine isn't primary: m-{primary[0]} is", hint=f"ask m-{primary[0]}")
 
     return world
 
 
-def test_the_region_that_took_the_last_write_is_asked_first_while_it_does() -> None:
-    place = [2]
-    simulated = simulate(10, 100, 200, world=primary_at(place))
+def test_a_write_goes_first_to_the_region_that_took_the_last_one() -> None:
+    primary = [2]
+    simulated = simulate(10, 100, 200, world=primary_at(primary))
     assert [attempt.region for attempt in write(simulated).attempts] == [0, 1, 2]
     assert [attempt.region for attempt in write(simulated).attempts] == [2]
     assert [attempt.region for attempt in read(simulated).attempts] == [0]
-    place[0] = 1
+    primary[0] = 1
     assert [attempt.region for attempt in write(simulated).attempts][:2] == [2, 0]
     assert [attempt.region for attempt in write(simulated).attempts] == [1]
 
 
-def test_a_write_to_a_primary_that_hangs_goes_on_elsewhere_with_its_request_id() -> None:
-    place, hung = [1], [False]
-    world = primary_at(place)
+def test_a_write_to_a_hung_primary_moves_on_with_its_request_id() -> None:
+    primary, hung = [1], [False]
+    world = primary_at(primary)
     simulated = simulate(10, 100, 200, world=lambda r, c, t: "hang" if hung[0] and r == 1 else world(r, c, t))
     write(simulated)
-    hung[0], place[0] = True, 2
+    hung[0], primary[0] = True, 2
     ended = write(simulated)
     assert isinstance(ended.result, api.Organization)
     assert [attempt.region for attempt in ended.attempts] == [1, 0, 2]
@@ -262,32 +262,32 @@ def test_a_write_to_a_primary_that_hangs_goes_on_elsewhere_with_its_request_id()
 
 @settings(max_examples=profiles.CURRENT.many_examples, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12_000)), min_size=1, max_size=10), st.integers(0, 5))
-def test_writes_follow_the_primary_wherever_it_goes(moves: list[tuple[int, int]], seed: int) -> None:
-    place = [seed % 3]
-    simulated = simulate(10, 100, 200, world=primary_at(place))
-    for region, rest_ms in moves:
-        place[0] = region
+def test_writes_follow_the_primary_to_any_region(moves: list[tuple[int, int]], seed: int) -> None:
+    primary = [seed % 3]
+    simulated = simulate(10, 100, 200, world=primary_at(primary))
+    for region, wait_ms in moves:
+        primary[0] = region
         ended = write(simulated)
         assert isinstance(ended.result, api.Organization)
         assert ended.attempts[-1].region == region
         assert [attempt.region for attempt in write(simulated).attempts] == [region]
-        simulated.rest(rest_ms)
+        simulated.wait(wait_ms)
 
 
-def test_no_primary_anywhere_is_what_a_write_ends_in_and_no_region_is_blamed() -> None:
+def test_a_write_without_any_primary_raises_no_primary_and_opens_no_breaker() -> None:
     simulated = simulate(10, 20, world=primary_at([7]), timeout_ms=1_000)
     ended = write(simulated)
     assert isinstance(ended.result, errors.NoPrimary)
     assert [attempt.region for attempt in read(simulated).attempts] == [0]
 
 
-def test_what_the_authority_said_is_told_rather_than_that_another_region_was_silent() -> None:
+def test_an_answer_of_the_authority_is_raised_rather_than_a_failed_connection() -> None:
     world = {0: errors.NoPrimary("this machine isn't primary: m-3 is", hint="ask m-3"), 1: "refuse"}
     simulated = simulate(10, 20, world=lambda region, *_: world[region], timeout_ms=500)
     assert isinstance(write(simulated).result, errors.NoPrimary)
 
 
-def test_a_long_poll_tells_no_distance_and_may_take_its_time() -> None:
+def test_a_long_poll_measures_no_distance_and_gets_its_full_wait() -> None:
     simulated = simulate(10, 20, world=lambda *_: "ok")
     for _ in range(10):
         ended = simulated.call(api.VERIFY, FEED, wait_ms=25_000)

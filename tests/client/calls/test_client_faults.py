@@ -1,4 +1,4 @@
-"""What stands between a client and the authority may do anything; the client must neither believe it nor hang."""
+"""Faults between a client and the authority. The client must not hang, and must trust only sealed answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tkdb import api, errors
 from tkdb.failure import Failure
 from tkdb.macaroon.token import Macaroon
 
-PASSING = {
+TRANSIENT = {
     "503": fake.plain(503, b"no machine"),
     "502 with Retry-After": fake.plain(502, b"", "retry-after: 0"),
     "503 with a date": fake.plain(503, b"", "retry-after: Wed, 21 Oct 2026 07:28:00 GMT"),
@@ -38,15 +38,15 @@ FORGED_DENIALS = {
 }
 
 
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
-def test_a_passing_fault_is_ridden_out(client: Any, authority: FakeAuthority, fault: fake.Fault) -> None:
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT.keys())
+def test_a_call_survives_a_transient_fault(client: Any, authority: FakeAuthority, fault: fake.Fault) -> None:
     authority.script.extend([fault, fault] if fault is not fake.reset_unread else [fault])
     assert client.call("status") == fake.report()
     assert not authority.script
 
 
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
-def test_a_write_is_repeated_with_its_own_request_id(
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT.keys())
+def test_a_repeated_write_keeps_its_request_id(
     client: Any, authority: FakeAuthority, fault: fake.Fault, token: Macaroon
 ) -> None:
     authority.handler = lambda _: api.Revoked(already=False)
@@ -58,7 +58,7 @@ def test_a_write_is_repeated_with_its_own_request_id(
     assert len({request.message for request in authority.requests}) == len(authority.requests)
 
 
-def test_each_call_has_a_request_id_of_its_own(client: Any, authority: FakeAuthority) -> None:
+def test_each_call_has_a_new_request_id(client: Any, authority: FakeAuthority) -> None:
     client.call("status")
     client.call("status")
     ids = [request.opened.envelope.request_id for request in authority.requests if request.opened]
@@ -66,16 +66,14 @@ def test_each_call_has_a_request_id_of_its_own(client: Any, authority: FakeAutho
 
 
 @pytest.mark.parametrize("fault", FORGED_DENIALS.values(), ids=FORGED_DENIALS.keys())
-def test_a_forged_denial_is_not_believed(
-    client: Any, authority: FakeAuthority, fault: fake.Fault, token: Macaroon
-) -> None:
+def test_a_forged_denial_is_ignored(client: Any, authority: FakeAuthority, fault: fake.Fault, token: Macaroon) -> None:
     authority.handler = lambda _: api.Verified(results=[api.Valid(organization="acme")])
     authority.script.append(fault)
     assert client.call("verify", token).organization == "acme"
 
 
 @pytest.mark.parametrize("fault", FORGED_DENIALS.values(), ids=FORGED_DENIALS.keys())
-def test_a_denial_forged_for_ever_is_unavailable_and_never_denied(
+def test_repeated_forged_denials_are_unavailable_and_never_denied(
     client: Any, authority: FakeAuthority, fault: fake.Fault, token: Macaroon
 ) -> None:
     authority.script.extend([fault] * 1000)
@@ -83,7 +81,7 @@ def test_a_denial_forged_for_ever_is_unavailable_and_never_denied(
         client.call("verify", token)
 
 
-def test_a_denial_inside_message_2_is_believed_at_once(client: Any, authority: FakeAuthority, token: Macaroon) -> None:
+def test_a_denial_inside_message_2_is_raised_at_once(client: Any, authority: FakeAuthority, token: Macaroon) -> None:
     denied = api.Invalid(reason=errors.Reason.REVOKED, message="revoked", hint="ask for a new one")
     authority.handler = lambda _: api.Verified(results=[denied])
     with pytest.raises(errors.RevokedToken, match="ask for a new one"):
@@ -92,9 +90,7 @@ def test_a_denial_inside_message_2_is_believed_at_once(client: Any, authority: F
 
 
 @pytest.mark.parametrize("kind", [errors.NotPermitted, errors.Conflict, errors.OutOfTime, errors.InvalidRequest])
-def test_what_repeating_cannot_mend_is_raised_at_once(
-    client: Any, authority: FakeAuthority, kind: type[errors.Refused]
-) -> None:
+def test_a_refusal_is_raised_without_a_retry(client: Any, authority: FakeAuthority, kind: type[errors.Refused]) -> None:
     authority.script.append(fake.sealed(kind("no")))
     with pytest.raises(kind):
         client.call("create_organization", "acme")
@@ -102,9 +98,7 @@ def test_what_repeating_cannot_mend_is_raised_at_once(
 
 
 @pytest.mark.parametrize("fault", [fake.hang, fake.drip])
-def test_an_attempt_that_hangs_or_drips_is_left_behind(
-    connect: Any, authority: FakeAuthority, fault: fake.Fault
-) -> None:
+def test_an_attempt_that_hangs_or_drips_is_abandoned(connect: Any, authority: FakeAuthority, fault: fake.Fault) -> None:
     client = connect(attempt_timeout_ms=500)
     authority.script.append(fault)
     assert client.call("status") == fake.report()
@@ -133,7 +127,7 @@ def test_a_redirect_is_not_followed(connect: Any, authority: FakeAuthority) -> N
         assert not elsewhere.requests
 
 
-def test_a_proxy_of_the_environment_is_not_used(
+def test_a_proxy_in_the_environment_is_not_used(
     connect: Any, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FakeAuthority() as proxy:
@@ -143,24 +137,24 @@ def test_a_proxy_of_the_environment_is_not_used(
         assert not proxy.requests
 
 
-def test_a_write_whose_answer_got_lost_has_an_unknown_outcome(
+def test_a_write_with_a_lost_answer_has_an_unknown_outcome(
     connect: Any, authority: FakeAuthority, token: Macaroon
 ) -> None:
     authority.handler = lambda _: api.Revoked(already=False)
-    authority.script.extend([fake.done_but_lost, *[fake.sealed(errors.Overloaded("slow down"))] * 1000])
+    authority.script.extend([fake.answer_lost, *[fake.sealed(errors.Overloaded("slow down"))] * 1000])
     with pytest.raises(errors.OutcomeUnknown, match="outcome is unknown"):
         connect(timeout_ms=2_000).call("revoke", token)
 
 
-def test_a_write_that_never_left_is_known_not_to_be_done(connect: Any, token: Macaroon) -> None:
-    nobody = "http://127.0.0.1:1"
+def test_a_write_that_was_never_sent_has_a_known_outcome(connect: Any, token: Macaroon) -> None:
+    unreachable = "http://127.0.0.1:1"
     with pytest.raises(errors.Unavailable) as raised:
-        connect(url=nobody, timeout_ms=200).call("revoke", token)
+        connect(url=unreachable, timeout_ms=200).call("revoke", token)
     assert not isinstance(raised.value, errors.OutcomeUnknown)
-    assert nobody in str(raised.value)
+    assert unreachable in str(raised.value)
 
 
-def test_a_write_that_the_authority_turned_away_is_known_not_to_be_done(
+def test_a_write_that_the_authority_cannot_store_has_a_known_outcome(
     client: Any, authority: FakeAuthority, token: Macaroon
 ) -> None:
     authority.script.extend([fake.sealed(errors.StoreUnwritable("the disk is full"))] * 1000)
@@ -168,26 +162,26 @@ def test_a_write_that_the_authority_turned_away_is_known_not_to_be_done(
         client.call("revoke", token)
 
 
-def test_a_wrong_key_of_the_authority_is_said_to_be_one(connect: Any, authority: FakeAuthority) -> None:
+def test_a_wrong_authority_key_is_reported(connect: Any, authority: FakeAuthority) -> None:
     stranger = fake.Brain().identity
     with pytest.raises(errors.Unavailable, match="check that TKDB_AUTHORITY"):
         connect(authority=stranger).call("status")
     assert len(authority.requests) == 3
 
 
-def test_a_signer_that_is_not_on_the_list_is_told_to_look_at_its_own_key(connect: Any) -> None:
+def test_an_unlisted_signer_gets_a_hint_to_check_its_key(connect: Any) -> None:
     stranger = fake.Brain().signer
     with pytest.raises(errors.Unavailable, match="check that TKDB_AUTHORITY and TKDB_SIGNER"):
         connect(signer=stranger).call("mint", "acme")
 
 
-def test_connections_are_kept(client: Any, authority: FakeAuthority) -> None:
+def test_connections_are_reused(client: Any, authority: FakeAuthority) -> None:
     for _ in range(3):
         client.call("status")
     assert {request.connection for request in authority.requests} == {1}
 
 
-def test_a_connection_past_its_age_carries_no_new_request(
+def test_a_connection_older_than_its_limit_carries_no_new_request(
     client: Any, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.call("status")
@@ -196,19 +190,19 @@ def test_a_connection_past_its_age_carries_no_new_request(
     assert [request.connection for request in authority.requests] == [1, 2]
 
 
-def test_a_closed_client_says_so(client: Any) -> None:
+def test_a_closed_client_raises_a_configuration_error(client: Any) -> None:
     client.call("close")
     with pytest.raises(errors.ConfigurationError, match="closed"):
         client.call("status")
 
 
-def test_nothing_secret_is_shown(client: Any, authority: FakeAuthority, token: Macaroon) -> None:
+def test_the_repr_of_a_client_shows_no_secret(client: Any, authority: FakeAuthority, token: Macaroon) -> None:
     assert authority.signer.text() not in repr(client.client)
     assert token.text not in repr(client.client)
     assert repr(client.client).endswith(f"Client of {authority.url}>")
 
 
-def test_the_headers_are_the_channels_and_no_more(client: Any, authority: FakeAuthority) -> None:
+def test_a_request_has_only_the_headers_of_the_channel(client: Any, authority: FakeAuthority) -> None:
     client.call("status")
     (request,) = authority.requests
     assert set(request.headers) == {"host", "content-type", "content-length", "tkdb-key"}

@@ -1,4 +1,4 @@
-"""Waits stay inside their bounds, and retries inside their budget."""
+"""Waits stay within their bounds, and retries within their budget."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_jitter_is_full() -> None:
     assert [backoff.wait_ms(retry, jitter=0.999) for retry in range(6)] == [99, 199, 399, 799, 999, 999]
 
 
-def test_who_was_told_the_same_wait_does_not_return_at_once() -> None:
+def test_clients_with_the_same_required_wait_retry_at_different_times() -> None:
     waits = {Backoff().wait_ms(2, jitter=jitter / 10, at_least_ms=500) for jitter in range(10)}
     assert len(waits) == 10
     assert min(waits) == 500
@@ -36,11 +36,11 @@ steps = st.lists(st.tuples(st.integers(0, 500), st.booleans()), max_size=300)
 
 @given(steps, st.floats(0, 1), st.floats(0, 20), st.integers(0, 50))
 def test_retries_never_exceed_the_budget(
-    course: list[tuple[int, bool]], share: float, floor_per_s: float, reserve: int
+    events: list[tuple[int, bool]], share: float, floor_per_s: float, reserve: int
 ) -> None:
     budget = RetryBudget(share=share, floor_per_s=floor_per_s, reserve=reserve)
     now_ms, calls, retries = 0, 0, 0
-    for passed_ms, is_call in course:
+    for passed_ms, is_call in events:
         now_ms += passed_ms
         if is_call:
             budget.deposit()
@@ -50,14 +50,14 @@ def test_retries_never_exceed_the_budget(
         assert retries <= reserve + share * calls + floor_per_s * now_ms / 1000 + 1e-6
 
 
-def test_an_empty_budget_fills_with_time_alone() -> None:
+def test_an_empty_budget_refills_with_time_alone() -> None:
     budget = RetryBudget(share=0, floor_per_s=10, reserve=1)
     assert budget.withdraw(now_ms=0)
     assert not budget.withdraw(now_ms=50)
     assert budget.withdraw(now_ms=100)
 
 
-def test_a_clock_that_goes_back_earns_nothing() -> None:
+def test_a_clock_that_goes_back_refills_nothing() -> None:
     budget = RetryBudget(share=0, floor_per_s=10, reserve=1)
     assert budget.withdraw(now_ms=10_000)
     assert not budget.withdraw(now_ms=0)

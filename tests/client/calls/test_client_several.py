@@ -24,14 +24,14 @@ from tkdb_client import AsyncClient, Client
 from tkdb_client.calls import transport
 from tkdb_client.calls.transport import Lost, Send, Transport
 
-NOBODY = "http://127.0.0.1:1"
-SOON_S = 20
-"""So long something is waited for that happens in a moment."""
+UNREACHABLE = "http://127.0.0.1:1"
+WAIT_S = 20
+"""The limit of a wait for something that usually takes a moment."""
 
 
 @pytest.fixture
 def regions() -> Iterator[list[FakeAuthority]]:
-    """Three regions of one authority: syd, ams, and iad, where the primary is."""
+    """Three regions of one authority: syd, ams, and iad. The primary is in iad."""
     brain = Brain()
     with ExitStack() as stack:
         made = [stack.enter_context(FakeAuthority(secrets=brain.secrets, signer=brain.signer)) for _ in range(3)]
@@ -56,8 +56,8 @@ def answers(name: str) -> Callable[[Any], msgspec.Struct]:
 
 
 @pytest.fixture
-def join(connect: Any, regions: list[FakeAuthority]) -> Callable[..., Any]:
-    """Make clients of either kind, of all regions unless others are given."""
+def connect_all(connect: Any, regions: list[FakeAuthority]) -> Callable[..., Any]:
+    """Make clients of either kind. Default: for all regions."""
 
     def make(**settings: Any) -> Any:
         given = {"url": [each.url for each in regions], "authority": regions[0].identity, "signer": regions[0].signer}
@@ -70,37 +70,37 @@ def calls(region: FakeAuthority, kind: type) -> int:
     return sum(isinstance(request.call, kind) for request in region.requests)
 
 
-def test_where_the_first_region_is_down_the_next_answers(join: Any, regions: list[FakeAuthority]) -> None:
-    client = join(url=[NOBODY, regions[1].url])
+def test_the_next_region_answers_if_the_first_is_down(connect_all: Any, regions: list[FakeAuthority]) -> None:
+    client = connect_all(url=[UNREACHABLE, regions[1].url])
     assert client.call("status").region == "ams"
 
 
-def test_urls_may_be_parted_by_commas(join: Any, regions: list[FakeAuthority]) -> None:
-    client = join(url=f"{NOBODY}, {regions[2].url},")
+def test_urls_may_be_separated_by_commas(connect_all: Any, regions: list[FakeAuthority]) -> None:
+    client = connect_all(url=f"{UNREACHABLE}, {regions[2].url},")
     assert client.call("status").region == "iad"
-    assert repr(client.client).endswith(f"Client of {NOBODY}, {regions[2].url}>")
+    assert repr(client.client).endswith(f"Client of {UNREACHABLE}, {regions[2].url}>")
 
 
 @pytest.mark.parametrize("fault", [fake.hang, fake.drip])
-def test_a_hung_region_is_left_and_not_asked_by_the_next_call(
-    join: Any, regions: list[FakeAuthority], token: Macaroon, fault: fake.Fault, monkeypatch: pytest.MonkeyPatch
+def test_a_hung_region_is_left_and_later_calls_skip_it(
+    connect_all: Any, regions: list[FakeAuthority], token: Macaroon, fault: fake.Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tkdb_client.calls.circuit_breaker.OPEN_MS", 3_600_000)
     regions[0].script.extend([fault] * 100)
-    client = join(attempt_timeout_ms=200)
+    client = connect_all(attempt_timeout_ms=200)
     for _ in range(5):
         assert client.call("verify", token).organization in ("ams", "iad")
     assert calls(regions[0], api.Verify) == 1
 
 
-def test_the_nearest_is_found_left_while_it_is_down_and_come_back_to(
-    join: Any, regions: list[FakeAuthority], token: Macaroon, monkeypatch: pytest.MonkeyPatch
+def test_calls_find_the_nearest_region_leave_it_while_it_is_down_and_return(
+    connect_all: Any, regions: list[FakeAuthority], token: Macaroon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tkdb_client.calls.circuit_breaker.OPEN_MS", 50)
     monkeypatch.setattr("tkdb_client.calls.regions.PROBE_FIRST_MS", 10)
     far, further, nearest = regions
     far.delay_s, further.delay_s = 0.06, 0.15
-    client = join()
+    client = connect_all()
     asked: list[str] = []
 
     def asks(name: str) -> bool:
@@ -115,15 +115,15 @@ def test_the_nearest_is_found_left_while_it_is_down_and_come_back_to(
     until(lambda: asks("iad"))
 
 
-def test_a_region_that_is_stale_is_left_for_the_next(join: Any, regions: list[FakeAuthority], token: Macaroon) -> None:
+def test_a_stale_region_is_left_for_the_next(connect_all: Any, regions: list[FakeAuthority], token: Macaroon) -> None:
     regions[0].script.append(fake.sealed(errors.StaleAuthority("6.1 s behind")))
-    assert join().call("verify", token).organization == "ams"
+    assert connect_all().call("verify", token).organization == "ams"
 
 
-def test_a_write_finds_the_primary_and_the_next_goes_there_at_once(
-    join: Any, regions: list[FakeAuthority], token: Macaroon
+def test_a_write_finds_the_primary_and_the_next_write_goes_there_at_once(
+    connect_all: Any, regions: list[FakeAuthority], token: Macaroon
 ) -> None:
-    client = join()
+    client = connect_all()
     assert client.call("revoke", token) is False
     assert [calls(each, api.Revoke) for each in regions] == [1, 1, 1]
     assert client.call("revoke", token) is False
@@ -132,21 +132,21 @@ def test_a_write_finds_the_primary_and_the_next_goes_there_at_once(
     assert len({each.envelope.request_id for each in opened if each}) == 1
 
 
-def test_a_write_that_no_region_takes_says_where_the_primary_is(
-    join: Any, regions: list[FakeAuthority], token: Macaroon
+def test_a_write_that_no_region_takes_names_the_primary(
+    connect_all: Any, regions: list[FakeAuthority], token: Macaroon
 ) -> None:
-    client = join(url=[each.url for each in regions[:2]] + [NOBODY])
+    client = connect_all(url=[each.url for each in regions[:2]] + [UNREACHABLE])
     with pytest.raises(errors.NoPrimary, match="m-iad"):
         client.call("revoke", token)
 
 
-def test_regions_are_told_nearest_first_with_who_is_there(join: Any, regions: list[FakeAuthority]) -> None:
+def test_regions_are_listed_nearest_first_with_their_machines(connect_all: Any, regions: list[FakeAuthority]) -> None:
     regions[0].delay_s, regions[2].delay_s = 0.5, 0.25
     regions[1].position = 7
-    client = join(url=[*(each.url for each in regions), NOBODY])
+    client = connect_all(url=[*(each.url for each in regions), UNREACHABLE])
     found = client.call("regions")
     assert [each.region for each in found] == ["ams", "iad", "syd", ""]
-    assert [each.url for each in found] == [*(regions[number].url for number in (1, 2, 0)), NOBODY]
+    assert [each.url for each in found] == [*(regions[number].url for number in (1, 2, 0)), UNREACHABLE]
     assert [each.role for each in found] == ["replica", "primary", "replica", ""]
     assert [each.serving for each in found] == [True, False, False, False]
     assert [each.health for each in found[:3]] == ["ok"] * 3
@@ -157,11 +157,11 @@ def test_regions_are_told_nearest_first_with_who_is_there(join: Any, regions: li
     assert found[2].rtt_ms >= 150
 
 
-def test_a_region_that_cannot_answer_calls_is_told_so_and_not_served_from(
-    join: Any, regions: list[FakeAuthority], token: Macaroon
+def test_a_region_that_cannot_answer_is_reported_and_gets_no_calls(
+    connect_all: Any, regions: list[FakeAuthority], token: Macaroon
 ) -> None:
     regions[0].handler = lambda _: msgspec.structs.replace(report(), region="syd", fault="the head is 6.1 s old")
-    client = join()
+    client = connect_all()
     found = {each.region: each for each in client.call("regions")}
     assert (found["syd"].health, found["syd"].serving) == ("the head is 6.1 s old", False)
     assert [each.region for each in found.values() if each.serving] == [client.call("verify", token).organization]
@@ -169,20 +169,20 @@ def test_a_region_that_cannot_answer_calls_is_told_so_and_not_served_from(
 
 
 def test_a_call_does_not_wait_for_a_probe(
-    join: Any, regions: list[FakeAuthority], token: Macaroon, monkeypatch: pytest.MonkeyPatch
+    connect_all: Any, regions: list[FakeAuthority], token: Macaroon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tkdb_client.calls.regions.PROBE_FIRST_MS", 0)
-    client = join(attempt_timeout_ms=60_000, timeout_ms=60_000)
+    client = connect_all(attempt_timeout_ms=60_000, timeout_ms=60_000)
     for each in regions[1:]:
         each.script.extend([fake.hang] * 100)
     until(lambda: bool(client.call("verify", token)) and calls(regions[1], api.Status) > 0)
     assert calls(regions[1], api.Verify) == 0
 
 
-def test_probes_wait_for_no_position(join: Any, regions: list[FakeAuthority], token: Macaroon) -> None:
+def test_a_probe_sends_position_0(connect_all: Any, regions: list[FakeAuthority], token: Macaroon) -> None:
     for each in regions:
         each.position = 9
-    client = join()
+    client = connect_all()
     until(lambda: bool(client.call("verify", token)) and calls(regions[1], api.Status) > 0)
     probe = next(request for request in regions[1].requests if request.opened)
     assert probe.opened is not None
@@ -192,7 +192,7 @@ def test_probes_wait_for_no_position(join: Any, regions: list[FakeAuthority], to
     assert last.envelope.position == 9
 
 
-def test_with_one_url_nothing_goes_on_beside_calls(
+def test_a_client_with_one_url_does_no_background_work(
     connect: Any, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tkdb_client.calls.regions.PROBE_FIRST_MS", 0)
@@ -204,14 +204,14 @@ def test_with_one_url_nothing_goes_on_beside_calls(
     assert threading.active_count() == before
 
 
-def test_each_region_may_hold_another_of_the_authoritys_keys(
-    join: Any, regions: list[FakeAuthority], token: Macaroon, monkeypatch: pytest.MonkeyPatch
+def test_each_region_may_use_another_key_of_the_authority(
+    connect_all: Any, regions: list[FakeAuthority], token: Macaroon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tkdb_client.calls.regions.PROBE_FIRST_MS", 10)
     new = AuthoritySecret.generate(os.urandom)
     regions[1].trust(new)
     old_and_new = AuthorityIdentity(fake.NAME, (*regions[0].identity.keys, new.public))
-    client = join(authority=old_and_new)
+    client = connect_all(authority=old_and_new)
     assert [each.health for each in client.call("regions")] == ["ok"] * 3
     regions[0].script.extend([fake.plain(503)] * 100)
     regions[2].script.extend([fake.plain(503)] * 100)
@@ -219,13 +219,13 @@ def test_each_region_may_hold_another_of_the_authoritys_keys(
         assert client.call("verify", token).organization == "ams"
 
 
-def test_one_machine_takes_over_and_not_whichever_is_near(join: Any, regions: list[FakeAuthority]) -> None:
+def test_take_over_needs_the_url_of_one_machine(connect_all: Any, regions: list[FakeAuthority]) -> None:
     with pytest.raises(errors.ConfigurationError, match="one machine"):
-        join().call("take_over")
+        connect_all().call("take_over")
     assert not any(each.requests for each in regions)
 
 
-def test_closing_ends_what_goes_on_beside_calls(regions: list[FakeAuthority], token: Macaroon) -> None:
+def test_closing_a_client_ends_its_background_tasks(regions: list[FakeAuthority], token: Macaroon) -> None:
     regions[1].script.extend([fake.hang] * 100)
     regions[2].script.extend([fake.hang] * 100)
 
@@ -240,15 +240,15 @@ def test_closing_ends_what_goes_on_beside_calls(regions: list[FakeAuthority], to
     assert asyncio.run(ask()) == 1
 
 
-def test_a_closed_client_of_several_regions_says_so(join: Any) -> None:
-    client = join()
+def test_a_closed_client_of_several_regions_raises_a_configuration_error(connect_all: Any) -> None:
+    client = connect_all()
     client.call("close")
     for method in ("status", "regions"):
         with pytest.raises(errors.ConfigurationError, match="closed"):
             client.call(method)
 
 
-def test_threads_share_regions(regions: list[FakeAuthority], token: Macaroon) -> None:
+def test_threads_share_a_client_of_several_regions(regions: list[FakeAuthority], token: Macaroon) -> None:
     regions[0].script.extend([fake.reset_after_reading] * 5)
     found: list[str] = []
     with Client([each.url for each in regions], regions[0].identity) as client:
@@ -259,7 +259,7 @@ def test_threads_share_regions(regions: list[FakeAuthority], token: Macaroon) ->
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(SOON_S)
+            thread.join(WAIT_S)
     assert len(found) == 80
     assert set(found) <= {"syd", "ams", "iad"}
 
@@ -276,14 +276,14 @@ def v6() -> Iterator[FakeAuthority]:
         pytest.skip("this machine has no IPv6")
 
 
-def test_an_ipv6_address_is_connected_to_and_named_in_brackets(connect: Any, v6: FakeAuthority) -> None:
+def test_an_ipv6_address_works_and_has_brackets_in_the_host_header(connect: Any, v6: FakeAuthority) -> None:
     client = connect(url=v6.url, authority=v6.identity, signer=v6.signer)
     assert client.call("status") == report()
     assert v6.requests[0].headers["host"] == f"[::1]:{v6.port}"
 
 
 @pytest.mark.parametrize("before", [[], [(socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.2")]])
-def test_a_name_with_ipv6_addresses_only_or_others_that_nobody_answers_at(
+def test_a_host_name_is_reached_through_the_address_that_answers(
     connect: Any, v6: FakeAuthority, monkeypatch: pytest.MonkeyPatch, before: list[tuple[Any, str]]
 ) -> None:
     real = socket.getaddrinfo
@@ -302,9 +302,7 @@ def test_a_name_with_ipv6_addresses_only_or_others_that_nobody_answers_at(
     assert v6.requests[0].headers["host"] == f"tkdb.flycast:{v6.port}"
 
 
-def test_the_proxy_of_a_shared_address_is_asked_for_the_region_that_the_url_names(
-    connect: Any, authority: FakeAuthority
-) -> None:
+def test_the_region_in_the_url_is_sent_to_the_proxy(connect: Any, authority: FakeAuthority) -> None:
     client = connect(url=f"{authority.url}?region=syd")
     assert client.call("status") == report()
     connect().call("status")
@@ -312,8 +310,8 @@ def test_the_proxy_of_a_shared_address_is_asked_for_the_region_that_the_url_name
     assert authority.requests[0].path == "/v1/verify"
 
 
-def test_a_name_of_several_addresses_takes_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that drops what is sent to it: its queue of connections is full."""
+def test_a_host_name_with_several_addresses_takes_no_longer_than_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host drops new connections, because its queue is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
         port = full.getsockname()[1]
         for _ in range(3):
@@ -350,7 +348,7 @@ def test_a_hung_region_takes_no_connection_from_another(
         until(lambda: bool(regions[0].requests))
         with Client([regions[1].url], regions[0].identity) as other:
             assert other.verify(token).organization == "ams"
-        first.join(SOON_S)
+        first.join(WAIT_S)
     assert found == ["ams"]
 
 

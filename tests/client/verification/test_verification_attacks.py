@@ -1,5 +1,5 @@
-"""Attacks on verification around the cache: results that grow old while others are asked about, and refusals that
-nothing calls for."""
+"""Attacks on verification with the cache: results that become stale during requests about other tokens, and refusals
+without a reason."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tkdb_client.verification.verification import Verification
 from tkdb_client.verified import Verified
 
 
-class Asked:
-    """In the exchange's place: the realm answers, and something happens before it does."""
+class FakeCalls:
+    """A replacement for the exchange: the realm answers, after the next action in ``before``."""
 
     def __init__(self, single: Single) -> None:
         self.single = single
@@ -43,22 +43,22 @@ class Asked:
                 self.before.pop(0)()
             known = len(self.single.realm.entries)
             results = [self.single.realm.verify(text, known) for text in call.bundles]
-            return api.Verified(results), self.single.told()
+            return api.Verified(results), self.single.reply()
         yield from ()
-        raise errors.Unavailable("the feed isn't followed here")
+        raise errors.Unavailable("this fake has no feed")
 
     def saw(self, _journal: bytes, _position: int) -> None:
-        """It is one machine."""
+        """Do nothing: there is only one machine."""
 
 
 class Verifying:
-    """A verification whose steps are taken at once."""
+    """A verification whose steps run at once."""
 
     def __init__(self, *, when_stale: str = "ask") -> None:
         self.single = Single()
         self.realm = self.single.realm
-        self.asked: Any = Asked(self.single)
-        exchange: Calls = self.asked
+        self.exchange: Any = FakeCalls(self.single)
+        exchange: Calls = self.exchange
         feed = FeedFollower(
             exchange,
             self.single.cache,
@@ -86,7 +86,7 @@ class Verifying:
 
     @staticmethod
     def run(steps: Steps[Any], answer: Any = None) -> Any:
-        """Take steps to their end; ``answer`` is the answer to the one that was taken last."""
+        """Run the steps to their end. ``answer`` is the answer to the last step that already ran."""
         try:
             step: Any = steps.send(answer)
             while True:
@@ -96,7 +96,7 @@ class Verifying:
             return end.value
 
 
-def pass_by(verifying: Verifying, for_ms: int, *revocations: api.Revocation) -> Callable[[], None]:
+def advance(verifying: Verifying, for_ms: int, *revocations: api.Revocation) -> Callable[[], None]:
     def happen() -> None:
         for revocation in revocations:
             verifying.realm.revoke(revocation)
@@ -109,122 +109,122 @@ def lineage(token: Macaroon) -> api.Lineage:
     return api.Lineage(token.kid, token.nonce)
 
 
-# --- many: the first result is as old as the last is late ------------------------------------------------------------
+# --- verify_many: all results must be fresh at the same time ---------------------------------------------------------
 
 
-def test_what_was_known_when_many_were_begun_is_not_accepted_when_the_last_answer_comes_beyond_the_bound() -> None:
+def test_verify_many_rechecks_a_cached_token_if_the_last_answer_comes_after_the_bound() -> None:
     verifying = Verifying()
     known, unknown = verifying.realm.mint(), verifying.realm.mint(number=1)
     verifying.verify(known)
-    verifying.asked.before = [pass_by(verifying, BOUND_MS + 1, lineage(known))]
+    verifying.exchange.before = [advance(verifying, BOUND_MS + 1, lineage(known))]
     first, second = verifying.verify_many(known, unknown)
     assert isinstance(first, errors.RevokedToken)
     assert second.macaroon == unknown
 
 
-def test_what_is_heard_to_be_revoked_while_others_are_asked_about_is_not_accepted() -> None:
+def test_verify_many_denies_a_cached_token_that_is_revoked_during_the_request() -> None:
     verifying = Verifying()
     known, unknown = verifying.realm.mint(), verifying.realm.mint(number=1)
     verifying.verify(known)
 
-    def hear() -> None:
+    def revoke_and_poll() -> None:
         verifying.realm.revoke(lineage(known))
         verifying.single.poll()
 
-    verifying.asked.before = [hear]
+    verifying.exchange.before = [revoke_and_poll]
     first, second = verifying.verify_many(known, unknown)
     assert isinstance(first, errors.RevokedToken)
     assert second.macaroon == unknown
 
 
-def test_of_many_answers_the_first_is_not_accepted_when_the_last_comes_beyond_the_bound() -> None:
+def test_verify_many_rechecks_the_first_answer_if_the_last_comes_after_the_bound() -> None:
     verifying = Verifying()
     tokens = [verifying.realm.mint(number=number) for number in range(api.MAX_BUNDLES + 1)]
-    nothing = pass_by(verifying, 0)
-    verifying.asked.before = [nothing, pass_by(verifying, BOUND_MS + 1, lineage(tokens[0]))]
+    nothing = advance(verifying, 0)
+    verifying.exchange.before = [nothing, advance(verifying, BOUND_MS + 1, lineage(tokens[0]))]
     assert len(list(batches(tokens, lambda token: len(token.text) + 5, api.MAX_BUNDLES))) == 2
     results = verifying.verify_many(*tokens)
     assert isinstance(results[0], errors.RevokedToken)
     assert [result.macaroon for result in results[1:]] == tokens[1:]
 
 
-def test_more_than_can_be_asked_about_within_the_bound_hold_together_when_the_feed_is_followed() -> None:
+def test_verify_many_may_take_longer_than_the_bound_if_the_feed_keeps_results_fresh() -> None:
     verifying = Verifying()
     tokens = [verifying.realm.mint(number=number) for number in range(2 * api.MAX_BUNDLES + 1)]
 
-    def pass_and_hear() -> None:
+    def advance_and_poll() -> None:
         verifying.single.now_ms += BOUND_MS * 2 // 3
         if verifying.single.cache.info().keys:
             verifying.single.poll()
 
-    verifying.asked.before = [pass_and_hear] * 3
+    verifying.exchange.before = [advance_and_poll] * 3
     assert [result.macaroon for result in verifying.verify_many(*tokens)] == tokens
-    assert len(verifying.asked.calls) == 3
+    assert len(verifying.exchange.calls) == 3
 
 
-def test_many_that_never_hold_together_are_not_accepted_and_not_asked_about_for_ever() -> None:
+def test_verify_many_stops_and_reports_stale_if_results_are_never_fresh_together() -> None:
     verifying = Verifying()
     tokens = [verifying.realm.mint(number=number) for number in range(2 * api.MAX_BUNDLES)]
-    verifying.asked.before = [pass_by(verifying, BOUND_MS + 1) for _ in range(100)]
+    verifying.exchange.before = [advance(verifying, BOUND_MS + 1) for _ in range(100)]
     results = verifying.verify_many(*tokens)
-    asked_last = set(verifying.asked.calls[-1])
+    asked_last = set(verifying.exchange.calls[-1])
     for token, result in zip(tokens, results, strict=True):
         assert isinstance(result, Verified if token.text in asked_last else errors.StaleAuthority)
-    assert len(verifying.asked.calls) < 10
+    assert len(verifying.exchange.calls) < 10
 
 
-def test_what_is_known_of_many_and_heard_to_be_revoked_before_nobody_answers_is_not_accepted() -> None:
+def test_verify_many_does_not_accept_a_token_that_is_revoked_before_its_request_fails() -> None:
     verifying = Verifying()
-    known, dead, unknown = (verifying.realm.mint(number=number) for number in range(3))
-    verifying.verify_many(known, dead)
+    known, revoked, unknown = (verifying.realm.mint(number=number) for number in range(3))
+    verifying.verify_many(known, revoked)
 
-    def hear_and_fail() -> None:
-        verifying.realm.revoke(lineage(dead))
+    def poll_and_fail() -> None:
+        verifying.realm.revoke(lineage(revoked))
         verifying.single.poll()
-        raise errors.Unavailable("nobody answers")
+        raise errors.Unavailable("no machine answers")
 
-    verifying.asked.before = [hear_and_fail]
-    first, second, third = verifying.verify_many(known, dead, unknown)
+    verifying.exchange.before = [poll_and_fail]
+    first, second, third = verifying.verify_many(known, revoked, unknown)
     assert first.macaroon == known
     assert isinstance(second, errors.StaleAuthority)
     assert isinstance(third, errors.StaleAuthority)
 
 
-@pytest.mark.parametrize("error", [errors.StaleAuthority("it can't show it"), errors.DeadlineExceeded("too late")])
-def test_of_many_of_which_nothing_is_known_it_is_said_why_nobody_told(error: errors.TkdbError) -> None:
+@pytest.mark.parametrize("error", [errors.StaleAuthority("the data is too old"), errors.DeadlineExceeded("too late")])
+def test_verify_many_raises_the_cause_if_no_token_is_cached(error: errors.TkdbError) -> None:
     verifying = Verifying()
     known, unknown = (verifying.realm.mint(number=number) for number in range(2))
     verifying.verify(known)
-    verifying.asked.fails = error
+    verifying.exchange.fails = error
     assert isinstance(verifying.verify_many(known, unknown)[1], errors.StaleAuthority)
     with pytest.raises(type(error)):
         verifying.verify_many(unknown)
 
 
-def test_a_refusal_is_of_all_of_many() -> None:
+def test_verify_many_raises_a_refusal_for_all_tokens() -> None:
     verifying = Verifying()
     known, unknown = (verifying.realm.mint(number=number) for number in range(2))
     verifying.verify(known)
-    verifying.asked.fails = errors.Refused("no")
+    verifying.exchange.fails = errors.Refused("no")
     with pytest.raises(errors.Refused):
         verifying.verify_many(known, unknown)
 
 
-def test_many_of_the_same_are_one_question_and_each_has_its_answer() -> None:
+def test_verify_many_sends_a_repeated_token_once_and_answers_each() -> None:
     verifying = Verifying()
-    good, dead = verifying.realm.mint(), verifying.realm.mint(number=1)
-    verifying.realm.revoke(lineage(dead))
-    results = verifying.verify_many(good, dead, good, dead, dead)
+    good, revoked = verifying.realm.mint(), verifying.realm.mint(number=1)
+    verifying.realm.revoke(lineage(revoked))
+    results = verifying.verify_many(good, revoked, good, revoked, revoked)
     assert [getattr(result, "macaroon", None) for result in results] == [good, None, good, None, None]
     assert all(isinstance(results[place], errors.RevokedToken) for place in (1, 3, 4))
-    assert [len(call) for call in verifying.asked.calls] == [2]
+    assert [len(call) for call in verifying.exchange.calls] == [2]
 
 
-# --- refused as stale, and nothing is -------------------------------------------------------------------------------
+# --- refused as stale without a reason ------------------------------------------------------------------------------
 
 
-def test_who_prefers_to_fail_is_not_refused_a_token_that_was_never_known() -> None:
-    """With many revoked branches a descendant isn't walked; that is no reason to call it stale."""
+def test_a_client_that_refuses_when_stale_still_verifies_an_uncached_token() -> None:
+    """With many revoked branches, a descendant isn't verified locally. That doesn't make it stale."""
     verifying = Verifying(when_stale="refuse")
     token = verifying.realm.mint()
     child = token.attenuate(Act("r"))
@@ -239,10 +239,10 @@ def test_who_prefers_to_fail_is_not_refused_a_token_that_was_never_known() -> No
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_who_prefers_to_fail_is_not_refused_what_another_has_just_made_known(
+def test_a_client_that_refuses_when_stale_accepts_a_token_that_another_thread_just_cached(
     monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
-    """Between not finding a token and asking why, another thread's answer arrives."""
+    """The answer to another thread arrives after the lookup and before the check why it failed."""
     verifying = Verifying(when_stale="refuse")
     token = verifying.realm.mint()
     find = verifying.single.cache.find
@@ -258,26 +258,26 @@ def test_who_prefers_to_fail_is_not_refused_what_another_has_just_made_known(
     assert result.macaroon == token
 
 
-def test_a_token_of_another_kind_than_was_known_is_unavailable_and_not_stale() -> None:
-    """Only what was known itself is called stale when nobody can be asked."""
+def test_an_uncached_descendant_is_unavailable_and_not_stale() -> None:
+    """Without an answer, a token is stale only if it was cached itself."""
     verifying = Verifying()
     token = verifying.realm.mint()
     for number in range(api.MAX_TOLD_BRANCHES + 1):
         verifying.realm.revoke(api.Branch(token.kid, token.nonce, number.to_bytes(16)))
     verifying.verify(token)
     verifying.single.now_ms += BOUND_MS + 1
-    verifying.asked.fails = errors.Unavailable("nobody is there")
+    verifying.exchange.fails = errors.Unavailable("no machine answers")
     with pytest.raises(errors.StaleAuthority):
         verifying.verify(token)
     with pytest.raises(errors.Unavailable):
         verifying.verify(token.attenuate(Act("r")))
 
 
-# --- flights ---------------------------------------------------------------------------------------------------------
+# --- single flight ---------------------------------------------------------------------------------------------------
 
 
-def test_whoever_waits_for_a_question_whose_answer_was_overtaken_asks_for_himself() -> None:
-    """The one who asked got an answer that was true when it was sent; news has come since."""
+def test_a_waiting_caller_sends_a_request_if_the_shared_answer_is_outdated() -> None:
+    """The shared answer was true when it was sent. The feed has reported a revocation since."""
     verifying = Verifying()
     token = verifying.realm.mint()
     bundle = Bundle(token)
@@ -291,14 +291,14 @@ def test_whoever_waits_for_a_question_whose_answer_was_overtaken_asks_for_himsel
     flights.finish(digest(bundle))
     with pytest.raises(errors.RevokedToken):
         verifying.run(waiting, True)
-    assert len(verifying.asked.calls) == 1
+    assert len(verifying.exchange.calls) == 1
 
 
-# --- how often is asked ----------------------------------------------------------------------------------------------
+# --- the rate limit --------------------------------------------------------------------------------------------------
 
 
-def test_who_knows_the_name_of_a_lineage_can_not_use_up_its_questions_with_forgeries() -> None:
-    """Forgeries may have any lineage. So that they are of this one limits nobody but its holders."""
+def test_forged_tokens_do_not_use_up_the_rate_limit_of_their_lineage() -> None:
+    """An attacker without the token can make forgeries of any lineage. They must not count against its holders."""
     verifying = Verifying()
     token = verifying.realm.mint()
     for number in range(2 * LINEAGE_BURST):
@@ -308,24 +308,24 @@ def test_who_knows_the_name_of_a_lineage_can_not_use_up_its_questions_with_forge
     assert verifying.verify(token.attenuate(Act("r"))).macaroon.raw
 
 
-class Narrow(RateLimiter):
-    """A rate that notices when two threads are in it at once."""
+class WatchedLimiter(RateLimiter):
+    """A rate limiter that records if two threads are inside it at the same time."""
 
-    inside, met = 0, False
+    inside, overlapped = 0, False
 
     def take(self, key: bytes) -> int:
         self.inside += 1
-        time.sleep(0.001)  # let others come
-        self.met = self.met or self.inside > 1
+        time.sleep(0.001)  # Give other threads time to enter.
+        self.overlapped = self.overlapped or self.inside > 1
         self.inside -= 1
         return super().take(key)
 
 
-def test_threads_that_ask_at_once_are_charged_one_after_the_other() -> None:
+def test_concurrent_threads_take_from_the_rate_limit_one_at_a_time() -> None:
     verifying = Verifying()
-    verifying.asked.fails = errors.Unavailable("nobody is there")
-    narrow = Narrow(burst=10, every_ms=1_000, monotonic_ms=lambda: 0)
-    verifying.verification._allowance._rate = narrow
+    verifying.exchange.fails = errors.Unavailable("no machine answers")
+    limiter = WatchedLimiter(burst=10, every_ms=1_000, monotonic_ms=lambda: 0)
+    verifying.verification._allowance._rate = limiter
     token = verifying.realm.mint()
 
     def outcome(number: int) -> type[BaseException] | None:
@@ -337,5 +337,5 @@ def test_threads_that_ask_at_once_are_charged_one_after_the_other() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(outcome, range(40)))
-    assert not narrow.met
+    assert not limiter.overlapped
     assert outcomes.count(errors.Unavailable) == 10

@@ -1,4 +1,4 @@
-"""One authority, and its clients, for each test."""
+"""Fixtures: a new authority and its client for each test."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def authority() -> Iterator[Authority]:
 
 @pytest.fixture(params=["blocking", "awaited"])
 def client(request: pytest.FixtureRequest, authority: Authority) -> Client | AsyncClient:
-    """The app's, either kind."""
+    """The client of the app, of either kind."""
     policy = Policy(clock=lambda: 0.0, audience="shop")
     return authority.client(policy=policy) if request.param == "blocking" else authority.async_client(policy=policy)

@@ -1,4 +1,4 @@
-"""Django can be configured once in a process: for all tests."""
+"""The Django settings of all tests. Django can be configured only once in a process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import django
 from django.conf import settings
 
 URLS = "tests_django_shop"
-"""The module that a test makes its URLconf in."""
+"""The module in which a test creates its URLconf."""
 
 if not settings.configured:
     settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=URLS, SECRET_KEY="x", USE_TZ=True)

@@ -1,4 +1,4 @@
-"""The ASGI middleware, attacked: what gets in, what is said to the rest, and what an app's own errors stay."""
+"""The ASGI middleware under attack: admitted requests, rejections, and errors of the app."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.client.web.presenting import PROXY, Got, ask, asking, attested, bearer, scope
+from tests.client.web.fake_server import PROXY, Response, ask, ask_async, attested, bearer, scope
 from tkdb import errors
 from tkdb.attestation import Verifier
 from tkdb.macaroon.caveats import Act, Aud, Ip, Req, Src
@@ -22,13 +22,13 @@ READ = Access(action="r")
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
-    """The app behind: says who it was told presented the token."""
+    """The app behind the middleware."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"hello"})
 
 
 async def asks(scope: Any, receive: Any, send: Any) -> None:
-    """An app that asks for a reader's token itself."""
+    """An app that requires a token for reading."""
     verified = await cleared(scope, READ)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": verified.organization.encode()})
@@ -38,17 +38,17 @@ def closed(client: Any, **options: Any) -> TokenMiddleware:
     return TokenMiddleware(hello, client, **{"access": lambda scope: READ, **options})
 
 
-# --- who gets in ------------------------------------------------------------------------------------------------
+# --- admission --------------------------------------------------------------------------------------------------
 
 
-def test_a_good_token_gets_in_and_the_route_learns_whose_it_is(client: Any, authority: Authority) -> None:
+def test_a_valid_token_is_admitted_and_the_route_gets_its_organization(client: Any, authority: Authority) -> None:
     token = authority.mint("acme", act="r")
     assert ask(closed(client), scope("/", bearer(token))).body == b"hello"
     assert ask(TokenMiddleware(asks, client), scope("/", bearer(token))).body == b"acme"
 
 
 @pytest.mark.parametrize("app", [hello, asks])
-def test_without_a_token_nobody_gets_in(client: Any, authority: Authority, app: Any) -> None:
+def test_a_request_without_a_token_is_rejected(client: Any, authority: Authority, app: Any) -> None:
     guarded = closed(client) if app is hello else TokenMiddleware(asks, client)
     for headers in ([], [(b"authorization", b"Basic a2ltOmtpbQ==")], [(b"cookie", b"token=x")]):
         got = ask(guarded, scope("/", *headers))
@@ -57,11 +57,11 @@ def test_without_a_token_nobody_gets_in(client: Any, authority: Authority, app: 
     assert authority.calls == []
 
 
-def test_a_route_that_asks_for_nothing_stays_open(client: Any) -> None:
+def test_a_route_without_a_requirement_stays_open(client: Any) -> None:
     assert ask(TokenMiddleware(hello, client), scope()).status == 200
 
 
-def test_a_revoked_token_is_told_so_and_an_unmet_caveat_is_another_status(client: Any, authority: Authority) -> None:
+def test_a_revoked_token_is_a_401_and_an_unmet_caveat_is_a_403(client: Any, authority: Authority) -> None:
     token = authority.mint("acme", act="w")
     got = ask(closed(client), scope("/", bearer(token)))
     assert (got.status, got.problem["reason"], got.problem["caveat"]) == (403, "caveat unmet", 2)
@@ -72,7 +72,7 @@ def test_a_revoked_token_is_told_so_and_an_unmet_caveat_is_another_status(client
     assert 'error="invalid_token", error_description="revoked: ' in got.challenge
 
 
-def test_a_token_that_expires_between_two_requests_is_refused(client: Any, authority: Authority) -> None:
+def test_a_token_that_expires_between_two_requests_is_denied(client: Any, authority: Authority) -> None:
     token = authority.mint("acme", expires_in_s=60)
     assert ask(closed(client), scope("/", bearer(token))).status == 200
     authority.clock.advance(61)
@@ -80,7 +80,7 @@ def test_a_token_that_expires_between_two_requests_is_refused(client: Any, autho
     assert (got.status, got.problem["reason"]) == (401, "expired")
 
 
-def test_a_token_for_another_service_is_refused_by_the_policys_audience(client: Any, authority: Authority) -> None:
+def test_a_token_for_another_service_is_denied_by_the_policys_audience(client: Any, authority: Authority) -> None:
     assert ask(closed(client), scope("/", bearer(authority.mint("acme", aud="shop")))).status == 200
     assert ask(closed(client), scope("/", bearer(authority.mint("acme", Aud("billing"))))).status == 403
 
@@ -96,9 +96,9 @@ def test_no_answer_shows_a_tokens_bytes(client: Any, authority: Authority) -> No
     ):
         got = ask(closed(client), scope("/", bearer(text)))
         assert got.status in {400, 401, 403}
-        said = repr(got.messages)
-        assert token.text[5:25] not in said
-        assert token.text[-12:] not in said
+        shown = repr(got.messages)
+        assert token.text[5:25] not in shown
+        assert token.text[-12:] not in shown
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_no_answer_shows_a_tokens_bytes(client: Any, authority: Authority) -> No
         [(b"authorization", b"Bearer \xc3\xa9{}")],
     ],
 )
-def test_smuggled_headers_are_malformed_even_with_a_good_token_among_them(
+def test_smuggled_headers_are_malformed_even_if_one_has_a_valid_token(
     client: Any, authority: Authority, headers: list[tuple[bytes, bytes]]
 ) -> None:
     text = authority.mint("acme", act="r").text.encode()
@@ -121,23 +121,23 @@ def test_smuggled_headers_are_malformed_even_with_a_good_token_among_them(
     assert authority.calls == []
 
 
-def test_a_megabyte_of_header_is_refused_without_asking_anyone(client: Any, authority: Authority) -> None:
+def test_a_header_of_a_megabyte_is_denied_without_a_request(client: Any, authority: Authority) -> None:
     got = ask(closed(client), scope("/", bearer("a" * 1_000_000)))
     assert (got.status, got.problem["reason"]) == (401, "over limit")
     assert authority.calls == []
 
 
-def test_a_token_in_the_query_is_not_looked_for(client: Any, authority: Authority) -> None:
+def test_a_token_in_the_query_is_ignored(client: Any, authority: Authority) -> None:
     token = authority.mint("acme", act="r")
     query = f"access_token={token.text}".encode()
     assert ask(closed(client), scope("/", query_string=query)).status == 401
 
 
-# --- when the authority can't say -------------------------------------------------------------------------------
+# --- an unavailable authority -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", [Down(), Stale(), Failing(errors.Overloaded("busy", retry_after_ms=7_000))])
-def test_an_authority_that_can_not_say_is_503_and_lets_nobody_in(client: Any, authority: Authority, fault: Any) -> None:
+def test_an_unavailable_authority_is_a_503_and_admits_no_request(client: Any, authority: Authority, fault: Any) -> None:
     token = authority.mint("acme", act="r")
     with authority.faulty(fault):
         got = ask(closed(client), scope("/", bearer(token)))
@@ -145,7 +145,7 @@ def test_an_authority_that_can_not_say_is_503_and_lets_nobody_in(client: Any, au
     assert got.problem["type"] == "urn:tkdb:problem:unavailable"
 
 
-def test_what_is_wrong_with_the_app_itself_is_no_answer_to_the_caller(authority: Authority) -> None:
+def test_a_configuration_error_of_the_app_is_raised_and_not_sent_to_the_caller(authority: Authority) -> None:
     token = authority.mint("acme", act="r")
     client = authority.client()
     client.close()
@@ -153,7 +153,7 @@ def test_what_is_wrong_with_the_app_itself_is_no_answer_to_the_caller(authority:
         ask(closed(client), scope("/", bearer(token)))
 
 
-def test_a_token_that_a_blocking_client_knows_takes_no_thread(
+def test_a_cached_token_of_a_blocking_client_needs_no_thread(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with authority.client() as client:
@@ -163,7 +163,9 @@ def test_a_token_that_a_blocking_client_knows_takes_no_thread(
             threadless.delattr(asyncio, "to_thread")
             assert ask(app, scope("/", bearer(token))).status == 200
             authority.revoke(token)
-            with pytest.raises(AttributeError, match="to_thread"):  # what isn't known any more is asked for
+            with pytest.raises(
+                AttributeError, match="to_thread"
+            ):  # The token isn't cached any more, so a request is needed.
                 ask(app, scope("/", bearer(token)))
         assert ask(app, scope("/", bearer(token))).status == 401
 
@@ -172,7 +174,7 @@ def test_a_blocking_client_does_not_block_the_loop(authority: Authority) -> None
     token = authority.mint("acme", act="r")
 
     class Held(Client):
-        """Answers only once the loop has gone on."""
+        """Answers only after the loop has continued."""
 
         def verify(self, token: Any) -> Any:
             went_on.result(30)
@@ -181,8 +183,8 @@ def test_a_blocking_client_does_not_block_the_loop(authority: Authority) -> None
     client = authority.client()
     client.__class__ = type("HeldInProcess", (Held, type(client)), {})
 
-    async def both() -> Got:
-        verifying = asyncio.create_task(asking(closed(client), scope("/", bearer(token))))
+    async def both() -> Response:
+        verifying = asyncio.create_task(ask_async(closed(client), scope("/", bearer(token))))
         await asyncio.sleep(0)
         went_on.set_result(None)
         return await verifying
@@ -191,7 +193,7 @@ def test_a_blocking_client_does_not_block_the_loop(authority: Authority) -> None
     assert asyncio.run(both()).status == 200
 
 
-# --- what clears from the request itself ------------------------------------------------------------------------
+# --- facts from the request -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_a_path_glob_is_matched_against_the_path_as_received(
         {"path": "/apps/shop", "root_path": "/v2"},
     ],
 )
-def test_a_path_that_was_rewritten_on_the_way_is_not_known(client: Any, authority: Authority, rewritten: Any) -> None:
+def test_a_rewritten_path_is_unknown_and_denies(client: Any, authority: Authority, rewritten: Any) -> None:
     token = authority.mint("acme", Act("r"), Req(("*",), ("/v1/apps/*",)))
     assert ask(closed(client), scope("/v1/apps/shop", bearer(token))).status == 200
     got = ask(closed(client), scope("/v1/apps/shop", bearer(token), **rewritten))
@@ -243,7 +245,7 @@ def test_a_path_that_was_rewritten_on_the_way_is_not_known(client: Any, authorit
 
 
 @pytest.mark.parametrize("path", ["/v1/apps/shop", "/apps/shop"])
-def test_a_mounted_app_sees_the_whole_path_whichever_way_its_server_tells_it(
+def test_a_mounted_app_gets_the_full_path_with_either_server_convention(
     client: Any, authority: Authority, path: str
 ) -> None:
     token = authority.mint("acme", Act("r"), Req(("GET",), ("/v1/apps/*",)))
@@ -251,7 +253,7 @@ def test_a_mounted_app_sees_the_whole_path_whichever_way_its_server_tells_it(
     assert ask(closed(client), request).status == 200
 
 
-def test_head_and_options_are_methods_of_their_own(client: Any, authority: Authority) -> None:
+def test_head_and_options_are_separate_methods(client: Any, authority: Authority) -> None:
     token = authority.mint("acme", Act("r"), Req(("GET",), ("/**",)))
     statuses = {
         m: ask(closed(client), scope("/x", bearer(token), method=m)).status for m in ("GET", "HEAD", "OPTIONS", "get")
@@ -268,11 +270,11 @@ def test_head_and_options_are_methods_of_their_own(client: Any, authority: Autho
         [(b"x-real-ip", b"10.0.0.1"), (b"forwarded", b"for=10.0.0.1")],
     ],
 )
-def test_no_header_makes_up_an_address(client: Any, authority: Authority, forged: list[tuple[bytes, bytes]]) -> None:
+def test_no_header_forges_an_address(client: Any, authority: Authority, forged: list[tuple[bytes, bytes]]) -> None:
     inside = authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",)))
     assert ask(closed(client), scope("/", bearer(inside), client=("10.0.0.1", 4000))).status == 200
     assert ask(closed(client), scope("/", bearer(inside), *forged)).status == 403
-    # A server that believes such a header has put its word in the peer's place.
+    # A server that trusts such a header replaces the address of the peer.
     assert ask(closed(client), scope("/", bearer(inside), *forged, client=("10.0.0.1", 4000))).status == 403
     assert ask(closed(client), scope("/", bearer(inside), client=None)).status == 403
 
@@ -284,17 +286,25 @@ def test_an_attested_caller_clears_once_by_address_and_source(client: Any, autho
     proxy = ("172.16.1.1", 4000)
     headers = attested("1")
     assert ask(app, scope("/", token, *headers, client=proxy)).status == 200
-    assert ask(app, scope("/", token, *headers, client=proxy)).status == 403, "the same attestation, replayed"
+    assert ask(app, scope("/", token, *headers, client=proxy)).status == 403, "a replayed attestation must not clear"
     other = attested("2")
-    assert ask(app, scope("/", token, *other, client=("203.0.113.7", 4000))).status == 403, "past the proxy"
+    assert ask(app, scope("/", token, *other, client=("203.0.113.7", 4000))).status == 403, (
+        "an attestation must not clear without the proxy's address"
+    )
     forged = attested("3", key=Ed25519PrivateKey.from_private_bytes(b"f" * 32))
-    assert ask(app, scope("/", token, *forged, client=proxy)).status == 403, "not the proxy's signature"
-    assert ask(app, scope("/", token, headers[3], client=proxy)).status == 403, "an address that nobody attests"
-    assert ask(closed(client), scope("/", token, *attested("4"), client=proxy)).status == 403, "no verifier"
+    assert ask(app, scope("/", token, *forged, client=proxy)).status == 403, (
+        "another signature than the proxy's must not clear"
+    )
+    assert ask(app, scope("/", token, headers[3], client=proxy)).status == 403, (
+        "an address without an attestation must not clear"
+    )
+    assert ask(closed(client), scope("/", token, *attested("4"), client=proxy)).status == 403, (
+        "an attestation must not clear without a verifier"
+    )
 
 
 @pytest.mark.parametrize("ip", [b"10.0.0.1, 10.0.0.2", b"", b"localhost"])
-def test_an_address_that_is_not_one_is_not_known(client: Any, authority: Authority, ip: bytes) -> None:
+def test_an_invalid_attested_address_is_unknown_and_denies(client: Any, authority: Authority, ip: bytes) -> None:
     token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
     app = closed(client, attestation=Verifier(PROXY.public_key()))
     headers = attested("1")
@@ -304,42 +314,44 @@ def test_an_address_that_is_not_one_is_not_known(client: Any, authority: Authori
     assert ask(app, scope("/", token, *twice, client=("172.16.1.1", 4000))).status == 403
 
 
-def test_a_request_that_passes_two_gates_is_attested_at_both(client: Any, authority: Authority) -> None:
+def test_a_request_through_two_middlewares_is_attested_in_both(client: Any, authority: Authority) -> None:
     verifier = Verifier(PROXY.public_key())
     token = bearer(authority.mint("acme", Act("r"), Src("acme", "web", None)))
     app = closed(client, attestation=verifier)
     nested = TokenMiddleware(app, client, access=lambda scope: READ, attestation=verifier)
     assert ask(nested, scope("/", token, *attested("1"), client=("172.16.1.1", 4000))).status == 200
-    # A gate that verifies nothing passes on nothing: the inner one asks for itself.
+    # The outer middleware has no verifier and passes on no attestation, so the inner one must verify it.
     nested = TokenMiddleware(app, client)
     assert ask(nested, scope("/", token, *attested("2"), client=("172.16.1.1", 4000))).status == 200
 
 
-def test_what_the_app_says_of_a_request_counts_before_what_is_known_of_it(client: Any, authority: Authority) -> None:
+def test_facts_from_the_app_override_facts_from_the_request(client: Any, authority: Authority) -> None:
     token = bearer(authority.mint("acme", Act("r"), Req(("GET",), ("/inner",))))
     app = closed(client, access=lambda scope: Access(action="r", path="/inner"))
     assert ask(app, scope("/outer", token)).status == 200
 
 
-# --- the app's own errors ---------------------------------------------------------------------------------------
+# --- errors of the app ------------------------------------------------------------------------------------------
 
 
-def test_required_without_the_middleware_is_the_apps_error_and_never_open() -> None:
+def test_a_requirement_without_the_middleware_raises_and_is_never_open() -> None:
     with pytest.raises(errors.ConfigurationError, match="middleware"):
         ask(asks, scope())
 
 
-def test_an_access_function_that_raises_lets_nobody_in(client: Any, authority: Authority) -> None:
+def test_an_access_function_that_raises_admits_no_request(client: Any, authority: Authority) -> None:
     token = authority.mint("acme", act="r")
     with pytest.raises(ZeroDivisionError):
         ask(closed(client, access=lambda scope: 1 // 0), scope("/", bearer(token)))
-    assert ask(closed(client, access=lambda scope: 1 // 0), scope()).status == 401, "and strangers never get to it"
+    assert ask(closed(client, access=lambda scope: 1 // 0), scope()).status == 401, (
+        "a caller without a token must be rejected first"
+    )
 
 
 @pytest.mark.parametrize(
     "error", [errors.RevokedToken("another's"), errors.Unavailable("another's"), PermissionError("the app's")]
 )
-def test_an_error_of_the_app_stays_its_own(client: Any, authority: Authority, error: Exception) -> None:
+def test_an_error_of_the_app_passes_through_unchanged(client: Any, authority: Authority, error: Exception) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise error
 
@@ -349,7 +361,7 @@ def test_an_error_of_the_app_stays_its_own(client: Any, authority: Authority, er
         )
 
 
-def test_an_answer_that_has_begun_is_not_begun_again(client: Any) -> None:
+def test_a_response_that_has_started_is_not_started_again(client: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await cleared(scope, READ)
@@ -358,9 +370,9 @@ def test_an_answer_that_has_begun_is_not_begun_again(client: Any) -> None:
         ask(TokenMiddleware(app, client), scope())
 
 
-def test_a_mounted_app_that_takes_a_rejection_for_a_crash_is_corrected(client: Any) -> None:
+def test_a_rejection_replaces_the_500_of_a_mounted_app(client: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        """As Starlette's ServerErrorMiddleware: answers 500, then raises again."""
+        """Answers 500, then raises again, like Starlette's ServerErrorMiddleware."""
         try:
             await cleared(scope, READ)
         except Exception:
@@ -372,7 +384,7 @@ def test_a_mounted_app_that_takes_a_rejection_for_a_crash_is_corrected(client: A
     assert (got.status, len(got.messages)) == (401, 2)
 
 
-def test_a_crash_of_the_app_is_passed_on_as_it_is(client: Any) -> None:
+def test_a_crash_of_the_app_passes_through_unchanged(client: Any) -> None:
     async def crashes(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 500, "headers": []})
         await send({"type": "http.response.body", "body": b"oops"})
@@ -384,7 +396,7 @@ def test_a_crash_of_the_app_is_passed_on_as_it_is(client: Any) -> None:
         ask(TokenMiddleware(crashes, client), scope("/raises"))
 
 
-def test_an_app_that_makes_a_token_optional_keeps_its_own_crash(client: Any) -> None:
+def test_an_app_with_an_optional_token_keeps_its_500(client: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         try:
             await cleared(scope, READ)
@@ -396,7 +408,7 @@ def test_an_app_that_makes_a_token_optional_keeps_its_own_crash(client: Any) -> 
     assert (got.status, got.body) == (500, b"own")
 
 
-def test_an_app_renders_rejections_itself(client: Any) -> None:
+def test_an_app_can_render_rejections(client: Any) -> None:
     def page(rejection: Rejection) -> Answer:
         return Answer(rejection.status, (("content-type", "text/html"),), b"<h1>no</h1>")
 
@@ -404,22 +416,22 @@ def test_an_app_renders_rejections_itself(client: Any) -> None:
     assert (got.status, got.headers["content-type"], got.body) == (401, "text/html", b"<h1>no</h1>")
 
 
-# --- what isn't a plain request ---------------------------------------------------------------------------------
+# --- preflights, exemptions, lifespan and WebSockets ------------------------------------------------------------
 
 
-def test_a_preflight_is_exempt_where_the_app_says_so(client: Any) -> None:
+def test_a_preflight_is_exempt_only_if_the_app_exempts_it(client: Any) -> None:
     app = closed(client, exempt=lambda scope: scope.get("method") == "OPTIONS")
     assert ask(app, scope("/", method="OPTIONS")).status == 200
     assert ask(app, scope("/", method="GET")).status == 401
     assert ask(closed(client), scope("/", method="OPTIONS")).status == 401
 
 
-def test_what_is_exempt_from_the_middleware_is_not_exempt_from_the_route(client: Any) -> None:
+def test_an_exemption_from_the_middleware_does_not_exempt_the_route(client: Any) -> None:
     app = TokenMiddleware(asks, client, access=lambda scope: READ, exempt=lambda scope: True)
     assert ask(app, scope()).status == 401
 
 
-def test_the_lifespan_passes_through(client: Any) -> None:
+def test_lifespan_events_pass_through(client: Any) -> None:
     seen: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -442,7 +454,7 @@ def test_a_websocket_is_denied_before_it_is_accepted(client: Any, authority: Aut
     assert ask(closed(client), scope("/", bearer(authority.mint("acme", act="r")), kind="websocket")).body == b"hello"
 
 
-def test_a_websocket_that_asks_again_is_closed_once_its_token_is_revoked(client: Any, authority: Authority) -> None:
+def test_a_websocket_that_clears_again_is_closed_after_a_revocation(client: Any, authority: Authority) -> None:
     token = authority.mint("acme", act="r")
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -462,7 +474,7 @@ def test_a_websockets_handshake_clears_as_a_get(client: Any, authority: Authorit
     assert ask(closed(client), scope("/live", bearer(token), kind="websocket")).body == b"hello"
 
 
-def test_who_stands_further_out_sees_what_routing_has_found(client: Any) -> None:
+def test_an_outer_middleware_sees_the_matched_route(client: Any) -> None:
     async def routes(scope: Any, receive: Any, send: Any) -> None:
         scope["route"] = "/apps/{app_id}"
         await hello(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Django: the same answers through its two handlers, for blocking and async views."""
+"""Django: the same responses through both handlers, for blocking and async views."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django.test import override_settings
 from django.urls import clear_url_caches, path
 
 from tests.client.web.django_settings import URLS
-from tests.client.web.presenting import Got, ask, ask_wsgi, bearer, environ, scope
+from tests.client.web.fake_server import Response, ask, ask_wsgi, bearer, environ, scope
 from tkdb import errors
 from tkdb.macaroon.caveats import Act, Ip, Req
 from tkdb_client import Access, Policy
@@ -26,7 +26,7 @@ from tkdb_client.django import Verified, acleared, cleared, require, token_middl
 from tkdb_client.testing import Authority, Down
 
 READ = Access(action="r")
-Ask = Callable[..., Got]
+Ask = Callable[..., Response]
 
 
 @require(lambda request, app_id: Access(action="r", resource={"app": app_id}))
@@ -51,7 +51,7 @@ def opened(request: HttpRequest) -> HttpResponse:
     return HttpResponse("open")
 
 
-@require(lambda request: 1 // 0)  # type: ignore[arg-type, return-value]  # an app's mistake
+@require(lambda request: 1 // 0)  # type: ignore[arg-type, return-value]  # The error of the app is intended.
 def broken(request: HttpRequest, token: Verified) -> HttpResponse:
     return HttpResponse("in")
 
@@ -61,17 +61,17 @@ def elsewhere(request: HttpRequest) -> HttpResponse:
 
 
 def crash(asked: Ask, *given: Any) -> type[BaseException] | None:
-    """Return what a request's view or middleware raised, which Django has answered with a 500."""
+    """Return the exception that the view or middleware raised. Django has answered it with a 500."""
     raised: list[type[BaseException] | None] = []
 
-    def note(**_: object) -> None:
+    def record(**_: object) -> None:
         raised.append(sys.exc_info()[0])
 
-    got_request_exception.connect(note)
+    got_request_exception.connect(record)
     try:
         assert asked(*given).status == 500
     finally:
-        got_request_exception.disconnect(note)
+        got_request_exception.disconnect(record)
     return raised[0]
 
 
@@ -80,7 +80,7 @@ VIEWS = {"blocking": (show, read), "awaited": (ashow, aread)}
 
 @pytest.fixture(params=["wsgi", "asgi"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Which of Django's handlers serves."""
+    """The Django handler that serves."""
     return str(request.param)
 
 
@@ -90,24 +90,24 @@ def serve(kind: str) -> Iterator[Callable[..., Ask]]:
     with override_settings():
 
         def make(middleware: Any, views: str = "blocking") -> Ask:
-            shown, said = VIEWS[views]
+            show_view, read_view = VIEWS[views]
             module = types.ModuleType(URLS)
-            module.urlpatterns = [  # type: ignore[attr-defined]  # a URLconf
-                path("apps/<path:app_id>", shown),
-                path("read", said),
+            module.urlpatterns = [  # type: ignore[attr-defined]  # Django expects it in a URLconf.
+                path("apps/<path:app_id>", show_view),
+                path("read", read_view),
                 path("open", opened),
                 path("broken", broken),
                 path("elsewhere", elsewhere),
             ]
-            module.middleware = middleware  # type: ignore[attr-defined]  # what MIDDLEWARE names
+            module.middleware = middleware  # type: ignore[attr-defined]  # MIDDLEWARE names it.
             sys.modules[URLS] = module
             clear_url_caches()
             settings.MIDDLEWARE = [f"{URLS}.middleware"] if middleware else []
             if kind == "wsgi":
                 handler = WSGIHandler()
-                return lambda *given, **further: ask_wsgi(handler, environ(*given, **further))
+                return lambda *given, **options: ask_wsgi(handler, environ(*given, **options))
             asgi = ASGIHandler()
-            return lambda *given, **further: ask(asgi, scope(*given, **further))
+            return lambda *given, **options: ask(asgi, scope(*given, **options))
 
         yield make
     sys.modules.pop(URLS, None)
@@ -122,7 +122,7 @@ def middleware(authority: Authority) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("views", ["blocking", "awaited"])
-def test_a_token_gets_in_by_view_and_says_whose_it_is(
+def test_a_valid_token_is_admitted_and_the_view_gets_its_organization(
     serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority, views: str
 ) -> None:
     asked = serve(middleware(), views)
@@ -138,7 +138,7 @@ def test_a_token_gets_in_by_view_and_says_whose_it_is(
     assert asked("/open").body == b"open"
 
 
-def test_a_closed_project_lets_nothing_through(
+def test_a_closed_project_rejects_every_request_that_is_not_exempt(
     serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority
 ) -> None:
     asked = serve(middleware(access=lambda request: READ, exempt=lambda request: request.path == "/open"))
@@ -151,7 +151,7 @@ def test_a_closed_project_lets_nothing_through(
 def test_an_async_project_awaits_its_client(kind: str, serve: Callable[..., Ask], authority: Authority) -> None:
     asked = serve(token_middleware(authority.async_client(), access=lambda request: READ), "awaited")
     token = bearer(authority.mint("acme", act="r"))
-    if kind == "asgi":  # its middleware is awaited, too
+    if kind == "asgi":  # In ASGI, the middleware is awaited, too.
         assert asked("/read", token).body == b"acme"
         assert asked("/read").status == 401
     else:
@@ -165,7 +165,7 @@ def test_several_headers_are_malformed(
     assert serve(middleware())("/read", token, token).status == 400
 
 
-def test_an_authority_that_can_not_say_is_503(
+def test_an_unavailable_authority_is_a_503(
     serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority
 ) -> None:
     asked, token = serve(middleware()), bearer(authority.mint("acme"))
@@ -187,7 +187,7 @@ def test_paths_and_addresses_clear_as_they_were_received(
     assert asked("/read", token, (b"x-forwarded-for", b"10.0.0.1")).status == 403
 
 
-def test_an_apps_own_errors_stay_its_own(
+def test_errors_of_the_app_pass_through_unchanged(
     serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority
 ) -> None:
     asked, token = serve(middleware()), bearer(authority.mint("acme"))
@@ -196,13 +196,13 @@ def test_an_apps_own_errors_stay_its_own(
     assert crash(asked, "/elsewhere", token) is errors.RevokedToken
 
 
-def test_without_the_middleware_a_view_is_an_error(serve: Callable[..., Ask], authority: Authority) -> None:
+def test_a_protected_view_without_the_middleware_raises(serve: Callable[..., Ask], authority: Authority) -> None:
     asked = serve(None)
     for where in ("/read", "/apps/shop"):
         assert crash(asked, where, bearer(authority.mint("acme"))) is errors.ConfigurationError
 
 
-def test_a_decorated_view_stays_what_it_was() -> None:
+def test_a_decorated_view_keeps_its_name_and_kind() -> None:
     assert iscoroutinefunction(ashow)
     assert not iscoroutinefunction(show)
     assert show.__name__ == "show"

@@ -1,4 +1,4 @@
-"""FastAPI and Starlette around the middleware and within it: dependencies, mounts, handlers, CORS, WebSockets."""
+"""FastAPI and Starlette with the middleware: dependencies, mounts, exception handlers, CORS and WebSockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from tests.client.web.presenting import ask, bearer, scope
+from tests.client.web.fake_server import ask, bearer, scope
 from tkdb import errors
 from tkdb.macaroon.caveats import Act, Req
 from tkdb_client import Access
@@ -46,7 +46,7 @@ def fast(client: Any | None) -> FastAPI:
         return {"app": app_id, "organization": token.organization}
 
     @app.get("/default/{app_id}")
-    def default(app_id: str, token: Verified = require(app_access)) -> str:  # noqa: B008 -- how FastAPI takes it
+    def default(app_id: str, token: Verified = require(app_access)) -> str:  # noqa: B008 -- FastAPI reads it from the default
         return token.organization
 
     @app.get("/open")
@@ -75,7 +75,7 @@ def shop(authority: Authority) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("path", ["/apps", "/default"])
-def test_a_dependency_yields_the_verified_token_or_the_answer(
+def test_a_dependency_gives_the_verified_token_or_rejects_the_request(
     client: Any, shop: tuple[bytes, bytes], path: str
 ) -> None:
     app = fast(client)
@@ -93,12 +93,12 @@ def test_two_requirements_of_one_route_must_both_clear(client: Any, authority: A
     assert ask(app, scope("/both/shop", writer)).status == 200
 
 
-def test_a_requirement_without_the_middleware_is_a_crash_and_never_open(shop: tuple[bytes, bytes]) -> None:
+def test_a_requirement_without_the_middleware_raises_and_is_never_open(shop: tuple[bytes, bytes]) -> None:
     with pytest.raises(errors.ConfigurationError, match="middleware"):
         ask(fast(None), scope("/apps/shop", shop))
 
 
-def test_an_error_of_a_route_stays_its_own(client: Any, shop: tuple[bytes, bytes]) -> None:
+def test_an_error_of_a_route_passes_through_unchanged(client: Any, shop: tuple[bytes, bytes]) -> None:
     with pytest.raises(errors.ExpiredToken, match="another's"):
         ask(fast(client), scope("/elsewhere/shop", shop))
 
@@ -110,7 +110,7 @@ def test_the_openapi_document_shows_which_routes_take_a_token(client: Any) -> No
     assert "security" not in document["paths"]["/open"]["get"]
 
 
-def test_a_whole_router_is_guarded_at_once(client: Any, authority: Authority) -> None:
+def test_a_dependency_protects_a_whole_router(client: Any, authority: Authority) -> None:
     app = FastAPI()
     app.add_middleware(TokenMiddleware, client=client)
     router = APIRouter(dependencies=[require(lambda r: Access(action="r"))])
@@ -124,7 +124,7 @@ def test_a_whole_router_is_guarded_at_once(client: Any, authority: Authority) ->
     assert ask(app, scope("/inside", bearer(authority.mint("acme")))).status == 200
 
 
-def test_a_mounted_fastapi_app_answers_as_the_outer_one(client: Any, authority: Authority) -> None:
+def test_a_mounted_fastapi_app_answers_like_the_outer_app(client: Any, authority: Authority) -> None:
     outer = FastAPI()
     outer.add_middleware(TokenMiddleware, client=client)
     outer.mount("/inner", fast(None))
@@ -179,13 +179,15 @@ def test_a_websocket_route_requires_a_token_before_it_is_accepted(client: Any, s
     connect = [{"type": "websocket.connect"}]
     denied = ask(app, scope("/live/shop", kind="websocket"), connect)
     assert [(each["type"], each.get("code")) for each in denied.messages] == [("websocket.close", 1008)]
-    told = ask(app, scope("/live/blog", shop, kind="websocket", extensions={"websocket.http.response": {}}), connect)
-    assert (told.status, told.problem["reason"]) == (403, "caveat unmet")
-    let_in = ask(app, scope("/live/shop", shop, kind="websocket"), connect)
-    assert [each["type"] for each in let_in.messages] == ["websocket.accept", "websocket.close"]
+    rejected = ask(
+        app, scope("/live/blog", shop, kind="websocket", extensions={"websocket.http.response": {}}), connect
+    )
+    assert (rejected.status, rejected.problem["reason"]) == (403, "caveat unmet")
+    accepted = ask(app, scope("/live/shop", shop, kind="websocket"), connect)
+    assert [each["type"] for each in accepted.messages] == ["websocket.accept", "websocket.close"]
 
 
-def test_starlette_asks_in_so_many_words(client: Any, authority: Authority) -> None:
+def test_starlette_routes_call_cleared_directly(client: Any, authority: Authority) -> None:
     async def show(request: Request) -> Response:
         token = await cleared(request, Access(action="r", resource={"app": request.path_params["app_id"]}))
         return PlainTextResponse(token.organization)
@@ -204,7 +206,7 @@ def test_starlette_asks_in_so_many_words(client: Any, authority: Authority) -> N
     assert ask(app, scope("/v1/live", kind="websocket"), [{"type": "websocket.connect"}]).messages[0]["code"] == 1008
 
 
-def test_a_dependency_may_build_on_the_token(client: Any, authority: Authority) -> None:
+def test_a_dependency_can_use_the_token(client: Any, authority: Authority) -> None:
     app = FastAPI()
     app.add_middleware(TokenMiddleware, client=client)
 
@@ -223,7 +225,7 @@ def test_no_framework_is_loaded_until_it_is_used(module: str) -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_what_is_missing_is_said() -> None:
+def test_the_error_names_a_missing_framework() -> None:
     code = "import sys; sys.modules['fastapi'] = None; from tkdb_client.asgi import require; require(lambda r: None)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "require() is for FastAPI, which isn't installed: install it" in done.stderr

@@ -1,4 +1,4 @@
-"""Flask: the same answers through WSGI, which has joined headers and decoded paths before it hands them over."""
+"""Flask: the same responses through WSGI. The server joins headers and decodes paths before the app gets them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from flask import Blueprint, Flask, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from tests.client.web.presenting import PROXY, ask_wsgi, attested, bearer, environ
+from tests.client.web.fake_server import PROXY, ask_wsgi, attested, bearer, environ
 from tkdb import errors
 from tkdb.attestation import Verifier
 from tkdb.macaroon.caveats import Act, Ip, Req, Src
@@ -42,7 +42,7 @@ def app_of(tokens: Tokens, *, guarded: bool = True) -> Flask:
         return "open"
 
     @app.get("/broken")
-    @tokens.require(lambda: 1 // 0)  # type: ignore[arg-type, return-value]  # an app's mistake
+    @tokens.require(lambda: 1 // 0)  # type: ignore[arg-type, return-value]  # The error of the app is intended.
     def broken(token: Verified) -> str:
         return "in"
 
@@ -54,7 +54,7 @@ def app_of(tokens: Tokens, *, guarded: bool = True) -> Flask:
     return app
 
 
-def test_a_token_gets_in_by_route_and_says_whose_it_is(client: Client, authority: Authority) -> None:
+def test_a_valid_token_is_admitted_and_the_route_gets_its_organization(client: Client, authority: Authority) -> None:
     app = app_of(Tokens(client))
     token = authority.mint("acme", res={"app": {"shop": "r"}})
     assert ask_wsgi(app, environ("/apps/shop", bearer(token))).body == b"acme shop"
@@ -68,9 +68,7 @@ def test_a_token_gets_in_by_route_and_says_whose_it_is(client: Client, authority
     assert ask_wsgi(app, environ("/open")).body == b"open"
 
 
-def test_a_closed_app_lets_nothing_through_not_even_to_learn_what_is_there(
-    client: Client, authority: Authority
-) -> None:
+def test_a_closed_app_rejects_every_request_even_for_unknown_paths(client: Client, authority: Authority) -> None:
     tokens = Tokens(
         client,
         access=lambda: Access(action="r"),
@@ -83,15 +81,13 @@ def test_a_closed_app_lets_nothing_through_not_even_to_learn_what_is_there(
     assert ask_wsgi(app, environ("/nowhere", bearer(authority.mint("acme", act="w")))).status == 403
 
 
-def test_two_authorization_headers_are_joined_by_the_server_and_malformed_here(
-    client: Client, authority: Authority
-) -> None:
+def test_two_authorization_headers_that_the_server_joined_are_malformed(client: Client, authority: Authority) -> None:
     token = authority.mint("acme")
     got = ask_wsgi(app_of(Tokens(client)), environ("/inner/", bearer(token), bearer(token)))
     assert (got.status, got.problem["type"]) == (400, "urn:tkdb:problem:bad-header")
 
 
-def test_an_authority_that_can_not_say_is_503(client: Client, authority: Authority) -> None:
+def test_an_unavailable_authority_is_a_503(client: Client, authority: Authority) -> None:
     token = authority.mint("acme")
     with authority.faulty(Down()):
         got = ask_wsgi(app_of(Tokens(client)), environ("/inner/", bearer(token)))
@@ -112,7 +108,7 @@ def test_an_authority_that_can_not_say_is_503(client: Client, authority: Authori
         ("/apps/%2e%2e", {"PATH_INFO": "/apps/.."}, 403),
     ],
 )
-def test_a_path_is_cleared_only_where_the_server_tells_it_and_routes_by_it(
+def test_a_path_clears_only_if_the_server_passes_it_on_and_routes_by_it(
     client: Client, authority: Authority, path: str, given: dict[str, Any], status: int
 ) -> None:
     token = authority.mint("acme", Act("r"), Req(("GET",), ("/apps/*",)))
@@ -120,14 +116,14 @@ def test_a_path_is_cleared_only_where_the_server_tells_it_and_routes_by_it(
     assert ask_wsgi(app, environ(path, bearer(token), **given)).status == status
 
 
-def test_a_prefix_belongs_to_the_path(client: Client, authority: Authority) -> None:
+def test_a_prefix_is_part_of_the_path(client: Client, authority: Authority) -> None:
     token = authority.mint("acme", Act("r"), Req(("GET",), ("/v2/apps/*",)))
     app = app_of(Tokens(client))
     request_ = environ("/v2/apps/shop", bearer(token), SCRIPT_NAME="/v2", PATH_INFO="/apps/shop")
     assert ask_wsgi(app, request_).status == 200
 
 
-def test_no_header_makes_up_an_address(client: Client, authority: Authority) -> None:
+def test_no_header_forges_an_address(client: Client, authority: Authority) -> None:
     app = app_of(Tokens(client))
     token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
     for name in (b"x-forwarded-for", b"fly-client-ip", b"remote-addr"):
@@ -135,9 +131,9 @@ def test_no_header_makes_up_an_address(client: Client, authority: Authority) -> 
     assert ask_wsgi(app, environ("/inner/", token, REMOTE_ADDR="10.0.0.1")).status == 200
 
 
-def test_a_proxy_fix_in_front_does_not_make_a_header_an_address(client: Client, authority: Authority) -> None:
+def test_proxy_fix_does_not_turn_a_header_into_an_address(client: Client, authority: Authority) -> None:
     app = app_of(Tokens(client))
-    app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]  # as its documentation says
+    app.wsgi_app = ProxyFix(app.wsgi_app)  # type: ignore[method-assign]  # Its documentation assigns it, too.
     token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
     assert ask_wsgi(app, environ("/inner/", token, (b"x-forwarded-for", b"10.0.0.1"))).status == 403
     assert ask_wsgi(app, environ("/inner/", token, REMOTE_ADDR="10.0.0.1")).status == 200
@@ -152,9 +148,9 @@ def test_an_attested_caller_clears_once(client: Client, authority: Authority) ->
     assert ask_wsgi(app, environ("/inner/", token, *attested("2"))).status == 403
 
 
-def test_an_apps_own_errors_stay_its_own(client: Client, authority: Authority) -> None:
+def test_errors_of_the_app_pass_through_unchanged(client: Client, authority: Authority) -> None:
     app = app_of(Tokens(client))
-    app.testing = True  # errors come through
+    app.testing = True  # Errors reach the test.
     token = bearer(authority.mint("acme"))
     with pytest.raises(ZeroDivisionError):
         ask_wsgi(app, environ("/broken", token))
@@ -163,22 +159,20 @@ def test_an_apps_own_errors_stay_its_own(client: Client, authority: Authority) -
         ask_wsgi(app, environ("/denied-elsewhere", token))
 
 
-def test_a_view_that_requires_a_token_in_an_app_that_is_not_guarded_is_an_error(
-    client: Client, authority: Authority
-) -> None:
+def test_a_protected_view_without_the_middleware_raises(client: Client, authority: Authority) -> None:
     app = app_of(Tokens(client), guarded=False)
     app.testing = True
     with pytest.raises(errors.ConfigurationError, match="middleware"):
         ask_wsgi(app, environ("/inner/", bearer(authority.mint("acme"))))
 
 
-def test_an_app_answers_rejections_itself_by_its_own_error_handler(client: Client) -> None:
+def test_an_error_handler_of_the_app_renders_rejections(client: Client) -> None:
     app = app_of(Tokens(client))
     app.register_error_handler(Rejection, lambda rejection: (f"no: {rejection.kind}", rejection.status))
     got = ask_wsgi(app, environ("/inner/"))
     assert (got.status, got.body) == (401, b"no: token-missing")
 
 
-def test_an_awaited_client_is_refused_at_the_start(authority: Authority) -> None:
+def test_an_async_client_is_refused_at_startup(authority: Authority) -> None:
     with pytest.raises(errors.ConfigurationError, match="blocks"):
-        Tokens(authority.async_client())  # type: ignore[arg-type]  # what the test is about
+        Tokens(authority.async_client())  # type: ignore[arg-type]  # This is the error under test.

@@ -1,4 +1,4 @@
-"""With a protection off, the attack that it is for succeeds: negative controls for the middleware."""
+"""Negative controls for the middleware: without a protection, the attack that it prevents succeeds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.web.presenting import PROXY, ask, attested, bearer, scope
+from tests.client.web.fake_server import PROXY, ask, attested, bearer, scope
 from tkdb.attestation import Presented, Verifier
 from tkdb.macaroon.access import Source
 from tkdb.macaroon.caveats import Act, Ip, Req, Src
@@ -20,37 +20,37 @@ from tkdb_client.web.rejection import Rejection
 PROXIED = ("172.16.1.1", 4000)
 
 
-async def says_ok(scope: Any, receive: Any, send: Any) -> None:
+async def answers_ok(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"ok"})
 
 
 def closed(client: Any, **options: Any) -> TokenMiddleware:
-    return TokenMiddleware(says_ok, client, access=lambda scope: Access(action="r"), **options)
+    return TokenMiddleware(answers_ok, client, access=lambda scope: Access(action="r"), **options)
 
 
 def test_an_escaped_separator_passes_a_check_of_the_decoded_path(
     client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = bearer(authority.mint("acme", Act("r"), Req(("GET",), ("/v1/*/keys",))))
-    attack = scope("/v1%2fapps/keys", token)  # whether it is /v1/apps/keys depends on who decodes it
+    attack = scope("/v1%2fapps/keys", token)  # It is /v1/apps/keys only for a reader that decodes it.
     assert ask(closed(client), dict(attack)).status == 403
     monkeypatch.setattr(facts, "_scope_path", lambda scope: scope["path"])
     assert ask(closed(client), dict(attack)).status == 200
 
 
-def test_a_rewritten_path_passes_a_check_of_the_received_one_alone(
+def test_a_rewritten_path_passes_a_check_of_only_the_received_path(
     client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = bearer(authority.mint("acme", Act("r"), Req(("GET",), ("/v1/apps/*",))))
     attack = scope("/v1/apps/shop", token)
-    attack["path"] = "/v1/admin"  # where something in between sends it, and the app routes it
+    attack["path"] = "/v1/admin"  # A proxy rewrote the path, and the app routes by it.
     assert ask(closed(client), dict(attack)).status == 403
     monkeypatch.setattr(facts, "_scope_path", lambda scope: scope["raw_path"].decode())
     assert ask(closed(client), dict(attack)).status == 200
 
 
-def test_an_address_from_a_header_is_whatever_the_caller_says(
+def test_a_caller_can_forge_an_address_that_is_read_from_a_header(
     client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
@@ -61,7 +61,7 @@ def test_an_address_from_a_header_is_whatever_the_caller_says(
     assert ask(app, dict(attack)).status == 200
 
 
-def test_an_address_that_a_server_has_taken_from_a_header_is_whatever_the_caller_says(
+def test_a_caller_can_forge_an_address_that_the_server_takes_from_a_header(
     client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = bearer(authority.mint("acme", Act("r"), Ip(("10.0.0.0/8",))))
@@ -71,7 +71,7 @@ def test_an_address_that_a_server_has_taken_from_a_header_is_whatever_the_caller
     assert ask(closed(client), dict(attack)).status == 200
 
 
-def test_an_attestation_that_counts_twice_can_be_replayed(
+def test_without_the_replay_check_an_attestation_can_be_used_twice(
     client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = bearer(authority.mint("acme", Act("r"), Src("acme", "web", None)))
@@ -81,23 +81,25 @@ def test_an_attestation_that_counts_twice_can_be_replayed(
     assert statuses == [200, 403]
 
     def forgetful(self: Verifier, presented: Presented, source: Any, now_s: float) -> None:
-        """Remembers no request."""
+        """Remember no request."""
 
     monkeypatch.setattr(Verifier, "_check_first", forgetful)
     assert ask(app, scope("/", token, *headers, client=PROXIED)).status == 200
 
 
-def test_the_last_of_two_headers_would_win_where_only_one_is_looked_at(
+def test_a_second_header_wins_if_only_the_last_one_is_read(
     client: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad = bearer(authority.mint("acme", act="r")), bearer("tkdb_nothing")
-    attack = scope("/", bad, good)  # what a proxy has checked was the first
+    attack = scope("/", bad, good)  # A proxy has checked the first header.
     assert ask(closed(client), dict(attack)).status == 400
     monkeypatch.setattr(gate, "bundle_text", lambda values: bundle_text(values[-1:]))
     assert ask(closed(client), dict(attack)).status == 200
 
 
-def test_a_mounted_app_would_make_a_crash_of_a_rejection(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_correction_a_mounted_app_turns_a_rejection_into_a_crash(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         try:
             await cleared(scope, Access())

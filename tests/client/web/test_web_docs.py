@@ -1,4 +1,4 @@
-"""docs/web.md and docs/testing.md: every block of them works as it stands."""
+"""Every code block of docs/web.md and docs/testing.md works without changes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 
-import tests.client.web.django_settings  # noqa: F401 -- before anything of Django is used
+import tests.client.web.django_settings  # noqa: F401 -- before Django is used
 import tkdb_client
-from tests.client.web.presenting import Got, ask, ask_wsgi, bearer, environ, scope
+from tests.client.web.fake_server import Response, ask, ask_wsgi, bearer, environ, scope
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.testing import Authority, faults
 
@@ -24,29 +24,29 @@ TESTING = (DOCS / "testing.md").read_text()
 
 
 def blocks(text: str, heading: str, language: str = "python") -> list[str]:
-    """Return the blocks of one section."""
+    """Return the code blocks of one section."""
     section = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
     return re.findall(rf"^```{language}\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def shown(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Where a block's code runs: its clients are the testing authority's."""
+    """The namespace for the code of a block. Its clients use the testing authority."""
     monkeypatch.setattr(tkdb_client, "Client", authority.client)
     monkeypatch.setattr(tkdb_client, "AsyncClient", authority.async_client)
     return {"__name__": "shop"}
 
 
 def run(code: str, names: dict[str, Any]) -> dict[str, Any]:
-    exec(compile(code, "docs/web.md", "exec"), names)  # noqa: S102 -- the document's own code
+    exec(compile(code, "docs/web.md", "exec"), names)  # noqa: S102 -- the code of the document
     return names
 
 
 def served(heading: str, names: dict[str, Any], token: Macaroon | None) -> tuple[int, bytes]:
-    """Ask the section's app for ``/apps/shop``."""
+    """Send a request for ``/apps/shop`` to the app of the section."""
     headers = [] if token is None else [bearer(token)]
     if heading == "Flask":
-        got: Got = ask_wsgi(names["app"], environ("/apps/shop", *headers))
+        got: Response = ask_wsgi(names["app"], environ("/apps/shop", *headers))
         return got.status, got.body
     if heading == "Django":
         request = RequestFactory(headers={name.decode(): value.decode() for name, value in headers}).get("/apps/shop")
@@ -57,7 +57,9 @@ def served(heading: str, names: dict[str, Any], token: Macaroon | None) -> tuple
 
 
 @pytest.mark.parametrize("heading", ["FastAPI", "Starlette", "Django", "Flask"])
-def test_every_frameworks_block_is_an_app(heading: str, shown: dict[str, Any], authority: Authority) -> None:
+def test_the_example_of_each_framework_is_a_working_app(
+    heading: str, shown: dict[str, Any], authority: Authority
+) -> None:
     (code,) = blocks(WEB, heading)
     names = run(code, shown)
     status, body = served(heading, names, authority.mint("acme", res={"app": {"shop": "r"}}))
@@ -67,7 +69,7 @@ def test_every_frameworks_block_is_an_app(heading: str, shown: dict[str, Any], a
     assert served(heading, names, None)[0] == 401
 
 
-def test_the_closed_app_is_closed(shown: dict[str, Any], authority: Authority) -> None:
+def test_the_closed_app_example_rejects_requests(shown: dict[str, Any], authority: Authority) -> None:
     names = run(blocks(WEB, "FastAPI")[0], shown)
     (code,) = blocks(WEB, "Protect single routes, or the whole app")
     app = run(code, names)["app"]
@@ -76,7 +78,7 @@ def test_the_closed_app_is_closed(shown: dict[str, Any], authority: Authority) -
     assert [ask(app, scope("/nowhere", reader, method=m)).status for m in ("GET", "PUT", "BREW")] == [404, 403, 403]
 
 
-def test_the_verifier_is_made_of_the_proxys_key(
+def test_the_verifier_example_reads_the_key_of_the_proxy(
     shown: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (code,) = blocks(WEB, "Facts from the request")
@@ -88,7 +90,7 @@ def test_the_verifier_is_made_of_the_proxys_key(
     assert names["attested"]().remembered == 0
 
 
-def test_the_answer_shown_is_the_answer_given(shown: dict[str, Any], authority: Authority) -> None:
+def test_the_documented_response_is_the_actual_response(shown: dict[str, Any], authority: Authority) -> None:
     names = run(blocks(WEB, "FastAPI")[0], shown)
     names = run("@app.put('/x')\ndef x(t = require(lambda r: Access(action='w'))): ...", names)
     got = ask(names["app"], scope("/x", bearer(authority.mint("acme", act="r")), method="PUT"))
@@ -101,7 +103,7 @@ def test_the_answer_shown_is_the_answer_given(shown: dict[str, Any], authority: 
     assert body.strip() == got.body.decode()
 
 
-def test_the_tests_shown_are_tests_that_pass(tmp_path: Path) -> None:
+def test_the_documented_tests_pass(tmp_path: Path) -> None:
     (code,) = re.findall(r"^```python\n(.*?)^```$", TESTING, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "test_shop.py").write_text(code)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The header reader: one header, one scheme, one bundle, or nothing."""
+"""The header reader: it accepts one header with one scheme and one bundle, or none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "tkdb_AgELdGtkYi50ZXN0"
         (" AgELdGtk+/==", "AgELdGtk+/=="),
     ],
 )
-def test_a_bundle_is_read_whatever_the_case_of_its_scheme(scheme: str, rest: str, text: str) -> None:
+def test_a_bundle_is_read_with_any_case_of_the_scheme(scheme: str, rest: str, text: str) -> None:
     assert bundle_text([f"{scheme}{rest}".encode()]) == text
 
 
@@ -55,13 +55,13 @@ def test_another_scheme_presents_no_token(values: list[bytes]) -> None:
         [b"Bearer a\n"],
     ],
 )
-def test_what_can_not_be_one_bundle_is_malformed(values: list[bytes]) -> None:
+def test_a_header_that_is_not_one_bundle_is_malformed(values: list[bytes]) -> None:
     with pytest.raises(Rejection) as caught:
         bundle_text(values)
     assert (caught.value.status, caught.value.code) == (400, "invalid_request")
 
 
-def test_a_megabyte_is_refused_before_it_is_looked_at() -> None:
+def test_a_header_of_a_megabyte_is_over_the_limit() -> None:
     with pytest.raises(Rejection) as caught:
         bundle_text([b"Bearer " + b"a" * 1_000_000])
     assert (caught.value.status, caught.value.reason) == (401, Reason.OVER_LIMIT)
@@ -69,7 +69,7 @@ def test_a_megabyte_is_refused_before_it_is_looked_at() -> None:
 
 
 @given(st.lists(st.one_of(st.binary(max_size=80), st.binary(max_size=60).map(b"Bearer ".__add__)), max_size=3))
-def test_whatever_comes_gives_a_bundle_nothing_or_a_rejection(values: list[bytes]) -> None:
+def test_any_header_gives_a_bundle_none_or_a_rejection(values: list[bytes]) -> None:
     try:
         text = bundle_text(values)
     except Rejection:
@@ -82,7 +82,7 @@ def test_whatever_comes_gives_a_bundle_nothing_or_a_rejection(values: list[bytes
 
 
 @given(st.text(st.sampled_from("ab,= \t"), max_size=200))
-def test_separators_in_any_number_are_read_or_refused(rest: str) -> None:
+def test_any_number_of_separators_is_read_or_rejected(rest: str) -> None:
     try:
         text = bundle_text([b"Bearer " + rest.encode()])
     except Rejection:

@@ -1,4 +1,4 @@
-"""What a caller is told: by RFC 6750, 9110 and 9457, and never more than it may know."""
+"""The response to a rejected caller: it follows RFC 6750, 9110 and 9457, and leaks nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tkdb import errors
 from tkdb_client.web.rejection import Rejection, render
 
 DENIALS = [kind for kind in errors.Denied.__subclasses__() if kind is not errors.StaleAuthority]
-# RFC 6750, 3: the whole challenge, with its error_description's characters.
+# RFC 6750, section 3: the whole challenge, with the characters that error_description allows.
 CHALLENGE = re.compile(
     r'Bearer realm="(?:[ !#-\[\]-~]|\\["\\])*"'
     r'(?:, error="(invalid_request|invalid_token|insufficient_scope)", error_description="[ !#-\[\]-~]*")?'
@@ -46,7 +46,7 @@ def test_every_denial_is_a_401_that_names_its_reason(kind: type[errors.Denied]) 
     }
 
 
-def test_an_unmet_caveat_is_a_403_and_an_expired_token_isnt() -> None:
+def test_an_unmet_caveat_is_a_403_and_an_expired_token_is_a_401() -> None:
     unmet = Rejection.unmet(errors.CaveatUnmet("it allows r; the request is w", caveat=1))
     assert (unmet.status, unmet.code) == (403, "insufficient_scope")
     assert 'error="insufficient_scope"' in headers(unmet)["www-authenticate"]
@@ -62,7 +62,7 @@ def test_an_unmet_caveat_is_a_403_and_an_expired_token_isnt() -> None:
         (errors.StaleAuthority("behind"), 1),
     ],
 )
-def test_who_could_not_say_asks_to_be_asked_again(error: Any, wait_s: int) -> None:
+def test_an_unavailable_authority_is_a_503_with_retry_after(error: Any, wait_s: int) -> None:
     rejection = Rejection.denied(error) if isinstance(error, errors.Denied) else Rejection.unavailable(error)
     assert rejection.status == 503
     assert headers(rejection)["retry-after"] == str(wait_s)
@@ -82,5 +82,5 @@ def test_no_text_breaks_out_of_the_challenge(realm: str, message: str) -> None:
         assert len(challenge) < 700
 
 
-def test_an_answer_is_never_stored() -> None:
+def test_a_rejection_is_never_stored() -> None:
     assert headers(Rejection.missing())["cache-control"] == "no-store"

@@ -1,11 +1,11 @@
-"""Look for a violation of what the cache guarantees, or tell one schedule.
+"""Search for a schedule that violates a guarantee of the cache, or print one schedule.
 
-python -m tests.client.cache.model 60                            as many schedules as 60 s allow
-python -m tests.client.cache.model --seed 7 [--calm]             one schedule, told step by step
+python -m tests.client.cache.model 60                            run as many schedules as possible in 60 s
+python -m tests.client.cache.model --seed 7 [--calm]             print the steps of one schedule
 python -m tests.client.cache.model --seed 7 --control "never stale"
 """
 
-# ruff: noqa: T201 - a program that people read
+# ruff: noqa: T201 - a command that prints its results
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.client.cache.model", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("seconds", nargs="?", type=float, default=60, help="for how long")
-    parser.add_argument("--seed", type=int, help="tell this one schedule")
-    parser.add_argument("--calm", action="store_true", help="without cuts and failovers")
-    parser.add_argument("--control", choices=CONTROLS, metavar="NAME", help="with this rule switched off")
+    parser.add_argument("seconds", nargs="?", type=float, default=60, help="the time to search. Default: 60")
+    parser.add_argument("--seed", type=int, help="print the steps of the schedule with this seed")
+    parser.add_argument("--calm", action="store_true", help="run without cuts and failovers")
+    parser.add_argument(
+        "--control",
+        choices=CONTROLS,
+        metavar="NAME",
+        help="the negative control to use: the cache runs without one rule",
+    )
     given = parser.parse_args()
     parts = CONTROLS[given.control].parts if given.control else Parts()
     if given.seed is not None:
-        world = World(given.seed, parts, calm=given.calm, tell=lambda at_ms, text: print(f"{at_ms:8} {text}")).run()
+        world = World(given.seed, parts, calm=given.calm, log=lambda at_ms, text: print(f"{at_ms:8} {text}")).run()
         return bool(world.violations)
     ends_s = time.monotonic() + given.seconds
     for seed in itertools.count():

@@ -1,5 +1,6 @@
-"""Negative controls: the same clients with one rule switched off. Each must be seen to do the harm that it is there
-against, or the model couldn't see it. They reach in from outside: production has no switch.
+"""Negative controls: the same clients without one rule. With each of them, the model must find the harm that the rule
+prevents. Otherwise the model couldn't detect that harm. The controls replace classes from outside, because production
+code has no switch.
 """
 
 from __future__ import annotations
@@ -22,62 +23,62 @@ from tkdb_client.verification.verification import Verification
 
 
 class NeverStale(Cache):
-    """What is known is never too old."""
+    """A cached entry never becomes stale."""
 
     def __init__(self, *args: Any, bound_ms: int, **given: Any) -> None:
         super().__init__(*args, bound_ms=10**9, **given)
 
 
 class DatedByArrival(Cache):
-    """What an answer tells is dated by when it is here, not by when it was asked for."""
+    """The age of an answer counts from its arrival, not from the time when the request was sent."""
 
-    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Reply) -> Any:
-        return super().take(question, bundle, digest, result, Reply(told.answer, self._monotonic_ms(), told.position))
+    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, reply: Reply) -> Any:
+        return super().take(question, bundle, digest, result, Reply(reply.answer, self._monotonic_ms(), reply.position))
 
-    def apply(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
-        super().apply(follower, poll, feed, Reply(told.answer, self._monotonic_ms(), told.position))
+    def apply(self, follower: int, poll: Any, feed: api.Feed, reply: Reply) -> None:
+        super().apply(follower, poll, feed, Reply(reply.answer, self._monotonic_ms(), reply.position))
 
 
 class AgeIgnored(Cache):
-    """The machine's own age isn't added."""
+    """The age that the machine reports isn't added."""
 
-    def apply(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
-        super().apply(follower, poll, feed, _ageless(told))
+    def apply(self, follower: int, poll: Any, feed: api.Feed, reply: Reply) -> None:
+        super().apply(follower, poll, feed, _ageless(reply))
 
-    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Reply) -> Any:
-        return super().take(question, bundle, digest, result, _ageless(told))
+    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, reply: Reply) -> Any:
+        return super().take(question, bundle, digest, result, _ageless(reply))
 
 
 class LateDirect(Verification):
-    """A direct answer is believed however long it took."""
+    """A direct answer is accepted even if it took longer than the bound."""
 
     def __init__(self, *args: Any, bound_ms: int, **given: Any) -> None:
         super().__init__(*args, bound_ms=10**9, **given)
 
 
-class NewsForgotten(InFlight):
-    """What the feed has told isn't held against answers that are late."""
+class RevocationsForgotten(InFlight):
+    """Late answers aren't compared with the revocations from the feed."""
 
     def unknown_to(self, question: Any, position: int) -> Any:
         return iter(())
 
 
 class FloorForgotten(InFlight):
-    """An answer from before what was known when it was asked is believed."""
+    """An answer is accepted even if its position is before the known position at the time of the request."""
 
     def is_outdated(self, question: Any, position: int) -> bool:
         return False
 
 
 class JournalIgnored(Cache):
-    """Positions of one journal are taken for another's."""
+    """Positions of one journal count as positions of another."""
 
     def _begin_again(self, journal: bytes) -> None:
         self._journal = journal
 
 
 class GapsIgnored(Subscriptions):
-    """A key is followed from wherever the feed has come to."""
+    """A new key is followed from the current position of the feed."""
 
     def next_poll(self, number: int, *, due_ms: int) -> Any:
         poll = super().next_poll(number, due_ms=due_ms)
@@ -91,22 +92,22 @@ class GapsIgnored(Subscriptions):
         return changed
 
 
-class DatedThoughMore(Cache):
-    """A page that isn't the last is dated as if it were."""
+class EveryPageDated(Cache):
+    """A page of the feed refreshes entries even if it isn't the last page."""
 
-    def apply(self, follower: int, poll: Any, feed: api.Feed, told: Reply) -> None:
-        super().apply(follower, poll, api.Feed(feed.position, feed.revocations, more=False), told)
+    def apply(self, follower: int, poll: Any, feed: api.Feed, reply: Reply) -> None:
+        super().apply(follower, poll, api.Feed(feed.position, feed.revocations, more=False), reply)
 
 
-class BranchesUntold(Cache):
-    """What the authority tells of a lineage's revoked branches isn't kept."""
+class BranchesNotStored(Cache):
+    """The revoked branches in an answer aren't stored."""
 
-    def _keep(self, verified: Any, branches: Any, position: int, told: Reply) -> None:
-        super()._keep(verified, [], position, told)
+    def _keep(self, verified: Any, branches: Any, position: int, reply: Reply) -> None:
+        super()._keep(verified, [], position, reply)
 
 
 class DescendantsKept(Cache):
-    """When a branch is revoked, only the token that it is named after is dropped."""
+    """When a branch is revoked, its descendants stay cached: only the token with that tail is dropped."""
 
     def _revoke(self, revocations: Iterable[api.Revocation]) -> None:
         for revocation in revocations:
@@ -120,7 +121,7 @@ class DescendantsKept(Cache):
 
 
 class BranchesNotLookedUp(Cache):
-    """What is walked isn't held against the revoked branches of its lineage."""
+    """A locally verified descendant isn't compared with the revoked branches of its lineage."""
 
     def _find_ancestor(self, text: str) -> Any:
         lineage = self._with_head(text[self._head])
@@ -133,18 +134,18 @@ class BranchesNotLookedUp(Cache):
             lineage.branches = branches
 
 
-def deaf(kind: type) -> type[Cache]:
-    """Return a cache that doesn't hear of one kind of revocation."""
+def ignoring(kind: type) -> type[Cache]:
+    """Return a cache class that ignores one kind of revocation."""
 
-    class Deaf(Cache):
+    class Ignoring(Cache):
         def _revoke(self, revocations: Iterable[api.Revocation]) -> None:
             super()._revoke([each for each in revocations if not isinstance(each, kind)])
 
-    return Deaf
+    return Ignoring
 
 
 class LineageDropped(Cache):
-    """A denial drops all that is known of the lineage."""
+    """A denial drops every cached token of the lineage."""
 
     def _drop_denied(self, token: Any, reason: Any) -> None:
         lineage = self._entries.find(token.lineage)
@@ -152,34 +153,34 @@ class LineageDropped(Cache):
             self._entries.drop(lineage)
 
 
-class SubjectsNotHeard(Cache):
-    """Of what was issued before a time, only what concerns a whole organization is heard."""
+class SubjectsIgnored(Cache):
+    """A revocation of tokens issued before a time is applied without its subjects: only to a whole organization."""
 
     def _revoke(self, revocations: Iterable[api.Revocation]) -> None:
-        heard = [replace(each, subjects=[]) if isinstance(each, api.IssuedBefore) else each for each in revocations]
-        super()._revoke(heard)
+        kept = [replace(each, subjects=[]) if isinstance(each, api.IssuedBefore) else each for each in revocations]
+        super()._revoke(kept)
 
 
-class OwnForgotten(Operations):
-    """A client's own revocations are left to the feed."""
+class OwnRevocationsIgnored(Operations):
+    """A client doesn't apply its own revocations to its cache: they arrive through the feed."""
 
     def _revoking(self, path: str, call: Any, targets: Any) -> Any:
         result, _ = yield from self._exchange.ask(path, call)
         return result
 
 
-class NegativeOfLineage(Cache):
-    """A denial is kept for the whole lineage, not for the very bundle."""
+class DenialOfLineage(Cache):
+    """A denial is cached for the whole lineage, not for the exact bundle."""
 
     def find(self, bundle: Any, digest: bytes) -> Any:
         return super().find(bundle, bundle.root.lineage)
 
-    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, told: Reply) -> Any:
-        return super().take(question, bundle, bundle.root.lineage, result, told)
+    def take(self, question: Any, bundle: Any, digest: bytes, result: Any, reply: Reply) -> Any:
+        return super().take(question, bundle, bundle.root.lineage, result, reply)
 
 
-class DenialShared(Verification):
-    """Who waits for another's question takes its answer: and all questions about one lineage are the same."""
+class ResultShared(Verification):
+    """A waiting caller takes the result of the shared request, and all tokens of a lineage share one request."""
 
     def _shared(self, bundle: Any, digest: bytes) -> Any:
         lineage = bundle.root.lineage
@@ -188,22 +189,22 @@ class DenialShared(Verification):
             yield Join(other, self._timeout_ms)
             if not other.done():
                 return (yield from self._ask({digest: bundle}))[digest]
-            handed: Any = other.result()
-            if handed is None:
+            shared: Any = other.result()
+            if shared is None:
                 return (yield from self._ask({digest: bundle}))[digest]
-            return handed
+            return shared
         result = None
         try:
             result = (yield from self._ask({digest: bundle}))[digest]
             return result
         finally:
-            self._single_flight.finish(lineage, result)  # type: ignore[arg-type]  # that is the fault
+            self._single_flight.finish(lineage, result)  # type: ignore[arg-type]  # the fault of this control
 
 
-def _ageless(told: Reply) -> Reply:
-    answer = told.answer
+def _ageless(reply: Reply) -> Reply:
+    answer = reply.answer
     return Reply(
-        api.Answer(answer.journal, answer.position, 0, answer.result, answer.failure), told.sent_ms, told.position
+        api.Answer(answer.journal, answer.position, 0, answer.result, answer.failure), reply.sent_ms, reply.position
     )
 
 
@@ -219,7 +220,7 @@ def _with(attribute: str, make: Callable[[], object]) -> Callable[[Cache], objec
 
 @dataclass(frozen=True)
 class Control:
-    """What is exchanged, what harm that does, and from which seed on that is looked for (it was found there)."""
+    """The replaced parts, the harm that follows, and the first seed to try: this seed showed the harm before."""
 
     parts: Parts
     harm: set[str]
@@ -230,25 +231,25 @@ CONTROLS: Final[dict[str, Control]] = {
     "never stale": Control(Parts(cache=NeverStale), {STALE_ACCEPT}),
     "dated by arrival": Control(Parts(cache=DatedByArrival), {STALE_ACCEPT}, first=73),
     "the machine's age ignored": Control(Parts(cache=AgeIgnored), {STALE_ACCEPT}),
-    "late direct answers believed": Control(Parts(verification=LateDirect), {STALE_ACCEPT}, first=140),
-    "news not held against late answers": Control(
-        Parts(before=_with("_in_flight", NewsForgotten)), {STALE_ACCEPT, UNDONE}, first=2_290
+    "late direct answers accepted": Control(Parts(verification=LateDirect), {STALE_ACCEPT}, first=140),
+    "late answers not compared with the feed": Control(
+        Parts(before=_with("_in_flight", RevocationsForgotten)), {STALE_ACCEPT, UNDONE}, first=2_290
     ),
-    "answers from before what was known": Control(
+    "answers older than the known position": Control(
         Parts(before=_with("_in_flight", FloorForgotten)), {STALE_ACCEPT, UNDONE}, first=61
     ),
-    "another journal's positions": Control(Parts(cache=JournalIgnored), {STALE_ACCEPT}, first=44),
-    "a page dated before the last": Control(Parts(cache=DatedThoughMore), {STALE_ACCEPT}, first=256),
-    "revoked branches not told": Control(Parts(cache=BranchesUntold), {STALE_ACCEPT, UNDONE}),
+    "positions of another journal": Control(Parts(cache=JournalIgnored), {STALE_ACCEPT}, first=44),
+    "every page of the feed dated": Control(Parts(cache=EveryPageDated), {STALE_ACCEPT}, first=256),
+    "revoked branches not stored": Control(Parts(cache=BranchesNotStored), {STALE_ACCEPT, UNDONE}),
     "descendants of a revoked branch kept": Control(Parts(cache=DescendantsKept), {STALE_ACCEPT, UNDONE}),
-    "walked tails not looked up": Control(Parts(cache=BranchesNotLookedUp), {STALE_ACCEPT, UNDONE}),
-    "lineages not heard": Control(Parts(cache=deaf(api.Lineage)), {STALE_ACCEPT}, first=49),
-    "issued-before not heard": Control(Parts(cache=deaf(api.IssuedBefore)), {STALE_ACCEPT}),
-    "subjects not heard": Control(Parts(cache=SubjectsNotHeard), {STALE_ACCEPT}),
-    "retired keys not heard": Control(Parts(cache=deaf(api.KeyRetired)), {STALE_ACCEPT}, first=28),
-    "own revocations left to the feed": Control(Parts(operations=OwnForgotten), {UNDONE}),
-    "a denial kept for the lineage": Control(Parts(cache=NegativeOfLineage), {FALSE_DENIAL}),
-    "a flight that hands over its result": Control(Parts(verification=DenialShared), {FALSE_DENIAL, STALE_ACCEPT}),
-    "position and age after the answer": Control(Parts(position_after=True), {STALE_ACCEPT, UNDONE}, first=540),
+    "walked tails not checked": Control(Parts(cache=BranchesNotLookedUp), {STALE_ACCEPT, UNDONE}),
+    "lineages ignored": Control(Parts(cache=ignoring(api.Lineage)), {STALE_ACCEPT}, first=49),
+    "issued-before ignored": Control(Parts(cache=ignoring(api.IssuedBefore)), {STALE_ACCEPT}),
+    "subjects ignored": Control(Parts(cache=SubjectsIgnored), {STALE_ACCEPT}),
+    "retired keys ignored": Control(Parts(cache=ignoring(api.KeyRetired)), {STALE_ACCEPT}, first=28),
+    "own revocations ignored": Control(Parts(operations=OwnRevocationsIgnored), {UNDONE}),
+    "a denial cached for the lineage": Control(Parts(cache=DenialOfLineage), {FALSE_DENIAL}),
+    "a shared request that returns its result": Control(Parts(verification=ResultShared), {FALSE_DENIAL, STALE_ACCEPT}),
+    "position and age read after the answer": Control(Parts(position_after=True), {STALE_ACCEPT, UNDONE}, first=540),
 }
-"""By name. A gap in what is followed is too rare here: ``test_cache_staleness`` makes it."""
+"""By name. A gap in the followed positions is too rare here: ``test_cache_staleness`` creates one."""

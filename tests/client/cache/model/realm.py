@@ -1,6 +1,6 @@
-"""The plain truth that caches are held against: what was revoked, when, and at which position of which journal.
+"""The reference that caches are compared with: each revocation, its time, and its position in its journal.
 
-Tokens are real, and so is the verifier; the journal is a list.
+The tokens and the verifier are real. The journal is a list.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tkdb_client.cache.matching import kids_of
 
 NAME = "tkdb.test"
 NOW_MS = 1_700_000_000_000
-"""The wall clock: tokens are minted about now."""
+"""The time of the wall clock. Tokens are minted about then."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of the journal: what it revokes (None: nothing), and when it was acknowledged."""
+    """An entry of the journal: its revocation (None if it revokes nothing), and the time of its acknowledgement."""
 
     revocation: api.Revocation | None
     acked_ms: int
@@ -31,20 +31,20 @@ class Entry:
 
 @dataclass
 class Journal:
-    """One numbering of the entries: entry ``first`` stands at ``base`` + 1. Those before lie below ``base``."""
+    """One numbering of the entries: entry ``first`` has the position ``base`` + 1. Entries before it are below."""
 
     id: bytes
     base: int
     first: int
 
     def position(self, known: int) -> int:
-        """Return the position of who knows so many entries."""
+        """Return the position of a machine that knows the first ``known`` entries."""
         return self.base + known - self.first
 
 
 @dataclass
 class Realm:
-    """Root keys, and all that was ever revoked, in order."""
+    """Root keys, and every revocation in order."""
 
     kids: tuple[bytes, ...] = (b"a" * 16, b"b" * 16, b"c" * 16)
     entries: list[Entry] = field(default_factory=list)
@@ -53,8 +53,8 @@ class Realm:
 
     def mint(self, *caveats: AnyCaveat, kid: bytes | None = None, number: int = 0, at_ms: int = NOW_MS) -> Macaroon:
         kid = kid or self.kids[0]
-        said = caveats or (Exp(2_000_000_000), Sub("kim"), Act("rwcdC"))
-        return mint(NAME, kid * 2, kid=kid, time_ms=at_ms, random=number.to_bytes(10), caveats=said)
+        given = caveats or (Exp(2_000_000_000), Sub("kim"), Act("rwcdC"))
+        return mint(NAME, kid * 2, kid=kid, time_ms=at_ms, random=number.to_bytes(10), caveats=given)
 
     def revoke(self, revocation: api.Revocation | None, acked_ms: int = 0) -> int:
         """Add an entry; return its position."""
@@ -66,11 +66,11 @@ class Realm:
         return self.journal.position(len(self.entries))
 
     def fail_over(self, journal: bytes) -> None:
-        """Go on in another journal, in which all so far is one entry."""
+        """Continue in another journal, in which the entries so far are one entry."""
         self.journal = Journal(journal, 1, len(self.entries))
 
     def verify(self, text: str, known: int) -> api.Valid | api.Invalid:
-        """Return what is said of a bundle by who knows the first ``known`` entries."""
+        """Return the result of a machine that knows the first ``known`` entries."""
         fold = self._folds.get(known)
         if fold is None:
             fold = self._folds[known] = _Fold(self, known)
@@ -82,7 +82,7 @@ class Realm:
         return api.Valid(verified.organization, sorted(revoked) if len(revoked) <= api.MAX_TOLD_BRANCHES else None)
 
     def feed(self, kids: list[bytes], journal: Journal, after: int, known: int, limit: int = 10**9) -> api.Feed:
-        """Return what touches ``kids`` after a position, by who knows the first ``known`` entries of ``journal``."""
+        """Return the feed of a machine with the first ``known`` entries: revocations of ``kids`` after a position."""
         position = journal.position(known)
         if after >= position:
             return api.Feed(after, [], more=False)
@@ -96,10 +96,10 @@ class Realm:
         return api.Feed(position, found, more=False)
 
     def acked_ms(self, token: Macaroon) -> int | None:
-        """Return when the first revocation that covers a token was acknowledged; None: none does."""
+        """Return the time of acknowledgement of the first revocation that covers a token. None if there is none."""
         tails = walk(RootKeyState(token.kid * 2).sign(token.identifier), token.packets)
         if tails[-1] != token.tail:
-            return -(2**60)  # forged: it never was in order
+            return -(2**60)  # The token is forged, so it was never valid.
         branches = set(map(branch_of, tails))
         subjects = [caveat.subject for caveat in token.caveats[: token.m] if isinstance(caveat, Sub)]
         digest = subject_digest(subjects[0]) if subjects else b""
@@ -120,7 +120,7 @@ class Realm:
 
 
 class _Fold:
-    """What the first entries come to."""
+    """The state after the first ``known`` entries."""
 
     def __init__(self, realm: Realm, known: int) -> None:
         self.branches: dict[bytes, frozenset[bytes]] = {}
@@ -134,10 +134,10 @@ class _Fold:
                     lineages.add(kid + nonce)
                 case api.Branch(kid, nonce, branch):
                     self.branches[kid + nonce] = self.branches.get(kid + nonce, frozenset()) | {branch}
-                case api.IssuedBefore(kids, before_ms, told):
+                case api.IssuedBefore(kids, before_ms, by_subject):
                     for kid in kids:
                         before[kid] = max(before_ms, before.get(kid, 0))
-                        for subject, subject_ms in told:
+                        for subject, subject_ms in by_subject:
                             subjects[kid][subject] = max(subject_ms, subjects[kid].get(subject, 0))
                 case api.KeyRetired(kid):
                     retired.add(kid)

@@ -1,4 +1,4 @@
-"""One cache, moved by hand: no client, no network, a clock that is set."""
+"""One cache that a test drives step by step: without a client or a network, and with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def branch_of(token: Macaroon) -> api.Branch:
 
 
 class Single:
-    """A cache of the realm's tokens."""
+    """One cache and the realm whose tokens it stores."""
 
     def __init__(self, kind: type[Cache] = Cache, *, max_bytes: int = 1 << 20) -> None:
         self.realm = Realm()
@@ -39,22 +39,22 @@ class Single:
             monotonic_ms=lambda: self.now_ms,
         )
 
-    def told(self, *, known: int | None = None, age_ms: int = 0, sent_ms: int | None = None, asked: int = 0) -> Reply:
-        """Return an attempt's answer by who knows the first ``known`` entries, all by default."""
+    def reply(self, *, known: int | None = None, age_ms: int = 0, sent_ms: int | None = None, asked: int = 0) -> Reply:
+        """Return the answer of a machine that knows the first ``known`` entries. Default: all entries."""
         known = len(self.realm.entries) if known is None else known
         journal = self.realm.journal
         answer = api.Answer(journal.id, journal.position(known), age_ms)
         return Reply(answer, self.now_ms if sent_ms is None else sent_ms, asked)
 
-    def ask(self, token: Macaroon | Bundle, told: Reply | None = None, question: Any = None) -> Any:
-        """Verify at the authority and take in what it says."""
-        told = told or self.told()
+    def ask(self, token: Macaroon | Bundle, reply: Reply | None = None, question: Any = None) -> Any:
+        """Verify a token at the authority, and store the result in the cache."""
+        reply = reply or self.reply()
         bundle = Bundle(token) if isinstance(token, Macaroon) else token
         question = question or self.cache.open()
-        known = told.answer.position - self.realm.journal.position(0)
+        known = reply.answer.position - self.realm.journal.position(0)
         try:
             result = self.realm.verify(bundle.text, known)
-            return self.cache.take(question, bundle, digest(bundle), result, told)
+            return self.cache.take(question, bundle, digest(bundle), result, reply)
         finally:
             self.cache.close(question)
 
@@ -66,14 +66,14 @@ class Single:
         return self.cache.find(bundle, digest(bundle))
 
     def poll(self, *, age_ms: int = 0, limit: int = 10**9) -> None:
-        """Follow the feed up to now."""
+        """Follow the feed to its end."""
         follower = self.cache.enlist()
         assert follower is not None
         poll = self.cache.next_poll(follower, 10_000)
         while poll is not None:
             known = len(self.realm.entries)
             feed = self.realm.feed(list(poll.kids), self.realm.journal, poll.after, known, limit)
-            self.cache.apply(follower, poll, feed, self.told(age_ms=age_ms))
+            self.cache.apply(follower, poll, feed, self.reply(age_ms=age_ms))
             if not feed.more:
                 break
             poll = self.cache.next_poll(follower, 10_000)

@@ -1,11 +1,11 @@
-"""An authority, machines that lag, and clients with caches, on one simulated clock: a schedule follows from its seed.
+"""An authority, machines that lag, and clients with caches, on one simulated clock. A schedule follows from its seed.
 
-The clients run the production rules (exchange, cache, feed, verification); their requests aren't sealed, and what
-carries them, and how long that takes, is drawn. Every verification is held against the realm:
+The clients run the production rules (exchange, cache, feed, verification). Their requests aren't sealed. The network
+and its latencies are random. Every verification is compared with the realm:
 
-- *stale accept*: a token was accepted later than the bound after its revocation was acknowledged;
-- *undone*: a client accepted a token after its own revocation of it had returned, in the same journal;
-- *false denial*: a token was denied, as other than stale, that wasn't revoked.
+- *stale accept*: a token was accepted after its revocation was acknowledged and the bound had passed;
+- *undone*: a client accepted a token after its own revocation of the token had returned, in the same journal;
+- *false denial*: a token that wasn't revoked was denied for another reason than stale.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from tests.client.cache.model.realm import NAME, NOW_MS, Journal, Realm
 from tests.client.fake_authority import Brain
-from tests.client.scheduler import START_MS, Post, Scheduler, Unsealing
+from tests.client.scheduler import START_MS, PlainInitiator, Post, Scheduler
 from tkdb import api, errors
 from tkdb.failure import Failure
 from tkdb.macaroon.access import Policy
@@ -45,7 +45,7 @@ FALSE_DENIAL = "false denial"
 
 @dataclass
 class Parts:
-    """What a client is made of; a negative control exchanges one."""
+    """The parts of a client. A negative control replaces one of them."""
 
     cache: type[Cache] = Cache
     feed: type[FeedFollower] = FeedFollower
@@ -53,7 +53,7 @@ class Parts:
     operations: type[Operations] = Operations
     before: Callable[[Cache], object] = lambda _: None
     position_after: bool = False
-    """Whether machines take position and age after they have answered."""
+    """True if a machine reads its position and age after it has found the result, and not before."""
 
 
 @dataclass
@@ -64,19 +64,17 @@ class Violation:
 
 @dataclass
 class Machine:
-    """One region's: it knows the first ``known`` entries, as of ``checked_ms``."""
+    """The machine of one region. At ``checked_ms``, it knew the first ``known`` entries."""
 
     journal: Journal
     known: int = 0
     checked_ms: int = START_MS
     cut: bool = False
-    rest_ms: int = 300
+    refresh_ms: int = 300
     waiting: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Caller:
-    """One client of the world."""
-
     def __init__(self, world: World, number: int, parts: Parts) -> None:
         self.number = number
         draw = random.Random(world.draw.random())
@@ -89,7 +87,7 @@ class Caller:
             clock=clock,
             random=draw.randbytes,
         )
-        exchange._attempts._initiator = Unsealing()  # type: ignore[assignment]
+        exchange._attempts._initiator = PlainInitiator()  # type: ignore[assignment]
         policy = Policy(clock=lambda: NOW_MS / 1000)
         given: dict[str, Any] = {"bound_ms": BOUND_MS, "monotonic_ms": clock.monotonic_ms}
         self.cache = parts.cache(NAME, policy, max_bytes=world.cache_bytes, **given)
@@ -111,12 +109,12 @@ class World:
         parts: Parts | None = None,
         *,
         calm: bool = False,
-        tell: Callable[[int, str], object] | None = None,
+        log: Callable[[int, str], object] | None = None,
     ) -> None:
         self.parts = parts or Parts()
         self.draw = random.Random(seed)
         self.calm = calm
-        self.tell = tell or (lambda _at_ms, _text: None)
+        self.log = log or (lambda _at_ms, _text: None)
         self.clock = Scheduler()
         self.realm = Realm()
         self.violations: list[Violation] = []
@@ -126,9 +124,9 @@ class World:
         self.callers = [Caller(self, number, self.parts) for number in range(self.draw.randint(1, 3))]
         self.tokens = self._tokens()
         self.links: dict[tuple[int, int], bool] = {}
-        for machine in self.machines:  # one that is idle looks seldom
-            machine.rest_ms = 300 if calm else self.draw.choice([300, 4_500])
-        self.most_ms = 20 if calm else self.draw.choice([20, 300, 1_200])
+        for machine in self.machines:  # An idle machine reads the head less often.
+            machine.refresh_ms = 300 if calm else self.draw.choice([300, 4_500])
+        self.max_latency_ms = 20 if calm else self.draw.choice([20, 300, 1_200])
 
     def run(self, for_ms: int = 25_000) -> World:
         until_ms = self.clock.now_ms + for_ms
@@ -136,27 +134,27 @@ class World:
             self._refresh(number)
         for caller in self.callers:
             self._act(caller)
-        self.clock.after(self.draw.randint(100, 2_000), self._happen)
+        self.clock.after(self.draw.randint(100, 2_000), self._disturb)
         self.clock.run_until(until_ms)
         return self
 
     # --- tokens -------------------------------------------------------------------------------------------------
 
     def _tokens(self) -> list[Macaroon]:
-        """Two lineages or three: minted ones, children, theirs, siblings, forged ones; deeper ones are more."""
+        """Return tokens of one to five lineages: minted tokens, descendants and siblings, and a forgery for each."""
         tokens: list[Macaroon] = []
         for number in range(self.draw.randint(1, 5)):
             kid = self.draw.choice(self.realm.kids)
-            family = [self.realm.mint(kid=kid, number=number, at_ms=NOW_MS - 1_000 * number)]
+            lineage = [self.realm.mint(kid=kid, number=number, at_ms=NOW_MS - 1_000 * number)]
             for size in range(self.draw.randint(1, 6)):
-                parent = self.draw.choice(family)
-                family.append(parent.attenuate(self.draw.choice([Act("r"), Exp(1_900_000_000 + size)])))
-            tokens += family[self.draw.randint(0, 1) :]  # often the minted one is never shown
-            child = family[-1]
+                parent = self.draw.choice(lineage)
+                lineage.append(parent.attenuate(self.draw.choice([Act("r"), Exp(1_900_000_000 + size)])))
+            tokens += lineage[self.draw.randint(0, 1) :]  # Often the minted token is never presented.
+            child = lineage[-1]
             tokens.append(msgspec.structs.replace(child, raw=child.raw[:-1] + bytes([child.raw[-1] ^ 1])))
         return tokens
 
-    # --- what clients do ----------------------------------------------------------------------------------------
+    # --- actions of clients -------------------------------------------------------------------------------------
 
     def _act(self, caller: Caller) -> None:
         token = self.draw.choice(self.tokens)
@@ -173,19 +171,19 @@ class World:
         try:
             known = caller.cache.get(token.text)
         except errors.Denied as denied:
-            self._judge(caller, token, denied, began_ms, own)
+            self._check(caller, token, denied, began_ms, own)
             return
         if known is not None:
-            self._judge(caller, token, known, began_ms, own)
+            self._check(caller, token, known, began_ms, own)
             return
         steps = caller.operations.verify(token)
-        self.clock.start(steps, lambda result: self._judge(caller, token, result, began_ms, own), self._poster(caller))
+        self.clock.start(steps, lambda result: self._check(caller, token, result, began_ms, own), self._poster(caller))
 
-    def _judge(self, caller: Caller, token: Macaroon, result: Any, began_ms: int, own: bool) -> None:
+    def _check(self, caller: Caller, token: Macaroon, result: Any, began_ms: int, own: bool) -> None:
         now_ms = self.clock.now_ms
         acked_ms = self.realm.acked_ms(token)
         name = self.tokens.index(token)
-        self.tell(now_ms, f"client {caller.number}: token {name} {type(result).__name__}, asked at {began_ms}")
+        self.log(now_ms, f"client {caller.number}: token {name} {type(result).__name__}, asked at {began_ms}")
         if isinstance(result, errors.TkdbError):
             self._count(type(result).__name__)
             is_true = acked_ms is not None or isinstance(result, errors.StaleAuthority | errors.Unavailable)
@@ -203,39 +201,39 @@ class World:
     def _revoke_by(self, caller: Caller, token: Macaroon) -> None:
         def ended(result: Any) -> None:
             if not isinstance(result, Exception):
-                self.tell(self.clock.now_ms, f"client {caller.number} has revoked token {self.tokens.index(token)}")
+                self.log(self.clock.now_ms, f"client {caller.number} has revoked token {self.tokens.index(token)}")
                 if all(machine.journal is self.realm.journal for machine in self.machines):
-                    # What is revoked with it counts, too.
+                    # The descendants are revoked with the token.
                     caller.revoked += [each for each in self.tokens if _descends(each, token)]
 
         if self.realm.acked_ms(token) is None:
             target = api.Branch(token.kid, token.nonce, token.branch)
             self.clock.start(caller.operations.revoke_many([target]), ended, self._poster(caller))
 
-    # --- what happens -------------------------------------------------------------------------------------------
+    # --- revocations and faults ---------------------------------------------------------------------------------
 
-    def _happen(self) -> None:
-        self.clock.after(self.draw.randint(200, 4_000), self._happen)
-        fate = self.draw.random()
-        if fate < 0.45:
+    def _disturb(self) -> None:
+        self.clock.after(self.draw.randint(200, 4_000), self._disturb)
+        chance = self.draw.random()
+        if chance < 0.45:
             for _ in range(self.draw.choice([1, 1, 1, 6])):
                 self._revoke()
         elif self.calm:
             return
-        elif fate < 0.65:
+        elif chance < 0.65:
             machine = self.draw.choice(self.machines)
             machine.cut = not machine.cut
-            self.tell(self.clock.now_ms, f"machine {self.machines.index(machine)} cut: {machine.cut}")
-        elif fate < 0.9:
+            self.log(self.clock.now_ms, f"machine {self.machines.index(machine)} cut: {machine.cut}")
+        elif chance < 0.9:
             link = self.draw.randrange(len(self.callers)), self.draw.randrange(len(self.machines))
             self.links[link] = not self.links.get(link, False)
-            self.tell(self.clock.now_ms, f"link {link} cut: {self.links[link]}")
-        elif fate < 0.95:
+            self.log(self.clock.now_ms, f"link {link} cut: {self.links[link]}")
+        elif chance < 0.95:
             self.realm.fail_over(self.draw.randbytes(16))
-            for caller in self.callers:  # a machine of the old one may answer until it is stale
+            for caller in self.callers:  # A machine of the old journal may answer until it is stale.
                 caller.revoked.clear()
             self._count("journals")
-            self.tell(self.clock.now_ms, "another journal")
+            self.log(self.clock.now_ms, "another journal")
 
     def _revoke(self) -> None:
         token = self.draw.choice(self.tokens)
@@ -257,13 +255,13 @@ class World:
         revocation = self.draw.choice(kinds)
         self.realm.revoke(revocation, self.clock.now_ms)
         self._count("revoked")
-        self.tell(self.clock.now_ms, f"entry {len(self.realm.entries)}: {revocation}")
+        self.log(self.clock.now_ms, f"entry {len(self.realm.entries)}: {revocation}")
 
     def _refresh(self, number: int) -> None:
-        """A machine reads the head, by and by: what it sent now tells how things stood now."""
+        """Let a machine read the head, again and again. A read that is sent now proves the state of now."""
         machine = self.machines[number]
         sent_ms, known, journal = self.clock.now_ms, len(self.realm.entries), self.realm.journal
-        took_ms = self.draw.randint(1, 2 * self.most_ms)
+        took_ms = self.draw.randint(1, 2 * self.max_latency_ms)
 
         def arrive() -> None:
             if not machine.cut:
@@ -273,11 +271,13 @@ class World:
                     waiting, machine.waiting = machine.waiting, []
                     for wake in waiting:
                         wake()
-            self.clock.after(self.draw.randint(machine.rest_ms // 6, machine.rest_ms), lambda: self._refresh(number))
+            self.clock.after(
+                self.draw.randint(machine.refresh_ms // 6, machine.refresh_ms), lambda: self._refresh(number)
+            )
 
         self.clock.after(took_ms, arrive)
 
-    # --- the way there and back ---------------------------------------------------------------------------------
+    # --- the network --------------------------------------------------------------------------------------------
 
     def _poster(self, caller: Caller) -> Post:
         return lambda send, ended: self._post(caller, send, ended)
@@ -300,24 +300,24 @@ class World:
 
         def back(answer: api.Answer) -> None:
             if not lost():
-                self.clock.after(self._way_ms(), lambda: end(Answered(api.encode(answer), 1.0)))
+                self.clock.after(self._latency_ms(), lambda: end(Answered(api.encode(answer), 1.0)))
 
         self.clock.after(send.timeout_ms, lambda: end(Lost("silence", silent=True)))
-        self.clock.after(self._way_ms(), arrive)
+        self.clock.after(self._latency_ms(), arrive)
 
-    def _way_ms(self) -> int:
-        return self.draw.randint(1, self.most_ms)
+    def _latency_ms(self) -> int:
+        return self.draw.randint(1, self.max_latency_ms)
 
     def _serve(self, machine: Machine, send: Send, back: Callable[[api.Answer], None]) -> None:
         call = api.decode_request(send.path, send.message)
         now_ms = self.clock.now_ms
-        standing = self._standing(machine)
+        state = self._state(machine)
 
         def fail(error: errors.TkdbError) -> None:
-            back(api.Answer(**self._standing(machine), failure=Failure.from_error(error)))
+            back(api.Answer(**self._state(machine), failure=Failure.from_error(error)))
 
         if isinstance(call, api.Status):
-            fail(errors.Unavailable("it isn't asked how it is"))
+            fail(errors.Unavailable("this model has no status"))
         elif isinstance(call, api.Revoke):
             for target in call.targets:
                 assert isinstance(target, api.Branch)
@@ -326,45 +326,45 @@ class World:
             back(answer)
         elif now_ms - machine.checked_ms > BOUND_MS:
             fail(errors.StaleAuthority("the machine is stale"))
-        elif int(send.headers["position"]) > standing["position"]:
-            fail(errors.Unavailable("it has not come so far"))
+        elif int(send.headers["position"]) > state["position"]:
+            fail(errors.Unavailable("this machine hasn't reached that position"))
         elif isinstance(call, api.Verify):
             results = [self.realm.verify(text, machine.known) for text in call.bundles]
-            self._answer(machine, standing, api.Verified(results), back)
+            self._answer(machine, state, api.Verified(results), back)
         else:
-            self._hold(machine, call, standing, now_ms + call.wait_ms, back)
+            self._hold(machine, call, state, now_ms + call.wait_ms, back)
 
-    def _hold(self, machine: Machine, call: Any, standing: dict[str, Any], until_ms: int, back: Any) -> None:
+    def _hold(self, machine: Machine, call: Any, state: dict[str, Any], until_ms: int, back: Any) -> None:
         feed = self.realm.feed(call.kids, machine.journal, call.after, machine.known, limit=2)
-        if feed.revocations or feed.more or self.clock.now_ms >= until_ms or machine.journal.id != standing["journal"]:
-            self._answer(machine, standing, feed, back)
+        if feed.revocations or feed.more or self.clock.now_ms >= until_ms or machine.journal.id != state["journal"]:
+            self._answer(machine, state, feed, back)
             return
         woken = [False]
 
         def wake() -> None:
             if not woken[0]:
                 woken[0] = True
-                self._hold(machine, call, standing, until_ms, back)
+                self._hold(machine, call, state, until_ms, back)
 
         machine.waiting.append(wake)
         self.clock.after(until_ms - self.clock.now_ms, wake)
 
-    def _answer(self, machine: Machine, standing: dict[str, Any], result: msgspec.Struct, back: Any) -> None:
-        """It takes a moment, in which the machine may hear of more."""
+    def _answer(self, machine: Machine, state: dict[str, Any], result: msgspec.Struct, back: Any) -> None:
+        """Send the answer after a short time, in which the machine may receive more entries."""
 
         def done() -> None:
-            after = self._standing(machine) if self.parts.position_after else standing
+            after = self._state(machine) if self.parts.position_after else state
             back(api.Answer(**after, result=_raw(result)))
 
-        self.clock.after(self.draw.randint(0, self.most_ms // 4), done)
+        self.clock.after(self.draw.randint(0, self.max_latency_ms // 4), done)
 
-    def _standing(self, machine: Machine) -> dict[str, Any]:
+    def _state(self, machine: Machine) -> dict[str, Any]:
         age_ms = self.clock.now_ms - machine.checked_ms
         return {"journal": machine.journal.id, "position": machine.journal.position(machine.known), "age_ms": age_ms}
 
     def _violate(self, kind: str, why: str) -> None:
         self.violations.append(Violation(kind, why))
-        self.tell(self.clock.now_ms, f"VIOLATION {kind}: {why}")
+        self.log(self.clock.now_ms, f"VIOLATION {kind}: {why}")
 
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1

@@ -1,4 +1,4 @@
-"""An app's side and a caller's, for tests of the middlewares."""
+"""A replacement for an ASGI or WSGI server: it builds requests, runs them through an app, and collects the response."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Message = MutableMapping[str, Any]
 
 
 @dataclass
-class Got:
-    """What came back."""
+class Response:
+    """The response of an app."""
 
     messages: list[Message] = field(default_factory=list)
 
@@ -55,7 +55,7 @@ def bearer(token: Macaroon | str) -> tuple[bytes, bytes]:
 
 
 def attested(request_id: str, *, ip: str = "10.0.0.1", key: Ed25519PrivateKey = PROXY) -> list[tuple[bytes, bytes]]:
-    """What Fly's proxy adds to a request."""
+    """Return the headers that Fly's proxy adds to a request."""
     source, signature = sign(key, Source("m1", "web", "acme", int(time.time())))
     return [
         (b"fly-src", source.encode()),
@@ -68,7 +68,7 @@ def attested(request_id: str, *, ip: str = "10.0.0.1", key: Ed25519PrivateKey = 
 def scope(
     path: str = "/", /, *headers: tuple[bytes, bytes], kind: str = "http", method: str = "GET", **given: Any
 ) -> dict[str, Any]:
-    """What a server makes of a request for ``path``, as it stands on the wire."""
+    """Return the ASGI scope of a request. ``path`` is the path on the wire."""
     made: dict[str, Any] = {
         "type": kind,
         "asgi": {"version": "3.0"},
@@ -85,18 +85,20 @@ def scope(
     return made | ({"method": method} if kind == "http" else {"subprotocols": []}) | given
 
 
-def ask(app: Callable[..., Awaitable[None]], request: dict[str, Any], received: Iterable[Message] = ()) -> Got:
+def ask(app: Callable[..., Awaitable[None]], request: dict[str, Any], received: Iterable[Message] = ()) -> Response:
     """Run one request through an ASGI app."""
-    return asyncio.run(asking(app, request, received))
+    return asyncio.run(ask_async(app, request, received))
 
 
-async def asking(app: Callable[..., Awaitable[None]], request: dict[str, Any], received: Iterable[Message] = ()) -> Got:
-    got, incoming = Got(), iter([*received, {"type": "http.request", "body": b"", "more_body": False}])
+async def ask_async(
+    app: Callable[..., Awaitable[None]], request: dict[str, Any], received: Iterable[Message] = ()
+) -> Response:
+    got, incoming = Response(), iter([*received, {"type": "http.request", "body": b"", "more_body": False}])
 
     async def receive() -> Message:
         for message in incoming:
             return message
-        return await asyncio.Future()  # the caller says no more, and waits
+        return await asyncio.Future()  # The caller sends nothing more, and waits.
 
     async def send(message: Message) -> None:
         got.messages.append(message)
@@ -107,7 +109,7 @@ async def asking(app: Callable[..., Awaitable[None]], request: dict[str, Any], r
 
 
 def environ(path: str = "/", /, *headers: tuple[bytes, bytes], method: str = "GET", **given: Any) -> dict[str, Any]:
-    """What a WSGI server makes of a request for ``path``, as it stands on the wire: headers of one name are joined."""
+    """Return the WSGI environ of a request. ``path`` is the path on the wire. Headers with the same name are joined."""
     made: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
@@ -132,9 +134,9 @@ def environ(path: str = "/", /, *headers: tuple[bytes, bytes], method: str = "GE
     return made | given
 
 
-def ask_wsgi(app: Callable[..., Iterable[bytes]], request: dict[str, Any]) -> Got:
+def ask_wsgi(app: Callable[..., Iterable[bytes]], request: dict[str, Any]) -> Response:
     """Run one request through a WSGI app."""
-    got = Got()
+    got = Response()
 
     def start(status: str, headers: list[tuple[str, str]], *_: object) -> None:
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
