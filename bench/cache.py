@@ -44,7 +44,7 @@ from tkdb_client.calls.attempt import Reply
 N = 5
 EXP_S = 2_000_000_000
 FURTHER = {"exact": 0, "+1": 1, "+3": 3}
-POLICY = Policy(clock=time.time, audience="https://api.acme.example")
+POLICY = Policy(organization="acme", clock=time.time, audience="https://api.acme.example")
 ACCESS = Access(action="r", resource={"app": "123"}, method="GET", path="/v1/apps/123")
 
 

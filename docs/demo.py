@@ -109,11 +109,11 @@ class Demo:
             who = "from the cache" if self.app.cache_info().misses == asked else " ".join(by)
             say("verify", took, f"{who}: the chain is valid, {len(verified.caveats)} caveats, not revoked")
         began_s = time.perf_counter()
-        verified.clear(Access(action="r", resource={"app": "shop"}))
+        verified.clear(Access(organization="acme", action="r", resource={"app": "shop"}))
         say("clear", since(began_s), "in the app: reading the app shop is allowed")
         began_s = time.perf_counter()
         try:
-            verified.clear(Access(action="w", resource={"app": "shop"}))
+            verified.clear(Access(organization="acme", action="w", resource={"app": "shop"}))
         except Denied as denial:
             say("denied", since(began_s), f"in the app: {denial}")
             return child

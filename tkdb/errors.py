@@ -49,6 +49,7 @@ class Reason(StrEnum):
     NOT_YET_VALID = "not yet valid"
     EXPIRED = "expired"
     CAVEAT_UNMET = "caveat unmet"
+    FOREIGN_ORGANIZATION = "foreign organization"
     UNKNOWN_CAVEAT = "unknown caveat"
     DISCHARGE_MISSING = "discharge missing"
     DISCHARGE_INVALID = "discharge invalid"
@@ -141,6 +142,12 @@ class CaveatUnmet(Denied):
     """A caveat doesn't clear against the access, or isn't allowed at its place."""
 
     reason = Reason.CAVEAT_UNMET
+
+
+class ForeignOrganization(Denied):
+    """The token belongs to another organization than the data that the request touches."""
+
+    reason = Reason.FOREIGN_ORGANIZATION
 
 
 class UnknownCaveat(Denied):

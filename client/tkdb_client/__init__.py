@@ -10,7 +10,7 @@
     child = tkdb.narrow(token, act="r", for_s=60)                         # offline
 
     verified = tkdb.verify(child.text)                                    # raises Denied
-    verified.clear(Access(action="r", resource={"app": "shop"}))          # raises Denied, naming the caveat
+    verified.clear(Access(organization="acme", action="r", resource={"app": "shop"}))   # raises Denied, says why
     tkdb.revoke(token)                                                    # durable when it returns
 
 With several URLs, one for each region, a client uses the nearest healthy region (`tkdb_client.calls.regions`).
@@ -26,7 +26,7 @@ from tkdb.errors import (
     Unavailable,
 )
 from tkdb.macaroon import caveats
-from tkdb.macaroon.access import ANY, Access, Policy, Source
+from tkdb.macaroon.access import ANY, ANY_ORGANIZATION, Access, Policy, Source
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache.cache import CacheInfo
 from tkdb_client.calls.regions import Region
@@ -35,6 +35,7 @@ from tkdb_client.verified import Verified
 
 __all__ = [
     "ANY",
+    "ANY_ORGANIZATION",
     "Access",
     "AsyncClient",
     "CacheInfo",

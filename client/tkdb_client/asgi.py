@@ -2,7 +2,7 @@
 
 ::
 
-    app.add_middleware(TokenMiddleware, client=tkdb)
+    app.add_middleware(TokenMiddleware, client=tkdb, organization="acme")
 
     @app.get("/apps/{app_id}")                                     # FastAPI
     async def show(
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from tkdb.attestation import Verifier
 from tkdb.errors import ConfigurationError
-from tkdb.macaroon.access import Access
+from tkdb.macaroon.access import Access, AnyOrganization
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.verified import Verified
 from tkdb_client.web.facts import Arrived
@@ -53,6 +53,8 @@ class TokenMiddleware:
     Args:
         app: the app.
         client: verifies tokens. A blocking client runs in a thread; an ``AsyncClient`` needs none.
+        organization: the organization whose data the app holds; tokens of others never clear. An app that holds data of
+            several leaves it out, and names the organization in each access. Default: the client's policy's.
         access: returns a request's access from its scope. Every request must then clear it, and ``require`` in a route
             can only demand more. Without it, each route demands its own.
         exempt: returns True for a scope whose request needn't clear ``access``, such as a health check or a CORS
@@ -68,6 +70,7 @@ class TokenMiddleware:
         app: App,
         client: AsyncClient | Client,
         *,
+        organization: str | AnyOrganization | None = None,
         access: Callable[[Scope], Access] | None = None,
         exempt: Callable[[Scope], bool] | None = None,
         attestation: Verifier | None = None,
@@ -75,7 +78,7 @@ class TokenMiddleware:
         render: Render | None = None,
     ) -> None:
         self._app = app
-        self._gate = Guard(client, attestation=attestation, realm=realm, render=render)
+        self._gate = Guard(client, organization=organization, attestation=attestation, realm=realm, render=render)
         self._access = access
         self._exempt = exempt
 

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import os
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Generic, Literal, TypeVar
+
+import msgspec
 
 from tkdb import defaults, errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
@@ -57,7 +58,8 @@ class Configured(ABC, Generic[X]):
             authority: its name and public key, ``NAME=tkdbpub_…``. Default: ``TKDB_AUTHORITY``.
             signer: a signer's secret, to mint and to administer. Default: ``TKDB_SIGNER``, or the content of the file
                 ``TKDB_SIGNER_FILE``. Without one, a client can verify, and revoke tokens that it holds.
-            policy: the app's own facts: its name (audience), its clock, and the checkers of its own caveats.
+            policy: the app's own facts: the organization whose data it holds, its name (audience), its clock, and the
+                checkers of its own caveats.
             timeout_ms: the timeout of a call, with its retries. A long poll's wait is added.
             attempt_timeout_ms: the timeout of one attempt. A long poll's wait is added.
             cache_bytes: the largest size of all cached tokens. With 0 there is no cache, and the feed isn't followed.
@@ -84,10 +86,13 @@ class Configured(ABC, Generic[X]):
             random=random,
         )
         self._urls = settings.urls
-        self._policy = policy or Policy(clock=time.time)
+        policy = policy or Policy()
+        self._now_s = policy.clock or (lambda: clock.now_ms() / 1000)
+        self.policy = msgspec.structs.replace(policy, clock=self._now_s)
+        """The app's own facts."""
         self._cache = Cache(
             settings.authority.name,
-            self._policy,
+            self.policy,
             max_bytes=cache_bytes,
             bound_ms=bound_ms,
             monotonic_ms=clock.monotonic_ms,
@@ -144,7 +149,7 @@ class Configured(ABC, Generic[X]):
             TruncatedToken, MalformedToken, OverLimit: the token can't be read, or becomes too large.
         """
         return self._narrowing.narrow(
-            token, now_s=self._policy.clock(), act=act, res=res, aud=aud, method=method, path=path, for_s=for_s
+            token, now_s=self._now_s(), act=act, res=res, aud=aud, method=method, path=path, for_s=for_s
         )
 
     def known(self, token: str) -> Verified | None:

@@ -3,7 +3,7 @@
 ::
 
     # shop/tokens.py, and MIDDLEWARE = ["shop.tokens.middleware", ...]
-    middleware = token_middleware(client=Client())
+    middleware = token_middleware(Client(), organization="acme")
 
     # shop/views.py
     @require(lambda request, app_id: Access(action="r", resource={"app": app_id}))
@@ -24,7 +24,7 @@ from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
 
 from tkdb.attestation import Verifier
-from tkdb.macaroon.access import Access
+from tkdb.macaroon.access import Access, AnyOrganization
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.verified import Verified
 from tkdb_client.web.facts import Arrived
@@ -96,6 +96,7 @@ class TokenMiddleware:
 def token_middleware(
     client: Client | AsyncClient,
     *,
+    organization: str | AnyOrganization | None = None,
     access: Callable[[HttpRequest], Access] | None = None,
     exempt: Callable[[HttpRequest], bool] | None = None,
     attestation: Verifier | None = None,
@@ -106,13 +107,15 @@ def token_middleware(
 
     Args:
         client: verifies tokens. Blocking views need a ``Client``; an async project may use an ``AsyncClient``.
+        organization: the organization whose data the app holds; tokens of others never clear. An app that holds data of
+            several leaves it out, and names the organization in each access. Default: the client's policy's.
         access: returns a request's access. Every request must then clear it. Without it, each view demands its own.
         exempt: returns True for a request that needn't clear ``access``.
         attestation: verifies Fly's attestation of the app's own callers. Without it, no ``src`` caveat clears.
         realm: the app's name in challenges.
         render: makes the responses to rejections, in place of tkdb's.
     """
-    gate = Guard(client, attestation=attestation, realm=realm, render=render)
+    gate = Guard(client, organization=organization, attestation=attestation, realm=realm, render=render)
 
     def middleware(get_response: GetResponse) -> TokenMiddleware:
         return TokenMiddleware(get_response, gate, access, exempt)

@@ -2,7 +2,7 @@
 
 ::
 
-    tokens = Tokens(Client())
+    tokens = Tokens(Client(), organization="acme")
     tokens.init_app(app)
 
     @app.get("/apps/<app_id>")
@@ -22,7 +22,7 @@ from flask import Flask, Response, current_app, g, request
 
 from tkdb.attestation import Verifier
 from tkdb.errors import ConfigurationError
-from tkdb.macaroon.access import Access
+from tkdb.macaroon.access import Access, AnyOrganization
 from tkdb_client.client import Client
 from tkdb_client.verified import Verified
 from tkdb_client.web.facts import Arrived
@@ -40,6 +40,8 @@ class Tokens:
 
     Args:
         client: verifies tokens.
+        organization: the organization whose data the app holds; tokens of others never clear. An app that holds data of
+            several leaves it out, and names the organization in each access. Default: the client's policy's.
         access: returns a request's access; it can use Flask's ``request``. Every request must then clear it. Without
             it, each view demands its own.
         exempt: returns True for a request that needn't clear ``access``.
@@ -55,6 +57,7 @@ class Tokens:
         self,
         client: Client,
         *,
+        organization: str | AnyOrganization | None = None,
         access: Callable[[], Access] | None = None,
         exempt: Callable[[], bool] | None = None,
         attestation: Verifier | None = None,
@@ -63,7 +66,7 @@ class Tokens:
     ) -> None:
         if not isinstance(client, Client):
             raise ConfigurationError("Flask needs a client that blocks", hint="give a tkdb_client.Client")
-        self._gate = Guard(client, attestation=attestation, realm=realm, render=render)
+        self._gate = Guard(client, organization=organization, attestation=attestation, realm=realm, render=render)
         self._access = access
         self._exempt = exempt
 

@@ -3,8 +3,10 @@
 >>> from tkdb.macaroon.caveats import Act
 >>> from tkdb.macaroon.mint import mint
 >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[Act("r")])
->>> verified = Verified.under(Policy(clock=lambda: 2.0), "acme", token)
+>>> verified = Verified.under(Policy(organization="acme", clock=lambda: 2.0), "acme", token)
 >>> verified.clear(Access(action="r"))
+>>> verified.allows(Access(action="w"))
+False
 >>> verified.clear(Access(action="w"))
 Traceback (most recent call last):
 ...
@@ -15,8 +17,10 @@ from __future__ import annotations
 
 from typing import Self
 
+from tkdb.errors import Denied
 from tkdb.macaroon import clearing, verify
 from tkdb.macaroon.access import Access, Policy
+from tkdb.macaroon.caveats import Exp
 from tkdb.macaroon.token import Macaroon
 
 
@@ -43,10 +47,29 @@ class Verified(verify.Verified, frozen=True, kw_only=True):
         return cls(trusted.organization, trusted.macaroon, trusted.caveats, policy=policy)
 
     def clear(self, access: Access) -> None:
-        """Return if every caveat allows the access.
+        """Return if the token is one of the access's organization, and every caveat allows the access.
 
         Raises:
-            ExpiredToken, NotYetValid, CaveatUnmet: the first caveat that doesn't. The message has its number and the
-                values.
+            ForeignOrganization: the access is for the data of another organization. The message names both.
+            ExpiredToken, NotYetValid, CaveatUnmet: the first caveat that doesn't allow it. The message has its number
+                and the values.
+            ConfigurationError: neither the access nor the policy names an organization.
         """
-        clearing.clear(self.caveats, access, self.policy)
+        clearing.clear(self.organization, self.caveats, access, self.policy)
+
+    def allows(self, access: Access) -> bool:
+        """Return True if ``clear`` would return, False if it would deny. For a page that shows only usable buttons.
+
+        Raises:
+            ConfigurationError: as ``clear``.
+        """
+        try:
+            self.clear(access)
+        except Denied:
+            return False
+        return True
+
+    @property
+    def expires_s(self) -> int | None:
+        """The last Unix second in which the token is valid; None if it doesn't expire."""
+        return min((caveat.at_s for caveat in self.caveats if isinstance(caveat, Exp)), default=None)

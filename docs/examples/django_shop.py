@@ -8,7 +8,6 @@ Run it with any ASGI or WSGI server. Put TKDB_URL and TKDB_AUTHORITY into the en
 from __future__ import annotations
 
 import os
-import time
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
@@ -27,7 +26,7 @@ settings.configure(
     SECRET_KEY=os.urandom(32).hex(),
 )
 
-tkdb = Client(policy=Policy(clock=time.time, audience="shop"))
+tkdb = Client(policy=Policy(organization="acme", audience="shop"))
 tokens = token_middleware(tkdb, realm="shop")
 stock = {"shop": 3, "blog": 0}
 

@@ -7,7 +7,6 @@ Run it with any ASGI server. Put TKDB_URL and TKDB_AUTHORITY into the environmen
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -18,7 +17,7 @@ from starlette.requests import HTTPConnection
 from tkdb_client import Access, AsyncClient, Policy
 from tkdb_client.asgi import TokenMiddleware, Verified, require
 
-tkdb = AsyncClient(policy=Policy(clock=time.time, audience="shop"))
+tkdb = AsyncClient(policy=Policy(organization="acme", audience="shop"))
 stock = {"shop": 3, "blog": 0}
 
 

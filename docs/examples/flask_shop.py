@@ -7,14 +7,12 @@ Run it with any WSGI server. Put TKDB_URL and TKDB_AUTHORITY into the environmen
 
 from __future__ import annotations
 
-import time
-
 from flask import Flask, request
 
 from tkdb_client import Access, Client, Policy
 from tkdb_client.flask import Tokens, Verified
 
-tokens = Tokens(Client(policy=Policy(clock=time.time, audience="shop")), realm="shop")
+tokens = Tokens(Client(policy=Policy(organization="acme", audience="shop")), realm="shop")
 stock = {"shop": 3, "blog": 0}
 
 app = Flask(__name__)

@@ -82,6 +82,9 @@ class CaveatOptions:
 class AccessOptions:
     """The access that a request attempts."""
 
+    organization: Annotated[
+        str | None, typer.Option("--organization", help="The organization whose data it touches. Default: any.")
+    ] = None
     action: Annotated[str | None, typer.Option(help="The attempted action, out of rwcdC.")] = None
     resource: Annotated[
         list[str] | None,
@@ -98,7 +101,9 @@ class AccessOptions:
     @property
     def given(self) -> bool:
         """True if any option was given."""
-        return any((self.action, self.resource, self.audience, self.method, self.path, self.ip, self.at))
+        return any(
+            (self.organization, self.action, self.resource, self.audience, self.method, self.path, self.ip, self.at)
+        )
 
     def access(self) -> Access:
         """Return the access.
@@ -106,9 +111,10 @@ class AccessOptions:
         Raises:
             UsageError: an option can't be read.
         """
-        from tkdb.macaroon.access import Access
+        from tkdb.macaroon.access import ANY_ORGANIZATION, Access
 
         return Access(
+            organization=ANY_ORGANIZATION if self.organization is None else self.organization,
             action=self.action,
             resource=dict(map(_touched, self.resource or ())),
             method=self.method,
@@ -126,6 +132,7 @@ class AccessOptions:
     def words(self) -> str:
         """Return the access as text for people."""
         pairs: list[tuple[str, str | None]] = [
+            ("organization", self.organization),
             ("action", self.action),
             *(("resource", text) for text in self.resource or ()),
             ("audience", self.audience),

@@ -243,10 +243,20 @@ class App(msgspec.Struct, frozen=True):
     value: Any
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME(self.name):
+        if not is_app_name(self.name):
             raise InvalidCaveat("an app's caveat has a bad name", hint="use a-z, 0-9, dots, dashes and underscores")
         if isinstance(self.value, list | dict):
             msgspec.structs.force_setattr(self, "value", _immutable(self.value))
+
+
+def is_kind(name: str) -> bool:
+    """Return True if a caveat can name this kind of resource."""
+    return _KIND(name) is not None
+
+
+def is_app_name(name: object) -> bool:
+    """Return True if ``x:NAME`` can be an app's own caveat."""
+    return isinstance(name, str) and _NAME(name) is not None
 
 
 Standard = Nbf | Exp | Act | Res | Pre | If | Aud | Sub | Ip | Src | Req | Cnf | Bind | Usr | Org
@@ -361,7 +371,7 @@ def _check_bytes(text: str, size: int) -> None:
 
 
 def _check_grants(caveat: Res | Pre) -> None:
-    if not isinstance(caveat.kind, str) or not _KIND(caveat.kind):
+    if not isinstance(caveat.kind, str) or not is_kind(caveat.kind):
         raise InvalidCaveat("a kind of resource is not a short ASCII name")
     if not isinstance(caveat.ids, Mapping) or not caveat.ids:
         raise InvalidCaveat("no resource is named", hint="name one, or * for any")

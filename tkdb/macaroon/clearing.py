@@ -1,16 +1,23 @@
-"""The check of caveats against an access. All caveats must clear; the error gives the first caveat that doesn't.
+"""The check of a verified token against an access: its organization first, then each of its caveats.
+
+The token must belong to the organization whose data the access touches, and all its caveats must clear. The error is
+about the first caveat that doesn't.
 
 Verification (the chain is valid, and nothing is revoked) happens before, in another module. This module contains the
 *meaning* of the caveats. The exact rule for each tag is in its check below and in ``docs/caveats.md``.
 
 >>> from tkdb.macaroon.access import Access, Policy
 >>> from tkdb.macaroon.caveats import Act, Exp
->>> policy = Policy(clock=lambda: 1_700_000_000)
->>> clear((Exp(1_800_000_000), Act("r")), Access(action="r"), policy)
->>> clear((Exp(1_800_000_000), Act("r")), Access(action="w"), policy)
+>>> policy = Policy(organization="acme", clock=lambda: 1_700_000_000)
+>>> clear("acme", (Exp(1_800_000_000), Act("r")), Access(action="r"), policy)
+>>> clear("acme", (Exp(1_800_000_000), Act("r")), Access(action="w"), policy)
 Traceback (most recent call last):
 ...
 tkdb.errors.CaveatUnmet: caveat 2 of 2 (act r) is not met: it allows r; the request is w
+>>> clear("other", (Act("r"),), Access(action="r"), policy)
+Traceback (most recent call last):
+...
+tkdb.errors.ForeignOrganization: the token belongs to the organization other; the request is for data of acme
 """
 
 from __future__ import annotations
@@ -21,7 +28,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from re import compile as compile_pattern
 from typing import Any, Final, TypeGuard
 
-from tkdb.errors import CaveatUnmet, Denied, ExpiredToken, NotYetValid
+from tkdb.errors import CaveatUnmet, ConfigurationError, Denied, ExpiredToken, ForeignOrganization, NotYetValid
 from tkdb.macaroon.access import ANY, Access, AnyId, Policy
 from tkdb.macaroon.caveats import (
     ANY_ID,
@@ -53,14 +60,17 @@ _UNSAFE_PATH = compile_pattern(
 ).search
 
 
-def clear(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
-    """Check that every caveat clears.
+def clear(organization: str, caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
+    """Check that a token of ``organization`` with these caveats allows the access.
 
     Raises:
+        ForeignOrganization: the access is for the data of another organization.
         ExpiredToken, NotYetValid, CaveatUnmet: a caveat doesn't clear. The error is about the first such caveat, and
             says what was seen.
+        ConfigurationError: neither the access nor the policy names an organization, or neither gives the time.
     """
-    now_s = policy.clock() if access.now_s is None else access.now_s
+    _check_organization(organization, access, policy)
+    now_s = _now_s(access, policy)
     for caveat in caveats:
         why = _CHECKS.get(type(caveat), _foreign)(caveat, access, policy, now_s)
         if why is not None:
@@ -69,8 +79,12 @@ def clear(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
 
 def explain(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> list[str | None]:
     """Return one item for each caveat: None if it clears, else the reason why not. It covers all caveats, not only the
-    first that denies."""
-    now_s = policy.clock() if access.now_s is None else access.now_s
+    first that denies.
+
+    Raises:
+        ConfigurationError: neither the access nor the policy gives the time.
+    """
+    now_s = _now_s(access, policy)
     return [_CHECKS.get(type(caveat), _foreign)(caveat, access, policy, now_s) for caveat in caveats]
 
 
@@ -83,6 +97,31 @@ def describe(caveat: AnyCaveat) -> str:
 def printable(text: str) -> str:
     """Return a form of ``text``, which comes from a token's holder or a request, that is safe to show."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _check_organization(organization: str, access: Access, policy: Policy) -> None:
+    if access.organization is None and policy.organization is None:
+        raise ConfigurationError(
+            "neither the access nor the policy names the organization whose data is touched",
+            hint='write Policy(organization="acme") in an app of one organization, Access(organization=...) in an app '
+            "of several, or ANY_ORGANIZATION if tokens of every organization are welcome",
+        )
+    for wanted in (policy.organization, access.organization):
+        if isinstance(wanted, str) and wanted != organization:
+            raise ForeignOrganization(
+                f"the token belongs to the organization {organization}; the request is for data of "
+                f"{printable(wanted)[:63] or 'an organization without a name'}"
+            )
+
+
+def _now_s(access: Access, policy: Policy) -> float:
+    if access.now_s is not None:
+        return access.now_s
+    if policy.clock is None:
+        raise ConfigurationError(
+            "neither the access nor the policy gives the time", hint="pass Policy(clock=time.time)"
+        )
+    return policy.clock()
 
 
 def _denial(caveats: Sequence[AnyCaveat], caveat: AnyCaveat, why: str) -> Denied:
@@ -257,8 +296,7 @@ def _allowed(actions: str, wanted: str | None) -> str | None:
 
 
 def _names(wanted: object) -> TypeGuard[str | AnyId]:
-    """Return True if a request names a resource: by ``ANY``, or by an id.
-    The text "*" is no id, nor is "" or an int."""
+    """Return True if a request names a resource: by ``ANY``, or by an id. The text "*" is no id, nor is ""."""
     return wanted is ANY or (isinstance(wanted, str) and wanted != ANY_ID and wanted != "")
 
 

@@ -1,9 +1,9 @@
 """An authority for an app's own tests: real tokens, real denials, no network, and a clock that the test controls.
 
->>> from tkdb_client import Access
+>>> from tkdb_client import Access, Policy
 >>> from tkdb_client.testing import Authority, Down
->>> authority = Authority("acme")
->>> client = authority.client()                                  # a real Client: give it to the app
+>>> authority = Authority()                                      # with the organizations acme and other
+>>> client = authority.client(policy=Policy(organization="acme"))  # a real Client: give it to the app
 >>> token = authority.mint("acme", act="r", expires_in_s=60)
 >>> client.verify(token).clear(Access(action="r"))
 >>> authority.clock.advance(61)                                  # seconds, at once
@@ -11,6 +11,10 @@
 Traceback (most recent call last):
 ...
 tkdb.errors.ExpiredToken: caveat 1 of 2 (exp 1900000060): expired 1 s ago: ask for a new token
+>>> client.verify(authority.mint("other")).clear(Access(action="r"))
+Traceback (most recent call last):
+...
+tkdb.errors.ForeignOrganization: the token belongs to the organization other; the request is for data of acme
 
 >>> token = authority.mint("acme")
 >>> with authority.faulty(Down()):                               # at once, without waiting
@@ -18,7 +22,7 @@ tkdb.errors.ExpiredToken: caveat 1 of 2 (exp 1900000060): expired 1 s ago: ask f
 Traceback (most recent call last):
 ...
 tkdb.errors.DeadlineExceeded: no answer in time, ...
->>> authority.close()                                            # or: with Authority("acme") as authority
+>>> authority.close()                                            # or: with Authority() as authority
 
 The decisions are production's: ``tkdb.authority`` and ``tkdb.macaroon``, with a journal in a list. Each request is
 sealed and opened as on the network (``tkdb.channel``). Only sockets, disks and waiting are left out: a client that

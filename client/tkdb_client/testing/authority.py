@@ -30,6 +30,9 @@ from tkdb_client.testing.network import Network
 BOUND_S: Final = 5.001
 """The published bound, and a moment more: after this time, every client refuses a revoked token."""
 
+DEFAULT_ORGANIZATIONS: Final = ("acme", "other")
+"""The organizations of an authority whose test names none."""
+
 
 class Authority:
     """An authority in this process, for tests. Any number of threads and event loops may use it.
@@ -37,7 +40,8 @@ class Authority:
     Close it at the end of the test, or use it in a ``with``: its clients' background work then ends too.
 
     Args:
-        organizations: created at the start, each with a root key, as always.
+        organizations: created at the start, each with a root key, as always. Default: "acme" and "other", because an
+            app's tests should show that a token of the other one is denied.
         regions: the names of its regions. A client gets a URL for each.
         clock: the clock of the authority and of all its clients.
         random: returns ``n`` random bytes.
@@ -67,7 +71,7 @@ class Authority:
         self._random = random
         self._network = Network(regions, self.clock, random)
         self._operator = self._make(Wire(self._network, faulty=False), signer=self.signer)
-        for organization in organizations:
+        for organization in organizations or DEFAULT_ORGANIZATIONS:
             self.create_organization(organization)
 
     @property
@@ -204,12 +208,11 @@ class Authority:
     def _settings(
         self, signer: SignerSecret | None, policy: Policy | None, timeout_ms: int, attempt_timeout_ms: int
     ) -> dict[str, Any]:
-        ours = policy or Policy(clock=self.clock.now_s)
         return {
             "url": [str(url) for url in self._network.urls.values()],
             "authority": self.identity,
             "signer": signer or "",  # not None, because a developer's exported signer belongs to another authority
-            "policy": msgspec.structs.replace(ours, clock=self.clock.now_s),
+            "policy": msgspec.structs.replace(policy or Policy(), clock=self.clock.now_s),
             "timeout_ms": timeout_ms,
             "attempt_timeout_ms": attempt_timeout_ms,
             "clock": ClientClock(monotonic_ms=self.clock.monotonic_ms, now_ms=self.clock.now_ms),

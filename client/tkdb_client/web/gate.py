@@ -11,9 +11,11 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from tkdb.attestation import Verifier
 from tkdb.errors import ConfigurationError, Denied, Unavailable
-from tkdb.macaroon.access import Access
+from tkdb.macaroon.access import Access, AnyOrganization, Policy
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.verified import Verified
 from tkdb_client.web.facts import Arrived, Attestation, Facts, facts
@@ -29,20 +31,26 @@ class Guard:
 
     Args:
         client: verifies tokens.
+        organization: the organization whose data the app holds; see ``Policy.organization``. Default: the client's.
         attestation: verifies Fly's attestation of the app's callers. Without it, no ``src`` caveat clears.
         realm: the app's name in challenges.
         render: makes the responses to rejections, in place of tkdb's.
+
+    Raises:
+        ConfigurationError: the client's policy is for another organization.
     """
 
     def __init__(
         self,
         client: Client | AsyncClient,
         *,
+        organization: str | AnyOrganization | None = None,
         attestation: Verifier | None = None,
         realm: str = "tkdb",
         render: Render | None = None,
     ) -> None:
         self.client = client
+        self._policy = _bound(client.policy, organization)
         self._attestation = None if attestation is None else Attestation(attestation)
         self._realm = realm
         self._render = render
@@ -59,6 +67,12 @@ class Guard:
         if outer is not None and outer.gate._verifier is self._verifier:
             return Visit(self, arrived, outer.facts)
         return Visit(self, arrived, facts(arrived, self._attestation))
+
+    def bind(self, verified: Verified) -> Verified:
+        """Return ``verified`` under the policy of this app."""
+        if verified.policy is self._policy:
+            return verified
+        return msgspec.structs.replace(verified, policy=self._policy)
 
     def answer(self, rejection: Rejection) -> Answer:
         """Return the response to a rejection."""
@@ -113,11 +127,13 @@ class Visit:
             return client.verify(text)
 
     def clear(self, verified: Verified, access: Access) -> Verified:
-        """Return ``verified`` if its caveats allow ``access``, completed with the facts about the request.
+        """Return ``verified`` if it allows ``access``, completed with the facts about the request.
 
         Raises:
-            Rejection: a caveat doesn't allow it.
+            Rejection: it is another organization's, or a caveat doesn't allow it.
+            ConfigurationError: neither the app nor the access names an organization.
         """
+        verified = self.gate.bind(verified)
         try:
             verified.clear(self.facts.complete(access))
         except Denied as denied:
@@ -136,6 +152,17 @@ def not_guarded() -> ConfigurationError:
     return ConfigurationError(
         "a token is required here, but the app has no middleware of tkdb", hint="add the middleware"
     )
+
+
+def _bound(policy: Policy, organization: str | AnyOrganization | None) -> Policy:
+    if organization is None or organization == policy.organization:
+        return policy
+    if policy.organization is not None:
+        raise ConfigurationError(
+            "the middleware and the client's policy name different organizations",
+            hint="name the organization in one of them",
+        )
+    return msgspec.structs.replace(policy, organization=organization)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ status  error (RFC 6750, 3.1)   when
 401     none                    the request has no token
 400     ``invalid_request``     the Authorization header is malformed, or there are several
 401     ``invalid_token``       the token is denied, for one of the reasons of `tkdb.errors.Reason`
-403     ``insufficient_scope``  the token is valid, and a caveat doesn't allow the access
+403     ``insufficient_scope``  the token is valid; it is another organization's, or a caveat doesn't allow the access
 503     none                    the authority can't be reached, or no machine can prove that it is fresh enough
 ======  ======================  ================================================================================
 
@@ -27,7 +27,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from tkdb.errors import CaveatUnmet, Denied, Reason, StaleAuthority, Unavailable
+from tkdb.errors import CaveatUnmet, Denied, ForeignOrganization, Reason, StaleAuthority, Unavailable
 
 DESCRIPTION_CHARS: Final = 400
 """The longest ``error_description``, because headers are short."""
@@ -96,8 +96,8 @@ class Rejection(Exception):
 
     @classmethod
     def unmet(cls, error: Denied) -> Self:
-        """Return the rejection of a valid token whose caveats don't clear."""
-        if not isinstance(error, CaveatUnmet):
+        """Return the rejection of a valid token that doesn't clear."""
+        if not isinstance(error, CaveatUnmet | ForeignOrganization):
             return cls.denied(error)
         title = "The token does not allow this"
         return cls(403, title, error.message, kind="denied", code="insufficient_scope", error=error)
