@@ -36,6 +36,9 @@ ANY_ID: Final = "*"
 ACTIONS: Final = "rwcdC"
 """Read, write, create, delete, control."""
 
+MAX_NETWORKS: Final = 64
+"""The most networks in an ``ip`` caveat: each is parsed for each clearing that the memo doesn't help."""
+
 _MASKS: Final = frozenset(
     "".join(letter for bit, letter in enumerate(ACTIONS) if mask >> bit & 1) for mask in range(1 << len(ACTIONS))
 )
@@ -133,11 +136,16 @@ class Sub(Caveat, frozen=True, tag="sub"):
 
 
 class Ip(Caveat, frozen=True, tag="ip"):
-    """Only from these client addresses: CIDR networks in their canonical text, IPv4 or IPv6."""
+    """Only from these client addresses: at most 64 different CIDR networks in their canonical text, IPv4 or IPv6."""
 
     networks: Annotated[tuple[str, ...], Some]
 
     def __post_init__(self) -> None:
+        if len(self.networks) > MAX_NETWORKS or len(set(self.networks)) < len(self.networks):
+            raise InvalidCaveat(
+                f"an ip caveat names a network twice, or more than {MAX_NETWORKS} of them",
+                hint="name each network once, and join neighbors into a larger network",
+            )
         for text in self.networks:
             try:
                 canonical = str(ip_network(text))
@@ -276,7 +284,9 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 _decode_standard = msgspec.json.Decoder(Standard).decode
 _decode_app = msgspec.json.Decoder(tuple[str, _AppValue]).decode
 _APP_HEAD: Final = b'["x:'
-_KEPT_BYTES: Final = 2048
+_KEPT_BYTES: Final = 128
+"""The longest id whose decoded caveat is kept. A decoded caveat takes up to 20 times the memory of its id, and a token
+that never verifies is decoded too: so the memo's memory is bounded by the ids' lengths as well as by their number."""
 
 
 def encode(caveat: AnyCaveat) -> bytes:
@@ -286,16 +296,20 @@ def encode(caveat: AnyCaveat) -> bytes:
         InvalidCaveat: a field has a type or value that no reader would accept.
     """
     try:
-        fields: Any = ["x:" + caveat.name, caveat.value] if isinstance(caveat, App) else caveat
-        cid = _encode(fields)
+        cid = written(caveat)
         # A reader must get the same caveat back, because the JSON encoder accepts some wrong types as if they were
         # right.
-        good = (_typed_kept(cid) if len(cid) <= _KEPT_BYTES else _decode(cid)) == caveat
+        good = (_kept(cid) if len(cid) <= _KEPT_BYTES else _decode(cid)) == caveat
     except (TypeError, ValueError, OverflowError, RecursionError, UnknownCaveat):
         good = False
     if not good:
         raise InvalidCaveat(f"{type(caveat).__name__} has a field of a wrong type or value")
     return cid
+
+
+def written(caveat: AnyCaveat) -> bytes:
+    """Return the id of a caveat that was decoded or encoded before. Unlike ``encode``, it doesn't check the fields."""
+    return _encode(["x:" + caveat.name, caveat.value] if isinstance(caveat, App) else caveat)
 
 
 def decode(cid: bytes) -> AnyCaveat:
@@ -307,14 +321,19 @@ def decode(cid: bytes) -> AnyCaveat:
     return _decode(cid)
 
 
-def decode_all(packets: Sequence[Packet], token_bytes: int) -> tuple[AnyCaveat | ThirdParty, ...]:
-    """Return the typed caveats of a token of ``token_bytes`` bytes. Each first-party caveat is decoded as by
-    ``decode``; third-party caveats are returned unchanged.
+def decode_all(packets: Sequence[Packet]) -> tuple[AnyCaveat | ThirdParty, ...]:
+    """Return the typed caveats of a token. Each first-party caveat is decoded as by ``decode``; third-party caveats are
+    returned unchanged.
 
     Raises:
         UnknownCaveat: as ``decode``.
     """
-    return tuple(map(_typed_kept if token_bytes <= _KEPT_BYTES else _typed, packets))
+    return tuple(
+        [
+            _kept(packet) if type(packet) is bytes and len(packet) <= _KEPT_BYTES else _typed(packet)
+            for packet in packets
+        ]
+    )
 
 
 def _typed(packet: Packet) -> AnyCaveat | ThirdParty:
@@ -338,9 +357,8 @@ def _decode(cid: bytes) -> AnyCaveat:
     raise UnknownCaveat("a caveat can't be read: it is not in its shortest JSON form")
 
 
-# This is a pure function on the hot path, called with few distinct arguments. The cache's memory is bounded, because
-# long ids aren't cached.
-_typed_kept = lru_cache(maxsize=8192)(_typed)
+# This is a pure function on the hot path, called with few distinct arguments.
+_kept = lru_cache(maxsize=8192)(_decode)
 
 
 def _reason(error: Exception) -> str:

@@ -49,7 +49,7 @@ from tkdb.macaroon.caveats import (
     Src,
     Sub,
     Usr,
-    encode,
+    written,
 )
 
 # No glob matches these: empty or dot segments, backslashes, characters outside printable ASCII, and escapes that some
@@ -90,7 +90,7 @@ def explain(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> lis
 
 def describe(caveat: AnyCaveat) -> str:
     """Return a caveat as text for people: its tag, then its fields. It contains no terminal control sequences."""
-    tag, _, fields = encode(caveat).decode()[2:-1].partition('",')
+    tag, _, fields = written(caveat).decode()[2:-1].partition('",')
     return printable(f"{tag} {fields[1:-1]}" if fields.startswith('"') and "," not in fields else f"{tag} {fields}")
 
 
@@ -317,8 +317,16 @@ def _matches(glob: list[str], segments: list[str]) -> bool:
     return all(want == got or (want in _WILD and got) for want, got in zip(glob, segments, strict=False))
 
 
-@lru_cache(maxsize=1024)
+_ADDRESS_CHARS: Final = 128
+"""The longest text that is read as an address: an IPv6 address with its zone is shorter."""
+
+
 def _address(text: str) -> IPv4Address | IPv6Address | None:
+    return _short_address(text) if len(text) <= _ADDRESS_CHARS else None
+
+
+@lru_cache(maxsize=1024)
+def _short_address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(text)
     except ValueError:

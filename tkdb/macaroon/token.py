@@ -127,7 +127,7 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         Raises:
             UnknownCaveat: this version can't read one.
         """
-        return decode_all(self.packets, len(self.raw))
+        return decode_all(self.packets)
 
     def attenuate(self, *caveats: AnyCaveat, limits: Limits = DEFAULT) -> Self:
         """Return a token with these additional caveats. It works offline: no key, no network.

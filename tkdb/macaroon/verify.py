@@ -101,7 +101,7 @@ class Verified(msgspec.Struct, frozen=True):
                 a ``bind`` in a root macaroon, for example.
             DischargeMissing: a third-party caveat isn't discharged.
         """
-        caveats = decode_all(macaroon.packets, len(macaroon.raw))
+        caveats = decode_all(macaroon.packets)
         if not _PLACED.isdisjoint(map(type, caveats)):
             _check_places(caveats, macaroon.m)
         return cls(organization, macaroon, caveats)  # type: ignore[arg-type]  # no ThirdParty is left among them
@@ -113,7 +113,7 @@ class Verified(msgspec.Struct, frozen=True):
         Raises:
             UnknownCaveat, CaveatUnmet, DischargeMissing: as ``from_macaroon``.
         """
-        caveats = decode_all(packets, len(macaroon.raw))
+        caveats = decode_all(packets)
         if not _PLACED.isdisjoint(map(type, caveats)):
             _check_places(caveats, macaroon.m, first=len(self.caveats) + 1)
         return replace(self, macaroon=macaroon, caveats=self.caveats + caveats)
