@@ -30,9 +30,9 @@ def test_a_verified_token_clears_and_denies_by_its_caveats(
     authority.handler = valid
     verified = client.call("verify", client.client.narrow(token, act="r", for_s=60))
     assert verified.organization == "acme"
-    verified.clear(Access(action="r"))
+    verified.clear(Access(organization="acme", action="r"))
     with pytest.raises(errors.CaveatUnmet, match="the request is w"):
-        verified.clear(Access(action="w"))
+        verified.clear(Access(organization="acme", action="w"))
 
 
 @pytest.mark.parametrize("form", ["{}", "Bearer {}", "bearer  {} ", " {}\n"])

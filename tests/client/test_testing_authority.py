@@ -73,9 +73,9 @@ def test_a_token_verifies_clears_and_is_denied_as_in_production(client: InProces
     token = authority.mint("acme", Sub("kim"), act="r")
     verified = client.call("verify", token)
     assert (verified.organization, verified.subject) == ("acme", "kim")
-    verified.clear(Access(action="r"))
+    verified.clear(Access(organization="acme", action="r"))
     with pytest.raises(errors.CaveatUnmet):
-        verified.clear(Access(action="w"))
+        verified.clear(Access(organization="acme", action="w"))
     with pytest.raises(errors.BadSignature):
         client.call("verify", encode_text(token.raw[:-1] + bytes([token.raw[-1] ^ 1])))
 
@@ -109,12 +109,12 @@ def test_revoking_a_child_leaves_its_parent_valid(client: InProcess, authority: 
 
 def test_the_test_moves_the_clock_and_tokens_expire_by_it(client: InProcess, authority: Authority) -> None:
     token = authority.mint("acme", expires_in_s=60)
-    client.call("verify", token).clear(Access())
+    client.call("verify", token).clear(Access(organization="acme"))
     authority.clock.advance(60)
-    client.call("verify", token).clear(Access())
+    client.call("verify", token).clear(Access(organization="acme"))
     authority.clock.advance(1)
     with pytest.raises(errors.ExpiredToken):
-        client.call("verify", token).clear(Access())
+        client.call("verify", token).clear(Access(organization="acme"))
     with pytest.raises(ValueError, match="back"):
         authority.clock.advance(-1)
 
@@ -148,10 +148,10 @@ def test_environment_variables_for_another_authority_are_ignored(
 
 
 def test_the_policy_of_an_app_is_used_except_for_its_clock(authority: Authority) -> None:
-    client = authority.client(policy=Policy(clock=lambda: 0.0, audience="shop"))
-    client.verify(authority.mint("acme", aud="shop")).clear(Access())
+    client = authority.client(policy=Policy(organization="acme", clock=lambda: 0.0, audience="shop"))
+    client.verify(authority.mint("acme", aud="shop")).clear(Access(organization="acme"))
     with pytest.raises(errors.CaveatUnmet):
-        client.verify(authority.mint("acme", aud="billing")).clear(Access())
+        client.verify(authority.mint("acme", aud="billing")).clear(Access(organization="acme"))
 
 
 @pytest.mark.parametrize(

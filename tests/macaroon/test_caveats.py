@@ -263,10 +263,10 @@ def test_any_json_is_a_caveat_in_its_one_form_or_unknown(value: Any) -> None:
 
 
 def test_a_long_id_is_read_and_not_kept() -> None:
-    before = caveats_module._typed_kept.cache_info().currsize
+    before = caveats_module._kept.cache_info().currsize
     cid = encode(App("long", "a" * 15_000))
     assert decode_all([cid], len(cid)) == (App("long", "a" * 15_000),)
-    assert caveats_module._typed_kept.cache_info().currsize == before
+    assert caveats_module._kept.cache_info().currsize == before
 
 
 def test_third_party_caveats_are_handed_on_as_they_are() -> None:

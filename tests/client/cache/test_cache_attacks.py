@@ -19,7 +19,7 @@ from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import append, decode_text, encode_text
 from tkdb_client.cache import cache as module
 
-READ = Access(action="r", now_s=NOW_MS / 1000)
+READ = Access(organization="acme", action="r", now_s=NOW_MS / 1000)
 
 
 # --- shared results ---------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from tkdb_client.clock import Clock
 from tkdb_client.verification.rate_limit import LINEAGE_BURST, LINEAGE_EVERY_MS
 
 WAIT_S = 60
-READ = Access(action="r", now_s=NOW_MS / 1000)
+READ = Access(organization="acme", action="r", now_s=NOW_MS / 1000)
 
 
 class RealmServer:

@@ -41,12 +41,12 @@ def test_the_counted_bytes_of_an_entry_are_close_to_its_memory(make_caveats: Any
     count = 200
     single = Single(max_bytes=1 << 30)
     raws = [single.realm.mint(*make_caveats(number), number=number).raw for number in range(count)]
-    module._typed_kept.cache_clear()
+    module._kept.cache_clear()
     gc.collect()
     tracemalloc.start()
     for raw in raws:
         single.ask(Macaroon.parse(bytes(bytearray(raw))))
-    module._typed_kept.cache_clear()  # Shared caveats are counted as if only the entry kept them.
+    module._kept.cache_clear()  # Shared caveats are counted as if only the entry kept them.
     gc.collect()
     taken = tracemalloc.get_traced_memory()[0] / count
     tracemalloc.stop()

@@ -197,7 +197,7 @@ def test_a_late_answer_from_the_old_journal_does_not_undo_a_revocation_in_the_ne
     single.realm.revoke(revoked)
     single.cache.revoked_here([revoked], single.reply())
     try:
-        single.cache.take(question, Bundle(token), digest(Bundle(token)), api.Valid("org-0"), late)
+        single.cache.take(question, Bundle(token), digest(Bundle(token)), api.Valid("acme"), late)
     finally:
         single.cache.close(question)
     assert single.get(token) is None

@@ -19,5 +19,5 @@ def authority() -> Iterator[Authority]:
 @pytest.fixture(params=["blocking", "awaited"])
 def client(request: pytest.FixtureRequest, authority: Authority) -> Client | AsyncClient:
     """The client of the app, of either kind."""
-    policy = Policy(clock=lambda: 0.0, audience="shop")
+    policy = Policy(organization="acme", clock=lambda: 0.0, audience="shop")
     return authority.client(policy=policy) if request.param == "blocking" else authority.async_client(policy=policy)

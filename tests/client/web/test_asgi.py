@@ -18,7 +18,7 @@ from tkdb_client.asgi import Rejection, TokenMiddleware, cleared
 from tkdb_client.testing import Authority, Down, Failing, Stale
 from tkdb_client.web.rejection import Answer
 
-READ = Access(action="r")
+READ = Access(organization="acme", action="r")
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:

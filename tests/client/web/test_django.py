@@ -116,7 +116,9 @@ def serve(kind: str) -> Iterator[Callable[..., Ask]]:
 @pytest.fixture
 def middleware(authority: Authority) -> Callable[..., Any]:
     def make(**options: Any) -> Any:
-        return token_middleware(authority.client(policy=Policy(clock=lambda: 0.0, audience="shop")), **options)
+        return token_middleware(
+            authority.client(policy=Policy(organization="acme", clock=lambda: 0.0, audience="shop")), **options
+        )
 
     return make
 
@@ -149,7 +151,9 @@ def test_a_closed_project_rejects_every_request_that_is_not_exempt(
 
 
 def test_an_async_project_awaits_its_client(kind: str, serve: Callable[..., Ask], authority: Authority) -> None:
-    asked = serve(token_middleware(authority.async_client(), access=lambda request: READ), "awaited")
+    asked = serve(
+        token_middleware(authority.async_client(), organization="acme", access=lambda request: READ), "awaited"
+    )
     token = bearer(authority.mint("acme", act="r"))
     if kind == "asgi":  # In ASGI, the middleware is awaited, too.
         assert asked("/read", token).body == b"acme"

@@ -19,7 +19,7 @@ from tkdb_client.testing import Authority, Down
 
 @pytest.fixture
 def client(authority: Authority) -> Client:
-    return authority.client(policy=Policy(clock=lambda: 0.0, audience="shop"))
+    return authority.client(policy=Policy(organization="acme", clock=lambda: 0.0, audience="shop"))
 
 
 def app_of(tokens: Tokens, *, guarded: bool = True) -> Flask:

@@ -143,7 +143,7 @@ class _Fold:
                     retired.add(kid)
         keys = {
             kid: Key(
-                f"org-{number}",
+                "acme" if number == 0 else f"org-{number}",
                 RootKeyState(kid * 2),
                 issued_from=before.get(kid, 0).to_bytes(6),
                 subjects=subjects[kid] or None,
