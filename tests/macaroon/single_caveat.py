@@ -1,4 +1,4 @@
-"""Whether one caveat clears, and what its denial says."""
+"""Helpers that clear a single caveat, and return the text of its denial."""
 
 from __future__ import annotations
 
