@@ -1,4 +1,4 @@
-"""A ``tkdb dev`` that outlives the tests, and a token of it."""
+"""A ``tkdb dev`` for the whole session, and a token from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.cli.processes import exports, quick, running
 
 @pytest.fixture(scope="session")
 def dev() -> Iterator[dict[str, str]]:
-    """The environment that a running ``tkdb dev`` says to export, but for its token."""
+    """Yield the variables that a running ``tkdb dev`` prints, without its token."""
     with running("dev") as process:
         found = exports(process)
         del found["TKDB_TOKEN"]
@@ -20,5 +20,5 @@ def dev() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def token(dev: dict[str, str]) -> str:
-    """A token of the organization ``dev``, that may read and write app shop."""
+    """Return a token of the organization ``dev`` that allows reads and writes of app shop."""
     return quick("token", "mint", "dev", "--act", "rw", "--res", "app:shop=rw", env=dev).out.strip()

@@ -1,4 +1,4 @@
-"""The ``console`` blocks of docs/cli.md: what is typed, what is answered."""
+"""The ``console`` blocks of docs/cli.md: each command, and its output."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One command as it is shown."""
+class ShownCommand:
+    """One documented command."""
 
     section: str
     command: str
@@ -20,7 +20,7 @@ class Shown:
     code: int
 
 
-def read(text: str) -> Iterator[Shown]:
+def read(text: str) -> Iterator[ShownCommand]:
     """Yield the commands of all console blocks, in order."""
     section = ""
     for part in re.split(r"^(## [^\n]*$|```console\n.*?^```$)", text, flags=re.MULTILINE | re.DOTALL):
@@ -28,16 +28,16 @@ def read(text: str) -> Iterator[Shown]:
             section = part.removeprefix("## ")
         elif part.startswith("```console"):
             body = part.removeprefix("```console\n").removesuffix("```")
-            for typed in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
-                command, _, output = typed.partition("\n")
-                ended = re.search(r"^exit (\d)\n", output, re.MULTILINE)
-                shown = output[: ended.start()] if ended else output
-                yield Shown(section, command, shown.rstrip("\n"), int(ended[1]) if ended else 0)
+            for block in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+                command, _, output = block.partition("\n")
+                exit_line = re.search(r"^exit (\d)\n", output, re.MULTILINE)
+                shown = output[: exit_line.start()] if exit_line else output
+                yield ShownCommand(section, command, shown.rstrip("\n"), int(exit_line[1]) if exit_line else 0)
 
 
-def alike(output: str) -> str:
-    """Return an output with all that differs from run to run made equal."""
-    for pattern, instead in (
+def normalize(output: str) -> str:
+    """Return the output with a fixed text for each part that differs from run to run."""
+    for pattern, replacement in (
         (r"tkdb(pub|signerpub|signer|auth|seal)?_[\w-]+…?", r"tkdb\1_…"),
         (r"\b[0-9a-f]{12,}…?", "<hex>"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "<time>"),
@@ -46,5 +46,5 @@ def alike(output: str) -> str:
         (r"\d+", "0"),
         (r" +", " "),
     ):
-        output = re.sub(pattern, instead, output)
+        output = re.sub(pattern, replacement, output)
     return output

@@ -1,4 +1,4 @@
-"""The real command in processes of its own, and a quick way in-process."""
+"""The real command in a separate process, and a quick way to run it in this one."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ BARE = {name: value for name, value in os.environ.items() if not name.startswith
 
 
 @dataclass(frozen=True)
-class Ran:
-    """One command that ended."""
+class CommandResult:
+    """The result of one command."""
 
     code: int
     out: str
     err: str
 
 
-def tkdb(*arguments: str, stdin: str | bytes = b"", env: Mapping[str, str] | None = None) -> Ran:
-    """Run the real executable to its end."""
+def tkdb(*arguments: str, stdin: str | bytes = b"", env: Mapping[str, str] | None = None) -> CommandResult:
+    """Run the real executable until it exits."""
     given = stdin.encode() if isinstance(stdin, str) else stdin
     done = subprocess.run(
         [TKDB, *arguments], input=given, env=BARE | dict(env or {}), capture_output=True, timeout=60, check=False
     )
-    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return CommandResult(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def quick(*arguments: str, stdin: str | bytes = b"", env: Mapping[str, str] | None = None) -> Ran:
-    """Run a command in this process: the same, without the start."""
+def quick(*arguments: str, stdin: str | bytes = b"", env: Mapping[str, str] | None = None) -> CommandResult:
+    """Run a command in this process, which saves the time of a start."""
     out, err = io.StringIO(), io.StringIO()
     with tempfile.TemporaryFile("w+") as file:
         file.buffer.write(stdin.encode() if isinstance(stdin, str) else stdin)
@@ -51,12 +51,12 @@ def quick(*arguments: str, stdin: str | bytes = b"", env: Mapping[str, str] | No
             redirect_stderr(err),
         ):
             code = run(arguments)
-    return Ran(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
 @contextmanager
 def running(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Give a command that goes on running, and end it: at the latest when the block ends."""
+    """Start a command that keeps running, and stop it when the block ends, if it still runs."""
     process = subprocess.Popen(
         [TKDB, *arguments], env=BARE | dict(env or {}), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -73,7 +73,7 @@ def running(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[s
 
 
 def exports(process: subprocess.Popen[str]) -> dict[str, str]:
-    """Return what ``tkdb dev`` says to export."""
+    """Return the variables that ``tkdb dev`` prints."""
     assert process.stdout is not None
     found = {}
     for _ in range(4):

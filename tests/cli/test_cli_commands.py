@@ -1,4 +1,4 @@
-"""Commands, quickly: what they print as text and as JSON, and how they end."""
+"""Commands in this process: their output as text and as JSON, and their exit codes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tkdb.macaroon.wire import ThirdParty, encode_text, write, write_third_party
 
 
 def third_party(token: str, location: bytes) -> str:
-    """Return ``token`` with a third-party caveat behind its own: not a chain, but readable."""
+    """Return ``token`` with a third-party caveat after its own caveats: readable, but with an invalid chain."""
     raw = Macaroon.parse(token).raw
     return encode_text(raw[:-35] + write_third_party(ThirdParty(location, b"ticket", bytes(72))) + raw[-35:])
 
 
-def test_organizations_are_made_changed_listed_and_ended(dev: dict[str, str]) -> None:
+def test_organizations_can_be_created_configured_rotated_listed_and_deleted(dev: dict[str, str]) -> None:
     made = json.loads(quick("org", "create", "shop", "--max-lifetime", "7d", "--json", env=dev).out)
     assert (made["name"], made["max_lifetime_s"], made["keys"][0]["state"]) == ("shop", 604_800, "signing")
     assert re.fullmatch("[0-9a-f]{32}", made["keys"][0]["kid"])
@@ -40,11 +40,11 @@ def test_organizations_are_made_changed_listed_and_ended(dev: dict[str, str]) ->
     assert quick("token", "mint", "shop", env=dev).code == 1
 
 
-def test_each_caveat_option_restricts(token: str) -> None:
+def test_each_caveat_option_adds_its_caveat(token: str) -> None:
     options = ["--aud", "shop", "--act", "r", "--res", "app:a=r", "--res", "app:b:c=rw", "--ip", "10.0.0.0/8"]
     options += ["--method", "GET", "--path", "/v1/*", "--caveat", '["x:plan",{"size":3}]', "--for", "90s"]
-    narrowed = quick("token", "attenuate", *options, stdin=token)
-    shown = json.loads(quick("token", "inspect", "--json", stdin=narrowed.out).out)["macaroons"][0]
+    attenuated = quick("token", "attenuate", *options, stdin=token)
+    shown = json.loads(quick("token", "inspect", "--json", stdin=attenuated.out).out)["macaroons"][0]
     added = [caveat["text"] for caveat in shown["caveats"] if caveat["by"] == "holder"]
     assert added[:-1] == [
         '["aud","shop"]',
@@ -59,19 +59,19 @@ def test_each_caveat_option_restricts(token: str) -> None:
     assert shown["m"] == 3
 
 
-def test_each_access_option_is_seen(token: str, dev: dict[str, str]) -> None:
+def test_each_access_option_is_checked(token: str, dev: dict[str, str]) -> None:
     options = ["--act", "r", "--aud", "shop", "--ip", "10.0.0.0/8", "--method", "GET", "--path", "/v1/*"]
-    narrowed = quick("token", "attenuate", *options, stdin=token).out
+    attenuated = quick("token", "attenuate", *options, stdin=token).out
     right = {"action": "r", "resource": "app=shop", "audience": "shop", "ip": "10.1.2.3"}
     right |= {"method": "GET", "path": "/v1/a"}
     arguments = [f"--{name}={value}" for name, value in right.items()]
-    assert quick("token", "verify", *arguments, stdin=narrowed, env=dev).code == 0
-    assert quick("token", "explain", *arguments, stdin=narrowed).code == 0
+    assert quick("token", "verify", *arguments, stdin=attenuated, env=dev).code == 0
+    assert quick("token", "explain", *arguments, stdin=attenuated).code == 0
     wrong = {"action": "w", "resource": "app=shop2", "audience": "x", "ip": "11.1.2.3", "method": "PUT", "path": "/v2"}
     for name, value in (wrong | {"at": "2100-01-01T00:00:00Z"}).items():
         changed = [f"--{other}={each}" for other, each in (right | {name: value}).items()]
-        assert quick("token", "verify", *changed, stdin=narrowed, env=dev).code == 1, name
-        assert quick("token", "explain", *changed, stdin=narrowed).code == 1, name
+        assert quick("token", "verify", *changed, stdin=attenuated, env=dev).code == 1, name
+        assert quick("token", "explain", *changed, stdin=attenuated).code == 1, name
 
 
 def test_verify_as_json_names_the_reason_and_the_caveat(token: str, dev: dict[str, str]) -> None:
@@ -83,14 +83,14 @@ def test_verify_as_json_names_the_reason_and_the_caveat(token: str, dev: dict[st
     assert (only["verified"], only["cleared"], only["denied"]) == (True, False, None)
 
 
-def test_a_cut_token_is_told_from_a_forged_one(token: str, dev: dict[str, str]) -> None:
+def test_verify_distinguishes_a_truncated_token_from_a_forged_one(token: str, dev: dict[str, str]) -> None:
     assert quick("token", "verify", stdin=token[:-3], env=dev).out.startswith("denied: truncated")
     raw = Macaroon.parse(token).raw
     forged = encode_text(raw[:-1] + bytes([raw[-1] ^ 1]))
     assert quick("token", "verify", stdin=forged, env=dev).out.startswith("denied: bad signature")
 
 
-def test_a_token_comes_from_a_file_from_stdin_or_from_the_environment_in_this_order(token: str, tmp_path: Path) -> None:
+def test_a_token_is_read_from_a_file_stdin_or_the_environment_in_this_order(token: str, tmp_path: Path) -> None:
     path = tmp_path / "token.txt"
     path.write_text(token + "\n")
     other = quick("token", "attenuate", "--act", "r", stdin=token).out
@@ -117,7 +117,7 @@ def test_inspect_shows_no_signature(token: str) -> None:
         assert token[-60:] not in shown.out + shown.err
 
 
-def test_inspect_reads_what_is_no_token_of_ours() -> None:
+def test_inspect_reads_a_macaroon_of_another_system() -> None:
     foreign = encode_text(write(b"elsewhere", b"their id", [b"user = kim", b'["act","r"]'], bytes(32)))
     shown = quick("token", "inspect", stdin=foreign)
     assert shown.code == 0
@@ -125,7 +125,7 @@ def test_inspect_reads_what_is_no_token_of_ours() -> None:
     assert "user = kim" in shown.out
 
 
-def test_explain_names_facts_out_of_place_third_parties_and_unknown_caveats(token: str) -> None:
+def test_explain_names_misplaced_facts_third_parties_and_unknown_caveats(token: str) -> None:
     parsed = Macaroon.parse(token)
     fact = parsed.extend([Sub("admin")]).text
     shown = quick("token", "explain", "--action", "r", "--resource", "app=shop", stdin=fact)
@@ -138,7 +138,7 @@ def test_explain_names_facts_out_of_place_third_parties_and_unknown_caveats(toke
     assert "not verified" in shown.err
 
 
-def test_what_a_token_says_cannot_steer_the_terminal(token: str) -> None:
+def test_the_content_of_a_token_cannot_control_the_terminal(token: str) -> None:
     evil = third_party(token, b"\x1b[2J\rverified\n")
     for command in ("inspect", "explain"):
         shown = quick("token", command, stdin=evil)
@@ -146,7 +146,7 @@ def test_what_a_token_says_cannot_steer_the_terminal(token: str) -> None:
         assert "\r" not in shown.out
 
 
-def test_revoking_without_a_signers_key_ends_just_the_branch(token: str, dev: dict[str, str]) -> None:
+def test_revoking_without_a_signer_key_revokes_only_the_branch(token: str, dev: dict[str, str]) -> None:
     child = quick("token", "attenuate", "--act", "r", stdin=token).out
     holder = {name: value for name, value in dev.items() if name != "TKDB_SIGNER"}
     assert quick("token", "revoke", stdin=child, env=holder).code == 0
@@ -154,7 +154,7 @@ def test_revoking_without_a_signers_key_ends_just_the_branch(token: str, dev: di
     assert quick("token", "verify", stdin=token, env=dev).code == 0
 
 
-def test_a_lineage_a_branch_or_a_key_can_be_revoked_by_name(token: str, dev: dict[str, str]) -> None:
+def test_a_branch_a_lineage_a_subject_or_a_key_can_be_revoked_by_name(token: str, dev: dict[str, str]) -> None:
     parsed = Macaroon.parse(token)
     child = parsed.attenuate(Act("r"))
     lineage = parsed.lineage.hex()
@@ -182,11 +182,11 @@ def test_a_lineage_a_branch_or_a_key_can_be_revoked_by_name(token: str, dev: dic
         ("--organization", "dev", "--before", "yesterday"),
     ],
 )
-def test_targets_that_contradict_are_a_wrong_command_line(arguments: tuple[str, ...]) -> None:
+def test_invalid_or_contradictory_targets_exit_with_2(arguments: tuple[str, ...]) -> None:
     assert quick("token", "revoke", *arguments).code == 2
 
 
-def test_every_error_has_an_exit_code_of_the_three() -> None:
+def test_every_error_exits_with_1_2_or_3() -> None:
     def kinds(kind: type[TkdbError]) -> list[type[TkdbError]]:
         return [kind, *(below for child in kind.__subclasses__() for below in kinds(child))]
 
@@ -197,12 +197,12 @@ def test_every_error_has_an_exit_code_of_the_three() -> None:
     assert {name: found[name] for name in expected} == expected
 
 
-def test_completion_knows_the_commands() -> None:
+def test_completion_lists_the_commands() -> None:
     asked = {"_TKDB_COMPLETE": "complete_bash", "COMP_WORDS": "tkdb token ", "COMP_CWORD": "2"}
     assert {"mint", "verify", "revoke"} <= set(tkdb(env=asked).out.split())
 
 
-def test_nothing_typed_shows_the_help_and_no_server_or_client_is_imported_for_it() -> None:
+def test_tkdb_without_arguments_shows_the_help_and_help_imports_no_large_library() -> None:
     assert "Exit codes:" in tkdb().out
     loaded = tkdb("--help", env={"PYTHONPROFILEIMPORTTIME": "1"}).err
     for heavy in ("rich", "httpcore", "starlette", "hypercorn", "cryptography"):
@@ -217,7 +217,7 @@ def test_an_unset_variable_is_named(dev: dict[str, str]) -> None:
     assert quick("token", "mint", "dev", env=unsigned).code == 2
 
 
-def test_a_restore_undoes_what_was_made_since_and_says_how_much(dev: dict[str, str]) -> None:
+def test_a_restore_undoes_later_changes_and_counts_them(dev: dict[str, str]) -> None:
     [machine] = json.loads(quick("status", "--json", env=dev).out)["machines"]
     position = machine["position"]
     assert quick("org", "create", "since", env=dev).code == 0
@@ -230,10 +230,10 @@ def test_a_restore_undoes_what_was_made_since_and_says_how_much(dev: dict[str, s
 
 
 @pytest.mark.parametrize("options", [(), ("--seq", "1", "--at", "5"), ("--seq", "0"), ("--at", "tomorrow")])
-def test_a_restore_takes_one_entry_to_go_back_to(dev: dict[str, str], options: tuple[str, ...]) -> None:
+def test_a_restore_without_exactly_one_valid_target_exits_with_2(dev: dict[str, str], options: tuple[str, ...]) -> None:
     assert quick("restore", *options, "--yes", env=dev).code == 2
 
 
-def test_a_restore_to_a_time_after_all_is_refused(dev: dict[str, str]) -> None:
+def test_a_restore_to_a_time_after_the_last_entry_is_refused(dev: dict[str, str]) -> None:
     refused = quick("restore", "--at", "2100-01-01", "--yes", env=dev)
     assert (refused.code, "there is no entry after that time" in refused.err) == (1, True)

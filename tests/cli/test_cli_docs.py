@@ -1,4 +1,4 @@
-"""docs/cli.md is true: each command that it shows is run, and each command and option that exists is in it."""
+"""docs/cli.md is correct: each documented command runs, and each command and option is documented."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 import typer
 
-from tests.cli.console import DOCS, Shown, alike, read
+from tests.cli.console import DOCS, ShownCommand, normalize, read
 from tests.cli.processes import BARE, quick, running, tkdb
 from tests.forks import popen
 from tkdb.cli.app import app
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of an operator beside a node that serves."""
+def machine_env(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Yield the environment of a running machine and of its operator."""
     keys = tmp_path / "node"
     assert tkdb("keys", "generate", "--directory", str(keys)).code == 0
-    own = {
+    environment = {
         "TKDB_NAME": "tkdb.example",
         "TKDB_AUTHORITY_KEY_FILE": f"{keys}/authority.key",
         "TKDB_SEAL_KEYS_FILE": f"{keys}/seal.key",
@@ -32,17 +32,17 @@ def node(tmp_path: Path) -> Iterator[dict[str, str]]:
         "TKDB_BIND": "127.0.0.1:0",
         "TKDB_DRAIN_MS": "0",
     }
-    with running("serve", "--json", env=own) as process:
+    with running("serve", "--json", env=environment) as process:
         address = re.findall(r'"address":"([^"]+)"', process.stdout.readline())[0]
-        authority = tkdb("keys", "public", env=own).out.strip()
-        yield own | {
+        authority = tkdb("keys", "public", env=environment).out.strip()
+        yield environment | {
             "TKDB_URL": f"http://{address}",
             "TKDB_AUTHORITY": authority,
             "TKDB_SIGNER": (keys / "signer.key").read_text().strip(),
         }
 
 
-def typed(shown: Shown, folder: Path, env: dict[str, str]) -> tuple[str, int]:
+def run_shown(shown: ShownCommand, folder: Path, env: dict[str, str]) -> tuple[str, int]:
     path = f"{popen.on_path()}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", shown.command + " 2>&1" if ">" not in shown.command else shown.command + " 2>/dev/null"],
@@ -57,14 +57,14 @@ def typed(shown: Shown, folder: Path, env: dict[str, str]) -> tuple[str, int]:
     return done.stdout.rstrip("\n"), done.returncode
 
 
-def test_every_command_shown_runs_and_answers_as_shown(tmp_path: Path, node: dict[str, str]) -> None:
+def test_every_documented_command_gives_the_documented_output(tmp_path: Path, machine_env: dict[str, str]) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
     count = 0
     for shown in read(DOCS.read_text()):
-        output, code = typed(shown, folder, node)
+        output, code = run_shown(shown, folder, machine_env)
         assert (shown.command, code) == (shown.command, shown.code), output
-        assert alike(output) == alike(shown.output), shown.command
+        assert normalize(output) == normalize(shown.output), shown.command
         count += 1
     assert count > 20
 
@@ -96,6 +96,6 @@ def test_every_help_page_has_an_example_and_json(name: str, options: set[str]) -
     assert "--json" in options
 
 
-def test_no_command_is_documented_that_does_not_exist() -> None:
+def test_every_documented_command_exists() -> None:
     named = set(re.findall(r"^## (tkdb .*)$", DOCS.read_text(), re.MULTILINE))
     assert named == {name for name, _ in commands()}

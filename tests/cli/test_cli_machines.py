@@ -1,4 +1,4 @@
-"""``tkdb status`` and ``tkdb promote`` against machines of one authority, which say what each test has them say."""
+"""``tkdb status`` and ``tkdb promote`` against fake machines of one authority. Each test sets their reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cli.processes import Ran, quick
+from tests.cli.processes import CommandResult, quick
 from tests.client import fake_authority as fake
 from tests.client.fake_authority import Brain, FakeAuthority
 from tkdb import api, errors
@@ -25,11 +25,11 @@ from tkdb.macaroon.caveats import Exp
 from tkdb.macaroon.mint import mint
 from tkdb_client.settings import URLS_MAX
 
-NOBODY = "http://127.0.0.1:9"
+UNREACHABLE = "http://127.0.0.1:9"
 
 
 class Cluster:
-    """Machines that share a head. ``moves`` are the heads to come, one with each question, once a move was asked."""
+    """Machines that share a head. After a move is requested, each status call makes the next change of ``moves``."""
 
     def __init__(self, stack: ExitStack, *names: str) -> None:
         brain = Brain()
@@ -43,10 +43,10 @@ class Cluster:
         }
         for name, machine in self.machines.items():
             role = "primary" if name == names[-1] else "replica"
-            self.say(name, machine=name, region=name[:3], role=role, position=1412, age_ms=200)
+            self.set_report(name, machine=name, region=name[:3], role=role, position=1412, age_ms=200)
             machine.handler = lambda call, name=name: self.answer(name, call)
 
-    def say(self, name: str, **fields: Any) -> None:
+    def set_report(self, name: str, **fields: Any) -> None:
         self.reports[name] = msgspec.structs.replace(self.reports[name], **fields)
 
     def answer(self, name: str, call: Any) -> msgspec.Struct:
@@ -66,7 +66,7 @@ class Cluster:
             "TKDB_SIGNER": chosen[0].signer.text(),
         }
 
-    def run(self, *arguments: str, machines: tuple[str, ...] = (), more: tuple[str, ...] = ()) -> Ran:
+    def run(self, *arguments: str, machines: tuple[str, ...] = (), more: tuple[str, ...] = ()) -> CommandResult:
         return quick(*arguments, env=self.env(*machines, more=more))
 
 
@@ -77,18 +77,18 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promote, "POLL_S", 0.001)
     monkeypatch.setattr("tkdb.cli.machines.EACH_TIMEOUT_MS", 300)
     monkeypatch.setitem(connect.__kwdefaults__, "timeout_ms", 300)
     monkeypatch.setattr("tkdb_client.operations.MOVE_MS", 100)
 
 
-def cells(ran: Ran) -> list[list[str]]:
+def cells(ran: CommandResult) -> list[list[str]]:
     return [re.split(r"\s{2,}", line.strip()) for line in ran.out.splitlines()]
 
 
-def test_each_machine_has_a_row_and_the_head_a_line(cluster: Cluster) -> None:
+def test_status_prints_a_row_for_each_machine_and_a_line_for_the_head(cluster: Cluster) -> None:
     ran = cluster.run("status")
     assert (ran.code, ran.err) == (0, "")
     header, *rows, head = ran.out.splitlines()
@@ -101,7 +101,7 @@ def test_each_machine_has_a_row_and_the_head_a_line(cluster: Cluster) -> None:
     assert head == "primary iad-1 in iad · epoch 7 · rev 31044 · seq 1412 · lease 9.0 s, last change seen 1.2 s ago"
 
 
-def test_the_urls_come_from_options_before_the_environment(cluster: Cluster) -> None:
+def test_url_options_take_precedence_over_the_environment(cluster: Cluster) -> None:
     arguments = [f"--url={cluster.machines[name].url}" for name in ("syd-1", "iad-1")]
     ran = quick("status", "--json", *arguments, env=cluster.env("ams-1"))
     assert {each["machine"] for each in json.loads(ran.out)["machines"]} == {"syd-1", "iad-1"}
@@ -109,45 +109,47 @@ def test_the_urls_come_from_options_before_the_environment(cluster: Cluster) -> 
     assert quick("status", *arguments, env=without).code == 0
 
 
-def test_a_machine_that_lags_or_is_stale_or_gone_is_a_row_that_says_so_and_exit_3(cluster: Cluster) -> None:
-    cluster.say("syd-1", position=1400)
-    cluster.say("ams-1", fault="the head was last read 6.1 s ago", age_ms=None)
-    ran = cluster.run("status", more=(NOBODY,))
+def test_status_shows_lagging_stale_and_unreachable_machines_and_exits_with_3(cluster: Cluster) -> None:
+    cluster.set_report("syd-1", position=1400)
+    cluster.set_report("ams-1", fault="the head was last read 6.1 s ago", age_ms=None)
+    ran = cluster.run("status", more=(UNREACHABLE,))
     assert ran.code == 3
     lines = cells(ran)
     rows = {line[1]: line[3:] for line in lines[1:4]}
     assert rows["syd-1"][:4] == ["1400", "12", "0.2 s", "ok"]
     assert rows["ams-1"][:4] == ["1412", "0", "unknown", "faulty"]
-    assert [NOBODY, "unreachable"] in lines
+    assert [UNREACHABLE, "unreachable"] in lines
     assert ["ams-1", "the head was last read 6.1 s ago"] in lines
-    assert any(line[0] == NOBODY and "couldn't be connected to" in line[1] for line in lines)
-    document = json.loads(cluster.run("status", "--json", more=(NOBODY,)).out)
+    assert any(line[0] == UNREACHABLE and "couldn't be connected to" in line[1] for line in lines)
+    document = json.loads(cluster.run("status", "--json", more=(UNREACHABLE,)).out)
     assert document["ok"] is False
-    assert [each["url"] for each in document["machines"] if "error" in each] == [NOBODY]
+    assert [each["url"] for each in document["machines"] if "error" in each] == [UNREACHABLE]
     assert document["head"]["primary"] == "iad-1"
 
 
-@pytest.mark.parametrize(("change", "said"), [({"primary": ""}, "no primary"), ({"unchanged_ms": 9_001}, "may take")])
-def test_no_primary_is_exit_3(cluster: Cluster, change: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "expected"), [({"primary": ""}, "no primary"), ({"unchanged_ms": 9_001}, "may take")]
+)
+def test_status_without_a_primary_exits_with_3(cluster: Cluster, change: dict[str, Any], expected: str) -> None:
     assert cluster.head is not None
     cluster.head = msgspec.structs.replace(cluster.head, **change)
     for machines in ((), ("syd-1",)):
         ran = cluster.run("status", machines=machines)
         assert ran.code == 3
-        assert said in ran.out.splitlines()[-1]
+        assert expected in ran.out.splitlines()[-1]
 
 
-def test_one_machine_tells_all_of_itself_and_of_the_head(cluster: Cluster) -> None:
+def test_status_of_one_machine_shows_its_details_and_the_head(cluster: Cluster) -> None:
     ran = cluster.run("status", machines=("syd-1",))
     assert ran.code == 0
     words = [line.split()[0] for line in ran.out.splitlines()]
     assert words == ["ok", "role", "region", "machine", "seq", "fresh", "version", "up", "answered", "primary"]
-    cluster.say("syd-1", fault="the head is broken")
+    cluster.set_report("syd-1", fault="the head is broken")
     faulty = cluster.run("status", machines=("syd-1",))
     assert (faulty.code, faulty.out.splitlines()[1]) == (3, "why       the head is broken")
 
 
-def test_a_machine_alone_shows_no_head(cluster: Cluster) -> None:
+def test_status_of_a_machine_that_stands_alone_shows_no_head(cluster: Cluster) -> None:
     cluster.head = None
     ran = cluster.run("status", machines=("iad-1",))
     assert ran.code == 0
@@ -157,14 +159,14 @@ def test_a_machine_alone_shows_no_head(cluster: Cluster) -> None:
     assert (machine["machine"], machine["position"], document["head"]) == ("iad-1", 1412, None)
 
 
-def test_nobody_at_the_one_url_is_an_error_and_not_a_row(cluster: Cluster) -> None:
-    ran = quick("promote", "ams-1", env=cluster.env() | {"TKDB_URL": NOBODY + "," + NOBODY + "1"})
+def test_promote_without_a_reachable_machine_exits_with_3(cluster: Cluster) -> None:
+    ran = quick("promote", "ams-1", env=cluster.env() | {"TKDB_URL": UNREACHABLE + "," + UNREACHABLE + "1"})
     assert (ran.code, ran.out) == (3, "")
-    assert NOBODY in ran.err
+    assert UNREACHABLE in ran.err
 
 
 @given(st.lists(st.one_of(st.text(max_size=30), st.from_regex(r"http://[a-z]{1,2}(,http://[a-z]/? )*")), max_size=80))
-def test_any_urls_are_each_asked_once_or_refused(given: list[str]) -> None:
+def test_any_list_of_urls_is_deduplicated_or_refused(given: list[str]) -> None:
     try:
         found = urls(given)
     except (errors.ConfigurationError, UsageError):
@@ -174,7 +176,7 @@ def test_any_urls_are_each_asked_once_or_refused(given: list[str]) -> None:
     assert all(each and "," not in each for each in found)
 
 
-def test_a_move_by_plan_is_asked_of_the_primary_and_waited_for(cluster: Cluster) -> None:
+def test_promote_asks_the_primary_and_waits_for_the_new_one(cluster: Cluster) -> None:
     cluster.moves = [{"primary": ""}] * 3 + [{"primary": "ams-1", "region": "ams", "epoch": 8, "rev": 31050}]
     ran = cluster.run("promote", "ams-1")
     assert (ran.code, ran.err) == (0, "")
@@ -182,7 +184,7 @@ def test_a_move_by_plan_is_asked_of_the_primary_and_waited_for(cluster: Cluster)
     assert cluster.asked == [("iad-1", api.HandOver("ams-1"))]
 
 
-def test_behind_a_proxy_whoever_answers_is_asked(cluster: Cluster) -> None:
+def test_promote_through_a_proxy_asks_the_machine_that_answers(cluster: Cluster) -> None:
     cluster.moves = [{"primary": "ams-1", "epoch": 8}]
     ran = cluster.run("promote", "ams-1", "--json", machines=("syd-1",))
     document = json.loads(ran.out)
@@ -190,13 +192,13 @@ def test_behind_a_proxy_whoever_answers_is_asked(cluster: Cluster) -> None:
     assert cluster.asked == [("syd-1", api.HandOver("ams-1"))]
 
 
-def test_who_is_primary_already_is_not_moved(cluster: Cluster) -> None:
+def test_promote_changes_nothing_if_the_machine_is_already_primary(cluster: Cluster) -> None:
     ran = cluster.run("promote", "iad-1")
     assert (ran.code, ran.out) == (0, "iad-1 is already the primary, of epoch 7\n")
     assert cluster.asked == []
 
 
-def test_a_machine_that_does_not_come_is_named_with_who_took_over_instead(cluster: Cluster) -> None:
+def test_promote_names_the_machine_that_took_over_instead(cluster: Cluster) -> None:
     cluster.moves = [{"primary": ""}, {"primary": "syd-1", "region": "syd", "epoch": 8}]
     ran = cluster.run("promote", "nowhere")
     assert ran.code == 3
@@ -205,20 +207,20 @@ def test_a_machine_that_does_not_come_is_named_with_who_took_over_instead(cluste
 
 
 @pytest.mark.parametrize(
-    ("move", "said"),
+    ("move", "expected"),
     [({"primary": ""}, "there is no primary; the next machine"), ({}, "iad-1 in iad is still the primary, epoch 7")],
 )
-def test_what_does_not_happen_in_time_ends_with_how_it_stands(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, move: dict[str, Any], said: str
+def test_promote_names_the_current_primary_after_its_timeout(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, move: dict[str, Any], expected: str
 ) -> None:
     monkeypatch.setattr(promote, "WAIT_MS", 20)
     cluster.moves = [move]
     ran = cluster.run("promote", "ams-1", machines=("syd-1",))
     assert ran.code == 3
-    assert said in ran.err
+    assert expected in ran.err
 
 
-def test_a_move_whose_outcome_is_unknown_is_looked_for(cluster: Cluster) -> None:
+def test_promote_checks_for_the_new_primary_if_the_outcome_is_unknown(cluster: Cluster) -> None:
     def doubtful(call: Any) -> Any:
         answer = cluster.answer("iad-1", call)
         if isinstance(call, api.HandOver):
@@ -232,7 +234,7 @@ def test_a_move_whose_outcome_is_unknown_is_looked_for(cluster: Cluster) -> None
     assert "checking which machine is the primary" in ran.err
 
 
-def test_a_signer_that_may_not_promote_is_refused(cluster: Cluster) -> None:
+def test_a_signer_without_permission_to_promote_is_refused(cluster: Cluster) -> None:
     def refusing(call: Any) -> Any:
         if isinstance(call, api.HandOver | api.TakeOver):
             raise errors.NotPermitted("api may not promote")
@@ -245,7 +247,7 @@ def test_a_signer_that_may_not_promote_is_refused(cluster: Cluster) -> None:
         assert "may not promote" in ran.err
 
 
-def test_a_takeover_asks_the_one_machine_and_no_primary(cluster: Cluster) -> None:
+def test_a_takeover_asks_only_the_given_machine(cluster: Cluster) -> None:
     ran = cluster.run("promote", "--take-over", machines=("ams-1",))
     assert ran.code == 0
     assert ran.out.startswith("ams-1 is primary, of epoch 8, after ")
@@ -255,13 +257,13 @@ def test_a_takeover_asks_the_one_machine_and_no_primary(cluster: Cluster) -> Non
 
 
 @pytest.mark.parametrize("arguments", [[], ["ams-1", "--take-over"], ["--take-over"], ["a b"], ["x" * 65], [""]])
-def test_a_move_that_is_not_said_clearly_is_a_wrong_command_line(cluster: Cluster, arguments: list[str]) -> None:
+def test_promote_with_invalid_arguments_exits_with_2(cluster: Cluster, arguments: list[str]) -> None:
     ran = cluster.run("promote", *arguments)
     assert ran.code == 2
     assert cluster.asked == []
 
 
-def test_a_stale_authority_is_unavailable_and_says_nothing_of_the_token(cluster: Cluster) -> None:
+def test_verify_with_a_stale_authority_exits_with_3_and_prints_no_result(cluster: Cluster) -> None:
     def stale(_call: Any) -> Any:
         raise errors.StaleAuthority("the head was last read 6.1 s ago", hint="ask another region")
 

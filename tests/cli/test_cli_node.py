@@ -1,4 +1,4 @@
-"""A real node across restarts, run by the command: sealing secrets replaced, a journal tampered with."""
+"""A real machine across restarts: its sealing secret is replaced, or its journal is altered."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.cli.processes import quick, running
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> dict[str, str]:
-    """The environment of a node and of its operator."""
+def machine_env(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a machine and of its operator."""
     keys = tmp_path / "keys"
     assert quick("keys", "generate", "--directory", str(keys)).code == 0
     return {
@@ -31,52 +31,52 @@ def node(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def reached(process: subprocess.Popen[str]) -> dict[str, str]:
-    """Return what a client of a node that was just started has to know."""
+def client_variables(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Return the variables that a client of a newly started machine needs."""
     assert process.stdout is not None
     ready: dict[str, Any] = json.loads(process.stdout.readline())
     return {"TKDB_URL": f"http://{ready['address']}", "TKDB_AUTHORITY": ready["authority"]}
 
 
-def test_a_sealing_secret_is_replaced_without_losing_a_token(node: dict[str, str]) -> None:
-    with running("serve", "--json", env=node) as process:
-        env = node | reached(process)
+def test_a_sealing_secret_is_replaced_without_losing_a_token(machine_env: dict[str, str]) -> None:
+    with running("serve", "--json", env=machine_env) as process:
+        env = machine_env | client_variables(process)
         assert quick("org", "create", "acme", env=env).code == 0
         token = quick("token", "mint", "acme", env=env).out
-    old, new = node["TKDB_SEAL_KEYS"], quick("keys", "generate", "--kind", "seal").out.strip()
-    with running("serve", "--json", env=node | {"TKDB_SEAL_KEYS": f"{new},{old}"}) as process:
-        resealed = quick("keys", "reseal", "--json", env=node | reached(process))
+    old, new = machine_env["TKDB_SEAL_KEYS"], quick("keys", "generate", "--kind", "seal").out.strip()
+    with running("serve", "--json", env=machine_env | {"TKDB_SEAL_KEYS": f"{new},{old}"}) as process:
+        resealed = quick("keys", "reseal", "--json", env=machine_env | client_variables(process))
         assert json.loads(resealed.out) == {"resealed": 2, "remaining": 0}  # acme's root key, and the chain key
         assert "0 records left" in resealed.err
-    with running("serve", "--json", env=node | {"TKDB_SEAL_KEYS": new}) as process:
-        assert quick("token", "verify", stdin=token, env=node | reached(process)).code == 0
-    with running("serve", env=node) as process:
+    with running("serve", "--json", env=machine_env | {"TKDB_SEAL_KEYS": new}) as process:
+        assert quick("token", "verify", stdin=token, env=machine_env | client_variables(process)).code == 0
+    with running("serve", env=machine_env) as process:
         assert process.wait(30) == 2
         assert process.stderr is not None
         assert "sealing secret" in process.stderr.read()
 
 
-def test_an_audit_names_the_entry_that_was_tampered_with(node: dict[str, str], tmp_path: Path) -> None:
-    with running("serve", "--json", env=node) as process:
-        assert quick("org", "create", "acme", env=node | reached(process)).code == 0
-    assert json.loads(quick("audit", "verify", "--json", env=node).out)["signed"] == 1
-    unsigned = {name: value for name, value in node.items() if name != "TKDB_SIGNERS_FILE"}
+def test_an_audit_fails_after_an_entry_was_altered(machine_env: dict[str, str], tmp_path: Path) -> None:
+    with running("serve", "--json", env=machine_env) as process:
+        assert quick("org", "create", "acme", env=machine_env | client_variables(process)).code == 0
+    assert json.loads(quick("audit", "verify", "--json", env=machine_env).out)["signed"] == 1
+    unsigned = {name: value for name, value in machine_env.items() if name != "TKDB_SIGNERS_FILE"}
     assert json.loads(quick("audit", "verify", "--json", env=unsigned).out)["unknown"] == 1
-    with closing(sqlite3.connect(node["TKDB_DB"])) as database:
+    with closing(sqlite3.connect(machine_env["TKDB_DB"])) as database:
         for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
             database.execute(f"DROP TRIGGER {name}")
         database.execute("UPDATE journal SET time_ms = time_ms + 1 WHERE seq = 2")
         database.commit()
-    broken = quick("audit", "verify", env=node)
+    broken = quick("audit", "verify", env=machine_env)
     assert broken.code == 1
     assert broken.err.startswith("error: ")
     (tmp_path / "other").write_bytes(b"not a database" * 100)
-    assert quick("audit", "verify", str(tmp_path / "other"), env=node).code == 2
-    assert quick("audit", "verify", str(tmp_path / "missing"), env=node).code == 3
+    assert quick("audit", "verify", str(tmp_path / "other"), env=machine_env).code == 2
+    assert quick("audit", "verify", str(tmp_path / "missing"), env=machine_env).code == 3
 
 
-def test_serve_passes_over_what_the_command_line_reads(node: dict[str, str]) -> None:
-    environment = node | {"TKDB_TOKEN": "x", "TKDB_URL": "x", "TKDB_AUTHORITY": "x"}
+def test_serve_ignores_the_variables_of_other_commands(machine_env: dict[str, str]) -> None:
+    environment = machine_env | {"TKDB_TOKEN": "x", "TKDB_URL": "x", "TKDB_AUTHORITY": "x"}
     with running("serve", "--json", env=environment) as process:
-        assert quick("status", env=reached(process)).code == 0
+        assert quick("status", env=client_variables(process)).code == 0
     assert process.returncode == 0

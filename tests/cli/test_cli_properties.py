@@ -1,4 +1,4 @@
-"""Whatever is given, a command ends with a message and an exit code: no traceback, and no secret repeated."""
+"""For any input, a command ends with a message and an exit code, without a traceback and without a secret."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def test_a_secret_among_the_arguments_is_refused_and_never_repeated(secret: str)
     ["tkdb_production_database_of_the_shop.db", "/var/lib/tkdb_of_the_shop_in_singapore/x", "tkdb_", "-h",
      "tkdb.example=tkdbpub_j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiE4KF84MRDEv"],
 )  # fmt: skip
-def test_paths_and_public_keys_are_no_secrets(harmless: str) -> None:
+def test_paths_and_public_keys_are_accepted_as_arguments(harmless: str) -> None:
     check_arguments([harmless])
 
 
 @given(presented=texts | st.binary(max_size=300) | st.sampled_from([TOKEN.text, TOKEN.text + "," + TOKEN.text]))
 @settings(max_examples=profiles.CURRENT.few_examples)
-def test_any_text_as_a_token_is_answered(presented: str | bytes) -> None:
+def test_any_text_as_a_token_gives_output_or_an_error(presented: str | bytes) -> None:
     given = presented.encode("utf-8", "surrogatepass") if isinstance(presented, str) else presented
     for arguments in (["inspect"], ["explain", "--action", "r"], ["attenuate", "--act", "r"], ["inspect", "--json"]):
         ran = quick("token", *arguments, stdin=given)
@@ -103,30 +103,30 @@ def test_any_text_as_an_access_is_decided_or_refused(option: str, value: str) ->
 @pytest.mark.parametrize("read", [duration, instant, lambda text: resources([text])])
 @given(text=texts)
 @settings(max_examples=profiles.CURRENT.few_examples)
-def test_readers_raise_usage_errors_alone(read: Callable[[str], Any], text: str) -> None:
+def test_parsers_raise_only_usage_errors(read: Callable[[str], Any], text: str) -> None:
     with suppress(UsageError):
         read(text)
 
 
 @given(text=st.text(st.characters(), max_size=100))
-def test_clean_text_has_nothing_that_a_terminal_obeys(text: str) -> None:
+def test_clean_text_contains_only_printable_characters_and_newlines(text: str) -> None:
     assert all(each.isprintable() or each == "\n" for each in clean(text))
 
 
-def test_an_argument_that_is_no_text_is_refused() -> None:
+def test_an_argument_of_invalid_utf_8_is_refused() -> None:
     ran = tkdb("token", "mint", os.fsdecode(b"\xff\xfe"))
     assert ran.code == 2
     assert "Traceback" not in ran.err
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("token",), ("token", "mint"), ("token", "mint", "a", "--x")])
-def test_a_wrong_command_line_is_two_lines_and_exit_2(arguments: tuple[str, ...]) -> None:
+def test_a_wrong_command_line_prints_two_lines_and_exits_with_2(arguments: tuple[str, ...]) -> None:
     ran = quick(*arguments)
     assert (ran.code, ran.out) == (2, "")
     assert [line.partition(":")[0] for line in ran.err.splitlines()] == ["error", "try"]
 
 
-def test_a_file_that_is_too_large_or_missing_is_refused() -> None:
+def test_a_token_input_that_is_too_large_or_unreadable_is_refused() -> None:
     assert quick("token", "inspect", stdin=b"a" * (1 << 21)).code == 2
     assert quick("token", "inspect", "--token-file", "/nonexistent").code == 2
     assert quick("token", "inspect", "--token-file", "a\0b").code == 2

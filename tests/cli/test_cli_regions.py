@@ -1,4 +1,4 @@
-"""``tkdb regions``, and other commands given several URLs."""
+"""``tkdb regions``, and other commands with several URLs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import ExitStack
 import msgspec
 import pytest
 
-from tests.cli.processes import Ran, quick
+from tests.cli.processes import CommandResult, quick
 from tests.client import fake_authority as fake
 from tests.client.fake_authority import Brain, FakeAuthority
 from tkdb import api
 
-NOBODY = "http://127.0.0.1:9"
+UNREACHABLE = "http://127.0.0.1:9"
 
 
-class Map:
-    """Regions of one authority, each a little further than the one before."""
+class Regions:
+    """Regions of one authority. Each is 200 ms further away than the previous one."""
 
     def __init__(self, stack: ExitStack, *names: str) -> None:
         brain = Brain()
@@ -27,16 +27,16 @@ class Map:
         }
         for distance, (name, machine) in enumerate(self.machines.items()):
             machine.delay_s = 0.2 * distance
-            self.say(name, role="primary" if name == names[-1] else "replica")
+            self.set_report(name, role="primary" if name == names[-1] else "replica")
 
-    def say(self, name: str, **fields: object) -> None:
-        told = {"machine": f"m-{name}", "region": name, "position": 1412, "age_ms": 200} | fields
-        report = msgspec.structs.replace(fake.report(), **told)
+    def set_report(self, name: str, **fields: object) -> None:
+        changed = {"machine": f"m-{name}", "region": name, "position": 1412, "age_ms": 200} | fields
+        report = msgspec.structs.replace(fake.report(), **changed)
         self.machines[name].handler = lambda call: (
             report if isinstance(call, api.Status) else api.Organizations([], False)
         )
 
-    def run(self, *arguments: str, urls: list[str]) -> Ran:
+    def run(self, *arguments: str, urls: list[str]) -> CommandResult:
         one = next(iter(self.machines.values()))
         known = {"TKDB_AUTHORITY": one.identity.text(), "TKDB_SIGNER": one.signer.text()}
         return quick(*arguments, env=known | {"TKDB_URL": ",".join(urls)})
@@ -46,13 +46,13 @@ class Map:
 
 
 @pytest.fixture
-def world() -> Iterator[Map]:
+def regions() -> Iterator[Regions]:
     with ExitStack() as stack:
-        yield Map(stack, "syd", "ams", "iad")
+        yield Regions(stack, "syd", "ams", "iad")
 
 
-def test_regions_are_shown_nearest_first_with_the_one_that_serves(world: Map) -> None:
-    ran = world.run("regions", urls=[*world.urls("iad", "syd", "ams"), NOBODY])
+def test_regions_lists_the_nearest_region_first_and_marks_the_serving_one(regions: Regions) -> None:
+    ran = regions.run("regions", urls=[*regions.urls("iad", "syd", "ams"), UNREACHABLE])
     assert (ran.code, ran.err) == (0, "")
     header, *rows = ran.out.splitlines()
     assert header.split() == ["REGION", "MACHINE", "RTT", "ROLE", "SEQ", "FRESH", "HEALTH"]
@@ -62,19 +62,19 @@ def test_regions_are_shown_nearest_first_with_the_one_that_serves(world: Map) ->
         ["replica", "1412", "0.2", "s", "ok"],
         ["primary", "1412", "0.2", "s", "ok"],
     ]
-    assert rows[3].split() == [NOBODY, "unreachable"]
+    assert rows[3].split() == [UNREACHABLE, "unreachable"]
     assert "couldn't be connected to" in rows[4]
 
 
-def test_as_json_each_region_is_whole(world: Map) -> None:
-    world.say("ams", fault="the head was last read 6.1 s ago", age_ms=None)
-    ran = world.run("regions", "--json", urls=world.urls("syd", "ams"))
+def test_regions_as_json_contains_every_field(regions: Regions) -> None:
+    regions.set_report("ams", fault="the head was last read 6.1 s ago", age_ms=None)
+    ran = regions.run("regions", "--json", urls=regions.urls("syd", "ams"))
     document = json.loads(ran.out)
     assert document["ok"] is True
     first, second = document["regions"]
     assert first.pop("rtt_ms") > 0
     assert first == {
-        "url": world.machines["syd"].url,
+        "url": regions.machines["syd"].url,
         "region": "syd",
         "machine": "m-syd",
         "role": "replica",
@@ -86,32 +86,34 @@ def test_as_json_each_region_is_whole(world: Map) -> None:
     assert (second["fault"], second["age_ms"], second["serving"]) == ("the head was last read 6.1 s ago", None, False)
 
 
-def test_where_none_can_answer_calls_it_is_exit_3(world: Map) -> None:
-    world.say("syd", fault="the head is broken")
-    ran = world.run("regions", urls=[*world.urls("syd"), NOBODY])
+def test_regions_exits_with_3_if_no_region_can_answer_calls(regions: Regions) -> None:
+    regions.set_report("syd", fault="the head is broken")
+    ran = regions.run("regions", urls=[*regions.urls("syd"), UNREACHABLE])
     assert ran.code == 3
     assert "serving you" not in ran.out
     assert "m-syd" in ran.out.splitlines()[-2]
 
 
-def test_behind_one_url_whoever_answers_is_the_region(world: Map) -> None:
-    ran = quick("regions", "--url", *world.urls("ams"), env={"TKDB_AUTHORITY": world.machines["ams"].identity.text()})
+def test_regions_with_one_url_shows_the_region_that_answers(regions: Regions) -> None:
+    ran = quick(
+        "regions", "--url", *regions.urls("ams"), env={"TKDB_AUTHORITY": regions.machines["ams"].identity.text()}
+    )
     assert ran.code == 0
     assert [line.split()[0] for line in ran.out.splitlines()] == ["REGION", "ams"]
 
 
-@pytest.mark.parametrize("nobodys_place", [0, 1])
-def test_every_command_takes_several_urls(world: Map, nobodys_place: int) -> None:
-    urls = world.urls("iad")
-    urls.insert(nobodys_place, NOBODY)
-    assert world.run("org", "list", urls=urls).code == 0
+@pytest.mark.parametrize("unreachable_index", [0, 1])
+def test_a_command_with_several_urls_uses_a_reachable_one(regions: Regions, unreachable_index: int) -> None:
+    urls = regions.urls("iad")
+    urls.insert(unreachable_index, UNREACHABLE)
+    assert regions.run("org", "list", urls=urls).code == 0
 
 
 @pytest.mark.parametrize("command", [("regions",), ("status",), ("promote", "m-1"), ("org", "list")])
 @pytest.mark.parametrize(
     "url", ["", " , ", "tkdb.flycast", "http://a,ftp://b", ",".join(f"http://a{n}" for n in range(65))]
 )
-def test_urls_that_cannot_be_used_are_the_callers_fault(world: Map, command: tuple[str, ...], url: str) -> None:
-    ran = world.run(*command, urls=[url])
+def test_unusable_urls_exit_with_2(regions: Regions, command: tuple[str, ...], url: str) -> None:
+    ran = regions.run(*command, urls=[url])
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("error: ")

@@ -1,4 +1,4 @@
-"""On a terminal there is colour, unless NO_COLOR is set; piped, never."""
+"""Output has colour only on a terminal, and only if NO_COLOR isn't set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def on_a_terminal(*arguments: str, **env: str) -> str:
     )
     os.close(theirs)
     shown = b""
-    with suppress(OSError):  # how the end looks from here
+    with suppress(OSError):  # a pseudo-terminal raises this at its end
         while chunk := os.read(ours, 4096):
             shown += chunk
     os.close(ours)
@@ -41,21 +41,21 @@ def on_a_terminal(*arguments: str, **env: str) -> str:
     return shown.decode()
 
 
-def test_colour_is_for_terminals_that_want_it() -> None:
+def test_only_a_terminal_without_no_color_gets_colour() -> None:
     shown = on_a_terminal("token", "explain", "--action", "r")
     assert "\x1b[" in shown
     assert "\x1b[" not in on_a_terminal("token", "explain", "--action", "r", NO_COLOR="1")
     assert "\x1b[" not in tkdb("token", "explain", "--action", "r", env={"TKDB_TOKEN": TOKEN}).out
 
 
-def test_piped_lines_are_whole_and_without_trailing_space() -> None:
+def test_piped_lines_are_not_wrapped_and_have_no_trailing_space() -> None:
     wide = {"TKDB_TOKEN": TOKEN, "COLUMNS": "20"}
     lines = tkdb("token", "inspect", env=wide).out.splitlines()
     assert all(line == line.rstrip() for line in lines)
     assert any(len(line) > 60 for line in lines)
 
 
-def test_without_typer_it_says_what_to_install(
+def test_tkdb_names_the_package_to_install_if_typer_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tkdb.cli.find_spec", lambda name: None)
@@ -65,7 +65,7 @@ def test_without_typer_it_says_what_to_install(
     assert "pip install 'tkdb[server]'" in capsys.readouterr().err
 
 
-def test_without_the_server_it_says_what_to_install() -> None:
+def test_tkdb_names_the_package_to_install_if_the_server_is_missing() -> None:
     code = "import sys; sys.modules['hypercorn'] = None; sys.argv = ['tkdb', 'dev']; from tkdb.cli import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", code], env=BARE, capture_output=True, text=True, timeout=30, check=False

@@ -1,4 +1,4 @@
-"""The fixtures of the server's tests: `tkdb dev` is that server with more routes."""
+"""The fixtures of the server's tests: ``tkdb dev`` is the same server with more routes."""
 
 from tests.server.conftest import log, run, settings, signer, start
 

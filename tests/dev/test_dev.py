@@ -1,4 +1,4 @@
-"""Plain JSON for ``tkdb dev``: friendly to curl, closed to everyone but this machine."""
+"""Plain JSON for ``tkdb dev``: easy to use with curl, and open only to this machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_method_is_answered_with_position_and_result(start: Any, run: Any) -> 
     run(test())
 
 
-def test_the_local_signer_may_do_anything_and_signs_what_it_asks(start: Any, run: Any) -> None:
+def test_the_local_signer_has_its_permissions_and_signs_each_call(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(dev=True) as server:
             await server.http.post("/dev/mint", json={"organization": "acme", "caveats": [["act", "r"]]})
@@ -94,7 +94,7 @@ def test_errors_are_problems_and_a_denial_names_its_reason(
         ("revocations", json.dumps({"kids": ["00" * 15 + "0G"], "after": 0})),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused(start: Any, run: Any, method: str, body: str) -> None:
+def test_an_unreadable_body_is_refused(start: Any, run: Any, method: str, body: str) -> None:
     async def test() -> None:
         async with start(dev=True) as server:
             response = await server.http.post(f"/dev/{method}", content=body)
@@ -128,7 +128,9 @@ def test_an_unknown_method_is_not_found(start: Any, run: Any) -> None:
         {"sec-fetch-site": "same-site"},
     ],
 )
-def test_a_foreign_page_or_a_rebound_name_is_refused(start: Any, run: Any, path: str, headers: dict[str, str]) -> None:
+def test_a_request_from_a_foreign_page_or_to_a_rebound_name_is_refused(
+    start: Any, run: Any, path: str, headers: dict[str, str]
+) -> None:
     async def test() -> None:
         async with start(dev=True) as server:
             method = "POST" if path.startswith("/dev") else "GET"
@@ -142,7 +144,7 @@ def test_a_foreign_page_or_a_rebound_name_is_refused(start: Any, run: Any, path:
     run(test())
 
 
-def test_the_page_names_each_method_and_loads_nothing(start: Any, run: Any) -> None:
+def test_the_page_lists_each_method_and_loads_no_resource(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(dev=True) as server:
             response = await server.http.get("/")
@@ -155,13 +157,13 @@ def test_the_page_names_each_method_and_loads_nothing(start: Any, run: Any) -> N
     run(test())
 
 
-def test_every_example_of_the_page_is_a_call_that_can_be_read() -> None:
+def test_every_example_on_the_page_is_a_readable_call() -> None:
     for name, (_, kind) in BY_NAME.items():
         body = page.EXAMPLES.get(name, {})
         assert isinstance(plain.read(kind, {**body, "method": name}), kind)
 
 
-def test_the_openapi_document_is_whole(start: Any, run: Any) -> None:
+def test_the_openapi_document_has_a_path_for_every_method(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(dev=True) as server:
             document = (await server.http.get("/openapi.json")).json()
@@ -172,7 +174,7 @@ def test_the_openapi_document_is_whole(start: Any, run: Any) -> None:
     run(test())
 
 
-def test_every_reference_of_the_openapi_document_leads_somewhere_and_none_is_base64() -> None:
+def test_every_openapi_reference_resolves_and_no_field_is_base64() -> None:
     document = openapi.document()
     schemas = document["components"]["schemas"]
 
@@ -197,7 +199,7 @@ def test_every_reference_of_the_openapi_document_leads_somewhere_and_none_is_bas
 
 
 @given(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
-def test_what_is_written_as_json_reads_back(kid: bytes, nonce: bytes) -> None:
+def test_a_call_written_as_json_reads_back(kid: bytes, nonce: bytes) -> None:
     call = api.Revoke([api.Lineage(kid, nonce), api.RetireKey(kid), api.Before("acme", 1, "ann")])
     assert plain.read(api.Revoke, json.loads(msgspec.json.encode(plain.write(call)))) == call
 
@@ -210,7 +212,7 @@ FIELDS = st.sampled_from(["targets", "kids", "after", "wait_ms", "organization",
 
 
 @given(st.sampled_from([kind for _, kind in BY_NAME.values()]), st.dictionaries(FIELDS, JSON))
-def test_reading_anything_gives_a_call_or_one_error(kind: Any, fields: dict[str, Any]) -> None:
+def test_any_json_is_read_as_a_call_or_raises_invalid_request(kind: Any, fields: dict[str, Any]) -> None:
     try:
         assert isinstance(plain.read(kind, {**fields, "method": name_of(kind)}), kind)
     except errors.InvalidRequest as error:

@@ -36,7 +36,7 @@ PACKAGES: Final = ("tkdb", "tkdb_client", "tkdb_replication", "tkdb_ops")
 LAZY: Final = (
     *("hypercorn.asyncio", "hypercorn.asyncio.run", "hypercorn.protocol.h11", "hypercorn.protocol.ws_stream"),
     *("uvloop", "aiosqlite", "httpcore", "rich.console", "rich.table", "rich.text", "rich.live"),
-    *("tests.regions.chaos.controls", "tests.server.served", "tests.replication.replicated"),
+    *("tests.regions.chaos.controls", "tests.server.server_process", "tests.replication.replicated"),
 )
 """Modules that a program imports only when it needs them."""
 
@@ -44,7 +44,12 @@ FRAMEWORKS: Final = ("asgi", "django", "fastapi", "flask")
 """Modules of the client that import a web framework, which no command does."""
 
 TKDB: Final = os.path.join(os.path.dirname(sys.executable), "tkdb")  # noqa: PTH118, PTH120  a symlink stays one
-MODULES: Final = ("tkdb.cli", "tests.regions.chaos.controls", "tests.server.served", "tests.replication.replicated")
+MODULES: Final = (
+    "tkdb.cli",
+    "tests.regions.chaos.controls",
+    "tests.server.server_process",
+    "tests.replication.replicated",
+)
 CODE: Final = "tests.regions.chaos.controls"
 
 

@@ -92,7 +92,10 @@ TOKEN_BYTES = len(TOKEN.raw) - TRAILER_BYTES
 STEM = Stem.from_bytes(PREFIX, TOKEN.raw[:TOKEN_BYTES])
 RESTS = [token.text[len(STEM.text) : -6].encode() for token in TOKENS]
 POLICY = Policy(
-    clock=lambda: NOW_MS / 1000, audience="billing", checkers={"tier": lambda value, _: bool(value) or True}
+    organization="acme",
+    clock=lambda: NOW_MS / 1000,
+    audience="billing",
+    checkers={"tier": lambda value, _: bool(value) or True},
 )
 
 
@@ -135,7 +138,7 @@ def verify_appended(data: bytes) -> None:
     verified = AUTHORITY.verify(raw)
     assert verified.subject == "kim"
     assert verified.caveats[2:] == tuple(map(decode, cids))
-    clear(verified.caveats, Access(action="r", resource={"app": "shop"}, method="GET", path="/v1/a"), POLICY)
+    clear("acme", verified.caveats, Access(action="r", resource={"app": "shop"}, method="GET", path="/v1/a"), POLICY)
 
 
 def read_armor(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What an attacker has: packets written by hand, in any order and of any length; and the authority to be fooled."""
+"""The tools of an attacker: packets written by hand, in any order and of any length. Also an authority to attack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOCATION, IDENTIFIED, VERIFIED, SIGNED = 1, 2, 4, 6
 
 
 def varint(size: int, at_least: int = 1) -> bytes:
-    """A length in LEB128; padded to ``at_least`` bytes, which no one but an attacker does."""
+    """Return a length in LEB128, padded to at least ``at_least`` bytes. Only an attacker pads."""
     out: list[int] = []
     while size > 127 or len(out) < at_least - 1:
         out.append(size & 127 | 128)
@@ -52,31 +52,31 @@ HEADER = section(field(LOCATION, NAME.encode()), field(IDENTIFIED, IDENTIFIER))
 
 
 def macaroon(*sections: bytes, header: bytes = HEADER, signature: bytes = field(SIGNED, SIGNATURE)) -> bytes:
-    """The bytes of a macaroon of these sections. By default it is well formed, and signed by nobody."""
+    """Return the bytes of a macaroon with these sections. By default it is well formed, with an invalid signature."""
     return b"\x02" + header + b"".join(sections) + b"\x00" + signature
 
 
 def write_packets(location: bytes, identifier: bytes, packets: Any, signature: bytes) -> bytes:
-    """The one encoding of what was read."""
+    """Return the only valid encoding of these parts."""
     sections = [write_third_party(p) if isinstance(p, ThirdParty) else write_caveat(p) for p in packets]
     header = section(field(LOCATION, location), field(IDENTIFIED, identifier))
     return macaroon(*sections, header=header, signature=field(SIGNED, signature))
 
 
 def with_third_party(token: Macaroon, caveat: ThirdParty) -> Macaroon:
-    """What any holder can make of a token: it names a third party of the holder's own."""
+    """Return the token with an appended third-party caveat. Any holder can append one."""
     raw = token.raw[:-35] + write_third_party(caveat) + token.raw[-35:-32] + walk(token.tail, [caveat])[-1]
     return Macaroon.parse(raw)
 
 
 def with_packets(token: Macaroon, *cids: bytes) -> Macaroon:
-    """What any holder can make of a token: it appends bytes of its own choice."""
+    """Return the token with appended first-party caveats. Any holder can append any bytes."""
     raw = token.raw[:-35] + b"".join(map(write_caveat, cids)) + token.raw[-35:-32] + walk(token.tail, cids)[-1]
     return Macaroon.parse(raw)
 
 
 def mutations(raw: bytes) -> Iterator[bytes]:
-    """Every small change of ``raw``: at each offset a flip, an insertion, a deletion, a repetition, a splice."""
+    """Yield small changes of ``raw``: at each offset flips, insertions, deletions, repetitions and splices."""
     size = len(raw)
     for at in range(size):
         for bit in range(8):
@@ -93,7 +93,7 @@ def mutations(raw: bytes) -> Iterator[bytes]:
 
 
 class Authority:
-    """An authority of one organization, in memory, whose revocations the test writes."""
+    """An authority of one organization, in memory. The test writes its revocations."""
 
     def __init__(self) -> None:
         self.keys = {KID: Key("acme", RootKeyState(ROOT_KEY))}
@@ -103,7 +103,7 @@ class Authority:
     def mint(
         self, *caveats: AnyCaveat, time_ms: int = NOW_MS, kid: bytes = KID, root_key: bytes = ROOT_KEY
     ) -> Macaroon:
-        """A token of these caveats; of two plain ones where none are given."""
+        """Return a token with these caveats, or with two plain ones if none are given."""
         return mint(
             NAME, root_key, kid=kid, time_ms=time_ms, random=b"randomness",
             caveats=caveats or (Exp(NOW_MS // 1000 + 3600), Act("rw")),
@@ -114,7 +114,7 @@ class Authority:
 
 
 def sign(root_key: bytes, identifier: bytes, *cids: bytes) -> bytes:
-    """The tail that a chain of first-party caveats ends in, by HMAC alone: a check on the prepared states."""
+    """Return the tail of a chain of first-party caveats, computed without the prepared states."""
     tail = link(link(b"macaroons-key-generator".ljust(32, b"\0"), root_key), identifier)
     for cid in cids:
         tail = link(tail, cid)

@@ -1,4 +1,4 @@
-"""The tokens of one header: strict about its form, bounded in all it brings."""
+"""The tokens of one header: the reader accepts only one form, and limits the size of every part."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_another_scheme_is_malformed(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["Bearer ", "Bearer x", "Bearer tkdb", "Bearer \u00a0" + TOKEN.text, "Bearer a b"])
-def test_a_bearer_of_nothing_is_malformed(value: str) -> None:
+def test_a_bearer_header_without_a_readable_token_is_malformed(value: str) -> None:
     with pytest.raises(MalformedToken):
         Bundle.from_header(value)
 
@@ -60,38 +60,38 @@ def test_a_bundle_in_another_form_is_malformed(text: str) -> None:
         Bundle.parse(text)
 
 
-def test_a_discharge_that_is_no_macaroon_is_malformed() -> None:
+def test_a_discharge_with_a_trailing_byte_is_malformed() -> None:
     with pytest.raises(MalformedToken):
         Bundle.parse(f"{TOKEN.text},{armor(PREFIX, DISCHARGE + b'x')}")
 
 
-def test_a_discharge_cut_short_is_known_as_such() -> None:
+def test_a_discharge_cut_short_is_truncated() -> None:
     with pytest.raises(TruncatedToken):
         Bundle.parse(PAIR[:-1])
 
 
-def test_more_discharges_than_are_read_are_refused() -> None:
+def test_more_discharges_than_the_limit_are_denied() -> None:
     discharge = encode_text(DISCHARGE)
     assert len(Bundle.parse(",".join([TOKEN.text, *[discharge] * 16])).discharges) == 16
     with pytest.raises(OverLimit, match="has 17 discharges; at most 16 are read"):
         Bundle.parse(",".join([TOKEN.text, *[discharge] * 17]))
 
 
-def test_commas_alone_are_refused_before_any_is_read() -> None:
+def test_a_bundle_of_commas_is_over_limit_before_any_token_is_read() -> None:
     with pytest.raises(OverLimit, match="discharges"):
         Bundle.parse("," * 1_000)
     with pytest.raises(OverLimit, match="characters"):
         Bundle.parse("," * 70_000)
 
 
-def test_a_bundle_at_its_limit_of_bytes_is_read_and_one_byte_more_is_not() -> None:
+def test_a_bundle_at_its_byte_limit_is_read_and_a_larger_one_is_denied() -> None:
     limits = Limits(bundle_bytes=len(TOKEN.raw) + len(DISCHARGE))
     assert Bundle.parse(PAIR, limits).discharges == (DISCHARGE,)
     with pytest.raises(OverLimit, match="more than the"):
         Bundle.parse(f"{TOKEN.attenuate(Act('r')).text},{encode_text(DISCHARGE)}", limits)
 
 
-def test_each_token_of_a_bundle_keeps_to_the_tokens_limits() -> None:
+def test_the_token_limits_hold_for_each_token_of_a_bundle() -> None:
     big = encode_text(macaroon(first_party(b"c" * 16_384), header=section(field(1, b"x"), field(2, b"y"))))
     many = encode_text(macaroon(*[first_party()] * 65, header=section(field(1, b"x"), field(2, b"y"))))
     for discharge in (big, many):
@@ -101,14 +101,14 @@ def test_each_token_of_a_bundle_keeps_to_the_tokens_limits() -> None:
         TOKEN.attenuate(App("long", "a" * 16_384))
 
 
-def test_a_repr_shows_no_token() -> None:
+def test_the_repr_of_a_bundle_contains_no_token() -> None:
     shown = repr(Bundle.parse(PAIR))
     assert shown == f"Bundle({TOKEN!r}, 1 discharges)"
     assert encode_text(DISCHARGE)[10:30] not in shown
 
 
 @given(st.text(max_size=80) | st.lists(st.sampled_from([TOKEN.text, PAIR, "", " ", "x"]), max_size=6).map(",".join))
-def test_any_text_is_a_bundle_or_denied(text: str) -> None:
+def test_any_text_is_read_as_a_bundle_or_denied(text: str) -> None:
     for value in (text, f"Bearer {text}"):
         try:
             bundle = Bundle.from_header(value)

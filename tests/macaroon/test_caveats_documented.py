@@ -1,4 +1,4 @@
-"""docs/caveats.md: every caveat is there, and every example is one."""
+"""docs/caveats.md documents every caveat, and every example on the page is a valid caveat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from tkdb.macaroon.clearing import clear
 PAGE = Path(__file__, "../../../docs/caveats.md").resolve().read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `([a-z]+|x:NAME)` \| `(\[.*?\])` \| (.+) \|$", PAGE, flags=re.MULTILINE)
 EXAMPLES = re.findall(r'`(\["[^`]+\])`', PAGE)
-POLICY = Policy(clock=lambda: 1_700_000_000, audience="billing", checkers={"tier": lambda value, _: value == "gold"})
+POLICY = Policy(
+    organization="acme",
+    clock=lambda: 1_700_000_000,
+    audience="billing",
+    checkers={"tier": lambda value, _: value == "gold"},
+)
 ACCESS = Access(
     action="r",
     resource={"app": "shop", "object": "logs/mine/1"},
@@ -35,7 +40,7 @@ def test_every_tag_is_documented_once_and_in_order() -> None:
 
 
 @pytest.mark.parametrize(("tag", "example", "_meaning"), ROWS, ids=[row[0] for row in ROWS])
-def test_every_tag_has_an_example_of_itself(tag: str, example: str, _meaning: str) -> None:
+def test_every_tag_has_an_example_with_that_tag(tag: str, example: str, _meaning: str) -> None:
     caveat = decode(example.encode())
     assert encode(caveat).decode() == example
     assert isinstance(caveat, App) if tag == "x:NAME" else json.loads(example)[0] == tag
@@ -47,37 +52,37 @@ def test_every_caveat_on_the_page_can_be_read(example: str) -> None:
 
 
 @pytest.mark.parametrize(("tag", "example", "meaning"), ROWS, ids=[row[0] for row in ROWS])
-def test_every_example_clears_where_the_page_says(tag: str, example: str, meaning: str) -> None:
+def test_every_example_clears_as_documented(tag: str, example: str, meaning: str) -> None:
     caveat = decode(example.encode())
     if meaning.startswith("never in a root"):
         with pytest.raises(CaveatUnmet):
-            clear([caveat], ACCESS, POLICY)
+            clear("acme", [caveat], ACCESS, POLICY)
         return
-    clear([caveat], ACCESS, POLICY)
-    if tag not in {"nbf", "exp", "sub"}:  # what is left out is unknown, and denies
+    clear("acme", [caveat], ACCESS, POLICY)
+    if tag not in {"nbf", "exp", "sub"}:  # a fact that the access lacks is unknown, and denies
         with pytest.raises(CaveatUnmet):
-            clear([caveat], Access(), Policy(clock=lambda: 1_700_000_000))
+            clear("acme", [caveat], Access(), Policy(organization="acme", clock=lambda: 1_700_000_000))
 
 
 @pytest.mark.parametrize(
     ("path", "matches"),
     [("/v1/a", True), ("/v1/a/", True), ("/v1/a/b", True), ("/v1", False), ("/v1/", False)],
 )
-def test_globs_match_as_the_page_says(path: str, *, matches: bool) -> None:
+def test_globs_match_as_documented(path: str, *, matches: bool) -> None:
     assert f"`{path}`" in PAGE
     access = Access(method="GET", path=path)
     if matches:
-        clear([Req(("*",), ("/v1/**",))], access, POLICY)
+        clear("acme", [Req(("*",), ("/v1/**",))], access, POLICY)
     else:
         with pytest.raises(CaveatUnmet):
-            clear([Req(("*",), ("/v1/**",))], access, POLICY)
+            clear("acme", [Req(("*",), ("/v1/**",))], access, POLICY)
 
 
-def test_a_listing_needs_every_prefix_as_the_page_says() -> None:
+def test_a_listing_needs_every_prefix_as_documented() -> None:
     example = '["pre","object",{"*":"r","private/":""}]'
     assert example in PAGE
     caveat = decode(example.encode())
-    clear([caveat], Access(action="r", resource={"object": "public/1"}), POLICY)
+    clear("acme", [caveat], Access(action="r", resource={"object": "public/1"}), POLICY)
     for wanted in ("private/1", ANY):
         with pytest.raises(CaveatUnmet):
-            clear([caveat], Access(action="r", resource={"object": wanted}), POLICY)
+            clear("acme", [caveat], Access(action="r", resource={"object": wanted}), POLICY)

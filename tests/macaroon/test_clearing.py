@@ -1,4 +1,4 @@
-"""What each caveat means, case by case; and what a denial says."""
+"""The meaning of each caveat, case by case, and the texts of denials."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.macaroon.judge import NOW_S, POLICY, clears, denial
+from tests.macaroon.single_caveat import NOW_S, POLICY, clears, denial
 from tests.macaroon.strategies import ACCESSES, ANY_CAVEAT
 from tkdb.errors import CaveatUnmet, Denied, ExpiredToken, NotYetValid
 from tkdb.macaroon import clearing
@@ -62,21 +62,23 @@ THUMBPRINT = "A" * 43
 def test_a_validity_window_is_inclusive_and_widened_by_the_skew_only(
     caveat: AnyCaveat, skew_s: float, now_s: float, *, expected: bool
 ) -> None:
-    assert clears(caveat, Access(now_s=now_s), Policy(clock=lambda: NOW_S, skew_s=skew_s)) is expected
-    assert clears(caveat, Access(), Policy(clock=lambda: now_s, skew_s=skew_s)) is expected
+    assert (
+        clears(caveat, Access(now_s=now_s), Policy(organization="acme", clock=lambda: NOW_S, skew_s=skew_s)) is expected
+    )
+    assert clears(caveat, Access(), Policy(organization="acme", clock=lambda: now_s, skew_s=skew_s)) is expected
 
 
-def test_the_accesss_own_time_comes_before_the_clocks() -> None:
+def test_the_time_of_an_access_takes_precedence_over_the_clock() -> None:
     assert clears(Exp(10), Access(now_s=10))
-    assert clears(Exp(10), Access(now_s=0))  # a time of 0 is a time
+    assert clears(Exp(10), Access(now_s=0))  # a time of 0 counts as a time
     assert not clears(Exp(10), Access())
 
 
-def test_expired_and_not_yet_valid_are_reasons_of_their_own() -> None:
+def test_expired_and_not_yet_valid_are_separate_reasons() -> None:
     with pytest.raises(ExpiredToken, match=r"caveat 1 of 1 \(exp 1699999990\): expired 10 s ago"):
-        clear([Exp(NOW_S - 10)], Access(), POLICY)
+        clear("acme", [Exp(NOW_S - 10)], Access(), POLICY)
     with pytest.raises(NotYetValid, match=r"caveat 1 of 1 \(nbf 1700000010\): valid in 10 s"):
-        clear([Nbf(NOW_S + 10)], Access(), POLICY)
+        clear("acme", [Nbf(NOW_S + 10)], Access(), POLICY)
 
 
 # --- act --------------------------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ def test_every_action_attempted_must_be_allowed(allowed: str, wanted: str | None
     assert clears(Act(allowed), Access(action=wanted)) is expected
 
 
-def test_a_denied_action_names_both_sides() -> None:
+def test_the_denial_of_an_action_names_the_allowed_and_the_requested_actions() -> None:
     assert denial(Act("rw"), Access(action="d")) == "caveat 1 of 1 (act rw) is not met: it allows rw; the request is d"
     assert "it allows nothing; the request is d" in denial(Act(""), Access(action="d"))
     assert "action unspecified" in denial(Act("r"), Access())
@@ -143,7 +145,7 @@ ALL = Res("app", {"*": "r"})
         (ALL, {"app": ANY}, "w", False),
         (ALL, {"app": None}, "r", False),
         (ALL, {}, "r", False),
-        (ALL, {"app": "*"}, "r", False),  # a caller's id is never taken for "all of them"
+        (ALL, {"app": "*"}, "r", False),  # an access's id of "*" never means every resource
         (Res("app", {"5": "r"}), {"app": 5}, "r", False),
         (ALL, {"app": 5}, "r", False),
         (ALL, {"app": True}, "r", False),
@@ -197,13 +199,13 @@ def test_the_longest_prefix_decides(caveat: AnyCaveat, wanted: Any, action: str,
 )
 def test_the_order_of_prefixes_does_not_matter(ids: dict[str, str], wanted: str, action: str) -> None:
     access = Access(action=action, resource={"object": wanted})
-    turned = dict(reversed(ids.items()))
-    assert clears(Pre("object", ids), access) is clears(Pre("object", turned), access)
+    in_reverse = dict(reversed(ids.items()))
+    assert clears(Pre("object", ids), access) is clears(Pre("object", in_reverse), access)
     longest = max((p for p in ids if p != "*" and wanted.startswith(p)), key=len, default="*")
     assert clears(Pre("object", ids), access) is (action in ids.get(longest, ""))
 
 
-def test_a_denied_resource_says_why() -> None:
+def test_the_denial_of_a_resource_gives_the_reason() -> None:
     assert "the request's app is 'db', which is not among those allowed" in denial(
         SHOP, Access(action="r", resource={"app": "db"})
     )
@@ -226,7 +228,7 @@ EITHER = If((Res("app", {"shop": "rw"}), Pre("object", {"logs/": "r"})), "c")
     ("resource", "action", "expected"),
     [
         ({"app": "shop"}, "w", True),
-        ({"app": "shop"}, "c", False),  # once named, the else-actions are no way around
+        ({"app": "shop"}, "c", False),  # the request names the kind, so the else-actions don't apply
         ({"app": "blog"}, "c", False),
         ({"object": "logs/x"}, "r", True),
         ({"object": "logs/x"}, "w", False),
@@ -238,13 +240,13 @@ EITHER = If((Res("app", {"shop": "rw"}), Pre("object", {"logs/": "r"})), "c")
         ({}, None, False),
         ({"db": "x"}, "c", True),
         ({"db": "x"}, "w", False),
-        ({"app": None}, "c", False),  # the kind is touched, though no id is named
+        ({"app": None}, "c", False),  # the request names the kind, but no id
         ({"app": ANY}, "c", False),
         ({"app": "*"}, "c", False),
         ({"app": None, "object": "logs/x"}, "r", False),
     ],
 )
-def test_the_else_actions_are_for_requests_that_name_none_of_the_kinds(
+def test_the_else_actions_apply_only_if_the_request_names_none_of_the_kinds(
     resource: Any, action: str | None, *, expected: bool
 ) -> None:
     assert clears(EITHER, Access(action=action, resource=resource)) is expected
@@ -262,14 +264,17 @@ def test_two_grants_of_one_kind_in_an_if_must_both_clear() -> None:
 @pytest.mark.parametrize(
     ("audience", "expected"), [("billing", True), ("Billing", False), ("billing2", False), (None, False), ("", False)]
 )
-def test_only_the_service_named_accepts(audience: str | None, *, expected: bool) -> None:
-    assert clears(Aud("billing"), Access(), Policy(clock=lambda: NOW_S, audience=audience)) is expected
+def test_only_the_named_service_accepts(audience: str | None, *, expected: bool) -> None:
+    assert (
+        clears(Aud("billing"), Access(), Policy(organization="acme", clock=lambda: NOW_S, audience=audience))
+        is expected
+    )
 
 
-def test_two_audiences_are_nobodys() -> None:
-    policy = Policy(clock=lambda: NOW_S, audience="billing")
+def test_two_different_audiences_never_clear() -> None:
+    policy = Policy(organization="acme", clock=lambda: NOW_S, audience="billing")
     with pytest.raises(CaveatUnmet, match="only shipping may accept it; this is billing"):
-        clear([Aud("billing"), Aud("shipping")], Access(), policy)
+        clear("acme", [Aud("billing"), Aud("shipping")], Access(), policy)
 
 
 NETWORKS = Ip(("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"))
@@ -303,17 +308,17 @@ NETWORKS = Ip(("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"))
         (None, False),
     ],
 )
-def test_an_address_must_lie_in_a_network(address: str | None, *, expected: bool) -> None:
+def test_an_address_must_be_in_a_listed_network(address: str | None, *, expected: bool) -> None:
     assert clears(NETWORKS, Access(ip=address)) is expected
 
 
-def test_all_of_ipv6_is_not_all_of_ipv4() -> None:
+def test_a_network_matches_only_addresses_of_its_ip_version() -> None:
     assert not clears(Ip(("::/0",)), Access(ip="10.0.0.1"))
     assert not clears(Ip(("0.0.0.0/0",)), Access(ip="2001:db8::1"))
     assert clears(Ip(("0.0.0.0/0",)), Access(ip="::ffff:10.0.0.1"))
 
 
-def test_an_addresss_zone_is_not_shown() -> None:
+def test_the_zone_of_an_address_is_not_shown() -> None:
     assert "the request comes from fe80::1" in denial(NETWORKS, Access(ip="fe80::1%\x1b[31m"))
     assert "\x1b" not in denial(NETWORKS, Access(ip="fe80::1%\x1b[31m"))
     assert denial(NETWORKS, Access(ip="\x1b")).endswith("the request's address can't be read")
@@ -342,17 +347,17 @@ def test_each_part_of_the_source_must_be_attested(caveat: Src, source: Source | 
     assert clears(caveat, Access(source=source)) is expected
 
 
-def test_a_key_must_be_the_one_that_the_token_is_bound_to() -> None:
+def test_only_the_key_that_the_token_is_bound_to_clears() -> None:
     assert clears(Cnf(THUMBPRINT), Access(key_thumbprint=THUMBPRINT))
     for other in (None, "", "B" * 42 + "A", THUMBPRINT[:-1], THUMBPRINT.lower()):
         assert not clears(Cnf(THUMBPRINT), Access(key_thumbprint=other))
 
 
-# --- what belongs elsewhere, and the app's own ------------------------------------------------------------------
+# --- discharge caveats, facts, and app caveats ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("caveat", [Bind("A" * 22), Usr("kim"), Org("acme")], ids=describe)
-def test_what_belongs_in_a_discharge_never_clears_in_a_root(caveat: AnyCaveat) -> None:
+def test_a_discharge_caveat_never_clears_in_a_root(caveat: AnyCaveat) -> None:
     assert "it is allowed only in a discharge" in denial(caveat, Access(action="r"))
 
 
@@ -361,22 +366,22 @@ def test_a_fact_restricts_nothing() -> None:
 
 
 def with_checker(checker: Callable[..., Any]) -> Policy:
-    return Policy(clock=lambda: NOW_S, checkers={"tier": checker})
+    return Policy(organization="acme", clock=lambda: NOW_S, checkers={"tier": checker})
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"), [(True, True), (False, False), (1, False), ("yes", False), (None, False), ([True], False)]
+    ("result", "expected"), [(True, True), (False, False), (1, False), ("yes", False), (None, False), ([True], False)]
 )
-def test_a_checker_clears_by_true_alone(said: Any, *, expected: bool) -> None:
-    assert clears(App("tier", "gold"), Access(), with_checker(lambda _value, _access: said)) is expected
+def test_a_checker_clears_only_by_returning_true(result: Any, *, expected: bool) -> None:
+    assert clears(App("tier", "gold"), Access(), with_checker(lambda _value, _access: result)) is expected
 
 
-def test_a_checker_sees_the_value_and_the_access() -> None:
+def test_a_checker_gets_the_value_and_the_access() -> None:
     access = Access(extra={"plan": "gold"})
-    clear([App("tier", ["gold", 1])], access, with_checker(lambda *args: args == (("gold", 1), access)))
+    clear("acme", [App("tier", ["gold", 1])], access, with_checker(lambda *args: args == (("gold", 1), access)))
 
 
-def test_a_checker_that_raises_denies_and_its_error_goes_no_further() -> None:
+def test_a_checker_that_raises_denies_and_its_message_is_not_shown() -> None:
     def checker(_value: Any, _access: Access) -> bool:
         raise KeyError("secret")
 
@@ -385,63 +390,65 @@ def test_a_checker_that_raises_denies_and_its_error_goes_no_further() -> None:
     assert "secret" not in text
 
 
-def test_a_checker_that_is_stopped_is_stopped() -> None:
+def test_a_keyboard_interrupt_in_a_checker_is_not_caught() -> None:
     def checker(_value: Any, _access: Access) -> bool:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        clear([App("tier", "gold")], Access(), with_checker(checker))
+        clear("acme", [App("tier", "gold")], Access(), with_checker(checker))
 
 
-def test_a_caveat_of_the_apps_own_without_a_checker_denies() -> None:
+def test_an_app_caveat_without_a_checker_denies() -> None:
     assert "this app has no checker for x:tier" in denial(App("tier", "gold"), Access())
     assert "this app has no checker for x:tier2" in denial(
         App("tier2", "gold"), Access(), with_checker(lambda *_: True)
     )
 
 
-# --- all of them ------------------------------------------------------------------------------------------------
+# --- several caveats --------------------------------------------------------------------------------------------
 
 
-def test_no_caveats_clear_anything() -> None:
-    clear([], Access(), POLICY)
+def test_an_empty_list_of_caveats_clears_any_access() -> None:
+    clear("acme", [], Access(), POLICY)
 
 
 def test_the_first_caveat_that_does_not_clear_is_named() -> None:
     caveats = (Exp(NOW_S + 1), Act("rw"), Aud("billing"), Act("r"), Exp(0))
     with pytest.raises(CaveatUnmet, match=r"caveat 3 of 5 \(aud billing\) is not met: only billing may") as caught:
-        clear(caveats, Access(action="r"), POLICY)
+        clear("acme", caveats, Access(action="r"), POLICY)
     assert caught.value.caveat == 3
 
 
-def test_every_caveat_has_its_check() -> None:
+def test_every_caveat_type_has_a_check() -> None:
     assert clearing._CHECKS.keys() == set(get_args(AnyCaveat))
 
 
 @given(st.lists(ANY_CAVEAT, max_size=5), ACCESSES)
 def test_explain_and_clear_agree(caveats: list[AnyCaveat], access: Access) -> None:
-    """Whatever the access says, each caveat clears or denies with a reason; and the first denial is the one raised."""
-    policy = Policy(clock=lambda: NOW_S, audience="billing", checkers={"n": lambda value, _: value is True})
+    """For any access, each caveat clears or denies with a reason, and ``clear`` raises the first denial."""
+    policy = Policy(
+        organization="acme", clock=lambda: NOW_S, audience="billing", checkers={"n": lambda value, _: value is True}
+    )
     reasons = explain(caveats, access, policy)
     assert len(reasons) == len(caveats)
     first = next((at for at, why in enumerate(reasons) if why is not None), None)
     if first is None:
-        clear(caveats, access, policy)
+        clear("acme", caveats, access, policy)
         return
     with pytest.raises((CaveatUnmet, ExpiredToken, NotYetValid)) as caught:
-        clear(caveats, access, policy)
+        clear("acme", caveats, access, policy)
     assert str(reasons[first]) in caught.value.message
     assert caught.value.caveat is not None
     assert caveats[caught.value.caveat - 1] == caveats[first]
 
 
 @given(st.lists(ANY_CAVEAT, max_size=3), ANY_CAVEAT, ACCESSES)
-def test_a_caveat_more_never_allows_more(caveats: list[AnyCaveat], more: AnyCaveat, access: Access) -> None:
+def test_an_added_caveat_never_allows_more(caveats: list[AnyCaveat], more: AnyCaveat, access: Access) -> None:
     try:
-        clear([*caveats, more], access, POLICY)
+        clear("acme", [*caveats, more], access, POLICY)
     except Denied:
         return
-    clear(caveats, access, POLICY)
+    clear("acme", caveats, access, POLICY)
 
 
 @pytest.mark.parametrize(
@@ -456,5 +463,5 @@ def test_a_caveat_more_never_allows_more(caveats: list[AnyCaveat], more: AnyCave
         (Sub("a,b"), 'sub "a,b"'),
     ],
 )
-def test_a_caveat_reads_as_its_tag_and_fields(caveat: AnyCaveat, text: str) -> None:
+def test_a_caveat_is_described_by_its_tag_and_fields(caveat: AnyCaveat, text: str) -> None:
     assert describe(caveat) == text

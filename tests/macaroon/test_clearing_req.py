@@ -1,4 +1,4 @@
-"""``req``: which methods and paths clear, and which paths are too ambiguous to."""
+"""``req``: the methods and paths that clear, and the paths that are too ambiguous to clear."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.macaroon.judge import clears, denial
+from tests.macaroon.single_caveat import clears, denial
 from tkdb.macaroon.access import Access
 from tkdb.macaroon.caveats import Req
 
@@ -28,7 +28,7 @@ from tkdb.macaroon.caveats import Req
         (("GET",), "*", False),
     ],
 )
-def test_methods_are_compared_as_they_are(methods: tuple[str, ...], method: str | None, *, expected: bool) -> None:
+def test_methods_are_compared_exactly(methods: tuple[str, ...], method: str | None, *, expected: bool) -> None:
     assert clears(Req(methods, ("/a",)), Access(method=method, path="/a")) is expected
 
 
@@ -64,7 +64,7 @@ def test_methods_are_compared_as_they_are(methods: tuple[str, ...], method: str 
         ("/a/**", "/a/", False),
         ("/a/**", "/ab/c", False),
         ("/*/**", "/a/b/c", True),
-        ("/a", "/%61", False),  # compared as sent: an escape is another text
+        ("/a", "/%61", False),  # compared as sent, so an escape doesn't match its character
         ("/%61", "/%61", True),
         ("/a/*", "/a/b%20c", True),
         ("/a/*", "/a/..b", True),
@@ -92,8 +92,8 @@ def test_a_path_that_routers_read_differently_never_matches(path: str) -> None:
 
 
 @given(st.text(st.sampled_from("ab/.%2eEfF5c;\\?# *"), max_size=12).map("/".__add__))
-def test_a_path_that_clears_is_its_own_normal_form(path: str) -> None:
-    """Nothing that decodes escapes once and removes dot segments arrives at another path's handler."""
+def test_a_path_that_clears_is_in_normal_form(path: str) -> None:
+    """A router that decodes escapes once and removes dot segments never reaches another path's handler."""
     if not clears(Req(("*",), ("/**",)), Access(method="GET", path=path)):
         return
     segments = path[1:].split("/")
@@ -104,7 +104,7 @@ def test_a_path_that_clears_is_its_own_normal_form(path: str) -> None:
         assert "/" not in segment.replace("%2f", "/").replace("%2F", "/")
 
 
-def test_any_of_the_globs_is_enough() -> None:
+def test_one_matching_glob_is_enough() -> None:
     caveat = Req(("GET",), ("/a", "/b/*"))
     assert clears(caveat, Access(method="GET", path="/a"))
     assert clears(caveat, Access(method="GET", path="/b/x"))
@@ -112,7 +112,7 @@ def test_any_of_the_globs_is_enough() -> None:
 
 
 def test_matching_is_linear() -> None:
-    """Each segment of the path is compared once a glob: no glob makes the matcher go back."""
+    """The number of comparisons is linear in the length of the globs: the matcher never goes back."""
     compared = 0
 
     class Counted(str):

@@ -1,4 +1,4 @@
-"""A token can be narrowed by anyone and widened by nobody; and neither it nor an error about it shows it."""
+"""Any holder can attenuate a token, and no holder can widen it. No repr and no error contains a token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make(*caveats: AnyCaveat) -> Macaroon:
 # --- mint -------------------------------------------------------------------------------------------------------
 
 
-def test_a_minted_token_says_who_made_it_and_which_caveats_are_the_authoritys() -> None:
+def test_a_minted_token_names_its_authority_and_counts_the_authoritys_caveats() -> None:
     token = make(Exp(5), Sub("kim"))
     assert (token.authority, token.kid, token.issued_ms, token.m) == (NAME, KID, NOW_MS, 2)
     assert token.nonce == NOW_MS.to_bytes(6) + b"randomness"
@@ -39,7 +39,7 @@ def test_a_minted_token_says_who_made_it_and_which_caveats_are_the_authoritys() 
     assert token.attenuate(Act("r")).m == 2
 
 
-def test_the_identifier_is_laid_out_as_documented() -> None:
+def test_the_identifier_has_the_documented_layout() -> None:
     raw = build(kid=b"k" * 16, time_ms=NOW_MS, random=b"r" * 10, m=7)
     assert raw == b"\x01" + b"k" * 16 + NOW_MS.to_bytes(6, "big") + b"r" * 10 + b"\x07"
     assert (len(raw), raw[LINEAGE], raw[NONCE]) == (34, raw[1:33], raw[17:33])
@@ -51,7 +51,7 @@ def test_the_chain_is_hmac_over_identifier_and_caveats() -> None:
 
 
 @pytest.mark.parametrize("caveat", [Bind("A" * 22), Usr("kim"), Org("acme")])
-def test_what_belongs_in_a_discharge_is_not_minted(caveat: AnyCaveat) -> None:
+def test_a_discharge_caveat_is_not_minted(caveat: AnyCaveat) -> None:
     with pytest.raises(InvalidCaveat, match="only in a discharge"):
         make(Exp(5), caveat)
 
@@ -63,26 +63,26 @@ def test_a_second_subject_is_not_minted() -> None:
 
 
 @pytest.mark.parametrize("count", [65, 255, 256, 1000])
-def test_more_caveats_than_are_read_are_not_minted(count: int) -> None:
+def test_more_caveats_than_the_limit_are_not_minted(count: int) -> None:
     assert make(*[Act("r")] * 64).m == 64
     with pytest.raises(OverLimit, match=f"would have {count} caveats; 64 are read at most"):
         make(*[Act("r")] * count)
 
 
-def test_no_limit_lets_m_outgrow_its_byte() -> None:
+def test_no_limit_lets_m_exceed_one_byte() -> None:
     arguments: dict[str, Any] = {"kid": KID, "time_ms": 0, "random": bytes(10), "limits": Limits(caveats=1000)}
     assert mint(NAME, ROOT_KEY, caveats=[Act("r")] * 255, **arguments).m == 255
     with pytest.raises(OverLimit, match="would have 256 caveats; 255 are read at most"):
         mint(NAME, ROOT_KEY, caveats=[Act("r")] * 256, **arguments)
 
 
-def test_a_token_larger_than_what_is_read_is_not_minted() -> None:
+def test_a_token_over_the_byte_limit_is_not_minted() -> None:
     with pytest.raises(OverLimit, match="16384 are read at most"):
         make(App("long", "a" * 16_384))
 
 
 @given(st.lists(MINTABLE, max_size=4))
-def test_what_is_minted_is_read(caveats: list[AnyCaveat]) -> None:
+def test_a_minted_token_can_be_read(caveats: list[AnyCaveat]) -> None:
     try:
         token = make(Exp(5), *caveats)
     except InvalidCaveat:
@@ -95,7 +95,7 @@ def test_what_is_minted_is_read(caveats: list[AnyCaveat]) -> None:
 
 
 @given(st.lists(RESTRICTIONS, min_size=1, max_size=4))
-def test_what_is_attenuated_is_read_and_verifies(caveats: list[AnyCaveat]) -> None:
+def test_an_attenuated_token_can_be_read_and_verifies(caveats: list[AnyCaveat]) -> None:
     authority = Authority()
     token = authority.mint()
     child = token.attenuate(*caveats)
@@ -105,13 +105,13 @@ def test_what_is_attenuated_is_read_and_verifies(caveats: list[AnyCaveat]) -> No
     assert authority.verify(child).caveats == child.caveats
 
 
-def test_attenuating_in_steps_or_at_once_is_the_same() -> None:
+def test_attenuating_in_steps_or_at_once_gives_the_same_token() -> None:
     token = make()
     assert token.attenuate(Act("r")).attenuate(Aud("a")) == token.attenuate(Act("r"), Aud("a"))
     assert token.attenuate() == token
 
 
-def test_attenuating_leaves_the_parent_as_it_was() -> None:
+def test_attenuating_leaves_the_parent_unchanged() -> None:
     token = make()
     raw, packets = token.raw, token.packets
     token.attenuate(Act("r"))
@@ -126,12 +126,12 @@ def test_a_token_is_immutable(name: str) -> None:
 
 
 @pytest.mark.parametrize("fact", [Sub("admin"), Usr("admin"), Org("acme")])
-def test_a_holder_states_no_facts(fact: AnyCaveat) -> None:
+def test_a_holder_cannot_add_a_fact(fact: AnyCaveat) -> None:
     with pytest.raises(InvalidCaveat, match="states a fact, which only the authority may"):
         make().attenuate(Act("r"), fact)
 
 
-def test_a_token_that_would_be_too_large_to_read_is_not_made() -> None:
+def test_attenuating_beyond_a_limit_raises_over_limit() -> None:
     token = make(*[Act("r")] * 63)
     full = token.attenuate(Act("r"))
     with pytest.raises(OverLimit, match="would have 65 caveats"):
@@ -144,7 +144,7 @@ def test_a_token_that_would_be_too_large_to_read_is_not_made() -> None:
         token.attenuate(Act("rw"), limits=room)
 
 
-def test_a_third_party_caveat_is_carried_byte_for_byte() -> None:
+def test_attenuating_keeps_a_third_party_caveat_byte_for_byte() -> None:
     third = ThirdParty(b"https://login.example", bytes(range(1, 256)), bytes(range(72)))
     token = with_third_party(make(), third)
     child = token.attenuate(Act("r"), Exp(5))
@@ -156,18 +156,18 @@ def test_a_third_party_caveat_is_carried_byte_for_byte() -> None:
 # --- branches and lineages --------------------------------------------------------------------------------------
 
 
-def test_every_token_of_a_lineage_has_a_branch_of_its_own() -> None:
+def test_every_token_of_a_lineage_has_a_different_branch() -> None:
     token = make()
-    family = [token, token.attenuate(Act("r")), token.attenuate(Act("w")), token.attenuate(Act("r"), Act("w"))]
-    assert len({member.branch for member in family}) == len(family)
-    assert len({member.lineage for member in family}) == 1
-    assert {len(member.branch) for member in family} == {16}
+    tokens = [token, token.attenuate(Act("r")), token.attenuate(Act("w")), token.attenuate(Act("r"), Act("w"))]
+    assert len({each.branch for each in tokens}) == len(tokens)
+    assert len({each.lineage for each in tokens}) == 1
+    assert {len(each.branch) for each in tokens} == {16}
 
 
 # --- narrow -----------------------------------------------------------------------------------------------------
 
 
-def test_narrowing_puts_what_stays_the_same_first() -> None:
+def test_narrow_orders_its_caveats_and_puts_the_expiry_last() -> None:
     child = make().narrow(
         for_s=60, now_s=NOW_S, path="/v1/*", method="GET", res={"app": {"a": "r"}}, act="r", aud="billing"
     )
@@ -180,20 +180,20 @@ def test_narrowing_puts_what_stays_the_same_first() -> None:
     )
 
 
-def test_the_same_call_gives_the_same_token_and_a_later_one_too() -> None:
+def test_equal_narrow_calls_a_few_seconds_apart_give_the_same_token() -> None:
     token = make()
     tokens = {token.narrow(act="r", for_s=60, now_s=NOW_S + late_ms / 1000).raw for late_ms in range(0, 4_000, 50)}
     assert len(tokens) == 1
 
 
 @given(st.floats(1, 10_000), st.floats(0, 2e9))
-def test_a_narrowed_token_lives_as_long_as_asked_and_a_quarter_longer_at_most(for_s: float, now_s: float) -> None:
+def test_narrow_never_shortens_the_lifetime_and_adds_at_most_a_quarter_or_1_s(for_s: float, now_s: float) -> None:
     *_, exp = make().narrow(for_s=for_s, now_s=now_s).caveats
     assert isinstance(exp, Exp)
     assert now_s + for_s <= exp.at_s <= now_s + for_s + max(1, for_s / 4) + 1e-5
 
 
-def test_each_alone_leaves_the_rest_open() -> None:
+def test_narrow_restricts_only_the_given_parts() -> None:
     assert make().narrow(method="GET").caveats[2:] == (Req(("GET",), ("/", "/**")),)
     assert make().narrow(path="/a").caveats[2:] == (Req(("*",), ("/a",)),)
     assert make().narrow().caveats[2:] == ()
@@ -206,13 +206,13 @@ def test_each_alone_leaves_the_rest_open() -> None:
         (60, float("nan")), (60, float("inf")), (60, float("-inf")), (60, -1), (60, 2**53),
     ],
 )  # fmt: skip
-def test_a_time_that_is_none_is_refused(for_s: float, now_s: float | None) -> None:
+def test_narrow_refuses_an_invalid_lifetime_or_time(for_s: float, now_s: float | None) -> None:
     with pytest.raises(InvalidCaveat, match="for_s is not a number of seconds"):
         make().narrow(for_s=for_s, now_s=now_s)
 
 
 @pytest.mark.parametrize("wrong", [{"act": "wr"}, {"aud": ""}, {"method": "get"}, {"path": "v1"}, {"res": {"app": {}}}])
-def test_what_no_reader_would_accept_is_refused(wrong: dict[str, Any]) -> None:
+def test_narrow_refuses_an_unreadable_caveat(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidCaveat):
         make().narrow(**wrong)
 
@@ -221,7 +221,7 @@ def test_what_no_reader_would_accept_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def assert_hidden(shown: str, *tokens: Macaroon) -> None:
-    """No 8 characters in a row of a token's secret part, its tail, in any of its forms."""
+    """Assert that ``shown`` contains no 8 consecutive characters of any token's tail, in any form."""
     for token in tokens:
         secrets = [token.text[-49:], token.tail.hex(), token.tail.hex().upper(), repr(token.tail)[2:-1]]
         for secret in secrets:
@@ -230,7 +230,7 @@ def assert_hidden(shown: str, *tokens: Macaroon) -> None:
 
 
 @given(st.lists(RESTRICTIONS, max_size=3), st.binary(min_size=10, max_size=10), st.data())
-def test_nothing_printed_shows_a_token(caveats: list[AnyCaveat], random: bytes, data: st.DataObject) -> None:
+def test_no_repr_and_no_error_contains_a_tail(caveats: list[AnyCaveat], random: bytes, data: st.DataObject) -> None:
     token = mint(NAME, ROOT_KEY, kid=KID, time_ms=NOW_MS, random=random, caveats=[Exp(5), *caveats])
     authority = Authority()
     verified = authority.verify(token)
@@ -250,10 +250,10 @@ def test_nothing_printed_shows_a_token(caveats: list[AnyCaveat], random: bytes, 
     assert_hidden("\n".join(shown), token)
 
 
-def test_a_verified_token_does_not_show_it() -> None:
+def test_the_repr_of_a_verified_token_contains_no_tail() -> None:
     token = make()
     assert_hidden(repr(Authority().verify(token)), token)
-    for shown in (token.text, token.tail.hex(), repr(token.raw)):  # the control: what is shown would be found
+    for shown in (token.text, token.tail.hex(), repr(token.raw)):  # the control: a shown token would be found
         with pytest.raises(AssertionError):
             assert_hidden(shown, token)
 
@@ -262,31 +262,31 @@ def test_a_repr_names_the_lineage() -> None:
     assert repr(make()) == "Macaroon(tkdb.example, lineage 6b6b6b6b…/018bcfe56800…, 2 caveats, m 2)"
 
 
-def test_tails_of_a_family_tell_nothing_of_each_other() -> None:
+def test_a_descendant_contains_no_part_of_its_parents_tail() -> None:
     token = make()
-    family = [token, token.attenuate(Act("r")), token.attenuate(Act("r"), Act("r"))]
-    for parent, child in pairwise(family):
+    tokens = [token, token.attenuate(Act("r")), token.attenuate(Act("r"), Act("r"))]
+    for parent, child in pairwise(tokens):
         assert_hidden(child.text + child.raw.hex(), parent)
 
 
-def test_an_identifier_alone_is_no_token() -> None:
+def test_an_identifier_alone_is_malformed() -> None:
     with pytest.raises(MalformedToken):
         Macaroon.parse(IDENTIFIER)
 
 
-def test_what_is_written_reads_back_as_its_packets() -> None:
+def test_a_token_reads_back_as_the_packets_that_were_written() -> None:
     token = make(Exp(5), App("long", "a" * 300))
     assert token.packets == (encode(Exp(5)), encode(App("long", "a" * 300)))
     assert Macaroon.parse(token.raw).packets == token.packets
 
 
-def test_narrowing_by_resources_does_not_depend_on_the_order_they_are_given_in() -> None:
+def test_narrow_ignores_the_order_of_resources() -> None:
     token = make()
     one = token.narrow(res={"db": {"b": "r", "a": "rw"}, "app": {"shop": "r"}})
     other = token.narrow(res={"app": {"shop": "r"}, "db": {"a": "rw", "b": "r"}})
     assert one == other
 
 
-def test_a_bind_is_not_added_to_a_root() -> None:
+def test_a_bind_cannot_be_added_to_a_root() -> None:
     with pytest.raises(InvalidCaveat, match="allowed only in a discharge"):
         make().attenuate(Bind.from_branch(b"b" * 16))

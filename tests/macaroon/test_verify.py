@@ -1,4 +1,4 @@
-"""Forgeries, and what is dead: the attacks on a chain, and every kind of revocation."""
+"""Forged and revoked tokens: the attacks on a chain, and every kind of revocation."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def authority() -> Authority:
     return Authority()
 
 
-def test_what_the_authority_minted_verifies(authority: Authority) -> None:
+def test_a_minted_token_verifies(authority: Authority) -> None:
     token = authority.mint(Exp(5), Sub("kim"))
     verified = authority.verify(token)
     assert (verified.organization, verified.subject, verified.caveats) == ("acme", "kim", (Exp(5), Sub("kim")))
@@ -62,7 +62,7 @@ def test_what_the_authority_minted_verifies(authority: Authority) -> None:
 
 
 def rewritten(token: Macaroon, *packets: bytes | ThirdParty, **header: bytes) -> bytes:
-    """The token with other packets or another header, and its signature as it was."""
+    """Return the token with other packets or another header, and with its old signature."""
     location, identifier = header.get("location", token.location), header.get("identifier", token.identifier)
     return write_packets(location, identifier, packets or token.packets, token.tail)
 
@@ -76,7 +76,7 @@ def test_every_small_change_is_denied(authority: Authority) -> None:
     authority.verify(token)
 
 
-def test_a_caveat_removed_reordered_changed_repeated_or_put_in_between_is_denied(authority: Authority) -> None:
+def test_a_removed_reordered_changed_repeated_or_inserted_caveat_is_denied(authority: Authority) -> None:
     token = authority.mint(Exp(5)).attenuate(Act("r"), Aud("a"))
     exp, act, aud = (encode(caveat) for caveat in (Exp(5), Act("r"), Aud("a")))
     authority.verify(rewritten(token, exp, act, aud))
@@ -95,14 +95,14 @@ def test_the_tail_of_another_token_is_denied(authority: Authority) -> None:
             authority.verify(token.raw[:-32] + tail)
 
 
-def test_a_childs_tail_is_no_parents(authority: Authority) -> None:
+def test_a_childs_tail_does_not_verify_its_parent(authority: Authority) -> None:
     parent = authority.mint()
     child = parent.attenuate(Act("r"))
     with pytest.raises(BadSignature):
         authority.verify(write_packets(parent.location, parent.identifier, parent.packets, child.tail))
 
 
-def test_an_identifier_with_another_m_nonce_or_time_is_denied(authority: Authority) -> None:
+def test_an_identifier_with_another_m_or_time_is_denied(authority: Authority) -> None:
     token = authority.mint(Exp(5), Act("rw")).attenuate(Act("r"))
     for m in (0, 1, 3):
         with pytest.raises(BadSignature):
@@ -112,15 +112,15 @@ def test_an_identifier_with_another_m_nonce_or_time_is_denied(authority: Authori
         authority.verify(rewritten(token, identifier=later))
 
 
-def test_a_location_rewritten_is_denied(authority: Authority) -> None:
-    """Locations aren't under the chain: the name is compared, or tokens could be said to be of somebody else."""
+def test_a_rewritten_location_is_denied(authority: Authority) -> None:
+    """The chain doesn't cover the location. If it weren't compared, a token could claim another authority."""
     token = authority.mint()
     for location in (b"tkdb.evil", b"tkdb.example.evil", b"TKDB.EXAMPLE", b"tkdb.exampl", b"\xff", b"t" * 200):
         with pytest.raises(MalformedToken, match=r"not to tkdb\.example"):
             authority.verify(rewritten(token, location=location))
 
 
-def test_a_location_that_is_hostile_is_shown_escaped_and_cut(authority: Authority) -> None:
+def test_a_hostile_location_is_shown_escaped_and_truncated(authority: Authority) -> None:
     with pytest.raises(MalformedToken) as caught:
         authority.verify(rewritten(authority.mint(), location=b"\x1b[31m\n\xff" + b"x" * 5000))
     assert str(caught.value).isprintable()
@@ -152,7 +152,7 @@ def test_a_token_under_another_root_key_is_denied(authority: Authority) -> None:
 
 
 @given(st.binary(min_size=32, max_size=32), st.lists(st.binary(min_size=1, max_size=200), max_size=5))
-def test_the_prepared_states_are_hmac(root_key: bytes, cids: list[bytes]) -> None:
+def test_the_prepared_states_compute_hmac(root_key: bytes, cids: list[bytes]) -> None:
     assert chain.walk(RootKeyState(root_key).sign(b"identifier"), cids)[-1] == sign(root_key, b"identifier", *cids)
 
 
@@ -171,7 +171,7 @@ def test_verifying_hashes_each_caveat_once(authority: Authority, monkeypatch: py
     assert count == 2 * 64
 
 
-# --- facts, and what belongs elsewhere --------------------------------------------------------------------------
+# --- facts, and caveats of discharges ---------------------------------------------------------------------------
 
 
 def test_a_fact_appended_by_a_holder_is_denied(authority: Authority) -> None:
@@ -191,19 +191,19 @@ def test_a_second_subject_appended_is_denied(authority: Authority) -> None:
 
 
 @pytest.mark.parametrize("caveat", [Bind("A" * 22), Usr("admin"), Org("acme")])
-def test_what_belongs_in_a_discharge_is_denied_in_a_root(authority: Authority, caveat: Bind | Usr | Org) -> None:
+def test_a_discharge_caveat_in_a_root_is_denied(authority: Authority, caveat: Bind | Usr | Org) -> None:
     with pytest.raises(CaveatUnmet, match="caveat 3 is allowed only in a discharge"):
         authority.verify(with_packets(authority.mint(), encode(caveat)))
 
 
 @pytest.mark.parametrize("cid", [b"account = 3", b'["zzz",1]', b'["act", "r"]', b"\xff", b'["x:a",1.5]'])
-def test_a_caveat_that_cannot_be_read_is_denied(authority: Authority, cid: bytes) -> None:
+def test_an_unreadable_caveat_is_denied(authority: Authority, cid: bytes) -> None:
     with pytest.raises(UnknownCaveat, match="can't be read"):
         authority.verify(with_packets(authority.mint(), cid))
 
 
-def test_a_caveat_is_read_only_where_the_chain_holds(authority: Authority) -> None:
-    """Who can't sign learns nothing from caveats: the signature denies first."""
+def test_caveats_are_read_only_if_the_chain_is_valid(authority: Authority) -> None:
+    """An attacker who can't sign learns nothing about caveats, because the signature is checked first."""
     forged = with_packets(authority.mint(root_key=OTHER_KEY), b"account = 3")
     with pytest.raises(BadSignature):
         authority.verify(forged)
@@ -212,7 +212,7 @@ def test_a_caveat_is_read_only_where_the_chain_holds(authority: Authority) -> No
 # --- third parties ----------------------------------------------------------------------------------------------
 
 
-def test_a_third_party_caveat_without_its_discharge_is_denied_by_its_index(authority: Authority) -> None:
+def test_a_third_party_caveat_without_its_discharge_is_denied_with_its_index(authority: Authority) -> None:
     token = with_third_party(authority.mint(), THIRD_PARTY)
     for presented in (token, token.attenuate(Act("r")), token.attenuate(Act("r"), Aud("a"))):
         with pytest.raises(
@@ -222,7 +222,7 @@ def test_a_third_party_caveat_without_its_discharge_is_denied_by_its_index(autho
         assert caught.value.caveat == 3
 
 
-def test_a_third_partys_location_is_shown_escaped_and_cut(authority: Authority) -> None:
+def test_a_third_partys_location_is_shown_escaped_and_truncated(authority: Authority) -> None:
     token = with_third_party(authority.mint(), ThirdParty(b"\x1b[31m\xff" + b"x" * 5000, b"t", b"v" * 72))
     with pytest.raises(DischargeMissing) as caught:
         authority.verify(token)
@@ -230,7 +230,7 @@ def test_a_third_partys_location_is_shown_escaped_and_cut(authority: Authority) 
     assert len(str(caught.value)) < 500
 
 
-def test_a_third_party_caveat_changed_or_dropped_is_denied(authority: Authority) -> None:
+def test_a_changed_or_dropped_third_party_caveat_is_denied(authority: Authority) -> None:
     token = with_third_party(authority.mint(), THIRD_PARTY)
     *others, third = token.packets
     assert isinstance(third, ThirdParty)
@@ -245,7 +245,7 @@ def test_a_third_party_caveat_changed_or_dropped_is_denied(authority: Authority)
             authority.verify(rewritten(token, *packets))
 
 
-def test_a_discharge_that_answers_nothing_is_denied(authority: Authority) -> None:
+def test_a_discharge_that_matches_no_caveat_is_denied(authority: Authority) -> None:
     token = authority.mint()
     with pytest.raises(DischargeInvalid, match="matches no caveat"):
         authority.verify(f"{token.text},{token.text}")
@@ -254,36 +254,36 @@ def test_a_discharge_that_answers_nothing_is_denied(authority: Authority) -> Non
 # --- revocation -------------------------------------------------------------------------------------------------
 
 
-def test_a_revoked_lineage_is_dead_with_all_its_children(authority: Authority) -> None:
+def test_a_revoked_lineage_is_denied_with_all_its_descendants(authority: Authority) -> None:
     token, other = authority.mint(), authority.mint(time_ms=NOW_MS - 1)
     child = token.attenuate(Act("r"))
     authority.revoked[token.lineage] = True
-    for dead in (token, child, child.attenuate(Aud("a"))):
+    for revoked in (token, child, child.attenuate(Aud("a"))):
         with pytest.raises(RevokedToken, match="whole lineage"):
-            authority.verify(dead)
+            authority.verify(revoked)
     authority.verify(other)
 
 
-def test_a_revoked_branch_kills_itself_and_its_descendants_alone(authority: Authority) -> None:
+def test_a_revoked_branch_denies_only_itself_and_its_descendants(authority: Authority) -> None:
     token = authority.mint()
     child, sibling = token.attenuate(Act("r")), token.attenuate(Act("w"))
     authority.revoked[token.lineage] = frozenset({child.branch})
-    for dead in (child, child.attenuate(Aud("a")), child.attenuate(Aud("a"), Aud("b"))):
+    for revoked in (child, child.attenuate(Aud("a")), child.attenuate(Aud("a"), Aud("b"))):
         with pytest.raises(RevokedToken, match="or one that it was attenuated from"):
-            authority.verify(dead)
-    for alive in (token, sibling, sibling.attenuate(Act("r")), token.attenuate(Aud("a"), Act("r"))):
-        authority.verify(alive)
+            authority.verify(revoked)
+    for valid in (token, sibling, sibling.attenuate(Act("r")), token.attenuate(Aud("a"), Act("r"))):
+        authority.verify(valid)
 
 
-def test_a_revoked_parent_kills_its_children(authority: Authority) -> None:
+def test_a_revoked_parent_denies_its_children(authority: Authority) -> None:
     token = authority.mint()
     authority.revoked[token.lineage] = frozenset({token.branch})
-    for dead in (token, token.attenuate(Act("r")), token.attenuate(Act("w"))):
+    for revoked in (token, token.attenuate(Act("r")), token.attenuate(Act("w"))):
         with pytest.raises(RevokedToken):
-            authority.verify(dead)
+            authority.verify(revoked)
 
 
-def test_a_revoked_grandchild_kills_no_ancestor(authority: Authority) -> None:
+def test_a_revoked_grandchild_leaves_its_ancestors_valid(authority: Authority) -> None:
     token = authority.mint()
     child = token.attenuate(Act("r"))
     authority.revoked[token.lineage] = frozenset({child.attenuate(Aud("a")).branch, b"another branch.."})
@@ -291,7 +291,7 @@ def test_a_revoked_grandchild_kills_no_ancestor(authority: Authority) -> None:
     authority.verify(child)
 
 
-def test_the_first_tail_of_a_lineage_is_a_branch_too(authority: Authority) -> None:
+def test_the_first_tail_of_a_lineage_can_be_revoked_as_a_branch(authority: Authority) -> None:
     token = authority.mint()
     bare = chain.branch(sign(ROOT_KEY, token.identifier))
     authority.revoked[token.lineage] = frozenset({bare})
@@ -299,7 +299,9 @@ def test_the_first_tail_of_a_lineage_is_a_branch_too(authority: Authority) -> No
         authority.verify(token)
 
 
-def test_tails_are_hashed_only_where_a_branch_is_revoked(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tails_are_hashed_only_if_a_branch_of_the_lineage_is_revoked(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = authority.mint()
     monkeypatch.setattr("tkdb.macaroon.verify.branch", None)
     authority.verify(token)
@@ -308,21 +310,23 @@ def test_tails_are_hashed_only_where_a_branch_is_revoked(authority: Authority, m
         authority.verify(token)
 
 
-@pytest.mark.parametrize(("before_ms", "dead"), [(NOW_MS, False), (NOW_MS + 1, True), (NOW_MS - 1, False), (0, False)])
-def test_everything_issued_before_a_time_is_revoked_and_what_was_issued_at_it_is_not(
-    authority: Authority, before_ms: int, *, dead: bool
+@pytest.mark.parametrize(
+    ("before_ms", "revoked"), [(NOW_MS, False), (NOW_MS + 1, True), (NOW_MS - 1, False), (0, False)]
+)
+def test_tokens_issued_before_a_time_are_revoked_and_tokens_issued_at_it_are_not(
+    authority: Authority, before_ms: int, *, revoked: bool
 ) -> None:
     authority.keys[KID] = Key("acme", RootKeyState(ROOT_KEY), issued_from=before_ms.to_bytes(6))
-    if dead:
+    if revoked:
         with pytest.raises(RevokedToken, match="issued to the organization before"):
             authority.verify(authority.mint())
     else:
         authority.verify(authority.mint())
 
 
-@pytest.mark.parametrize(("before_ms", "dead"), [(NOW_MS, False), (NOW_MS + 1, True)])
-def test_a_subjects_tokens_issued_before_a_time_are_revoked_and_nobody_elses(
-    authority: Authority, before_ms: int, *, dead: bool
+@pytest.mark.parametrize(("before_ms", "revoked"), [(NOW_MS, False), (NOW_MS + 1, True)])
+def test_only_the_subjects_tokens_issued_before_a_time_are_revoked(
+    authority: Authority, before_ms: int, *, revoked: bool
 ) -> None:
     subjects = {subject_digest("kim"): before_ms}
     authority.keys[KID] = Key("acme", RootKeyState(ROOT_KEY), subjects=subjects)
@@ -330,7 +334,7 @@ def test_a_subjects_tokens_issued_before_a_time_are_revoked_and_nobody_elses(
     authority.verify(authority.mint(Exp(5)))
     token = authority.mint(Exp(5), Sub("kim"))
     for presented in (token, token.attenuate(Act("r"))):
-        if dead:
+        if revoked:
             with pytest.raises(RevokedToken, match="issued to the subject before"):
                 authority.verify(presented)
         else:
@@ -345,7 +349,7 @@ def test_a_retired_key_is_unknown(authority: Authority) -> None:
 
 
 @pytest.mark.parametrize(("ahead_ms", "denied"), [(MAX_AHEAD_MS, False), (MAX_AHEAD_MS + 1, True), (2**48 - 1, True)])
-def test_a_nonce_of_the_future_is_refused(authority: Authority, ahead_ms: int, *, denied: bool) -> None:
+def test_a_minting_time_too_far_in_the_future_is_denied(authority: Authority, ahead_ms: int, *, denied: bool) -> None:
     token = authority.mint(time_ms=min(NOW_MS + ahead_ms, 2**48 - 1))
     if denied:
         with pytest.raises(NotYetValid, match="minting time is in the future"):
@@ -354,18 +358,18 @@ def test_a_nonce_of_the_future_is_refused(authority: Authority, ahead_ms: int, *
         authority.verify(token)
 
 
-def test_a_revoked_token_is_revoked_whatever_else_is_wrong_with_its_caveats(authority: Authority) -> None:
+def test_a_revoked_token_with_an_unreadable_caveat_is_denied_as_revoked(authority: Authority) -> None:
     token = with_packets(authority.mint(), b"account = 3")
     authority.revoked[token.lineage] = True
     with pytest.raises(RevokedToken):
         authority.verify(token)
 
 
-# --- half of it -------------------------------------------------------------------------------------------------
+# --- check, and other authorities -------------------------------------------------------------------------------
 
 
 def test_check_reads_no_caveats(authority: Authority) -> None:
-    """To revoke a token one need not understand it."""
+    """A token can be revoked even if its caveats can't be read."""
     token = with_packets(authority.mint(), b"account = 3")
     assert authority.verifier.check(token, NOW_MS).organization == "acme"
     authority.revoked[token.lineage] = True
@@ -375,17 +379,17 @@ def test_check_reads_no_caveats(authority: Authority) -> None:
         authority.verifier.check(with_packets(authority.mint(root_key=OTHER_KEY), b"account = 3"), NOW_MS)
 
 
-def test_another_authority_accepts_nothing_of_ours(authority: Authority) -> None:
+def test_a_token_of_another_authority_is_denied(authority: Authority) -> None:
     other = Verifier("tkdb.other", find_key=authority.keys.get, find_revocation=authority.revoked.get)
     with pytest.raises(MalformedToken, match=rf"to the authority '{NAME}', not to tkdb\.other"):
         other.verify(authority.mint().text, NOW_MS)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100))
-def test_anything_presented_is_denied_by_a_class_of_the_tree(presented: bytes | str) -> None:
+def test_any_invalid_token_raises_a_subclass_of_denied(presented: bytes | str) -> None:
     with pytest.raises(Denied):
         Authority().verify(presented)
 
 
-def test_an_apps_own_caveat_is_handed_on(authority: Authority) -> None:
+def test_an_app_caveat_is_returned_to_the_app(authority: Authority) -> None:
     assert authority.verify(authority.mint().attenuate(App("tier", "gold"))).caveats[-1] == App("tier", "gold")

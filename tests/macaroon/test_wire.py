@@ -1,4 +1,4 @@
-"""The strict reader: every rule is a token that breaks it alone; one encoding; linear work."""
+"""The strict reader: for each rule, a token that breaks only that rule. Each token has one encoding. Work is linear."""
 
 from __future__ import annotations
 
@@ -38,82 +38,82 @@ from tkdb.macaroon.limits import Limits
 from tkdb.macaroon.token import Macaroon
 from tkdb.macaroon.wire import ThirdParty, decode_text, encode_text, read
 
-PLACE = field(LOCATION, NAME.encode())
-NAMED = field(IDENTIFIED, IDENTIFIER)
+LOCATION_FIELD = field(LOCATION, NAME.encode())
+ID_FIELD = field(IDENTIFIED, IDENTIFIER)
 CAVEAT = field(IDENTIFIED, b"caveat")
-ELSEWHERE = field(LOCATION, b"elsewhere")
-VOUCHED = field(VERIFIED, VID)
+OTHER_LOCATION = field(LOCATION, b"elsewhere")
+VID_FIELD = field(VERIFIED, VID)
 GOOD = macaroon(first_party(), third_party(), first_party(b"c" * 200), third_party(b"l" * 130, b"t" * 300))
 
 
 def cut(kind: int, claimed: int, value: bytes) -> bytes:
-    """A field that claims another length than it has."""
+    """Return a field that claims another length than it has."""
     return bytes([kind, claimed]) + value
 
 
 BROKEN = {
-    "nothing": b"",
+    "empty": b"",
     "version 1": b"0021location " + GOOD,
     "version 3": b"\x03" + GOOD[1:],
     "trailing byte": GOOD + b"\x00",
     "trailing macaroon": GOOD + GOOD,
     "leading byte": b"\x00" + GOOD,
-    "no location": macaroon(header=section(NAMED)),
-    "empty location": macaroon(header=section(field(LOCATION, b""), NAMED)),
-    "no identifier": macaroon(header=section(PLACE)),
-    "empty identifier": macaroon(header=section(PLACE, field(IDENTIFIED, b""))),
-    "header out of order": macaroon(header=section(NAMED, PLACE)),
-    "location twice": macaroon(header=section(PLACE, PLACE, NAMED)),
-    "identifier twice": macaroon(header=section(PLACE, NAMED, NAMED)),
-    "header with a vid": macaroon(header=section(PLACE, NAMED, VOUCHED)),
-    "header with an unknown field": macaroon(header=section(PLACE, NAMED, field(3, b"x"))),
-    "header without an end": macaroon(header=PLACE + NAMED),
-    "long location length": macaroon(header=section(field(LOCATION, NAME.encode(), length_bytes=2), NAMED)),
-    "long identifier length": macaroon(header=section(PLACE, field(IDENTIFIED, IDENTIFIER, length_bytes=2))),
-    "first-party location": macaroon(section(ELSEWHERE, CAVEAT)),
-    "third party without location": macaroon(section(CAVEAT, VOUCHED)),
+    "no location": macaroon(header=section(ID_FIELD)),
+    "empty location": macaroon(header=section(field(LOCATION, b""), ID_FIELD)),
+    "no identifier": macaroon(header=section(LOCATION_FIELD)),
+    "empty identifier": macaroon(header=section(LOCATION_FIELD, field(IDENTIFIED, b""))),
+    "header out of order": macaroon(header=section(ID_FIELD, LOCATION_FIELD)),
+    "location twice": macaroon(header=section(LOCATION_FIELD, LOCATION_FIELD, ID_FIELD)),
+    "identifier twice": macaroon(header=section(LOCATION_FIELD, ID_FIELD, ID_FIELD)),
+    "header with a vid": macaroon(header=section(LOCATION_FIELD, ID_FIELD, VID_FIELD)),
+    "header with an unknown field": macaroon(header=section(LOCATION_FIELD, ID_FIELD, field(3, b"x"))),
+    "header without an end": macaroon(header=LOCATION_FIELD + ID_FIELD),
+    "padded location length": macaroon(header=section(field(LOCATION, NAME.encode(), length_bytes=2), ID_FIELD)),
+    "padded identifier length": macaroon(header=section(LOCATION_FIELD, field(IDENTIFIED, IDENTIFIER, length_bytes=2))),
+    "first-party location": macaroon(section(OTHER_LOCATION, CAVEAT)),
+    "third party without location": macaroon(section(CAVEAT, VID_FIELD)),
     "third party with an empty location": macaroon(third_party(location=b"")),
     "empty caveat": macaroon(first_party(b"")),
-    "empty caveat, long length": macaroon(section(field(IDENTIFIED, b"", length_bytes=2))),
+    "empty caveat, padded length": macaroon(section(field(IDENTIFIED, b"", length_bytes=2))),
     "empty ticket": macaroon(third_party(ticket=b"")),
     "vid of 71 bytes": macaroon(third_party(vid=VID[1:])),
     "vid of 73 bytes": macaroon(third_party(vid=VID + b"v")),
     "empty vid": macaroon(third_party(vid=b"")),
-    "long vid length": macaroon(section(ELSEWHERE, CAVEAT, field(VERIFIED, VID, length_bytes=2))),
-    "vid twice": macaroon(section(ELSEWHERE, CAVEAT, VOUCHED, VOUCHED)),
-    "caveat location twice": macaroon(section(ELSEWHERE, ELSEWHERE, CAVEAT, VOUCHED)),
+    "padded vid length": macaroon(section(OTHER_LOCATION, CAVEAT, field(VERIFIED, VID, length_bytes=2))),
+    "vid twice": macaroon(section(OTHER_LOCATION, CAVEAT, VID_FIELD, VID_FIELD)),
+    "caveat location twice": macaroon(section(OTHER_LOCATION, OTHER_LOCATION, CAVEAT, VID_FIELD)),
     "caveat identifier twice": macaroon(section(CAVEAT, CAVEAT)),
-    "caveat out of order": macaroon(section(CAVEAT, ELSEWHERE, VOUCHED)),
-    "vid before identifier": macaroon(section(ELSEWHERE, VOUCHED, CAVEAT)),
-    "caveat of a location alone": macaroon(section(ELSEWHERE)),
-    "caveat of a vid alone": macaroon(section(VOUCHED)),
+    "caveat out of order": macaroon(section(CAVEAT, OTHER_LOCATION, VID_FIELD)),
+    "vid before identifier": macaroon(section(OTHER_LOCATION, VID_FIELD, CAVEAT)),
+    "caveat of a location alone": macaroon(section(OTHER_LOCATION)),
+    "caveat of a vid alone": macaroon(section(VID_FIELD)),
     "caveat with a signature": macaroon(section(CAVEAT, field(SIGNED, SIGNATURE))),
     "caveat with an unknown field": macaroon(section(CAVEAT, field(3, b"x"))),
     "caveat of an unknown field": macaroon(section(field(5, b"x"))),
     "caveat without an end": macaroon(CAVEAT),
     "empty section": macaroon(b"\x00"),
-    "caveat behind the end": macaroon(first_party(), b"\x00", first_party()),
-    "long caveat length": macaroon(section(field(IDENTIFIED, b"caveat", length_bytes=2))),
-    "longer caveat length": macaroon(section(field(IDENTIFIED, b"c" * 200, length_bytes=3))),
-    "long ticket length": macaroon(section(ELSEWHERE, field(IDENTIFIED, b"ticket", length_bytes=2), VOUCHED)),
+    "caveat after the end": macaroon(first_party(), b"\x00", first_party()),
+    "padded caveat length": macaroon(section(field(IDENTIFIED, b"caveat", length_bytes=2))),
+    "padded length of a long caveat": macaroon(section(field(IDENTIFIED, b"c" * 200, length_bytes=3))),
+    "padded ticket length": macaroon(section(OTHER_LOCATION, field(IDENTIFIED, b"ticket", length_bytes=2), VID_FIELD)),
     "length of four bytes": macaroon(section(b"\x02\x80\x80\x80\x01" + b"c" * 100)),
     "length that never ends": macaroon(section(b"\x02" + b"\xff" * 100)),
     "caveat longer than the token": macaroon(section(cut(IDENTIFIED, 100, b"caveat"))),
     "caveat that ends in the signature": macaroon(section(cut(IDENTIFIED, 20, b"caveat"))),
-    "location longer than the token": macaroon(header=section(cut(LOCATION, 127, NAME.encode()), NAMED)),
-    "ticket longer than the token": macaroon(section(ELSEWHERE, b"\x02\xff\x7f" + b"t")),
+    "location longer than the token": macaroon(header=section(cut(LOCATION, 127, NAME.encode()), ID_FIELD)),
+    "ticket longer than the token": macaroon(section(OTHER_LOCATION, b"\x02\xff\x7f" + b"t")),
     "no signature": macaroon(signature=b""),
     "empty signature": macaroon(signature=field(SIGNED, b"")),
     "signature of 31 bytes": macaroon(signature=field(SIGNED, SIGNATURE[1:])),
     "signature of 33 bytes": macaroon(signature=field(SIGNED, SIGNATURE + b"s")),
-    "long signature length": macaroon(signature=field(SIGNED, SIGNATURE, length_bytes=2)),
+    "padded signature length": macaroon(signature=field(SIGNED, SIGNATURE, length_bytes=2)),
     "another type of signature": macaroon(signature=field(5, SIGNATURE)),
     "no end of caveats": macaroon(first_party())[:-35] + field(SIGNED, SIGNATURE),
-    "an end more": macaroon(b"\x00\x00\x00"),
+    "extra end": macaroon(b"\x00\x00\x00"),
 }
 
 
-def test_what_keeps_every_rule_is_read() -> None:
+def test_a_well_formed_token_is_read() -> None:
     location, identifier, packets = read(GOOD)
     assert (location, identifier) == (NAME.encode(), IDENTIFIER)
     assert packets == [
@@ -127,30 +127,30 @@ def test_what_keeps_every_rule_is_read() -> None:
 
 
 @pytest.mark.parametrize("raw", BROKEN.values(), ids=BROKEN.keys())
-def test_what_breaks_one_rule_is_malformed(raw: bytes) -> None:
+def test_a_token_that_breaks_one_rule_is_malformed(raw: bytes) -> None:
     with pytest.raises(MalformedToken) as caught:
         read(raw)
     assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize("size", [1, 33, 35, 200])
-def test_an_identifier_of_another_length_is_no_root(size: int) -> None:
-    raw = macaroon(header=section(PLACE, field(IDENTIFIED, (IDENTIFIER * 7)[:size])))
-    assert read(raw)[1] == (IDENTIFIER * 7)[:size]  # a discharge may have such a one
+def test_a_root_identifier_of_another_length_is_malformed(size: int) -> None:
+    raw = macaroon(header=section(LOCATION_FIELD, field(IDENTIFIED, (IDENTIFIER * 7)[:size])))
+    assert read(raw)[1] == (IDENTIFIER * 7)[:size]  # a discharge may have such an identifier
     with pytest.raises(MalformedToken, match="not one of a tkdb authority"):
         Macaroon.parse(raw)
 
 
 @pytest.mark.parametrize("version", [0, 2, 255])
-def test_an_identifier_of_another_version_is_no_root(version: int) -> None:
-    raw = macaroon(header=section(PLACE, field(IDENTIFIED, bytes([version]) + IDENTIFIER[1:])))
+def test_a_root_identifier_of_another_version_is_malformed(version: int) -> None:
+    raw = macaroon(header=section(LOCATION_FIELD, field(IDENTIFIED, bytes([version]) + IDENTIFIER[1:])))
     with pytest.raises(MalformedToken, match="not one of a tkdb authority"):
         Macaroon.parse(raw)
 
 
 @pytest.mark.parametrize("m", [1, 3, 64, 255])
-def test_a_token_that_lost_caveats_of_the_authority_is_malformed(m: int) -> None:
-    header = section(PLACE, field(IDENTIFIED, build(kid=bytes(16), time_ms=0, random=bytes(10), m=m)))
+def test_a_token_that_lacks_a_caveat_of_the_authority_is_malformed(m: int) -> None:
+    header = section(LOCATION_FIELD, field(IDENTIFIED, build(kid=bytes(16), time_ms=0, random=bytes(10), m=m)))
     with pytest.raises(MalformedToken, match="caveats that the authority wrote are missing"):
         Macaroon.parse(macaroon(*[first_party()] * (m - 1 if m < 64 else 0), header=header))
     if m <= 64:
@@ -165,7 +165,7 @@ def test_any_bytes_are_read_in_one_encoding_or_denied(raw: bytes) -> None:
 SECTIONS = st.lists(
     st.binary(min_size=1, max_size=140).map(first_party)
     | st.builds(third_party, st.binary(min_size=1, max_size=140), st.binary(min_size=1, max_size=300))
-    | st.sampled_from([b"\x00", CAVEAT, section(ELSEWHERE, CAVEAT), section(VOUCHED), b"\x02", b"\x80"]),
+    | st.sampled_from([b"\x00", CAVEAT, section(OTHER_LOCATION, CAVEAT), section(VID_FIELD), b"\x02", b"\x80"]),
     max_size=5,
 )
 
@@ -244,12 +244,12 @@ def test_bare_base64url_has_one_form(size: int) -> None:
         b"\x01",
     ],
 )
-def test_another_text_is_malformed(text: str | bytes) -> None:
+def test_a_text_in_another_form_is_malformed(text: str | bytes) -> None:
     with pytest.raises(MalformedToken):
         Macaroon.parse(text)
 
 
-def test_a_key_pasted_for_a_token_is_malformed_and_not_shown() -> None:
+def test_a_key_in_place_of_a_token_is_malformed_and_not_shown() -> None:
     key = armor("tkdbauth_", b"secret" * 6)
     with pytest.raises(MalformedToken) as caught:
         decode_text(key)
@@ -257,7 +257,7 @@ def test_a_key_pasted_for_a_token_is_malformed_and_not_shown() -> None:
 
 
 @given(st.text(max_size=60) | st.text(max_size=60).map("tkdb_".__add__) | st.binary(max_size=60))
-def test_any_text_is_a_token_or_denied(text: str | bytes) -> None:
+def test_any_random_text_is_denied(text: str | bytes) -> None:
     with pytest.raises(Denied):
         Macaroon.parse(text)
 
@@ -265,7 +265,7 @@ def test_any_text_is_a_token_or_denied(text: str | bytes) -> None:
 # --- limits -----------------------------------------------------------------------------------------------------
 
 
-def test_a_token_at_its_limit_of_bytes_is_read_and_one_byte_more_is_not() -> None:
+def test_a_token_at_its_byte_limit_is_read_and_one_byte_more_is_denied() -> None:
     limits = Limits(token_bytes=len(GOOD))
     assert Macaroon.parse(GOOD, limits).raw == GOOD
     for longer in (GOOD + b"x", encode_text(GOOD + b"x")):
@@ -273,13 +273,13 @@ def test_a_token_at_its_limit_of_bytes_is_read_and_one_byte_more_is_not() -> Non
             Macaroon.parse(longer, limits)
 
 
-def test_a_token_at_its_limit_of_caveats_is_read_and_one_caveat_more_is_not() -> None:
+def test_a_token_with_64_caveats_is_read_and_one_with_65_is_denied() -> None:
     assert len(read(macaroon(*[first_party()] * 64))[2]) == 64
     with pytest.raises(OverLimit, match="has 65 caveats; at most 64"):
         read(macaroon(*[first_party()] * 65))
 
 
-def test_third_party_caveats_count() -> None:
+def test_third_party_caveats_count_toward_the_limit() -> None:
     with pytest.raises(OverLimit, match="has 5 caveats; at most 4"):
         read(GOOD[:-35] + first_party() + GOOD[-35:], Limits(caveats=4))
 
@@ -292,7 +292,7 @@ def test_a_text_far_over_the_limit_is_not_decoded(monkeypatch: pytest.MonkeyPatc
             decode_text(text)
 
 
-def test_the_default_limits_are_what_is_documented() -> None:
+def test_the_default_limits_have_the_documented_values() -> None:
     assert Limits() == Limits(token_bytes=16_384, caveats=64, discharges=16, depth=4, bundle_bytes=32_768)
 
 
@@ -315,14 +315,14 @@ def filled(pattern: bytes, size: int) -> bytes:
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_input_costs_linear_work(hostile: Callable[[int], bytes]) -> None:
-    steps = [lines_run(hostile(size)) for size in (4_000, 8_000, 16_000)]
-    assert steps[1] <= 2.2 * steps[0] + 20
-    assert steps[2] <= 2.2 * steps[1] + 20
-    assert steps[2] <= 8 * 16_000
+    lines = [lines_run(hostile(size)) for size in (4_000, 8_000, 16_000)]
+    assert lines[1] <= 2.2 * lines[0] + 20
+    assert lines[2] <= 2.2 * lines[1] + 20
+    assert lines[2] <= 8 * 16_000
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_is_read_is_no_larger_than_what_came(hostile: Callable[[int], bytes]) -> None:
+def test_the_packets_of_a_token_are_smaller_than_the_token(hostile: Callable[[int], bytes]) -> None:
     raw = hostile(16_000)
     try:
         _, _, packets = read(raw, Limits(caveats=10**6))
@@ -333,7 +333,7 @@ def test_what_is_read_is_no_larger_than_what_came(hostile: Callable[[int], bytes
 
 
 def lines_run(raw: bytes) -> int:
-    """How many lines of the reader one ``read`` runs."""
+    """Return the number of lines that the reader runs."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -358,6 +358,6 @@ def urlsafe(raw: bytes) -> str:
     return urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def test_the_header_here_is_the_one_of_the_format() -> None:
+def test_the_hand_written_header_follows_the_format() -> None:
     assert HEADER[:2] == b"\x01\x0c"
     assert HEADER.endswith(b"\x00")

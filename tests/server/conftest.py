@@ -1,4 +1,4 @@
-"""A real server in the test's own event loop, on a free port of 127.0.0.1, with a stand-in for the authority."""
+"""A real server in the test's event loop, on a free port of 127.0.0.1, with a stand-in for the authority."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KID = bytes(range(16))
 
 
 class StandIn:
-    """Answers calls from memory; each test bends what it needs."""
+    """A service that answers calls from memory. A test sets the answers and errors that it needs."""
 
     name = NAME
     journal = bytes(16)
@@ -44,21 +44,21 @@ class StandIn:
     def __init__(self) -> None:
         self.position = 7
         self.calls: list[tuple[api.Call[Any], Caller]] = []
-        self.unready: errors.TkdbError | None = None
-        self.unwell: errors.TkdbError | None = None
+        self.ready_error: errors.TkdbError | None = None
+        self.replication_error: errors.TkdbError | None = None
         self.raises: BaseException | None = None
-        self.hold = asyncio.Event()
-        self.hold.set()
+        self.released = asyncio.Event()
+        self.released.set()
         self.called = asyncio.Event()
         self.drained = asyncio.Event()
         self.finished = 0
         self.closed = False
         self.primary: str | None = None
         self.moved = asyncio.Event()
-        self.clock_is_off = False
+        self.clock_is_wrong = False
 
     def check_clock(self) -> None:
-        if self.clock_is_off:
+        if self.clock_is_wrong:
             raise errors.Unavailable("this machine's clock is 3600 s from the object store's", hint="correct it")
 
     def replay_to(self, path: str) -> str | None:
@@ -70,14 +70,14 @@ class StandIn:
                 while self.position < position:
                     await self.moved.wait()
         if self.position < position:
-            raise errors.Unavailable(f"position {position} hasn't come", retry_after_ms=250)
+            raise errors.Unavailable(f"position {position} hasn't arrived", retry_after_ms=250)
 
     async def answer(self, call: Any, caller: Caller) -> msgspec.Struct:
         self.calls.append((call, caller))
         self.called.set()
         if self.raises is not None:
             raise self.raises
-        await self.hold.wait()
+        await self.released.wait()
         try:
             return await self._result(call)
         finally:
@@ -101,18 +101,18 @@ class StandIn:
             case api.Revoke() | api.RevokeOwn():
                 return api.Revoked(already=False)
             case _:
-                raise errors.NotFound("the stand-in doesn't know it")
+                raise errors.NotFound("the stand-in doesn't know this call")
 
     def age_ms(self) -> int:
         return 3
 
     def ready(self) -> None:
-        if self.unready is not None:
-            raise self.unready
+        if self.ready_error is not None:
+            raise self.ready_error
 
     def replicating(self) -> None:
-        if self.unwell is not None:
-            raise self.unwell
+        if self.replication_error is not None:
+            raise self.replication_error
 
     async def ended(self) -> None:
         await asyncio.get_running_loop().create_future()
@@ -126,7 +126,7 @@ class StandIn:
 
 @dataclass
 class Running:
-    """A server and what a test needs to talk to it."""
+    """A running server, and clients for a test."""
 
     address: Address
     service: StandIn
@@ -137,7 +137,7 @@ class Running:
     anonymous: Initiator
 
     async def post(self, path: str, call: api.Call[Any], **options: Any) -> httpx.Response:
-        """Seal, post, and keep the key to the answer in the response's extensions."""
+        """Seal and post the call. The response's extensions keep the key that opens the answer."""
         initiator = self.initiator if path in api.SIGNED_PATHS else self.anonymous
         options = {"request_id": os.urandom(16), "now_ms": time.time_ns() // 1_000_000, **options}
         sealed = initiator.seal(path, api.encode(call), **options)
@@ -146,11 +146,11 @@ class Running:
         return response
 
     async def ask(self, path: str, call: api.Call[Any], **options: Any) -> Any:
-        """Return the result of ``call``, or raise what the authority raised."""
-        return api.decode_result(call, opened(await self.post(path, call, **options)))
+        """Return the result of ``call``, or raise the authority's error."""
+        return api.decode_result(call, open_answer(await self.post(path, call, **options)))
 
 
-def opened(response: httpx.Response) -> api.Answer:
+def open_answer(response: httpx.Response) -> api.Answer:
     """Return the answer in a response."""
     assert response.status_code == 200, response.text
     return api.decode_answer(response.extensions["sealed"].open(response.content))
@@ -159,9 +159,9 @@ def opened(response: httpx.Response) -> api.Answer:
 Start = Callable[..., Any]
 
 
-@pytest.fixture(name="opened")
-def _opened() -> Callable[[httpx.Response], api.Answer]:
-    return opened
+@pytest.fixture(name="open_answer")
+def _open_answer() -> Callable[[httpx.Response], api.Answer]:
+    return open_answer
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def settings(signer: SignerSecret, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def start(settings: Settings, signer: SignerSecret) -> Start:
-    """``async with start(...) as running``: a server until the block ends."""
+    """Return a context manager that runs a server until its block ends."""
 
     @asynccontextmanager
     async def running(
@@ -199,13 +199,13 @@ def start(settings: Settings, signer: SignerSecret) -> Start:
         service, stop = StandIn(), Stop()
         address: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
 
-        async def opening(_: Settings) -> StandIn:
+        async def open_stand_in(_: Settings) -> StandIn:
             return service
 
         serving = asyncio.create_task(
             serve(
                 changed,
-                open_service=open_authority if real else opening,
+                open_service=open_authority if real else open_stand_in,
                 ready=address.set_result,
                 **({"extra_routes": dev_routes} if dev else {}),
                 stop=stop,
@@ -236,7 +236,7 @@ def start(settings: Settings, signer: SignerSecret) -> Start:
 
 @pytest.fixture
 def run() -> Callable[[Awaitable[None]], None]:
-    """Run a test's coroutine, with a bound on its time."""
+    """Return a function that runs a test's coroutine for at most 30 s."""
 
     def run(test: Awaitable[None]) -> None:
         asyncio.run(asyncio.wait_for(test, 30))  # type: ignore[arg-type]  # every test is a coroutine
@@ -246,7 +246,7 @@ def run() -> Callable[[Awaitable[None]], None]:
 
 @pytest.fixture
 def log() -> Any:
-    """What the server logs, from debug on, as text."""
+    """Yield the text that the server logs, from level debug up."""
     stream = io.StringIO()
     logs.configure("debug", stream)
     logging.getLogger("asyncio").setLevel("INFO")

@@ -1,4 +1,4 @@
-"""Plain HTTP: health, and problems for all that isn't a request of the authority."""
+"""Plain HTTP: health, and a problem for each request that isn't a call of the authority."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from tkdb.server import problems
         ("GET", "/openapi.json", 404, "not-found"),
     ],
 )
-def test_what_is_not_there_is_a_problem(start: Any, run: Any, method: str, path: str, status: int, kind: str) -> None:
+def test_an_unknown_path_or_method_is_a_problem(
+    start: Any, run: Any, method: str, path: str, status: int, kind: str
+) -> None:
     async def test() -> None:
         async with start() as server:
             response = await server.http.request(method, path)
@@ -38,7 +40,7 @@ def test_what_is_not_there_is_a_problem(start: Any, run: Any, method: str, path:
     run(test())
 
 
-def test_live_and_ready(start: Any, run: Any) -> None:
+def test_a_healthy_server_is_live_and_ready(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             assert (await server.http.get("/livez")).status_code == 200
@@ -56,10 +58,10 @@ def test_live_and_ready(start: Any, run: Any) -> None:
         errors.Unavailable("the database is being restored", retry_after_ms=2_500),
     ],
 )
-def test_not_ready_says_why(start: Any, run: Any, error: Any) -> None:
+def test_readyz_gives_the_reason_why_the_server_is_not_ready(start: Any, run: Any, error: Any) -> None:
     async def test() -> None:
         async with start() as server:
-            server.service.unready = error
+            server.service.ready_error = error
             response = await server.http.get("/readyz")
             assert response.status_code == 503
             assert response.json()["type"] == "urn:tkdb:problem:not-ready"
@@ -74,29 +76,27 @@ def test_not_ready_says_why(start: Any, run: Any, error: Any) -> None:
     "error",
     [errors.NoPrimary("no machine is primary"), errors.StaleAuthority("the head was last read 6.1 s ago")],
 )
-def test_alarms_are_told_what_proxies_have_no_use_for(start: Any, run: Any, error: Any) -> None:
+def test_a_replication_error_fails_only_livez_replication(start: Any, run: Any, error: Any) -> None:
     async def test() -> None:
         async with start(drain_ms=20_000) as server:
             assert (await server.http.get("/livez/replication")).status_code == 200
-            server.service.unwell = error
+            server.service.replication_error = error
             response = await server.http.get("/livez/replication")
             assert (response.status_code, response.json()["type"]) == (503, "urn:tkdb:problem:not-replicating")
             assert error.message in response.json()["detail"]
             assert (await server.http.get("/readyz")).status_code == 200
             server.stop.ask()
-            while (await server.http.get("/readyz")).status_code == 200:  # noqa: ASYNC110  it isn't told to this test
+            while (await server.http.get("/readyz")).status_code == 200:  # noqa: ASYNC110  no event shows when the server drains
                 await asyncio.sleep(0.002)
-            assert (await server.http.get("/livez/replication")).status_code == 200  # a deploy is no alarm
+            assert (await server.http.get("/livez/replication")).status_code == 200  # a deploy raises no alarm
 
     run(test())
 
 
-def test_an_unforeseen_failure_outside_of_a_call_is_a_problem_that_tells_nothing(
-    start: Any, run: Any, log: Any
-) -> None:
+def test_an_unexpected_error_outside_a_call_is_a_problem_without_details(start: Any, run: Any, log: Any) -> None:
     async def test() -> None:
         async with start() as server:
-            server.service.unready = ZeroDivisionError("planted-secret")
+            server.service.ready_error = ZeroDivisionError("planted-secret")
             response = await server.http.get("/readyz")
             assert response.status_code == 500
             assert response.json()["type"] == "urn:tkdb:problem:internal"
@@ -110,7 +110,7 @@ def test_while_draining_requests_are_answered_and_their_connections_closed(start
     async def test() -> None:
         async with start(drain_ms=20_000) as server:
             poll = asyncio.create_task(server.ask(api.VERIFY, api.Revocations([bytes(16)], after=0, wait_ms=20_000)))
-            while not server.service.calls:  # noqa: ASYNC110  the call arrives in its own time
+            while not server.service.calls:  # noqa: ASYNC110  a poll is simpler than an event
                 await asyncio.sleep(0.002)
             assert "connection" not in (await server.http.get("/readyz")).headers
             server.stop.ask()
@@ -133,7 +133,9 @@ def test_each_kind_of_problem_is_named_once() -> None:
 
 
 @pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/livez", 405)])
-def test_a_body_that_nobody_reads_ends_the_connection_and_says_so(start: Any, run: Any, path: str, status: int) -> None:
+def test_the_response_to_an_unread_body_announces_that_the_connection_closes(
+    start: Any, run: Any, path: str, status: int
+) -> None:
     async def test() -> None:
         async with start() as server:
             for _ in range(20):

@@ -1,4 +1,4 @@
-"""With Fly-Src required, only callers that the proxy attests get through; health checks stay open."""
+"""If Fly-Src is required, the server answers only callers that the proxy attests. Health checks stay open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tkdb.errors import ConfigurationError
 from tkdb.server.run import serve
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-HERE = IPv4Network("127.0.0.0/8")
+LOOPBACK = IPv4Network("127.0.0.0/8")
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def attested(
     return {"fly-src": source, "fly-src-signature": signature, "fly-request-id": request}
 
 
-def test_an_attested_request_is_answered_and_once_only(start: Any, run: Any, required: Any) -> None:
+def test_an_attested_request_is_answered_only_once(start: Any, run: Any, required: Any) -> None:
     async def test() -> None:
-        async with start(proxies=HERE, **required) as server:
+        async with start(proxies=LOOPBACK, **required) as server:
             server.http.headers.update(attested())
             assert (await server.ask("/v1/verify", api.Status())).name == "tkdb.example"
             again = await server.post("/v1/verify", api.Status())
@@ -65,13 +65,13 @@ def test_an_attested_request_is_answered_and_once_only(start: Any, run: Any, req
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/verify", "/v1/%76erify", "/v1/write", "/v1/nothing"])
-def test_anything_else_is_refused_before_it_is_opened(
+def test_a_request_without_a_valid_attestation_is_refused_before_it_is_opened(
     start: Any, run: Any, required: Any, log: Any, path: str, presented: Callable[[], dict[str, str]], reason: str
 ) -> None:
     headers = presented()
 
     async def test() -> None:
-        async with start(proxies=HERE, **required) as server:
+        async with start(proxies=LOOPBACK, **required) as server:
             answer = await server.http.post(path, content=b"x" * 1_000, headers=headers)
             assert answer.status_code == 403
             assert answer.headers["connection"] == "close"
@@ -85,7 +85,7 @@ def test_anything_else_is_refused_before_it_is_opened(
     run(test())
 
 
-def test_a_connection_from_elsewhere_than_the_proxy_is_refused(start: Any, run: Any, required: Any) -> None:
+def test_a_connection_that_bypasses_the_proxy_is_refused(start: Any, run: Any, required: Any) -> None:
     async def test() -> None:
         async with start(**required) as server:
             answer = await server.http.post("/v1/verify", headers=attested())
@@ -103,7 +103,7 @@ def test_health_checks_need_no_attestation(start: Any, run: Any, required: Any) 
     run(test())
 
 
-def test_nothing_is_asked_of_callers_unless_it_is_required(start: Any, run: Any) -> None:
+def test_callers_need_no_attestation_unless_it_is_required(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             assert (await server.ask("/v1/verify", api.Status())).name == "tkdb.example"
@@ -112,7 +112,7 @@ def test_nothing_is_asked_of_callers_unless_it_is_required(start: Any, run: Any)
 
 
 @pytest.mark.parametrize("text", [None, "", "00", "\xff"])
-def test_without_a_readable_key_nothing_is_served(
+def test_the_server_does_not_start_without_a_readable_fly_src_key(
     run: Any, required: Any, settings: Any, tmp_path: Path, text: str | None
 ) -> None:
     file = tmp_path / "other.pub"

@@ -1,4 +1,4 @@
-"""Noise over HTTP: what is answered inside message 2, and what isn't."""
+"""Noise over HTTP: which answers are inside message 2, and which aren't."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ VERIFY = api.Verify(["tkdb_secret-token"])
 MINT = api.Mint("acme")
 
 
-def test_a_call_is_answered_with_position_and_age(start: Any, run: Any, opened: Any) -> None:
+def test_a_call_is_answered_with_position_and_age(start: Any, run: Any, open_answer: Any) -> None:
     async def test() -> None:
         async with start() as server:
-            answer = opened(await server.post(api.VERIFY, VERIFY))
+            answer = open_answer(await server.post(api.VERIFY, VERIFY))
             assert (answer.position, answer.age_ms, answer.journal) == (7, 3, bytes(16))
             assert api.decode_result(VERIFY, answer) == api.Verified([api.Valid("acme")])
 
     run(test())
 
 
-def test_a_signer_is_known_by_its_key_and_what_it_signed_is_handed_on(start: Any, run: Any) -> None:
+def test_the_service_gets_the_signer_and_the_signed_request(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             request_id = os.urandom(16)
@@ -40,7 +40,7 @@ def test_a_signer_is_known_by_its_key_and_what_it_signed_is_handed_on(start: Any
     run(test())
 
 
-def test_a_caller_of_an_open_path_is_nobody(start: Any, run: Any) -> None:
+def test_a_caller_of_an_unsigned_path_has_no_signer(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             await server.ask(api.VERIFY, VERIFY)
@@ -58,7 +58,7 @@ def test_a_caller_of_an_open_path_is_nobody(start: Any, run: Any) -> None:
         errors.StoreUnwritable("the disk is full", retry_after_ms=1000),
     ],
 )
-def test_a_denial_travels_inside_message_2_and_never_as_a_status(start: Any, run: Any, error: Any) -> None:
+def test_an_error_is_answered_inside_message_2_and_never_as_an_http_status(start: Any, run: Any, error: Any) -> None:
     async def test() -> None:
         async with start() as server:
             server.service.raises = error
@@ -82,7 +82,7 @@ def test_an_old_request_is_refused_inside_message_2(start: Any, run: Any) -> Non
     run(test())
 
 
-def test_a_caller_that_has_seen_more_is_sent_on(start: Any, run: Any) -> None:
+def test_a_call_with_a_later_position_than_the_machines_is_unavailable(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             await server.ask(api.VERIFY, VERIFY, position=7)
@@ -92,7 +92,7 @@ def test_a_caller_that_has_seen_more_is_sent_on(start: Any, run: Any) -> None:
     run(test())
 
 
-def test_a_message_replayed_on_another_path_is_one_and_the_same_problem(start: Any, run: Any) -> None:
+def test_a_message_replayed_on_another_path_gets_the_same_problem_as_an_invalid_one(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             now_ms = time.time_ns() // 1_000_000
@@ -120,7 +120,7 @@ def test_a_method_of_another_path_is_refused(start: Any, run: Any) -> None:
     run(test())
 
 
-def test_an_unforeseen_failure_is_typed_and_tells_nothing(start: Any, run: Any, log: Any) -> None:
+def test_an_unexpected_error_becomes_a_typed_error_without_details(start: Any, run: Any, log: Any) -> None:
     async def test() -> None:
         async with start() as server:
             server.service.raises = ZeroDivisionError("planted-secret")
@@ -135,7 +135,7 @@ def test_an_unforeseen_failure_is_typed_and_tells_nothing(start: Any, run: Any, 
     assert "ZeroDivisionError" in log.getvalue()
 
 
-def test_an_answer_that_no_message_can_carry_is_refused_inside_message_2(start: Any, run: Any) -> None:
+def test_an_answer_larger_than_a_message_is_refused_inside_message_2(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
 
@@ -149,7 +149,7 @@ def test_an_answer_that_no_message_can_carry_is_refused_inside_message_2(start: 
     run(test())
 
 
-def test_no_log_line_holds_a_token_a_body_a_key_or_a_header(start: Any, run: Any, log: Any, settings: Any) -> None:
+def test_no_log_line_contains_a_token_a_body_a_key_or_a_header(start: Any, run: Any, log: Any, settings: Any) -> None:
     async def test() -> None:
         async with start() as server:
             server.http.headers["authorization"] = "planted-header"
@@ -175,30 +175,30 @@ def test_no_log_line_holds_a_token_a_body_a_key_or_a_header(start: Any, run: Any
         assert secret not in log.getvalue()
 
 
-def test_what_an_answer_is_dated_by_was_known_before_it_was_found_out(start: Any, run: Any, opened: Any) -> None:
-    """Else a cache that goes by it would take the answer for one that knows of what came in the meantime."""
+def test_the_answer_to_a_read_has_the_position_from_before_the_call(start: Any, run: Any, open_answer: Any) -> None:
+    """With a later position, a cache could trust the answer for a revocation that the answer doesn't include."""
 
     async def test() -> None:
         async with start() as server:
-            server.service.hold.clear()
+            server.service.released.clear()
             asking = asyncio.create_task(server.post(api.VERIFY, VERIFY))
             await server.service.called.wait()
-            server.service.position += 1  # after the call was taken up
-            server.service.hold.set()
-            answer = opened(await asking)
+            server.service.position += 1  # after the service got the call
+            server.service.released.set()
+            answer = open_answer(await asking)
             assert answer.position == server.service.position - 1
 
     run(test())
 
 
-def test_a_write_s_position_is_its_own(start: Any, run: Any, opened: Any) -> None:
+def test_the_answer_to_a_write_has_the_position_after_the_write(start: Any, run: Any, open_answer: Any) -> None:
     async def test() -> None:
         async with start() as server:
-            server.service.hold.clear()
+            server.service.released.clear()
             writing = asyncio.create_task(server.post(api.WRITE, api.CreateOrganization("acme")))
             await server.service.called.wait()
             server.service.position += 1
-            server.service.hold.set()
-            assert opened(await writing).position == server.service.position
+            server.service.released.set()
+            assert open_answer(await writing).position == server.service.position
 
     run(test())

@@ -1,4 +1,4 @@
-"""Bounded work: bytes, time, requests at once. Each limit beside what happens without it."""
+"""Bounded work: limits of bytes, of time, and of concurrent requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAD = b"POST /v1/verify HTTP/1.1\r\nhost: tkdb\r\n"
 
 
 async def raw(server: Any, *parts: bytes) -> bytes:
-    """Send bytes as they are and return all that comes back until the server closes the connection."""
+    """Send these bytes, and return everything that the server sends until it closes the connection."""
     reader, writer = await asyncio.open_connection(str(server.address.host), server.address.port)
     for part in parts:
         writer.write(part)
@@ -28,7 +28,7 @@ async def raw(server: Any, *parts: bytes) -> bytes:
     return answer
 
 
-def test_a_body_that_claims_too_much_is_refused_before_it_is_sent(start: Any, run: Any) -> None:
+def test_a_body_with_too_large_a_content_length_is_refused_before_it_is_sent(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(linger_ms=10)) as server:
             answer = await raw(server, HEAD + b"content-length: 65536\r\n\r\n")
@@ -39,7 +39,7 @@ def test_a_body_that_claims_too_much_is_refused_before_it_is_sent(start: Any, ru
     run(test())
 
 
-def test_a_body_of_the_most_bytes_is_read(start: Any, run: Any) -> None:
+def test_a_body_of_65_535_bytes_is_read(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             response = await server.http.post(api.VERIFY, content=bytes(65_535))
@@ -62,8 +62,8 @@ def test_a_body_that_grows_too_large_in_chunks_is_refused(start: Any, run: Any) 
     run(test())
 
 
-def test_a_body_that_nobody_reads_ends_with_its_connection(start: Any, run: Any) -> None:
-    """With Hypercorn's bounded queue its reader would wait for good on an app that has answered."""
+def test_an_unread_body_ends_with_its_connection(start: Any, run: Any) -> None:
+    """With Hypercorn's bounded queue, its reader would wait forever for an app that has already answered."""
 
     async def test() -> None:
         async with start() as server:
@@ -84,7 +84,7 @@ def test_an_endless_body_ends_with_its_connection(start: Any, run: Any) -> None:
     run(test())
 
 
-def test_a_slow_body_loses_its_place(start: Any, run: Any) -> None:
+def test_a_slow_body_is_refused_and_frees_its_permit(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(read_ms=50, linger_ms=10, active_max=1)) as server:
             answer = await raw(server, HEAD + b"content-length: 100\r\n\r\n", b"a few bytes")
@@ -96,7 +96,7 @@ def test_a_slow_body_loses_its_place(start: Any, run: Any) -> None:
 
 
 def test_without_the_time_limit_one_slow_body_blocks_everyone(start: Any, run: Any) -> None:
-    """The negative control of the test above."""
+    """The negative control of the previous test."""
 
     async def test() -> None:
         async with start(limits=Limits(read_ms=600_000, linger_ms=10, active_max=1)) as server:
@@ -110,10 +110,10 @@ def test_without_the_time_limit_one_slow_body_blocks_everyone(start: Any, run: A
     run(test())
 
 
-def test_beyond_the_limit_requests_are_told_to_come_again(start: Any, run: Any) -> None:
+def test_requests_over_the_limit_get_a_503_with_retry_after(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(active_max=2)) as server:
-            server.service.hold.clear()
+            server.service.released.clear()
             held = [asyncio.create_task(server.ask(api.VERIFY, VERIFY)) for _ in range(2)]
             await until_awaited(lambda: len(server.service.calls) == 2)
             response = await server.post(api.VERIFY, VERIFY)
@@ -121,14 +121,14 @@ def test_beyond_the_limit_requests_are_told_to_come_again(start: Any, run: Any) 
             assert response.json()["type"] == "urn:tkdb:problem:overloaded"
             assert response.headers["retry-after"] == "1"
             assert (await server.http.get("/livez")).status_code == 200
-            server.service.hold.set()
+            server.service.released.set()
             await asyncio.gather(*held)
             await server.ask(api.VERIFY, VERIFY)
 
     run(test())
 
 
-def test_long_polls_take_no_place_of_other_requests(start: Any, run: Any) -> None:
+def test_long_polls_take_no_permit_of_other_requests(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(active_max=1, waiting_max=3)) as server:
             polls = [asyncio.create_task(server.ask(api.VERIFY, POLL)) for _ in range(3)]
@@ -143,7 +143,7 @@ def test_long_polls_take_no_place_of_other_requests(start: Any, run: Any) -> Non
     run(test())
 
 
-def test_a_long_poll_whose_caller_has_gone_gives_its_place_back(start: Any, run: Any) -> None:
+def test_a_long_poll_frees_its_permit_when_its_caller_disconnects(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(waiting_max=1)) as server:
             poll = asyncio.create_task(server.ask(api.VERIFY, POLL))
@@ -159,34 +159,34 @@ def test_a_long_poll_whose_caller_has_gone_gives_its_place_back(start: Any, run:
 def test_a_read_has_a_deadline(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(answer_ms=30)) as server:
-            server.service.hold.clear()
+            server.service.released.clear()
             with pytest.raises(errors.DeadlineExceeded):
                 await server.ask(api.VERIFY, VERIFY)
 
     run(test())
 
 
-def test_a_write_past_its_deadline_goes_on_and_its_outcome_is_called_unknown(start: Any, run: Any) -> None:
+def test_a_write_past_its_deadline_continues_and_its_outcome_is_unknown(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(answer_ms=30)) as server:
-            server.service.hold.clear()
+            server.service.released.clear()
             with pytest.raises(errors.OutcomeUnknown):
                 await server.ask(api.WRITE, api.CreateOrganization("acme"))
             assert server.service.finished == 0
-            server.service.hold.set()
+            server.service.released.set()
             await until_awaited(lambda: server.service.finished == 1)
 
     run(test())
 
 
-def test_a_write_that_nobody_waits_for_is_done_before_the_database_is_closed(start: Any, run: Any) -> None:
+def test_a_write_past_its_deadline_finishes_before_the_service_closes(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(answer_ms=30)) as server:
             service = server.service
-            service.hold.clear()
+            service.released.clear()
             with pytest.raises(errors.OutcomeUnknown):
                 await server.ask(api.WRITE, api.CreateOrganization("acme"))
-            asyncio.get_running_loop().call_later(0.05, service.hold.set)
+            asyncio.get_running_loop().call_later(0.05, service.released.set)
         assert (service.finished, service.closed) == (1, True)
 
     run(test())
@@ -205,7 +205,7 @@ def test_headers_are_bounded(start: Any, run: Any) -> None:
     run(test())
 
 
-def test_a_connection_that_says_nothing_is_closed(start: Any, run: Any) -> None:
+def test_a_connection_that_sends_no_complete_head_is_closed(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(keep_alive_ms=50)) as server:
             assert await raw(server, b"POST /v1/ver") == b""
@@ -213,7 +213,7 @@ def test_a_connection_that_says_nothing_is_closed(start: Any, run: Any) -> None:
     run(test())
 
 
-def test_only_http_1_is_spoken(start: Any, run: Any) -> None:
+def test_http_2_and_websockets_are_refused(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             assert "server" not in (await server.http.get("/livez")).headers

@@ -1,5 +1,7 @@
-"""Writes on a replica: a proxy replays them to the primary, once; without a proxy, the answer says who is primary.
-So with what hangs on the time, on a machine that doesn't know it."""
+"""Writes on a replica: a proxy replays each one to the primary, once. Without a proxy, the answer names the primary.
+
+A machine with a wrong clock has its mints and verifications replayed to another machine.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ READ = api.Verify(["tkdb_x"])
 
 
 class Proxy(httpx.AsyncBaseTransport):
-    """Answers in a machine's stead, and does what ``fly-replay`` asks for."""
+    """A proxy that sends each request to its first machine, and then obeys ``fly-replay``."""
 
     def __init__(self, first: Running, **machines: Running) -> None:
         self._first = first
@@ -59,19 +61,19 @@ class Proxy(httpx.AsyncBaseTransport):
 
 
 def behind(proxy: Proxy, server: Running) -> Running:
-    """Have what is posted to ``server`` go through ``proxy``."""
+    """Send the requests for ``server`` through ``proxy``."""
     server.http = httpx.AsyncClient(base_url="http://tkdb.flycast", transport=proxy)
     return server
 
 
-async def upto(server: Running, position: int) -> None:
-    """Have the stand-in come to a position in a moment."""
+async def reach_position(server: Running, position: int) -> None:
+    """Let the stand-in reach a position after 10 ms."""
     await asyncio.sleep(0.01)
     server.service.position = position
     server.service.moved.set()
 
 
-def test_a_proxy_takes_a_write_to_the_primary_byte_for_byte(start: Any, run: Any) -> None:
+def test_a_proxy_passes_a_write_to_the_primary_byte_for_byte(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as replica, start() as primary:
             replica.service.primary = "m-2"
@@ -89,7 +91,7 @@ def test_a_proxy_takes_a_write_to_the_primary_byte_for_byte(start: Any, run: Any
     run(test())
 
 
-def test_a_write_on_a_replica_names_the_primary_inside_message_2_too(start: Any, run: Any, opened: Any) -> None:
+def test_a_replica_names_the_primary_in_a_header_and_inside_message_2(start: Any, run: Any, open_answer: Any) -> None:
     async def test() -> None:
         async with start() as server:
             server.service.primary = "m-2"
@@ -97,13 +99,13 @@ def test_a_write_on_a_replica_names_the_primary_inside_message_2_too(start: Any,
             assert response.headers["fly-replay"] == "instance=m-2;timeout=1s;fallback=force_self"
             assert response.headers["cache-control"] == "no-store"
             with pytest.raises(errors.NoPrimary, match="m-2 is: ask m-2"):
-                api.decode_result(WRITE, opened(response))
+                api.decode_result(WRITE, open_answer(response))
             assert server.service.calls == []
 
     run(test())
 
 
-def test_reads_are_answered_where_they_come_in(start: Any, run: Any) -> None:
+def test_a_replica_answers_reads_itself(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             server.service.primary = "m-2"
@@ -116,7 +118,7 @@ def test_reads_are_answered_where_they_come_in(start: Any, run: Any) -> None:
 
 @pytest.mark.parametrize("name", ["fly-replay-src", "Fly-Replay-Src", "fly-replay-failed"])
 @pytest.mark.parametrize("value", ["", "instance=m-1;region=syd;t=1", "\x7f=;;" * 50])
-def test_what_was_replayed_is_never_replayed_again(start: Any, run: Any, name: str, value: str) -> None:
+def test_a_replayed_request_is_never_replayed_again(start: Any, run: Any, name: str, value: str) -> None:
     async def test() -> None:
         async with start() as server:
             server.service.primary = "m-2"
@@ -129,7 +131,7 @@ def test_what_was_replayed_is_never_replayed_again(start: Any, run: Any, name: s
     run(test())
 
 
-def test_two_machines_that_take_each_other_for_the_primary_make_no_loop(start: Any, run: Any) -> None:
+def test_two_machines_that_name_each_other_as_primary_make_no_loop(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as one, start() as two:
             one.service.primary, two.service.primary = "m-2", "m-1"
@@ -143,7 +145,7 @@ def test_two_machines_that_take_each_other_for_the_primary_make_no_loop(start: A
     run(test())
 
 
-def test_a_write_whose_primary_cannot_be_reached_comes_back_and_its_outcome_is_unknown(start: Any, run: Any) -> None:
+def test_a_write_to_an_unreachable_primary_has_an_unknown_outcome(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             server.service.primary = "m-gone"
@@ -158,7 +160,7 @@ def test_a_write_whose_primary_cannot_be_reached_comes_back_and_its_outcome_is_u
     run(test())
 
 
-def test_a_write_that_comes_back_to_who_is_primary_meanwhile_is_done(start: Any, run: Any) -> None:
+def test_a_write_that_the_proxy_returns_is_done_if_this_machine_is_now_primary(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             server.http.headers["fly-replay-failed"] = "timeout"
@@ -167,17 +169,19 @@ def test_a_write_that_comes_back_to_who_is_primary_meanwhile_is_done(start: Any,
     run(test())
 
 
-# A machine whose clock can't be believed.
+# A machine with a wrong clock.
 
 MINT = api.Mint("acme", [])
-CLOCK_OFF = errors.Unavailable("this machine's clock is 3600 s from the object store's", hint="correct it")
+WRONG_CLOCK = errors.Unavailable("this machine's clock is 3600 s from the object store's", hint="correct it")
 
 
 @pytest.mark.parametrize(("path", "call"), [(api.SIGN, MINT), (api.VERIFY, READ)], ids=["mint", "verify"])
-def test_what_hangs_on_the_time_is_asked_of_a_machine_that_knows_it(start: Any, run: Any, path: str, call: Any) -> None:
+def test_a_mint_or_a_verification_goes_to_a_machine_with_a_correct_clock(
+    start: Any, run: Any, path: str, call: Any
+) -> None:
     async def test() -> None:
         async with start() as wrong, start() as right:
-            wrong.service.clock_is_off, wrong.service.raises = True, CLOCK_OFF
+            wrong.service.clock_is_wrong, wrong.service.raises = True, WRONG_CLOCK
             proxy = Proxy(wrong, right=right)
             async with behind(proxy, wrong).http:
                 await wrong.ask(path, call)
@@ -187,10 +191,10 @@ def test_what_hangs_on_the_time_is_asked_of_a_machine_that_knows_it(start: Any, 
     run(test())
 
 
-def test_where_every_clock_is_off_each_answers_what_it_can_and_no_request_goes_round(start: Any, run: Any) -> None:
+def test_a_verification_is_answered_without_a_loop_if_every_clock_is_wrong(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as one, start() as two:
-            one.service.clock_is_off = two.service.clock_is_off = True
+            one.service.clock_is_wrong = two.service.clock_is_wrong = True
             proxy = Proxy(one, two=two)
             async with behind(proxy, one).http:
                 assert (await one.ask(api.VERIFY, READ)).results == [api.Valid("acme")]
@@ -199,27 +203,27 @@ def test_where_every_clock_is_off_each_answers_what_it_can_and_no_request_goes_r
     run(test())
 
 
-def test_where_no_other_machine_and_no_proxy_is_a_machine_whose_clock_is_off_answers_what_it_can(
-    start: Any, run: Any, opened: Any
+def test_a_machine_with_a_wrong_clock_verifies_if_no_other_machine_answers(
+    start: Any, run: Any, open_answer: Any
 ) -> None:
     async def test() -> None:
         async with start() as server:
-            server.service.clock_is_off = True
+            server.service.clock_is_wrong = True
             response = await server.post(api.VERIFY, READ)
             assert response.headers["fly-replay"] == "elsewhere=true;timeout=1s;fallback=force_self"
-            assert api.decode_result(READ, opened(response)).results == [api.Valid("acme")]
+            assert api.decode_result(READ, open_answer(response)).results == [api.Valid("acme")]
             server.http.headers["fly-replay-failed"] = "no candidate"
             response = await server.post(api.VERIFY, READ)
             assert "fly-replay" not in response.headers
-            assert api.decode_result(READ, opened(response)).results == [api.Valid("acme")]
+            assert api.decode_result(READ, open_answer(response)).results == [api.Valid("acme")]
 
     run(test())
 
 
-def test_nothing_that_changes_anything_or_is_about_this_machine_is_asked_elsewhere(start: Any, run: Any) -> None:
+def test_a_machine_with_a_wrong_clock_replays_no_write_and_no_status_call(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
-            server.service.clock_is_off = True
+            server.service.clock_is_wrong = True
             calls = [(api.WRITE, WRITE), (api.REVOKE, api.RevokeOwn("tkdb_x")), (api.SIGN, api.TakeOver())]
             for path, call in [*calls, (api.VERIFY, api.Status())]:
                 assert "fly-replay" not in (await server.post(path, call)).headers
@@ -227,13 +231,13 @@ def test_nothing_that_changes_anything_or_is_about_this_machine_is_asked_elsewhe
     run(test())
 
 
-def test_who_does_not_know_the_time_blames_no_callers_clock(start: Any, run: Any) -> None:
+def test_a_machine_with_a_wrong_clock_never_refuses_a_request_as_out_of_time(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             old_ms = time.time_ns() // 1_000_000 - 3_600_000
             with pytest.raises(errors.OutOfTime):
                 await server.ask(api.VERIFY, READ, now_ms=old_ms)
-            server.service.clock_is_off = True
+            server.service.clock_is_wrong = True
             response = await server.post(api.VERIFY, READ, now_ms=old_ms)
             assert response.headers["fly-replay"].startswith("elsewhere=true")
             with pytest.raises(errors.Unavailable, match="clock"):
@@ -243,7 +247,7 @@ def test_who_does_not_know_the_time_blames_no_callers_clock(start: Any, run: Any
     run(test())
 
 
-def test_nothing_is_answered_before_the_body_is_whole(start: Any, run: Any) -> None:
+def test_no_response_is_sent_before_the_body_is_complete(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             server.service.primary = "m-2"
@@ -274,7 +278,7 @@ def test_a_body_over_the_limit_is_not_replayed(start: Any, run: Any) -> None:
     run(test())
 
 
-def test_what_cannot_be_opened_is_not_passed_on(start: Any, run: Any) -> None:
+def test_an_invalid_message_is_not_replayed(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             server.service.primary = "m-2"
@@ -284,17 +288,17 @@ def test_what_cannot_be_opened_is_not_passed_on(start: Any, run: Any) -> None:
     run(test())
 
 
-def test_a_position_that_comes_in_a_moment_is_waited_for(start: Any, run: Any) -> None:
+def test_the_server_waits_for_a_position_that_arrives_soon(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
-            coming = asyncio.create_task(upto(server, 8))
+            coming = asyncio.create_task(reach_position(server, 8))
             assert (await server.ask(api.VERIFY, READ, position=8)).results == [api.Valid("acme")]
             await coming
 
     run(test())
 
 
-def test_a_position_that_does_not_come_is_refused_and_nothing_is_asked(start: Any, run: Any) -> None:
+def test_a_position_that_does_not_arrive_is_unavailable_and_makes_no_call(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             with pytest.raises(errors.Unavailable, match="position 8") as raised:
@@ -305,11 +309,11 @@ def test_a_position_that_does_not_come_is_refused_and_nothing_is_asked(start: An
     run(test())
 
 
-def test_who_claims_to_have_seen_the_future_keeps_nobody_out(start: Any, run: Any) -> None:
+def test_calls_with_a_false_future_position_block_no_other_call(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(limits=Limits(active_max=1, waiting_max=2)) as server:
             ahead = [asyncio.create_task(server.ask(api.VERIFY, READ, position=2**53 - 1)) for _ in range(2)]
-            while (response := await server.post(api.VERIFY, READ)).status_code == 503:  # noqa: ASYNC110  the places are taken in their own time
+            while (response := await server.post(api.VERIFY, READ)).status_code == 503:  # noqa: ASYNC110  no event shows when the permits are taken
                 await asyncio.sleep(0.01)
             assert response.status_code == 200
             for refused in await asyncio.gather(*ahead, return_exceptions=True):
@@ -318,7 +322,7 @@ def test_who_claims_to_have_seen_the_future_keeps_nobody_out(start: Any, run: An
     run(test())
 
 
-def test_a_machine_that_is_stale_says_so_inside_message_2(start: Any, run: Any) -> None:
+def test_a_stale_machine_reports_it_inside_message_2(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             server.service.raises = errors.StaleAuthority("the head was last read 6.1 s ago", hint="ask another region")

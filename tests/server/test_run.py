@@ -1,4 +1,4 @@
-"""Starting, and stopping without cutting a request: a real process, signalled under load."""
+"""The start of a server, and its stop without a cut request: a real process gets a signal under load."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tkdb.settings import Address
 ROOT = Path(__file__).parents[2]
 
 
-class Machine:
-    """The process, its address, and a caller."""
+class ServerProcess:
+    """A server process, its address, and a caller."""
 
     def __init__(self, drain_ms: int) -> None:
         secret = AuthoritySecret.generate(os.urandom)
         environment = {**os.environ, "KEY": secret.text(), "DRAIN_MS": str(drain_ms), "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.server.served"],
+            [sys.executable, "-m", "tests.server.server_process"],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -52,17 +52,17 @@ class Machine:
         return api.decode_result(call, api.decode_answer(sealed.open(response.content)))
 
 
-async def keep_asking(machine: Machine, http: httpx.AsyncClient, unrouted: asyncio.Event) -> int:
-    """Ask on and on, over kept-alive connections, until the proxy routes elsewhere; return how many were answered."""
+async def keep_asking(server: ServerProcess, http: httpx.AsyncClient, unrouted: asyncio.Event) -> int:
+    """Send calls over kept-alive connections until ``unrouted`` is set. Return the number of answers."""
     answered = 0
     while not unrouted.is_set():
-        await machine.ask(http, api.Verify(["tkdb_x"]))
+        await server.ask(http, api.Verify(["tkdb_x"]))
         answered += 1
     return answered
 
 
-async def stop_under_load(machine: Machine, number: int) -> None:
-    """Signal while four callers ask, one long poll waits and one connection idles; raise if anything was cut."""
+async def stop_under_load(server: ServerProcess, number: int) -> None:
+    """Send a signal while four callers ask, one poll waits and one connection is idle. Raise if a request is cut."""
     unrouted = asyncio.Event()
     limits = httpx.Limits(max_keepalive_connections=20)
     async with (
@@ -70,54 +70,54 @@ async def stop_under_load(machine: Machine, number: int) -> None:
         httpx.AsyncClient(trust_env=False, timeout=60) as idle,
         asyncio.TaskGroup() as tasks,
     ):
-        await machine.ask(idle, api.Status())
-        poll = tasks.create_task(machine.ask(http, api.Revocations([bytes(16)], after=0, wait_ms=20_000)))
-        callers = [tasks.create_task(keep_asking(machine, http, unrouted)) for _ in range(4)]
+        await server.ask(idle, api.Status())
+        poll = tasks.create_task(server.ask(http, api.Revocations([bytes(16)], after=0, wait_ms=20_000)))
+        callers = [tasks.create_task(keep_asking(server, http, unrouted)) for _ in range(4)]
         await asyncio.sleep(0.1)
-        machine.process.send_signal(number)
+        server.process.send_signal(number)
         assert (await poll).position == 7
-        ready = await http.get(machine.base + "/readyz")
+        ready = await http.get(server.base + "/readyz")
         assert (ready.status_code, ready.headers["connection"]) == (503, "close")
-        await machine.ask(idle, api.Status())
+        await server.ask(idle, api.Status())
         unrouted.set()
         assert min(await asyncio.gather(*callers)) > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_no_request_is_cut_when_a_machine_is_told_to_stop(number: int) -> None:
-    machine = Machine(drain_ms=1_000)
-    asyncio.run(asyncio.wait_for(stop_under_load(machine, number), 30))
-    _, logged = machine.process.communicate(timeout=60)
-    assert machine.process.returncode == 0
+def test_no_request_is_cut_when_a_server_stops(number: int) -> None:
+    server = ServerProcess(drain_ms=1_000)
+    asyncio.run(asyncio.wait_for(stop_under_load(server, number), 30))
+    _, logged = server.process.communicate(timeout=60)
+    assert server.process.returncode == 0
     assert [json.loads(line)["event"] for line in logged.splitlines()] == ["draining", "stopped"]
 
 
 def test_without_draining_requests_are_cut() -> None:
-    """The negative control of the test above."""
-    machine = Machine(drain_ms=0)
+    """The negative control of the previous test."""
+    server = ServerProcess(drain_ms=0)
     with pytest.raises(ExceptionGroup) as caught:
-        asyncio.run(asyncio.wait_for(stop_under_load(machine, signal.SIGTERM), 30))
+        asyncio.run(asyncio.wait_for(stop_under_load(server, signal.SIGTERM), 30))
     assert caught.group_contains(httpx.TransportError)
-    machine.process.communicate(timeout=60)
+    server.process.communicate(timeout=60)
 
 
-def test_a_second_signal_stops_at_once() -> None:
-    machine = Machine(drain_ms=300_000)
-    machine.process.send_signal(signal.SIGINT)
-    assert machine.process.stderr is not None
-    assert "draining" in machine.process.stderr.readline()
-    machine.process.send_signal(signal.SIGINT)
-    machine.process.communicate(timeout=60)
-    assert machine.process.returncode == 0
+def test_a_second_signal_stops_the_server_at_once() -> None:
+    server = ServerProcess(drain_ms=300_000)
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.stderr is not None
+    assert "draining" in server.process.stderr.readline()
+    server.process.send_signal(signal.SIGINT)
+    server.process.communicate(timeout=60)
+    assert server.process.returncode == 0
 
 
-def test_the_server_imports_nothing_that_it_does_not_need() -> None:
+def test_the_server_imports_no_unneeded_library() -> None:
     code = "import sys, tkdb.server.run; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"httpx", "pydantic", "rich", "typer", "requests", "jinja2"} & set(done.stdout.split())
 
 
-def test_a_taken_port_is_a_clear_error(start: Any, run: Any) -> None:
+def test_a_port_in_use_is_a_configuration_error(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start() as server:
             with pytest.raises(errors.ConfigurationError, match="another process listens there"):
@@ -127,7 +127,7 @@ def test_a_taken_port_is_a_clear_error(start: Any, run: Any) -> None:
     run(test())
 
 
-def test_an_address_of_another_machine_is_a_clear_error(start: Any, run: Any) -> None:
+def test_an_address_of_another_machine_is_a_configuration_error(start: Any, run: Any) -> None:
     async def test() -> None:
         with pytest.raises(errors.ConfigurationError, match="no such address"):
             async with start(bind=Address.parse("192.0.2.1:0")):
@@ -136,16 +136,16 @@ def test_an_address_of_another_machine_is_a_clear_error(start: Any, run: Any) ->
     run(test())
 
 
-def test_while_the_database_is_opened_the_machine_says_that_it_is_starting(settings: Any, run: Any) -> None:
+def test_the_server_reports_starting_while_the_database_opens(settings: Any, run: Any) -> None:
     async def test() -> None:
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        async def opening(_: Any) -> Any:
+        async def open_forever(_: Any) -> Any:
             begun.set_result(None)
             await asyncio.Event().wait()
 
-        bind, stop = await _free(), Stop()
-        serving = asyncio.create_task(serve(replace(settings, bind=bind), open_service=opening, stop=stop))
+        bind, stop = await _free_address(), Stop()
+        serving = asyncio.create_task(serve(replace(settings, bind=bind), open_service=open_forever, stop=stop))
         await begun
         async with httpx.AsyncClient(base_url=f"http://{bind}", trust_env=False) as http:
             assert (await http.get("/livez")).status_code == 200
@@ -160,16 +160,16 @@ def test_while_the_database_is_opened_the_machine_says_that_it_is_starting(setti
 
 def test_a_database_that_cannot_be_opened_ends_the_server_with_its_error(settings: Any, run: Any) -> None:
     async def test() -> None:
-        async def opening(_: Any) -> Any:
+        async def fail_to_open(_: Any) -> Any:
             raise errors.WrongSealKey("no secret given unseals the first record")
 
         with pytest.raises(errors.WrongSealKey):
-            await serve(settings, open_service=opening, stop=Stop())
+            await serve(settings, open_service=fail_to_open, stop=Stop())
 
     run(test())
 
 
-async def _free() -> Address:
+async def _free_address() -> Address:
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()

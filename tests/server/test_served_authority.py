@@ -1,4 +1,4 @@
-"""The real authority behind the real server: one life of a token, over Noise and over plain JSON."""
+"""The real authority behind the real server: the life of a token, over Noise and over plain JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tkdb import api, errors
 from tkdb.macaroon.token import Macaroon
 
 
-def test_a_token_is_minted_verified_revoked_and_stays_dead_over_a_restart(start: Any, run: Any) -> None:
+def test_a_token_is_minted_and_revoked_and_stays_revoked_after_a_restart(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(real=True) as server:
             organization = await server.ask(api.WRITE, api.CreateOrganization("acme"))
@@ -43,7 +43,7 @@ def test_a_repeated_write_is_done_once(start: Any, run: Any) -> None:
     run(test())
 
 
-def test_a_long_poll_hears_of_a_revocation(start: Any, run: Any, opened: Any) -> None:
+def test_a_long_poll_returns_a_new_revocation(start: Any, run: Any, open_answer: Any) -> None:
     async def test() -> None:
         async with start(real=True) as server:
             await server.ask(api.WRITE, api.CreateOrganization("acme"))
@@ -51,16 +51,16 @@ def test_a_long_poll_hears_of_a_revocation(start: Any, run: Any, opened: Any) ->
             poll = api.Revocations([token.kid], after=0, wait_ms=20_000)
             waiting = asyncio.create_task(server.post(api.VERIFY, poll))
             lineage = api.Lineage(token.kid, token.nonce)
-            written = opened(await server.post(api.WRITE, api.Revoke([lineage])))
-            heard = opened(await waiting)
-            feed = api.decode_result(poll, heard)
+            written = open_answer(await server.post(api.WRITE, api.Revoke([lineage])))
+            answer = open_answer(await waiting)
+            feed = api.decode_result(poll, answer)
             assert feed.position >= written.position
             assert feed.revocations == [api.Lineage(token.kid, token.nonce)]
 
     run(test())
 
 
-def test_plain_json_does_the_same(start: Any, run: Any) -> None:
+def test_a_token_is_minted_verified_and_revoked_over_plain_json(start: Any, run: Any) -> None:
     async def test() -> None:
         async with start(real=True, dev=True, database=":memory:") as server:
 

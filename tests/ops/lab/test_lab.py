@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.processes import TKDB, Ran, running, tkdb
+from tests.cli.processes import TKDB, CommandResult, running, tkdb
 from tests.waiting import until
 from tkdb_client import Client
 
@@ -22,7 +22,7 @@ class Running:
         self.folder = folder
         self.exports = exports
 
-    def run(self, *arguments: str) -> Ran:
+    def run(self, *arguments: str) -> CommandResult:
         command, *further = arguments
         return tkdb("lab", command, "--folder", str(self.folder), *further)
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.cli.processes import BARE, TKDB, Ran, tkdb
+from tests.cli.processes import BARE, TKDB, CommandResult, tkdb
 from tests.replication.faults import FaultyProxy, StoreFault
 from tests.replication.operator import (
     alter,
@@ -54,7 +54,7 @@ def recover(env: dict[str, str], *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.code, json.loads(done.out)
 
 
-def failed(env: dict[str, str], *arguments: str) -> Ran:
+def failed(env: dict[str, str], *arguments: str) -> CommandResult:
     done = tkdb("recover", *arguments, env=env)
     assert done.out == ""
     return done
@@ -215,7 +215,7 @@ def test_a_volume_that_is_in_use_missing_or_altered_is_refused(empty_bucket: Buc
     led(empty_bucket, env, synced=2)
     delete(empty_bucket, HEAD_KEY)
 
-    async def in_use() -> Ran:
+    async def in_use() -> CommandResult:
         async with await Database.open(Path(machine(env)["TKDB_DB"])):
             return await asyncio.to_thread(failed, machine(env), "--from", "volume", "--accept-loss")
 

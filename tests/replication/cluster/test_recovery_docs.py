@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.console import alike, read
+from tests.cli.console import normalize, read
 from tests.cli.processes import BARE
 from tests.forks import popen
 from tests.replication.operator import delete, environment, founded, lead
@@ -66,5 +66,5 @@ def test_every_command_shown_answers_as_shown(section: str, empty_bucket: Bucket
             timeout=60,
             check=False,
         )
-        assert alike(done.stdout.rstrip("\n")) == alike(shown.output), shown.command
+        assert normalize(done.stdout.rstrip("\n")) == normalize(shown.output), shown.command
         assert done.returncode == shown.code

@@ -1,4 +1,4 @@
-"""A server as a process of its own: what the tests of draining start and signal. It prints its address when ready."""
+"""A server in a separate process, which tests start and signal. It prints its address when it is ready."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tkdb.settings import Address, Settings
 from tkdb.signers import Signers
 
 
-async def opening(_: Settings) -> StandIn:
+async def open_stand_in(_: Settings) -> StandIn:
     return StandIn()
 
 
@@ -30,4 +30,4 @@ if __name__ == "__main__":
         drain_ms=int(os.environ["DRAIN_MS"]),
     )
     logs.configure("info", sys.stderr)
-    run(settings, open_service=opening, ready=lambda address: print(address, flush=True))  # noqa: T201  to the test
+    run(settings, open_service=open_stand_in, ready=lambda address: print(address, flush=True))  # noqa: T201  to the test

@@ -1,4 +1,4 @@
-"""Whether one caveat clears, and what its denial says."""
+"""Helpers that clear a single caveat, and return the text of its denial."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tkdb.macaroon.caveats import AnyCaveat
 from tkdb.macaroon.clearing import clear
 
 NOW_S = 1_700_000_000
-POLICY = Policy(clock=lambda: NOW_S)
+POLICY = Policy(organization="acme", clock=lambda: NOW_S)
 
 
 def clears(caveat: AnyCaveat, access: Access, policy: Policy = POLICY) -> bool:
     try:
-        clear((caveat,), access, policy)
+        clear("acme", (caveat,), access, policy)
     except Denied:
         return False
     return True
@@ -23,6 +23,6 @@ def clears(caveat: AnyCaveat, access: Access, policy: Policy = POLICY) -> bool:
 
 def denial(caveat: AnyCaveat, access: Access, policy: Policy = POLICY) -> str:
     with pytest.raises(Denied) as caught:
-        clear((caveat,), access, policy)
+        clear("acme", (caveat,), access, policy)
     assert caught.value.caveat == 1
     return str(caught.value)
