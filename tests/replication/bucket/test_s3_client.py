@@ -225,10 +225,10 @@ def test_anything_like_xml_is_read_without_a_foreign_error(text: str) -> None:
 
 @pytest.mark.parametrize("fault", [StoreFault.STALL, StoreFault.CUT, StoreFault.ERROR, StoreFault.LOSE_ANSWER])
 def test_under_each_fault_the_outcome_is_unknown_and_afterwards_all_is_well(
-    fault: StoreFault, shaky_bucket: Bucket, proxy: FaultyProxy
+    fault: StoreFault, faulty_bucket: Bucket, proxy: FaultyProxy
 ) -> None:
     async def trial() -> None:
-        async with S3Objects(shaky_bucket, now_ms=now_ms) as objects:
+        async with S3Objects(faulty_bucket, now_ms=now_ms) as objects:
             assert isinstance(await objects.put("k", b"1", timeout_ms=5_000), Stored)
             proxy.fault = fault
             assert isinstance(await objects.put("k", b"2", timeout_ms=300), Unknown)
@@ -241,9 +241,9 @@ def test_under_each_fault_the_outcome_is_unknown_and_afterwards_all_is_well(
     asyncio.run(trial())
 
 
-def test_a_put_whose_answer_was_lost_may_have_been_done(shaky_bucket: Bucket, proxy: FaultyProxy) -> None:
+def test_a_put_whose_answer_was_lost_may_have_been_done(faulty_bucket: Bucket, proxy: FaultyProxy) -> None:
     async def trial() -> None:
-        async with S3Objects(shaky_bucket, now_ms=now_ms) as objects:
+        async with S3Objects(faulty_bucket, now_ms=now_ms) as objects:
             proxy.fault = StoreFault.LOSE_ANSWER
             assert isinstance(await objects.put("lost", b"mine", if_none_match="*", timeout_ms=5_000), Unknown)
             proxy.fault = StoreFault.NONE

@@ -19,15 +19,15 @@ from tests.cli.processes import BARE, TKDB, Ran, tkdb
 from tests.replication.faults import FaultyProxy, StoreFault
 from tests.replication.operator import (
     alter,
-    cluster_of,
     delete,
     environment,
-    founded,
     head_in,
     head_keys,
     keys_in,
-    lead,
+    make_cluster,
+    open_cluster,
     read,
+    run_primary,
     write,
 )
 from tests.replication.seaweed import Seaweed, make_bucket
@@ -45,7 +45,7 @@ from tkdb_replication.protocol.head import NOBODY, Head, encode_head
 def env(empty_bucket: Bucket, tmp_path: Path) -> dict[str, str]:
     """The environment of an operator, beside a cluster that was just made."""
     env = environment(empty_bucket, tmp_path)
-    founded(empty_bucket, env)
+    make_cluster(empty_bucket, env)
     return env
 
 
@@ -63,7 +63,7 @@ def failed(env: dict[str, str], *arguments: str) -> Ran:
 def led(bucket: Bucket, env: dict[str, str], name: str = "m1.db", **counts: int) -> Head:
     """Return the head that a primary left, whose own database is called so."""
     database = Path(env["TKDB_DB"]).with_name(name)
-    return asyncio.run(lead(bucket, env, database, **counts))
+    return asyncio.run(run_primary(bucket, env, database, **counts))
 
 
 def machine(env: dict[str, str], name: str = "m1.db") -> dict[str, str]:
@@ -79,7 +79,7 @@ def opens(env: dict[str, str], bucket: Bucket, tmp_path: Path) -> tuple[bytes, i
     base = head_in(bucket, env).base
 
     async def run() -> tuple[bytes, int]:
-        async with cluster_of(bucket, env) as cluster:
+        async with open_cluster(bucket, env) as cluster:
             await cluster.restore(base, target, backup_bytes=0)
         async with await Database.open(target) as database:
             state = await database.load()

@@ -13,7 +13,7 @@ import pytest
 from tests.cli.console import alike, read
 from tests.cli.processes import BARE
 from tests.forks import popen
-from tests.replication.operator import delete, environment, founded, lead
+from tests.replication.operator import delete, environment, make_cluster, run_primary
 from tkdb_replication.bucket.paths import HEAD_KEY
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.protocol.head import Head
@@ -23,10 +23,10 @@ DOCS = Path(__file__).parents[3] / "docs" / "recovery.md"
 
 def led(bucket: Bucket, env: dict[str, str], *, synced: int, unsynced: int) -> Head:
     """Return the head that machine m1 left; its disk is ``m1/tkdb.db``."""
-    founded(bucket, env)
+    make_cluster(bucket, env)
     volume = Path(env["TKDB_DB"]).with_name("m1")
     volume.mkdir()
-    return asyncio.run(lead(bucket, env, volume / "tkdb.db", synced=synced, unsynced=unsynced))
+    return asyncio.run(run_primary(bucket, env, volume / "tkdb.db", synced=synced, unsynced=unsynced))
 
 
 def without_head(bucket: Bucket, env: dict[str, str]) -> None:
@@ -42,7 +42,7 @@ HAPPENED: dict[str, Callable[[Bucket, dict[str, str]], object]] = {
     "Create a cluster": lambda bucket, env: None,
     "The head is lost": without_head,
     "The head's backup is lost": without_base,
-    "Check a healthy cluster": founded,
+    "Check a healthy cluster": make_cluster,
 }
 
 

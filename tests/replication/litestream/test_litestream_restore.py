@@ -11,7 +11,7 @@ import pytest
 
 from tests.replication.conftest import now_ms
 from tests.replication.faults import FaultyProxy, StoreFault
-from tests.replication.replicated import TIMEOUT_MS, machine, restored
+from tests.replication.replicated import TIMEOUT_MS, restored, running_machine
 from tkdb import errors
 from tkdb_replication.bucket.objects import Found, Listed, Stored
 from tkdb_replication.bucket.s3 import S3Objects
@@ -22,11 +22,11 @@ from tkdb_replication.litestream.restore import failure, restore
 
 async def backed_up(bucket: Bucket, path: Path, writes: int = 1) -> str:
     """Return a path in the bucket that holds a database."""
-    async with machine(bucket, path) as one:
+    async with running_machine(bucket, path) as machine:
         for _ in range(writes):
-            await one.write()
-            await one.sync()
-        return one.replication.base
+            await machine.write()
+            await machine.sync()
+        return machine.replication.base
 
 
 async def restore_into(bucket: Bucket, base: str, target: Path, timeout_ms: int = TIMEOUT_MS) -> None:
@@ -84,10 +84,10 @@ def test_a_damaged_backup_is_refused_and_leaves_no_file(
         async with S3Objects(bucket, now_ms=now_ms) as objects:
             listed = await objects.list(base, timeout_ms=TIMEOUT_MS)
             assert isinstance(listed, Listed)
-            for one in listed.objects:
-                found = await objects.get(one.key, timeout_ms=TIMEOUT_MS)
+            for listing in listed.objects:
+                found = await objects.get(listing.key, timeout_ms=TIMEOUT_MS)
                 assert isinstance(found, Found)
-                assert isinstance(await objects.put(one.key, damage(found.body), timeout_ms=TIMEOUT_MS), Stored)
+                assert isinstance(await objects.put(listing.key, damage(found.body), timeout_ms=TIMEOUT_MS), Stored)
         with pytest.raises(errors.RestoreFailed):
             await restore_into(bucket, base, tmp_path / "copy.db")
 
@@ -98,15 +98,15 @@ def test_a_damaged_backup_is_refused_and_leaves_no_file(
 
 @pytest.mark.parametrize("fault", [StoreFault.STALL, StoreFault.CUT, StoreFault.ERROR])
 def test_a_store_at_fault_is_unavailable_in_time_and_the_next_try_is_whole(
-    fault: StoreFault, bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, tmp_path: Path
+    fault: StoreFault, bucket: Bucket, faulty_bucket: Bucket, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     async def trial() -> None:
         base = await backed_up(bucket, tmp_path / "tkdb.db")
         proxy.fault = fault
         with pytest.raises(errors.Unavailable, match="within 300 ms"):
-            await restore_into(shaky_bucket, base, tmp_path / "copy.db", timeout_ms=300)
+            await restore_into(faulty_bucket, base, tmp_path / "copy.db", timeout_ms=300)
         proxy.fault = StoreFault.NONE
-        assert len(await restored(shaky_bucket, base, tmp_path / "copy.db")) == 2
+        assert len(await restored(faulty_bucket, base, tmp_path / "copy.db")) == 2
 
     asyncio.run(trial())
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.replication.faults import FaultyProxy, StoreFault
-from tests.replication.replicated import IMPATIENT, PATIENT, TIMEOUT_MS, machine, restored
+from tests.replication.replicated import LONG_TIMEOUTS, SHORT_TIMEOUTS, TIMEOUT_MS, restored, running_machine
 from tests.replication.seaweed import CREDENTIALS
 from tests.waiting import until
 from tkdb import errors
@@ -80,14 +80,14 @@ def fill(path: Path) -> None:
 
 def test_what_was_synced_is_restored(bucket: Bucket, path: Path, tmp_path: Path) -> None:
     async def trial() -> None:
-        async with machine(bucket, path) as one:
+        async with running_machine(bucket, path) as machine:
             for _ in range(3):
-                await one.write()
-                synced = await one.replication.sync(timeout_ms=TIMEOUT_MS)
+                await machine.write()
+                synced = await machine.replication.sync(timeout_ms=TIMEOUT_MS)
                 assert synced.replicated_txid >= synced.txid >= 1
-            again = await one.replication.sync(timeout_ms=TIMEOUT_MS)
+            again = await machine.replication.sync(timeout_ms=TIMEOUT_MS)
             assert again.txid == synced.txid
-            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+            assert await restored(bucket, machine.replication.base, tmp_path / "copy.db") == machine.scribe.entries
 
     asyncio.run(trial())
 
@@ -122,115 +122,115 @@ def test_what_was_synced_survives_the_loss_of_process_and_disk_and_nothing_is_le
 
 def test_litestream_killed_is_started_again_and_goes_on(bucket: Bucket, path: Path, tmp_path: Path) -> None:
     async def trial() -> None:
-        async with machine(bucket, path) as one:
+        async with running_machine(bucket, path) as machine:
             for _ in range(3):
-                await one.write()
-                old_pid = one.pid
+                await machine.write()
+                old_pid = machine.pid
                 os.kill(old_pid, signal.SIGKILL)
-                await one.restarted(old_pid)
-                await one.sync()
-            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+                await machine.wait_for_restart(old_pid)
+                await machine.sync()
+            assert await restored(bucket, machine.replication.base, tmp_path / "copy.db") == machine.scribe.entries
 
     asyncio.run(trial())
 
 
 def test_litestream_that_hangs_is_killed_and_started_again(bucket: Bucket, path: Path, tmp_path: Path) -> None:
     async def trial() -> None:
-        async with machine(bucket, path, timing=IMPATIENT) as one:
-            await one.write()
-            old_pid = one.pid
+        async with running_machine(bucket, path, timing=SHORT_TIMEOUTS) as machine:
+            await machine.write()
+            old_pid = machine.pid
             os.kill(old_pid, signal.SIGSTOP)
             with pytest.raises(errors.Unavailable, match="within 50 ms"):
-                await one.replication.sync(timeout_ms=50)
-            await one.restarted(old_pid)
+                await machine.replication.sync(timeout_ms=50)
+            await machine.wait_for_restart(old_pid)
             assert gone(old_pid)
-            await one.sync()
-            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+            await machine.sync()
+            assert await restored(bucket, machine.replication.base, tmp_path / "copy.db") == machine.scribe.entries
 
     asyncio.run(trial())
 
 
 def test_a_missing_control_socket_is_mended_by_a_restart(bucket: Bucket, path: Path, folders: Path) -> None:
     async def trial() -> None:
-        async with machine(bucket, path, timing=IMPATIENT) as one:
-            old_pid = one.pid
+        async with running_machine(bucket, path, timing=SHORT_TIMEOUTS) as machine:
+            old_pid = machine.pid
             control = only(folders, "*/control")
             control.unlink()
             with pytest.raises(errors.Unavailable, match="control socket can't be used"):
-                await one.replication.sync(timeout_ms=1_000)
-            await one.restarted(old_pid)
-            await one.sync()
+                await machine.replication.sync(timeout_ms=1_000)
+            await machine.wait_for_restart(old_pid)
+            await machine.sync()
 
     asyncio.run(trial())
 
 
 def test_another_process_on_the_control_socket_is_not_believed(bucket: Bucket, path: Path, folders: Path) -> None:
     async def trial() -> None:
-        async with machine(bucket, path, timing=IMPATIENT) as one:
-            old_pid = one.pid
+        async with running_machine(bucket, path, timing=SHORT_TIMEOUTS) as machine:
+            old_pid = machine.pid
             control = only(folders, "*/control")
             control.unlink()
             with socket.socket(socket.AF_UNIX) as stranger:
                 stranger.bind(str(control))
                 stranger.listen()
                 with pytest.raises(errors.Unavailable, match="another process"):
-                    await one.replication.sync(timeout_ms=1_000)
-                await one.restarted(old_pid)
-            await one.sync()
+                    await machine.replication.sync(timeout_ms=1_000)
+                await machine.wait_for_restart(old_pid)
+            await machine.sync()
 
     asyncio.run(trial())
 
 
 @pytest.mark.parametrize("fault", [StoreFault.STALL, StoreFault.CUT, StoreFault.ERROR, StoreFault.LOSE_ANSWER])
 def test_while_the_store_is_at_fault_nothing_counts_as_synced_and_afterwards_all_of_it(
-    fault: StoreFault, bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, tmp_path: Path
+    fault: StoreFault, bucket: Bucket, faulty_bucket: Bucket, proxy: FaultyProxy, path: Path, tmp_path: Path
 ) -> None:
     async def trial() -> None:
-        async with machine(shaky_bucket, path) as one:
-            await one.sync()
+        async with running_machine(faulty_bucket, path) as machine:
+            await machine.sync()
             proxy.fault = fault
-            await one.write()
+            await machine.write()
             with pytest.raises(errors.Unavailable):
-                await one.replication.sync(timeout_ms=300)
-            await one.write()  # the journal goes on
+                await machine.replication.sync(timeout_ms=300)
+            await machine.write()  # the journal goes on
             proxy.fault = StoreFault.NONE
-            await one.sync()
-            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+            await machine.sync()
+            assert await restored(bucket, machine.replication.base, tmp_path / "copy.db") == machine.scribe.entries
 
     asyncio.run(trial())
 
 
 def test_replication_begins_and_ends_while_the_store_is_stalled(
-    shaky_bucket: Bucket, proxy: FaultyProxy, path: Path
+    faulty_bucket: Bucket, proxy: FaultyProxy, path: Path
 ) -> None:
     async def trial() -> None:
         proxy.fault = StoreFault.STALL
-        async with machine(shaky_bucket, path, timing=replace(PATIENT, stop_ms=300)) as one:
+        async with running_machine(faulty_bucket, path, timing=replace(LONG_TIMEOUTS, stop_ms=300)) as machine:
             with pytest.raises(errors.Unavailable, match="within 100 ms"):
-                await one.replication.sync(timeout_ms=100)
-            pid = one.pid
+                await machine.replication.sync(timeout_ms=100)
+            pid = machine.pid
         assert gone(pid)
 
     asyncio.run(trial())
 
 
 def test_litestream_that_waits_for_ever_on_a_dead_connection_is_started_again(
-    bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, tmp_path: Path
+    bucket: Bucket, faulty_bucket: Bucket, proxy: FaultyProxy, path: Path, tmp_path: Path
 ) -> None:
     async def trial() -> None:
         proxy.fault = StoreFault.STALL
-        async with machine(shaky_bucket, path, timing=replace(PATIENT, stuck_ms=600)) as one:
-            old_pid, chunks = one.pid, proxy.chunks
+        async with running_machine(faulty_bucket, path, timing=replace(LONG_TIMEOUTS, stuck_ms=600)) as machine:
+            old_pid, chunks = machine.pid, proxy.chunks
             async with asyncio.timeout(TIMEOUT_MS / 1000):
                 while proxy.chunks == chunks:  # noqa: ASYNC110 -- until its first, unlimited, attempt is under way
                     await asyncio.sleep(0.01)
-            await one.write()
+            await machine.write()
             with pytest.raises(errors.Unavailable, match="within 100 ms"):
-                await one.replication.sync(timeout_ms=100)
+                await machine.replication.sync(timeout_ms=100)
             proxy.fault = StoreFault.FORSAKE
-            await one.restarted(old_pid)
-            await one.sync()
-            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+            await machine.wait_for_restart(old_pid)
+            await machine.sync()
+            assert await restored(bucket, machine.replication.base, tmp_path / "copy.db") == machine.scribe.entries
 
     asyncio.run(trial())
 
@@ -251,17 +251,17 @@ def test_litestream_out_of_disk_counts_nothing_as_synced_and_goes_on_once_there_
     bucket: Bucket, small_disk: Path, tmp_path: Path
 ) -> None:
     async def trial() -> None:
-        async with machine(bucket, small_disk / "tkdb.db") as one:
-            await one.sync()
-            os.kill(one.pid, signal.SIGSTOP)  # lest it be quicker than the disk is full
-            await one.write()
+        async with running_machine(bucket, small_disk / "tkdb.db") as machine:
+            await machine.sync()
+            os.kill(machine.pid, signal.SIGSTOP)  # lest it be quicker than the disk is full
+            await machine.write()
             fill(small_disk / "ballast")
-            os.kill(one.pid, signal.SIGCONT)
+            os.kill(machine.pid, signal.SIGCONT)
             with pytest.raises(errors.Unavailable):
-                await one.replication.sync(timeout_ms=2_000)
+                await machine.replication.sync(timeout_ms=2_000)
             (small_disk / "ballast").unlink()
-            await one.sync()
-            assert await restored(bucket, one.replication.base, tmp_path / "copy.db") == one.scribe.entries
+            await machine.sync()
+            assert await restored(bucket, machine.replication.base, tmp_path / "copy.db") == machine.scribe.entries
 
     asyncio.run(trial())
 
@@ -271,7 +271,7 @@ async def _begin_again(bucket: Bucket, path: Path, epoch: int) -> None:
     async with await Database.open(path, checkpoints=False):
         base = fresh_base(epoch, random_bytes=secrets.token_bytes)
         replication = await Replication.begin(
-            await Program.find(), bucket, path, base, random_bytes=secrets.token_bytes, timing=PATIENT
+            await Program.find(), bucket, path, base, random_bytes=secrets.token_bytes, timing=LONG_TIMEOUTS
         )
         try:
             await replication.sync(timeout_ms=TIMEOUT_MS)
@@ -281,10 +281,10 @@ async def _begin_again(bucket: Bucket, path: Path, epoch: int) -> None:
 
 async def _old_folder(bucket: Bucket, path: Path) -> None:
     """Replicate for a while: Litestream's folder is there, without the first transactions, which don't stay long."""
-    async with machine(bucket, path) as one:
+    async with running_machine(bucket, path) as machine:
         for _ in range(3):
-            await one.write()
-            await one.sync()
+            await machine.write()
+            await machine.sync()
     only(local_folder(path), "ltx/0/0000000000000001-*.ltx").unlink()
 
 
@@ -315,22 +315,22 @@ def test_no_two_replications_share_a_path(bucket: Bucket, path: Path, tmp_path: 
     assert len(bases) == 1_000
 
     async def trial() -> None:
-        async with machine(bucket, path) as one, machine(bucket, tmp_path / "other.db") as other:
-            assert one.replication.base != other.replication.base
+        async with running_machine(bucket, path) as machine, running_machine(bucket, tmp_path / "other.db") as other:
+            assert machine.replication.base != other.replication.base
 
     asyncio.run(trial())
 
 
 def test_stopping_leaves_nothing_behind(bucket: Bucket, path: Path, folders: Path) -> None:
     async def trial() -> None:
-        async with machine(bucket, path) as one:
-            pid = one.pid
+        async with running_machine(bucket, path) as machine:
+            pid = machine.pid
             assert modes(folders) == [0o700]
-        await one.replication.stop()
+        await machine.replication.stop()
         assert gone(pid)
         assert modes(folders) == []
         with pytest.raises(errors.Unavailable, match="isn't running"):
-            await one.replication.sync(timeout_ms=100)
+            await machine.replication.sync(timeout_ms=100)
 
     asyncio.run(trial())
 
@@ -354,7 +354,7 @@ def test_a_beginning_that_is_cancelled_leaves_no_process_and_no_folder(
         async with await Database.open(path, checkpoints=False):
             base = fresh_base(1, random_bytes=secrets.token_bytes)
             beginning = asyncio.create_task(
-                Replication.begin(program, bucket, path, base, random_bytes=secrets.token_bytes, timing=PATIENT)
+                Replication.begin(program, bucket, path, base, random_bytes=secrets.token_bytes, timing=LONG_TIMEOUTS)
             )
             for _ in range(times):
                 await asyncio.sleep(after_ms / 1000)
@@ -368,26 +368,26 @@ def test_a_beginning_that_is_cancelled_leaves_no_process_and_no_folder(
 
 
 def test_only_the_first_sync_may_take_as_long_as_the_databases_size_demands(
-    bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, faulty_bucket: Bucket, proxy: FaultyProxy, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "FIRST_SYNC_BYTES_PER_MS", 1)  # its 100 KB are given a minute and more
 
     async def trial() -> None:
         proxy.fault = StoreFault.STALL
-        async with machine(shaky_bucket, path, timing=replace(PATIENT, stuck_ms=100)) as one:
-            first_pid = one.pid
+        async with running_machine(faulty_bucket, path, timing=replace(LONG_TIMEOUTS, stuck_ms=100)) as machine:
+            first_pid = machine.pid
             for _ in range(3):
                 with pytest.raises(errors.Unavailable):
-                    await one.replication.sync(timeout_ms=200)
-            assert one.pid == first_pid
+                    await machine.replication.sync(timeout_ms=200)
+            assert machine.pid == first_pid
             proxy.fault = StoreFault.NONE
-            await one.sync()
-            assert one.pid == first_pid
+            await machine.sync()
+            assert machine.pid == first_pid
             proxy.fault = StoreFault.STALL
-            await one.write()
+            await machine.write()
             with pytest.raises(errors.Unavailable):
-                await one.replication.sync(timeout_ms=200)
-            await one.restarted(first_pid)
+                await machine.replication.sync(timeout_ms=200)
+            await machine.wait_for_restart(first_pid)
 
     asyncio.run(trial())
 
@@ -400,11 +400,11 @@ def test_no_secret_is_in_the_configuration_the_command_line_or_the_log(
     monkeypatch.setattr(logging.getLogger("tkdb"), "propagate", True)
 
     async def trial() -> None:
-        async with machine(bucket, path) as one:
-            await one.sync()
+        async with running_machine(bucket, path) as machine:
+            await machine.sync()
             configuration = only(folders, "*/litestream.json").read_text()
-            command = await asyncio.to_thread(Path(f"/proc/{one.pid}/cmdline").read_text)
-            environment = await asyncio.to_thread(Path(f"/proc/{one.pid}/environ").read_text)
+            command = await asyncio.to_thread(Path(f"/proc/{machine.pid}/cmdline").read_text)
+            environment = await asyncio.to_thread(Path(f"/proc/{machine.pid}/environ").read_text)
             assert CREDENTIALS.secret_access_key not in configuration + command
             assert "TKDB_SEAL_KEYS" not in environment
             assert "AWS_CA_BUNDLE" not in environment
@@ -423,7 +423,7 @@ def test_a_program_that_ends_at_once_is_said_not_to_run(bucket: Bucket, path: Pa
 
     async def trial() -> None:
         found = await Program.find(beside=tmp_path)
-        timing = replace(IMPATIENT, start_ms=300)
+        timing = replace(SHORT_TIMEOUTS, start_ms=300)
         with pytest.raises(errors.Unavailable, match="didn't start within 300 ms"):
             await Replication.begin(found, bucket, path, "epochs/1", random_bytes=secrets.token_bytes, timing=timing)
 
