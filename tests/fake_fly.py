@@ -1,7 +1,7 @@
-"""Fly's Machines API, as it is documented, for one app: what it lists, does and answers can be changed.
+"""A fake of Fly's documented Machines API for one app. Tests can change its data, its actions and its answers.
 
-The forms are those of https://fly.io/docs/machines/api/machines-resource/ and of Fly's own client for Go: fields that
-nobody here reads are in them, too.
+The data has the form of https://fly.io/docs/machines/api/machines-resource/ and of Fly's client for Go, with fields
+that tkdb doesn't read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHARED_V4 = PRIVATE | {"ip": "66.241.125.9", "shared": True, "network": None}
 
 
 def machine(name: str, region: str) -> dict[str, Any]:
-    """A machine as fly.toml has it made."""
+    """A machine as `fly deploy` creates it from fly.toml."""
     return {
         "id": name,
         "name": f"winter-{name}",
@@ -97,19 +97,19 @@ def machine(name: str, region: str) -> dict[str, Any]:
 
 
 class FakeFly(Answering):
-    """The API, while the ``with`` lasts.
+    """The API, which answers while the ``with`` block runs.
 
     Attributes:
-        ips: what is assigned to the app.
-        machines: its machines.
-        raw: bodies that are sent instead, by the last part of the path.
-        status: a status that is sent instead.
-        refuse: statuses with which the next actions are answered instead, first come first served.
-        act: carries an action out, before it is answered.
-        seen: the targets that were asked for, each with its Authorization.
-        asked: each action: the machine, and what was to be done.
-        bodies: what came with each.
-        wrong: what was asked for that isn't the app's, or isn't known.
+        ips: the addresses that are assigned to the app.
+        machines: the app's machines.
+        raw: response bodies to send instead, by the last part of the path.
+        status: a status to send instead of 200.
+        refusals: statuses for the next actions, in this order. A refused action isn't carried out.
+        act: called to carry out an action, before the API answers.
+        requests: the target and the Authorization header of each request.
+        actions: the machine and the name of each requested action.
+        bodies: the body of each requested action.
+        unexpected: requests that aren't for this app, or that the API doesn't have.
     """
 
     def __init__(self) -> None:
@@ -118,49 +118,49 @@ class FakeFly(Answering):
         self.machines = [machine("148e21", "iad"), machine("3d8d41", "ams"), machine("90801f", "syd")]
         self.raw: dict[str, bytes] = {}
         self.status = 200
-        self.refuse: list[int] = []
+        self.refusals: list[int] = []
         self.act: Callable[[str, str, dict[str, Any]], None] = lambda machine, action, body: None
-        self.seen: list[tuple[str, str]] = []
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
+        self.actions: list[tuple[str, str]] = []
         self.bodies: list[dict[str, Any]] = []
-        self.wrong: list[str] = []
+        self.unexpected: list[str] = []
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration of its first machine."""
+        """The configuration of the first machine."""
         found: dict[str, Any] = self.machines[0]["config"]
         return found
 
     @property
     def service(self) -> dict[str, Any]:
-        """The service of its first machine."""
+        """The service of the first machine."""
         found: dict[str, Any] = self.config["services"][0]
         return found
 
     @property
     def states(self) -> dict[str, str]:
-        """Each machine's state."""
+        """The state of each machine, by its id."""
         return {each["id"]: each["state"] for each in self.machines}
 
-    def become(self, name: str, **fields: Any) -> None:
-        """Change what is listed of a machine."""
+    def update(self, name: str, **fields: Any) -> None:
+        """Change fields of a listed machine."""
         next(each for each in self.machines if each["id"] == name).update(fields)
 
     def answer(self, request: Request) -> Answer:
-        status, body = self._said(request)
+        status, body = self._respond(request)
         return Answer(status, {"content-type": "application/json"}, body)
 
-    def _said(self, request: Request) -> tuple[int, bytes]:
+    def _respond(self, request: Request) -> tuple[int, bytes]:
         authorization = request.headers.get("authorization", "")
-        self.seen.append((request.target, authorization))
+        self.requests.append((request.target, authorization))
         if authorization != f"FlyV1 {TOKEN}":
             return 401, b'{"error":"unauthorized"}'
         if self.status != 200:
-            return self.status, b'{"error":"it was planted"}'
+            return self.status, b'{"error":"injected by a test"}'
         url = urlsplit(request.target)
         match request.method, *url.path.removeprefix(f"/v1/apps/{APP}/").split("/"):
-            case "GET", ("ip_assignments" | "machines") as what if what in self.raw:
-                return 200, self.raw[what]
+            case "GET", ("ip_assignments" | "machines") as resource if resource in self.raw:
+                return 200, self.raw[resource]
             case "GET", "ip_assignments":
                 return 200, json.dumps({"ips": self.ips}).encode()
             case "GET", "machines":
@@ -169,15 +169,15 @@ class FakeFly(Answering):
                 return self._wait(name, **{key: values[0] for key, values in parse_qs(url.query).items()})
             case "POST", "machines", name, action:
                 return self._do(name, action, json.loads(request.body or b"{}")), b'{"ok":true}'
-        self.wrong.append(f"{request.method} {request.target}")
+        self.unexpected.append(f"{request.method} {request.target}")
         return 404, b'{"error":"not found"}'
 
     def _do(self, name: str, action: str, body: dict[str, Any]) -> int:
-        """Carry an action out; return the status."""
-        self.asked.append((name, action))
+        """Carry out an action and return the HTTP status."""
+        self.actions.append((name, action))
         self.bodies.append(body)
-        if self.refuse:
-            return self.refuse.pop(0)
+        if self.refusals:
+            return self.refusals.pop(0)
         if name not in self.states:
             return 404
         match action:
@@ -185,12 +185,12 @@ class FakeFly(Answering):
                 if not set(body) <= {"signal", "timeout"} or body.get("signal") not in ("SIGTERM", "SIGKILL"):
                     return 400
                 self.act(name, action, body)
-                self.become(name, state="stopped")
+                self.update(name, state="stopped")
             case "start":
                 self.act(name, action, body)
-                self.become(name, state="started")
+                self.update(name, state="started")
             case "cordon" | "uncordon":
-                self.become(name, cordoned=action == "cordon")
+                self.update(name, cordoned=action == "cordon")
             case _:
                 return 404
         return 200

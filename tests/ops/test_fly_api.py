@@ -1,4 +1,4 @@
-"""Fly's API is asked with what `fly tokens create` prints, and the token goes over no network in the clear."""
+"""Fly's API gets the token that `fly tokens create` prints, and no network gets that token in the clear."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from tkdb.errors import ConfigurationError
 from tkdb_ops.fly_api import PUBLIC, VARIABLES, FlyApi, app_path
 
 
-def test_a_token_of_the_older_kind_is_a_bearers() -> None:
+def test_a_token_of_the_older_kind_keeps_its_bearer_scheme() -> None:
     assert FlyApi.parse({}, "Bearer aaaaaaaaaaaa").authorization == "Bearer aaaaaaaaaaaa"
     assert FlyApi.parse({}, TOKEN + ",fo1_aaaa").authorization == f"FlyV1 {TOKEN},fo1_aaaa"
 
 
-def test_no_text_shows_the_token() -> None:
+def test_the_repr_does_not_contain_the_token() -> None:
     assert TOKEN not in repr(FlyApi.parse({}, TOKEN))
 
 
 @pytest.mark.parametrize("token", ["", "short", "two words of it", "fm2_with\nnewline-in-it", "fm2_\x00aaaaaaaaaa"])
-def test_what_is_no_token_is_not_sent(token: str) -> None:
+def test_an_invalid_token_is_refused(token: str) -> None:
     with pytest.raises(ConfigurationError, match="FLY_API_TOKEN isn't a token"):
         FlyApi.parse({}, token)
 
@@ -36,19 +36,19 @@ def test_what_is_no_token_is_not_sent(token: str) -> None:
         ("http://localhost:4280", "http://localhost:4280"),
     ],
 )
-def test_either_variable_says_where_it_is(variable: str, text: str, url: str) -> None:
+def test_either_variable_sets_the_api_url(variable: str, text: str, url: str) -> None:
     assert str(FlyApi.parse({variable: text}, TOKEN).url) == url
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
 @pytest.mark.parametrize("host", ["api.machines.dev", "10.0.0.1", "[fdaa::3]", "localhost.example.com"])
-def test_a_token_is_sent_over_no_network_in_the_clear(variable: str, host: str) -> None:
+def test_a_token_is_never_sent_in_the_clear(variable: str, host: str) -> None:
     with pytest.raises(ConfigurationError, match="unencrypted"):
         FlyApi.parse({variable: f"http://{host}"}, TOKEN)
 
 
 @pytest.mark.parametrize("app", ["", "../other", "a/b", "a?limit=1", "A", "-a", "a" * 64, TOKEN])
-def test_what_is_no_app_is_in_no_path(app: str) -> None:
+def test_an_invalid_app_name_is_refused(app: str) -> None:
     with pytest.raises(ConfigurationError, match="can't be the name of an app"):
         app_path(app)
     assert app_path(APP) == f"/v1/apps/{APP}"

@@ -1,4 +1,4 @@
-"""What was opened is undone in reverse, however it ends, and also where opening ends half-way."""
+"""An `AsyncResource` closes in reverse order, even if the body fails or opening stops half-way."""
 
 from __future__ import annotations
 
@@ -11,48 +11,50 @@ from tkdb_ops.opening import AsyncResource
 
 
 class House(AsyncResource):
-    """Opened in steps, which may not end well."""
+    """A resource that opens in two steps and can then fail."""
 
-    def __init__(self, ends: BaseException | None = None) -> None:
-        self.did: list[str] = []
-        self._ends = ends
+    def __init__(self, failure: BaseException | None = None) -> None:
+        self.events: list[str] = []
+        self._failure = failure
 
     async def _open(self) -> None:
         for step in ("gate", "door"):
-            self.did.append(f"open {step}")
-            self._stack.callback(self.did.append, f"close {step}")
-        if self._ends is not None:
-            raise self._ends
+            self.events.append(f"open {step}")
+            self._stack.callback(self.events.append, f"close {step}")
+        if self._failure is not None:
+            raise self._failure
 
 
-@pytest.mark.parametrize("ends", [errors.Unavailable("the lock is stuck"), asyncio.CancelledError(), KeyError("key")])
-def test_what_opens_half_way_is_undone_and_the_reason_is_told(ends: BaseException) -> None:
-    house = House(ends)
+@pytest.mark.parametrize(
+    "failure", [errors.Unavailable("the lock is stuck"), asyncio.CancelledError(), KeyError("key")]
+)
+def test_a_failed_opening_is_undone_and_raises_its_reason(failure: BaseException) -> None:
+    house = House(failure)
 
     async def enter() -> None:
         async with house:
             raise AssertionError
 
-    with pytest.raises(type(ends)) as caught:
+    with pytest.raises(type(failure)) as caught:
         asyncio.run(enter())
-    assert caught.value is ends or isinstance(ends, asyncio.CancelledError)
-    assert house.did == ["open gate", "open door", "close door", "close gate"]
+    assert caught.value is failure or isinstance(failure, asyncio.CancelledError)
+    assert house.events == ["open gate", "open door", "close door", "close gate"]
 
 
-def test_what_is_put_on_later_is_undone_first_and_an_error_inside_hinders_nothing() -> None:
+def test_an_error_inside_closes_the_latest_resource_first() -> None:
     house = House()
 
     async def enter() -> None:
         async with house:
-            house._stack.callback(house.did.append, "close window")
+            house._stack.callback(house.events.append, "close window")
             raise errors.Unavailable("the roof leaks")
 
     with pytest.raises(errors.Unavailable, match="the roof leaks"):
         asyncio.run(enter())
-    assert house.did[2:] == ["close window", "close door", "close gate"]
+    assert house.events[2:] == ["close window", "close door", "close gate"]
 
 
-def test_it_can_be_opened_again() -> None:
+def test_a_closed_resource_can_be_opened_again() -> None:
     house = House()
 
     async def enter() -> None:
@@ -61,4 +63,4 @@ def test_it_can_be_opened_again() -> None:
 
     asyncio.run(enter())
     asyncio.run(enter())
-    assert house.did == ["open gate", "open door", "close door", "close gate"] * 2
+    assert house.events == ["open gate", "open door", "close door", "close gate"] * 2

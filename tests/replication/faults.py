@@ -1,4 +1,4 @@
-"""A way to an object store that makes faults, in a thread of its own: whatever is tested can block.
+"""A proxy with faults in front of an object store. It runs in its own thread, so the code under test may block.
 
 with FaultyProxy("127.0.0.1", port) as proxy:
     proxy.fault = StoreFault.STALL
@@ -16,7 +16,7 @@ __all__ = ["FaultyProxy", "StoreFault"]
 
 
 class FaultyProxy:
-    """Passes connections on to ``host:port``, as ``fault`` says. ``chunks`` counts what clients sent."""
+    """Passes connections on to ``host:port``, subject to ``fault``."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -24,39 +24,39 @@ class FaultyProxy:
 
     def __enter__(self) -> Self:
         self._background.start()
-        self._gate = self._background.do(self._open())
+        self._proxy = self._background.do(self._open())
         self.url = f"http://127.0.0.1:{self.port}"
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._background.do(self._gate.close())
+        self._background.do(self._proxy.close())
         self._background.stop()
 
     @property
     def port(self) -> int:
-        """Where it listens on 127.0.0.1."""
-        return self._gate.port
+        """The port on 127.0.0.1 at which it listens."""
+        return self._proxy.port
 
     @property
     def chunks(self) -> int:
-        """How often clients have sent something."""
-        return self._gate.chunks
+        """The number of chunks that clients have sent."""
+        return self._proxy.chunks
 
     @property
     def fault(self) -> StoreFault:
-        """What happens now."""
-        return self._gate.fault
+        """The present fault."""
+        return self._proxy.fault
 
     @fault.setter
     def fault(self, fault: StoreFault) -> None:
         async def change() -> None:
-            self._gate.change(fault=fault)
+            self._proxy.change(fault=fault)
 
         self._background.do(change())
 
     async def _open(self) -> StoreProxy:
-        gate = StoreProxy(*self._target)
-        await gate.open()
-        return gate
+        proxy = StoreProxy(*self._target)
+        await proxy.open()
+        return proxy

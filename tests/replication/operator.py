@@ -1,4 +1,4 @@
-"""A bucket and the environment of an operator beside it: what the tests of the commands on a cluster stand on."""
+"""A bucket and an operator's environment, for the tests of the cluster commands."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TIMEOUT_MS = 20_000
 
 
 def environment(bucket: Bucket, folder: Path) -> dict[str, str]:
-    """Return the environment of ``tkdb serve`` in a cluster, with new keys in ``folder``."""
+    """Return the environment of ``tkdb serve`` in a cluster. Its keys are in ``folder``, and are made if missing."""
     keys = folder / "keys"
     if not keys.exists():
         assert quick("keys", "generate", "--directory", str(keys)).code == 0
@@ -63,13 +63,13 @@ def environment(bucket: Bucket, folder: Path) -> dict[str, str]:
 
 
 class Writer(Scribe):
-    """Writes entries of an epoch to a journal, as its primary does."""
+    """Writes the entries of one epoch to a journal, as the epoch's primary does."""
 
     epoch = 1
 
     @classmethod
-    async def of(cls, database: Database, env: Mapping[str, str]) -> Self:
-        """Return the writer of a database, whose journal is begun if there is none."""
+    async def for_database(cls, database: Database, env: Mapping[str, str]) -> Self:
+        """Return a writer for ``database``. Begin its journal if it has none."""
         writer = cls(database, seed=random.getrandbits(32), ring=SealKeys.parse(env["TKDB_SEAL_KEYS"]))
         writer.state = await begin(database, env["TKDB_NAME"], writer.ring, system_clock(), os.urandom)
         writer.now_ms, writer.chain_key = now_ms(), chain_key_of(writer.state, writer.ring)
@@ -77,7 +77,7 @@ class Writer(Scribe):
         return writer
 
     def make(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin | None = None) -> Entry:
-        """As the scribe's, in this writer's epoch."""
+        """Make an entry as the scribe does, but in this writer's epoch."""
         entry = super().make(call, made, origin)
         asked = Origin(entry.signer, entry.request_id, entry.signed_ms, entry.signature)
         state, chain_key = self.state, self.chain_key
@@ -86,46 +86,46 @@ class Writer(Scribe):
         )
 
     async def write_some(self, count: int) -> list[Entry]:
-        """Write so many entries, and return them."""
+        """Write ``count`` entries, and return them."""
         for _ in range(count):
             await self.create(f"org-{self.state.head.seq + 1}")
         return self.entries[-count:] if count else []
 
 
 def single_machine(env: Mapping[str, str], organizations: int = 1) -> int:
-    """Have a single machine make a journal at TKDB_DB; return how many entries it has."""
+    """Make the journal of a single machine at TKDB_DB, and return its number of entries."""
 
     async def live() -> int:
         async with await Database.open(Path(env["TKDB_DB"])) as database:
-            writer = await Writer.of(database, env)
+            writer = await Writer.for_database(database, env)
             await writer.write_some(organizations)
             return writer.state.head.seq
 
     return asyncio.run(live())
 
 
-async def lead(
+async def run_primary(
     bucket: Bucket, env: Mapping[str, str], database: Path, *, synced: int, unsynced: int = 0, unnamed: int = 0
 ) -> Head:
-    """Be primary for a while, with ``database`` as this machine's own; return the head that is left.
+    """Act as the primary of a new epoch, with its data in ``database``. Return the last head that it puts.
 
     Args:
         bucket: the bucket.
-        env: the operator's environment, for the secrets.
-        database: where the base that the head names is restored to.
-        synced: how many entries are written, synced and named.
-        unsynced: how many more are written and named; only these are in the head's ``recent``.
-        unnamed: how many more are only committed.
+        env: the operator's environment, which contains the secrets.
+        database: the file into which the head's base is restored.
+        synced: the number of entries that are written, synced and named by the head.
+        unsynced: the number of further entries that are written and named. The head's ``recent`` contains only these.
+        unnamed: the number of further entries that are only committed.
     """
     program, keys = await Program.find(), head_keys(env)
     async with S3Objects(bucket, now_ms=now_ms) as objects:
         old = await read_head(objects, keys)
         assert isinstance(old, Sound)
         await restore(program, bucket, old.head.base, database, timeout_ms=TIMEOUT_MS)
-        async with await Database.open(database, checkpoints=False) as opened:
-            writer = await Writer.of(opened, env)
+        async with await Database.open(database, checkpoints=False) as primary_database:
+            writer = await Writer.for_database(primary_database, env)
             for entry in old.head.after(Checkpoint(writer.state.head.seq, writer.state.head.hash)) or ():
-                await opened.append(writer.state, [entry])
+                await primary_database.append(writer.state, [entry])
                 writer.state.apply(entry)
             writer.epoch = old.head.epoch + 1
             base = fresh_base(writer.epoch, random_bytes=os.urandom)
@@ -145,8 +145,8 @@ async def lead(
 
 
 @asynccontextmanager
-async def cluster_of(bucket: Bucket, env: Mapping[str, str]) -> AsyncIterator[Cluster]:
-    """Give the cluster of that environment."""
+async def open_cluster(bucket: Bucket, env: Mapping[str, str]) -> AsyncIterator[Cluster]:
+    """Open the cluster that ``env`` describes."""
     async with S3Objects(bucket, now_ms=now_ms) as objects:
         seal_keys, program = SealKeys.parse(env["TKDB_SEAL_KEYS"]), await Program.find()
         yield Cluster(
@@ -154,31 +154,31 @@ async def cluster_of(bucket: Bucket, env: Mapping[str, str]) -> AsyncIterator[Cl
         )
 
 
-def founded(bucket: Bucket, env: Mapping[str, str]) -> Head:
+def make_cluster(bucket: Bucket, env: Mapping[str, str]) -> Head:
     """Make a cluster, and return its head."""
 
     async def run() -> Head:
-        async with cluster_of(bucket, env) as cluster:
-            # However busy the machine is: what a try that was cut short has left is garbage.
+        async with open_cluster(bucket, env) as cluster:
+            # Retry, because a busy machine can exceed a timeout. A failed attempt leaves only garbage.
             return (await eventually(lambda: found(cluster, Path(env["TKDB_DB"]), system_clock()))).head
 
     return asyncio.run(run())
 
 
 def alter(database: Path) -> None:
-    """Alter the journal's second entry, as whoever can write the file could."""
+    """Alter the journal's second entry, as an attacker who can write the file could."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("UPDATE journal SET time_ms = time_ms + 1 WHERE seq = 2")
         connection.commit()
 
 
 def head_keys(env: Mapping[str, str]) -> HeadKeys:
-    """Return what authenticates the heads of that environment."""
+    """Return the keys that authenticate the heads of that environment."""
     return HeadKeys(SealKeys.parse(env["TKDB_SEAL_KEYS"]).keys)
 
 
-def within(bucket: Bucket, work: Callable[[Objects], Awaitable[T]]) -> T:
-    """Do something with the objects of a bucket."""
+def with_objects(bucket: Bucket, work: Callable[[Objects], Awaitable[T]]) -> T:
+    """Run ``work`` with the objects of a bucket, and return its result."""
 
     async def run() -> T:
         async with S3Objects(bucket, now_ms=now_ms) as objects:
@@ -195,7 +195,7 @@ def keys_in(bucket: Bucket, prefix: str = "") -> list[str]:
         assert isinstance(listed, Listed)
         return [each.key for each in listed.objects]
 
-    return within(bucket, work)
+    return with_objects(bucket, work)
 
 
 def read(bucket: Bucket, key: str) -> bytes:
@@ -206,20 +206,20 @@ def read(bucket: Bucket, key: str) -> bytes:
         assert isinstance(found, Found), (key, found)
         return found.body
 
-    return within(bucket, work)
+    return with_objects(bucket, work)
 
 
 def write(bucket: Bucket, key: str, body: bytes) -> None:
-    """Write an object, whatever was there."""
+    """Write an object, and replace any existing one."""
 
     async def work(objects: Objects) -> None:
         assert isinstance(await objects.put(key, body, timeout_ms=TIMEOUT_MS), Stored)
 
-    within(bucket, work)
+    with_objects(bucket, work)
 
 
 def delete(bucket: Bucket, prefix: str) -> None:
-    """Delete all objects under a prefix."""
+    """Delete all objects under a prefix. There must be at least one."""
     keys = keys_in(bucket, prefix)
     assert keys
 
@@ -227,7 +227,7 @@ def delete(bucket: Bucket, prefix: str) -> None:
         for key in keys:
             assert isinstance(await objects.delete(key, timeout_ms=TIMEOUT_MS), Deleted)
 
-    within(bucket, work)
+    with_objects(bucket, work)
 
 
 def head_in(bucket: Bucket, env: Mapping[str, str]) -> Head:

@@ -1,8 +1,8 @@
-"""A database with a journal, replicated by a real Litestream: what the tests of replication stand on.
+"""A database with a journal that a real Litestream replicates, for the replication tests.
 
-Run as a script it is a machine to be killed: ``python -m tests.replication.replicated DATABASE``, with the bucket in
-the environment, replicates, writes an entry for each line of its input, and prints ``BASE LITESTREAM_PID SEQ`` once it
-is synced.
+As a script, it is a machine for tests to kill: ``python -m tests.replication.replicated DATABASE`` takes the bucket
+from the environment and replicates the database. It writes an entry for each input line, and prints
+``BASE LITESTREAM_PID SEQ`` once that entry is synced.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from tkdb_replication.litestream.supervisor import Replication, SyncTiming
 
 T = TypeVar("T")
 
-IMPATIENT = SyncTiming(look_ms=30, hung_ms=400, stop_ms=2_000, backoff=Backoff(base_ms=10, cap_ms=100))
-PATIENT = replace(IMPATIENT, hung_ms=30_000)
+SHORT_TIMEOUTS = SyncTiming(look_ms=30, hung_ms=400, stop_ms=2_000, backoff=Backoff(base_ms=10, cap_ms=100))
+LONG_TIMEOUTS = replace(SHORT_TIMEOUTS, hung_ms=30_000)
 TIMEOUT_MS = 20_000
 
 
 @dataclass
 class Machine:
-    """A database, who writes it, and its replication."""
+    """A database, the scribe that writes its journal, and its replication."""
 
     database: Database
     scribe: Scribe
@@ -45,7 +45,7 @@ class Machine:
 
     @property
     def pid(self) -> int:
-        """Litestream's process."""
+        """The process id of Litestream."""
         pid = self.replication.pid
         assert pid is not None
         return pid
@@ -55,18 +55,18 @@ class Machine:
         await self.scribe.create(f"org-{self.scribe.state.head.seq + 1}")
 
     async def sync(self) -> None:
-        """Return once a sync was successful; Litestream may be restarting meanwhile."""
+        """Return once a sync has succeeded. Litestream may restart during the wait."""
         await eventually(lambda: self.replication.sync(timeout_ms=2_000))
 
-    async def restarted(self, old_pid: int) -> None:
-        """Return once another process of Litestream answers."""
+    async def wait_for_restart(self, old_pid: int) -> None:
+        """Return once another Litestream process has replaced ``old_pid``."""
         async with asyncio.timeout(TIMEOUT_MS / 1000):
-            while self.replication.pid in (None, old_pid):  # noqa: ASYNC110 -- it tells nobody
+            while self.replication.pid in (None, old_pid):  # noqa: ASYNC110 -- no event reports the new process
                 await asyncio.sleep(0.01)
 
 
 async def eventually(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Return what ``attempt`` returns once it isn't ``Unavailable`` any more."""
+    """Repeat ``attempt`` while it raises ``Unavailable``, and return its result."""
     async with asyncio.timeout(TIMEOUT_MS / 1000):
         while True:
             try:
@@ -76,10 +76,10 @@ async def eventually(attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def machine(
-    bucket: Bucket, path: Path, *, epoch: int = 1, timing: SyncTiming = PATIENT
+async def running_machine(
+    bucket: Bucket, path: Path, *, epoch: int = 1, timing: SyncTiming = LONG_TIMEOUTS
 ) -> AsyncIterator[Machine]:
-    """A machine with a new journal at ``path``, replicating."""
+    """Run a machine that replicates a new journal at ``path``."""
     program = await Program.find()
     async with await Database.open(path, checkpoints=False) as database:
         scribe = Scribe(database)
@@ -95,7 +95,7 @@ async def machine(
 
 
 async def restored(bucket: Bucket, base: str, target: Path) -> list[Entry]:
-    """Restore ``base`` into ``target`` and return the journal that it holds."""
+    """Restore ``base`` into ``target``, and return the entries of its journal."""
     await restore(await Program.find(), bucket, base, target, timeout_ms=TIMEOUT_MS)
     async with await Database.open(target) as database:
         await database.load()
@@ -103,11 +103,11 @@ async def restored(bucket: Bucket, base: str, target: Path) -> list[Entry]:
 
 
 async def _live(path: Path) -> None:
-    async with machine(Bucket.parse(os.environ), path) as one:
+    async with running_machine(Bucket.parse(os.environ), path) as machine:
         while await asyncio.to_thread(sys.stdin.readline):
-            await one.write()
-            await one.sync()
-            sys.stdout.write(f"{one.replication.base} {one.pid} {one.scribe.state.head.seq}\n")
+            await machine.write()
+            await machine.sync()
+            sys.stdout.write(f"{machine.replication.base} {machine.pid} {machine.scribe.state.head.seq}\n")
             sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""The lab's S3 server, as the tests use it: buckets with names of their own."""
+"""The lab's S3 server for tests: each test bucket gets a unique name."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ __all__ = ["CREDENTIALS", "Seaweed", "free_ports", "make_bucket", "now_ms", "run
 
 
 def make_bucket(server: Seaweed) -> Bucket:
-    """Return a new bucket, once it can be written."""
+    """Return a new bucket once it accepts writes."""
     return asyncio.run(object_store.make_bucket(server, f"test-{uuid4().hex[:16]}"))

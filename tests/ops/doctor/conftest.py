@@ -1,4 +1,4 @@
-"""Fly, as the doctor asks it."""
+"""A fake of Fly's API for the doctor."""
 
 from __future__ import annotations
 

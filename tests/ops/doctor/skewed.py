@@ -1,4 +1,4 @@
-"""``tkdb`` on a machine whose wall clock is elsewhere: ``skewed.py SECONDS COMMAND …``."""
+"""``tkdb`` with a skewed wall clock: ``skewed.py SECONDS COMMAND …``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def main(offset_s: int) -> None:
     time.time = lambda: wall_s() + offset_s
     time.time_ns = lambda: wall_ns() + offset_s * 1_000_000_000
 
-    from tkdb import cli  # after the clock was set
+    from tkdb import cli  # Must come after the clock is set: modules may keep a reference to it.
 
     cli.main()
 

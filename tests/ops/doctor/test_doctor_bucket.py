@@ -1,4 +1,4 @@
-"""``tkdb doctor`` and the bucket: a real object store, and what stands before it misbehaves as told."""
+"""``tkdb doctor`` and the bucket: a real object store, behind a proxy that misbehaves on purpose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.answering import Answer
 from tests.end_to_end.node import Keys
-from tests.ops.doctor.examined import Examined, doctor
+from tests.ops.doctor.doctor_report import DoctorReport, doctor
 from tests.regions import meddler as rules
 from tests.regions.cluster import Cluster, variables
 from tests.regions.meddler import Meddler, PassOn, Request
@@ -41,27 +41,27 @@ def shared(s3_server: Seaweed) -> Bucket:
 
 @pytest.fixture
 def bucket(s3_server: Seaweed, shared: Bucket, meddler: Meddler) -> Bucket:
-    """A bucket without a head, through the meddler."""
+    """A bucket without a head, accessed through the meddler."""
     meddler.rule = rules.honest
     return s3_server.bucket(shared.name, meddler.url)
 
 
-def examine(bucket: Bucket, **environment: str) -> Examined:
+def examine(bucket: Bucket, **environment: str) -> DoctorReport:
     return doctor(**variables(bucket), **environment)
 
 
-def test_a_fit_bucket_is_green_and_nothing_is_left_in_it(bucket: Bucket) -> None:
-    examined = examine(bucket)
-    assert (examined.code, examined.outcomes("passed")) == (0, {"bucket-fit", "bucket-closed", "clocks"})
-    assert examined.by_check["bucket-head"]["found"] == "TKDB_SEAL_KEYS isn't set"
-    assert examined.by_check["bucket-strong"]["outcome"] == "skipped"
-    assert CREDENTIALS.secret_access_key not in json.dumps(examined.document)
+def test_a_fit_bucket_passes_and_stays_empty(bucket: Bucket) -> None:
+    report = examine(bucket)
+    assert (report.code, report.outcomes("passed")) == (0, {"bucket-fit", "bucket-closed", "clocks"})
+    assert report.by_check["bucket-head"]["found"] == "TKDB_SEAL_KEYS isn't set"
+    assert report.by_check["bucket-strong"]["outcome"] == "skipped"
+    assert CREDENTIALS.secret_access_key not in json.dumps(report.document)
 
-    async def left() -> int:
+    async def count_objects() -> int:
         async with S3Objects(bucket, now_ms=now_ms) as objects:
-            return len((await objects.list("", timeout_ms=10_000)).objects)  # type: ignore[union-attr]  it answers
+            return len((await objects.list("", timeout_ms=10_000)).objects)  # type: ignore[union-attr]  the store answers
 
-    assert asyncio.run(left()) == 0
+    assert asyncio.run(count_objects()) == 0
 
 
 @pytest.mark.parametrize(
@@ -73,37 +73,37 @@ def test_a_fit_bucket_is_green_and_nothing_is_left_in_it(bucket: Bucket) -> None
     ],
     ids=["without If-Match", "without If-None-Match", "eventual reads"],
 )
-def test_a_bucket_that_is_not_fit_for_a_lease_is_named(
+def test_a_bucket_that_can_not_hold_a_lease_fails_with_the_reason(
     bucket: Bucket, meddler: Meddler, rule: rules.Rule, fault: str
 ) -> None:
     meddler.rule = rule
-    examined = examine(bucket)
-    assert examined.code == 1
-    assert fault in examined.found("bucket-fit")
-    assert "strong reads" in examined.by_check["bucket-fit"]["try"]
+    report = examine(bucket)
+    assert report.code == 1
+    assert fault in report.failure("bucket-fit")
+    assert "strong reads" in report.by_check["bucket-fit"]["try"]
 
 
-def anybody(request: Request, pass_on: PassOn) -> Answer | None:
-    """As a bucket that strangers may read: what isn't signed is taken for its owner's."""
+def readable_without_key(request: Request, pass_on: PassOn) -> Answer | None:
+    """Behave as a public bucket: sign each unsigned request with the owner's key."""
     if "authorization" in request.headers:
         return pass_on(request)
     path, _, query = request.target.partition("?")
-    asked = dict(part.split("=", 1) for part in query.split("&") if part)
+    query_parameters = dict(part.split("=", 1) for part in query.split("&") if part)
     headers = {"host": request.headers["host"]}
-    signed = sign("GET", path, asked, headers, b"", credentials=CREDENTIALS, region="auto", now_ms=now_ms())
+    signed = sign("GET", path, query_parameters, headers, b"", credentials=CREDENTIALS, region="auto", now_ms=now_ms())
     return pass_on(replace(request, headers=signed))
 
 
-def test_a_bucket_that_strangers_can_read_is_named(bucket: Bucket, meddler: Meddler) -> None:
-    meddler.rule = anybody
-    examined = examine(bucket)
-    assert examined.code == 1
-    assert examined.found("bucket-closed") == (
+def test_a_publicly_readable_bucket_fails(bucket: Bucket, meddler: Meddler) -> None:
+    meddler.rule = readable_without_key
+    report = examine(bucket)
+    assert report.code == 1
+    assert report.failure("bucket-closed") == (
         "which objects there are can be read without a key; the list of objects can be read without a key"
     )
     asyncio.run(put_head(bucket, b"anything"))
     try:
-        assert "the head can be read without a key" in examine(bucket).found("bucket-closed")
+        assert "the head can be read without a key" in examine(bucket).failure("bucket-closed")
     finally:
         asyncio.run(put_head(bucket, None))
 
@@ -117,43 +117,43 @@ async def put_head(bucket: Bucket, body: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("offset_s", [-60, 60])
-def test_a_bucket_of_another_time_is_named(bucket: Bucket, meddler: Meddler, offset_s: int) -> None:
+def test_a_bucket_with_a_skewed_clock_fails(bucket: Bucket, meddler: Meddler, offset_s: int) -> None:
     meddler.rule = rules.dated(offset_s)
-    found = examine(bucket).found("clocks")
+    found = examine(bucket).failure("clocks")
     assert found.startswith("the clock of the bucket is ")
     assert ("ahead of" if offset_s > 0 else "behind") in found
 
 
-def test_a_bucket_that_cannot_be_reached_is_no_pass(bucket: Bucket, meddler: Meddler) -> None:
+def test_an_unreachable_bucket_neither_passes_nor_fails(bucket: Bucket, meddler: Meddler) -> None:
     meddler.rule = rules.unreachable
-    examined = examine(bucket)
-    assert (examined.code, examined.outcomes("passed"), examined.outcomes("failed")) == (3, set(), set())
-    assert examined.outcomes("unknown") == {"bucket-fit", "bucket-closed", "clocks"}
+    report = examine(bucket)
+    assert (report.code, report.outcomes("passed"), report.outcomes("failed")) == (3, set(), set())
+    assert report.outcomes("unknown") == {"bucket-fit", "bucket-closed", "clocks"}
 
 
-def test_credentials_that_are_refused_are_no_pass_and_are_not_shown(bucket: Bucket) -> None:
-    examined = doctor(**{**variables(bucket), "AWS_SECRET_ACCESS_KEY": "not-the-one-that-it-is"})
-    assert examined.code == 3
-    assert "SignatureDoesNotMatch" in examined.unlearned("bucket-fit")
-    assert "not-the-one-that-it-is" not in json.dumps(examined.document)
+def test_refused_credentials_pass_no_check_and_are_not_shown(bucket: Bucket) -> None:
+    report = doctor(**{**variables(bucket), "AWS_SECRET_ACCESS_KEY": "not-the-one-that-it-is"})
+    assert report.code == 3
+    assert "SignatureDoesNotMatch" in report.unknown("bucket-fit")
+    assert "not-the-one-that-it-is" not in json.dumps(report.document)
 
 
-def test_a_bucket_without_a_head_and_one_that_is_damaged_are_named(bucket: Bucket) -> None:
+def test_a_missing_head_and_a_damaged_head_fail(bucket: Bucket) -> None:
     seal = {"TKDB_SEAL_KEYS": SealKey(os.urandom(32)).text()}
-    examined = examine(bucket, **seal)
-    assert examined.found("bucket-head") == "there is no head in the bucket"
-    assert "tkdb init" in examined.by_check["bucket-head"]["try"]
+    report = examine(bucket, **seal)
+    assert report.failure("bucket-head") == "there is no head in the bucket"
+    assert "tkdb init" in report.by_check["bucket-head"]["try"]
     asyncio.run(put_head(bucket, b"no head at all" * 10))
     try:
-        examined = examine(bucket, **seal)
-        assert examined.found("bucket-head") == "the head has another sealing secret, or isn't a head"
+        report = examine(bucket, **seal)
+        assert report.failure("bucket-head") == "the head has another sealing secret, or isn't a head"
     finally:
         asyncio.run(put_head(bucket, None))
 
 
 @pytest.mark.slow
-def test_a_founded_bucket_and_the_machine_that_follows_it_are_green(s3_server: Seaweed, tmp_path: Path) -> None:
-    """Outside of Fly, the machines are asked at their URLs; there is nothing that attests."""
+def test_an_initialized_bucket_and_its_machines_pass(s3_server: Seaweed, tmp_path: Path) -> None:
+    """Outside of Fly, the doctor uses the machines' URLs, and no proxy attests callers."""
     with Cluster(tmp_path, make_bucket(s3_server), size=2) as cluster:
         keys: Keys = cluster.keys
         environment = variables(cluster.bucket) | {
@@ -161,33 +161,33 @@ def test_a_founded_bucket_and_the_machine_that_follows_it_are_green(s3_server: S
             "TKDB_AUTHORITY": keys.identity.text(),
             "TKDB_SEAL_KEYS": keys.seal.text(),
         }
-        examined = doctor(**environment)
-        assert "bucket-head" in examined.outcomes("passed"), examined.document
-        assert "primary m" in examined.by_check["bucket-head"]["found"]
-        assert {"identity", "machines-answer", "one-cluster", "one-version", "clocks"} <= examined.outcomes("passed")
-        # The authority's own secrets say who it is where nothing else does.
+        report = doctor(**environment)
+        assert "bucket-head" in report.outcomes("passed"), report.document
+        assert "primary m" in report.by_check["bucket-head"]["found"]
+        assert {"identity", "machines-answer", "one-cluster", "one-version", "clocks"} <= report.outcomes("passed")
+        # Without TKDB_AUTHORITY, the identity follows from the authority's own secrets.
         del environment["TKDB_AUTHORITY"]
         own = {"TKDB_NAME": keys.identity.name, "TKDB_AUTHORITY_KEY": keys.authority.text()}
         assert "identity" in doctor(**environment, **own).outcomes("passed")
         assert "skipped" in doctor(**environment).by_check["identity"]["outcome"]
 
 
-# --- where Tigris keeps it ----------------------------------------------------------------------------------
+# --- the location of a bucket at Tigris ---------------------------------------------------------------------
 
 
-def saying(body: bytes, status: int = 200) -> rules.Rule:
-    """As Tigris, asked for a bucket's metadata: only who signs is answered."""
+def answers_metadata(body: bytes, status: int = 200) -> rules.Rule:
+    """Answer a signed request for a bucket's metadata, as Tigris does."""
 
     def rule(request: Request, pass_on: PassOn) -> Answer | None:
         answer = pass_on(request)
         assert request.target.endswith("?metadata=")
-        known = answer.status == 501  # SeaweedFS has no such thing, and says so to who signs only
-        return Answer(status, {"content-type": "application/json"}, body) if known else answer
+        signed = answer.status == 501  # SeaweedFS has no metadata, and only a signed request gets this status.
+        return Answer(status, {"content-type": "application/json"}, body) if signed else answer
 
     return rule
 
 
-PLACES = [
+LOCATIONS = [
     (b'{"name": "b", "object_regions": "", "md": {"X-Amz-Acl": "private"}}', Location("global")),
     (b'{"name": "b"}', Location("global")),
     (b'{"object_regions": "iad"}', Location("single", ("iad",))),
@@ -196,19 +196,23 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("body", "where"), PLACES, ids=range(len(PLACES)))
-def test_tigris_says_where_a_bucket_is(bucket: Bucket, meddler: Meddler, body: bytes, where: Location) -> None:
-    meddler.rule = saying(body)
-    assert asyncio.run(tigris_location(bucket, now_ms)) == where
+@pytest.mark.parametrize(("body", "location"), LOCATIONS, ids=range(len(LOCATIONS)))
+def test_the_location_is_read_from_the_answer_of_tigris(
+    bucket: Bucket, meddler: Meddler, body: bytes, location: Location
+) -> None:
+    meddler.rule = answers_metadata(body)
+    assert asyncio.run(tigris_location(bucket, now_ms)) == location
 
 
-@pytest.mark.parametrize("rule", [saying(b"<xml/>"), saying(b"[]"), saying(b"{}", 404), rules.unreachable])
-def test_where_tigris_does_not_say_nothing_is_supposed(bucket: Bucket, meddler: Meddler, rule: rules.Rule) -> None:
+@pytest.mark.parametrize(
+    "rule", [answers_metadata(b"<xml/>"), answers_metadata(b"[]"), answers_metadata(b"{}", 404), rules.unreachable]
+)
+def test_an_unusable_answer_of_tigris_gives_no_location(bucket: Bucket, meddler: Meddler, rule: rules.Rule) -> None:
     meddler.rule = rule
     assert isinstance(asyncio.run(tigris_location(bucket, now_ms)), Unlearned)
 
 
-def test_only_tigris_is_asked_as_tigris() -> None:
+def test_only_hosts_of_tigris_are_recognized() -> None:
     assert is_tigris("fly.storage.tigris.dev")
     assert is_tigris("t3.storage.dev")
     assert not is_tigris("tigris.dev.example.com")

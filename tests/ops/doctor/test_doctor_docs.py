@@ -1,4 +1,4 @@
-"""docs/doctor.md is true: it lists every check as the code has it, in its order, and none besides."""
+"""docs/doctor.md lists exactly the checks of the code, in the same order and with the same texts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ DOCS = Path(__file__).parents[3].joinpath("docs", "doctor.md").read_text()
 ROWS = re.findall(r"^\| `([a-z-]+)` \| (.+?) \| (.+?) \| (.+?) \|$", DOCS, re.MULTILINE)
 
 
-def test_every_check_is_listed_with_what_is_expected_and_what_to_do() -> None:
+def test_the_table_lists_every_check_with_its_title_and_fix() -> None:
     assert [(name, title, fix) for name, title, _, fix in ROWS] == [(each.id, each.title, each.fix) for each in CHECKS]
 
 
-def test_why_each_is_made_is_said() -> None:
+def test_the_table_gives_a_reason_for_every_check() -> None:
     assert all(len(why) > 40 for _, _, why, _ in ROWS)
 
 
-def test_what_is_named_in_the_example_are_checks() -> None:
+def test_the_example_names_only_existing_checks() -> None:
     listed = re.findall(r"^- .*?: ([a-z-]+(?:, (?:[a-z-]+|…))+)$", DOCS, re.MULTILINE)
     named = {name for line in listed for name in line.split(", ") if name != "…"}
     assert named

@@ -1,4 +1,4 @@
-"""``tkdb doctor`` and Fly's API: each fault is red with its reason, and an API that doesn't say is no pass."""
+"""``tkdb doctor`` and Fly's API: each fault fails its check with the reason, and an API that fails passes no check."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from hypothesis import strategies as st
 from tests import fake_fly
 from tests.cli.processes import quick
 from tests.fake_fly import APP, TOKEN, FakeFly
-from tests.ops.doctor.examined import doctor, examine
+from tests.ops.doctor.doctor_report import doctor, examine
 from tkdb.settings import SETTINGS
 from tkdb_ops.doctor.configured import configured, differences
 from tkdb_ops.doctor.deployment import Assignment, Config, DeployedMachine, Setup
 from tkdb_ops.doctor.findings import Outcome
 from tkdb_ops.doctor.hosted import hosted, no_public_address
 
-OF_FLY = {
+FLY_CHECKS = {
     "no-public-address", "hosted", "alike", "regions", "attested", "bind", "ports", "plain-http", "no-secrets", "awake",
     "volumes", "readiness", "stopping", "limits",
 }  # fmt: skip
-"""What can be judged by Fly's API alone."""
+"""The checks that need only Fly's API."""
 
 
-def test_an_app_as_it_should_be_is_green(fly: FakeFly) -> None:
-    examined = examine(fly)
-    assert (examined.code, examined.outcomes("passed")) == (0, OF_FLY), examined.document
-    assert examined.by_check["regions"]["found"] == "3 machines in iad, ams and syd"
-    assert {target for target, _ in fly.seen} == {f"/v1/apps/{APP}/ip_assignments", f"/v1/apps/{APP}/machines"}
+def test_a_correct_app_passes(fly: FakeFly) -> None:
+    report = examine(fly)
+    assert (report.code, report.outcomes("passed")) == (0, FLY_CHECKS), report.document
+    assert report.by_check["regions"]["found"] == "3 machines in iad, ams and syd"
+    assert {target for target, _ in fly.requests} == {f"/v1/apps/{APP}/ip_assignments", f"/v1/apps/{APP}/machines"}
 
 
 @pytest.mark.parametrize("public", [fake_fly.PUBLIC_V4, fake_fly.PUBLIC_V6, fake_fly.SHARED_V4])
 def test_a_public_address_is_named(fly: FakeFly, public: dict[str, Any]) -> None:
     fly.ips.append(public)
-    examined = examine(fly)
-    assert examined.code == 1
-    assert examined.outcomes("failed") == {"no-public-address"}
-    assert examined.found("no-public-address").startswith(f"{public['ip']} is public")
-    assert "fly ips release" in examined.by_check["no-public-address"]["try"]
+    report = examine(fly)
+    assert report.code == 1
+    assert report.outcomes("failed") == {"no-public-address"}
+    assert report.failure("no-public-address").startswith(f"{public['ip']} is public")
+    assert "fly ips release" in report.by_check["no-public-address"]["try"]
 
 
-def test_an_app_without_a_private_address_is_not_called_private(fly: FakeFly) -> None:
+def test_an_app_without_a_private_address_fails(fly: FakeFly) -> None:
     fly.ips = [fake_fly.EGRESS]
-    assert examine(fly).found("no-public-address") == "there is no private address"
+    assert examine(fly).failure("no-public-address") == "there is no private address"
     fly.ips = [fake_fly.SHARED_V4]
-    assert "there is no private address" in examine(fly).found("no-public-address")
+    assert "there is no private address" in examine(fly).failure("no-public-address")
 
 
-def test_what_is_no_address_at_all_is_not_private() -> None:
+def test_an_invalid_address_fails() -> None:
     assert no_public_address([Assignment("fdaa:nonsense")]).outcome is Outcome.FAILED
 
 
@@ -222,35 +222,37 @@ FAULTS: list[tuple[Callable[[FakeFly], None], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("plant", "check", "found"), FAULTS, ids=lambda case: getattr(case, "__name__", ""))
-def test_each_fault_is_found_with_its_reason(
-    fly: FakeFly, plant: Callable[[FakeFly], None], check: str, found: str
+@pytest.mark.parametrize(("inject", "check", "found"), FAULTS, ids=lambda case: getattr(case, "__name__", ""))
+def test_each_fault_fails_its_check_with_the_reason(
+    fly: FakeFly, inject: Callable[[FakeFly], None], check: str, found: str
 ) -> None:
-    plant(fly)
-    examined = examine(fly)
-    assert examined.code == 1
-    assert found in examined.found(check)
-    assert "planted" not in json.dumps(examined.document)  # no value of a secret
-    # One machine of three is set up another way: that is said as well. What isn't there has no check and no limit.
+    inject(fly)
+    report = examine(fly)
+    assert report.code == 1
+    assert found in report.failure(check)
+    assert "planted" not in json.dumps(report.document)  # The report contains no value of a secret.
+    # One machine of three differs, so "alike" may fail too. A missing service has no check and no limit.
     follows = {"limits", "readiness"} if check == "ports" else set()
-    assert examined.outcomes("failed") <= {check, "alike", *follows}
+    assert report.outcomes("failed") <= {check, "alike", *follows}
 
 
-def test_a_fault_that_all_have_is_said_once(fly: FakeFly) -> None:
+def test_a_fault_of_all_machines_is_shown_once(fly: FakeFly) -> None:
     for each in fly.machines:
         each["config"]["services"][0]["autostop"] = "suspend"
-    assert examine(fly).found("awake") == "148e21 in iad, 3d8d41 in ams and 90801f in syd: an idle machine is suspended"
+    assert (
+        examine(fly).failure("awake") == "148e21 in iad, 3d8d41 in ams and 90801f in syd: an idle machine is suspended"
+    )
 
 
-def test_a_machine_that_was_stopped_for_want_of_traffic_is_no_fault(fly: FakeFly) -> None:
+def test_a_machine_that_fly_stopped_when_idle_passes(fly: FakeFly) -> None:
     for each in fly.machines:
         each["config"]["services"][0]["autostop"] = True
     fly.machines[2] |= {"state": "stopped", "checks": [{"name": "servicecheck-00-http-8080", "status": "warning"}]}
-    examined = examine(fly)
-    assert (examined.code, examined.outcomes("failed")) == (0, set()), examined.document
+    report = examine(fly)
+    assert (report.code, report.outcomes("failed")) == (0, set()), report.document
 
 
-def test_machines_that_a_command_made_for_itself_are_not_counted(fly: FakeFly) -> None:
+def test_temporary_and_destroyed_machines_are_not_counted(fly: FakeFly) -> None:
     console = fake_fly.machine("e784079b", "lhr")
     console["config"]["metadata"]["fly_process_group"] = "fly_app_console"
     console["config"]["services"] = []
@@ -261,21 +263,21 @@ def test_machines_that_a_command_made_for_itself_are_not_counted(fly: FakeFly) -
 
 def test_a_single_machine_and_a_single_region_are_named(fly: FakeFly) -> None:
     fly.machines = fly.machines[:1]
-    assert examine(fly).found("regions") == "the only machine is in iad"
+    assert examine(fly).failure("regions") == "the only machine is in iad"
     fly.machines.append(fake_fly.machine("3d8d41", "iad"))
-    assert examine(fly).found("regions") == "all machines are in iad"
+    assert examine(fly).failure("regions") == "all machines are in iad"
 
 
-def test_an_app_without_machines_passes_nothing_of_them(fly: FakeFly) -> None:
+def test_an_app_without_machines_passes_no_check_of_machines(fly: FakeFly) -> None:
     fly.machines = []
-    examined = examine(fly)
-    assert examined.found("hosted") == "the app has no machine"
-    assert examined.found("regions") == "there is no machine"
-    assert examined.unlearned("volumes") == "the app has no machine"
-    assert examined.outcomes("passed") == {"no-public-address", "alike"}
+    report = examine(fly)
+    assert report.failure("hosted") == "the app has no machine"
+    assert report.failure("regions") == "there is no machine"
+    assert report.unknown("volumes") == "the app has no machine"
+    assert report.outcomes("passed") == {"no-public-address", "alike"}
 
 
-UNHEARD = [
+REFUSALS = [
     (401, "doesn't accept FLY_API_TOKEN"),
     (403, "FLY_API_TOKEN may not read this app"),
     (404, "knows no such app"),
@@ -285,29 +287,29 @@ UNHEARD = [
 ]
 
 
-@pytest.mark.parametrize(("status", "why"), UNHEARD)
-def test_an_api_that_refuses_is_no_pass_and_no_failure_of_the_app(fly: FakeFly, status: int, why: str) -> None:
+@pytest.mark.parametrize(("status", "why"), REFUSALS)
+def test_a_refusal_of_the_api_neither_passes_nor_fails_the_app(fly: FakeFly, status: int, why: str) -> None:
     fly.status = status
-    examined = examine(fly)
-    assert examined.code == 3
-    assert examined.outcomes("passed") == examined.outcomes("failed") == set()
-    assert why in examined.unlearned("no-public-address")
-    assert why in examined.unlearned("plain-http")
+    report = examine(fly)
+    assert report.code == 3
+    assert report.outcomes("passed") == report.outcomes("failed") == set()
+    assert why in report.unknown("no-public-address")
+    assert why in report.unknown("plain-http")
 
 
-def test_another_token_is_refused_and_never_shown(fly: FakeFly) -> None:
+def test_a_refused_token_is_never_shown(fly: FakeFly) -> None:
     other = "fm2_another-token-that-is-secret"
-    examined = doctor("--app", APP, FLY_API_HOSTNAME=fly.url, FLY_API_TOKEN=other)
-    assert "doesn't accept FLY_API_TOKEN" in examined.unlearned("hosted")
-    assert other not in json.dumps(examined.document)
+    report = doctor("--app", APP, FLY_API_HOSTNAME=fly.url, FLY_API_TOKEN=other)
+    assert "doesn't accept FLY_API_TOKEN" in report.unknown("hosted")
+    assert other not in json.dumps(report.document)
 
 
-def test_an_api_that_is_not_there_is_no_pass() -> None:
+def test_an_unreachable_api_passes_no_check() -> None:
     with FakeFly() as fly:
         gone = fly.url
-    examined = doctor("--app", APP, FLY_API_HOSTNAME=gone, FLY_API_TOKEN=TOKEN)
-    assert examined.code == 3
-    assert "refuses connections" in examined.unlearned("no-public-address")
+    report = doctor("--app", APP, FLY_API_HOSTNAME=gone, FLY_API_TOKEN=TOKEN)
+    assert report.code == 3
+    assert "refuses connections" in report.unknown("no-public-address")
 
 
 GARBAGE = [
@@ -317,46 +319,46 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("body", GARBAGE, ids=range(len(GARBAGE)))
-def test_an_answer_of_another_form_is_no_pass(fly: FakeFly, body: bytes) -> None:
+def test_an_undocumented_answer_passes_no_check(fly: FakeFly, body: bytes) -> None:
     fly.raw = {"ip_assignments": body, "machines": body if body != b"[]" else b"{}"}
-    examined = examine(fly)
-    assert examined.code == 3
-    assert "an answer of an undocumented form" in examined.unlearned("no-public-address")
-    assert "an answer of an undocumented form" in examined.unlearned("hosted")
+    report = examine(fly)
+    assert report.code == 3
+    assert "an answer of an undocumented form" in report.unknown("no-public-address")
+    assert "an answer of an undocumented form" in report.unknown("hosted")
 
 
-def test_an_answer_without_end_is_not_read_to_it(fly: FakeFly, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oversized_answer_is_not_read_to_its_end(fly: FakeFly, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tkdb_ops.fly_api.BODY_MAX_BYTES", 1_000)
     fly.raw = {"machines": b" " * 2_000}
-    assert "answered more than 1,000 bytes" in examine(fly).unlearned("hosted")
+    assert "answered more than 1,000 bytes" in examine(fly).unknown("hosted")
 
 
-def test_the_token_comes_from_a_file_and_with_its_scheme_too(fly: FakeFly, tmp_path: Path) -> None:
+def test_the_token_may_come_from_a_file_and_with_its_scheme(fly: FakeFly, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(f"FlyV1 {TOKEN}\n")
-    examined = doctor("--app", APP, FLY_FLAPS_BASE_URL=fly.url, FLY_API_TOKEN_FILE=str(tmp_path / "token"))
-    assert examined.code == 0
-    assert {authorization for _, authorization in fly.seen} == {f"FlyV1 {TOKEN}"}
+    report = doctor("--app", APP, FLY_FLAPS_BASE_URL=fly.url, FLY_API_TOKEN_FILE=str(tmp_path / "token"))
+    assert report.code == 0
+    assert {authorization for _, authorization in fly.requests} == {f"FlyV1 {TOKEN}"}
 
 
-def test_a_token_is_sent_over_no_network_in_the_clear() -> None:
+def test_a_token_is_never_sent_in_the_clear() -> None:
     ran = quick("doctor", "--app", APP, env={"FLY_API_HOSTNAME": "http://api.example.com", "FLY_API_TOKEN": TOKEN})
     assert (ran.code, "unencrypted" in ran.err, TOKEN in ran.err + ran.out) == (2, True, False)
 
 
 @pytest.mark.parametrize("app", ["../other", "a?limit=1", "A", "a" * 64])
-def test_what_is_no_app_is_not_asked_for(fly: FakeFly, app: str) -> None:
+def test_an_invalid_app_name_causes_no_request(fly: FakeFly, app: str) -> None:
     ran = quick("doctor", "--app", app, env={"FLY_API_HOSTNAME": fly.url, "FLY_API_TOKEN": TOKEN})
-    assert (ran.code, "can't be the name of an app" in ran.err, fly.seen) == (2, True, [])
+    assert (ran.code, "can't be the name of an app" in ran.err, fly.requests) == (2, True, [])
 
 
-def test_a_token_says_nothing_of_an_app_that_is_not_named(fly: FakeFly) -> None:
+def test_a_token_without_an_app_is_refused(fly: FakeFly) -> None:
     ran = quick("doctor", env={"FLY_API_HOSTNAME": fly.url, "FLY_API_TOKEN": TOKEN})
-    assert (ran.code, "give --app" in ran.err, fly.seen) == (2, True, [])
-    examined = examine(fly, "--url", "http://127.0.0.1:9")
-    assert examined.by_check["hosted"]["found"] == "no Fly app is named: give --app"
+    assert (ran.code, "give --app" in ran.err, fly.requests) == (2, True, [])
+    report = examine(fly, "--url", "http://127.0.0.1:9")
+    assert report.by_check["hosted"]["found"] == "no Fly app is named: give --app"
 
 
-def test_a_machine_of_no_known_state_is_not_taken_for_well() -> None:
+def test_a_machine_in_an_unknown_state_fails() -> None:
     assert hosted([DeployedMachine("1", os.urandom(2).hex())]).outcome is Outcome.FAILED
 
 
@@ -390,7 +392,7 @@ CONFIGS = st.fixed_dictionaries(
 
 
 @given(CONFIGS)
-def test_whatever_a_configuration_holds_is_judged(found: dict[str, Any]) -> None:
+def test_any_configuration_gets_a_result(found: dict[str, Any]) -> None:
     setup = Setup("a machine", msgspec.convert(found, Config))
     assert {each.outcome for each in configured([setup])} <= {Outcome.PASSED, Outcome.FAILED}
     assert differences(setup.config, setup.config) == []

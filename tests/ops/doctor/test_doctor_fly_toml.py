@@ -1,4 +1,4 @@
-"""``tkdb doctor --config``: a fly.toml is judged before it is deployed, and compared with what runs."""
+"""``tkdb doctor --config``: checks a fly.toml before it is deployed, and compares it with the running machines."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from hypothesis import strategies as st
 
 from tests.cli.processes import quick
 from tests.fake_fly import FakeFly
-from tests.ops.doctor.examined import doctor, examine
+from tests.ops.doctor.doctor_report import doctor, examine
 from tkdb.errors import TkdbError
 from tkdb_ops.doctor.deployment import duration_ms, parse_toml
 
 TOML = Path(__file__).parents[3].joinpath("fly.toml").read_text()
 
 
-def written(tmp_path: Path, text: str) -> str:
+def write_toml(tmp_path: Path, text: str) -> str:
     (tmp_path / "fly.toml").write_text(text)
     return str(tmp_path / "fly.toml")
 
 
-def test_a_fly_toml_names_its_app_and_is_compared_with_what_runs(fly: FakeFly, tmp_path: Path) -> None:
+def test_a_fly_toml_names_its_app_and_is_compared_with_the_running_machines(fly: FakeFly, tmp_path: Path) -> None:
     for each in fly.machines:
         each["config"]["env"] |= parse_toml(TOML).config.env
-    path = written(tmp_path, TOML)
-    examined = examine(fly, "--config", path)
-    assert examined.code == 0, examined.document
+    path = write_toml(tmp_path, TOML)
+    report = examine(fly, "--config", path)
+    assert report.code == 0, report.document
     del fly.config["env"]["TKDB_SIGNERS"]
     fly.service["concurrency"]["hard_limit"] = 240
-    found = examine(fly, "--config", path).found("alike")
+    found = examine(fly, "--config", path).failure("alike")
     assert found == f"148e21 in iad differs from {path} in TKDB_SIGNERS and services"
 
 
-def test_this_repositorys_fly_toml_is_green_by_itself() -> None:
-    examined = doctor("--config", str(Path(__file__).parents[3] / "fly.toml"))
-    assert (examined.code, examined.outcomes("failed")) == (0, set()), examined.document
-    assert len(examined.outcomes("passed")) == 10
+def test_the_fly_toml_of_this_repository_passes() -> None:
+    report = doctor("--config", str(Path(__file__).parents[3] / "fly.toml"))
+    assert (report.code, report.outcomes("failed")) == (0, set()), report.document
+    assert len(report.outcomes("passed")) == 10
 
 
 TOML_FAULTS = [
@@ -59,14 +59,14 @@ TOML_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("of", "instead", "check"), TOML_FAULTS, ids=range(len(TOML_FAULTS)))
-def test_a_fault_is_found_in_the_file_before_it_is_deployed(tmp_path: Path, of: str, instead: str, check: str) -> None:
-    changed, count = re.subn(of, instead, TOML)
+@pytest.mark.parametrize(("pattern", "replacement", "check"), TOML_FAULTS, ids=range(len(TOML_FAULTS)))
+def test_a_fault_in_the_file_fails_its_check(tmp_path: Path, pattern: str, replacement: str, check: str) -> None:
+    changed, count = re.subn(pattern, replacement, TOML)
     assert count == 1
-    examined = doctor("--config", written(tmp_path, changed))
-    assert (examined.code, examined.outcomes("failed")) == (1, {check})
-    assert examined.found(check).startswith(f"{tmp_path}/fly.toml: ")
-    assert "planted" not in json.dumps(examined.document)
+    report = doctor("--config", write_toml(tmp_path, changed))
+    assert (report.code, report.outcomes("failed")) == (1, {check})
+    assert report.failure(check).startswith(f"{tmp_path}/fly.toml: ")
+    assert "planted" not in json.dumps(report.document)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_a_fault_is_found_in_the_file_before_it_is_deployed(tmp_path: Path, of: 
         "[[services]]\nports = 80",
     ],
 )
-def test_what_is_no_fly_toml_is_said_to_be_none(tmp_path: Path, text: str) -> None:
-    ran = quick("doctor", "--config", written(tmp_path, text))
+def test_an_invalid_fly_toml_is_a_usage_error(tmp_path: Path, text: str) -> None:
+    ran = quick("doctor", "--config", write_toml(tmp_path, text))
     assert (ran.code, "can't be read" in ran.err) == (2, True), ran.err
 
 
-def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     assert quick("doctor", "--config", str(tmp_path / "fly.toml")).code == 2
 
 
@@ -95,7 +95,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-WORDS = (
+KEYS = (
     "app",
     "env",
     "services",
@@ -109,8 +109,8 @@ WORDS = (
 )
 
 
-@given(st.dictionaries(st.sampled_from(WORDS), JSON | st.dictionaries(st.sampled_from(WORDS), JSON, max_size=3)))
-def test_no_file_raises_anything_foreign(found: dict[str, Any]) -> None:
+@given(st.dictionaries(st.sampled_from(KEYS), JSON | st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3)))
+def test_any_file_raises_only_tkdb_errors(found: dict[str, Any]) -> None:
     with suppress(TkdbError):
         parse_toml(as_toml(found))
 
@@ -128,5 +128,5 @@ def _toml(value: Any) -> str:
 
 
 @given(st.text() | st.integers() | st.floats(allow_nan=False, allow_infinity=False))
-def test_no_duration_raises_anything(text: Any) -> None:
+def test_no_duration_raises_an_error(text: Any) -> None:
     assert duration_ms(text) is None or isinstance(duration_ms(text), int)

@@ -1,4 +1,4 @@
-"""A folder for a real lab, where one can be run."""
+"""A folder for a real lab. Tests that need it are skipped if this machine can't run a lab."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tkdb_ops.lab.folder import claimed
 
 @pytest.fixture
 def folder(able: None, tmp_path: Path) -> Iterator[Path]:
-    """Where a lab may be."""
+    """A claimed folder for a lab."""
     with claimed(tmp_path / "lab") as folder:
         yield folder

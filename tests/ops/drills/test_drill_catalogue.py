@@ -1,4 +1,4 @@
-"""The catalogue is whole, and each drill of it can be understood without having been run."""
+"""The catalogue is complete, and each drill describes itself."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from tkdb_ops.drills.drill import Role, Verb
 from tkdb_ops.drills.objectives import USUAL
 
 
-def test_each_drill_has_a_name_of_its_own_and_says_what_it_shows() -> None:
+def test_each_drill_has_a_unique_name_and_a_description() -> None:
     assert len(set(NAMES)) == len(DRILLS)
     assert all(drill.title and drill.shows.endswith(".") and drill.fault for drill in DRILLS)
 
 
-def test_limits_name_objectives() -> None:
+def test_every_limit_names_an_objective() -> None:
     assert {name for drill in DRILLS for name in drill.limits} <= set(USUAL)
 
 
@@ -21,7 +21,7 @@ def test_every_verb_is_used() -> None:
     assert used == set(Verb)
 
 
-def test_who_loses_every_store_or_machine_is_said_to_be_blind() -> None:
+def test_a_drill_without_any_store_or_machine_blinds_all_callers() -> None:
     longer_than_the_bound_ms = 5_000
     for drill in DRILLS:
         everyone = any(

@@ -1,4 +1,4 @@
-"""A drill that can't fail shows nothing: with a rule switched off in real machines, the drill that should fail does."""
+"""Negative controls: a drill that can't fail proves nothing, so each one here fails on machines without a rule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import tkdb_replication
 from tests.cli.processes import quick
-from tests.ops.drills.drilled import DEPOSED, PACE, STORE_DOWN, WITHOUT_STORE, WRITING, Trusting, drilled, missed
+from tests.ops.drills.lab_drills import DEPOSED, PACE, STORE_DOWN, WITHOUT_STORE, WRITING, Trusting, missed, run_drills
 from tests.regions.chaos.controls import CONTROLS
 from tkdb_ops.drills.drill import Drill
 from tkdb_ops.drills.run import Pace
@@ -32,22 +32,22 @@ from tkdb_replication.protocol.state_machine import StateMachine
         ("no freshness check", STORE_DOWN, PACE, "blind_accepts"),
     ],
 )
-def test_with_a_rule_switched_off_the_drill_that_should_fail_does(
+def test_without_a_rule_of_the_machines_its_drill_fails(
     folder: Path, control: str, drill: Drill, pace: Pace, objective: str
 ) -> None:
-    ((_, verdict),) = drilled(folder, [drill], control, kind=Trusting, pace=pace)
+    ((_, verdict),) = run_drills(folder, [drill], control, kind=Trusting, pace=pace)
     assert objective in missed(verdict)
 
 
 @pytest.mark.slow
-def test_with_every_rule_on_the_same_callers_find_nothing_in_the_same_drills(folder: Path) -> None:
-    ended = drilled(folder, [DEPOSED, WITHOUT_STORE], kind=Trusting, pace=WRITING)
-    assert [missed(verdict) for _, verdict in ended] == [set(), set()]
-    assert all(verdict.figures.took_over_ms is not None for _, verdict in ended)
+def test_with_every_rule_the_same_drills_pass_with_the_same_callers(folder: Path) -> None:
+    results = run_drills(folder, [DEPOSED, WITHOUT_STORE], kind=Trusting, pace=WRITING)
+    assert [missed(verdict) for _, verdict in results] == [set(), set()]
+    assert all(verdict.figures.took_over_ms is not None for _, verdict in results)
 
 
 @pytest.mark.parametrize("control", CONTROLS)
-def test_production_takes_no_switch(control: str) -> None:
+def test_no_option_or_setting_switches_a_rule_off(control: str) -> None:
     assert quick(control, "serve").code == 2
     assert quick("serve", f"--without={control}").code == 2
     ran = quick("serve", env={"TKDB_WITHOUT": control})
@@ -55,7 +55,7 @@ def test_production_takes_no_switch(control: str) -> None:
 
 
 @pytest.mark.parametrize("part", [StateMachine, Epoch, Publication, HeadReader, Freshness, Follower])
-def test_what_is_shipped_knows_a_machine_with_all_its_rules_only(part: type) -> None:
+def test_no_shipped_class_weakens_a_rule(part: type) -> None:
     for module in walk_packages(tkdb_replication.__path__, "tkdb_replication."):
         import_module(module.name)
     assert [each for each in _below(part) if not each.__module__.startswith("tests.")] == []

@@ -1,4 +1,4 @@
-"""docs/drills.md is true: all drills, objectives and modules are in it, its file of limits is read, commands exist."""
+"""docs/drills.md describes every drill and objective, its limits file is valid, and its commands exist."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def row(name: str) -> str:
 
 @pytest.mark.parametrize("drill", DRILLS, ids=NAMES)
 def test_every_drill_is_described_with_its_steps_and_its_own_limits(drill: Drill) -> None:
-    said = row(drill.name)
-    assert drill.title in said
-    assert drill.shows in said
-    assert all(step.text in said for step in (*drill.fault, *drill.mend))
-    assert all(f"`{name}` {limit:,}" in said for name, limit in drill.limits.items())
+    described = row(drill.name)
+    assert drill.title in described
+    assert drill.shows in described
+    assert all(step.text in described for step in (*drill.fault, *drill.mend))
+    assert all(f"`{name}` {limit:,}" in described for name, limit in drill.limits.items())
 
 
-def test_no_drill_is_described_that_does_not_exist() -> None:
+def test_only_existing_drills_are_described() -> None:
     table = DOCS.partition("## The drills")[2].partition("## On Fly")[0]
     assert tuple(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == NAMES
 
@@ -41,12 +41,12 @@ def test_every_objective_is_described_with_its_limit(name: str) -> None:
     assert limit == ("always 0" if name in ALWAYS else f"{getattr(Objectives(), name):,}")
 
 
-def test_the_file_of_limits_shown_is_read() -> None:
+def test_the_shown_file_of_limits_is_valid() -> None:
     (shown,) = re.findall(r"^```toml\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL)
     assert read(shown, NAMES).of("primary-killed", {}).writes_back_ms == 12_000
 
 
-def test_the_commands_shown_are_commands() -> None:
+def test_the_shown_commands_exist() -> None:
     blocks = "".join(re.findall(r"^```console\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL))
     commands = [line.removeprefix("$ tkdb ").split() for line in blocks.splitlines()]
     assert len(commands) >= 4

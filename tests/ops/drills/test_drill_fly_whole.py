@@ -1,4 +1,4 @@
-"""A whole drill on Fly: its API is played; what it stops and starts are real machines behind the stand-in's proxies."""
+"""A complete drill on Fly: a fake of its API stops and starts real machines behind the stand-in's proxies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.fake_fly import APP, TOKEN, FakeFly
 from tests.fake_fly import machine as listed
-from tests.ops.drills.drilled import BOUND_MS, PACE, SETTINGS, missed, show
+from tests.ops.drills.lab_drills import BOUND_MS, PACE, SETTINGS, missed, show
 from tkdb_client import AsyncClient
 from tkdb_ops.drills.catalogue import find
 from tkdb_ops.drills.fly_machines import FlyMachines
@@ -26,8 +26,8 @@ from tkdb_ops.lab.lab import Lab
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def drilled(folder: Path, name: str) -> tuple[Record, Verdict, FakeFly]:
-    async def done() -> tuple[Record, Verdict, FakeFly]:
+def run_drill(folder: Path, name: str) -> tuple[Record, Verdict, FakeFly]:
+    async def run() -> tuple[Record, Verdict, FakeFly]:
         lab = Lab(folder, ("iad", "ams", "syd"), ("sin",), isolated=True, settings=SETTINGS)
         async with lab:
             loop = asyncio.get_running_loop()
@@ -47,13 +47,13 @@ def drilled(folder: Path, name: str) -> tuple[Record, Verdict, FakeFly]:
                     record = await Running(find(name), target, seed=3, tell=show, pace=PACE).run()
                 return record, judge(record, Objectives()), fly
 
-    return asyncio.run(done())
+    return asyncio.run(run())
 
 
-def test_the_primary_is_killed_another_takes_over_and_all_is_as_it_was(folder: Path) -> None:
-    record, verdict, fly = drilled(folder, "primary-killed")
+def test_another_machine_takes_over_from_a_killed_primary_and_all_is_restored(folder: Path) -> None:
+    record, verdict, fly = run_drill(folder, "primary-killed")
     assert missed(verdict) == set()
-    assert fly.asked == [("tkdb-iad-1", "stop"), ("tkdb-iad-1", "start")]
+    assert fly.actions == [("tkdb-iad-1", "stop"), ("tkdb-iad-1", "start")]
     assert fly.bodies[0]["signal"] == signal.SIGKILL.name
     assert set(fly.states.values()) == {"started"}
     assert verdict.figures.took_over_ms is not None

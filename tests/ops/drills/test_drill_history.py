@@ -1,4 +1,4 @@
-"""The history of drills: runs are appended, whatever happened to the last line."""
+"""The history of drills: runs are appended, even after a damaged line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.ops.drills.written import changed, good
+from tests.ops.drills.records import changed, good
 from tkdb.errors import ConfigurationError
 from tkdb_ops.drills.history import FILE, Run, append
 from tkdb_ops.drills.objectives import Objectives

@@ -1,4 +1,4 @@
-"""Drills on real machines: nothing is lost, nothing stale accepted, nothing guessed, and nothing left behind."""
+"""Drills on real machines: no write is lost, no stale answer is accepted, and everything is cleaned up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.processes import running
-from tests.ops.drills.drilled import SETTINGS, STORE_DOWN, drilled, missed, show
+from tests.ops.drills.lab_drills import SETTINGS, STORE_DOWN, missed, run_drills, show
 from tkdb.errors import ConfigurationError
 from tkdb_ops.drills.catalogue import find
 from tkdb_ops.drills.drill import Verb
@@ -22,8 +22,8 @@ from tkdb_ops.lab.lab import Lab
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_a_killed_primary_loses_nothing_and_a_store_that_is_down_makes_nobody_guess(folder: Path) -> None:
-    (killed, verdict), (down, dark) = drilled(folder, [find("primary-killed"), STORE_DOWN])
+def test_a_killed_primary_loses_no_write_and_without_the_store_no_stale_answer_is_given(folder: Path) -> None:
+    (killed, verdict), (down, dark) = run_drills(folder, [find("primary-killed"), STORE_DOWN])
     assert (missed(verdict), missed(dark)) == (set(), set())
     assert verdict.figures.acknowledged > 0
     assert verdict.figures.took_over_ms is not None
@@ -40,17 +40,17 @@ def test_a_killed_primary_loses_nothing_and_a_store_that_is_down_makes_nobody_gu
     assert span.callers == CALLERS
 
 
-def test_a_machine_whose_clock_is_off_has_its_callers_mint_elsewhere(folder: Path) -> None:
-    ((jumped, verdict),) = drilled(folder, [find("clock-jump")])
+def test_callers_of_a_machine_with_a_skewed_clock_mint_on_another(folder: Path) -> None:
+    ((jumped, verdict),) = run_drills(folder, [find("clock-jump")])
     assert missed(verdict) == set()
-    told_ms = jumped.fault_ms + 2_000  # the machine reads the head four times a second
+    noticed_ms = jumped.fault_ms + 2_000  # The machine reads the head four times a second.
     mints = [
-        call for call in jumped.calls if call.kind is CallKind.MINT and call.region == "sin" and call.at_ms > told_ms
+        call for call in jumped.calls if call.kind is CallKind.MINT and call.region == "sin" and call.at_ms > noticed_ms
     ]
     assert [call for call in mints if not call.failed and call.end_ms < jumped.healed_ms]
 
 
-def test_a_drill_of_the_network_is_refused_where_there_is_none_and_the_others_are_not(folder: Path) -> None:
+def test_without_isolation_only_drills_of_the_network_are_refused(folder: Path) -> None:
     async def refused() -> None:
         async with OnLab(Lab(folder, REGIONS, CALLERS, isolated=False, settings=SETTINGS)) as target:
             assert Verb.KILL in target.verbs
@@ -60,20 +60,20 @@ def test_a_drill_of_the_network_is_refused_where_there_is_none_and_the_others_ar
     asyncio.run(refused())
 
 
-def test_ctrl_c_in_the_middle_of_a_fault_puts_everything_back_and_leaves_nothing(able: None, tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="tkd-") as short:  # the path of a socket has room for 107 bytes
+def test_ctrl_c_during_a_fault_restores_and_cleans_up_everything(able: None, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="tkd-") as short:  # The path of a socket has at most 107 bytes.
         arguments = ("drill", "run", "nearest-lost", "--folder", str(tmp_path / "drills"))
         with running(*arguments, env={"TMPDIR": short}) as process:
             assert process.stderr is not None
-            said = []
+            lines = []
             for line in process.stderr:
-                said.append(line)
+                lines.append(line)
                 if "killed: tkdb-syd-1" in line:
                     break
             else:
-                pytest.fail("".join(said))
+                pytest.fail("".join(lines))
             process.send_signal(signal.SIGINT)
-            process.send_signal(signal.SIGINT)  # somebody who is impatient
+            process.send_signal(signal.SIGINT)  # An impatient operator presses Ctrl-C twice.
             rest = process.stderr.read()
             assert (process.wait(60), "stopped early; everything is put back" in rest) == (130, True)
         assert list(Path(short).iterdir()) == []

@@ -1,4 +1,4 @@
-"""The load is open, repeats writes until they are acknowledged, and writes down what came of every call."""
+"""The load starts calls independently of each other, repeats writes until acknowledged, and records every outcome."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tkdb_ops.drills.record import CallKind, CallOutcome
 
 
 class Authority:
-    """An authority in one object, that fails as it is told to."""
+    """An authority in one object, with failures that tests inject."""
 
     def __init__(self) -> None:
         self.revoked: set[bytes] = set()
         self.organizations: list[str] = []
         self.failures: dict[str, list[errors.TkdbError]] = {}
-        self.silent = asyncio.Event()
-        self.silent.set()
-        self.asked = 0
+        self.responsive = asyncio.Event()
+        self.responsive.set()
+        self.verify_count = 0
 
     async def create_organization(self, name: str) -> None:
         self._fail("create", lambda: self.organizations.append(name))
@@ -43,8 +43,8 @@ class Authority:
         )  # fmt: skip
 
     async def verify(self, token: Macaroon) -> None:
-        self.asked += 1
-        await self.silent.wait()
+        self.verify_count += 1
+        await self.responsive.wait()
         self._fail("verify")
         if token.nonce in self.revoked:
             raise errors.RevokedToken("revoked")
@@ -66,13 +66,13 @@ class Authority:
             raise self.failures[what].pop(0)
 
 
-def loaded(rates: Rates, act: Callable[[Load, Authority], Any]) -> Load:
-    """Run a load of one region until ``act`` is over."""
+def run_load(rates: Rates, act: Callable[[Load, Authority], Any]) -> Load:
+    """Run a load in one region until ``act`` returns."""
 
     async def run() -> Load:
         authority, began_s = Authority(), time.monotonic()
         load = Load(
-            {"sin": authority},  # type: ignore[dict-item]  # as much of a client as the load uses
+            {"sin": authority},  # type: ignore[dict-item]  # The fake has only the methods that the load uses.
             "drill",
             now_ms=lambda: int((time.monotonic() - began_s) * 1000),
             draw=random.Random(1),
@@ -92,29 +92,29 @@ def rates(**some: float) -> Rates:
     return Rates(**{**dict.fromkeys(Rates.__struct_fields__, 0.0), **some})
 
 
-def test_calls_begin_whether_or_not_those_before_have_ended() -> None:
+def test_calls_begin_before_earlier_calls_have_ended() -> None:
     async def act(load: Load, authority: Authority) -> None:
-        authority.silent.clear()
-        await until_awaited(lambda: authority.asked > 20)
+        authority.responsive.clear()
+        await until_awaited(lambda: authority.verify_count > 20)
         assert load.calls == []
-        authority.silent.set()
+        authority.responsive.set()
 
-    load = loaded(rates(verify=200), act)
+    load = run_load(rates(verify=200), act)
     assert len(load.calls) > 20
     assert max(call.took_ms for call in load.calls) > 0
 
 
-def test_callers_of_an_authority_that_hangs_do_not_pile_up_without_end() -> None:
+def test_the_calls_to_an_authority_that_hangs_are_bounded() -> None:
     async def act(load: Load, authority: Authority) -> None:
-        authority.silent.clear()
+        authority.responsive.clear()
         await until_awaited(lambda: load.held_back > 5)
-        assert authority.asked == 300
-        authority.silent.set()
+        assert authority.verify_count == 300
+        authority.responsive.set()
 
-    loaded(rates(verify=5_000), act)
+    run_load(rates(verify=5_000), act)
 
 
-def test_a_revocation_is_repeated_until_it_is_acknowledged_and_then_watched_until_it_is_refused() -> None:
+def test_a_revocation_is_repeated_until_acknowledged_and_then_verified_until_denied() -> None:
     async def act(load: Load, authority: Authority) -> None:
         authority.failures["revoke"] = [errors.NoPrimary("…"), errors.OutcomeUnknown("…")]
         await until_awaited(
@@ -124,7 +124,7 @@ def test_a_revocation_is_repeated_until_it_is_acknowledged_and_then_watched_unti
     def firsts(load: Load) -> set[int]:
         return {write.token for write in load.writes[:1]} or {-2}
 
-    load = loaded(rates(revoke=20), act)
+    load = run_load(rates(revoke=20), act)
     first = load.writes[0]
     *failed, last = [call.outcome for call in load.calls if call.kind is CallKind.REVOKE and call.token == first.token]
     assert failed
@@ -134,22 +134,24 @@ def test_a_revocation_is_repeated_until_it_is_acknowledged_and_then_watched_unti
     assert first.token in load.dead
 
 
-def test_a_write_that_nobody_acknowledges_is_not_taken_for_one_that_was() -> None:
+def test_a_write_without_an_acknowledgement_is_recorded_as_such() -> None:
     async def act(load: Load, authority: Authority) -> None:
         authority.failures["revoke"] = [errors.NoPrimary("…")] * 1_000
         await until_awaited(lambda: len(load.calls) > 3)
 
-    load = loaded(rates(revoke=20), act)
+    load = run_load(rates(revoke=20), act)
     assert {write.acknowledged_ms for write in load.writes} == {None}
     assert (load.dead, load.acknowledged_ms) == ({}, -1)
 
 
-def test_an_organization_whose_first_answer_was_lost_is_made_and_one_of_another_is_not() -> None:
+def test_a_creation_with_a_lost_answer_succeeds_and_a_taken_name_is_refused() -> None:
     async def act(load: Load, authority: Authority) -> None:
-        authority.failures["create"] = [errors.OutcomeUnknown("…")]  # it is made, and nobody is told
+        authority.failures["create"] = [
+            errors.OutcomeUnknown("…")
+        ]  # The organization is created, and the answer is lost.
         await until_awaited(lambda: "drill-1" in load.organizations)
 
-    attempts = [call.outcome for call in loaded(rates(create=20), act).calls if call.kind is CallKind.CREATE]
+    attempts = [call.outcome for call in run_load(rates(create=20), act).calls if call.kind is CallKind.CREATE]
     assert CallOutcome.UNKNOWN in attempts
     assert CallOutcome.REFUSED not in attempts
 
@@ -157,15 +159,15 @@ def test_an_organization_whose_first_answer_was_lost_is_made_and_one_of_another_
         authority.organizations += [f"drill-{number}" for number in range(1, 100)]
         await until_awaited(lambda: any(call.outcome is CallOutcome.REFUSED for call in load.calls))
 
-    assert loaded(rates(create=20), taken).calls[0].outcome is CallOutcome.REFUSED
+    assert run_load(rates(create=20), taken).calls[0].outcome is CallOutcome.REFUSED
 
 
-def test_looks_say_who_answered_and_calls_say_why_they_failed() -> None:
+def test_status_calls_record_the_machine_and_failed_calls_the_reason() -> None:
     async def act(load: Load, authority: Authority) -> None:
         authority.failures["mint"] = [errors.Unavailable("the door is shut")]
         await until_awaited(lambda: {CallKind.LOOK, CallKind.MINT} <= {call.kind for call in load.calls})
 
-    load = loaded(rates(look=20, mint=20), act)
+    load = run_load(rates(look=20, mint=20), act)
     assert {call.by for call in load.calls if call.kind is CallKind.LOOK} == {"m1"}
     assert "Unavailable: the door is shut" in {call.why for call in load.calls if call.kind is CallKind.MINT}
 
@@ -181,5 +183,5 @@ def test_looks_say_who_answered_and_calls_say_why_they_failed() -> None:
         (errors.NotPermitted("…"), CallOutcome.REFUSED),
     ],
 )
-def test_errors_are_told_apart_by_what_they_mean_to_a_caller(error: errors.TkdbError, outcome: CallOutcome) -> None:
+def test_each_error_has_the_outcome_that_it_means_to_a_caller(error: errors.TkdbError, outcome: CallOutcome) -> None:
     assert outcome_of(error) is outcome

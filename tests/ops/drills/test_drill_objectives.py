@@ -1,4 +1,4 @@
-"""``drills.toml`` changes limits, and nothing by mistake."""
+"""``drills.toml`` changes limits, and a mistake in it is an error."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tkdb_ops.drills.catalogue import DRILLS, NAMES
 from tkdb_ops.drills.objectives import ALWAYS, Limits, Objectives, read
 
 
-def test_without_a_file_the_budgets_hold() -> None:
+def test_without_a_file_the_default_objectives_apply() -> None:
     assert Limits().objectives("primary-killed", {}) == Objectives()
     assert (Objectives().failed_reads, Objectives().longest_read_ms, Objectives().writes_back_ms) == (0, 2_000, 15_000)
 
 
-def test_a_drills_own_limit_goes_before_the_files_for_all_and_the_files_for_it_before_both() -> None:
+def test_a_file_limit_for_a_drill_precedes_its_own_limit_which_precedes_the_general_one() -> None:
     limits = read(
         "[objectives]\nwrites_back_ms = 9\nlongest_read_ms = 8\n[drills.store-down]\nwrites_back_ms = 7", NAMES
     )
@@ -25,7 +25,7 @@ def test_a_drills_own_limit_goes_before_the_files_for_all_and_the_files_for_it_b
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("writes_back_ms = 9", r"it has \[writes_back_ms\]"),
         ("[objectives]\nwrites_back = 9", "writes_back"),
@@ -41,12 +41,12 @@ def test_a_drills_own_limit_goes_before_the_files_for_all_and_the_files_for_it_b
         ("[drills.store-down]\nlost_writes = 5", "lost_writes is always 0"),
     ],
 )
-def test_a_file_that_can_not_be_meant_is_refused_and_says_why(text: str, says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says):
+def test_an_invalid_file_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         read(text, NAMES)
 
 
-def test_no_drill_loosens_what_always_holds() -> None:
+def test_no_drill_loosens_an_objective_that_always_holds() -> None:
     for drill in DRILLS:
         objectives = Limits().objectives(drill.name, drill.limits)
         assert [getattr(objectives, name) for name in ALWAYS] == [0] * len(ALWAYS), drill.name

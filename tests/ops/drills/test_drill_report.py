@@ -1,4 +1,4 @@
-"""The report shows what was measured, needs nothing else, and is safe to open whatever a machine said."""
+"""The report shows all measurements, loads nothing, and is safe to open whatever text a machine sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 
-from tests.ops.drills.written import blinded, changed, good, with_calls
+from tests.ops.drills.records import blinded, changed, good, with_calls
 from tkdb_ops.drills.catalogue import DRILLS, find
 from tkdb_ops.drills.chart import draw
 from tkdb_ops.drills.objectives import Objectives
@@ -24,8 +24,8 @@ def result(record: Record) -> Result:
     return Result(find(record.drill), record, judge(record, Objectives()))
 
 
-class Seen(HTMLParser):
-    """What a browser would see: tags that are open, what is loaded, and the text."""
+class ParsedPage(HTMLParser):
+    """A page as a browser parses it: its tags, its links and its text. Every tag must be closed."""
 
     VOID = ("meta", "br", "rect", "line", "circle", "polyline", "polygon")
 
@@ -55,8 +55,8 @@ class Seen(HTMLParser):
         self.text += data + " "
 
 
-def test_the_page_says_the_verdict_each_objective_and_how_to_run_it_again() -> None:
-    seen = Seen(page([result(good())]))
+def test_the_page_contains_the_verdict_each_objective_and_the_command_to_repeat() -> None:
+    parsed = ParsedPage(page([result(good())]))
     for text in (
         "The primary is killed",
         "pass",
@@ -65,23 +65,23 @@ def test_the_page_says_the_verdict_each_objective_and_how_to_run_it_again() -> N
         "tkdb drill run primary-killed --seed 41",
         "0.1.0",
     ):
-        assert text in seen.text
+        assert text in parsed.text
     for finding in judge(good(), Objectives()).findings:
-        assert finding.name in seen.text
+        assert finding.name in parsed.text
 
 
-def test_a_missed_objective_is_marked_and_the_page_says_fail() -> None:
+def test_a_missed_objective_is_marked_and_the_verdict_is_fail() -> None:
     slow = CallRecord(12_000, "sin", CallKind.VERIFY, 2_500, CallOutcome.OK, token=1)
     html = page([result(with_calls(good(), slow))])
-    assert "fail" in Seen(html).text
+    assert "fail" in ParsedPage(html).text
     assert re.search(r'class="tile missed"><b>2\.5 s', html)
 
 
 def test_the_page_loads_nothing_and_runs_nothing() -> None:
     html = page([result(good()), result(good())])
-    seen = Seen(html)
-    assert not {"script", "link", "img", "iframe", "object", "form"} & set(seen.tags)
-    assert all(link.startswith("#") for link in seen.links)
+    parsed = ParsedPage(html)
+    assert not {"script", "link", "img", "iframe", "object", "form"} & set(parsed.tags)
+    assert all(link.startswith("#") for link in parsed.links)
     assert "url(http" not in html
     assert "@import" not in html
     assert "prefers-color-scheme: dark" in html
@@ -104,10 +104,10 @@ def hostile() -> Record:
     )
 
 
-def test_nothing_that_a_machine_says_becomes_markup() -> None:
-    seen = Seen(page([result(hostile()), result(hostile())]))
-    assert "script" not in seen.tags
-    assert HOSTILE in seen.text
+def test_no_text_of_a_machine_becomes_markup() -> None:
+    parsed = ParsedPage(page([result(hostile()), result(hostile())]))
+    assert "script" not in parsed.tags
+    assert HOSTILE in parsed.text
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_nothing_that_a_machine_says_becomes_markup() -> None:
     ids=["good", "hostile", "blind", "empty", "no time", "hours"],
 )
 def test_every_drawing_is_well_formed_and_inside_its_frame(record: Record) -> None:
-    drawn = ET.fromstring(draw(record))  # noqa: S314 -- our own text
+    drawn = ET.fromstring(draw(record))  # noqa: S314 -- the text is our own
     _, _, width, height = map(float, drawn.attrib["viewBox"].split())
     for element in drawn.iter():
         for name, limit in (("x", width), ("x1", width), ("x2", width), ("y", height), ("y1", height), ("y2", height)):
@@ -133,10 +133,10 @@ def test_every_drawing_is_well_formed_and_inside_its_frame(record: Record) -> No
 
 def test_every_drill_of_the_catalogue_can_be_reported() -> None:
     results = [result(msgspec.structs.replace(good(), drill=drill.name)) for drill in DRILLS]
-    seen = Seen(page(results))
-    assert f"{len(DRILLS)} of {len(DRILLS)} passed" in seen.text
+    parsed = ParsedPage(page(results))
+    assert f"{len(DRILLS)} of {len(DRILLS)} passed" in parsed.text
 
 
-def test_a_report_of_nothing_is_not_made() -> None:
+def test_a_report_without_results_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one result"):
         page([])

@@ -1,11 +1,11 @@
-"""The judge sees each objective that is missed, and nothing where all went well."""
+"""The verdict contains each missed objective, and none for a drill that went well."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
 
-from tests.ops.drills.written import (
+from tests.ops.drills.records import (
     BOUND_MS,
     CALLERS,
     END_MS,
@@ -38,7 +38,7 @@ def test_a_drill_that_went_well_passes() -> None:
     assert figures.old_primary == "m-iad came back as a replica, and follows epoch 2"
 
 
-def test_every_objective_is_judged() -> None:
+def test_every_objective_has_a_finding() -> None:
     assert {finding.objective for finding in judge(good(), Objectives()).findings} == {*USUAL, *ALWAYS}
     assert {*USUAL, *ALWAYS} == set(Objectives.__struct_fields__)
 
@@ -53,11 +53,11 @@ def test_a_read_without_an_answer_is_a_failed_read_in_every_phase(outcome: CallO
     assert missed(with_calls(good(), failed)) >= {"failed_reads"}
 
 
-def test_a_slow_read_is_seen() -> None:
+def test_a_slow_read_misses_its_objective() -> None:
     assert missed(with_calls(good(), msgspec.structs.replace(READ, took_ms=2_001))) == {"longest_read_ms"}
 
 
-def test_reads_are_back_when_none_fails_any_more_in_any_region() -> None:
+def test_reads_are_back_once_no_read_fails_in_any_region() -> None:
     failing = [
         CallRecord(at_ms, "lhr", CallKind.MINT, 10, CallOutcome.UNAVAILABLE)
         for at_ms in range(FAULT_MS, FAULT_MS + 3_001, 100)
@@ -78,14 +78,14 @@ def test_reads_that_are_never_answered_again_are_not_back() -> None:
     assert {"reads_back_ms", "failed_reads"} <= missed(changed(record, calls=tuple(silent)))
 
 
-def test_a_write_that_waits_too_long_or_for_ever_is_seen() -> None:
+def test_a_late_write_and_an_unacknowledged_write_miss_their_objective() -> None:
     late = WriteRecord(11_000, "lhr", 26_001, organization="late")
     assert missed(changed(good(), writes=(*good().writes, late))) == {"writes_back_ms"}
     never = WriteRecord(END_MS - 15_001, "lhr", None, organization="never")
     assert missed(changed(good(), writes=(*good().writes, never))) == {"writes_back_ms"}
 
 
-def test_a_revoked_token_that_one_region_accepts_past_the_bound_is_a_stale_accept() -> None:
+def test_a_revoked_token_accepted_after_the_bound_is_a_stale_accept() -> None:
     acknowledged_ms = good().writes[0].acknowledged_ms or 0
     in_time = msgspec.structs.replace(READ, at_ms=acknowledged_ms + BOUND_MS, token=2)
     assert missed(with_calls(good(), in_time)) == set()
@@ -93,13 +93,13 @@ def test_a_revoked_token_that_one_region_accepts_past_the_bound_is_a_stale_accep
     assert missed(with_calls(good(), late)) == {"stale_accepts"}
 
 
-def test_a_token_that_nobody_revoked_and_is_denied_is_a_wrong_denial() -> None:
+def test_a_denied_token_without_a_revocation_is_a_wrong_denial() -> None:
     assert missed(with_calls(good(), msgspec.structs.replace(READ, outcome=CallOutcome.DENIED))) == {"wrong_denials"}
     early = msgspec.structs.replace(READ, at_ms=1_000, token=2, outcome=CallOutcome.DENIED)
     assert missed(with_calls(good(), early)) == {"wrong_denials"}
 
 
-def test_what_a_machine_does_not_know_at_the_end_is_lost() -> None:
+def test_a_write_that_a_machine_lacks_at_the_end_is_lost() -> None:
     first, *others = good().audits
     revived = msgspec.structs.replace(first, accepted=(2,))
     assert missed(changed(good(), audits=(revived, *others))) == {"lost_writes"}
@@ -107,7 +107,7 @@ def test_what_a_machine_does_not_know_at_the_end_is_lost() -> None:
     assert missed(changed(good(), audits=(forgotten, *others))) == {"lost_writes"}
 
 
-def test_a_journal_that_fails_its_audit_is_seen_and_one_that_can_not_be_looked_at_is_not_held_against_anyone() -> None:
+def test_a_journal_that_fails_its_audit_is_unsound_and_an_unaudited_one_is_not() -> None:
     first, *others = good().audits
     assert missed(changed(good(), audits=(msgspec.structs.replace(first, sound=False), *others))) == {
         "unsound_journals"
@@ -119,12 +119,12 @@ def test_a_machine_that_does_not_come_back_fails_the_drill() -> None:
     assert missed(changed(good(), undone=("m-iad doesn't pass its check",))) == {"undone_steps"}
 
 
-def test_two_machines_that_lead_in_one_epoch_are_two_writers() -> None:
+def test_two_primaries_in_one_epoch_are_two_writers() -> None:
     usurper = Observation(19_000, "m-syd", "ok", "primary", 11, 2, 100)
     assert missed(changed(good(), sights=(*good().sights, usurper))) == {"two_writers"}
 
 
-def test_a_revocation_that_reaches_a_region_late_is_seen() -> None:
+def test_a_revocation_that_reaches_a_region_late_misses_its_objective() -> None:
     record = good()
     slow = [
         msgspec.structs.replace(call, took_ms=1_001) if call.token == 4 and call.region == "lhr" else call
@@ -133,21 +133,21 @@ def test_a_revocation_that_reaches_a_region_late_is_seen() -> None:
     assert missed(changed(record, calls=tuple(slow))) == {"revoked_p99_ms"}
 
 
-def test_a_revocation_that_is_late_before_all_is_well_again_is_told_apart() -> None:
+def test_a_late_revocation_during_the_fault_is_measured_separately() -> None:
     record = good()
     slow = [msgspec.structs.replace(call, took_ms=3_000) if call.token == 3 else call for call in record.calls]
     assert missed(changed(record, calls=tuple(slow))) == {"longest_read_ms"}
     assert measure(changed(record, calls=tuple(slow))).revoked_in_fault_ms == 3_000
 
 
-def test_a_revocation_that_a_region_was_never_seen_to_refuse_has_not_reached_everyone() -> None:
+def test_a_revocation_that_a_region_never_denied_misses_its_objective() -> None:
     record = good()
     unseen = tuple(call for call in record.calls if call.outcome is not CallOutcome.DENIED or call.region != "lhr")
     assert missed(changed(record, calls=unseen)) == {"revoked_p99_ms"}
 
 
-class TestWhereNobodyCouldHaveAnswered:
-    """A caller who reaches no machine that reads the object store is to be refused, and nothing else."""
+class TestBlindCallers:
+    """A caller that reaches only machines without the object store must be refused once the bound has passed."""
 
     def refusals(self, *callers: str) -> list[CallRecord]:
         return [
@@ -157,7 +157,7 @@ class TestWhereNobodyCouldHaveAnswered:
         ]
 
     def dark(self, *callers: str) -> Record:
-        """The good record without what these callers were answered later than the bound."""
+        """Return the good record with refusals for these callers once the bound has passed."""
         record = blinded(good(), *callers)
         kept = [
             call
@@ -166,7 +166,7 @@ class TestWhereNobodyCouldHaveAnswered:
         ]
         return with_calls(changed(record, calls=tuple(kept)), *self.refusals(*callers))
 
-    def test_its_refusals_are_no_failures_and_the_rest_is_judged_from_the_end_of_it(self) -> None:
+    def test_their_refusals_are_not_failures_and_recovery_counts_from_the_end(self) -> None:
         record = self.dark(*CALLERS)
         assert missed(record) == set()
         figures = measure(record)
@@ -176,23 +176,23 @@ class TestWhereNobodyCouldHaveAnswered:
     def test_another_callers_failures_count(self) -> None:
         assert "failed_reads" in missed(with_calls(self.dark("sin"), *self.refusals("lhr")))
 
-    def test_an_accept_past_the_bound_is_a_blind_accept_for_which_no_revocation_is_needed(self) -> None:
+    def test_an_accept_after_the_bound_is_a_blind_accept_without_any_revocation(self) -> None:
         blind = CallRecord(FAULT_MS + BOUND_MS + 1, "sin", CallKind.VERIFY, 50, CallOutcome.OK, token=1)
         assert missed(with_calls(self.dark("sin"), blind)) == {"blind_accepts"}
         inside = msgspec.structs.replace(blind, at_ms=FAULT_MS + BOUND_MS)
         assert missed(with_calls(self.dark("sin"), inside)) == set()
 
-    def test_an_answer_that_comes_once_it_is_over_is_no_blind_accept(self) -> None:
+    def test_an_answer_after_the_blind_span_is_no_blind_accept(self) -> None:
         late = CallRecord(HEALED_MS - 1_000, "sin", CallKind.VERIFY, 1_000, CallOutcome.OK, token=1)
         assert missed(with_calls(self.dark("sin"), late)) == set()
 
 
-def test_nothing_measured_is_not_passed() -> None:
+def test_a_record_without_measurements_does_not_pass() -> None:
     record = changed(good(), calls=(), writes=(), audits=())
     assert missed(record) >= {"failed_reads", "longest_read_ms", "writes_back_ms", "lost_writes", "stale_accepts"}
 
 
-def test_a_primary_that_stayed_and_one_that_never_came_back_are_told_apart() -> None:
+def test_the_fate_of_the_old_primary_is_described() -> None:
     stayed = tuple(Observation(at_ms, KILLED, "ok", "primary", 10, 1, 100) for at_ms in range(0, END_MS, 500))
     assert measure(changed(good(), sights=stayed)).old_primary == f"{KILLED} stayed primary"
     gone = tuple(each for each in good().sights if each.machine != KILLED or each.at_ms < HEALED_MS)
@@ -202,7 +202,7 @@ def test_a_primary_that_stayed_and_one_that_never_came_back_are_told_apart() -> 
     assert NEXT != KILLED
 
 
-def test_a_caller_that_another_machine_answers_has_been_noticed_at_that_time() -> None:
+def test_a_fault_is_detected_when_another_machine_answers() -> None:
     look = [call for call in good().calls if call.kind is not CallKind.LOOK]
     looks = [
         CallRecord(at_ms, "sin", CallKind.LOOK, 95, CallOutcome.OK, by="m-syd" if at_ms < FAULT_MS + 400 else "m-ams")

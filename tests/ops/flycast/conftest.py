@@ -1,4 +1,4 @@
-"""One stand-in for the session, with namespaces and a backbone; each test finds it whole."""
+"""One stand-in for flycast per session, with namespaces and a backbone. It is restored after each test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.ops.flycast.standing import Standing, echo
+from tests.ops.flycast.stand_in import StandIn, echo
 from tkdb.errors import ConfigurationError
 from tkdb_ops.flycast import flycast, namespaces
 from tkdb_ops.flycast.flycast import Flycast
@@ -19,7 +19,7 @@ LAZY = App("lazy", ("syd",), autostop_ms=1_500)
 
 @pytest.fixture(scope="session")
 def envoy() -> str:
-    """The program; tests that need it are skipped where there is none for this platform."""
+    """The path of Envoy. Tests that need it are skipped if this platform has no Envoy."""
     try:
         return flycast.envoy_program()
     except ConfigurationError:
@@ -28,21 +28,19 @@ def envoy() -> str:
 
 @pytest.fixture(scope="session")
 def isolating(envoy: str) -> None:
-    """Skips where the machine can't make namespaces."""
+    """Skip the test if this machine can't create namespaces."""
     if (why := namespaces.unfit()) is not None:
         pytest.skip(f"regions can't be isolated here: {why}")
 
 
 @pytest.fixture(scope="session")
-def shared(isolating: None) -> Iterator[Standing]:
-    with Standing(
-        Flycast(dict.fromkeys((TKDB, NARROW, LAZY), echo), clients=["sin", "fra"], isolated=True)
-    ) as standing:
-        yield standing
+def shared(isolating: None) -> Iterator[StandIn]:
+    with StandIn(Flycast(dict.fromkeys((TKDB, NARROW, LAZY), echo), clients=["sin", "fra"], isolated=True)) as stand_in:
+        yield stand_in
 
 
 @pytest.fixture
-def standing(shared: Standing) -> Iterator[Standing]:
-    """The stand-in: tkdb in iad, ams and syd; narrow takes one request a machine; lazy stops when idle."""
+def stand_in(shared: StandIn) -> Iterator[StandIn]:
+    """The stand-in. tkdb runs in iad, ams and syd. narrow takes one request per machine. lazy stops when idle."""
     yield shared
-    shared.whole()
+    shared.restore()

@@ -1,13 +1,14 @@
-"""An app for the stand-in's tests: it says which machine answered, and what it was sent. Run as a script.
+"""An app for the stand-in's tests, which answers with its machine and the request. Run it as a script.
 
-What it is asked for stands in the request's own headers, so that a replayed request carries it along:
+A caller controls the answer with request headers. A replayed request still has them:
 
-``x-answer-replay``   the ``fly-replay`` that it answers with, where the request wasn't replayed yet
-``x-answer-always``   the same, replayed or not
-``x-answer-status``   its status; ``x-answer-header``: ``name: value`` of its own
-``x-answer-ms``       how long it takes
+``x-answer-replay``   the ``fly-replay`` header of the answer, unless the request was replayed already
+``x-answer-always``   the same, for replayed requests too
+``x-answer-status``   the status
+``x-answer-header``   one more header, as ``name: value``
+``x-answer-ms``       the time before the answer
 
-While the file that ``UNREADY`` names is there, its health check says 503.
+While the file exists that ``UNREADY`` names, the health check answers 503.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import sys
 
 MACHINE, REGION = os.environ.get("FLY_MACHINE_ID"), os.environ.get("FLY_REGION")
 UNREADY = os.environ.get("UNREADY", "")
-asked = 0
+request_count = 0
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    global asked
+    global request_count
     try:
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -35,7 +36,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 name, _, value = line.partition(":")
                 headers[name.lower()] = value.strip()
             body = await _body(reader, headers)
-            asked += path != "/readyz"
+            request_count += path != "/readyz"
             await asyncio.sleep(int(headers.get("x-answer-ms", "0")) / 1000)
             peer = writer.get_extra_info("peername")[0]
             writer.write(answer(method, path, headers, body, peer))
@@ -58,15 +59,15 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
 
 
 def answer(method: str, path: str, headers: dict[str, str], body: bytes, peer: str) -> bytes:
-    said = {
-        "machine": MACHINE, "region": REGION, "method": method, "path": path, "headers": headers, "asked": asked,
-        "peer": peer, "length": len(body), "sha256": hashlib.sha256(body).hexdigest(),
+    echoed = {
+        "machine": MACHINE, "region": REGION, "method": method, "path": path, "headers": headers,
+        "request_count": request_count, "peer": peer, "length": len(body), "sha256": hashlib.sha256(body).hexdigest(),
     }  # fmt: skip
-    content = json.dumps(said).encode()
+    content = json.dumps(echoed).encode()
     status = headers.get("x-answer-status", "200")
-    if path == "/readyz" and UNREADY and os.path.exists(UNREADY):  # noqa: PTH110  a machine's start is to be quick
+    if path == "/readyz" and UNREADY and os.path.exists(UNREADY):  # noqa: PTH110  pathlib would slow down the start
         status = "503"
-    lines = [f"HTTP/1.1 {status} Said", f"content-length: {len(content)}"]
+    lines = [f"HTTP/1.1 {status} Echo", f"content-length: {len(content)}"]
     replayed = "fly-replay-src" in headers or "fly-replay-failed" in headers
     replay = headers.get("x-answer-always") or ("" if replayed else headers.get("x-answer-replay", ""))
     if replay:

@@ -1,11 +1,11 @@
-"""A stand-in whose owner waits to be killed. Run as a script; it says when it is up, and where its files are."""
+"""A program that owns a stand-in and waits to be killed. It prints the stand-in's folder once it is up."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 
-from tests.ops.flycast.standing import echo
+from tests.ops.flycast.stand_in import echo
 from tkdb_ops.flycast.flycast import Flycast
 from tkdb_ops.flycast.layout import App
 

@@ -1,4 +1,4 @@
-"""Machines that are stopped when nobody asks: started by the first request, and never stopped under one."""
+"""Idle machines are stopped, the first request starts them again, and none is stopped during a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.ops.flycast.standing import PATIENCE_S, Answer, Standing, echo
+from tests.ops.flycast.stand_in import TIMEOUT_S, Answer, StandIn, echo
 from tests.waiting import until
 from tkdb_ops.flycast.admin import Admin
 from tkdb_ops.flycast.flycast import Flycast
@@ -23,36 +23,36 @@ STOPS = 4
 
 
 @pytest.fixture(scope="module")
-def lazy(envoy: str) -> Iterator[Standing]:
-    """An app of one machine in syd, which is stopped when it was idle for 0.2 s."""
-    with Standing(Flycast({App("tkdb", ("syd",), autostop_ms=IDLE_MS): echo}, clients=["sin"])) as standing:
-        yield standing
+def lazy(envoy: str) -> Iterator[StandIn]:
+    """An app of one machine in syd, which is stopped after it was idle for 0.2 s."""
+    with StandIn(Flycast({App("tkdb", ("syd",), autostop_ms=IDLE_MS): echo}, clients=["sin"])) as stand_in:
+        yield stand_in
 
 
-def checks(standing: Standing, region: str, cluster: str) -> int:
-    """How many health checks the proxy of ``region`` has begun."""
+def checks(stand_in: StandIn, region: str, cluster: str) -> int:
+    """Return the number of health checks that the proxy of ``region`` has begun."""
     name = f"cluster.{cluster}.health_check.attempt"
-    socket = str(Files(standing.flycast.folder).admin(region))
-    with httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=PATIENCE_S) as admin:
+    socket = str(Files(stand_in.flycast.folder).admin(region))
+    with httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=TIMEOUT_S) as admin:
         return int(admin.get(f"http://admin/stats?filter=^{name}$").text.partition(": ")[2])
 
 
-def until_checked_twice(standing: Standing, region: str, cluster: str) -> None:
-    before = checks(standing, region, cluster)
-    until(lambda: checks(standing, region, cluster) >= before + 2)
+def until_checked_twice(stand_in: StandIn, region: str, cluster: str) -> None:
+    before = checks(stand_in, region, cluster)
+    until(lambda: checks(stand_in, region, cluster) >= before + 2)
 
 
-def in_flight(standing: Standing, ms: int) -> tuple[threading.Thread, list[Answer]]:
-    """A request that the machine has, and that takes so long."""
+def in_flight(stand_in: StandIn, ms: int) -> tuple[threading.Thread, list[Answer]]:
+    """Start a request that takes ``ms``, and wait until the machine has it."""
     answers: list[Answer] = []
-    asking = threading.Thread(target=lambda: answers.append(standing.ask(body=b"x", x_answer_ms=str(ms))))
-    admin = Admin(Files(standing.flycast.folder).admin("syd"))
+    asking = threading.Thread(target=lambda: answers.append(stand_in.ask(body=b"x", x_answer_ms=str(ms))))
+    admin = Admin(Files(stand_in.flycast.folder).admin("syd"))
     asking.start()
-    until(lambda: standing.do(admin.traffic("tkdb-syd-1")).active == 1)
+    until(lambda: stand_in.do(admin.traffic("tkdb-syd-1")).active == 1)
     return asking, answers
 
 
-def test_a_stopped_machine_is_started_by_the_first_request_and_by_no_check(lazy: Standing) -> None:
+def test_a_stopped_machine_is_started_by_a_request_and_not_by_checks(lazy: StandIn) -> None:
     machine = lazy.machine("tkdb-syd-1")
     until(lambda: not machine.running)
     starts = machine.starts
@@ -61,23 +61,25 @@ def test_a_stopped_machine_is_started_by_the_first_request_and_by_no_check(lazy:
     assert (machine.running, machine.starts) == (False, starts)
     answer = lazy.ask(body=b"waits")
     assert (answer.status, answer.machine) == (200, "tkdb-syd-1"), answer
-    assert answer.said["length"] == 5
+    assert answer.echoed["length"] == 5
     assert machine.starts > starts
 
 
-def test_no_request_fails_that_comes_while_a_machine_is_being_stopped(lazy: Standing) -> None:
+def test_no_request_fails_while_its_machine_is_being_stopped(lazy: StandIn) -> None:
     machine = lazy.machine("tkdb-syd-1")
-    give_up_s = time.monotonic() + PATIENCE_S
+    give_up_s = time.monotonic() + TIMEOUT_S
     last_stop = machine.starts + STOPS
     answers: list[Answer] = []
 
     def ask(seed: int) -> None:
         pauses = random.Random(seed)
         while machine.starts < last_stop and time.monotonic() < give_up_s:
-            until(lambda: not machine.running)  # or the callers would keep it running for each other
+            until(lambda: not machine.running)  # Otherwise the callers' requests would together keep it running.
             time.sleep(pauses.uniform(0, 0.05))
             answers.append(lazy.ask(body=b"x"))
-            time.sleep(IDLE_MS / 1000 * pauses.uniform(1.0, 1.4))  # about when it is stopped
+            time.sleep(
+                IDLE_MS / 1000 * pauses.uniform(1.0, 1.4)
+            )  # The next request arrives at about the time of the stop.
             answers.append(lazy.ask(body=b"x"))
 
     callers = [threading.Thread(target=ask, args=[seed]) for seed in range(CALLERS)]
@@ -89,7 +91,7 @@ def test_no_request_fails_that_comes_while_a_machine_is_being_stopped(lazy: Stan
     assert machine.starts >= last_stop
 
 
-def test_a_request_in_flight_keeps_its_machine_running(lazy: Standing) -> None:
+def test_a_request_in_flight_keeps_its_machine_running(lazy: StandIn) -> None:
     machine = lazy.machine("tkdb-syd-1")
     asking, answers = in_flight(lazy, ms=5 * IDLE_MS)
     starts = machine.starts
@@ -97,8 +99,8 @@ def test_a_request_in_flight_keeps_its_machine_running(lazy: Standing) -> None:
     assert (answers[0].status, machine.starts) == (200, starts)
 
 
-def test_a_machine_that_is_stopped_without_its_gate_cuts_the_request_in_flight(lazy: Standing) -> None:
-    """The negative control: what every stop would do to a request that was let in, and isn't waited for."""
+def test_without_its_gate_a_stopped_machine_cuts_the_request_in_flight(lazy: StandIn) -> None:
+    """The negative control: a stop that doesn't wait for the request in flight."""
     asking, answers = in_flight(lazy, ms=60_000)
     lazy.do(lazy.machine("tkdb-syd-1").stop())
     asking.join()

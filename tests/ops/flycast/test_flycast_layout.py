@@ -36,13 +36,13 @@ def test_a_round_trip_is_the_same_both_ways_and_none_at_home(one: str, other: st
     assert regions.round_trip_ms(one, other) < 450
 
 
-def test_what_is_estimated_lies_near_what_is_measured() -> None:
+def test_estimated_round_trips_are_near_the_measured_ones() -> None:
     ratios = [regions.estimated_ms(*pair) / measured for pair, measured in regions.MEASURED_MS.items()]
     assert all(0.6 < ratio < 1.3 for ratio in ratios)
     assert sum(0.75 < ratio < 1.25 for ratio in ratios) >= 0.75 * len(ratios)
 
 
-def test_singapore_goes_to_sydney_then_amsterdam_then_virginia() -> None:
+def test_the_nearest_to_singapore_are_sydney_amsterdam_virginia() -> None:
     assert regions.nearest("sin", ("iad", "ams", "syd")) == ("syd", "ams", "iad")
 
 
@@ -70,7 +70,7 @@ def test_every_region_is_nearest_to_itself(origin: str, among: list[str]) -> Non
         lambda: LAYOUT.machine("nobody"),
     ],
 )
-def test_what_can_not_be_laid_out_is_refused_with_a_hint(wrong: object) -> None:
+def test_an_invalid_layout_is_refused_with_a_hint(wrong: object) -> None:
     with pytest.raises(ConfigurationError) as caught:
         wrong()  # type: ignore[operator]
     assert caught.value.hint
@@ -80,9 +80,9 @@ def test_what_can_not_be_laid_out_is_refused_with_a_hint(wrong: object) -> None:
 def test_no_two_parts_of_a_region_share_an_address(addresses: Addresses) -> None:
     for region in LAYOUT.regions:
         here = LAYOUT.in_region(region)
-        places = [addresses.edge(region, app.name) for app in LAYOUT.apps]
-        places += [addresses.backhaul(one) for one in here] + [addresses.local(one) for one in here]
-        assert len(set(places)) == len(places)
+        used = [addresses.edge(region, app.name) for app in LAYOUT.apps]
+        used += [addresses.backhaul(one) for one in here] + [addresses.local(one) for one in here]
+        assert len(set(used)) == len(used)
     sources = [addresses.source(machine) for machine in LAYOUT.machines]
     assert len(set(sources)) == len(sources)
 
@@ -92,7 +92,7 @@ def test_an_anycast_address_is_the_same_in_every_region() -> None:
 
 
 @given(st.permutations(["iad", "ams", "syd"]), st.floats(0, 1))
-def test_cuts_go_both_ways_and_heal(order: list[str], chance: float) -> None:
+def test_a_cut_works_in_both_directions_and_heals(order: list[str], chance: float) -> None:
     one, other, third = order
     rules = Rules(order)
     before = {pair: rules.delay_s(*pair, chance=chance) for pair in permutations(order, 2)}
@@ -106,13 +106,13 @@ def test_cuts_go_both_ways_and_heal(order: list[str], chance: float) -> None:
 
 
 @given(st.floats(0, 1), st.floats(0, 1, exclude_max=True))
-def test_the_share_of_lost_packets_is_the_one_asked_for(share: float, chance: float) -> None:
+def test_the_share_of_lost_packets_is_as_requested(share: float, chance: float) -> None:
     rules = Rules(["iad", "syd"])
     rules.carry_out({"do": "loss", "one": "syd", "other": "iad", "share": share})
     assert (rules.delay_s("iad", "syd", chance=chance) is None) == (chance < share)
 
 
-def test_packets_take_half_a_round_trip() -> None:
+def test_a_packet_takes_half_a_round_trip() -> None:
     rules = Rules(["iad", "syd"])
     assert rules.delay_s("iad", "syd", chance=0.5) == 199 / 2000
     rules.carry_out({"do": "latency", "one": "iad", "other": "syd", "ms": 10})
@@ -122,34 +122,34 @@ def test_packets_take_half_a_round_trip() -> None:
 
 @pytest.mark.parametrize("addresses", [Sixpn(LAYOUT), OnLoopback(LAYOUT, 70)])
 @pytest.mark.parametrize("region", LAYOUT.regions)
-def test_a_regions_proxy_asks_the_nearest_machines_first(addresses: Addresses, region: str) -> None:
-    made = configuration(worker(region, addresses))
-    json.dumps(made)
-    clusters = {cluster["name"]: cluster for cluster in made["static_resources"]["clusters"]}
+def test_the_proxy_of_a_region_tries_the_nearest_machines_first(addresses: Addresses, region: str) -> None:
+    config = configuration(worker(region, addresses))
+    json.dumps(config)
+    clusters = {cluster["name"]: cluster for cluster in config["static_resources"]["clusters"]}
     groups = clusters["app-tkdb"]["load_assignment"]["endpoints"]
     order = [group["locality"]["region"] for group in sorted(groups, key=lambda group: group["priority"])]
     assert order == list(regions.nearest(region, ("iad", "ams", "syd")))
-    listeners = {listener["name"] for listener in made["static_resources"]["listeners"]}
+    listeners = {listener["name"] for listener in config["static_resources"]["listeners"]}
     backhauls = {f"backhaul-{machine.id}" for machine in LAYOUT.in_region(region)}
     assert listeners == {"dialler", "edge-tkdb", "edge-web"} | backhauls
 
 
-def test_everything_that_the_proxy_tells_an_app_is_dropped_from_what_callers_send() -> None:
-    """A header that is added at the edge, or between the proxy's parts, and isn't in SPOOFED could be forged."""
-    made = json.dumps(configuration(worker("syd")))
-    parts = [made, *(proxy_lua.source(part, worker("syd")) for part in ("attest", "edge", "replay", "dial"))]
+def test_every_header_that_the_proxy_adds_is_dropped_from_callers_requests() -> None:
+    """A caller could forge a header that the proxy's parts add, if the header isn't in SPOOFED."""
+    config = json.dumps(configuration(worker("syd")))
+    parts = [config, *(proxy_lua.source(part, worker("syd")) for part in ("attest", "edge", "replay", "dial"))]
     written = set()
     for text in parts:
         words = text.replace("\\", "").replace('"', " ").split()
         written |= {word.lower() for word in words if word.lower().startswith(("fly-", "flycast-"))}
-    asked = {"fly-force-region", "fly-prefer-region", "fly-force-instance-id", "fly-prefer-instance-id"}
+    routing = {"fly-force-region", "fly-prefer-region", "fly-force-instance-id", "fly-prefer-instance-id"}
     only_answers = {"fly-replay", "flycast-refused"}
-    assert {name for name in written if name.replace("-", "").isalpha()} - asked - only_answers <= set(SPOOFED)
+    assert {name for name in written if name.replace("-", "").isalpha()} - routing - only_answers <= set(SPOOFED)
 
 
-def test_only_workers_may_use_a_backhaul_where_they_can_be_told_apart() -> None:
-    made = configuration(worker("syd"))
-    for listener in made["static_resources"]["listeners"]:
+def test_only_workers_may_use_a_backhaul_if_addresses_identify_them() -> None:
+    config = configuration(worker("syd"))
+    for listener in config["static_resources"]["listeners"]:
         if listener["name"].startswith("backhaul-"):
             guard = listener["filter_chains"][0]["filters"][0]["typed_config"]["rules"]
             principals = guard["policies"]["workers"]["principals"]
@@ -158,7 +158,7 @@ def test_only_workers_may_use_a_backhaul_where_they_can_be_told_apart() -> None:
 
 
 def test_only_an_app_that_stops_when_idle_is_woken() -> None:
-    made = configuration(worker("syd"))
-    for listener in made["static_resources"]["listeners"]:
+    config = configuration(worker("syd"))
+    for listener in config["static_resources"]["listeners"]:
         if listener["name"].startswith("backhaul-"):
             assert ("/wake/web-syd-1" in json.dumps(listener)) == (listener["name"] == "backhaul-web-syd-1")

@@ -1,4 +1,4 @@
-"""The resolver: right answers to right questions, and nothing else to whatever comes as a datagram."""
+"""The resolver: exact answers to valid queries, and an answer or silence for any other datagram."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def query(name: str, kind: int = AAAA, number: int = 7) -> bytes:
     return struct.pack("!6H", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)
 
 
-def asked(name: str, kind: int = AAAA) -> tuple[int, list[bytes]]:
-    """The response code and the records' data."""
+def resolve(name: str, kind: int = AAAA) -> tuple[int, list[bytes]]:
+    """Return the response code and the data of the records."""
     question = query(name, kind)
     answer = NAMES.answer(question, "sin", STARTED)
     assert answer is not None
@@ -45,37 +45,37 @@ def packed(*names: str) -> list[bytes]:
     return [IPv6Address(ADDRESSES.private(LAYOUT.machine(name))).packed for name in names]
 
 
-def test_flycast_names_stand_for_the_anycast_address() -> None:
+def test_flycast_names_resolve_to_the_anycast_address() -> None:
     for name in ("tkdb.flycast", "TKDB.Flycast", "api.svc.tkdb.flycast"):
-        assert asked(name) == (0, [IPv6Address(ADDRESSES.anycast("tkdb")).packed])
+        assert resolve(name) == (0, [IPv6Address(ADDRESSES.anycast("tkdb")).packed])
 
 
-def test_internal_names_stand_for_started_machines_nearest_first() -> None:
-    assert asked("tkdb.internal") == (0, packed("tkdb-ams-1", "tkdb-iad-1"))
-    assert asked("global.tkdb.internal") == asked("tkdb.internal")
-    assert asked("iad.tkdb.internal") == (0, packed("tkdb-iad-1"))
-    assert asked("top1.nearest.of.tkdb.internal") == (0, packed("tkdb-ams-1"))
-    assert asked("tkdb-ams-1.vm.tkdb.internal") == (0, packed("tkdb-ams-1"))
-    assert asked("store.internal")[0] == 0
+def test_internal_names_resolve_to_started_machines_nearest_first() -> None:
+    assert resolve("tkdb.internal") == (0, packed("tkdb-ams-1", "tkdb-iad-1"))
+    assert resolve("global.tkdb.internal") == resolve("tkdb.internal")
+    assert resolve("iad.tkdb.internal") == (0, packed("tkdb-iad-1"))
+    assert resolve("top1.nearest.of.tkdb.internal") == (0, packed("tkdb-ams-1"))
+    assert resolve("tkdb-ams-1.vm.tkdb.internal") == (0, packed("tkdb-ams-1"))
+    assert resolve("store.internal")[0] == 0
 
 
-def test_a_name_whose_machines_are_stopped_is_known_and_empty() -> None:
-    assert asked("syd.tkdb.internal") == (0, [])
-    assert asked("web.internal") == (0, [])
+def test_a_name_without_started_machines_has_no_records() -> None:
+    assert resolve("syd.tkdb.internal") == (0, [])
+    assert resolve("web.internal") == (0, [])
 
 
-def test_a_name_that_is_not_there_is_said_not_to_be() -> None:
+def test_an_unknown_name_does_not_exist() -> None:
     for name in ("nobody.flycast", "zzz.tkdb.internal", "example.com", "top1.nearest.of.tkdb.flycast", "internal"):
-        assert asked(name) == (3, [])
+        assert resolve(name) == (3, [])
 
 
-def test_there_is_no_ipv4() -> None:
-    assert asked("tkdb.flycast", 1) == (0, [])
+def test_a_query_for_ipv4_has_no_records() -> None:
+    assert resolve("tkdb.flycast", 1) == (0, [])
 
 
-def test_texts_list_machines_regions_and_apps() -> None:
+def test_txt_records_list_machines_regions_and_apps() -> None:
     def text(name: str) -> str:
-        code, (record,) = asked(name, TXT)
+        code, (record,) = resolve(name, TXT)
         assert code == 0
         assert record[0] == len(record) - 1
         return record[1:].decode()
@@ -89,13 +89,13 @@ def test_texts_list_machines_regions_and_apps() -> None:
 @given(st.binary(max_size=600))
 @example(query("tkdb.flycast")[:-1])
 @example(query("tkdb.flycast")[:12] + b"\xc0\x0c\0\x1c\0\1")
-def test_whatever_comes_is_answered_or_ignored(datagram: bytes) -> None:
+def test_any_datagram_is_answered_or_ignored(datagram: bytes) -> None:
     answer = NAMES.answer(datagram, "sin", STARTED)
     assert answer is None or answer[:2] == datagram[:2]
 
 
 @given(st.lists(st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=20), min_size=1, max_size=6))
-def test_whatever_name_is_asked_there_is_an_answer(labels: list[str]) -> None:
+def test_any_name_gets_an_answer(labels: list[str]) -> None:
     for kind in (AAAA, TXT, 1):
         answer = NAMES.answer(query(".".join(labels), kind), "sin", STARTED)
         assert answer is not None

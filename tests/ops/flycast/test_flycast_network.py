@@ -1,4 +1,4 @@
-"""The private network: names, what is past the proxy, who calls, and what only the proxy may say."""
+"""The private network: names, ports past the proxy, attested callers, and headers that only the proxy may set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.answering import Answer, Answering, Request
-from tests.ops.flycast.standing import Standing
+from tests.ops.flycast.stand_in import StandIn
 from tkdb.attestation import Presented, Verifier
 from tkdb.errors import ConfigurationError
 
@@ -20,10 +20,10 @@ SPOOFED = (
 )
 LOOK_UP = (
     "import json, socket, sys\n"
-    "def look(name):\n"
+    "def addresses(name):\n"
     "    try: return [found[4][0] for found in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)]\n"
     "    except socket.gaierror: return []\n"
-    "print(json.dumps({name: look(name) for name in sys.argv[1:]}))"
+    "print(json.dumps({name: addresses(name) for name in sys.argv[1:]}))"
 )
 FETCH = (
     "import json, sys, urllib.request\n"
@@ -32,94 +32,94 @@ FETCH = (
 )
 
 
-def look_up(standing: Standing, *names: str) -> dict[str, list[str]]:
-    done = standing.do(standing.flycast.run("sin", [sys.executable, "-I", "-S", "-c", LOOK_UP, *names]))
+def look_up(stand_in: StandIn, *names: str) -> dict[str, list[str]]:
+    done = stand_in.do(stand_in.flycast.run("sin", [sys.executable, "-I", "-S", "-c", LOOK_UP, *names]))
     found: dict[str, list[str]] = json.loads(done.output)
     return found
 
 
-def fetch(standing: Standing, url: str) -> dict[str, str]:
-    said: dict[str, str] = json.loads(
-        standing.do(standing.flycast.run("sin", [sys.executable, "-I", "-c", FETCH, url])).output
+def fetch(stand_in: StandIn, url: str) -> dict[str, str]:
+    answer: dict[str, str] = json.loads(
+        stand_in.do(stand_in.flycast.run("sin", [sys.executable, "-I", "-c", FETCH, url])).output
     )
-    return said
+    return answer
 
 
-def test_an_app_has_one_address_under_all_its_names(standing: Standing) -> None:
-    found = look_up(standing, "tkdb.flycast", "api.svc.tkdb.flycast", "narrow.flycast", "nobody.flycast")
+def test_an_app_has_one_address_under_all_its_names(stand_in: StandIn) -> None:
+    found = look_up(stand_in, "tkdb.flycast", "api.svc.tkdb.flycast", "narrow.flycast", "nobody.flycast")
     assert found["tkdb.flycast"] == found["api.svc.tkdb.flycast"] == ["fdaa:0:1:0:1::7"]
     assert found["narrow.flycast"] == ["fdaa:0:1:0:1::8"]
     assert found["nobody.flycast"] == []
-    assert standing.flycast.url("tkdb", "sin") == "http://tkdb.flycast"
+    assert stand_in.flycast.url("tkdb", "sin") == "http://tkdb.flycast"
 
 
-def test_an_app_answers_at_its_names_on_port_80_and_as_kubernetes_names_it_on_8080(standing: Standing) -> None:
-    assert fetch(standing, "http://tkdb.flycast/")["machine"] == "tkdb-syd-1"
-    assert fetch(standing, "http://api.svc.tkdb.flycast:8080/")["machine"] == "tkdb-syd-1"
+def test_an_app_answers_on_port_80_and_its_svc_name_on_8080(stand_in: StandIn) -> None:
+    assert fetch(stand_in, "http://tkdb.flycast/")["machine"] == "tkdb-syd-1"
+    assert fetch(stand_in, "http://api.svc.tkdb.flycast:8080/")["machine"] == "tkdb-syd-1"
 
 
-def test_internal_names_list_machines_that_run_nearest_first(standing: Standing) -> None:
-    whole = look_up(standing, "tkdb.internal", "iad.tkdb.internal", "top1.nearest.of.tkdb.internal")
-    assert len(whole["tkdb.internal"]) == 3
-    assert whole["top1.nearest.of.tkdb.internal"] == [standing.flycast_private("tkdb-syd-1")]
-    standing.do(standing.machine("tkdb-iad-1").kill())
-    assert look_up(standing, "iad.tkdb.internal", "tkdb-iad-1.vm.tkdb.internal") == {
+def test_internal_names_list_running_machines_nearest_first(stand_in: StandIn) -> None:
+    addresses = look_up(stand_in, "tkdb.internal", "iad.tkdb.internal", "top1.nearest.of.tkdb.internal")
+    assert len(addresses["tkdb.internal"]) == 3
+    assert addresses["top1.nearest.of.tkdb.internal"] == [stand_in.private_address("tkdb-syd-1")]
+    stand_in.do(stand_in.machine("tkdb-iad-1").kill())
+    assert look_up(stand_in, "iad.tkdb.internal", "tkdb-iad-1.vm.tkdb.internal") == {
         "iad.tkdb.internal": [],
         "tkdb-iad-1.vm.tkdb.internal": [],
     }
 
 
-def test_past_the_proxy_a_machine_that_binds_ipv4_only_refuses(standing: Standing) -> None:
-    assert "refused" in fetch(standing, "http://syd.tkdb.internal:8080/")["error"]
+def test_a_machine_that_binds_only_ipv4_refuses_requests_past_the_proxy(stand_in: StandIn) -> None:
+    assert "refused" in fetch(stand_in, "http://syd.tkdb.internal:8080/")["error"]
 
 
-def test_a_machine_can_not_reach_a_backhaul(standing: Standing) -> None:
-    """There it could write what only the edge may say."""
-    assert "error" in fetch(standing, "http://[fdaa:0:1:0:c::2]:9101/")
+def test_a_machine_can_not_reach_a_backhaul(stand_in: StandIn) -> None:
+    """At a backhaul, a caller could set headers that only the edge may set."""
+    assert "error" in fetch(stand_in, "http://[fdaa:0:1:0:c::2]:9101/")
 
 
-def test_what_only_the_proxy_says_is_dropped_from_a_callers_request(standing: Standing) -> None:
+def test_headers_that_only_the_proxy_sets_are_dropped_from_a_callers_request(stand_in: StandIn) -> None:
     spoofed = dict.fromkeys(SPOOFED, "forged")
-    answer = standing.ask("sin", flycast_state="plan=instance=tkdb-iad-1;app=tkdb;hops=0", **spoofed)
+    answer = stand_in.ask("sin", flycast_state="plan=instance=tkdb-iad-1;app=tkdb;hops=0", **spoofed)
     assert (answer.status, answer.machine) == (200, "tkdb-syd-1")
     assert "forged" not in answer.request.values()
     assert answer.request["fly-region"] == "sin"
-    assert answer.request["fly-client-ip"] == standing.flycast_private("client-sin-1")
+    assert answer.request["fly-client-ip"] == stand_in.private_address("client-sin-1")
     assert not [name for name in answer.request if name.startswith("flycast-")]
 
 
-def test_the_proxy_attests_who_calls_and_nobody_else_can(standing: Standing) -> None:
-    answer = standing.ask("sin", fly_src="instance=root;app=web;org=lab;ts=1", fly_src_signature="A" * 88)
+def test_the_proxy_attests_the_caller_and_drops_forged_attestations(stand_in: StandIn) -> None:
+    answer = stand_in.ask("sin", fly_src="instance=root;app=web;org=lab;ts=1", fly_src_signature="A" * 88)
     headers = [(name.encode(), value.encode()) for name, value in answer.request.items()]
-    verifier = Verifier(standing.flycast.fly_src_key)
-    source = verifier.verify(Presented.of(answer.said["peer"], headers), now_s=time.time())
+    verifier = Verifier(stand_in.flycast.fly_src_key)
+    source = verifier.verify(Presented.of(answer.echoed["peer"], headers), now_s=time.time())
     assert (source.instance, source.app, source.org) == ("client-sin-1", "client", "lab")
 
 
-def test_the_attestation_survives_a_replay_and_names_the_first_caller(standing: Standing) -> None:
-    answer = standing.ask("fra", x_answer_replay="region=iad")
+def test_the_attestation_names_the_original_caller_after_a_replay(stand_in: StandIn) -> None:
+    answer = stand_in.ask("fra", x_answer_replay="region=iad")
     headers = [(name.encode(), value.encode()) for name, value in answer.request.items()]
-    source = Verifier(standing.flycast.fly_src_key).verify(
-        Presented.of(answer.said["peer"], headers), now_s=time.time()
+    source = Verifier(stand_in.flycast.fly_src_key).verify(
+        Presented.of(answer.echoed["peer"], headers), now_s=time.time()
     )
     assert (answer.machine, source.instance) == ("tkdb-iad-1", "client-fra-1")
 
 
-def test_a_service_of_this_machine_is_found_inside_and_cut_off_with_its_region(standing: Standing) -> None:
+def test_an_exposed_service_is_reachable_until_its_region_is_cut_off(stand_in: StandIn) -> None:
     class Hello(Answering):
         def answer(self, request: Request) -> Answer:
             return Answer(200, {}, b'{"machine": "outside"}')
 
     with Hello() as server:
-        url = standing.do(standing.flycast.expose("store", "iad", server.port))
+        url = stand_in.do(stand_in.flycast.expose("store", "iad", server.port))
         assert url == f"http://store.internal:{server.port}"
-        assert fetch(standing, url)["machine"] == "outside"
-        standing.do(standing.flycast.backbone.isolate("iad"))
-        assert "error" in fetch(standing, url)
+        assert fetch(stand_in, url)["machine"] == "outside"
+        stand_in.do(stand_in.flycast.backbone.isolate("iad"))
+        assert "error" in fetch(stand_in, url)
 
 
-def test_what_is_not_laid_out_is_refused_with_a_hint(standing: Standing) -> None:
-    flycast = standing.flycast
+def test_unknown_regions_apps_and_shares_are_refused_with_a_hint(stand_in: StandIn) -> None:
+    flycast = stand_in.flycast
     for wrong in (
         flycast.door("iad"),
         flycast.door("sin", "nobody"),
@@ -129,5 +129,5 @@ def test_what_is_not_laid_out_is_refused_with_a_hint(standing: Standing) -> None
         flycast.backbone.loss("sin", "syd", 2),
     ):
         with pytest.raises(ConfigurationError) as caught:
-            standing.do(wrong)
+            stand_in.do(wrong)
         assert caught.value.hint

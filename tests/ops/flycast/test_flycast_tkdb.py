@@ -1,4 +1,4 @@
-"""tkdb itself behind the stand-in: real machines in three regions, a real object store, and fly-replay between them."""
+"""tkdb behind the stand-in: real machines in three regions, a real object store, and fly-replay between them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.end_to_end.node import COMMAND, ROOT, Keys
-from tests.ops.flycast.standing import Standing
+from tests.ops.flycast.stand_in import StandIn
 from tests.regions.cluster import variables
 from tests.replication.seaweed import Seaweed, make_bucket
 from tests.waiting import until
@@ -27,14 +27,14 @@ REGIONS = ("iad", "ams", "syd")
 
 
 class Cluster:
-    """Three machines of tkdb, the first one primary; a caller in Singapore."""
+    """Three machines of tkdb, with the first one as primary, and a caller in Singapore."""
 
     def __init__(self, server: Seaweed) -> None:
         self.keys = Keys()
         self.bucket = make_bucket(server)
         self.port = server.port
         self.endpoint = ""
-        self.standing = Standing(
+        self.stand_in = StandIn(
             Flycast({App("tkdb", REGIONS): self.serve}, clients=["sin"], isolated=True, start=False)
         )
 
@@ -46,18 +46,18 @@ class Cluster:
     def shared(self) -> dict[str, str]:
         return {"TKDB_LEASE_MS": "3000", "TKDB_PRIMARY_REGIONS": ",".join(REGIONS)}
 
-    def found(self, folder: Path) -> None:
-        """Found the cluster, as its operator does; then start its machines."""
+    def create(self, folder: Path) -> None:
+        """Run `tkdb init`, as an operator does, and start the machines."""
         environment = self.keys.environment(folder / "operator.db", **variables(self.bucket), **self.shared())
         subprocess.run(
             [sys.executable, "-m", "tkdb.cli", "init"], cwd=ROOT, env=environment, check=True, capture_output=True
         )
-        self.endpoint = self.standing.do(self.standing.flycast.expose("store", "iad", self.port))
-        self.standing.do(self.standing.machine("tkdb-iad-1").start())
-        self.standing.do(self.standing.flycast.start())
+        self.endpoint = self.stand_in.do(self.stand_in.flycast.expose("store", "iad", self.port))
+        self.stand_in.do(self.stand_in.machine("tkdb-iad-1").start())
+        self.stand_in.do(self.stand_in.flycast.start())
 
     def client(self) -> Client:
-        return Client(self.standing.do(self.standing.flycast.door("sin")), self.keys.identity, signer=self.keys.signer)
+        return Client(self.stand_in.do(self.stand_in.flycast.door("sin")), self.keys.identity, signer=self.keys.signer)
 
     def status(self) -> api.StatusReport | None:
         try:
@@ -67,8 +67,8 @@ class Cluster:
             return None
 
 
-def made(client: Client, organization: str) -> bool:
-    """Whether an organization could be made now, or was made by an attempt whose outcome wasn't known."""
+def is_created(client: Client, organization: str) -> bool:
+    """Return True if the organization exists: created by this call, or by one whose outcome was unknown."""
     try:
         client.create_organization(organization)
     except Conflict:
@@ -81,12 +81,12 @@ def made(client: Client, organization: str) -> bool:
 @pytest.fixture
 def cluster(isolating: None, s3_server: Seaweed, tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(s3_server)
-    with cluster.standing:
-        cluster.found(tmp_path)
+    with cluster.stand_in:
+        cluster.create(tmp_path)
         yield cluster
 
 
-def test_only_the_apps_that_are_allowed_get_through(isolating: None) -> None:
+def test_only_allowed_apps_get_an_answer(isolating: None) -> None:
     keys = Keys()
 
     def serve(machine: VirtualMachine, *, allowed: str) -> Command:
@@ -96,32 +96,32 @@ def test_only_the_apps_that_are_allowed_get_through(isolating: None) -> None:
 
     allowed = {"open": "client", "closed": "other"}
     apps = {App(app, ("iad",)): partial(serve, allowed=name) for app, name in allowed.items()}
-    with Standing(Flycast(apps, clients=["iad"], isolated=True)) as standing:
-        doors = {app: standing.do(standing.flycast.door("iad", app)) for app in allowed}
+    with StandIn(Flycast(apps, clients=["iad"], isolated=True)) as stand_in:
+        doors = {app: stand_in.do(stand_in.flycast.door("iad", app)) for app in allowed}
         with Client(doors["open"], keys.identity, signer=keys.signer) as client:
             assert client.status().machine == "open-iad-1"
         assert httpx.post(doors["closed"] + "/v1/verify").json()["type"] == "urn:tkdb:problem:not-attested"
-        assert '"event":"not attested"' in standing.flycast.log("closed-iad-1")
+        assert '"event":"not attested"' in stand_in.flycast.log("closed-iad-1")
 
 
 @pytest.mark.slow
-def test_a_write_at_a_replica_is_replayed_to_the_primary_and_comes_back_while_there_is_none(cluster: Cluster) -> None:
-    standing = cluster.standing
+def test_a_write_at_a_replica_is_replayed_to_the_primary_and_continues_after_a_failover(cluster: Cluster) -> None:
+    stand_in = cluster.stand_in
     status = cluster.status()
     assert status is not None
     assert (status.machine, status.role) == ("tkdb-syd-1", "replica")
     with cluster.client() as client:
-        client.create_organization("acme")  # a write: from Singapore to Sydney, and replayed to Virginia
+        client.create_organization("acme")  # This write goes from Singapore to Sydney, and is replayed to Virginia.
         token = client.mint("acme")
         assert client.verify(token).organization == "acme"
-        assert "replayed" in standing.flycast.log("tkdb-syd-1")
-        standing.do(standing.machine("tkdb-iad-1").kill())
-        assert client.verify(token).organization == "acme"  # reads go on meanwhile
-        until(lambda: made(client, "initech"))  # and so do writes, once another machine leads
+        assert "replayed" in stand_in.flycast.log("tkdb-syd-1")
+        stand_in.do(stand_in.machine("tkdb-iad-1").kill())
+        assert client.verify(token).organization == "acme"  # Reads continue without a primary.
+        until(lambda: is_created(client, "initech"))  # Writes continue once another machine is primary.
         client.revoke(token)
         with pytest.raises(RevokedToken):
             client.verify(token)
     status = cluster.status()
     assert status is not None
     assert status.machine == "tkdb-syd-1"
-    assert standing.do(standing.flycast.seen("sin")) >= {"tkdb-ams-1", "tkdb-syd-1"}
+    assert stand_in.do(stand_in.flycast.seen("sin")) >= {"tkdb-ams-1", "tkdb-syd-1"}

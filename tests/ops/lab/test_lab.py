@@ -1,4 +1,4 @@
-"""``tkdb lab`` from end to end: real machines in three regions, broken from another terminal; nothing stays."""
+"""``tkdb lab`` from end to end: real machines in three regions, faults from another terminal, full cleanup."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.waiting import until
 from tkdb_client import Client
 
 
-class Running:
-    """A lab as its user has it: the command in one terminal, this in another."""
+class RunningLab:
+    """A running lab, controlled with commands as from another terminal."""
 
     def __init__(self, folder: Path, exports: dict[str, str]) -> None:
         self.folder = folder
         self.exports = exports
 
     def run(self, *arguments: str) -> CommandResult:
-        command, *further = arguments
-        return tkdb("lab", command, "--folder", str(self.folder), *further)
+        command, *options = arguments
+        return tkdb("lab", command, "--folder", str(self.folder), *options)
 
     def machines(self) -> dict[str, dict[str, Any]]:
         shown = self.run("status", "--json")
@@ -38,7 +38,7 @@ class Running:
         return Client(self.exports["TKDB_URL"], self.exports["TKDB_AUTHORITY"], signer=self.signer())
 
     def until_served(self, caller: str, by: str) -> None:
-        """Wait until the proxy of the callers' region has seen it."""
+        """Wait until the proxy of the region ``caller`` sends requests only to the region ``by``."""
         until(
             lambda: [region for region, each in self.machines().items() if caller in each["serves"]] == [by],
             self.machines,
@@ -49,30 +49,30 @@ class Running:
 
 
 @pytest.fixture
-def lab(able: None, tmp_path: Path) -> Iterator[Running]:
+def lab(able: None, tmp_path: Path) -> Iterator[RunningLab]:
     folder = tmp_path / "lab"
     with running("lab", "up", "--json", "--folder", str(folder)) as process:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        if not said.startswith('{"TKDB_URL"'):
-            pytest.fail(said + process.communicate(timeout=60)[1])
-        yield Running(folder, json.loads(said))
+        line = process.stdout.readline()
+        if not line.startswith('{"TKDB_URL"'):
+            pytest.fail(line + process.communicate(timeout=60)[1])
+        yield RunningLab(folder, json.loads(line))
         process.send_signal(signal.SIGTERM)
         assert (process.wait(60), folder.exists()) == (0, False)
 
 
 @pytest.mark.slow
-def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) -> None:
+def test_a_lab_survives_faults_from_another_terminal(lab: RunningLab) -> None:
     machines = lab.machines()
     assert {region: each["role"] for region, each in machines.items()} == {
         "iad": "primary", "ams": "replica", "syd": "replica"
     }  # fmt: skip
-    examined = lab.run("exec", "sin", "--", TKDB, "doctor")
-    assert (examined.code, "9 checks passed, 0 failed" in examined.out) == (0, True), examined.out
+    checked = lab.run("exec", "sin", "--", TKDB, "doctor")
+    assert (checked.code, "9 checks passed, 0 failed" in checked.out) == (0, True), checked.out
     with lab.client() as client:
-        asked = lab.machines()["syd"]["requests"]
-        assert client.status().region == "syd"  # the nearest to Singapore
-        assert lab.machines()["syd"]["requests"] == asked + 1
+        before = lab.machines()["syd"]["requests"]
+        assert client.status().region == "syd"  # Sydney is the nearest region to Singapore.
+        assert lab.machines()["syd"]["requests"] == before + 1
         client.create_organization("acme")
         token = client.mint("acme")
         assert client.verify(token).organization == "acme"
@@ -85,8 +85,8 @@ def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) 
         lab.until_answers(client, "iad")
         assert lab.run("heal").code == lab.run("start", "tkdb-syd-1").code == 0
         lab.until_answers(client, "syd")
-    asked = lab.run("exec", "--json", "sin", "--", "sh", "-c", "echo $TKDB_URL; exit 7")
-    assert (asked.code, json.loads(asked.out)["output"]) == (7, "http://tkdb.flycast\n")
+    executed = lab.run("exec", "--json", "sin", "--", "sh", "-c", "echo $TKDB_URL; exit 7")
+    assert (executed.code, json.loads(executed.out)["output"]) == (7, "http://tkdb.flycast\n")
     wrong = lab.run("cut", "iad", "nowhere")
     assert (wrong.code, "no region" in wrong.err) == (2, True)
     second = lab.run("up")
@@ -95,11 +95,11 @@ def test_a_lab_lives_through_faults_ordered_from_another_terminal(lab: Running) 
 
 
 @pytest.mark.slow
-def test_a_client_that_names_regions_goes_on_at_once_where_the_nearest_hangs(lab: Running) -> None:
-    """The proxy sends to a machine that hangs until its checks have failed; the client finds it out by one call."""
+def test_a_client_that_names_regions_continues_at_once_when_the_nearest_hangs(lab: RunningLab) -> None:
+    """A proxy sends requests to a hanging machine until its checks fail. The client notices with one call."""
     urls = [f"{lab.exports['TKDB_URL']}?region={region}" for region in ("iad", "ams", "syd")]
     with Client(urls, lab.exports["TKDB_AUTHORITY"], signer=lab.signer()) as client:
-        lab.until_answers(client, "syd")  # the nearest, once it has measured
+        lab.until_answers(client, "syd")  # The client prefers the nearest region once it has measured the distances.
         client.create_organization("acme")
         token = client.mint("acme")
         shown = tkdb("regions", "--json", env=lab.exports | {"TKDB_URL": ",".join(urls)})
@@ -107,17 +107,19 @@ def test_a_client_that_names_regions_goes_on_at_once_where_the_nearest_hangs(lab
         assert lab.run("pause", "syd").code == 0
         assert client.status().region != "syd"
         assert client.verify(token).organization == "acme"
-        assert [each.region for each in client.regions() if each.fault] == [""]  # who hangs doesn't say who it is
+        assert [each.region for each in client.regions() if each.fault] == [
+            ""
+        ]  # A machine that hangs can't report its region.
         assert lab.run("resume", "syd").code == 0
         lab.until_answers(client, "syd")
 
 
-def test_without_a_lab_every_order_says_so(tmp_path: Path) -> None:
+def test_without_a_lab_a_command_reports_that_none_answers(tmp_path: Path) -> None:
     ran = tkdb("lab", "status", "--folder", str(tmp_path))
     assert (ran.code, "no lab answers" in ran.err) == (3, True)
 
 
-def test_a_folder_that_is_not_a_labs_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("kept")
     ran = tkdb("lab", "up", "--folder", str(tmp_path))
     assert (ran.code, [each.name for each in tmp_path.iterdir()]) == (2, ["mine"])

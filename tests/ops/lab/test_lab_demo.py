@@ -1,4 +1,4 @@
-"""``make demo``: it shows the whole pattern, checks what it says, and leaves nothing behind, however it ends."""
+"""``make demo`` shows the whole pattern, checks its own claims, and cleans up, however it ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.usefixture
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """The folder of its temporary files, which can be looked at. Short: there are sockets in it."""
+    """The demo's folder for temporary files. Its path is short because it will contain sockets."""
     with tempfile.TemporaryDirectory(prefix="tkdb-") as folder:
         yield Path(folder)
 
@@ -45,7 +45,7 @@ def environment(temporary: Path) -> dict[str, str]:
 
 
 def on_loopback(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Where ``ip`` and ``unshare`` aren't found, the regions are loopback addresses."""
+    """Return an environment without ``ip`` and ``unshare``, so that the regions are loopback addresses."""
     return environment | {"PATH": str(tmp_path_factory.mktemp("bin"))}
 
 
@@ -53,7 +53,7 @@ def shown(out: str) -> list[str]:
     return [line.split()[0] for line in out.splitlines()]
 
 
-def test_it_shows_the_whole_pattern(environment: dict[str, str], temporary: Path) -> None:
+def test_the_demo_shows_the_whole_pattern(environment: dict[str, str], temporary: Path) -> None:
     if (why := namespaces.unfit()) is not None:
         pytest.skip(f"regions can't be isolated here: {why}")
     done = subprocess.run([sys.executable, str(DEMO)], env=environment, capture_output=True, text=True, check=False)
@@ -62,7 +62,7 @@ def test_it_shows_the_whole_pattern(environment: dict[str, str], temporary: Path
     assert list(temporary.iterdir()) == []
 
 
-def test_without_namespaces_it_says_what_is_not_emulated(
+def test_without_namespaces_the_demo_lists_what_is_not_emulated(
     environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     bare = on_loopback(environment, tmp_path_factory)
@@ -72,10 +72,10 @@ def test_without_namespaces_it_says_what_is_not_emulated(
     assert "not emulated here: " in done.stdout
 
 
-def test_where_something_is_otherwise_it_says_what_was_expected(
+def test_an_unexpected_result_fails_the_demo_with_the_expectation(
     environment: dict[str, str], temporary: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """An app in Frankfurt is served by Amsterdam, and not by Sydney."""
+    """The app is moved to Frankfurt, where Amsterdam serves it instead of Sydney."""
     done = subprocess.run(
         [sys.executable, "-c", CHANGED, str(DEMO)],
         env=on_loopback(environment, tmp_path_factory), capture_output=True, text=True, check=False,
@@ -85,7 +85,7 @@ def test_where_something_is_otherwise_it_says_what_was_expected(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_cleans_up_when_it_is_interrupted(
+def test_an_interrupted_demo_cleans_up(
     number: signal.Signals, environment: dict[str, str], temporary: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     demo = subprocess.Popen(

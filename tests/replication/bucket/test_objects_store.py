@@ -1,4 +1,4 @@
-"""Both object stores, the one in memory and the real one, keep the same promises; a store that doesn't is refused."""
+"""The store in memory and a real S3 store keep the same rules, and a store that breaks a rule is refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OnStore = Callable[[Trial], None]
 
 @pytest.fixture(params=["memory", "s3"])
 def on_store(request: pytest.FixtureRequest) -> OnStore:
-    """Runs a trial on each kind of store."""
+    """Return a function that runs a trial on one kind of store."""
     if request.param == "memory":
         return lambda trial: asyncio.run(trial(MemoryObjects(now_ms=lambda: DATE_MS)))
     bucket: Bucket = request.getfixturevalue("empty_bucket")
@@ -50,7 +50,7 @@ def on_store(request: pytest.FixtureRequest) -> OnStore:
     return lambda trial: asyncio.run(on_s3(trial))
 
 
-def test_what_is_put_is_got_and_deleted(on_store: OnStore) -> None:
+def test_an_object_can_be_put_read_and_deleted(on_store: OnStore) -> None:
     async def trial(objects: Objects) -> None:
         assert isinstance(await objects.get("a/b c+d", timeout_ms=TIMEOUT_MS), Missing)
         stored = await objects.put("a/b c+d", b"\x00body", timeout_ms=TIMEOUT_MS)
@@ -67,7 +67,7 @@ def test_what_is_put_is_got_and_deleted(on_store: OnStore) -> None:
     on_store(trial)
 
 
-def test_an_object_is_created_once(on_store: OnStore) -> None:
+def test_an_object_is_created_only_once(on_store: OnStore) -> None:
     async def trial(objects: Objects) -> None:
         assert isinstance(await objects.put("k", b"1", if_none_match="*", timeout_ms=TIMEOUT_MS), Stored)
         assert isinstance(await objects.put("k", b"2", if_none_match="*", timeout_ms=TIMEOUT_MS), Conflict)
@@ -89,7 +89,7 @@ def test_only_the_version_that_was_read_is_replaced(on_store: OnStore) -> None:
     on_store(trial)
 
 
-def test_every_answer_brings_the_stores_time(on_store: OnStore) -> None:
+def test_every_answer_contains_the_stores_time(on_store: OnStore) -> None:
     async def trial(objects: Objects) -> None:
         stored = await objects.put("k", b"1", timeout_ms=TIMEOUT_MS)
         assert isinstance(stored, Stored)
@@ -110,7 +110,7 @@ def test_every_answer_brings_the_stores_time(on_store: OnStore) -> None:
     on_store(trial)
 
 
-def test_a_list_shows_what_is_under_a_prefix(on_store: OnStore) -> None:
+def test_a_list_contains_only_the_objects_under_its_prefix(on_store: OnStore) -> None:
     async def trial(objects: Objects) -> None:
         for key in ("b/2", "b/1 &<x>", "a", "bb"):
             assert isinstance(await objects.put(key, b"12345", timeout_ms=TIMEOUT_MS), Stored)
@@ -120,14 +120,14 @@ def test_a_list_shows_what_is_under_a_prefix(on_store: OnStore) -> None:
         assert all(
             abs(found.modified_ms - now_ms()) < 60_000 or found.modified_ms == DATE_MS for found in listed.objects
         )
-        nothing = await objects.list("none/", timeout_ms=TIMEOUT_MS)
-        assert isinstance(nothing, Listed)
-        assert nothing.objects == ()
+        empty = await objects.list("none/", timeout_ms=TIMEOUT_MS)
+        assert isinstance(empty, Listed)
+        assert empty.objects == ()
 
     on_store(trial)
 
 
-def test_a_store_that_keeps_its_word_passes_the_probe_and_keeps_nothing_of_it(on_store: OnStore) -> None:
+def test_a_conforming_store_passes_the_check_and_keeps_none_of_its_objects(on_store: OnStore) -> None:
     async def trial(objects: Objects) -> None:
         await check_store(objects, random_bytes=random.Random(1).randbytes)
         listed = await objects.list("", timeout_ms=TIMEOUT_MS)
@@ -137,32 +137,35 @@ def test_a_store_that_keeps_its_word_passes_the_probe_and_keeps_nothing_of_it(on
     on_store(trial)
 
 
-class _Far(MemoryObjects):
-    """A store in memory, so far away that only the trips count. So many requests are under way at once."""
+class _DistantStore(MemoryObjects):
+    """A distant store in memory, which counts round trips.
+
+    Each trip carries at most ``connections`` requests.
+    """
 
     def __init__(self, connections: int) -> None:
         super().__init__(now_ms=lambda: DATE_MS)
         self._connections = connections
-        self._setting_out: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
         self.trips = 0
 
-    async def until(self, done: asyncio.Future[Any]) -> None:
-        """Make one trip after the other, each once nobody else wants to come along."""
+    async def run_until(self, done: asyncio.Future[Any]) -> None:
+        """Make round trips until ``done``. Each starts once no further request joins it."""
         while not done.done():
             before = -1
-            while before != len(self._setting_out):
-                before = len(self._setting_out)
+            while before != len(self._waiting):
+                before = len(self._waiting)
                 for _ in range(10):
                     await asyncio.sleep(0)
-            on_board = self._setting_out[: self._connections]
-            del self._setting_out[: self._connections]
-            self.trips += bool(on_board)
-            for each in on_board:
-                each.set_result(None)
+            sent = self._waiting[: self._connections]
+            del self._waiting[: self._connections]
+            self.trips += bool(sent)
+            for request in sent:
+                request.set_result(None)
 
     async def _trip(self) -> None:
-        self._setting_out.append(asyncio.get_running_loop().create_future())
-        await self._setting_out[-1]
+        self._waiting.append(asyncio.get_running_loop().create_future())
+        await self._waiting[-1]
 
     async def put(
         self, key: str, body: bytes, *, if_match: str | None = None, if_none_match: Literal["*"] | None = None,
@@ -182,26 +185,28 @@ class _Far(MemoryObjects):
         return await super().delete(key, timeout_ms=timeout_ms)
 
 
-def test_the_probe_takes_few_round_trips_as_a_machine_far_away_leads_nothing_before_it_has_ended() -> None:
+def test_the_check_takes_at_most_15_round_trips_with_32_connections() -> None:
+    """A distant machine can't become primary before this check ends, so the check must take few round trips."""
+
     async def trips(connections: int) -> int:
-        far = _Far(connections)
-        probing = asyncio.ensure_future(check_store(far, random_bytes=random.Random(1).randbytes))
-        await far.until(probing)
-        await probing
-        return far.trips
+        distant = _DistantStore(connections)
+        checking = asyncio.ensure_future(check_store(distant, random_bytes=random.Random(1).randbytes))
+        await distant.run_until(checking)
+        await checking
+        return distant.trips
 
     assert asyncio.run(trips(32)) <= 15
     assert asyncio.run(trips(1)) > 100
 
 
-class _Planted(MemoryObjects):
-    """A store in memory, for a fault to be planted in."""
+class _FaultyStore(MemoryObjects):
+    """A store in memory. Each subclass breaks one rule."""
 
     def __init__(self) -> None:
         super().__init__(now_ms=lambda: DATE_MS)
 
 
-class _IgnoresIfMatch(_Planted):
+class _IgnoresIfMatch(_FaultyStore):
     async def put(
         self, key: str, body: bytes, *, if_match: str | None = None, if_none_match: Literal["*"] | None = None,
         timeout_ms: int,
@@ -209,7 +214,7 @@ class _IgnoresIfMatch(_Planted):
         return await super().put(key, body, if_none_match=if_none_match, timeout_ms=timeout_ms)
 
 
-class _IgnoresIfNoneMatch(_Planted):
+class _IgnoresIfNoneMatch(_FaultyStore):
     async def put(
         self, key: str, body: bytes, *, if_match: str | None = None, if_none_match: Literal["*"] | None = None,
         timeout_ms: int,
@@ -217,8 +222,8 @@ class _IgnoresIfNoneMatch(_Planted):
         return await super().put(key, body, if_match=if_match, timeout_ms=timeout_ms)
 
 
-class _ChecksThenWrites(_Planted):
-    """Looks at the condition, and writes a moment later: right by itself, wrong in a race."""
+class _ChecksThenWrites(_FaultyStore):
+    """Checks the condition and writes a moment later. A single put is right, but racing puts aren't."""
 
     async def put(
         self, key: str, body: bytes, *, if_match: str | None = None, if_none_match: Literal["*"] | None = None,
@@ -234,7 +239,7 @@ class _ChecksThenWrites(_Planted):
 
 
 class _CreatesTwice(_ChecksThenWrites):
-    """Races only where nothing was yet."""
+    """Allows a race only between puts that create the object."""
 
     async def put(
         self, key: str, body: bytes, *, if_match: str | None = None, if_none_match: Literal["*"] | None = None,
@@ -244,12 +249,12 @@ class _CreatesTwice(_ChecksThenWrites):
         return await kind.put(self, key, body, if_match=if_match, if_none_match=if_none_match, timeout_ms=timeout_ms)
 
 
-class _ReadsLate(_Planted):
-    """Reads what was there one write ago, as a copy in another region may."""
+class _ReadsPreviousVersion(_FaultyStore):
+    """Reads the version before the last write, as a copy in another region may."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._before: dict[str, bytes] = {}
+        self._previous: dict[str, bytes] = {}
 
     async def put(
         self, key: str, body: bytes, *, if_match: str | None = None, if_none_match: Literal["*"] | None = None,
@@ -258,25 +263,25 @@ class _ReadsLate(_Planted):
         held = self._body(key)
         outcome = await super().put(key, body, if_match=if_match, if_none_match=if_none_match, timeout_ms=timeout_ms)
         if isinstance(outcome, Stored) and held is not None:
-            self._before[key] = held
+            self._previous[key] = held
         return outcome
 
     async def get(
         self, key: str, *, if_none_match: str | None = None, timeout_ms: int
     ) -> Found | NotModified | Missing | Unknown:
-        if key in self._before:
-            late = MemoryObjects(now_ms=lambda: DATE_MS)
-            await late.put(key, self._before[key], timeout_ms=timeout_ms)
-            return await late.get(key, if_none_match=if_none_match, timeout_ms=timeout_ms)
+        if key in self._previous:
+            previous = MemoryObjects(now_ms=lambda: DATE_MS)
+            await previous.put(key, self._previous[key], timeout_ms=timeout_ms)
+            return await previous.get(key, if_none_match=if_none_match, timeout_ms=timeout_ms)
         return await super().get(key, if_none_match=if_none_match, timeout_ms=timeout_ms)
 
 
-class _KeepsTheDeleted(_Planted):
+class _KeepsDeletedObjects(_FaultyStore):
     async def delete(self, key: str, *, timeout_ms: int) -> Deleted | Unknown:
         return Deleted(DATE_MS)
 
 
-class _RefusesAll(_Planted):
+class _RefusesEveryPut(_FaultyStore):
     async def put(
         self, key: str, body: bytes, *, if_match: str | None = None, if_none_match: Literal["*"] | None = None,
         timeout_ms: int,
@@ -284,7 +289,7 @@ class _RefusesAll(_Planted):
         return Conflict(DATE_MS)
 
 
-class _ForgetsConditionsOnReads(_Planted):
+class _IgnoresConditionsOnReads(_FaultyStore):
     async def get(
         self, key: str, *, if_none_match: str | None = None, timeout_ms: int
     ) -> Found | NotModified | Missing | Unknown:
@@ -298,24 +303,24 @@ class _ForgetsConditionsOnReads(_Planted):
         (_IgnoresIfNoneMatch, "If-None-Match: \\* doesn't keep"),
         (_ChecksThenWrites, "of 8 racing puts with If-Match, 8 succeeded, and only one may"),
         (_CreatesTwice, "of 8 racing puts with If-None-Match: \\*, 8 succeeded, and only one may"),
-        (_ReadsLate, "doesn't see"),
-        (_KeepsTheDeleted, "still finds the object"),
-        (_RefusesAll, "where nothing is was refused"),
-        (_ForgetsConditionsOnReads, "gives it again"),
+        (_ReadsPreviousVersion, "doesn't see"),
+        (_KeepsDeletedObjects, "still finds the object"),
+        (_RefusesEveryPut, "where nothing is was refused"),
+        (_IgnoresConditionsOnReads, "gives it again"),
     ],
 )
-def test_a_store_that_breaks_its_word_is_refused_by_name(kind: type[_Planted], names: str) -> None:
+def test_a_nonconforming_store_is_refused_and_the_broken_rule_is_named(kind: type[_FaultyStore], names: str) -> None:
     with pytest.raises(errors.UnfitObjectStore, match=names) as caught:
         asyncio.run(check_store(kind(), random_bytes=random.Random(1).randbytes))
     assert caught.value.hint
 
 
-def test_a_store_that_does_not_answer_is_not_called_unfit() -> None:
-    class Silent(_Planted):
+def test_a_store_that_does_not_answer_is_unavailable_not_unfit() -> None:
+    class Unanswering(_FaultyStore):
         async def get(
             self, key: str, *, if_none_match: str | None = None, timeout_ms: int
         ) -> Found | NotModified | Missing | Unknown:
             return Unknown("it didn't answer within 5 ms")
 
     with pytest.raises(errors.Unavailable, match="within 5 ms"):
-        asyncio.run(check_store(Silent(), random_bytes=random.Random(1).randbytes))
+        asyncio.run(check_store(Unanswering(), random_bytes=random.Random(1).randbytes))

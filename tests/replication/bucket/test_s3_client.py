@@ -1,4 +1,4 @@
-"""The S3 client: what is signed, what an answer means, and that nothing is ever sent twice."""
+"""The S3 client signs requests, classifies every answer, and never sends a request twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SECRETS = Credentials("AKIDSECRETID", "verysecretkey", "sessionsecret")
          "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"),
     ],
 )  # fmt: skip
-def test_signatures_are_those_of_awss_own_examples(
+def test_signatures_equal_those_in_the_aws_examples(
     method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes, signature: str
 ) -> None:
     signed = sign(
@@ -49,15 +49,15 @@ def test_signatures_are_those_of_awss_own_examples(
     assert signed["authorization"].endswith(f"Signature={signature}")
 
 
-def test_temporary_keys_are_sent_and_signed() -> None:
+def test_a_session_token_is_sent_and_signed() -> None:
     signed = sign("GET", "/", {}, {"host": "h"}, b"", credentials=SECRETS, region="auto", now_ms=EXAMPLE_MS)
     assert signed["x-amz-security-token"] == "sessionsecret"
     assert "x-amz-security-token" in signed["authorization"]
 
 
 @asynccontextmanager
-async def answering(answer: Callable[[bytes], bytes]) -> AsyncIterator[tuple[S3Objects, list[bytes]]]:
-    """A store that gives one answer to each request, and shows the requests it got."""
+async def serving(answer: Callable[[bytes], bytes]) -> AsyncIterator[tuple[S3Objects, list[bytes]]]:
+    """Serve a store that answers each request with ``answer``, and records the requests."""
     requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,11 +80,11 @@ def http(status: str, body: bytes = b"", *headers: str) -> bytes:
 
 
 def run(trial: Callable[[S3Objects, list[bytes]], Awaitable[None]], *answers: bytes) -> None:
-    """Run a trial on a store that gives these answers in turn, the last one for ever."""
-    left = list(answers)
+    """Run a trial on a store that gives these answers in turn, and repeats the last one."""
+    rest = list(answers)
 
     async def main() -> None:
-        async with answering(lambda _request: left.pop(0) if len(left) > 1 else left[0]) as (objects, requests):
+        async with serving(lambda _request: rest.pop(0) if len(rest) > 1 else rest[0]) as (objects, requests):
             await trial(objects, requests)
 
     asyncio.run(main())
@@ -99,7 +99,7 @@ def run(trial: Callable[[S3Objects, list[bytes]], Awaitable[None]], *answers: by
         http("404 Not Found", b"<Error><Code>NoSuchBucket</Code></Error>"),
         http("404 Not Found", b"<html>nothing here</html>"),
         http("307 Temporary Redirect", b"", "Location: http://127.0.0.1:1/"),
-        http("200 OK"),  # without an ETag nothing was said
+        http("200 OK"),  # an answer without an ETag proves nothing
         http("304 Not Modified"),
         b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nETag: x\r\n\r\ncut short",
         b"HTTP/1.1 200 OK\r\nContent-Length: nonsense\r\n\r\n",
@@ -107,7 +107,7 @@ def run(trial: Callable[[S3Objects, list[bytes]], Awaitable[None]], *answers: by
         b"",
     ],
 )
-def test_what_is_no_answer_is_unknown_and_was_asked_once(answer: bytes) -> None:
+def test_an_unusable_answer_is_unknown_and_its_request_is_sent_once(answer: bytes) -> None:
     async def trial(objects: S3Objects, requests: list[bytes]) -> None:
         for number, outcome in enumerate(
             [
@@ -125,7 +125,7 @@ def test_what_is_no_answer_is_unknown_and_was_asked_once(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize("status", ["409 Conflict", "412 Precondition Failed"])
-def test_a_condition_that_failed_is_a_conflict_only_where_there_was_one(status: str) -> None:
+def test_a_failed_condition_is_a_conflict_only_if_the_put_had_one(status: str) -> None:
     async def trial(objects: S3Objects, _requests: list[bytes]) -> None:
         assert isinstance(await objects.put("k", b"v", if_match='"e"', timeout_ms=5_000), Conflict)
         assert isinstance(await objects.put("k", b"v", if_none_match="*", timeout_ms=5_000), Conflict)
@@ -134,7 +134,7 @@ def test_a_condition_that_failed_is_a_conflict_only_where_there_was_one(status: 
     run(trial, http(status))
 
 
-def test_what_should_be_replaced_and_is_gone_is_a_conflict() -> None:
+def test_replacing_a_missing_object_is_a_conflict() -> None:
     async def trial(objects: S3Objects, _requests: list[bytes]) -> None:
         assert isinstance(await objects.put("k", b"v", if_match='"e"', timeout_ms=5_000), Conflict)
         assert isinstance(await objects.put("k", b"v", timeout_ms=5_000), Unknown)
@@ -144,7 +144,7 @@ def test_what_should_be_replaced_and_is_gone_is_a_conflict() -> None:
     run(trial, http("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>"))
 
 
-def test_the_condition_is_sent_and_signed_and_reads_are_asked_to_be_strong() -> None:
+def test_conditions_are_sent_and_signed_and_strong_reads_are_requested() -> None:
     async def trial(objects: S3Objects, requests: list[bytes]) -> None:
         await objects.put("k", b"v", if_match='"e"', timeout_ms=5_000)
         await objects.put("k", b"v", if_none_match="*", timeout_ms=5_000)
@@ -159,7 +159,7 @@ def test_the_condition_is_sent_and_signed_and_reads_are_asked_to_be_strong() -> 
     run(trial, http("200 OK", b"", 'ETag: "f"'))
 
 
-def test_a_date_that_is_none_is_not_made_up() -> None:
+def test_an_invalid_date_is_none() -> None:
     async def trial(objects: S3Objects, _requests: list[bytes]) -> None:
         assert await objects.put("k", b"", timeout_ms=5_000) == Stored('"f"', 784_111_777_000)
         assert await objects.put("k", b"", timeout_ms=5_000) == Stored('"f"', None)
@@ -168,7 +168,7 @@ def test_a_date_that_is_none_is_not_made_up() -> None:
     run(trial, dated, http("200 OK", b"", 'ETag: "f"', "Date: yesterday"))
 
 
-def test_an_object_that_is_too_large_is_not_read() -> None:
+def test_an_object_that_is_too_large_is_unknown() -> None:
     async def trial(objects: S3Objects, _requests: list[bytes]) -> None:
         outcome = await objects.get("k", timeout_ms=5_000)
         assert isinstance(outcome, Unknown)
@@ -177,7 +177,7 @@ def test_an_object_that_is_too_large_is_not_read() -> None:
     run(trial, http("200 OK", b"x" * (MAX_BODY_BYTES + 1), 'ETag: "f"'))
 
 
-def test_a_list_of_many_pages_is_whole() -> None:
+def test_a_list_of_several_pages_is_complete() -> None:
     entry = "<Contents><Key>{}</Key><Size>1</Size><LastModified>2026-11-23T01:44:17.000Z</LastModified></Contents>"
 
     def page(key: str, more: str) -> bytes:
@@ -208,27 +208,27 @@ def test_a_list_of_many_pages_is_whole() -> None:
         b"",
     ],
 )
-def test_xml_that_is_no_page_is_refused(body: bytes) -> None:
+def test_xml_that_is_not_a_page_is_refused(body: bytes) -> None:
     assert parse_page(body) is None
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_at_all_are_read_without_a_foreign_error(body: bytes) -> None:
+def test_any_bytes_from_the_store_are_parsed_without_an_error(body: bytes) -> None:
     parse_page(body)
     assert error_code(body).isascii()
 
 
 @given(st.text(alphabet="<>/ListBucketResultContentsIsTruncatedfalse &;!", max_size=200))
-def test_anything_like_xml_is_read_without_a_foreign_error(text: str) -> None:
+def test_any_text_like_xml_is_parsed_without_an_error(text: str) -> None:
     parse_page(b"<ListBucketResult>" + text.encode() + b"</ListBucketResult>")
 
 
 @pytest.mark.parametrize("fault", [StoreFault.STALL, StoreFault.CUT, StoreFault.ERROR, StoreFault.LOSE_ANSWER])
-def test_under_each_fault_the_outcome_is_unknown_and_afterwards_all_is_well(
-    fault: StoreFault, shaky_bucket: Bucket, proxy: FaultyProxy
+def test_during_a_fault_outcomes_are_unknown_and_afterwards_a_put_succeeds(
+    fault: StoreFault, faulty_bucket: Bucket, proxy: FaultyProxy
 ) -> None:
     async def trial() -> None:
-        async with S3Objects(shaky_bucket, now_ms=now_ms) as objects:
+        async with S3Objects(faulty_bucket, now_ms=now_ms) as objects:
             assert isinstance(await objects.put("k", b"1", timeout_ms=5_000), Stored)
             proxy.fault = fault
             assert isinstance(await objects.put("k", b"2", timeout_ms=300), Unknown)
@@ -241,9 +241,9 @@ def test_under_each_fault_the_outcome_is_unknown_and_afterwards_all_is_well(
     asyncio.run(trial())
 
 
-def test_a_put_whose_answer_was_lost_may_have_been_done(shaky_bucket: Bucket, proxy: FaultyProxy) -> None:
+def test_a_put_whose_answer_is_lost_may_have_succeeded(faulty_bucket: Bucket, proxy: FaultyProxy) -> None:
     async def trial() -> None:
-        async with S3Objects(shaky_bucket, now_ms=now_ms) as objects:
+        async with S3Objects(faulty_bucket, now_ms=now_ms) as objects:
             proxy.fault = StoreFault.LOSE_ANSWER
             assert isinstance(await objects.put("lost", b"mine", if_none_match="*", timeout_ms=5_000), Unknown)
             proxy.fault = StoreFault.NONE
@@ -254,7 +254,7 @@ def test_a_put_whose_answer_was_lost_may_have_been_done(shaky_bucket: Bucket, pr
     asyncio.run(trial())
 
 
-def test_wrong_credentials_are_unknown_never_missing(bucket: Bucket, caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_credentials_give_unknown_not_missing(bucket: Bucket, caplog: pytest.LogCaptureFixture) -> None:
     async def trial() -> None:
         wrong = Bucket(bucket.name, bucket.endpoint, bucket.region, SECRETS)
         async with S3Objects(wrong, now_ms=now_ms) as objects:
@@ -268,18 +268,14 @@ def test_wrong_credentials_are_unknown_never_missing(bucket: Bucket, caplog: pyt
     assert "verysecretkey" not in caplog.text
 
 
-ENVIRONMENT = {"BUCKET_NAME": "acme", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secretvalue"}
+VARIABLES = {"BUCKET_NAME": "acme", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secretvalue"}
 
 
-def test_the_bucket_is_read_from_the_usual_names() -> None:
-    bucket = Bucket.parse(
-        {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": "https://fly.storage.tigris.dev", "AWS_REGION": "auto"}
-    )
+def test_the_bucket_is_read_from_the_usual_variables() -> None:
+    bucket = Bucket.parse({**VARIABLES, "AWS_ENDPOINT_URL_S3": "https://fly.storage.tigris.dev", "AWS_REGION": "auto"})
     assert (bucket.name, str(bucket.endpoint), bucket.region) == ("acme", "https://fly.storage.tigris.dev", "auto")
     assert bucket.credentials == Credentials("id", "secretvalue")
-    assert (
-        str(Bucket.parse({**ENVIRONMENT, "AWS_REGION": "eu-west-1"}).endpoint) == "https://s3.eu-west-1.amazonaws.com"
-    )
+    assert str(Bucket.parse({**VARIABLES, "AWS_REGION": "eu-west-1"}).endpoint) == "https://s3.eu-west-1.amazonaws.com"
 
 
 @pytest.mark.parametrize(
@@ -298,9 +294,9 @@ def test_the_bucket_is_read_from_the_usual_names() -> None:
         ("AWS_ENDPOINT_URL_S3", "http://x?region=syd"),
     ],
 )
-def test_a_bucket_that_cannot_be_is_named_without_its_value(variable: str, value: str) -> None:
+def test_an_invalid_setting_is_refused_by_its_name_without_its_value(variable: str, value: str) -> None:
     with pytest.raises(errors.ConfigurationError, match=variable) as caught:
-        Bucket.parse({**ENVIRONMENT, variable: value})
+        Bucket.parse({**VARIABLES, variable: value})
     assert not value or value not in str(caught.value)
 
 

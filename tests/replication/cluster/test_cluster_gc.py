@@ -1,4 +1,4 @@
-"""``tkdb gc``: garbage goes, the head's base never does, and without a head nothing does."""
+"""``tkdb gc`` deletes garbage, never the head's base, and nothing at all if there is no valid head."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def head(base: str) -> Head:
 
 
 class AgedBucket(MemoryObjects):
-    """A bucket in memory with objects as old as is said; ``before_delete`` happens once, before the first."""
+    """A bucket in memory whose objects have given ages. ``before_delete`` is called once, before the first delete."""
 
     def __init__(self) -> None:
         self.now_ms = NOW_MS
@@ -60,13 +60,13 @@ class AgedBucket(MemoryObjects):
         return set(self._objects)
 
     async def delete(self, key: str, *, timeout_ms: int) -> Deleted | Unknown:
-        happening, self.before_delete = self.before_delete, lambda: None
-        happening()
+        run, self.before_delete = self.before_delete, lambda: None
+        run()
         return await super().delete(key, timeout_ms=timeout_ms)
 
 
 def aged(*paths: tuple[str, float, float]) -> AgedBucket:
-    """Return a bucket with a head that names the first of these paths, which have an oldest and a newest object."""
+    """Return a bucket whose head names the first path. Each path has one object of each of the two ages, in days."""
     bucket = AgedBucket()
     bucket.swap(paths[0][0])
     for path, oldest_days, newest_days in paths:
@@ -80,23 +80,23 @@ def collected(bucket: AgedBucket, keep_days: float = 7) -> dict[str, Fate]:
     return {each.backup.base: each.fate for each in collection.paths}
 
 
-def test_what_was_superseded_long_ago_is_deleted_and_the_base_is_kept_however_old() -> None:
+def test_old_superseded_paths_are_deleted_and_the_base_is_kept_at_any_age() -> None:
     bucket = aged((base(3), 20, 19), (base(2), 30, 21), (base(1), 40, 31))
     assert collected(bucket) == {base(3): Fate.BASE, base(2): Fate.GARBAGE, base(1): Fate.GARBAGE}
     assert bucket.keys == {HEAD_KEY, f"{base(3)}/0000/2-2.ltx", f"{base(3)}/0009/1-1.ltx"}
 
 
-def test_a_backup_that_a_quiet_authority_has_left_just_now_is_kept() -> None:
+def test_a_recently_superseded_backup_is_kept_even_if_its_objects_are_old() -> None:
     bucket = aged((base(3), 1, 1), (base(2), 30, 21), (base(1), 40, 31))
     assert collected(bucket) == {base(3): Fate.BASE, base(2): Fate.KEPT, base(1): Fate.GARBAGE}
 
 
-def test_a_takeover_under_way_keeps_its_path_whatever_is_asked_for() -> None:
+def test_the_path_of_a_takeover_in_progress_is_kept_even_with_keep_days_0() -> None:
     bucket = aged((base(3), 20, 19), (base(4), 0.03, 0.03), (base(2), 30, 20))
     assert collected(bucket, keep_days=0) == {base(4): Fate.KEPT, base(3): Fate.BASE, base(2): Fate.GARBAGE}
 
 
-def test_a_name_that_is_none_of_ours_is_left_alone() -> None:
+def test_an_unknown_name_is_not_deleted() -> None:
     bucket = aged((base(3), 20, 19), ("epochs/mine", 90, 90))
     bucket.put_aged("epochs/note.txt", 90)
     bucket.put_aged("other/thing", 90)
@@ -104,7 +104,7 @@ def test_a_name_that_is_none_of_ours_is_left_alone() -> None:
     assert {"epochs/mine/0000/2-2.ltx", "epochs/note.txt", "other/thing"} < bucket.keys
 
 
-def test_old_probes_are_deleted_and_running_ones_are_not() -> None:
+def test_the_objects_of_old_probes_are_deleted_and_those_of_running_ones_are_kept() -> None:
     bucket = aged((base(1), 20, 19))
     bucket.put_aged("probe/old", 1)
     bucket.put_aged("probe/running", 0.01)
@@ -112,7 +112,7 @@ def test_old_probes_are_deleted_and_running_ones_are_not() -> None:
     assert {key for key in bucket.keys if key.startswith("probe/")} == {"probe/running"}
 
 
-def test_a_head_that_names_another_path_between_list_and_delete_keeps_that_path() -> None:
+def test_a_path_that_the_head_names_between_list_and_delete_is_kept() -> None:
     bucket = aged((base(3), 20, 10), (base(2), 30, 21), (base(1), 40, 31))
     bucket.before_delete = lambda: bucket.swap(base(1))
     with pytest.raises(errors.Conflict, match=f"now names {base(1)}"):
@@ -122,7 +122,7 @@ def test_a_head_that_names_another_path_between_list_and_delete_keeps_that_path(
 
 
 @pytest.mark.parametrize("body", [b"", b"altered", encode_head(head(base(1)), HeadKeys([SealKey(b"k" * 32)]))])
-def test_with_a_head_that_cannot_be_believed_nothing_is_deleted(body: bytes) -> None:
+def test_with_an_invalid_head_nothing_is_deleted(body: bytes) -> None:
     bucket = aged((base(3), 20, 19), (base(2), 30, 21))
     before = bucket.keys
     bucket.put_aged(HEAD_KEY, 0, body)
@@ -140,13 +140,13 @@ def test_without_a_head_nothing_is_deleted() -> None:
     assert bucket.keys == before - {HEAD_KEY}
 
 
-def test_a_store_without_a_clock_is_not_judged_by_ours() -> None:
-    class Timeless(AgedBucket):
+def test_without_the_stores_time_nothing_is_collected() -> None:
+    class WithoutTime(AgedBucket):
         async def list(self, prefix: str, *, timeout_ms: int) -> Listed | Unknown:
             listed = await super().list(prefix, timeout_ms=timeout_ms)
             return replace(listed, date_ms=None) if isinstance(listed, Listed) else listed
 
-    bucket = Timeless()
+    bucket = WithoutTime()
     bucket.swap(base(1))
     with pytest.raises(errors.Unavailable, match="answer has no time"):
         collected(bucket)
@@ -163,7 +163,7 @@ LISTINGS = st.lists(
 
 
 @given(LISTINGS, st.integers(0, 5), AGES)
-def test_neither_the_base_nor_anything_young_is_ever_garbage(listings: list[Listing], which: int, keep_ms: int) -> None:
+def test_the_base_and_young_backups_are_never_garbage(listings: list[Listing], which: int, keep_ms: int) -> None:
     backups = group(listings)
     named = backups[which % len(backups)].base
     judged = judge(backups, named, now_ms=NOW_MS, keep_ms=keep_ms)
@@ -181,7 +181,7 @@ def test_any_keys_are_grouped_without_an_error(names: list[str]) -> None:
 
 
 def in_a_month(bucket: Bucket, env: dict[str, str]) -> Collection:
-    """Collect as if the store's clock were a month later."""
+    """Collect as if the store's clock were 30 days ahead."""
 
     class Later(S3Objects):
         async def list(self, prefix: str, *, timeout_ms: int) -> Listed | Unknown:
@@ -196,9 +196,7 @@ def in_a_month(bucket: Bucket, env: dict[str, str]) -> Collection:
     return asyncio.run(run())
 
 
-def test_gc_shows_each_path_and_after_a_month_deletes_the_old_ones_for_good(
-    empty_bucket: Bucket, tmp_path: Path
-) -> None:
+def test_gc_shows_each_path_and_deletes_the_old_ones_after_a_month(empty_bucket: Bucket, tmp_path: Path) -> None:
     env = environment(empty_bucket, tmp_path)
     for _ in range(2):
         assert tkdb("init", env=env).code == 0
@@ -217,7 +215,7 @@ def test_gc_shows_each_path_and_after_a_month_deletes_the_old_ones_for_good(
     assert json.loads(tkdb("recover", "--json", env=env).out)["plan"] == "nothing"
 
 
-def test_gc_without_a_head_or_a_store_says_so(
+def test_gc_reports_a_missing_head_and_an_unreachable_store(
     empty_bucket: Bucket, s3_server: Seaweed, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     env = environment(empty_bucket, tmp_path)

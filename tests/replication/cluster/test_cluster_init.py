@@ -1,4 +1,4 @@
-"""``tkdb init``: one head for a bucket, and behind it a backup that was proved to work."""
+"""``tkdb init`` makes one head for a bucket, with a backup that was restored and checked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_init_makes_a_head_whose_base_restores_and_leaves_nothing_on_the_disk(
     assert json.loads(tkdb("recover", "--json", env=env).out)["plan"] == "nothing"
 
 
-def test_a_second_init_names_the_head_that_is_there(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_a_second_init_is_refused_and_names_the_existing_head(empty_bucket: Bucket, tmp_path: Path) -> None:
     env = environment(empty_bucket, tmp_path)
     assert tkdb("init", env=env).code == 0
     before = keys_in(empty_bucket)
@@ -44,17 +44,17 @@ def test_a_second_init_names_the_head_that_is_there(empty_bucket: Bucket, tmp_pa
     assert keys_in(empty_bucket) == before
 
 
-def test_of_two_inits_at_the_same_time_one_makes_the_head(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_of_three_concurrent_inits_exactly_one_makes_the_head(empty_bucket: Bucket, tmp_path: Path) -> None:
     env = environment(empty_bucket, tmp_path)
     racing = [
         subprocess.Popen([TKDB, "init", "--json"], env=BARE | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(3)
     ]
-    said = [json.loads(process.communicate(timeout=60)[0]) for process in racing]
+    documents = [json.loads(process.communicate(timeout=60)[0]) for process in racing]
     assert sorted(process.returncode for process in racing) == [0, 1, 1]
-    [won] = [document for document in said if "base" in document]
-    assert head_in(empty_bucket, env).base == won["base"]
-    assert {document["error"]["code"] for document in said if document is not won} == {"conflict"}
+    [winner] = [document for document in documents if "base" in document]
+    assert head_in(empty_bucket, env).base == winner["base"]
+    assert {document["error"]["code"] for document in documents if document is not winner} == {"conflict"}
 
 
 def test_a_single_machine_becomes_a_cluster_with_all_its_entries(empty_bucket: Bucket, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_single_machine_becomes_a_cluster_with_all_its_entries(empty_bucket: B
     assert {path.name for path in tmp_path.iterdir() if path.name != "keys"} <= {"tkdb.db", "tkdb.db.lock"}
 
 
-def test_a_database_that_is_in_use_is_not_founded_with(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_init_refuses_a_database_that_is_in_use(empty_bucket: Bucket, tmp_path: Path) -> None:
     env = environment(empty_bucket, tmp_path)
     single_machine(env)
 
@@ -81,7 +81,7 @@ def test_a_database_that_is_in_use_is_not_founded_with(empty_bucket: Bucket, tmp
     assert keys_in(empty_bucket) == []
 
 
-def test_another_authoritys_database_is_not_founded_with(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_init_refuses_another_authoritys_database(empty_bucket: Bucket, tmp_path: Path) -> None:
     env = environment(empty_bucket, tmp_path)
     single_machine(env)
     refused = tkdb("init", env=env | {"TKDB_NAME": "other.example"})
@@ -90,8 +90,8 @@ def test_another_authoritys_database_is_not_founded_with(empty_bucket: Bucket, t
     assert keys_in(empty_bucket) == []
 
 
-def test_a_machine_of_a_cluster_founds_no_other_one(empty_bucket: Bucket, tmp_path: Path) -> None:
-    """It may lack entries that were acknowledged; as the same journal it would be believed to be whole."""
+def test_init_refuses_the_database_of_a_clusters_machine(empty_bucket: Bucket, tmp_path: Path) -> None:
+    """Its journal may lack acknowledged entries, and a new head would present it as complete."""
     env = environment(empty_bucket, tmp_path)
     single_machine(env)
     volume = VolumeFile(Path(env["TKDB_DB"]))
@@ -107,13 +107,13 @@ def test_a_machine_of_a_cluster_founds_no_other_one(empty_bucket: Bucket, tmp_pa
     assert keys_in(empty_bucket) == []
 
 
-def test_an_empty_file_is_no_journal(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_init_begins_a_journal_if_the_database_is_an_empty_file(empty_bucket: Bucket, tmp_path: Path) -> None:
     env = environment(empty_bucket, tmp_path)
     Path(env["TKDB_DB"]).touch()
     assert json.loads(tkdb("init", "--json", env=env).out)["begun"]
 
 
-def test_an_altered_journal_is_not_founded_with(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_init_refuses_an_altered_journal(empty_bucket: Bucket, tmp_path: Path) -> None:
     env = environment(empty_bucket, tmp_path)
     single_machine(env)
     alter(Path(env["TKDB_DB"]))
@@ -123,7 +123,7 @@ def test_an_altered_journal_is_not_founded_with(empty_bucket: Bucket, tmp_path: 
     assert "head" not in keys_in(empty_bucket)
 
 
-def test_what_lies_where_the_head_belongs_is_not_overwritten(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_init_does_not_overwrite_an_invalid_head(empty_bucket: Bucket, tmp_path: Path) -> None:
     env = environment(empty_bucket, tmp_path)
     write(empty_bucket, HEAD_KEY, b"someone's")
     refused = tkdb("init", env=env)
@@ -132,7 +132,7 @@ def test_what_lies_where_the_head_belongs_is_not_overwritten(empty_bucket: Bucke
     assert keys_in(empty_bucket) == [HEAD_KEY]
 
 
-def test_a_store_that_cannot_be_reached_is_said_to_be(
+def test_init_reports_an_unreachable_store(
     empty_bucket: Bucket, s3_server: Seaweed, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     env = environment(s3_server.bucket(empty_bucket.name, proxy.url), tmp_path)
@@ -143,7 +143,7 @@ def test_a_store_that_cannot_be_reached_is_said_to_be(
     assert [path.name for path in tmp_path.iterdir()] == ["keys"]
 
 
-def test_a_wrong_configuration_is_said_to_be(tmp_path: Path, empty_bucket: Bucket) -> None:
+def test_init_reports_a_missing_variable(tmp_path: Path, empty_bucket: Bucket) -> None:
     env = environment(empty_bucket, tmp_path)
     missing = tkdb("init", env={name: value for name, value in env.items() if name != "BUCKET_NAME"})
     assert (missing.code, missing.out) == (2, "")

@@ -1,4 +1,4 @@
-"""The head's object as the commands change it: an outcome that isn't known is resolved by reading, never guessed."""
+"""A command changes the head's object. If it doesn't know the outcome, it reads the head, and never guesses."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ OURS, THEIRS = head("ours"), head("theirs")
 
 
 class Lossy(MemoryObjects):
-    """A bucket in memory of which ``faults`` befall the puts, one each: "before" it is done, or "after"."""
+    """A bucket in memory that loses puts ("before") or their answers ("after"), as the next of ``faults`` demands.
+
+    ``before_loss`` is called before a put is lost.
+    """
 
     def __init__(self, *faults: str) -> None:
         super().__init__(now_ms=lambda: 0)
         self.faults = list(faults)
-        self.meanwhile: Callable[[], None] = lambda: None
+        self.before_loss: Callable[[], None] = lambda: None
         self.puts = 0
 
     async def put(
@@ -48,7 +51,7 @@ class Lossy(MemoryObjects):
         self.puts += 1
         fault = self.faults.pop(0) if self.faults else ""
         if fault == "before":
-            self.meanwhile()
+            self.before_loss()
             return LOST
         outcome = await super().put(key, body, if_match=if_match, if_none_match=if_none_match, timeout_ms=timeout_ms)
         return LOST if fault == "after" else outcome
@@ -66,37 +69,37 @@ def put(objects: MemoryObjects, over: Sound | Damaged | Absent | None = None) ->
 
 
 @pytest.mark.parametrize("faults", [[], ["after"], ["before"], ["before", "after"], ["before", "before"]])
-def test_a_put_whose_answer_is_lost_is_done_once_all_the_same(faults: list[str]) -> None:
-    there = put(Lossy(*faults))
-    assert isinstance(there, Sound)
-    assert there.head == OURS
+def test_a_put_succeeds_although_answers_are_lost(faults: list[str]) -> None:
+    found = put(Lossy(*faults))
+    assert isinstance(found, Sound)
+    assert found.head == OURS
 
 
-def test_a_put_that_may_never_be_answered_is_said_to_be_unknown() -> None:
+def test_a_put_without_an_answer_is_unknown_after_three_attempts() -> None:
     objects = Lossy("before", "before", "before")
     with pytest.raises(errors.OutcomeUnknown):
         put(objects)
     assert objects.puts == 3
 
 
-def test_who_comes_second_changes_nothing() -> None:
+def test_a_put_over_another_head_is_a_conflict_and_changes_nothing() -> None:
     objects = Lossy()
     objects.place(THEIRS)
     with pytest.raises(errors.Conflict):
         put(objects)
-    there = asyncio.run(read_head(objects, KEYS))
-    assert isinstance(there, Sound)
-    assert there.head == THEIRS
+    found = asyncio.run(read_head(objects, KEYS))
+    assert isinstance(found, Sound)
+    assert found.head == THEIRS
 
 
-def test_who_is_overtaken_while_its_answer_is_lost_learns_of_it() -> None:
+def test_a_put_that_is_overtaken_while_its_answer_is_lost_is_a_conflict() -> None:
     objects = Lossy("before")
-    objects.meanwhile = lambda: objects.place(THEIRS)
+    objects.before_loss = lambda: objects.place(THEIRS)
     with pytest.raises(errors.Conflict):
         put(objects)
 
 
-def test_a_head_is_replaced_only_while_it_is_the_one_that_was_read() -> None:
+def test_a_head_is_replaced_only_if_it_is_unchanged_since_it_was_read() -> None:
     objects = Lossy("after")
     objects.place(THEIRS)
     read = asyncio.run(read_head(objects, KEYS))
@@ -105,32 +108,32 @@ def test_a_head_is_replaced_only_while_it_is_the_one_that_was_read() -> None:
         put(objects, over=read)
     read = asyncio.run(read_head(objects, KEYS))
     objects.faults = ["after"]
-    there = put(objects, over=read)
-    assert isinstance(there, Sound)
-    assert there.head == OURS
+    found = put(objects, over=read)
+    assert isinstance(found, Sound)
+    assert found.head == OURS
 
 
-def test_what_lies_there_is_told_apart() -> None:
+def test_an_absent_head_and_a_damaged_head_are_distinguished() -> None:
     objects = Lossy()
     assert asyncio.run(read_head(objects, KEYS)) == Absent()
     asyncio.run(objects.put(HEAD_KEY, b"someone's", timeout_ms=1))
-    there = asyncio.run(read_head(objects, KEYS))
-    assert isinstance(there, Damaged)
-    assert (there.body, type(there.error)) == (b"someone's", errors.BrokenHead)
-    assert "someone" not in repr(there)
+    found = asyncio.run(read_head(objects, KEYS))
+    assert isinstance(found, Damaged)
+    assert (found.body, type(found.error)) == (b"someone's", errors.BrokenHead)
+    assert "someone" not in repr(found)
 
 
-def test_a_store_that_does_not_answer_is_neither_with_nor_without_a_head() -> None:
-    class Silent(MemoryObjects):
+def test_a_head_is_neither_present_nor_absent_if_the_store_does_not_answer() -> None:
+    class Unanswering(MemoryObjects):
         async def get(
             self, key: str, *, if_none_match: str | None = None, timeout_ms: int
         ) -> Found | NotModified | Missing | Unknown:
             return LOST
 
     with pytest.raises(errors.Unavailable, match="the answer was lost"):
-        asyncio.run(read_head(Silent(now_ms=lambda: 0), KEYS))
+        asyncio.run(read_head(Unanswering(now_ms=lambda: 0), KEYS))
 
 
-def test_a_head_in_words_names_its_primary() -> None:
+def test_the_description_of_a_head_names_its_primary() -> None:
     led = msgspec.structs.replace(OURS, owner=b"o" * 16, machine="m1", region="syd", epoch=3)
     assert describe(led) == "epoch 3, entry 0, primary m1 in syd"

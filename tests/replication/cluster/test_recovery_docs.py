@@ -1,4 +1,4 @@
-"""docs/recovery.md is true: each command that it shows is run, after what its section is about has happened."""
+"""docs/recovery.md is true: each command that it shows is run after the preparation of its section."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.cli.console import normalize, read
 from tests.cli.processes import BARE
 from tests.forks import popen
-from tests.replication.operator import delete, environment, founded, lead
+from tests.replication.operator import delete, environment, make_cluster, run_primary
 from tkdb_replication.bucket.paths import HEAD_KEY
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.protocol.head import Head
@@ -21,40 +21,40 @@ from tkdb_replication.protocol.head import Head
 DOCS = Path(__file__).parents[3] / "docs" / "recovery.md"
 
 
-def led(bucket: Bucket, env: dict[str, str], *, synced: int, unsynced: int) -> Head:
-    """Return the head that machine m1 left; its disk is ``m1/tkdb.db``."""
-    founded(bucket, env)
+def act_as_primary(bucket: Bucket, env: dict[str, str], *, synced: int, unsynced: int) -> Head:
+    """Act as the primary m1, whose database is ``m1/tkdb.db``, and return the last head that it puts."""
+    make_cluster(bucket, env)
     volume = Path(env["TKDB_DB"]).with_name("m1")
     volume.mkdir()
-    return asyncio.run(lead(bucket, env, volume / "tkdb.db", synced=synced, unsynced=unsynced))
+    return asyncio.run(run_primary(bucket, env, volume / "tkdb.db", synced=synced, unsynced=unsynced))
 
 
 def without_head(bucket: Bucket, env: dict[str, str]) -> None:
-    led(bucket, env, synced=2, unsynced=2)
+    act_as_primary(bucket, env, synced=2, unsynced=2)
     delete(bucket, HEAD_KEY)
 
 
 def without_base(bucket: Bucket, env: dict[str, str]) -> None:
-    delete(bucket, led(bucket, env, synced=0, unsynced=2).base)
+    delete(bucket, act_as_primary(bucket, env, synced=0, unsynced=2).base)
 
 
-HAPPENED: dict[str, Callable[[Bucket, dict[str, str]], object]] = {
+PREPARATIONS: dict[str, Callable[[Bucket, dict[str, str]], object]] = {
     "Create a cluster": lambda bucket, env: None,
     "The head is lost": without_head,
     "The head's backup is lost": without_base,
-    "Check a healthy cluster": founded,
+    "Check a healthy cluster": make_cluster,
 }
 
 
 def test_every_section_with_a_command_is_run() -> None:
-    assert {shown.section for shown in read(DOCS.read_text())} == set(HAPPENED)
+    assert {shown.section for shown in read(DOCS.read_text())} == set(PREPARATIONS)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", HAPPENED)
-def test_every_command_shown_answers_as_shown(section: str, empty_bucket: Bucket, tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", PREPARATIONS)
+def test_every_command_gives_the_output_that_the_docs_show(section: str, empty_bucket: Bucket, tmp_path: Path) -> None:
     env = environment(empty_bucket, tmp_path)
-    HAPPENED[section](empty_bucket, env)
+    PREPARATIONS[section](empty_bucket, env)
     path = f"{popen.on_path()}:{os.environ['PATH']}"
     for shown in [each for each in read(DOCS.read_text()) if each.section == section]:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The control socket's answers, Litestream's lines and its configuration: read as from a stranger."""
+"""Litestream's answers and log lines are untrusted input, and it gets no secret but the credentials."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SECRETS = Credentials("AKIDSECRET", "verysecretkey", "sessionsecret")
 
 @pytest.fixture
 def address() -> Iterator[Path]:
-    """Where a socket may be made: its path has room for 107 bytes."""
+    """The path of a socket in a new folder. It is short, because a socket's path has room for 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="tk") as folder:
         yield Path(folder) / "control"
 
 
 def sync(address: Path, answer: bytes, pid: int | None = None) -> Synced:
-    """Sync with a process that gives one answer: this one."""
+    """Sync with a process that gives this one answer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -58,13 +58,13 @@ def answer(**changed: object) -> bytes:
     return http(200, {"status": "synced", "path": str(DATABASE), "txid": 7, "replicated_txid": 7, **changed})
 
 
-def test_synced_is_what_is_in_the_store(address: Path) -> None:
+def test_a_sync_succeeds_once_the_store_has_its_transactions(address: Path) -> None:
     assert sync(address, answer()) == Synced(7, 7)
     assert sync(address, answer(status="no_change", replicated_txid=8)) == Synced(7, 8)
 
 
 @pytest.mark.parametrize(
-    ("said", "names"),
+    ("response", "names"),
     [
         (answer(replicated_txid=6), "6 of 7"),
         (answer(status="no_change", replicated_txid=0), "0 of 7"),
@@ -84,18 +84,18 @@ def test_synced_is_what_is_in_the_store(address: Path) -> None:
         (b"", "can't be used"),
     ],
 )
-def test_whatever_else_is_answered_counts_for_nothing(said: bytes, names: str, address: Path) -> None:
+def test_any_other_answer_to_a_sync_is_unavailable(response: bytes, names: str, address: Path) -> None:
     with pytest.raises(errors.Unavailable, match=names):
-        sync(address, said)
+        sync(address, response)
 
 
-def test_another_process_is_not_even_asked(address: Path) -> None:
+def test_a_control_socket_of_another_process_is_refused(address: Path) -> None:
     with pytest.raises(errors.Unavailable, match="another process"):
         sync(address, answer(), pid=os.getppid())
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_are_a_line(line: bytes) -> None:
+def test_any_bytes_are_parsed_as_a_log_line(line: bytes) -> None:
     parsed = parse_line(line, credentials=SECRETS)
     assert all(len(str(value)) <= MAX_TEXT for value in parsed.fields.values())
 
@@ -114,7 +114,7 @@ def test_any_bytes_are_a_line(line: bytes) -> None:
         max_size=20,
     )
 )
-def test_a_line_never_shows_a_secret_nor_takes_our_own_fields(pairs: list[tuple[str, object]]) -> None:
+def test_a_log_line_never_shows_a_secret_or_sets_our_own_fields(pairs: list[tuple[str, object]]) -> None:
     line = "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}"
     parsed = parse_line(line.encode(), credentials=SECRETS)
     assert "verysecretkey" not in repr(parsed)
@@ -123,27 +123,27 @@ def test_a_line_never_shows_a_secret_nor_takes_our_own_fields(pairs: list[tuple[
 
 
 @pytest.mark.parametrize(
-    ("level", "ours"),
+    ("level", "logged"),
     [("INFO", logging.DEBUG), ("WARN", logging.WARNING), ("ERROR", logging.ERROR), ("?", logging.WARNING)],
 )
-def test_what_goes_well_is_debug_and_what_does_not_is_said(level: str, ours: int) -> None:
-    # A compaction's own "level" comes second, and isn't the line's.
+def test_info_is_logged_as_debug_and_other_levels_as_warnings_or_errors(level: str, logged: int) -> None:
+    # The second "level" is that of the compaction, not that of the line.
     line = f'{{"level":"{level}","msg":"starting compaction monitor","level":2,"interval":5}}'
     parsed = parse_line(line.encode(), credentials=SECRETS)
-    assert (parsed.level, parsed.fields) == (ours, {"said": "starting compaction monitor", "interval": 5})
+    assert (parsed.level, parsed.fields) == (logged, {"said": "starting compaction monitor", "interval": 5})
 
 
-def test_the_configuration_needs_no_quoting_and_holds_no_secret() -> None:
+def test_the_configuration_keeps_an_unusual_path_and_contains_no_secret() -> None:
     bucket = Bucket("acme-tkdb", Url.parse("http://127.0.0.1:1"), "auto", SECRETS)
-    odd = Path("/data/a: b # 'c' \"d\" $HOME %s.db")
-    text = configuration(bucket, "epochs/1", odd, socket=Path("/tmp/x/control"))
-    assert json.loads(text)["dbs"][0]["path"] == str(odd)
+    unusual = Path("/data/a: b # 'c' \"d\" $HOME %s.db")
+    text = configuration(bucket, "epochs/1", unusual, socket=Path("/tmp/x/control"))
+    assert json.loads(text)["dbs"][0]["path"] == str(unusual)
     assert not any(part in text for part in ("AKIDSECRET", "verysecretkey", "sessionsecret"))
 
 
-def test_the_program_is_given_the_credentials_and_nothing_of_ours() -> None:
+def test_the_program_gets_the_credentials_and_certificates_but_no_seal_keys_or_proxies() -> None:
     inherited = {"TKDB_SEAL_KEYS": "x", "AWS_CA_BUNDLE": "/x", "HTTPS_PROXY": "x", "SSL_CERT_FILE": "/certs"}
-    given_to_it = environment(SECRETS, inherited)
-    assert not {"TKDB_SEAL_KEYS", "AWS_CA_BUNDLE", "HTTPS_PROXY"} & set(given_to_it)
-    assert given_to_it["SSL_CERT_FILE"] == "/certs"
-    assert given_to_it["AWS_SECRET_ACCESS_KEY"] == "verysecretkey"
+    passed_on = environment(SECRETS, inherited)
+    assert not {"TKDB_SEAL_KEYS", "AWS_CA_BUNDLE", "HTTPS_PROXY"} & set(passed_on)
+    assert passed_on["SSL_CERT_FILE"] == "/certs"
+    assert passed_on["AWS_SECRET_ACCESS_KEY"] == "verysecretkey"

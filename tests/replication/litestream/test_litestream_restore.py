@@ -1,4 +1,4 @@
-"""Restore: a sound database in a new file, or an error that says which kind of trouble it is."""
+"""A restore gives a valid database in a new file, or an error of the right kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.replication.conftest import now_ms
 from tests.replication.faults import FaultyProxy, StoreFault
-from tests.replication.replicated import TIMEOUT_MS, machine, restored
+from tests.replication.replicated import TIMEOUT_MS, restored, running_machine
 from tkdb import errors
 from tkdb_replication.bucket.objects import Found, Listed, Stored
 from tkdb_replication.bucket.s3 import S3Objects
@@ -21,24 +21,24 @@ from tkdb_replication.litestream.restore import failure, restore
 
 
 async def backed_up(bucket: Bucket, path: Path, writes: int = 1) -> str:
-    """Return a path in the bucket that holds a database."""
-    async with machine(bucket, path) as one:
+    """Back up a new database with ``writes`` entries, and return its path in the bucket."""
+    async with running_machine(bucket, path) as machine:
         for _ in range(writes):
-            await one.write()
-            await one.sync()
-        return one.replication.base
+            await machine.write()
+            await machine.sync()
+        return machine.replication.base
 
 
 async def restore_into(bucket: Bucket, base: str, target: Path, timeout_ms: int = TIMEOUT_MS) -> None:
     await restore(await Program.find(), bucket, base, target, timeout_ms=timeout_ms)
 
 
-def test_a_restored_file_is_its_owners_alone_and_nothing_lies_beside_it(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_restored_file_is_private_and_no_other_file_remains(bucket: Bucket, tmp_path: Path) -> None:
     target = tmp_path / "new" / "tkdb.db"
     target.parent.mkdir()
     leftover = target.parent / ".tkdb.db-restore"
     leftover.mkdir()
-    (leftover / "tkdb.db").write_bytes(b"of an earlier try that was killed")
+    (leftover / "tkdb.db").write_bytes(b"left by an earlier restore that was killed")
 
     async def trial() -> None:
         await restore_into(bucket, await backed_up(bucket, tmp_path / "tkdb.db"), target)
@@ -48,13 +48,13 @@ def test_a_restored_file_is_its_owners_alone_and_nothing_lies_beside_it(bucket: 
     assert target.stat().st_mode & 0o777 == 0o600
 
 
-def test_where_nothing_was_backed_up_there_is_no_backup(bucket: Bucket, tmp_path: Path) -> None:
+def test_restoring_a_path_without_a_backup_raises_no_backup(bucket: Bucket, tmp_path: Path) -> None:
     with pytest.raises(errors.NoBackup):
         asyncio.run(restore_into(bucket, "epochs/00000009-none", tmp_path / "tkdb.db"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_file_is_left_alone(bucket: Bucket, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(bucket: Bucket, tmp_path: Path) -> None:
     target = tmp_path / "tkdb.db"
     target.write_bytes(b"precious")
     with pytest.raises(errors.StoreError, match="exists"):
@@ -84,10 +84,10 @@ def test_a_damaged_backup_is_refused_and_leaves_no_file(
         async with S3Objects(bucket, now_ms=now_ms) as objects:
             listed = await objects.list(base, timeout_ms=TIMEOUT_MS)
             assert isinstance(listed, Listed)
-            for one in listed.objects:
-                found = await objects.get(one.key, timeout_ms=TIMEOUT_MS)
+            for listing in listed.objects:
+                found = await objects.get(listing.key, timeout_ms=TIMEOUT_MS)
                 assert isinstance(found, Found)
-                assert isinstance(await objects.put(one.key, damage(found.body), timeout_ms=TIMEOUT_MS), Stored)
+                assert isinstance(await objects.put(listing.key, damage(found.body), timeout_ms=TIMEOUT_MS), Stored)
         with pytest.raises(errors.RestoreFailed):
             await restore_into(bucket, base, tmp_path / "copy.db")
 
@@ -97,16 +97,16 @@ def test_a_damaged_backup_is_refused_and_leaves_no_file(
 
 
 @pytest.mark.parametrize("fault", [StoreFault.STALL, StoreFault.CUT, StoreFault.ERROR])
-def test_a_store_at_fault_is_unavailable_in_time_and_the_next_try_is_whole(
-    fault: StoreFault, bucket: Bucket, shaky_bucket: Bucket, proxy: FaultyProxy, tmp_path: Path
+def test_during_a_store_fault_a_restore_times_out_and_the_next_one_is_complete(
+    fault: StoreFault, bucket: Bucket, faulty_bucket: Bucket, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     async def trial() -> None:
         base = await backed_up(bucket, tmp_path / "tkdb.db")
         proxy.fault = fault
         with pytest.raises(errors.Unavailable, match="within 300 ms"):
-            await restore_into(shaky_bucket, base, tmp_path / "copy.db", timeout_ms=300)
+            await restore_into(faulty_bucket, base, tmp_path / "copy.db", timeout_ms=300)
         proxy.fault = StoreFault.NONE
-        assert len(await restored(shaky_bucket, base, tmp_path / "copy.db")) == 2
+        assert len(await restored(faulty_bucket, base, tmp_path / "copy.db")) == 2
 
     asyncio.run(trial())
 
@@ -118,13 +118,13 @@ def test_wrong_credentials_are_unavailable_and_are_not_shown(bucket: Bucket, tmp
     assert "SECRET" not in str(caught.value).upper()
 
 
-def test_a_folder_that_cannot_be_written_is_said_to_be(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_restore_into_a_missing_folder_raises_store_unwritable(bucket: Bucket, tmp_path: Path) -> None:
     with pytest.raises(errors.StoreUnwritable):
         asyncio.run(restore_into(bucket, "epochs/1", tmp_path / "none" / "tkdb.db"))
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("output", "kind"),
     [
         ("Error: no matching backup files available", errors.NoBackup),
         ("Error: write page: write /x: no space left on device", errors.StoreUnwritable),
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written_is_said_to_be(bucket: Bucket, tmp_path:
         ("panic: \x00\ngoroutine 1 [running]:", errors.RestoreFailed),
     ],
 )
-def test_what_litestream_says_last_decides_the_error(said: str, kind: type[errors.TkdbError]) -> None:
-    error = failure(said)
+def test_litestreams_last_output_decides_the_error(output: str, kind: type[errors.TkdbError]) -> None:
+    error = failure(output)
     assert type(error) is kind
     assert error.hint

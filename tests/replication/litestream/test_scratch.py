@@ -1,4 +1,4 @@
-"""A scratch folder is its owner's for as long as that lives, wherever it lives, and no longer."""
+"""A scratch folder is kept while its owner lives, in any PID namespace, and is removed afterwards."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ print(one.path, flush=True)
 input()
 """
 SWEEP = f"from tkdb_replication.litestream.scratch import sweep; sweep({PREFIX!r})"
-SEES = "import os, sys; os.kill(int(sys.argv[1]), 0)"
-APART = ("unshare", "--pid", "--fork", "--mount-proc")
+SIGNAL = "import os, sys; os.kill(int(sys.argv[1]), 0)"
+ISOLATED = ("unshare", "--pid", "--fork", "--mount-proc")
 
 
 @pytest.fixture(autouse=True)
 def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where scratch folders are made."""
+    """A folder in which the test makes its scratch folders."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path
@@ -35,7 +35,7 @@ def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def owner() -> Iterator[subprocess.Popen[str]]:
-    """A process that owns a folder, and says which."""
+    """A process that owns a scratch folder, and prints the folder's path."""
     with subprocess.Popen(
         [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -43,20 +43,23 @@ def owner() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def owned(process: subprocess.Popen[str]) -> Path:
+def folder_of(process: subprocess.Popen[str]) -> Path:
     assert process.stdout is not None
     return Path(process.stdout.readline().strip())
 
 
-def apart(*arguments: str) -> int:
-    """Run Python in a PID namespace of its own, where no other process is seen; return the exit code."""
-    if shutil.which("unshare") is None or subprocess.run([*APART, "true"], check=False, capture_output=True).returncode:
+def run_isolated(*arguments: str) -> int:
+    """Run Python in a new PID namespace, where it sees no other process, and return its exit code."""
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*ISOLATED, "true"], check=False, capture_output=True).returncode
+    ):
         pytest.skip("no PID namespace can be made here")
-    return subprocess.run([*APART, sys.executable, "-c", *arguments], check=False, capture_output=True).returncode
+    return subprocess.run([*ISOLATED, sys.executable, "-c", *arguments], check=False, capture_output=True).returncode
 
 
-def test_a_folder_is_removed_by_its_owner_or_else_by_the_next(owner: subprocess.Popen[str]) -> None:
-    folder = owned(owner)
+def test_a_folder_is_removed_by_its_owner_or_by_the_next_owner(owner: subprocess.Popen[str]) -> None:
+    folder = folder_of(owner)
     one = Scratch(PREFIX)
     assert (folder.is_dir(), one.path.is_dir()) == (True, True)
     owner.kill()
@@ -68,15 +71,15 @@ def test_a_folder_is_removed_by_its_owner_or_else_by_the_next(owner: subprocess.
         assert not each.path.exists()
 
 
-def test_a_living_owners_folder_is_left_alone_by_who_can_not_see_its_process(owner: subprocess.Popen[str]) -> None:
-    folder = owned(owner)
-    # By its process id, the owner would be taken for ended.
-    assert apart(SEES, str(owner.pid)) != 0
-    assert apart(SWEEP) == 0
+def test_a_live_owners_folder_is_kept_by_a_process_that_cannot_see_the_owner(owner: subprocess.Popen[str]) -> None:
+    folder = folder_of(owner)
+    # A check of the process id would conclude that the owner has ended.
+    assert run_isolated(SIGNAL, str(owner.pid)) != 0
+    assert run_isolated(SWEEP) == 0
     assert folder.is_dir()
 
 
-def test_what_is_no_ended_owners_is_left_alone(folders: Path) -> None:
+def test_folders_that_no_ended_owner_left_are_kept(folders: Path) -> None:
     half_made, elsewhere = folders / f"{PREFIX}made", folders / "elsewhere"
     half_made.mkdir()
     elsewhere.mkdir()
@@ -87,7 +90,7 @@ def test_what_is_no_ended_owners_is_left_alone(folders: Path) -> None:
     assert (elsewhere / "owner").exists()
 
 
-def test_a_folder_that_can_not_be_locked_is_not_left_behind(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_locked_is_removed(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 

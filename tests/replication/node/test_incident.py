@@ -1,4 +1,4 @@
-"""What goes wrong for a while is in the log when it begins, changes, lasts and ends, and not at each try."""
+"""An incident is logged when it begins, changes and ends, and at intervals, but not at each attempt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Clock:
         return self.now_ms
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, dict[str, object]]]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, dict[str, object]]]:
     found = [(each.levelname, each.getMessage(), each.fields) for each in caplog.records]  # type: ignore[attr-defined]
     caplog.clear()
     return found
@@ -29,19 +29,19 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> py
     return caplog
 
 
-def test_a_store_that_is_away_for_long_fills_no_log(log: pytest.LogCaptureFixture) -> None:
+def test_a_long_incident_is_logged_only_at_intervals(log: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     unread = Incident("head unread", "head read again", monotonic_ms=clock.monotonic_ms)
     for _ in range(4 * 60):
         unread.seen("away")
         clock.now_ms += 250
-    assert [fields["for_ms"] for _, _, fields in said(log)] == [*range(0, 60_000, AGAIN_MS)]
+    assert [fields["for_ms"] for _, _, fields in logged(log)] == [*range(0, 60_000, AGAIN_MS)]
     unread.over()
-    assert said(log) == [("INFO", "head read again", {"after_ms": 60_000})]
+    assert logged(log) == [("INFO", "head read again", {"after_ms": 60_000})]
     assert unread.why == ""
 
 
-def test_another_reason_is_said_at_once_and_a_second_time_is_a_new_one(log: pytest.LogCaptureFixture) -> None:
+def test_a_new_reason_is_logged_at_once_and_a_second_incident_starts_at_zero(log: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     unread = Incident("head unread", "head read again", monotonic_ms=clock.monotonic_ms)
     unread.over()
@@ -54,4 +54,4 @@ def test_another_reason_is_said_at_once_and_a_second_time_is_a_new_one(log: pyte
     unread.seen("away")
     warned = [("WARNING", "head unread", {"why": why, "for_ms": ms}) for why, ms in (("away", 0), ("refused", 5))]
     over = ("INFO", "head read again", {"after_ms": 5})
-    assert said(log) == [*warned, over, warned[0]]
+    assert logged(log) == [*warned, over, warned[0]]

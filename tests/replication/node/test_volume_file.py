@@ -1,3 +1,5 @@
+"""The volume file survives a write that is cut short, and ignores damage and other journals."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -27,25 +29,25 @@ def machine_file(folder: Path) -> Path:
     return folder / "tkdb.db.machine"
 
 
-def test_what_was_written_last_is_read_by_the_next_process(tmp_path: Path) -> None:
+def test_the_last_written_volume_is_read_by_the_next_process(tmp_path: Path) -> None:
     for rev in range(5):
         VolumeFile(database(tmp_path)).write(volume(rev))
         assert VolumeFile(database(tmp_path)).read(journal=JOURNAL) == volume(rev)
 
 
-def test_a_new_machine_has_nothing_to_remember(tmp_path: Path) -> None:
+def test_a_new_machine_has_an_empty_volume(tmp_path: Path) -> None:
     assert VolumeFile(database(tmp_path)).read(journal=None) == Volume()
     assert not machine_file(tmp_path).exists()
 
 
 @pytest.mark.parametrize("journal", [None, b"k" * 16])
-def test_what_was_seen_of_another_journal_counts_for_nothing(tmp_path: Path, journal: bytes | None) -> None:
+def test_the_volume_of_another_journal_is_ignored(tmp_path: Path, journal: bytes | None) -> None:
     VolumeFile(database(tmp_path)).write(volume(7))
     assert VolumeFile(database(tmp_path)).read(journal=journal) == Volume(journal=journal)
 
 
 @pytest.mark.parametrize("before", [0, 1, 2, 3])
-def test_a_write_that_is_cut_short_anywhere_leaves_what_was_there(tmp_path: Path, before: int) -> None:
+def test_a_write_that_is_cut_short_anywhere_keeps_the_previous_volume(tmp_path: Path, before: int) -> None:
     file = VolumeFile(database(tmp_path))
     for rev in range(before):
         file.write(volume(rev))
@@ -59,7 +61,7 @@ def test_a_write_that_is_cut_short_anywhere_leaves_what_was_there(tmp_path: Path
         assert found == (volume(before - 1) if before else Volume(journal=JOURNAL))
 
 
-def test_written_in_one_place_a_write_that_is_cut_short_would_lose_both(tmp_path: Path) -> None:
+def test_with_a_single_slot_a_write_that_is_cut_short_would_lose_both_volumes(tmp_path: Path) -> None:
     file = VolumeFile(database(tmp_path))
     file.write(volume(1))
     first = machine_file(tmp_path).read_bytes()[SLOT_BYTES:]
@@ -72,7 +74,7 @@ def test_written_in_one_place_a_write_that_is_cut_short_would_lose_both(tmp_path
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=profiles.CURRENT.few_examples)
 @given(raw=st.binary(max_size=2 * SLOT_BYTES))
-def test_any_bytes_at_all_are_as_good_as_a_lost_disk_and_can_be_written_over(tmp_path: Path, raw: bytes) -> None:
+def test_arbitrary_bytes_count_as_a_lost_disk_and_can_be_overwritten(tmp_path: Path, raw: bytes) -> None:
     machine_file(tmp_path).write_bytes(raw)
     file = VolumeFile(database(tmp_path))
     assert file.read(journal=JOURNAL).place == BEGINNING
@@ -80,6 +82,6 @@ def test_any_bytes_at_all_are_as_good_as_a_lost_disk_and_can_be_written_over(tmp
     assert VolumeFile(database(tmp_path)).read(journal=JOURNAL) == volume(4)
 
 
-def test_a_disk_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_volume_that_cannot_be_written_raises_store_unwritable(tmp_path: Path) -> None:
     with pytest.raises(StoreUnwritable, match="can't be written"):
         VolumeFile(tmp_path / "nowhere" / "tkdb.db").write(volume(1))

@@ -1,4 +1,4 @@
-"""The head's bytes come from a bucket that others may write: only what a holder of the keys wrote is read."""
+"""Others may write to the bucket, so a machine accepts only heads that a holder of the keys wrote."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.replication.node.driven import KEYS, entries, head_of, place
+from tests.replication.protocol.harness import KEYS, entries, head_of, place
 from tkdb.errors import BrokenHead, ConfigurationError
 from tkdb.journal.seal import SealKey
 from tkdb_replication.protocol.head import (
@@ -27,7 +27,7 @@ RAW = encode_head(HEAD, KEYS)
 
 
 def altered(**changes: object) -> bytes:
-    """A head that a holder of the keys would not have written, under the right keys all the same."""
+    """Return the bytes of a changed head, signed with the right keys."""
     return encode_head(msgspec.structs.replace(HEAD, **changes), KEYS)
 
 
@@ -40,13 +40,13 @@ def test_a_head_has_one_encoding() -> None:
 
 
 @given(st.binary(max_size=400))
-def test_bytes_from_nowhere_are_refused(raw: bytes) -> None:
+def test_arbitrary_bytes_are_refused(raw: bytes) -> None:
     with pytest.raises(BrokenHead):
         decode_head(raw, KEYS)
 
 
 @given(st.binary(max_size=400))
-def test_bytes_signed_by_a_holder_of_the_keys_are_a_head_or_refused(content: bytes) -> None:
+def test_arbitrary_bytes_are_refused_even_if_they_are_signed(content: bytes) -> None:
     with pytest.raises(BrokenHead):
         decode_head(KEYS.sign(content), KEYS)
 
@@ -65,24 +65,24 @@ def test_a_head_cut_short_is_refused(length: int) -> None:
         decode_head(RAW[:length], KEYS)
 
 
-def test_a_head_under_another_sealing_secret_is_refused_and_says_so() -> None:
+def test_a_head_under_another_sealing_secret_is_refused_with_that_reason() -> None:
     with pytest.raises(BrokenHead, match="another sealing secret"):
         decode_head(RAW, HeadKeys([SealKey(b"\x02" * 32)]))
 
 
-def test_while_secrets_are_exchanged_all_machines_read_all_heads() -> None:
+def test_during_a_change_of_secrets_all_machines_read_all_heads() -> None:
     old, new = SealKey(b"\x01" * 32), SealKey(b"\x02" * 32)
     assert decode_head(encode_head(HEAD, HeadKeys([old])), HeadKeys([new, old])) == HEAD
     assert decode_head(encode_head(HEAD, HeadKeys([new, old])), HeadKeys([old, new])) == HEAD
 
 
-def test_a_head_longer_than_the_limit_is_refused_before_it_is_looked_at() -> None:
+def test_a_head_longer_than_the_limit_is_refused_before_it_is_verified() -> None:
     with pytest.raises(BrokenHead, match=f"at most {HEAD_BYTES_MAX} are allowed"):
         decode_head(RAW + bytes(HEAD_BYTES_MAX), KEYS)
 
 
-def test_the_fullest_head_fits() -> None:
-    journal = entries(RECENT_ENTRIES_MAX, word=bytes(100))
+def test_a_head_with_the_most_entries_and_the_longest_names_fits() -> None:
+    journal = entries(RECENT_ENTRIES_MAX, body=bytes(100))
     assert sum(len(msgspec.msgpack.encode(entry)) for entry in journal) < RECENT_BYTES_MAX
     head = head_of(journal, recent=RECENT_ENTRIES_MAX, machine="m" * 64, region="r" * 64, base="b" * 128)
     assert decode_head(encode_head(head, KEYS), KEYS) == head
@@ -112,17 +112,17 @@ def test_the_fullest_head_fits() -> None:
     ],
     ids=str,
 )
-def test_a_head_that_makes_no_sense_is_refused_whoever_signed_it(changes: dict[str, object]) -> None:
+def test_an_inconsistent_head_is_refused_even_if_it_is_signed(changes: dict[str, object]) -> None:
     with pytest.raises(BrokenHead):
         decode_head(altered(**changes), KEYS)
 
 
-def test_a_base_may_lie_in_folders() -> None:
+def test_a_base_may_contain_folders() -> None:
     raw = altered(base="epochs/00000007-0123456789abcdef")
     assert decode_head(raw, KEYS).base == "epochs/00000007-0123456789abcdef"
 
 
-def test_a_head_leads_on_from_each_place_that_it_names_and_from_no_other() -> None:
+def test_a_head_continues_each_place_that_it_names_and_no_other() -> None:
     assert HEAD.after(place(JOURNAL[2])) == tuple(JOURNAL[3:])
     assert HEAD.after(place(JOURNAL[4])) == (JOURNAL[5],)
     assert HEAD.after(place(JOURNAL[5])) == ()
@@ -131,22 +131,22 @@ def test_a_head_leads_on_from_each_place_that_it_names_and_from_no_other() -> No
     assert HEAD.after(Checkpoint(7, JOURNAL[5].hash)) is None
 
 
-def test_the_first_entries_lead_on_from_an_empty_journal() -> None:
+def test_the_first_entries_continue_an_empty_journal() -> None:
     assert head_of(JOURNAL[:2], recent=2).after(BEGINNING) == tuple(JOURNAL[:2])
 
 
-def test_a_head_contradicts_what_it_shows_not_to_lie_on_its_journal() -> None:
+def test_a_head_contradicts_places_that_are_not_on_its_journal() -> None:
     assert HEAD.contradicts(Checkpoint(7, bytes(32)))
     assert HEAD.contradicts(Checkpoint(4, bytes(32)))
     assert not HEAD.contradicts(place(JOURNAL[3]))
-    assert not HEAD.contradicts(Checkpoint(1, bytes(32)))  # before its recent entries: it can't tell
+    assert not HEAD.contradicts(Checkpoint(1, bytes(32)))  # it is before ``recent``, so the head can't contradict it
 
 
-def test_no_key_is_shown() -> None:
+def test_the_repr_of_head_keys_shows_no_key() -> None:
     secret = SealKey(b"\x01" * 32)
     assert repr(HeadKeys([secret])) == f"HeadKeys({secret.id.hex()})"
 
 
-def test_a_ring_of_no_secret_is_refused() -> None:
+def test_head_keys_without_a_secret_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="TKDB_SEAL_KEYS"):
         HeadKeys([])

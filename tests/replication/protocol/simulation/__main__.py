@@ -1,4 +1,4 @@
-"""Simulate machines that share a head, and look for a violation of what they guarantee.
+"""Simulate machines that share a head, and look for violations of their guarantees.
 
     python -m tests.replication.protocol.simulation 600                    schedules for 600 s, on every core
     python -m tests.replication.protocol.simulation 600 --first 1000000    other schedules
@@ -6,12 +6,11 @@
     python -m tests.replication.protocol.simulation --seed 7 --control "412 taken as success"
     python -m tests.replication.protocol.simulation --controls 300         each negative control, in 300 schedules
 
-A schedule follows from its seed alone: the machines run the production rules
-(``tkdb_replication.protocol.state_machine``), and the seed draws everything else. The exit code is 1 if a violation was
-found, or if a negative control wasn't.
+The machines run the production rules (``tkdb_replication.protocol.state_machine``), and the seed determines
+everything else in a schedule. The exit code is 1 if there is a violation, or if a negative control causes none.
 """
 
-# ruff: noqa: T201 - a program that people read
+# ruff: noqa: T201 - it prints for people
 
 from __future__ import annotations
 
@@ -32,31 +31,31 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.replication.protocol.simulation", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("seconds", nargs="?", type=float, help="for how long")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--seed", type=int, help="tell this one schedule")
-    parser.add_argument("--control", choices=CONTROLS, metavar="NAME", help="with this rule switched off")
-    parser.add_argument("--controls", type=int, metavar="SEEDS", help="run each negative control in so many schedules")
+    parser.add_argument("seconds", nargs="?", type=float, help="the duration of the run, in seconds")
+    parser.add_argument("--first", type=int, default=0, help="the first seed. Default: 0")
+    parser.add_argument("--seed", type=int, help="print this one schedule, step by step")
+    parser.add_argument("--control", choices=CONTROLS, metavar="NAME", help="with --seed: the rule to switch off")
+    parser.add_argument("--controls", type=int, metavar="SEEDS", help="run SEEDS schedules of each negative control")
     given = parser.parse_args(arguments)
     if given.seed is not None:
-        return tell(given.seed, given.control)
+        return show(given.seed, given.control)
     if given.controls:
-        return find(given.controls)
+        return run_controls(given.controls)
     if given.seconds is None:
-        parser.error("how many seconds?")
+        parser.error("give the number of seconds")
     return simulate(given.seconds, given.first)
 
 
-def tell(seed: int, control: str | None) -> int:
+def show(seed: int, control: str | None) -> int:
     """Print one schedule, step by step."""
-    world = World(seed, CONTROLS[control] if control else SAFE, tell=lambda at_ms, text: print(f"{at_ms:6} {text}"))
+    world = World(seed, CONTROLS[control] if control else SAFE, log=lambda at_ms, text: print(f"{at_ms:6} {text}"))
     world.run()
-    print(f"{len(world.judge.violations)} violations")
-    return bool(world.judge.violations)
+    print(f"{len(world.checker.violations)} violations")
+    return bool(world.checker.violations)
 
 
 def simulate(seconds: float, first: int) -> int:
-    """Run schedules on every core; print what was run, and the first violation on each core."""
+    """Run schedules on every core. Print the counts, and the first violation on each core."""
     cores = os.cpu_count() or 1
     counts, code = Counts(), 0
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
@@ -67,14 +66,14 @@ def simulate(seconds: float, first: int) -> int:
             if finding is not None:
                 code = 1
                 print(f"seed {finding.seed}: {finding.violation.kind} ({finding.violation.why})")
-                print(f"see it: python -m tests.replication.protocol.simulation --seed {finding.seed}")
+                print(f"to see it: python -m tests.replication.protocol.simulation --seed {finding.seed}")
     for name, count in asdict(counts).items():
         print(f"{name:<12} {count:>14,}")
     return code
 
 
-def find(seeds: int) -> int:
-    """Run every negative control; print in how many schedules each is found, and how first."""
+def run_controls(seeds: int) -> int:
+    """Run every negative control. Print the number of schedules that find it, and its first violation."""
     code = 0
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         running = [pool.submit(run_control, name, seeds) for name in CONTROLS]

@@ -13,12 +13,12 @@ Answer = Found | NotModified | Missing | Stored | Conflict
 
 
 class Bucket:
-    """Strong, linearizable, conditional: what is lost or late is lost or late on the way.
+    """A linearizable store with conditional puts. Only the network loses or delays messages.
 
     Attributes:
         head: the head.
-        node: its place.
-        paths: what Litestream has put under each path, by txid.
+        node: the node of its last entry.
+        paths: the journals that Litestream has uploaded to each path, by txid.
     """
 
     def __init__(self, head: Head, node: Node, keys: HeadKeys, nodes: dict[bytes, Node]) -> None:
@@ -30,13 +30,13 @@ class Bucket:
         self._put(encode_head(head, keys), 0)
 
     def _put(self, body: bytes, now_ms: int) -> None:
-        # As S3's: a hash of the content, so that equal bytes have equal ETags.
+        # As in S3, the ETag is a hash of the content, so equal bytes have equal ETags.
         etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
         self.history.append((now_ms, body, etag))
         self._set(body, etag)
 
     def get(self, etag: str | None, age_ms: int, now_ms: int) -> Found | NotModified:
-        """Answer a read of the head as it was ``age_ms`` ago: 0, but in a store of eventual reads."""
+        """Answer a read with the head of ``age_ms`` ago. That is 0, except in a store with eventual reads."""
         body, current = self.body, self.etag
         if age_ms:
             body, current = next(
@@ -63,6 +63,6 @@ class Bucket:
         self.node = self._nodes[self.head.hash]
 
     def latest(self, path: str) -> Node | None:
-        """Return what a restore of ``path`` gives."""
+        """Return the journal that a restore of ``path`` gives, or None if there is no upload."""
         uploads = self.paths.get(path)
         return uploads[max(uploads)] if uploads else None

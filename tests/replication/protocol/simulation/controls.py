@@ -1,8 +1,8 @@
 """Negative controls: the same machines with one rule switched off, or in a world that breaks one assumption.
 
-Each must be found by the simulation, or the simulation couldn't find the fault that the rule is there against. They
-reach into the machine from outside: production constructs only ``StateMachine`` itself, and has no switch. A part of a
-machine is exchanged by its class, so that all else stays as production made it.
+The simulation must find each of them. Otherwise, it couldn't find the fault that the rule prevents. A control changes
+the machine from outside, because production constructs only ``StateMachine`` itself and has no switch. It replaces the
+class of one part of a machine, so that everything else stays as production made it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tkdb_replication.protocol.state_machine import StateMachine
 
 
 class AcknowledgesAtSync(StateMachine):
-    """Acknowledged once Litestream has it, without a swap."""
+    """Acknowledges a write once Litestream has uploaded it, without a swap."""
 
     def _take(self, event: Any) -> None:
         super()._take(event)
@@ -60,8 +60,8 @@ class _FollowsBySeq(Follower):
         return CutBack(step.step, ()) if isinstance(step, CutBack) else step
 
 
-class SeqAlone(StateMachine):
-    """Fresh when the numbers are equal, whatever the hashes; a journal is never cut back."""
+class ComparesSeqOnly(StateMachine):
+    """Compares only the numbers of entries, not their hashes, and never cuts a journal back."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -75,7 +75,7 @@ class SeqAlone(StateMachine):
 
 
 class DatedByArrival(StateMachine):
-    """Fresh as of an answer's arrival, not of the asking."""
+    """Counts the age from the arrival of an answer, not from the sending of its request."""
 
     def _on_seen(self, seen: Seen) -> None:
         super()._on_seen(seen)
@@ -83,7 +83,7 @@ class DatedByArrival(StateMachine):
 
 
 class NoFreshness(StateMachine):
-    """Answers whatever its age."""
+    """Answers at any age."""
 
     def require_fresh(self, now_ms: int) -> int:
         return 0
@@ -94,17 +94,17 @@ class _SameBytes(Epoch):
         return {}
 
 
-class _BelievesAll(HeadReader):
+class _AcceptsAll(HeadReader):
     def _is_old(self, head: Head, sent_ms: int) -> bool:
         return False
 
 
 class SameBytes(StateMachine):
-    """A swap adds nothing that makes the head's bytes new: equal content has equal bytes, and an equal ETag."""
+    """Adds nothing unique to a head when it swaps, so equal content has equal bytes and an equal ETag."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._reader.__class__ = _BelievesAll
+        self._reader.__class__ = _AcceptsAll
 
     def _take_over(self, head: Head) -> None:
         super()._take_over(head)
@@ -114,20 +114,20 @@ class SameBytes(StateMachine):
     def _on_seen(self, seen: Seen) -> None:
         known = self._reader.known
         if known is not None and seen.known.etag != known.etag and not self._swaps.ours(seen.known.head):
-            self._step_down()  # heads without a number and an attempt of their own are told apart by content
+            self._step_down()  # without a new rev and attempt, only the content distinguishes heads
             self._accept(seen.known)
         super()._on_seen(seen)
 
 
-class BelievesOldHeads(StateMachine):
-    """A head is believed though a later one was seen."""
+class AcceptsOldHeads(StateMachine):
+    """Accepts a head although it has seen a later one."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._reader.__class__ = _BelievesAll
+        self._reader.__class__ = _AcceptsAll
 
 
-class _TakesLateAnswers(_BelievesAll):
+class _AcceptsLateAnswers(_AcceptsAll):
     def answered(self, event: ReadAnswered) -> Seen | None:
         sent = self.__dict__.setdefault("sent", {})
         current = self._in_flight
@@ -140,15 +140,15 @@ class _TakesLateAnswers(_BelievesAll):
             self._in_flight = None if current is None or current.read == event.read else current
 
 
-class TakesLateAnswers(StateMachine):
-    """An answer to a read is taken whenever it comes, whatever was seen since."""
+class AcceptsLateAnswers(StateMachine):
+    """Accepts an answer to a read at any time, even if it has seen a later head."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._reader.__class__ = _TakesLateAnswers
+        self._reader.__class__ = _AcceptsLateAnswers
 
 
-class _KeepsQuiet(HeadReader):
+class _SkipsOldHeads(HeadReader):
     def _is_old(self, head: Head, sent_ms: int) -> bool:
         try:
             return super()._is_old(head, sent_ms)
@@ -156,16 +156,16 @@ class _KeepsQuiet(HeadReader):
             return True
 
 
-class KeepsQuiet(StateMachine):
-    """A head that has gone back is passed over, instead of refused loudly."""
+class SkipsOldHeads(StateMachine):
+    """Ignores a head that has gone back, instead of raising an alarm."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._reader.__class__ = _KeepsQuiet
+        self._reader.__class__ = _SkipsOldHeads
 
 
 class ConflictIsSuccess(StateMachine):
-    """412 is taken for the repetition of an own swap that had succeeded."""
+    """Treats 412 as the answer to a repetition of its own successful swap."""
 
     def _on_swap(self, event: SwapAnswered) -> None:
         known = self._reader.known
@@ -184,7 +184,7 @@ class _TwoSteps(Epoch):
 
 
 class TakesOverInTwoSteps(StateMachine):
-    """Becomes primary by one swap, and moves the base to its own path by another."""
+    """Becomes primary by one swap, and moves the base to its own path by a second one."""
 
     def _take_over(self, head: Head) -> None:
         super()._take_over(head)
@@ -193,14 +193,14 @@ class TakesOverInTwoSteps(StateMachine):
 
 
 class OnePath(StateMachine):
-    """Litestream writes one path in all epochs."""
+    """Uses the same path for Litestream in all epochs."""
 
     def _path(self, epoch: int) -> str:
         return "e0-first"
 
 
 class Resumes(StateMachine):
-    """A process with the head's identity goes on as its primary (and all machines share one identity)."""
+    """Continues as primary if the head has its identity. All machines share one identity."""
 
     def _follow(self) -> None:
         head = self.head
@@ -219,7 +219,7 @@ class _LeavesAnyTime(Publication):
 
 
 class LeavesUnsynced(StateMachine):
-    """An entry leaves ``recent`` though Litestream isn't known to have it."""
+    """Removes an entry from ``recent`` although Litestream isn't known to have uploaded it."""
 
     def _adopt(self, seen: Seen, epoch: Epoch) -> None:
         super()._adopt(seen, epoch)
@@ -227,15 +227,15 @@ class LeavesUnsynced(StateMachine):
             epoch.publication.__class__ = _LeavesAnyTime
 
 
-class BelievesStalls(StateMachine):
-    """A sync counts that says by its own numbers that the object store doesn't have everything."""
+class AcceptsStalledSyncs(StateMachine):
+    """Counts a sync whose own numbers show that the object store doesn't have everything."""
 
     def _take(self, event: Any) -> None:
         super()._take(Synced(event.sync, event.txid, event.txid) if isinstance(event, Synced) else event)
 
 
-class CreditsSyncs(StateMachine):
-    """A sync counts for what was committed after it was asked for, too."""
+class CreditsLaterCommits(StateMachine):
+    """Counts a sync also for entries that were committed after its request."""
 
     def _take(self, event: Any) -> None:
         super()._take(event)
@@ -245,7 +245,7 @@ class CreditsSyncs(StateMachine):
 
 
 class TakesOverUnsynced(StateMachine):
-    """Takes over before its own path holds anything."""
+    """Takes over before its own path contains anything."""
 
     def _take_over(self, head: Head) -> None:
         super()._take_over(head)
@@ -253,15 +253,15 @@ class TakesOverUnsynced(StateMachine):
             self._epoch.in_store = True
 
 
-class Forgets(StateMachine):
-    """The highest rev and what was served are not kept on disk."""
+class ForgetsVolume(StateMachine):
+    """Doesn't keep the highest rev and the served position on disk."""
 
     def _remember(self) -> None:
         pass
 
 
-class VouchesAhead(StateMachine):
-    """What is to be served is vouched for before it is served."""
+class ServedTooEarly(StateMachine):
+    """Counts a position as served before it is served."""
 
     def _serve(self, place: Checkpoint) -> None:
         super()._serve(place)
@@ -269,7 +269,7 @@ class VouchesAhead(StateMachine):
 
 
 class ServesUnnamed(StateMachine):
-    """The primary shows what it has committed before a head names it."""
+    """Serves its committed entries before a head names them."""
 
     def _on_committed(self, event: Committed) -> None:
         super()._on_committed(event)
@@ -277,7 +277,7 @@ class ServesUnnamed(StateMachine):
 
 
 class AnswersRepeatsAtOnce(StateMachine):
-    """A repeated request is told of success as soon as its entry is on the disk."""
+    """Acknowledges a repeated request as soon as its entry is on the disk."""
 
     def _on_repeated(self, event: Repeated) -> None:
         self._do(Acknowledge(event.ticket, event.seq))
@@ -285,9 +285,9 @@ class AnswersRepeatsAtOnce(StateMachine):
 
 @dataclass(frozen=True)
 class Control:
-    """What is switched off, and where the world departs from what machines may rely on.
+    """The rule that is switched off, and the assumptions that the world breaks.
 
-    ``stormy``: no schedule is calm, because the harm takes several faults at once.
+    ``stormy``: no schedule is calm, because the harm needs several faults at once.
     """
 
     machine: type[StateMachine] = StateMachine
@@ -304,14 +304,14 @@ SAFE: Final = Control()
 
 CONTROLS: Final = {
     "no swap at acknowledgement": Control(AcknowledgesAtSync),
-    "freshness by seq alone, no cut-back": Control(SeqAlone),
+    "freshness by seq alone, no cut-back": Control(ComparesSeqOnly),
     "freshness dated by arrival": Control(DatedByArrival, stormy=True),
     "no freshness check": Control(NoFreshness),
-    "eventual reads of the store": Control(KeepsQuiet, eventual_reads=True),
+    "eventual reads of the store": Control(SkipsOldHeads, eventual_reads=True),
     "a clock that stops": Control(clocks_stop=True),
     "identical head bytes": Control(SameBytes),
-    "old heads not ignored": Control(BelievesOldHeads, bucket_goes_back=True),
-    "late answers not dropped": Control(TakesLateAnswers),
+    "old heads not ignored": Control(AcceptsOldHeads, bucket_goes_back=True),
+    "late answers not dropped": Control(AcceptsLateAnswers),
     "412 taken as success": Control(ConflictIsSuccess),
     "takeover in two steps": Control(TakesOverInTwoSteps, stormy=True),
     "recovery in two steps": Control(recovery_in_two_steps=True),
@@ -319,11 +319,11 @@ CONTROLS: Final = {
     "one path for all epochs": Control(OnePath, stormy=True),
     "a shared identity that resumes": Control(Resumes, shared_identity=True),
     "entries leave recent unsynced": Control(LeavesUnsynced),
-    "a stalled sync believed": Control(BelievesStalls),
-    "a sync credited with what came later": Control(CreditsSyncs),
+    "a stalled sync believed": Control(AcceptsStalledSyncs),
+    "a sync credited with later commits": Control(CreditsLaterCommits),
     "takeover without a sync": Control(TakesOverUnsynced),
-    "what was seen not kept on disk": Control(Forgets, bucket_goes_back=True),
-    "freshness before it is served": Control(VouchesAhead),
-    "the primary shows what no head names": Control(ServesUnnamed),
+    "observations not kept on disk": Control(ForgetsVolume, bucket_goes_back=True),
+    "freshness before it is served": Control(ServedTooEarly),
+    "the primary serves entries that no head names": Control(ServesUnnamed),
     "a repeated request answered at once": Control(AnswersRepeatsAtOnce),
 }

@@ -1,6 +1,6 @@
 """A host: one machine's process, disk, clock and Litestream, around the production state machine.
 
-Here actions are carried out. A process can stop between any two of them, for a while or for good.
+It carries out the machine's actions. Its process can stop between any two of them, for a while or for good.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Back = Callable[[Event, int], None]
 
 
 def _cut_back(journal: Node, places: tuple[Checkpoint, ...]) -> Node | None:
-    """Return where the last of ``places`` lies on ``journal``; None where none does."""
+    """Return the node of the last of ``places`` that is on ``journal``, or None if none is."""
     return next((journal.path[place.seq] for place in reversed(places) if journal.names(place)), None)
 
 
 class Litestream:
-    """The child that replicates a host's journal into ``path``."""
+    """The child process that replicates a host's journal into ``path``."""
 
     def __init__(self, path: str, first_txid: int) -> None:
         self.path = path
@@ -44,7 +44,7 @@ class Litestream:
 
 
 class Host:
-    """One host. ``life`` counts its processes: what is meant for an earlier one comes to nothing."""
+    """One host. ``life`` counts its processes, and work for an earlier process is dropped."""
 
     def __init__(self, world: World, number: int, volume: Volume, journal: Node) -> None:
         self.world = world
@@ -69,7 +69,7 @@ class Host:
         self.up = True
         self.process = object()
         self.served: Node = EMPTY
-        self._end = self.journal  # as the writer knows it; after a commit in doubt the disk may hold more
+        self._end = self.journal  # as the writer knows it; after a commit in doubt the disk may contain more
         self.litestream: Litestream | None = None
         self._inbox: deque[Todo] = deque()
         self._events: deque[Event] = deque()
@@ -99,8 +99,8 @@ class Host:
             self.volume, self.journal = Volume(), EMPTY
         self.world.at(self.world.now_ms + self.world.spread(80), self.revive)
 
-    def leave(self) -> None:
-        """The machine is shut down as it should be."""
+    def shut_down(self) -> None:
+        """Shut the machine down as an operator does."""
         self.on(events.HandOver((), ""))
         self.soon(self.world.spread(60), lambda: self.crash(disk_lost=False))
 
@@ -126,7 +126,7 @@ class Host:
         return self.offset_ms + int((self.world.now_ms - self.stopped_ms) * self.rate)
 
     def soon(self, delay_ms: int, todo: Todo) -> None:
-        """Do something in this process, later; never, if it ends before."""
+        """Run ``todo`` in this process later, or never if the process ends first."""
         life = self.life
 
         def arrive() -> None:
@@ -139,7 +139,7 @@ class Host:
     # Events in, actions out.
 
     def on(self, event: Event) -> None:
-        """Tell the driver, which takes one event after the other."""
+        """Pass an event to the driver, which handles one event at a time."""
         self._events.append(event)
         self._drive()
 
@@ -167,28 +167,28 @@ class Host:
         except BrokenJournal:
             if world.control is SAFE:
                 raise
-            self.crash(disk_lost=False)  # without a rule, machines come to where none should be
+            self.crash(disk_lost=False)  # without a rule, a machine can reach an impossible state
             return
         if world.control is SAFE:
-            assert self.machine.due_ms > self.clock_ms(), "it would be woken again and again"
-        if world.telling and (todo or not isinstance(event, events.TimePassed)):
+            assert self.machine.due_ms > self.clock_ms(), "the machine would be woken again and again"
+        if world.is_logged and (todo or not isinstance(event, events.TimePassed)):
             world.note(f"m{self.number} {self.machine.role} {event} -> {todo}")
         self._todo.extend(todo)
 
     def _begin(self) -> None:
-        """Begin the next action; some are waited for, while the writer and the steps go on."""
+        """Begin the next action. The driver waits for some of them, while the writer and the steps continue."""
         world = self.world
-        if world.strikes():
+        if world.fault_occurs():
             if world.random() < 0.5:
                 self.crash(disk_lost=world.random() < 0.4)
             else:
                 self.pause(world.long_ms())
             return
         if isinstance(self._todo[0], actions.Remember) and self._volume_fails and self._disk_fails():
-            self._wait_ms(10)  # and try again
+            self._wait_ms(10)  # before it tries again
             return
         action = self._todo.popleft()
-        _DO[type(action)](self, action)
+        _HANDLERS[type(action)](self, action)
         if isinstance(action, _WAITED_FOR) and world.random() < 0.2:
             self._wait_ms(world.disk_ms())
 
@@ -205,7 +205,7 @@ class Host:
 
     def _woken(self) -> None:
         if self._wake_at_ms > self.world.now_ms:
-            return  # it was told to wake earlier since, and has
+            return  # an earlier wake-up was scheduled, and has run
         self._wake_at_ms = float("inf")
         if self.clock_ms() >= self.machine.due_ms:
             self.on(events.TimePassed())
@@ -221,7 +221,7 @@ class Host:
             answer = world.bucket.get(action.etag, world.staleness_ms(), world.now_ms)
             world.answer(events.ReadAnswered(action.read, answer), back)
 
-        back = self._way_back()
+        back = self._answer_handler()
         world.send(at_store)
 
     def _swap(self, action: actions.Swap) -> None:
@@ -232,15 +232,15 @@ class Host:
             answer = world.bucket.swap(action.body, action.etag, world.now_ms)
             if isinstance(answer, Stored):
                 world.note(f"the head is rev {world.bucket.head.rev} of m{self.number} at {world.bucket.node}")
-                world.judge.landed(old, world.bucket.node, world.bucket.head, process)
+                world.checker.check_swap(old, world.bucket.node, world.bucket.head, process)
             world.answer(events.SwapAnswered(action.attempt, answer), back)
 
-        back = self._way_back()
+        back = self._answer_handler()
         world.send(at_store)
         if world.random() < world.duplicates:
             world.at(world.now_ms + world.long_ms(), at_store)
 
-    def _way_back(self) -> Back:
+    def _answer_handler(self) -> Back:
         life = self.life
 
         def back(event: Event, delay_ms: int) -> None:
@@ -249,7 +249,7 @@ class Host:
 
         return back
 
-    # The disk. One thing at a time, in order, as the writers' turn and the driver see to it.
+    # The disk. It does one thing at a time, in order, as the writers' turn and the driver ensure.
 
     def fail_disk(self, ms: int) -> None:
         self.world.note(f"the disk of m{self.number} fails for {ms} ms")
@@ -264,7 +264,7 @@ class Host:
         self.volume = msgspec.structs.replace(self.volume, rev=action.rev, place=action.place, owner=action.owner)
 
     def _step(self, action: actions.CutBack | actions.Apply | actions.RestoreBackup) -> None:
-        self._queue(lambda ended: self._begin_step(action, ended))
+        self._queue(lambda on_end: self._begin_step(action, on_end))
 
     def _queue(self, work: Callable[[Todo], None]) -> None:
         self._disk.append(work)
@@ -276,18 +276,18 @@ class Host:
         if self._disk_busy:
             self._disk.popleft()(self._next_work)
 
-    def _begin_step(self, action: actions.CutBack | actions.Apply | actions.RestoreBackup, ended: Todo) -> None:
+    def _begin_step(self, action: actions.CutBack | actions.Apply | actions.RestoreBackup, on_end: Todo) -> None:
         def end() -> None:
             before = self.journal
             place = self._do_step(action)
             if self.journal is not before and self._disk_fails():
                 place = None
-                self.journal = self.journal if self._done_all_the_same() else before
+                self.journal = self.journal if self._fails_after_writing() else before
             self._end = self._end if place is None else self.journal
-            if self.world.strikes():
+            if self.world.fault_occurs():
                 self.crash(disk_lost=False)
                 return
-            ended()
+            on_end()
             self.on(events.JournalAt(action.step, place))
 
         self.soon(self.world.restore_ms() if isinstance(action, actions.RestoreBackup) else self.world.disk_ms(), end)
@@ -308,7 +308,7 @@ class Host:
         self.volume = msgspec.structs.replace(self.volume, journal=b"j" * 16)
         return self.journal.place
 
-    def _done_all_the_same(self) -> bool:
+    def _fails_after_writing(self) -> bool:
         return self._disk_leaves_doubt and self.world.random() < 0.5
 
     def _append(self, entries: tuple[Entry, ...]) -> Checkpoint | None:
@@ -319,24 +319,24 @@ class Host:
         return self.journal.place
 
     def _serve(self, action: actions.Serve) -> None:
-        """Refold, which after a restore takes its time, and show the result; one after the other."""
+        """Refold, which may take long, and then show the result. Refolds run one after the other."""
         wait_ms = max(0, self._serving_until_ms - self.world.now_ms) + self.world.refold_ms()
         self._serving_until_ms = self.world.now_ms + wait_ms
         self.soon(wait_ms, lambda: self._show(action.place))
 
     def _show(self, place: Checkpoint) -> None:
         self.served = self.world.nodes[place.hash]
-        self.world.judge.serves(self.served, self.shown)
+        self.world.checker.check_served(self.served, self.shown)
         self.shown = self.served
         self.on(events.Served(place))
 
     # Writes.
 
     def write(self, requests: dict[int, bytes]) -> None:
-        """Callers' requests arrive, which may share a batch."""
-        self._queue(lambda ended: self._begin_commit(requests, ended))
+        """Take requests from callers. They may share a batch."""
+        self._queue(lambda on_end: self._begin_commit(requests, on_end))
 
-    def _begin_commit(self, requests: dict[int, bytes], ended: Todo) -> None:
+    def _begin_commit(self, requests: dict[int, bytes], on_end: Todo) -> None:
         life, batch, repeated = self.life, list[Node](), list[Node]()
         for request, kind in requests.items():
             found = self.journal.find(request)
@@ -348,12 +348,12 @@ class Host:
             if self.life == life:
                 self.on(events.Repeated(((node.request, node.seq),), node.seq))
         if self.life == life and batch:
-            self.soon(self.world.disk_ms(), lambda: self._commit(batch, ended))
+            self.soon(self.world.disk_ms(), lambda: self._commit(batch, on_end))
         elif self.life == life:
-            ended()
+            on_end()
 
     def _decide(self, request: int, kind: bytes, batch: list[Node]) -> bool:
-        """Add a request to the batch, if it has room."""
+        """Add a request to the batch. Return False if it has no room."""
         size = len(batch) + (2 if kind == RECOVER else 1)
         try:
             self.machine.require_writable(size, 500 * size, self.clock_ms())
@@ -364,13 +364,13 @@ class Host:
         batch += carry_out(request, kind, parent, back_to, now_ms=self.world.now_ms, epoch=self.machine.epoch)
         return True
 
-    def _commit(self, batch: list[Node], ended: Todo) -> None:
+    def _commit(self, batch: list[Node], on_end: Todo) -> None:
         world, life, fails = self.world, self.life, self._disk_fails()
-        follows = batch[0].path[-2] is self.journal  # or the database refuses it: it holds another of that number
+        follows = batch[0].path[-2] is self.journal  # if not, the database has another entry of that number
         world.nodes.update((node.hash, node) for node in batch)
-        if follows and (not fails or self._done_all_the_same()):
+        if follows and (not fails or self._fails_after_writing()):
             self.journal = batch[-1]
-        if world.strikes():
+        if world.fault_occurs():
             self.crash(disk_lost=False)
             return
         doubtful = follows and self._disk_leaves_doubt
@@ -380,24 +380,24 @@ class Host:
             self._end = batch[-1]
             for part in [[node] for node in batch] if world.control.recovery_in_two_steps else [batch]:
                 if self.life == life:
-                    self._tell(part)
+                    self._report_commit(part)
         if self.life == life:
-            ended()
+            on_end()
 
-    def _tell(self, batch: list[Node]) -> None:
-        self.world.judge.committed(batch)
+    def _report_commit(self, batch: list[Node]) -> None:
+        self.world.checker.record_batch(batch)
         ticket = tuple((node.request, node.seq) for node in batch if node.request is not None)
         self.on(events.Committed(ticket, tuple(node.entry for node in batch if node.entry)))
 
     def _acknowledge(self, action: actions.Acknowledge) -> None:
-        """``ticket``: the requests that wait, and the numbers of their entries."""
+        """Acknowledge the requests of ``ticket``, which pairs each with the number of its entry."""
         for request, seq in cast("tuple[tuple[int, int], ...]", action.ticket):
             self.world.acknowledged(self, request, seq)
 
     def _fail(self, _: actions.Fail) -> None:
-        """The caller repeats it, or doesn't."""
+        """Do nothing. The caller may repeat the request."""
 
-    # Litestream. It runs on while its host's process stands still.
+    # Litestream. It continues to run while its host's process is paused.
 
     def _start_replication(self, action: actions.StartReplication) -> None:
         self.litestream = Litestream(action.path, max(self.world.bucket.paths[action.path], default=0))
@@ -406,11 +406,11 @@ class Host:
         self.litestream = None
 
     def _sync(self, action: actions.Sync) -> None:
-        litestream, back = self.litestream, self._way_back()
+        litestream, back = self.litestream, self._answer_handler()
         self.world.at(self.world.now_ms + self.world.disk_ms(), lambda: self.capture(litestream, action.sync, back))
 
     def capture(self, litestream: Litestream | None, sync: int | None = None, back: Back | None = None) -> None:
-        """Litestream uploads what is committed now; for a ``sync``, it answers once that is done."""
+        """Let Litestream upload the present journal. For a ``sync``, it answers after the upload."""
         world = self.world
         if litestream is None or litestream is not self.litestream:
             return
@@ -421,10 +421,10 @@ class Host:
             sync = None
 
         def upload() -> None:
-            # Unconditional: nothing asks whether its sender still lives, or leads.
+            # Unconditional: the store doesn't check that the sender is alive, or is still primary.
             world.bucket.paths[litestream.path][txid] = captured
             if litestream.path == world.bucket.head.base:
-                world.judge.recoverable(world.bucket.head)
+                world.checker.check_base(world.bucket.head)
             if sync is not None and back is not None:
                 world.answer(events.Synced(sync, txid, txid), back)
 
@@ -436,7 +436,7 @@ class Host:
     # Readers.
 
     def read(self, sent_ms: int, position: int, target: int | None) -> None:
-        """A reader asks; ``target``: it knows the position of this revocation of its own."""
+        """Answer a reader. ``target`` is its own revocation, whose position it sends."""
         if self.machine.role is not Role.PRIMARY or self.world.random() < 0.2:
             self.on(events.Asked())
         if not self.up or self.world.now_ms < self.paused_until_ms:
@@ -447,13 +447,13 @@ class Host:
             return
         served, place = self.served, self.machine.served
         if target is not None and place is not None and place.seq >= position:
-            self.world.judge.caught_up(served, target)
+            self.world.checker.check_own_revocation(served, target)
         self.world.reply(served, age_ms, sent_ms)
 
 
 _WAITED_FOR: Final = (actions.Remember, actions.StartReplication, actions.StopReplication)
 
-_DO: Final[dict[type, Callable[..., None]]] = {
+_HANDLERS: Final[dict[type, Callable[..., None]]] = {
     actions.Read: Host._read,
     actions.Swap: Host._swap,
     actions.Remember: Host._remember,

@@ -1,4 +1,4 @@
-"""Journals of a simulated world: real entries under a real chain, and the shortest fold that can be revived or lost."""
+"""Journals of a simulated world. Entries and their chain are real, but the fold is only a set of revoked targets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ REVOKE, OTHER, RECOVER = b"revoke", b"other", b"recover"
 
 
 class Node:
-    """One entry, and the whole journal up to it.
+    """An entry, and the whole journal up to it.
 
     Attributes:
         entry: the entry; None before the first.
-        path: the nodes of entries 1 to this one, after the empty journal's.
-        revoked: what is revoked here.
-        request: the request that the entry carries out, if it is one's.
+        path: the node of the empty journal, and those of entries 1 to this one.
+        revoked: the targets that are revoked after this entry.
+        request: the request that the entry carries out, if any.
     """
 
     __slots__ = ("entry", "hash", "path", "place", "request", "revoked", "seq")
@@ -35,11 +35,11 @@ class Node:
         return f"{self.seq}#{self.hash.hex()[:4]}"
 
     def names(self, place: Checkpoint) -> bool:
-        """Return whether ``place`` lies on this journal."""
+        """Return True if ``place`` is on this journal."""
         return place.seq <= self.seq and self.path[place.seq].hash == place.hash
 
     def find(self, request: int) -> Node | None:
-        """Return where this journal carries out ``request``."""
+        """Return the node that carries out ``request``, or None if there is none."""
         return next((node for node in reversed(self.path) if node.request == request), None)
 
 
@@ -47,7 +47,7 @@ EMPTY = Node(None, None, None, frozenset())
 
 
 def contains(journal: Node, node: Node) -> bool:
-    """Return whether ``node`` lies on ``journal``."""
+    """Return True if ``node`` is on ``journal``."""
     return node.seq <= journal.seq and journal.path[node.seq] is node
 
 
@@ -63,7 +63,7 @@ def append(
 ) -> Node:
     """Return the node of a new entry after ``parent``.
 
-    It revokes ``targets``; with ``back_to``, what was revoked after that is first forgotten.
+    It revokes ``targets``. With ``back_to``, it first drops all revocations after that node.
     """
     before = parent.entry.head if parent.entry else START
     origin = Origin(request_id=b"" if request is None else request.to_bytes(8, "big"))
@@ -75,7 +75,7 @@ def append(
 def carry_out(request: int, kind: bytes, parent: Node, back_to: Node, *, now_ms: int, epoch: int) -> list[Node]:
     """Return the nodes of the entries that carry out ``request`` after ``parent``.
 
-    A recovery is two: one goes back to how all was at ``back_to``, the other revokes what was revoked since.
+    A recovery has two: one restores the state at ``back_to``, the other repeats all later revocations.
     """
     if kind != RECOVER:
         targets = frozenset({request} if kind == REVOKE else ())

@@ -1,4 +1,4 @@
-"""A simulated world: hosts, one bucket, a network that loses and delays, and callers. All of it follows from a seed."""
+"""A simulated world: hosts, a bucket, a network with loss and delays, and callers. Its seed determines everything."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from tests.replication.protocol.simulation import judge as judging
 from tests.replication.protocol.simulation.bucket import Bucket
+from tests.replication.protocol.simulation.checker import ALARM, STUCK, Checker
 from tests.replication.protocol.simulation.controls import SAFE, Control
 from tests.replication.protocol.simulation.host import Host, Todo
 from tests.replication.protocol.simulation.journal import EMPTY, OTHER, RECOVER, REVOKE, append
-from tests.replication.protocol.simulation.judge import Judge
 from tkdb.journal.seal import SealKey
 from tkdb_replication.protocol import events
 from tkdb_replication.protocol.events import Event
@@ -26,20 +25,20 @@ BOUND_MS = 150
 
 
 class World:
-    """One schedule. ``run`` it, then look at ``judge.violations``."""
+    """One schedule. Call ``run``, and then read ``checker.violations``."""
 
-    def __init__(self, seed: int, control: Control = SAFE, *, tell: Callable[[int, str], None] | None = None) -> None:
+    def __init__(self, seed: int, control: Control = SAFE, *, log: Callable[[int, str], None] | None = None) -> None:
         rnd = Random(seed)
         self.random, self.bytes = rnd.random, rnd.randbytes
         self.control = control
-        self._tell = tell
-        self.telling = tell is not None
+        self._log = log
+        self.is_logged = log is not None
         self.now_ms = 0
         self.steps = self.crashes = self.restores = 0
         self.keys = KEYS
         self._queue: list[tuple[int, int, Todo]] = []
         self._queued = 0
-        self._draw_weather()
+        self._draw_conditions()
         node = append(EMPTY, OTHER, now_ms=0, epoch=0)
         self.nodes = {EMPTY.hash: EMPTY, node.hash: node}
         head = first_head(
@@ -52,7 +51,7 @@ class World:
             lease_ms=200,
         )
         self.bucket = Bucket(head, node, KEYS, self.nodes)
-        self.judge = Judge(self, node)
+        self.checker = Checker(self, node)
         self._kinds: list[bytes] = []
         self._open: list[int] = []
         self._positions: dict[int, int] = {}
@@ -62,8 +61,8 @@ class World:
             volume = Volume(journal=b"j" * 16, rev=0, place=node.place, owner=head.owner) if number == 0 else Volume()
             self.hosts.append(Host(self, number, volume, node if number == 0 else EMPTY))
 
-    def _draw_weather(self) -> None:
-        """Schedules differ: some are calm but for one thing, in some everything fails."""
+    def _draw_conditions(self) -> None:
+        """Draw the kinds and rates of faults. Some schedules have a single kind, and in some everything fails."""
         random, rough = self.random, 1.0 if self.control.stormy else self.random()
         self.size = (2, 3, 3, 4)[int(random() * 4)]
         self.length_ms = 400 + int(1_600 * random() ** 3) * (4 if random() < 0.1 else 1)
@@ -78,9 +77,9 @@ class World:
         self.write_ms = 5 + 60 * random()
         self.read_ms = 4 + 20 * random()
         self.moves = 0.05 * random() ** 2
-        self.leaves = 0.1 * random()
+        self.shutdowns = 0.1 * random()
         self.bad_disks = 0.2 * random()
-        self.judges_staleness = self.control.clocks_stop or not self.clocks_stop
+        self.checks_staleness = self.control.clocks_stop or not self.clocks_stop
         self.rolls_back = self.control.bucket_goes_back or random() < 0.04
         self.rolled_back = False
         self.healing = random() < 0.1 and not self.rolls_back
@@ -133,15 +132,15 @@ class World:
     def refold_ms(self) -> int:
         return self.long_ms() if self.delays and self.random() < 0.1 else self.disk_ms()
 
-    def strikes(self) -> bool:
+    def fault_occurs(self) -> bool:
         return self.random() < self.faults
 
     def staleness_ms(self) -> int:
         return int(250 * self.random()) if self.control.eventual_reads and self.random() < 0.3 else 0
 
     def note(self, text: str) -> None:
-        if self._tell is not None:
-            self._tell(self.now_ms, text)
+        if self._log is not None:
+            self._log(self.now_ms, text)
 
     # The network.
 
@@ -159,7 +158,7 @@ class World:
     # Callers.
 
     def _request(self) -> int:
-        """A request: a new one, or one whose answer the caller has never seen."""
+        """Return a new request, or one whose answer the caller has never got."""
         if self._open and self.random() < 0.5:
             return self._open[self.pick(len(self._open))]
         draw = self.random()
@@ -168,7 +167,7 @@ class World:
         return self._open[-1]
 
     def _some_primary(self) -> Host:
-        """A primary; where there is none, any machine."""
+        """Return a primary, or any machine if there is none."""
         primaries = [host for host in self.hosts if host.up and host.machine.role is Role.PRIMARY]
         return primaries[self.pick(len(primaries))] if primaries else self.hosts[self.pick(self.size)]
 
@@ -184,10 +183,10 @@ class World:
     def acknowledged(self, host: Host, request: int, seq: int) -> None:
         self.note(f"m{host.number} acknowledges request {request} at {seq}")
         revokes = self._kinds[request] == REVOKE
-        self.judge.told(request, revokes=revokes, seq=seq)
+        self.checker.check_acknowledgement(request, revokes=revokes, seq=seq)
         if revokes:
             self._positions[request] = seq
-        if request in self._open and self.random() < 0.8:  # else that answer is lost, and the caller repeats
+        if request in self._open and self.random() < 0.8:  # otherwise the answer is lost, and the caller repeats it
             self._open.remove(request)
 
     def _next_read(self) -> None:
@@ -203,11 +202,11 @@ class World:
         self.at(self.now_ms + self.spread(self.read_ms), self._next_read)
 
     def reply(self, served: Any, age_ms: int, sent_ms: int) -> None:
-        """A machine's answer goes to a reader, who dates it from when it asked, and may keep it to the bound's end."""
+        """Send an answer to a reader, who adds the time since the request, and accepts nothing past the bound."""
 
         def arrive() -> None:
             if self.now_ms - sent_ms + age_ms <= BOUND_MS:
-                self.judge.answered(served, bound=self.judges_staleness, at_ms=self.now_ms)
+                self.checker.check_answer(served, bound=self.checks_staleness, at_ms=self.now_ms)
 
         if self.random() < 0.7:
             arrive()
@@ -217,9 +216,9 @@ class World:
     def alarm(self, host: Host, error: Exception) -> None:
         self.note(f"m{host.number} alarm: {error}")
         if not self.control.eventual_reads:
-            self.judge.flag(judging.ALARM, str(error))
+            self.checker.flag(ALARM, str(error))
 
-    # Trouble, and its end.
+    # Faults, and their end.
 
     def _next_trouble(self) -> None:
         host = self._some_primary() if self.random() < 0.3 else self.hosts[self.pick(self.size)]
@@ -229,25 +228,25 @@ class World:
                 host.crash(disk_lost=self.random() < 0.4)
             elif draw < 0.35 + self.bad_disks:
                 host.fail_disk(100 + 2 * self.long_ms())
-            elif draw < 0.9 - 5 * self.moves - self.leaves:
+            elif draw < 0.9 - 5 * self.moves - self.shutdowns:
                 host.pause(self.long_ms())
             elif self.now_ms < host.paused_until_ms:
                 pass
-            elif draw >= 1 - self.leaves:
-                host.leave()
+            elif draw >= 1 - self.shutdowns:
+                host.shut_down()
             else:
                 move = events.HandOver((), ("m0", "m1")[self.pick(2)])
                 host.on(events.Promote(()) if self.random() < 0.3 else move)
         self.at(self.now_ms + self.spread(self.trouble_ms), self._next_trouble)
 
     def _roll_back(self) -> None:
-        """Somebody puts an older copy of the bucket back."""
+        """Put an older copy of the head back into the bucket."""
         self.rolled_back = True
         self.bucket.go_back(self.pick(len(self.bucket.history)))
         self.note(f"the bucket goes back to rev {self.bucket.head.rev}")
 
     def _next_upload(self) -> None:
-        """Litestream's own timer."""
+        """Let each Litestream upload, as its own timer does."""
         for host in self.hosts:
             if host.litestream is not None:
                 host.capture(host.litestream)
@@ -262,11 +261,11 @@ class World:
         if self.rolls_back:
             self.at(self.pick(self.length_ms), self._roll_back)
         self._run_to(self.length_ms)
-        if self.healing and not self.judge.violations:
+        if self.healing and not self.checker.violations:
             self._heal()
 
     def _run_to(self, end_ms: int) -> None:
-        queue, violations = self._queue, self.judge.violations
+        queue, violations = self._queue, self.checker.violations
         while queue and not violations:
             at_ms, _, todo = heapq.heappop(queue)
             if at_ms > end_ms:
@@ -276,17 +275,17 @@ class World:
             todo()
 
     def _heal(self) -> None:
-        """With all faults ended, there must soon be one primary that acknowledges, and replicas that keep up."""
+        """End all faults. Soon one primary must acknowledge writes, and every machine must be fresh."""
         self.note("all faults end")
         self.losses = self.delays = self.duplicates = self.faults = self.stalls = self.bad_disks = 0.0
         self._next_trouble = lambda: None  # type: ignore[method-assign]
         self._run_to(self.now_ms + 1_500)
         done = len(self._positions)
         self._run_to(self.now_ms + 800)
-        if self.judge.violations:
+        if self.checker.violations:
             return
         primaries = [host for host in self.hosts if host.machine.role is Role.PRIMARY]
         ages = [host.machine.age_ms(host.clock_ms()) for host in self.hosts]
         fresh = all(age_ms is not None and age_ms <= BOUND_MS for age_ms in ages)
         if len(primaries) != 1 or len(self._positions) == done or not fresh:
-            self.judge.flag(judging.STUCK, f"{len(primaries)} primaries, ages {ages}")
+            self.checker.flag(STUCK, f"{len(primaries)} primaries, ages {ages}")

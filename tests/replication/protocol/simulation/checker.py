@@ -1,4 +1,4 @@
-"""The judge: sees everything that happens in a simulated world, and knows what must never."""
+"""The checker: it sees everything that happens in a simulated world, and records each violation of a guarantee."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ if TYPE_CHECKING:
     from tests.replication.protocol.simulation.world import World
 
 LOST = "G1: an acknowledged revocation is not in the head"
-UNRECOVERABLE = "G1: the bucket no longer holds all that the head names"
+UNRECOVERABLE = "G1: the bucket no longer contains every entry that the head names"
 STALE = "G2: a revoked token was accepted past the bound"
 TWO_WRITERS = "G3: two processes wrote in one epoch"
 UNPUBLISHED = "G3: a write was acknowledged that the head doesn't contain"
-SERVED = "what is served is named by no head"
-PART = "a part of a batch is shown"
+SERVED = "a machine serves an entry that no head names"
+PART = "a head or a machine shows only a part of a batch"
 TWICE = "a request was carried out twice"
 UNDONE = "a caller saw its own revocation undone"
-WENT_BACK = "a machine went back behind what it had shown"
+WENT_BACK = "a machine no longer serves an entry that it had served"
 ALARM = "a machine raised an alarm without cause"
-STUCK = "after all faults had ended, the machines did not recover"
+STUCK = "the machines didn't recover after all faults ended"
 
 
 class Violation(NamedTuple):
-    """What happened that never must, and when."""
+    """A violation: its kind, its time, and its details."""
 
     kind: str
     at_ms: int
     why: str
 
 
-class Judge:
-    """Compares what machines do with what the world knows."""
+class Checker:
+    """Compares the actions of machines with the state of the world."""
 
     def __init__(self, world: World, first: Node) -> None:
         self.violations: list[Violation] = []
         self.acknowledged: dict[int, int] = {}
-        """When each revocation was acknowledged first."""
+        """The time at which each revocation was first acknowledged."""
         self.reads = 0
         self.published: set[bytes] = {EMPTY.hash, first.hash}
-        """The hashes of all entries that a head ever named."""
+        """The hashes of all entries that any head has named."""
         self._within: set[bytes] = set()
         self._requests: set[int] = set()
         self._writers: dict[int, object] = {}
@@ -49,12 +49,12 @@ class Judge:
 
     def flag(self, kind: str, why: str = "") -> None:
         if self._world.rolled_back and kind != WENT_BACK:
-            return  # the bucket has lost what it acknowledged: all that is left to machines is to notice
+            return  # the bucket has lost acknowledged writes, so machines can only detect the loss
         self.violations.append(Violation(kind, self._world.now_ms, why))
         self._world.note(f"VIOLATION {kind} {why}")
 
-    def landed(self, old: Node, new: Node, head: Head, writer: object) -> None:
-        """A swap by the process ``writer`` has put ``head``, whose place is ``new``."""
+    def check_swap(self, old: Node, new: Node, head: Head, writer: object) -> None:
+        """Check a swap. The process ``writer`` has put ``head``, which ends at ``new``."""
         if head.owner != NOBODY and self._writers.setdefault(head.epoch, writer) is not writer:
             self.flag(TWO_WRITERS, f"epoch {head.epoch}")
         if new is not old:
@@ -72,28 +72,28 @@ class Judge:
                 self.published.add(node.hash)
             if not self.acknowledged.keys() <= new.revoked:
                 self.flag(LOST, f"{sorted(self.acknowledged.keys() - new.revoked)}")
-        self.recoverable(head)
+        self.check_base(head)
 
-    def recoverable(self, head: Head) -> None:
-        """Whoever restores ``base`` now must be able to come to ``head``."""
+    def check_base(self, head: Head) -> None:
+        """Check that a restore of ``base`` can reach ``head`` now."""
         latest = self._world.bucket.latest(head.base)
         if latest is None or not any(latest.names(place) for place in head.places):
             self.flag(UNRECOVERABLE, f"{head.base} ends at {latest}; the head names {head.places[0].seq}..{head.seq}")
 
-    def committed(self, batch: list[Node]) -> None:
-        """A machine commits a batch."""
+    def record_batch(self, batch: list[Node]) -> None:
+        """Record a batch that a machine commits."""
         self._within.update(node.hash for node in batch[:-1])
 
-    def told(self, request: int, *, revokes: bool, seq: int) -> None:
-        """A machine tells a caller that its request is done."""
+    def check_acknowledgement(self, request: int, *, revokes: bool, seq: int) -> None:
+        """Check the acknowledgement of a request, whose entry is at ``seq``."""
         head = self._world.bucket.node
         if seq > head.seq or head.path[seq].request != request:
             self.flag(UNPUBLISHED, f"request {request} at {seq}")
         if revokes:
             self.acknowledged.setdefault(request, self._world.now_ms)
 
-    def serves(self, served: Node, before: Node) -> None:
-        """A machine shows ``served``; the last that it has shown, with this disk, was ``before``."""
+    def check_served(self, served: Node, before: Node) -> None:
+        """Check that a machine may serve ``served``. The last that it served with this disk was ``before``."""
         if served.hash not in self.published:
             self.flag(SERVED, f"entry {served}")
         if served.hash in self._within:
@@ -101,8 +101,8 @@ class Judge:
         if not contains(served, before):
             self.flag(WENT_BACK, f"from {before} to {served}")
 
-    def answered(self, served: Node, *, bound: bool, at_ms: float) -> None:
-        """A reader was answered from ``served``, and by its own reckoning accepts that up to ``at_ms``."""
+    def check_answer(self, served: Node, *, bound: bool, at_ms: float) -> None:
+        """Check an answer from ``served`` that a reader accepts at ``at_ms``; its staleness only with ``bound``."""
         self.reads += 1
         if bound and len(served.revoked) < len(self.acknowledged):
             limit_ms = at_ms - self._world.bound_ms
@@ -110,7 +110,7 @@ class Judge:
                 if acknowledged_ms < limit_ms and target not in served.revoked:
                     self.flag(STALE, f"revocation {target}, acknowledged at {acknowledged_ms}")
 
-    def caught_up(self, served: Node, target: int) -> None:
-        """A caller whose own revocation has a position that this machine has reached was answered."""
+    def check_own_revocation(self, served: Node, target: int) -> None:
+        """Check an answer to the caller of revocation ``target``, from a machine that has reached its position."""
         if target not in served.revoked:
             self.flag(UNDONE, f"revocation {target}")

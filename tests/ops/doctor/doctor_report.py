@@ -1,4 +1,4 @@
-"""What the doctor said, as tests ask it."""
+"""The doctor's report, with the questions that tests ask about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.cli.processes import quick
 from tests.fake_fly import APP, TOKEN, FakeFly
 
 
-class Examined:
+class DoctorReport:
     """The document of ``tkdb doctor --json``, and its exit code."""
 
     def __init__(self, code: int, document: dict[str, Any]) -> None:
@@ -20,26 +20,26 @@ class Examined:
     def outcomes(self, outcome: str) -> set[str]:
         return {name for name, each in self.by_check.items() if each["outcome"] == outcome}
 
-    def found(self, check: str) -> str:
-        """What was found by a check that failed. What to do is said beside it."""
+    def failure(self, check: str) -> str:
+        """Return the finding of a failed check, which must also have a fix."""
         each = self.by_check[check]
         assert each["outcome"] == "failed", self.document
-        assert each["try"], "nothing is said of what to do"
+        assert each["try"], "the failed check has no fix"
         return str(each["found"])
 
-    def unlearned(self, check: str) -> str:
-        """Why a check couldn't be made that was to be."""
+    def unknown(self, check: str) -> str:
+        """Return the reason why a requested check has no result."""
         each = self.by_check[check]
         assert each["outcome"] == "unknown", self.document
         return str(each["found"])
 
 
-def doctor(*arguments: str, **environment: str) -> Examined:
+def doctor(*arguments: str, **environment: str) -> DoctorReport:
     """Run ``tkdb doctor`` in this process."""
     ran = quick("doctor", "--json", *arguments, env=environment)
-    return Examined(ran.code, json.loads(ran.out))
+    return DoctorReport(ran.code, json.loads(ran.out))
 
 
-def examine(fly: FakeFly, *arguments: str) -> Examined:
-    """Run ``tkdb doctor`` with a token of Fly's; by default on its app."""
+def examine(fly: FakeFly, *arguments: str) -> DoctorReport:
+    """Run ``tkdb doctor`` with a token of the fake API. Default: on its app."""
     return doctor(*(arguments or ("--app", APP)), FLY_API_HOSTNAME=fly.url, FLY_API_TOKEN=TOKEN)

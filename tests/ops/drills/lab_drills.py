@@ -1,4 +1,4 @@
-"""Drills on real machines, quicker than a user's: a short lease and bound, little load before and after."""
+"""Quick drills on real machines: with a short lease and bound, and little load before and after the fault."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOUND_MS = 3_000
 SETTINGS = {"TKDB_LEASE_MS": "3000", "TKDB_BOUND_MS": str(BOUND_MS), "TKDB_DRAIN_MS": "500"}
 PACE = Pace(before_s=3, after_s=3)
 WRITING = Pace(before_s=2, after_s=1, rates=Rates(mint=0.5, verify=1, first=0.5, revoke=0.3, create=2, look=0.5))
-"""Half of the usual calls, and most of them writes: that none from some region meets 5 s has a chance of 1e-5."""
+"""Half of the usual calls, most of them writes. The probability that a region makes none in 5 s is 1e-5."""
 STORE_DOWN = msgspec.structs.replace(
     find("store-down"), fault=(Step(Verb.STALL_STORE, Role.EVERY), wait(3 * BOUND_MS))
 )  # fmt: skip
@@ -40,35 +40,37 @@ DEPOSED = msgspec.structs.replace(
         *(Step(verb, Role.PRIMARY) for verb in (Verb.KILL, Verb.LOSE_DISK, Verb.START)),
     ),
 )
-"""As ``primary-hung``; the machine that wakes is called by its region for a while, and then lost with its disk."""
+"""``primary-hung``, but the resumed machine gets calls of its region for 7 s, and then loses its disk."""
 WITHOUT_STORE = find("primary-without-store")
 
 
 class Trusting(OnLab):
-    """Callers that believe whatever a machine says, as programs that have just started do: their clients would refuse
-    what is too old, and what comes from before the position that they have seen."""
+    """A target whose callers believe every answer, as a program does that has just started.
+
+    A client that runs for longer would refuse an answer that is too old, or from before a position that it has seen.
+    """
 
     async def _client(self, url: str, timeout_ms: int = 30_000) -> AsyncClient:
         keys = self._lab.keys
-        believing = {"cache_bytes": 0, "bound_ms": 10**9}
-        client = Forgetful(url, keys.identity, signer=keys.signer, timeout_ms=timeout_ms, **believing)
+        unlimited = {"cache_bytes": 0, "bound_ms": 10**9}
+        client = Forgetful(url, keys.identity, signer=keys.signer, timeout_ms=timeout_ms, **unlimited)
         return await self._stack.enter_async_context(client)
 
 
 class Forgetful(AsyncClient):
-    """A client that keeps no position, so that it sends none."""
+    """A client that remembers no position, and so sends none."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._operations._exchange._attempts._positions = _Nothing()
+        self._operations._exchange._attempts._positions = _NoPositions()
 
 
-class _Nothing(dict[bytes, int]):
+class _NoPositions(dict[bytes, int]):
     def __setitem__(self, journal: bytes, position: int) -> None:
-        """Keep nothing."""
+        """Drop the position."""
 
 
-def drilled(
+def run_drills(
     folder: Path,
     drills: Sequence[Drill],
     control: str | None = None,
@@ -76,31 +78,31 @@ def drilled(
     kind: type[OnLab] = OnLab,
     pace: Pace = PACE,
 ) -> list[tuple[Record, Verdict]]:
-    """Run drills on one lab, by the callers of ``kind``; with ``control``, on machines with that rule switched off."""
+    """Run drills on one lab with the callers of ``kind``. If ``control`` is given, its rule is off in the machines."""
 
-    async def done() -> list[tuple[Record, Verdict]]:
-        program = {} if control is None else {"program": without(control)}
+    async def run() -> list[tuple[Record, Verdict]]:
+        program = {} if control is None else {"program": command_without(control)}
         lab = Lab(folder, REGIONS, CALLERS, isolated=True, settings=SETTINGS, **program)
         async with kind(lab, bound_ms=BOUND_MS) as target:
-            ended = []
+            results = []
             for drill in drills:
                 record = await Running(drill, target, seed=7, tell=show, pace=pace).run()
-                ended.append((record, judge(record, Limits().objectives(drill.name, drill.limits))))
-            return ended
+                results.append((record, judge(record, Limits().objectives(drill.name, drill.limits))))
+            return results
 
-    return asyncio.run(done())
+    return asyncio.run(run())
 
 
 def show(event: Event) -> None:
-    print(f"{event.at_ms / 1000:6.1f} s  {event.what}: {event.text}")  # noqa: T201  seen where a test fails
+    print(f"{event.at_ms / 1000:6.1f} s  {event.what}: {event.text}")  # noqa: T201  pytest shows this if the test fails
 
 
-def without(control: str) -> list[str]:
-    """What runs `tkdb serve` with one rule switched off: from outside, as production has no switch."""
-    found = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.regions.chaos.controls import main"
-    return [sys.executable, "-c", f"{found}; main({control!r})", "serve", "--json"]
+def command_without(control: str) -> list[str]:
+    """Return a command for `tkdb serve` with one rule off. Test code does this, because production has no switch."""
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.regions.chaos.controls import main"
+    return [sys.executable, "-c", f"{script}; main({control!r})", "serve", "--json"]
 
 
 def missed(verdict: Verdict) -> set[str]:
-    """What was missed of that which doesn't depend on how busy this machine is."""
+    """Return the missed objectives, without those that depend on the load of this machine."""
     return {finding.objective for finding in verdict.findings if finding.objective in ALWAYS and not finding.met}

@@ -1,4 +1,4 @@
-"""Records written by hand: a drill that went well, to be spoilt in one way at a time."""
+"""Records written by hand: a drill that passes, and functions that change it for tests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NEXT = "m-ams"
 
 
 def good() -> Record:
-    """A primary was killed at 10 s, another led from 18 s on, the old one came back at 21 s."""
+    """Return a record: the primary is killed at 10 s, another leads from 18 s on, and the old one returns at 21 s."""
     calls = [
         CallRecord(at_ms + offset, region, kind, took_ms, CallOutcome.OK, token=token)
         for region, took_ms in (("sin", 95), ("lhr", 20))
@@ -93,5 +93,5 @@ def with_calls(record: Record, *calls: CallRecord) -> Record:
 
 
 def blinded(record: Record, *callers: str) -> Record:
-    """Return the record as though these callers had reached nobody fresh while the fault lasted."""
+    """Return the record as if these callers could reach no fresh machine during the fault."""
     return changed(record, blind=(Blind(FAULT_MS, HEALED_MS, callers),))

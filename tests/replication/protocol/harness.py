@@ -1,4 +1,4 @@
-"""One machine in the test's hands: its clock is turned, and each of its actions is answered as the test likes."""
+"""A state machine whose clock a test sets, and whose actions the test answers."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from tkdb_replication.protocol.state_machine import Role, StateMachine
 KEYS = HeadKeys([SealKey(b"\x01" * 32)])
 CHAIN_KEY = ChainKey(bytes(32))
 JOURNAL = b"j" * 16
-FORMER = b"f" * 16
+FORMER_OWNER = b"f" * 16
 
 A = TypeVar("A")
 
 
-def entries(number: int, *, epoch: int = 0, word: bytes = b"", after: Entry | None = None) -> list[Entry]:
-    """So many entries, one after the other; other words, other hashes."""
+def entries(number: int, *, epoch: int = 0, body: bytes = b"", after: Entry | None = None) -> list[Entry]:
+    """Return ``number`` entries, each linked to the previous one. Another ``body`` gives other hashes."""
     made = [] if after is None else [after]
     for _ in range(number):
         head = made[-1].head if made else START
-        made.append(link(head, CHAIN_KEY, now_ms=1, epoch=epoch, made=Purged(), body=word))
+        made.append(link(head, CHAIN_KEY, now_ms=1, epoch=epoch, made=Purged(), body=body))
     return made if after is None else made[1:]
 
 
@@ -44,14 +44,14 @@ def place(entry: Entry) -> Checkpoint:
 
 
 def head_of(journal: list[Entry], *, recent: int = 0, owner: bytes = b"x" * 16, **changes: Any) -> Head:
-    """A head at the end of ``journal``."""
+    """Return a head at the end of ``journal``."""
     end = place(journal[-1]) if journal else BEGINNING
     head = first_head(journal=JOURNAL, attempt=b"a" * 16, owner=owner, base="e0-00", place=end, epoch=0, machine="m9")
     return msgspec.structs.replace(head, recent=tuple(journal[len(journal) - recent :]), **changes)
 
 
-class Driven:
-    """A machine, and what it has asked for and not been told."""
+class Harness:
+    """A state machine, its clock, and all actions that it has returned."""
 
     def __init__(self, volume: Volume | None = None, **settings: Any) -> None:
         self.settings = ProtocolSettings(**{"machine": "m1", "region": "ams", **settings})
@@ -62,100 +62,100 @@ class Driven:
         self.done: list[Action] = []
         self.serves_at_once = True
         self._etags: Iterator[str] = (f'"{number}"' for number in count(1))
-        self.tell(events.TimePassed())
+        self.send(events.TimePassed())
 
-    def tell(self, event: Event, *, after_ms: int = 0) -> list[Action]:
-        """Tell an event; return what the machine does."""
+    def send(self, event: Event, *, after_ms: int = 0) -> list[Action]:
+        """Pass an event to the machine, and return its actions."""
         self.now_ms += after_ms
         done = self.machine.on(event, self.now_ms)
         self.done += done
         for action in list(done):
             if isinstance(action, actions.Serve) and self.serves_at_once:
-                done += self.tell(events.Served(action.place))
+                done += self.send(events.Served(action.place))
         return done
 
     def wait(self, ms: int) -> list[Action]:
-        """Let time pass, and tell it when it is due; nothing is answered."""
+        """Let time pass, and wake the machine whenever it is due. Answer nothing."""
         end_ms, done = self.now_ms + ms, []
         while self.machine.due_ms <= end_ms:
             self.now_ms = max(self.now_ms, self.machine.due_ms)
-            done += self.tell(events.TimePassed())
+            done += self.send(events.TimePassed())
         self.now_ms = end_ms
         return done
 
     def last(self, kind: type[A]) -> A:
-        """The last action of that kind."""
+        """Return the last action of that kind."""
         return next(action for action in reversed(self.done) if isinstance(action, kind))
 
     def all(self, kind: type[A]) -> list[A]:
-        """Every action of that kind."""
+        """Return every action of that kind."""
         return [action for action in self.done if isinstance(action, kind)]
 
-    def shown(self, head: Head | Missing | NotModified | Unknown, *, after_ms: int = 0) -> list[Action]:
+    def answer_read(self, head: Head | Missing | NotModified | Unknown, *, after_ms: int = 0) -> list[Action]:
         """Answer the last read."""
         answer = Found(encode_head(head, KEYS), next(self._etags), None) if isinstance(head, Head) else head
-        return self.tell(events.ReadAnswered(self.last(actions.Read).read, answer), after_ms=after_ms)
+        return self.send(events.ReadAnswered(self.last(actions.Read).read, answer), after_ms=after_ms)
 
-    def read_again(self, head: Head | Missing | NotModified | Unknown) -> list[Action]:
-        """Let the next read be sent, and answer that."""
+    def answer_next_read(self, head: Head | Missing | NotModified | Unknown) -> list[Action]:
+        """Let time pass until the next read, and answer it."""
         before = self.last(actions.Read)
         while self.last(actions.Read) is before:
-            self.tell(events.TimePassed(), after_ms=max(1, self.machine.due_ms - self.now_ms))
-        return self.shown(head)
+            self.send(events.TimePassed(), after_ms=max(1, self.machine.due_ms - self.now_ms))
+        return self.answer_read(head)
 
     def journal_at(self, where: Checkpoint | None) -> list[Action]:
-        """The last step on the journal is done."""
+        """End the last step on the journal at ``where``, or let it fail if that is None."""
         steps = [
             action
             for action in self.done
             if isinstance(action, actions.CutBack | actions.Apply | actions.RestoreBackup)
         ]
-        return self.tell(events.JournalAt(steps[-1].step, where))
+        return self.send(events.JournalAt(steps[-1].step, where))
 
-    def follows(self, head: Head) -> None:
-        """Make it a replica that is at ``head``."""
-        self.shown(head)
+    def follow(self, head: Head) -> None:
+        """Make the machine a replica at ``head``."""
+        self.answer_read(head)
         self.journal_at(head.place)
 
-    def synced(self, *, txid: int = 1, replicated_txid: int = 1) -> list[Action]:
-        """Litestream answers the last sync."""
-        return self.tell(events.Synced(self.last(actions.Sync).sync, txid, replicated_txid))
+    def answer_sync(self, *, txid: int = 1, replicated_txid: int = 1) -> list[Action]:
+        """Answer the last sync as Litestream does."""
+        return self.send(events.Synced(self.last(actions.Sync).sync, txid, replicated_txid))
 
-    def swapped(self, answer: Stored | Conflict | Unknown | None = None) -> list[Action]:
-        """The last swap is answered: by success, where nothing else is given."""
+    def answer_swap(self, answer: Stored | Conflict | Unknown | None = None) -> list[Action]:
+        """Answer the last swap. Default: success."""
         answer = answer or Stored(next(self._etags), None)
-        return self.tell(events.SwapAnswered(self.last(actions.Swap).attempt, answer))
+        return self.send(events.SwapAnswered(self.last(actions.Swap).attempt, answer))
 
-    def renews(self) -> list[Action]:
-        """Let the next swap be sent, and succeed. Reads are answered meanwhile: nothing has changed."""
+    def renew(self) -> list[Action]:
+        """Let time pass until the next swap, and let it succeed. Answer reads before it as unchanged."""
         before = self.last(actions.Swap)
         while self.last(actions.Swap) is before:
-            self.tell(events.TimePassed(), after_ms=max(1, self.machine.due_ms - self.now_ms))
-            self.shown(NotModified(None))
-        return self.swapped()
+            self.send(events.TimePassed(), after_ms=max(1, self.machine.due_ms - self.now_ms))
+            self.answer_read(NotModified(None))
+        return self.answer_swap()
 
-    def commits(self, ticket: str, *batch: Entry) -> list[Action]:
-        """A batch is committed."""
+    def commit(self, ticket: str, *batch: Entry) -> list[Action]:
+        """Commit a batch, which must have room."""
         self.machine.require_writable(len(batch), 500 * len(batch), self.now_ms)
-        return self.tell(events.Committed(ticket, batch))
+        return self.send(events.Committed(ticket, batch))
 
 
-def primary(journal: list[Entry], **settings: Any) -> Driven:
-    """A machine that has just become primary, of epoch 1, at the end of ``journal``."""
-    driven = Driven(Volume(journal=JOURNAL, owner=FORMER), **settings)
-    driven.follows(head_of(journal, owner=FORMER))
-    driven.synced()
-    driven.swapped()
-    assert driven.machine.role is Role.PRIMARY
-    return driven
+def primary(journal: list[Entry], **settings: Any) -> Harness:
+    """Return a machine that has just become primary of epoch 1, at the end of ``journal``."""
+    harness = Harness(Volume(journal=JOURNAL, owner=FORMER_OWNER), **settings)
+    harness.follow(head_of(journal, owner=FORMER_OWNER))
+    harness.answer_sync()
+    harness.answer_swap()
+    assert harness.machine.role is Role.PRIMARY
+    return harness
 
 
-def last_head(driven: Driven) -> Head:
-    return decode_head(driven.last(actions.Swap).body, KEYS)
+def last_head(harness: Harness) -> Head:
+    return decode_head(harness.last(actions.Swap).body, KEYS)
 
 
-def unknown(done: list[Action]) -> list[object]:
-    """Who is told that the outcome isn't known."""
+def unknown_tickets(done: list[Action]) -> list[object]:
+    """Return the tickets that fail with an unknown outcome."""
     return [
         action.ticket
         for action in done
@@ -163,15 +163,15 @@ def unknown(done: list[Action]) -> list[object]:
     ]
 
 
-def publish(driven: Driven, *new: Entry) -> list[Action]:
-    """Commit entries, one swap for each."""
+def publish(harness: Harness, *new: Entry) -> list[Action]:
+    """Commit entries, and publish each by its own swap."""
     done: list[Action] = []
     for entry in new:
-        done += driven.commits(f"w{entry.seq}", entry)
-        done += driven.swapped()
+        done += harness.commit(f"w{entry.seq}", entry)
+        done += harness.answer_swap()
     return done
 
 
-def foreign(head: Head) -> Head:
-    """The head after another machine took over."""
+def taken_over(head: Head) -> Head:
+    """Return the next head if another machine takes over."""
     return msgspec.structs.replace(head, rev=head.rev + 1, attempt=b"z" * 16, epoch=head.epoch + 1, owner=b"z" * 16)

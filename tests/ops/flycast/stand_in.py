@@ -1,4 +1,4 @@
-"""A stand-in that runs beside the tests, on a thread of its own, and what tests ask of it."""
+"""A stand-in for flycast that runs in another thread, so that synchronous tests can use it."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from tkdb_ops.flycast.flycast import Flycast
 from tkdb_ops.flycast.machines import Command, VirtualMachine
 
 ECHO = Path(__file__).with_name("echo.py")
-PATIENCE_S = 30
+TIMEOUT_S = 30
 
 T = TypeVar("T")
 
 
 def echo(machine: VirtualMachine) -> Command:
-    """What a machine runs that only says who it is."""
+    """Return the command of a machine that runs the echo app."""
     return Command([sys.executable, "-I", "-S", str(ECHO)], {"BIND": str(machine.bind)})
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request came back with.
+    """The answer to a request.
 
     Args:
         status: the HTTP status.
-        headers: those of the response.
-        machine: who answered; empty where the proxy did.
-        said: all that the machine said of the request.
+        headers: the headers of the response.
+        machine: the machine that answered; empty if the proxy did.
+        echoed: the machine's description of the request: see echo.py.
         text: the body.
     """
 
     status: int
     headers: httpx.Headers
     machine: str
-    said: dict[str, Any]
+    echoed: dict[str, Any]
     text: str
 
     @property
     def request(self) -> dict[str, str]:
-        """The headers that the machine was sent."""
-        headers: dict[str, str] = self.said["headers"]
+        """The headers of the request, as the machine received them."""
+        headers: dict[str, str] = self.echoed["headers"]
         return headers
 
 
-class Standing:
-    """A stand-in, used from code that isn't asynchronous."""
+class StandIn:
+    """A stand-in for code that isn't asynchronous."""
 
     def __init__(self, flycast: Flycast) -> None:
         self.flycast = flycast
@@ -62,7 +62,7 @@ class Standing:
         self._http = httpx.Client()
 
     def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine where the stand-in runs."""
+        """Run a coroutine on the stand-in's event loop."""
         return self._background.do(coroutine)
 
     def ask(
@@ -72,44 +72,44 @@ class Standing:
         app: str = "tkdb",
         body: bytes | None = None,
         path: str = "/",
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
         **headers: str,
     ) -> Answer:
-        """Send a request as a caller in ``region``: POST if it has a body. Underscores in headers are dashes."""
+        """Send a request as a caller in ``region``: POST if it has a body. Underscores in headers become dashes."""
         if (region, app) not in self._doors:
             self._doors[region, app] = self.do(self.flycast.door(region, app))
         got = self._http.request(
             "GET" if body is None else "POST",
             self._doors[region, app] + path,
             content=body,
-            timeout=patience_s,
+            timeout=timeout_s,
             headers={name.replace("_", "-"): value for name, value in headers.items()},
         )
         json = got.headers.get("content-type") != "text/plain" and got.text.startswith("{")
-        said = got.json() if json else {}
-        return Answer(got.status_code, got.headers, said.get("machine", ""), said, got.text)
+        echoed = got.json() if json else {}
+        return Answer(got.status_code, got.headers, echoed.get("machine", ""), echoed, got.text)
 
     def machine(self, name: str) -> VirtualMachine:
         return self.flycast.machines[name]
 
-    def flycast_private(self, name: str) -> str:
-        """The 6PN address of a machine."""
+    def private_address(self, name: str) -> str:
+        """Return the 6PN address of a machine."""
         layout = self.flycast.layout
         return Sixpn(layout).private(layout.machine(name))
 
     def until_answered_by(self, machine: str, region: str = "sin", **request: Any) -> None:
-        """Wait until ``machine`` is who answers. What is in flight into a cut hangs: it is given up and asked again."""
+        """Wait until ``machine`` answers. A request in flight into a cut hangs, so each attempt has a short timeout."""
 
         def answered() -> bool:
             try:
-                return self.ask(region, patience_s=2, **request).machine == machine
+                return self.ask(region, timeout_s=2, **request).machine == machine
             except httpx.TimeoutException:
                 return False
 
         until(answered)
 
-    def whole(self) -> None:
-        """Bring back what a test has broken, and wait until every proxy sees it."""
+    def restore(self) -> None:
+        """Undo all faults of a test, and wait until every proxy considers every machine of tkdb healthy."""
         if not self.flycast.not_emulated:
             self.do(self.flycast.backbone.heal())
         for machine in self.flycast.machines.values():
