@@ -14,9 +14,9 @@ import pytest
 from tests.answering import Answer
 from tests.end_to_end.node import Keys
 from tests.ops.doctor.examined import Examined, doctor
-from tests.regions import meddler as rules
+from tests.regions import rule_proxy as rules
 from tests.regions.cluster import Cluster, variables
-from tests.regions.meddler import Meddler, PassOn, Request
+from tests.regions.rule_proxy import PassOn, Request, RuleProxy
 from tests.replication.seaweed import CREDENTIALS, Seaweed, make_bucket, now_ms
 from tkdb.journal.seal import SealKey
 from tkdb_ops.doctor.buckets import is_tigris, tigris_location
@@ -29,8 +29,8 @@ from tkdb_replication.bucket.sigv4 import sign
 
 
 @pytest.fixture(scope="module")
-def meddler(s3_server: Seaweed) -> Iterator[Meddler]:
-    with Meddler(s3_server.port) as meddler:
+def meddler(s3_server: Seaweed) -> Iterator[RuleProxy]:
+    with RuleProxy(s3_server.port) as meddler:
         yield meddler
 
 
@@ -40,7 +40,7 @@ def shared(s3_server: Seaweed) -> Bucket:
 
 
 @pytest.fixture
-def bucket(s3_server: Seaweed, shared: Bucket, meddler: Meddler) -> Bucket:
+def bucket(s3_server: Seaweed, shared: Bucket, meddler: RuleProxy) -> Bucket:
     """A bucket without a head, through the meddler."""
     meddler.rule = rules.honest
     return s3_server.bucket(shared.name, meddler.url)
@@ -69,12 +69,12 @@ def test_a_fit_bucket_is_green_and_nothing_is_left_in_it(bucket: Bucket) -> None
     [
         (rules.ignore("if-match"), "If-Match with another ETag doesn't keep an object from being overwritten"),
         (rules.ignore("if-none-match"), "If-None-Match: * doesn't keep an object from being overwritten"),
-        (rules.late_reads(), "a read right after a write doesn't see it"),
+        (rules.eventual_reads(), "a read right after a write doesn't see it"),
     ],
     ids=["without If-Match", "without If-None-Match", "eventual reads"],
 )
 def test_a_bucket_that_is_not_fit_for_a_lease_is_named(
-    bucket: Bucket, meddler: Meddler, rule: rules.Rule, fault: str
+    bucket: Bucket, meddler: RuleProxy, rule: rules.Rule, fault: str
 ) -> None:
     meddler.rule = rule
     examined = examine(bucket)
@@ -94,7 +94,7 @@ def anybody(request: Request, pass_on: PassOn) -> Answer | None:
     return pass_on(replace(request, headers=signed))
 
 
-def test_a_bucket_that_strangers_can_read_is_named(bucket: Bucket, meddler: Meddler) -> None:
+def test_a_bucket_that_strangers_can_read_is_named(bucket: Bucket, meddler: RuleProxy) -> None:
     meddler.rule = anybody
     examined = examine(bucket)
     assert examined.code == 1
@@ -117,14 +117,14 @@ async def put_head(bucket: Bucket, body: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("offset_s", [-60, 60])
-def test_a_bucket_of_another_time_is_named(bucket: Bucket, meddler: Meddler, offset_s: int) -> None:
-    meddler.rule = rules.dated(offset_s)
+def test_a_bucket_of_another_time_is_named(bucket: Bucket, meddler: RuleProxy, offset_s: int) -> None:
+    meddler.rule = rules.clock_offset(offset_s)
     found = examine(bucket).found("clocks")
     assert found.startswith("the clock of the bucket is ")
     assert ("ahead of" if offset_s > 0 else "behind") in found
 
 
-def test_a_bucket_that_cannot_be_reached_is_no_pass(bucket: Bucket, meddler: Meddler) -> None:
+def test_a_bucket_that_cannot_be_reached_is_no_pass(bucket: Bucket, meddler: RuleProxy) -> None:
     meddler.rule = rules.unreachable
     examined = examine(bucket)
     assert (examined.code, examined.outcomes("passed"), examined.outcomes("failed")) == (3, set(), set())
@@ -197,13 +197,13 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("body", "where"), PLACES, ids=range(len(PLACES)))
-def test_tigris_says_where_a_bucket_is(bucket: Bucket, meddler: Meddler, body: bytes, where: Location) -> None:
+def test_tigris_says_where_a_bucket_is(bucket: Bucket, meddler: RuleProxy, body: bytes, where: Location) -> None:
     meddler.rule = saying(body)
     assert asyncio.run(tigris_location(bucket, now_ms)) == where
 
 
 @pytest.mark.parametrize("rule", [saying(b"<xml/>"), saying(b"[]"), saying(b"{}", 404), rules.unreachable])
-def test_where_tigris_does_not_say_nothing_is_supposed(bucket: Bucket, meddler: Meddler, rule: rules.Rule) -> None:
+def test_where_tigris_does_not_say_nothing_is_supposed(bucket: Bucket, meddler: RuleProxy, rule: rules.Rule) -> None:
     meddler.rule = rule
     assert isinstance(asyncio.run(tigris_location(bucket, now_ms)), Unlearned)
 
