@@ -1,4 +1,4 @@
-"""One authority, one signer and one client, made from counted bytes instead of randomness."""
+"""Fixtures for the channel: one authority, one signer and one client, with the same keys in every run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NAME = "tkdb.example"
 NOW_MS = 1_700_000_000_000
 
 
-class CountedBytes:
-    """As good as random to whoever doesn't know the seed, and the same in every run."""
+class DeterministicBytes:
+    """Bytes that look random, and are the same in every run."""
 
     def __init__(self, seed: bytes) -> None:
         self._seed = seed
@@ -31,7 +31,7 @@ class CountedBytes:
 class Scene:
     """Both ends of the channel."""
 
-    random: CountedBytes = field(default_factory=lambda: CountedBytes(b"scene"))
+    random: DeterministicBytes = field(default_factory=lambda: DeterministicBytes(b"scene"))
 
     def __post_init__(self) -> None:
         self.authority = AuthoritySecret.generate(self.random)
@@ -41,7 +41,7 @@ class Scene:
         self.responder = self.responder_with(NAME)
 
     def responder_with(self, name: str) -> Responder:
-        """The same keys under another name."""
+        """Return a responder with the same keys and this name."""
         return Responder(name, [self.authority], [self.signer.public], random=self.random)
 
     def seal(self, path: str, body: bytes = b"body") -> Sealed:

@@ -1,4 +1,4 @@
-"""What an attacker on the network, or with a stolen key, may try against the channel."""
+"""The channel refuses attacks from the network, and attacks with a stolen key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAME = "tkdb.example"
 NOW_MS = 1_700_000_000_000
 PATHS = sorted(api.CALLS_BY_PATH)
-ONE_TEXT = str(unreadable())
+ERROR_TEXT = str(unreadable())
 
 P = 2**255 - 19
 ORDER_8 = [
@@ -35,10 +35,10 @@ LOW_ORDER += [bytes([*raw[:31], raw[31] | 0x80]) for raw in LOW_ORDER]
 
 
 def assert_refused(responder: Responder, path: str, headers: Mapping[str, str], message: bytes) -> None:
-    """Refused, with the text that every other cause has, and with nothing of the cause behind it."""
+    """Assert that the message is refused, with the same text for every cause, and with no cause attached."""
     with pytest.raises(errors.ChannelError) as caught:
         responder.open(path, headers, message)
-    assert str(caught.value) == ONE_TEXT
+    assert str(caught.value) == ERROR_TEXT
     assert caught.value.__cause__ is None
 
 
@@ -55,7 +55,7 @@ def test_a_request_and_its_answer_pass(scene: Scene, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_a_replayed_message_is_refused_on_another_path(scene: Scene, path: str, other: str) -> None:
     sealed = scene.seal(path)
-    if path == other:  # the control: a replay to its own path opens; time and request id are what it meets next
+    if path == other:  # the control: on its own path a replay opens; its time and request id are checked later
         scene.responder.open(path, sealed.headers, sealed.message)
         scene.responder.open(path, sealed.headers, sealed.message)
     else:
@@ -69,7 +69,7 @@ def test_a_message_for_one_authority_is_refused_by_another_with_the_same_keys(sc
 
 
 @pytest.mark.parametrize("path", ["/v1/nothing", "", "/v1/sign/", "/V1/SIGN"])
-def test_a_path_that_is_none_is_refused(scene: Scene, path: str) -> None:
+def test_an_unknown_path_is_refused(scene: Scene, path: str) -> None:
     sealed = scene.seal(api.SIGN)
     assert_refused(scene.responder, path, sealed.headers, sealed.message)
 
@@ -93,9 +93,9 @@ def test_message_1_cut_or_extended_is_refused(scene: Scene, path: str) -> None:
 
 
 def test_message_2_altered_at_any_byte_is_refused(scene: Scene) -> None:
-    size = len(answered(scene)[1])
+    size = len(request_and_answer(scene)[1])
     for at in range(size):
-        sealed, answer = answered(scene)
+        sealed, answer = request_and_answer(scene)
         altered = bytearray(answer)
         altered[at] ^= 0x80
         with pytest.raises(errors.ChannelError):
@@ -103,9 +103,9 @@ def test_message_2_altered_at_any_byte_is_refused(scene: Scene) -> None:
 
 
 def test_an_answer_to_another_request_is_refused(scene: Scene) -> None:
-    sealed, _ = answered(scene)
-    _, other_answer = answered(scene)
-    with pytest.raises(errors.ChannelError, match=ONE_TEXT):
+    sealed, _ = request_and_answer(scene)
+    _, other_answer = request_and_answer(scene)
+    with pytest.raises(errors.ChannelError, match=ERROR_TEXT):
         sealed.open(other_answer)
 
 
@@ -122,51 +122,51 @@ def test_an_authority_with_another_key_cannot_answer(scene: Scene) -> None:
 def test_a_low_order_ephemeral_key_is_refused_on_either_side(scene: Scene, path: str, point: bytes) -> None:
     sealed = scene.seal(path)
     assert_refused(scene.responder, path, sealed.headers, point + sealed.message[KEY_BYTES:])
-    with pytest.raises(errors.ChannelError, match=ONE_TEXT):
+    with pytest.raises(errors.ChannelError, match=ERROR_TEXT):
         sealed.open(point + bytes(272))
 
 
 @pytest.mark.parametrize("point", LOW_ORDER, ids=bytes.hex)
-def test_a_low_order_key_is_refused_though_all_that_is_sealed_under_its_zero_product_is_right(
+def test_a_low_order_key_is_refused_even_if_the_message_is_sealed_under_its_zero_product(
     scene: Scene, point: bytes
 ) -> None:
     theirs = scene.authority.pair.public
     good = KeyPair(scene.random(KEY_BYTES))
     product, zero = good.exchange(theirs), Shared(bytes(32))
     headers = scene.seal(api.VERIFY).headers
-    # The control: such a message made by hand opens when its keys are good.
-    message = message_1_by_hand(scene, good.public.raw, product, good.public.raw, product)
+    # The control: a message made in this way opens if its keys are good.
+    message = handmade_message_1(scene, good.public.raw, product, good.public.raw, product)
     assert scene.responder.open(api.VERIFY, headers, message).envelope.body == b"body"
 
     assert_refused(
-        scene.responder, api.VERIFY, headers, message_1_by_hand(scene, point, zero, good.public.raw, product)
+        scene.responder, api.VERIFY, headers, handmade_message_1(scene, point, zero, good.public.raw, product)
     )
     assert_refused(
-        scene.responder, api.VERIFY, headers, message_1_by_hand(scene, good.public.raw, product, point, zero)
+        scene.responder, api.VERIFY, headers, handmade_message_1(scene, good.public.raw, product, point, zero)
     )
 
 
 @pytest.mark.parametrize("size", [0, 1, 16, 31])
-def test_a_static_key_that_is_too_short_is_refused_though_it_is_sealed_well(scene: Scene, size: int) -> None:
+def test_a_static_key_that_is_too_short_is_refused_even_if_it_is_sealed_correctly(scene: Scene, size: int) -> None:
     good = KeyPair(scene.random(KEY_BYTES))
     product = good.exchange(scene.authority.pair.public)
-    message = message_1_by_hand(scene, good.public.raw, product, bytes(range(size)), product)
+    message = handmade_message_1(scene, good.public.raw, product, bytes(range(size)), product)
     headers = scene.seal(api.VERIFY).headers
     assert_refused(scene.responder, api.VERIFY, headers, message)
     assert_refused(scene.responder, api.VERIFY, headers, message[: KEY_BYTES + size + 16])
 
 
-def test_who_steals_the_authoritys_static_key_cannot_speak_as_a_signer(scene: Scene) -> None:
+def test_a_stolen_authority_key_cannot_sign_requests(scene: Scene) -> None:
     victim = scene.signer.public
     context = prologue(api.SIGN, NAME)
     headers = scene.seal(api.SIGN).headers
-    thief = SignerSecret.generate(scene.random)
-    for signature in (b"", bytes(64), thief.sign(signed_bytes(context, NOW_MS, bytes(16), b"mint"))):
+    attacker = SignerSecret.generate(scene.random)
+    for signature in (b"", bytes(64), attacker.sign(signed_bytes(context, NOW_MS, bytes(16), b"mint"))):
         payload = pad(encode(Envelope(NOW_MS, bytes(16), 0, b"mint", signature)))
         statics = statics_without_the_signers_secret(scene.authority, victim)
         message, _ = noise.initiate_kk(context, statics, payload, scene.random)
 
-        # The control: the handshake alone believes that the signer speaks.
+        # The control: the handshake alone accepts this as a message from the signer.
         opened, _ = noise.respond_kk(context, noise.Statics(scene.authority.pair, victim.point), message)
         assert opened == payload
 
@@ -184,7 +184,7 @@ def test_who_steals_the_authoritys_static_key_cannot_speak_as_a_signer(scene: Sc
     ],
     ids=["time", "request id", "body", "signature cut", "signature missing"],
 )
-def test_a_signature_holds_for_one_request_only(scene: Scene, change: Callable[[Envelope], Envelope]) -> None:
+def test_a_signature_is_valid_for_one_request_only(scene: Scene, change: Callable[[Envelope], Envelope]) -> None:
     sealed = scene.seal(api.WRITE)
     true = scene.responder.open(api.WRITE, sealed.headers, sealed.message).envelope
     for envelope, good in ((true, True), (change(true), False)):
@@ -201,7 +201,7 @@ def test_a_signature_for_signing_is_refused_for_writing(scene: Scene) -> None:
     assert_refused(scene.responder, api.WRITE, sealed.headers, message_1_from_signer(scene, encode(envelope)))
 
 
-def test_a_signature_where_none_belongs_is_refused(scene: Scene) -> None:
+def test_a_signature_on_an_unsigned_path_is_refused(scene: Scene) -> None:
     payload = pad(encode(Envelope(NOW_MS, bytes(16), 0, b"body", bytes(64))))
     statics = noise.Statics(KeyPair(scene.random(32)), scene.authority.pair.public)
     message, _ = noise.initiate_ik(prologue(api.VERIFY, NAME), statics, payload, scene.random)
@@ -209,20 +209,20 @@ def test_a_signature_where_none_belongs_is_refused(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("payload", [b"", bytes(256), b"\xff" * 256, pad(b"no envelope"), pad(b"")])
-def test_a_signer_that_sends_no_envelope_is_refused(scene: Scene, payload: bytes) -> None:
+def test_a_signers_message_without_a_valid_envelope_is_refused(scene: Scene, payload: bytes) -> None:
     statics = noise.Statics(scene.signer.pair, scene.authority.pair.public)
     message, _ = noise.initiate_kk(prologue(api.SIGN, NAME), statics, payload, scene.random)
     assert_refused(scene.responder, api.SIGN, scene.seal(api.SIGN).headers, message)
 
 
-def test_unknown_keys_are_refused_as_a_failed_handshake_is(scene: Scene) -> None:
+def test_unknown_keys_get_the_same_error_as_a_failed_handshake(scene: Scene) -> None:
     sealed = scene.seal(api.SIGN)
     stranger = SignerSecret.generate(scene.random)
     as_stranger = Initiator(scene.identity, signer=stranger, random=scene.random).seal(
         api.SIGN, b"body", request_id=bytes(16), now_ms=NOW_MS
     )
     assert_refused(scene.responder, api.SIGN, as_stranger.headers, as_stranger.message)
-    # The wrong signer's name on a good message, and a known signer's name on a stranger's.
+    # A good message with an unknown signer's name, and an unknown signer's message with a known name.
     assert_refused(scene.responder, api.SIGN, as_stranger.headers, sealed.message)
     assert_refused(scene.responder, api.SIGN, sealed.headers, as_stranger.message)
     for header in (KEY_HEADER, SIGNER_HEADER):
@@ -232,13 +232,13 @@ def test_unknown_keys_are_refused_as_a_failed_handshake_is(scene: Scene) -> None
         assert_refused(scene.responder, api.SIGN, without, sealed.message)
 
 
-def test_the_signer_whom_nobody_can_be_is_nobody(scene: Scene) -> None:
+def test_a_message_in_the_name_of_the_placeholder_signer_is_refused(scene: Scene) -> None:
     sealed = scene.seal(api.SIGN)
     headers = sealed.headers | {SIGNER_HEADER: scene.responder._nobody.thumbprint.hex()}
     assert_refused(scene.responder, api.SIGN, headers, sealed.message)
 
 
-def test_an_answer_is_opened_and_sealed_once(scene: Scene) -> None:
+def test_an_answer_can_be_sealed_and_opened_only_once(scene: Scene) -> None:
     sealed = scene.seal(api.VERIFY)
     opened = scene.responder.open(api.VERIFY, sealed.headers, sealed.message)
     answer = opened.seal(b"answer")
@@ -249,8 +249,8 @@ def test_an_answer_is_opened_and_sealed_once(scene: Scene) -> None:
         sealed.open(answer)
 
 
-def test_an_answer_that_failed_to_open_cannot_be_tried_again(scene: Scene) -> None:
-    sealed, answer = answered(scene)
+def test_an_answer_that_failed_to_open_cannot_be_opened_again(scene: Scene) -> None:
+    sealed, answer = request_and_answer(scene)
     with pytest.raises(errors.ChannelError):
         sealed.open(answer[:-1])
     with pytest.raises(RuntimeError, match="opened already"):
@@ -275,23 +275,23 @@ def test_two_authority_keys_are_accepted_while_one_is_rotated(scene: Scene) -> N
                     assert_refused(responder, path, sealed.headers, sealed.message)
 
 
-def answered(scene: Scene) -> tuple[Sealed, bytes]:
-    """A request that waits, and its answer."""
+def request_and_answer(scene: Scene) -> tuple[Sealed, bytes]:
+    """Return a sealed request, and the sealed answer to it."""
     sealed = scene.seal(api.VERIFY)
     answer = scene.responder.open(api.VERIFY, sealed.headers, sealed.message).seal(b"answer")
     return sealed, answer
 
 
 def message_1_from_signer(scene: Scene, payload: bytes) -> bytes:
-    """What a signer may send who doesn't keep to our client."""
+    """Return a message 1 that a signer can send without our client: it may contain any payload."""
     statics = noise.Statics(scene.signer.pair, scene.authority.pair.public)
     return noise.initiate_kk(prologue(api.WRITE, NAME), statics, pad(payload), scene.random)[0]
 
 
-def message_1_by_hand(
+def handmade_message_1(
     scene: Scene, ephemeral: bytes, ephemeral_product: Shared, static: bytes, static_product: Shared
 ) -> bytes:
-    """Message 1 of Noise_IK with any bytes as keys, and everything sealed as these products ask."""
+    """Return message 1 of Noise_IK with any bytes as keys, and with everything sealed under these products."""
     state = SymmetricState(noise.IK, prologue(api.VERIFY, NAME))
     state.mix_hash(scene.authority.pair.public.raw)
     state.mix_hash(ephemeral)
@@ -303,7 +303,7 @@ def message_1_by_hand(
 
 
 def statics_without_the_signers_secret(authority: AuthoritySecret, signer: SignerPublic) -> noise.Statics:
-    """The product of two static keys can be made with either secret: here with the authority's, stolen."""
+    """Return the signer's statics, made with the authority's stolen secret: either secret gives the same product."""
     mirrored = noise.Statics(authority.pair, signer.point)
     stolen = noise.Statics(KeyPair(bytes(32)), PublicKey(authority.pair.public.raw))
     stolen.ours.public = signer.point

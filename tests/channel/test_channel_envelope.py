@@ -1,4 +1,4 @@
-"""The envelope, its padding, its signature and its age."""
+"""The envelope of a request: its encoding, padding, signature and age limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def envelope_of(time_ms: int) -> Envelope:
 
 
 @pytest.mark.parametrize("age_ms", [-MAX_AHEAD_MS, -1, 0, 1, MAX_AGE_MS])
-def test_a_request_in_time_passes(age_ms: int) -> None:
+def test_a_request_within_the_time_limits_passes(age_ms: int) -> None:
     check_time(envelope_of(NOW_MS - age_ms), NOW_MS)
 
 
@@ -44,7 +44,7 @@ def test_a_request_too_old_or_in_the_future_is_refused_with_both_times(age_ms: i
     assert "clock" in caught.value.hint
 
 
-def test_the_furthest_time_that_an_envelope_can_hold_is_refused_in_words() -> None:
+def test_the_latest_time_that_an_envelope_can_contain_is_refused_as_out_of_time() -> None:
     with pytest.raises(errors.OutOfTime):
         check_time(decode(encode(envelope_of(2**53 - 1))), NOW_MS)
 
@@ -55,8 +55,8 @@ def test_prologues_of_different_paths_and_names_differ() -> None:
     assert len(made) == len(parts) ** 2
 
 
-def test_the_prologue_and_what_is_signed_stay_what_they_are() -> None:
-    """A kept signature must verify years later: any change here needs a new label."""
+def test_the_bytes_of_the_prologue_and_the_signed_bytes_never_change() -> None:
+    """The journal stores signatures, and they must verify years later: any change here needs a new label."""
     context = prologue("/v1/sign", "a.b")
     assert context == b"tkdb channel 1\0\x08/v1/sign\0\x03a.b"
     assert signed_bytes(context, 258, b"i" * 16, b"body") == (
@@ -64,7 +64,7 @@ def test_the_prologue_and_what_is_signed_stay_what_they_are() -> None:
     )
 
 
-def test_a_kept_signature_is_checked_with_what_the_journal_keeps() -> None:
+def test_a_stored_signature_verifies_only_with_its_own_request_and_signer() -> None:
     signer = SignerSecret(bytes(range(32)))
     context = prologue("/v1/write", "tkdb.example")
     signature = signer.sign(signed_bytes(context, NOW_MS, bytes(16), b"body"))
@@ -87,7 +87,9 @@ COUNTS = st.integers(0, 2**53 - 1)
 
 
 @given(COUNTS, st.binary(min_size=16, max_size=16), COUNTS, st.binary(), st.binary(max_size=64))
-def test_an_envelope_survives(time_ms: int, request_id: bytes, position: int, body: bytes, signature: bytes) -> None:
+def test_an_envelope_survives_encoding(
+    time_ms: int, request_id: bytes, position: int, body: bytes, signature: bytes
+) -> None:
     envelope = Envelope(time_ms, request_id, position, body, signature)
     assert decode(encode(envelope)) == envelope
 
@@ -117,7 +119,7 @@ def test_an_envelope_with_a_field_out_of_range_is_refused(envelope: Envelope) ->
         decode(encode(envelope))
 
 
-def test_an_envelope_with_a_field_too_many_is_refused() -> None:
+def test_an_envelope_with_an_extra_field_is_refused() -> None:
     longer = encode(Envelope(0, bytes(16), 0, b""))
     assert longer[0] == 0x95  # msgpack: an array of 5
     with pytest.raises(errors.ChannelError):
@@ -125,7 +127,7 @@ def test_an_envelope_with_a_field_too_many_is_refused() -> None:
 
 
 @given(st.binary(max_size=1024))
-def test_padding_hides_lengths_within_steps_and_comes_off(payload: bytes) -> None:
+def test_padding_rounds_lengths_up_to_steps_and_can_be_removed(payload: bytes) -> None:
     assert len(pad(payload)) % 256 == 0
     assert len(pad(payload)) - len(payload) < 4 + 256
     assert unpad(pad(payload)) == payload
@@ -152,7 +154,16 @@ def test_each_payload_has_one_padded_form(padded: bytes) -> None:
         b"\xff\xff\xff\xff" + bytes(252),
         (MAX_PAYLOAD_BYTES + 1).to_bytes(4, "big") + bytes(MAX_PAYLOAD_BYTES + 256),
     ],
-    ids=["empty", "no step", "a step too many", "cut", "not zeros", "wrong length", "huge length", "over the limit"],
+    ids=[
+        "empty",
+        "not a whole step",
+        "an extra step",
+        "cut",
+        "not zeros",
+        "wrong length",
+        "huge length",
+        "over the limit",
+    ],
 )
 def test_wrong_padding_is_refused(padded: bytes) -> None:
     with pytest.raises(errors.ChannelError):

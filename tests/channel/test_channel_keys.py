@@ -1,4 +1,4 @@
-"""Keys as text, and what they never show."""
+"""Keys and identities as text: each has one form, a wrong one is refused with its reason, and no secret is shown."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ OTHER = AuthoritySecret(bytes(32)).public
 
 
 @pytest.mark.parametrize("key", KEYS, ids=repr)
-def test_a_key_survives_as_text(key: AuthoritySecret | AuthorityPublic | SignerSecret | SignerPublic) -> None:
+def test_a_key_survives_formatting_and_parsing(
+    key: AuthoritySecret | AuthorityPublic | SignerSecret | SignerPublic,
+) -> None:
     again = type(key).parse(key.text())
     assert again.text() == key.text()
     assert key.text().startswith(key.PREFIX)
 
 
-def test_the_text_of_every_kind_stays_what_it_is() -> None:
+def test_the_text_format_of_every_key_never_changes() -> None:
     assert [key.text() for key in KEYS] == [
         "tkdbauth_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh81caO7D",
         "tkdbpub_j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiE4KF84MRDEv",
@@ -47,19 +49,19 @@ def test_the_text_of_every_kind_stays_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(("expected", "given_kind"), list(permutations(KINDS, 2)))
-def test_the_wrong_kind_is_named_and_never_echoed(expected: type[AuthorityPublic], given_kind: type) -> None:
+def test_a_key_of_the_wrong_kind_is_named_and_never_echoed(expected: type[AuthorityPublic], given_kind: type) -> None:
     key = next(key for key in KEYS if type(key) is given_kind)
     with pytest.raises(errors.ConfigurationError) as caught:
         expected.parse(key.text())
-    said = str(caught.value)
-    assert expected.KIND in said
-    assert f"{key.KIND} was given" in said
-    assert key.text()[len(key.PREFIX) :][:8] not in said
+    message = str(caught.value)
+    assert expected.KIND in message
+    assert f"{key.KIND} was given" in message
+    assert key.text()[len(key.PREFIX) :][:8] not in message
     assert caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_key_that_was_cut_short_says_so(kind: type[AuthorityPublic]) -> None:
+def test_a_key_that_was_cut_short_is_reported_as_such(kind: type[AuthorityPublic]) -> None:
     key = next(key for key in KEYS if type(key) is kind)
     with pytest.raises(errors.ConfigurationError, match="cut short or altered"):
         kind.parse(key.text()[:-1])
@@ -67,7 +69,7 @@ def test_a_key_that_was_cut_short_says_so(kind: type[AuthorityPublic]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [0, 31, 33, 63, 65])
-def test_a_key_of_another_length_is_refused(kind: type[AuthorityPublic], size: int) -> None:
+def test_a_key_of_the_wrong_length_is_refused(kind: type[AuthorityPublic], size: int) -> None:
     with pytest.raises(errors.ConfigurationError, match=f"this one has {size}"):
         kind.parse(armor(kind.PREFIX, bytes(size)))
 
@@ -87,7 +89,7 @@ def test_any_bytes_are_a_public_key_or_a_configuration_error(kind: type[Authorit
     assert kind.parse(key.text()) == key
 
 
-def test_a_public_key_of_low_order_is_refused_when_it_is_configured() -> None:
+def test_a_public_key_of_low_order_is_refused_in_the_configuration() -> None:
     with pytest.raises(errors.ConfigurationError, match="low order"):
         AuthorityPublic(bytes(32))
     with pytest.raises(errors.ConfigurationError, match="low order"):
@@ -111,8 +113,8 @@ def test_public_keys_compare_by_bytes_and_secrets_by_identity() -> None:
     assert len({AUTHORITY, SIGNER}) == 2
 
 
-def test_a_signers_two_keys_come_from_one_secret_by_hkdf() -> None:
-    """RFC 5869 by hand: extract, then one block of expand under each label."""
+def test_a_signers_two_keys_are_derived_from_one_secret_by_hkdf() -> None:
+    """Compute RFC 5869 by hand: extract, then one block of expand for each label."""
     extracted = hmac.digest(b"tkdb signer secret 1", bytes(range(32)), "sha256")
     scalar, seed = (hmac.digest(extracted, info + b"\x01", "sha256") for info in (b"x25519", b"ed25519"))
     assert KeyPair(scalar).public.raw == SIGNER.pair.public.raw
@@ -120,31 +122,31 @@ def test_a_signers_two_keys_come_from_one_secret_by_hkdf() -> None:
     SIGNER.public.verify(SIGNER.sign(b"message"), b"message")
 
 
-def test_one_secret_as_authority_and_as_signer_gives_unrelated_keys() -> None:
+def test_the_same_secret_gives_unrelated_keys_to_an_authority_and_a_signer() -> None:
     assert AUTHORITY.public.point.raw != SIGNER.public.point.raw
     assert AUTHORITY.public.thumbprint != SIGNER.public.thumbprint
 
 
 @pytest.mark.parametrize("signature", [b"", bytes(64), bytes(63), bytes(65)])
-def test_what_is_no_signature_is_refused(signature: bytes) -> None:
+def test_an_invalid_signature_is_refused(signature: bytes) -> None:
     with pytest.raises(errors.ChannelError):
         SIGNER.public.verify(signature, b"message")
 
 
-def test_generated_keys_are_made_of_the_randomness_given() -> None:
+def test_generated_keys_use_the_given_randomness() -> None:
     assert AuthoritySecret.generate(lambda size: bytes(range(size))).text() == AUTHORITY.text()
     assert SignerSecret.generate(lambda size: bytes(range(size))).text() == SIGNER.text()
     assert AuthoritySecret.generate(os.urandom).text() != AuthoritySecret.generate(os.urandom).text()
 
 
 @pytest.mark.parametrize("keys", [(AUTHORITY.public,), (AUTHORITY.public, OTHER)])
-def test_an_identity_survives_as_text(keys: tuple[AuthorityPublic, ...]) -> None:
+def test_an_identity_survives_formatting_and_parsing(keys: tuple[AuthorityPublic, ...]) -> None:
     identity = AuthorityIdentity("https://tkdb.example:8080/a_b-c", keys)
     assert AuthorityIdentity.parse(identity.text()) == identity
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("", "an authority's identity, NAME=tkdbpub_…, was expected, and something else was given"),
         (AUTHORITY.public.text(), "and an authority's public key was given"),
@@ -158,10 +160,10 @@ def test_an_identity_survives_as_text(keys: tuple[AuthorityPublic, ...]) -> None
         (f"a={AUTHORITY.text()}", "an authority's secret key was given"),
     ],
 )
-def test_what_is_no_identity_is_refused_and_never_echoed(text: str, said: str) -> None:
+def test_an_invalid_identity_is_refused_and_never_echoed(text: str, expected: str) -> None:
     with pytest.raises(errors.ConfigurationError) as caught:
         AuthorityIdentity.parse(text)
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert AUTHORITY.text()[9:20] not in str(caught.value)
 
 
@@ -177,17 +179,17 @@ def test_any_text_is_an_identity_or_a_configuration_error(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "0", "tkdb.example", "http://a", "A" + "b" * 127, "a:1/x_y-z."])
-def test_a_name_is_letters_digits_and_some_signs(name: str) -> None:
+def test_a_name_may_contain_letters_digits_and_some_signs(name: str) -> None:
     assert parse_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", ".a", "-a", "a b", "a\n", "é", "a=b", "a,b", "A" + "b" * 128, "٣"])
-def test_what_is_no_name_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(errors.ConfigurationError, match="name can't be used"):
         parse_name(name)
 
 
-def test_a_signers_public_key_that_is_no_point_verifies_nothing() -> None:
-    nowhere = SignerPublic(SIGNER.public.point.raw + b"\x02" + bytes(30) + b"\x7f")
+def test_a_signers_public_key_that_is_not_on_the_curve_verifies_nothing() -> None:
+    off_curve = SignerPublic(SIGNER.public.point.raw + b"\x02" + bytes(30) + b"\x7f")
     with pytest.raises(errors.ChannelError):
-        nowhere.verify(SIGNER.sign(b"message"), b"message")
+        off_curve.verify(SIGNER.sign(b"message"), b"message")

@@ -1,4 +1,4 @@
-"""The handshakes with another implementation, ``noiseprotocol``, on the other side."""
+"""The handshakes against another implementation of Noise, ``noiseprotocol``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def peer(protocol: bytes, static: bytes, remote: bytes | None) -> NoiseConnectio
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("protocol", [IK, KK])
-def test_another_responder_understands_our_initiator(protocol: bytes, size: int) -> None:
+def test_our_initiator_works_with_another_responder(protocol: bytes, size: int) -> None:
     payload, our_secret, their_secret = os.urandom(size), os.urandom(32), os.urandom(32)
     ours, theirs = KeyPair(our_secret), KeyPair(their_secret)
     initiate = {IK: initiate_ik, KK: initiate_kk}[protocol]
@@ -40,7 +40,7 @@ def test_another_responder_understands_our_initiator(protocol: bytes, size: int)
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("protocol", [IK, KK])
-def test_our_responder_understands_another_initiator(protocol: bytes, size: int) -> None:
+def test_our_responder_works_with_another_initiator(protocol: bytes, size: int) -> None:
     payload, our_secret, their_secret = os.urandom(size), os.urandom(32), os.urandom(32)
     ours, theirs = KeyPair(our_secret), KeyPair(their_secret)
     other = peer(protocol, their_secret, ours.public.raw)

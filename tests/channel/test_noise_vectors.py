@@ -23,13 +23,13 @@ def fixed(hexadecimal: str) -> Random:
     return lambda size: bytes.fromhex(hexadecimal)[:size]
 
 
-def test_both_sources_give_vectors_for_both_patterns() -> None:
+def test_both_sources_have_vectors_for_both_patterns() -> None:
     found = [(path.stem, v["protocol_name"]) for path in FILES for v in json.loads(path.read_text())["vectors"]]
     assert sorted(found) == sorted((s, p.decode()) for s in ("cacophony", "snow") for p in (IK, KK))
 
 
 @pytest.mark.parametrize("vector", VECTORS)
-def test_the_initiator_writes_and_reads_the_vectors_messages(vector: dict[str, Any]) -> None:
+def test_the_initiator_matches_the_vectors(vector: dict[str, Any]) -> None:
     initiate = {IK: initiate_ik, KK: initiate_kk}[vector["protocol_name"].encode()]
     first, second = vector["messages"][:2]
     statics = Statics(
@@ -49,7 +49,7 @@ def test_the_initiator_writes_and_reads_the_vectors_messages(vector: dict[str, A
 
 
 @pytest.mark.parametrize("vector", VECTORS)
-def test_the_responder_reads_and_writes_the_vectors_messages(vector: dict[str, Any]) -> None:
+def test_the_responder_matches_the_vectors(vector: dict[str, Any]) -> None:
     first, second = vector["messages"][:2]
     prologue, message = bytes.fromhex(vector["resp_prologue"]), bytes.fromhex(first["ciphertext"])
     ours = KeyPair(bytes.fromhex(vector["resp_static"]))

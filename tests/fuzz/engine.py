@@ -1,7 +1,7 @@
-"""The loop: mutate, read, and see how it ended.
+"""The fuzzing loop: mutate an input, read it, and record where the reader ended.
 
-Guided by where inputs end. An error's traceback tells for nothing along which lines the reader came to refuse it; an
-input that is refused at a place where none was before, or is the first to be accepted, is kept and mutated further.
+The places where inputs end guide the loop. The traceback of a refusal contains the lines that led to it, and costs
+nothing. An input is kept and mutated further if it is refused at a new place, or is the first that is accepted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_MEMORY_BYTES = 4 << 30
 
 
 class TookTooLong(Exception):
-    """A batch of small inputs that takes this long holds one that costs more than linear time."""
+    """A batch of small inputs took too long, so at least one of them costs more than linear time."""
 
 
 Places = set[tuple[object, ...]]
@@ -32,7 +32,7 @@ Places = set[tuple[object, ...]]
 
 @dataclass(frozen=True)
 class Finding:
-    """An input that ended in a foreign exception, and that exception as text."""
+    """An input that caused an unexpected exception, and that exception as text."""
 
     target: str
     data: bytes
@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many inputs were read, in how many places they ended, and what was found, if anything."""
+    """The number of inputs, the number of places where they ended, and the finding, if there is one."""
 
     inputs: int
     places: int
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def fuzz(target: Target, seconds: float, seed: int) -> Outcome:
-    """Read mutated inputs for so many seconds, or up to the first foreign exception."""
+    """Read mutated inputs for ``seconds``, or up to the first unexpected exception."""
     mutator = Mutator(Random(f"{target.name} {seed}"), target.corpus(), target.words)
     seen: Places = set()
     inputs = 0
@@ -74,31 +74,31 @@ def fuzz(target: Target, seconds: float, seed: int) -> Outcome:
 
 
 def attempt(target: Target, data: bytes, seen: Places) -> Finding | None:
-    """Read one input; add to ``seen`` where it ended."""
+    """Read one input, and add the place where it ended to ``seen``."""
     try:
         seen.add((target.read(data),))
     except target.refusals as error:
         seen.add(_place(error))
-    except Exception as error:  # noqa: BLE001 - whatever it is: that it got here is the finding
+    except Exception as error:  # noqa: BLE001 - any exception that gets here is a finding
         return Finding(target.name, data, f"{type(error).__name__}: {error}")
     return None
 
 
 def _place(error: BaseException) -> tuple[object, ...]:
-    """The lines along which an error was raised; and what the parser underneath began to say, where there is one."""
+    """Return the lines of an error's traceback, and the start of the message of the parser below, if there is one."""
     lines: list[object] = []
     step = error.__traceback__
     while step is not None:
         lines.append(step.tb_lineno)
         step = step.tb_next
     if error.__context__ is not None:
-        lines.append(str(error.__context__)[:14])  # no further: behind it stands what was seen
+        lines.append(str(error.__context__)[:14])  # the rest of the message quotes the input
     return tuple(lines)
 
 
 @contextmanager
 def _bounded() -> Iterator[None]:
-    """Make a hang and a huge allocation exceptions, too."""
+    """Turn a hang and a huge allocation into exceptions."""
 
     def alarm(_number: int, _frame: FrameType | None) -> None:
         raise TookTooLong(f"{BATCH} inputs took more than {MAX_BATCH_S} s")

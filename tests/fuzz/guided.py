@@ -1,10 +1,10 @@
-"""One target under Atheris, that is libFuzzer: guided by every line and branch of tkdb that an input reaches.
+"""Fuzz one target with Atheris (libFuzzer), guided by every line and branch of tkdb that an input reaches.
 
     python -m tests.fuzz.guided wire -max_total_time=600
 
-It needs the dependency group ``fuzz``. What stands behind the target's name goes to libFuzzer, which goes on until it
-is stopped or finds something, and says where it saved the input. ``python -m tests.fuzz`` needs nothing, and is
-guided by refusals alone; this one sees the ways through code that end in the same refusal.
+It needs the dependency group ``fuzz``. The options after the target's name go to libFuzzer. It runs until you stop it
+or it finds a bug, and prints where it saved the input. ``python -m tests.fuzz`` needs no other package, and only
+refusals guide it. This program also distinguishes paths through the code that end in the same refusal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 
 def main(name: str, *options: str) -> None:
-    import atheris  # type: ignore[import-untyped]  # here, and before what it instruments
+    import atheris  # type: ignore[import-untyped]  # must come before the imports that it instruments
 
     with atheris.instrument_imports(include=["tkdb", "tests.fuzz"]):
         from tests.fuzz.targets import TARGETS

@@ -1,7 +1,7 @@
-"""Mutations: inputs that are nearly valid, made from valid ones.
+"""Mutations: inputs that are nearly valid, made from valid inputs.
 
-A mutation flips, sets, cuts, repeats, moves or splices bytes, bumps what may be a length, or puts in a word of the
-format's own dictionary. Inputs that end somewhere new are kept, and are mutated further.
+A mutation flips, sets, cuts, repeats, moves or splices bytes, changes a possible length, or inserts a word of the
+format's dictionary. Inputs that reach a new place are kept and mutated further.
 
 >>> mutator = Mutator(Random(1), [b'["act","r"]'], (b"-0",))
 >>> mutator.next() == mutator.next()
@@ -19,7 +19,7 @@ _EDGES = bytes([0, 1, 2, 4, 6, 0x7F, 0x80, 0x81, 0xC0, 0xFF]) + b' "[]{},:=\\/-0
 
 
 class Mutator:
-    """Makes inputs from ``seeds`` and ``words``; the same ones for the same randomness."""
+    """Makes inputs from ``seeds`` and ``words``. The same randomness gives the same inputs."""
 
     def __init__(self, random: Random, seeds: Sequence[bytes], words: Sequence[bytes]) -> None:
         self._seeds = list(seeds)
@@ -41,7 +41,7 @@ class Mutator:
                 return data[:MAX_BYTES]
 
     def keep(self, data: bytes) -> None:
-        """Mutate ``data`` further, from now on: it ended somewhere new."""
+        """Keep ``data`` for later mutations, because it reached a new place."""
         if len(self._kept) < MAX_KEPT:
             self._kept.append(data)
 

@@ -1,4 +1,4 @@
-"""A reader with a bug, for the runner's own test: it must be found."""
+"""A reader with a bug that the fuzzer must find, for the test of the fuzzer."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Readers of what callers, signers, operators and other machines hand in: the channel, the methods, keys,
-configuration, the journal."""
+"""Readers of bytes from callers, signers, operators and other machines: requests, the channel, keys, configuration,
+the journal."""
 
 from __future__ import annotations
 
@@ -116,18 +116,18 @@ ENVELOPES.append(encode(Envelope(NOW_MS, KID, 5, b"body", bytes(64))))
 
 
 def open_message(path: str, data: bytes) -> None:
-    """Whatever stands on the network's way may change message 1."""
+    """Open a message 1 that an attacker on the network may have changed."""
     opened = RESPONDER.open(path, SEALED[path].headers, data)
     assert data == SEALED[path].message
     assert opened.envelope.body == CALLS[path][0]
 
 
 def open_payload(path: str, data: bytes) -> None:
-    """A caller that keeps to Noise and to nothing else: what it seals is opened, and then read."""
+    """Open and read any payload, sealed by a caller that follows Noise and nothing else."""
     initiate = noise.initiate_kk if path in api.SIGNED_PATHS else noise.initiate_ik
     message, _ = initiate(prologue(path, NAME), STATICS, data, RANDOM)
     opened = RESPONDER.open(path, SEALED[path].headers, message)
-    assert path not in api.SIGNED_PATHS  # it has no good signature
+    assert path not in api.SIGNED_PATHS  # on a signed path, the responder refuses the invalid signature
     api.decode_request(path, opened.envelope.body)
 
 
@@ -181,7 +181,7 @@ def sealed(prefix: str, data: bytes) -> str:
 
 
 def read_keys(data: bytes) -> str:
-    """The text as it is, and the bytes under a right checksum, as each kind of key."""
+    """Parse the text as it is, and the bytes with a correct checksum, as each kind of key."""
     read = []
     for parse, prefix in KEYS:
         for text in (text_of(data), sealed(prefix, data)):
@@ -202,7 +202,7 @@ def read_file(path: str) -> str:
 
 
 def read_settings(data: bytes) -> str:
-    """One error tells of all that is wrong: what it names tells inputs apart."""
+    """Parse an environment, and return the names and problems that the error lists: they distinguish inputs."""
     pairs = (text_of(line).partition("=") for line in data.split(FIELD))
     try:
         Settings.parse({name: value for name, _, value in pairs}, read_file=read_file)
@@ -214,14 +214,14 @@ def read_settings(data: bytes) -> str:
 # --- the journal ------------------------------------------------------------------------------------------------
 
 
-async def _begun() -> Scribe:
+async def _new_journal() -> Scribe:
     scribe = Scribe()
     await scribe.write(None, Genesis(b"j" * 16, NAME, b"sealed"))
     await scribe.write(api.CreateOrganization("acme", 60), Created(KID, b"sealed", 60))
     return scribe
 
 
-SCRIBE = asyncio.run(_begun())
+SCRIBE = asyncio.run(_new_journal())
 FOLDED = [FIELD.join(pair) for pair in zip(CALLS[api.WRITE], MADE * 2, strict=False)] + [
     FIELD.join((CALLS[api.WRITE][0], MADE[1])), FIELD.join((CALLS[api.WRITE][2], MADE[2])), FIELD + MADE[3]
 ]  # fmt: skip
@@ -245,7 +245,7 @@ def fold_entry(data: bytes) -> None:
 
 def unseal(data: bytes) -> None:
     OLD_RING.unseal_root_key(data, organization="acme", kid=KID, generation=1)
-    raise AssertionError("a record that nobody sealed was unsealed")
+    raise AssertionError("a record without a valid seal was unsealed")
 
 
 RECORD = OLD_RING.first_id + bytes(12 + 32 + 16)

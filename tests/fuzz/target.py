@@ -1,4 +1,4 @@
-"""A target: a reader of untrusted bytes, what it may raise, and inputs that it accepts."""
+"""A target: a reader of untrusted bytes, the errors that it may raise, and inputs to start with."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ CORPUS = Path(__file__).parent / "corpus"
 
 @dataclass(frozen=True)
 class Target:
-    """What is fuzzed.
+    """One reader to fuzz.
 
     Attributes:
-        name: what it is called on the command line and in file names.
-        read: hands bytes to the reader, and asserts what must hold of all that it accepts. What it returns tells
-            ways of accepting apart.
-        refusals: the errors of the tree that it may raise; any other exception is a finding.
-        seeds: inputs to begin with, some of them valid.
+        name: its name on the command line and in file names.
+        read: passes bytes to the reader, and asserts the properties of every accepted input. Different return values
+            stand for different ways to accept an input.
+        refusals: the classes of ``tkdb.errors`` that the reader may raise. Any other exception is a finding.
+        seeds: inputs to start with, some of them valid.
         words: the dictionary of the format.
     """
 
@@ -29,5 +29,5 @@ class Target:
     words: Sequence[bytes] = ()
 
     def corpus(self) -> list[bytes]:
-        """Return the seeds, and what was once found."""
+        """Return the seeds, and the inputs of earlier findings."""
         return [*self.seeds, *(path.read_bytes() for path in sorted((CORPUS / self.name).glob("*")))]

@@ -1,4 +1,4 @@
-"""Every target by its name."""
+"""All targets by name."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ TARGETS = {target.name: target for target in (*_READERS, planted.TARGET)}
 
 
 def fuzz_named(name: str, seconds: float, seed: int) -> Outcome:
-    """``fuzz``, to be called in another process: targets don't travel, their names do."""
+    """Fuzz the target with this name. Another process can be given a name, but not a target."""
     return fuzz(TARGETS[name], seconds, seed)

@@ -1,4 +1,4 @@
-"""The fuzzer finds what is planted, says how to see it again, and finds nothing else in a short run."""
+"""The fuzzer finds a planted bug, saves its input, and finds no other bug in a short run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from tkdb.errors import MalformedToken
 
 
 @pytest.mark.parametrize("name", DEFAULT)
-def test_what_is_in_the_corpus_is_read_or_refused(name: str) -> None:
-    """Seeds, and what was once found."""
+def test_every_input_of_the_corpus_is_accepted_or_refused(name: str) -> None:
     for data in TARGETS[name].corpus():
         assert attempt(TARGETS[name], data, set()) is None
 
@@ -36,36 +35,38 @@ def test_every_file_of_the_corpus_belongs_to_a_target() -> None:
 
 def test_every_path_is_fuzzed() -> None:
     for path in api.CALLS_BY_PATH:
-        for what in ("request", "open"):
-            assert what + path.replace("/", "-") in DEFAULT
+        for prefix in ("request", "open"):
+            assert prefix + path.replace("/", "-") in DEFAULT
 
 
 @pytest.mark.slow
-def test_a_short_run_finds_no_foreign_exception(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_short_run_finds_no_unexpected_exception(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seed = profiles.fresh_seed()
     code = main([str(profiles.CURRENT.fuzz_s), "--seed", str(seed), "--findings", str(tmp_path)])
-    said = capsys.readouterr().out
-    assert code == 0, f"seed {seed}: {said}"
-    assert said.count(" inputs ") == len(DEFAULT) + 1
-    assert "no foreign exception" in said.splitlines()[-1]
+    output = capsys.readouterr().out
+    assert code == 0, f"seed {seed}: {output}"
+    assert output.count(" inputs ") == len(DEFAULT) + 1
+    assert "no unexpected exception" in output.splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
 
-def test_a_planted_bug_is_found_saved_and_seen_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_planted_bug_is_found_saved_and_reproduced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["30", "--target", "planted", "--findings", str(tmp_path)]) == 1
     (found,) = tmp_path.iterdir()
     assert found.read_bytes().startswith(b"tkdb_!")
-    said = capsys.readouterr().out
-    assert "planted: KeyError: 'planted'" in said
-    assert f"--again {found}" in said
+    output = capsys.readouterr().out
+    assert "planted: KeyError: 'planted'" in output
+    assert f"--again {found}" in output
     with pytest.raises(KeyError, match="planted"):
         main(["--again", str(found)])
 
 
-def test_an_input_that_is_mended_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_saved_input_that_no_longer_fails_is_reported_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "planted-000000000000").write_bytes(b"tkdb_a")
     assert main(["--again", str(tmp_path / "planted-000000000000")]) == 0
-    assert "planted: no foreign exception" in capsys.readouterr().out
+    assert "planted: no unexpected exception" in capsys.readouterr().out
 
 
 def hang(data: bytes) -> None:
@@ -73,17 +74,19 @@ def hang(data: bytes) -> None:
         time.sleep(60)
 
 
-def hoard(data: bytes) -> None:
+def allocate(data: bytes) -> None:
     if data:
         bytearray(1 << 45)
 
 
-def lie(data: bytes) -> None:
-    assert data == b"", "what was read is not what came"
+def misread(data: bytes) -> None:
+    assert data == b"", "the result differs from the input"
 
 
-@pytest.mark.parametrize(("read", "error"), [(hang, "TookTooLong"), (hoard, "MemoryError"), (lie, "AssertionError")])
-def test_a_hang_a_huge_allocation_and_a_false_reading_are_findings(
+@pytest.mark.parametrize(
+    ("read", "error"), [(hang, "TookTooLong"), (allocate, "MemoryError"), (misread, "AssertionError")]
+)
+def test_a_hang_a_huge_allocation_and_a_wrong_result_are_findings(
     monkeypatch: pytest.MonkeyPatch, read: object, error: str
 ) -> None:
     monkeypatch.setattr(engine, "MAX_BATCH_S", 1)
@@ -92,8 +95,8 @@ def test_a_hang_a_huge_allocation_and_a_false_reading_are_findings(
     assert outcome.finding.error.startswith(error)
 
 
-def test_inputs_that_end_somewhere_new_are_mutated_further() -> None:
-    """Behind four bytes in a row, of which each has a refusal of its own: no blind mutation arrives there."""
+def test_inputs_that_reach_a_new_place_are_mutated_further() -> None:
+    """The bug is behind four bytes, and each wrong byte has its own refusal. Unguided mutations wouldn't reach it."""
 
     def lock(data: bytes) -> None:
         if data[:1] != b"\x13":
@@ -125,7 +128,7 @@ def test_inputs_are_bounded() -> None:
 
 
 @pytest.mark.slow
-def test_libfuzzer_finds_what_is_planted(tmp_path: Path) -> None:
+def test_libfuzzer_finds_a_planted_bug(tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="the dependency group fuzz is not installed")
     command = [
         sys.executable,

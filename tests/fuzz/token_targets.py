@@ -1,4 +1,4 @@
-"""Readers of what holders of tokens send: text, wire, caveats, bundles; and clearing with what requests say."""
+"""Readers of bytes from token holders: text, wire format, caveats, bundles; and clearing with the text of requests."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ POLICY = Policy(
 
 
 def text_of(data: bytes) -> str:
-    """Any text, lone surrogates among it."""
+    """Return any text, also with lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -131,7 +131,7 @@ def verify_text(data: bytes) -> None:
 
 
 def verify_appended(data: bytes) -> None:
-    """What a holder can do: append packets of its own choice, each under a right link of the chain."""
+    """Append packets as a holder can: any bytes, each with the correct link of the chain."""
     cids = data.split(FIELD)
     tail = walk(TOKEN.tail, cids)[-1]
     raw = TOKEN.raw[:-35] + b"".join(map(write_caveat, cids)) + TOKEN.raw[-35:-32] + tail
@@ -147,7 +147,7 @@ def read_armor(data: bytes) -> None:
 
 
 def read_sealed_armor(data: bytes) -> None:
-    """Any body under a right checksum."""
+    """Read any body with a correct checksum."""
     body = PREFIX + data.decode("ascii", "replace").replace("\ufffd", "?")
     text = body + armor(body, b"")[len(body) :]
     assert armor(PREFIX, dearmor(PREFIX, text)) == text
@@ -155,7 +155,7 @@ def read_sealed_armor(data: bytes) -> None:
 
 
 def read_descendant(data: bytes) -> None:
-    """What stands behind the bytes of a known token, under a right checksum, is read as if all were read anew."""
+    """Read a descendant of a known token by its added part only: the result equals that of reading the whole text."""
     body = STEM.text + data.decode("ascii", "replace").replace("\ufffd", "?")
     text = body + armor(body, b"")[len(body) :]
     try:
@@ -169,7 +169,7 @@ def read_descendant(data: bytes) -> None:
         packets, tails = go_on(rest, TOKEN.tail, known=len(TOKEN.packets), known_bytes=TOKEN_BYTES)
     except Denied as error:
         if not isinstance(whole, Macaroon if isinstance(error, BadSignature) else type(error)):
-            raise AssertionError(f"read whole it is {whole!r}") from error
+            raise AssertionError(f"the whole text is read as {whole!r}") from error
         raise
     assert isinstance(whole, Macaroon)
     assert (whole.raw, whole.packets) == (TOKEN.raw[:TOKEN_BYTES] + rest, (*TOKEN.packets, *packets))
@@ -189,7 +189,7 @@ def denial(caveat: AnyCaveat, access: Access) -> str:
 
 
 def clear_access(data: bytes) -> str:
-    """An access made of any text, against any caveats that can be read."""
+    """Clear all kinds of caveats against an access that is made of any text."""
     fields = [*map(text_of, data.split(FIELD)), *[""] * 10][:10]
     action, kind, wanted, method, path, ip, organization, app, thumbprint, rest = fields
     named: Any = {"": None, "ANY": ANY}.get(wanted, wanted)
@@ -199,9 +199,9 @@ def clear_access(data: bytes) -> str:
     )  # fmt: skip
     reasons = explain(CAVEATS, access, POLICY)
     for caveat, why in zip(CAVEATS, reasons, strict=True):
-        said = denial(caveat, access)
-        assert bool(said) == bool(why), caveat
-        assert said.endswith(why or ""), caveat
+        message = denial(caveat, access)
+        assert bool(message) == bool(why), caveat
+        assert message.endswith(why or ""), caveat
     return ",".join(why[:20] if why else "" for why in reasons)
 
 

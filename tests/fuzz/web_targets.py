@@ -1,4 +1,4 @@
-"""Readers of what strangers send to an app: the Authorization header, and the path."""
+"""Readers of bytes that anyone can send to an app: the Authorization header, and the path."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHALLENGE = re.compile(r'Bearer realm="[ -~]*"(, error="[a-z_]+", error_descrip
 
 
 def read_header(data: bytes) -> str | None:
-    """Values of one request's Authorization headers, in any number."""
+    """Read the values of one request's Authorization headers, any number of them."""
     text = bundle_text(data.split(FIELD))
     if text is None:
         return "none"
@@ -29,7 +29,7 @@ def read_header(data: bytes) -> str | None:
 
 
 def challenge(data: bytes) -> str | None:
-    """A message that quotes whatever was received never leaves its place in the header."""
+    """Quote any received text in a challenge: it never gets out of its place in the header."""
     text = data.decode("latin-1")
     for rejection in (Rejection.denied(MalformedToken(text)), Rejection.malformed(text)):
         assert _CHALLENGE(rejection.challenge(text))
@@ -37,16 +37,16 @@ def challenge(data: bytes) -> str | None:
 
 
 def read_path(data: bytes) -> str | None:
-    """A path is known only as it was received, and where the app goes by what it decodes to."""
+    """Read the path: it is known only in the form that was received, and only if the app routes by its decoded form."""
     raw, _, routed = data.partition(FIELD)
     scope = {"type": "http", "method": "GET", "headers": [], "raw_path": raw, "path": routed.decode("utf-8", "replace")}
-    seen = Arrived.of_scope(scope).path
+    asgi_path = Arrived.of_scope(scope).path
     environ = {"REQUEST_METHOD": "GET", "RAW_URI": raw.decode("latin-1"), "PATH_INFO": routed.decode("latin-1")}
-    told = Arrived.of_environ(environ).path
-    for path in (seen, told):
+    wsgi_path = Arrived.of_environ(environ).path
+    for path in (asgi_path, wsgi_path):
         assert path is None or raw.startswith(path.encode("ascii"))
-    assert told is None or unquote_to_bytes(told) == routed
-    return f"{seen is None} {told is None}"
+    assert wsgi_path is None or unquote_to_bytes(wsgi_path) == routed
+    return f"{asgi_path is None} {wsgi_path is None}"
 
 
 TARGETS = [

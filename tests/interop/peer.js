@@ -1,5 +1,5 @@
-// The other side of test_interop_js.py: js-macaroon, told what to do on stdin and answering on stdout, both JSON.
-// Bytes travel as hex.
+// Runs js-macaroon for test_interop_js.py. It reads the steps from stdin and writes the result to stdout, both as JSON.
+// Bytes are encoded as hex.
 'use strict';
 
 const macaroon = require('macaroon');
@@ -21,8 +21,8 @@ const steps = {
   },
 };
 
-// Its binary writer doubles its buffer at every field (it compares with a _capacity that it never sets), and so
-// runs out of memory at the fourth caveat. Its JSON has the same content, without that limit.
+// The binary writer of js-macaroon doubles its buffer at every field, because it compares with a _capacity that it never
+// sets. So it runs out of memory at the fourth caveat. Its JSON has the same content and no such limit.
 const binary = token => (token.caveats.length < 4 && !token.caveats.some(caveat => caveat.vid)
   ? hex(token.exportBinary()) : null);
 

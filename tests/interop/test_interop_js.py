@@ -1,4 +1,4 @@
-"""The npm package ``macaroon`` (js-macaroon) on the other side: another language, another implementation."""
+"""Tokens are exchanged with the npm package ``macaroon`` (js-macaroon), in both directions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LONG = App("long", "é" * 500)
 
 @pytest.fixture(scope="module")
 def modules(request: pytest.FixtureRequest) -> Path:
-    """Node's modules as the lock file says, installed once and kept in pytest's cache."""
+    """The Node modules of the lock file, installed once and kept in pytest's cache."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("node and npm are not installed")
     assert request.config.cache is not None
@@ -48,7 +48,7 @@ def modules(request: pytest.FixtureRequest) -> Path:
 
 
 class Peer:
-    """js-macaroon: what is to be done is collected, and done by one process."""
+    """js-macaroon: collects steps, and runs them in one process."""
 
     def __init__(self, modules: Path) -> None:
         self._modules = modules
@@ -73,7 +73,7 @@ class Peer:
 
 
 def from_json(token: dict[str, Any]) -> bytes:
-    """The one binary encoding of a token in libmacaroons' JSON, version 2."""
+    """Return the binary encoding of a token that is given in libmacaroons' JSON, version 2."""
 
     def value(of: dict[str, Any], name: str) -> bytes:
         return urlsafe_b64decode(of[f"{name}64"] + "==") if f"{name}64" in of else of.get(name, "").encode()
@@ -89,7 +89,7 @@ def peer(modules: Path) -> Peer:
     return Peer(modules)
 
 
-def test_the_lock_names_no_other_registry() -> None:
+def test_the_lock_file_names_only_the_npm_registry() -> None:
     packages = json.loads(LOCK.read_text())["packages"]
     assert packages["node_modules/macaroon"]["version"] == "3.0.4"
     for name, package in packages.items():
@@ -98,7 +98,7 @@ def test_the_lock_names_no_other_registry() -> None:
             assert urlsplit(package.get("resolved", "https://registry.npmjs.org/")).netloc == "registry.npmjs.org"
 
 
-def test_theirs_verifies_here(peer: Peer) -> None:
+def test_their_tokens_verify_here(peer: Peer) -> None:
     caveats: list[AnyCaveat] = [EXP, Sub("kim"), Res("app", {"shop": "rw"}), LONG]
     identifier = build(kid=KID, time_ms=NOW_MS, random=b"randomness", m=2)
     peer.then("mint", rootKey=ROOT_KEY, identifier=identifier, location=NAME)
@@ -111,7 +111,7 @@ def test_theirs_verifies_here(peer: Peer) -> None:
     assert Authority().verify(Macaroon.parse(raw).attenuate(Act("r"))).caveats[-1] == Act("r")
 
 
-def test_ours_verifies_there(peer: Peer) -> None:
+def test_our_tokens_verify_there(peer: Peer) -> None:
     token = Authority().mint(EXP, Sub("kim"), LONG).attenuate(Act("r"), Aud("billing"))
     answer = peer.then("import", raw=token.raw).run(verify_with=ROOT_KEY)
     assert answer["error"] is None
@@ -119,12 +119,12 @@ def test_ours_verifies_there(peer: Peer) -> None:
     assert [text.encode() for text in answer["seen"]] == list(token.packets)
 
 
-def test_ours_under_another_key_does_not_verify_there(peer: Peer) -> None:
+def test_our_token_under_another_key_does_not_verify_there(peer: Peer) -> None:
     answer = peer.then("import", raw=Authority().mint().raw).run(verify_with=b"x" * 32)
     assert "signature mismatch" in answer["error"]
 
 
-def test_ours_attenuated_there_verifies_here(peer: Peer) -> None:
+def test_our_token_attenuated_there_verifies_here(peer: Peer) -> None:
     token = Authority().mint(EXP)
     peer.then("import", raw=token.raw).then("attenuate", caveat=encode(Act("r"))).then("attenuate", caveat=encode(LONG))
     answer = peer.run()
@@ -135,7 +135,7 @@ def test_ours_attenuated_there_verifies_here(peer: Peer) -> None:
         Authority().verify(raw[:-32] + token.tail)
 
 
-def test_a_third_party_caveat_added_there_is_carried_and_seen(peer: Peer) -> None:
+def test_a_third_party_caveat_added_there_is_kept_and_needs_a_discharge(peer: Peer) -> None:
     token = Authority().mint(EXP)
     peer.then("import", raw=token.raw)
     raw = peer.then("delegate", rootKey=b"shared", ticket=b"t" * 300, location="https://login.example").run()["raw"]

@@ -1,4 +1,4 @@
-"""pymacaroons, libmacaroons' counterpart in Python, on the other side: both directions, byte for byte."""
+"""Tokens are exchanged with pymacaroons, the Python implementation of libmacaroons, and are equal byte for byte."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def minted(*caveats: AnyCaveat, m: int = 0, key: bytes = ROOT_KEY) -> Any:
     return reference
 
 
-def verifies_there(raw: bytes, key: bytes = ROOT_KEY) -> list[bytes]:
+def caveats_verified_there(raw: bytes, key: bytes = ROOT_KEY) -> list[bytes]:
     seen: list[bytes] = []
 
     def see(cid: str | bytes) -> bool:
@@ -54,7 +54,7 @@ def verifies_there(raw: bytes, key: bytes = ROOT_KEY) -> list[bytes]:
 
 
 @given(st.lists(MINTABLE, max_size=4), st.lists(RESTRICTIONS, max_size=3))
-def test_theirs_is_ours_byte_for_byte(own: list[AnyCaveat], appended: list[AnyCaveat]) -> None:
+def test_both_libraries_make_the_same_bytes(own: list[AnyCaveat], appended: list[AnyCaveat]) -> None:
     try:
         ours = Authority().mint(EXP, *own).attenuate(*appended)
     except InvalidCaveat:
@@ -63,35 +63,35 @@ def test_theirs_is_ours_byte_for_byte(own: list[AnyCaveat], appended: list[AnyCa
 
 
 @given(st.lists(RESTRICTIONS, min_size=1, max_size=4))
-def test_ours_verifies_there(caveats: list[AnyCaveat]) -> None:
+def test_our_tokens_verify_there(caveats: list[AnyCaveat]) -> None:
     token = Authority().mint(EXP).attenuate(*caveats)
-    assert verifies_there(token.raw) == list(token.packets)
+    assert caveats_verified_there(token.raw) == list(token.packets)
     assert raw_of(reference_of(token.raw)) == token.raw
 
 
-def test_ours_under_another_key_does_not_verify_there() -> None:
+def test_our_token_under_another_key_does_not_verify_there() -> None:
     with pytest.raises(MacaroonInvalidSignatureException):
-        verifies_there(Authority().mint().raw, key=b"x" * 32)
+        caveats_verified_there(Authority().mint().raw, key=b"x" * 32)
 
 
 @given(st.lists(RESTRICTIONS, min_size=1, max_size=4))
-def test_theirs_verifies_here(caveats: list[AnyCaveat]) -> None:
+def test_their_tokens_verify_here(caveats: list[AnyCaveat]) -> None:
     assert Authority().verify(raw_of(minted(EXP, *caveats, m=1))).caveats == (EXP, *caveats)
 
 
-def test_theirs_under_another_key_does_not_verify_here() -> None:
+def test_their_token_under_another_key_does_not_verify_here() -> None:
     with pytest.raises(BadSignature):
         Authority().verify(raw_of(minted(EXP, m=1, key=b"x" * 32)))
 
 
-def test_their_text_is_read_here_and_ours_there() -> None:
+def test_each_library_reads_the_others_text() -> None:
     reference = minted(EXP, m=1)
     assert Macaroon.parse(reference.serialize()).raw == raw_of(reference)
     bare = Macaroon.parse(reference.serialize()).text.removeprefix("tkdb_")[:-6]
     assert raw_of(Reference.deserialize(bare)) == raw_of(reference)
 
 
-def test_either_side_attenuates_what_the_other_did() -> None:
+def test_each_library_attenuates_tokens_that_the_other_attenuated() -> None:
     reference = reference_of(Authority().mint(EXP).raw)
     reference.add_first_party_caveat(encode(Act("rw")))
     token = Macaroon.parse(raw_of(reference)).attenuate(Act("r"))
@@ -99,19 +99,19 @@ def test_either_side_attenuates_what_the_other_did() -> None:
     reference.add_first_party_caveat(encode(App("tier", "gold")))
     raw = raw_of(reference)
     assert Authority().verify(raw).caveats == (EXP, Act("rw"), Act("r"), App("tier", "gold"))
-    assert verifies_there(raw) == list(Macaroon.parse(raw).packets)
+    assert caveats_verified_there(raw) == list(Macaroon.parse(raw).packets)
 
 
 @pytest.mark.parametrize("size", LENGTHS)
-def test_caveats_of_every_length_agree(size: int) -> None:
+def test_caveats_of_every_length_have_the_same_bytes(size: int) -> None:
     caveat = App("a", "x" * size)
     for m, ours in ((1, Authority().mint(caveat)), (0, Macaroon.parse(raw_of(minted())).attenuate(caveat))):
         assert ours.raw == raw_of(minted(caveat, m=m))
-        assert verifies_there(ours.raw) == [encode(caveat)]
+        assert caveats_verified_there(ours.raw) == [encode(caveat)]
 
 
 @pytest.mark.parametrize("size", LENGTHS)
-def test_a_third_party_caveat_added_there_is_carried_and_seen(size: int) -> None:
+def test_a_third_party_caveat_added_there_is_kept_and_needs_a_discharge(size: int) -> None:
     reference = reference_of(Authority().mint(EXP).raw)
     reference.add_third_party_caveat("https://login.example", "shared key", "t" * size)
     raw = raw_of(reference)
@@ -129,7 +129,7 @@ def test_a_third_party_caveat_added_there_is_carried_and_seen(size: int) -> None
             Authority().verify(presented)
 
 
-def test_a_third_party_caveat_that_we_carried_is_discharged_there() -> None:
+def test_a_third_party_caveat_that_we_kept_is_discharged_there() -> None:
     reference = reference_of(Authority().mint(EXP).raw)
     reference.add_third_party_caveat("https://login.example", "shared key", "ticket")
     child = Macaroon.parse(raw_of(reference)).attenuate(Act("r"))
@@ -140,11 +140,11 @@ def test_a_third_party_caveat_that_we_carried_is_discharged_there() -> None:
     assert verifier.verify(root, ROOT_KEY, [root.prepare_for_request(discharge)])
 
 
-def test_what_only_they_accept_stays_refused_here() -> None:
-    """Other forms of one token, which they read as the same."""
+def test_other_encodings_that_they_accept_are_refused_here() -> None:
+    """pymacaroons reads these other encodings as the same token."""
     raw = Authority().mint().raw
     long_length = raw[:1] + b"\x01\x8c\x00" + raw[3:]
-    assert raw_of(reference_of(long_length)) == raw  # the control: to them it is that token
+    assert raw_of(reference_of(long_length)) == raw  # the control: pymacaroons reads the same token
     assert raw_of(reference_of(raw + b"trailing")) == raw
     for other in (long_length, raw + b"trailing"):
         with pytest.raises(MalformedToken):

@@ -1,4 +1,4 @@
-"""A cluster: machines as processes of their own, ``tkdb serve``, that share a real bucket."""
+"""A cluster: machines that run as separate processes, ``tkdb serve``, and share a real bucket."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tkdb_replication.bucket.settings import Bucket
 T = TypeVar("T")
 
 LEASE_MS = 3_000
-PATIENCE_S = 60
-TOLD_MS = 3_000
-"""How long a call lasts that is to be refused for a reason: it is told the reason, however busy the machine is."""
+TIMEOUT_S = 60
+REFUSAL_TIMEOUT_MS = 3_000
+"""The timeout of calls that must fail with a reason: long enough for the reason to arrive from a busy machine."""
 
 
 class Cluster:
-    """Machines m1, m2, … in regions of their own, all with the same keys and bucket.
+    """Machines m1, m2, … in regions r1, r2, …, all with the same keys and bucket.
 
     Args:
-        folder: each machine's volume is a folder in it.
-        bucket: what they share.
-        size: how many machines there are.
-        via: the bucket as machines reach it: through a proxy, perhaps. The operator reaches it directly.
-        keys: those of another cluster; by default they are new.
-        settings: for all of them, by their variables.
+        folder: the folder that contains a folder for each machine's volume.
+        bucket: the bucket that the machines share.
+        size: the number of machines.
+        via: the bucket as machines reach it, for example through a proxy. The operator reaches it directly.
+        keys: the keys of another cluster. Default: new keys.
+        settings: environment variables for all machines.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Cluster:
         self.bucket = bucket
 
     def node(self, name: str, bucket: Bucket, **settings: str) -> Node:
-        """A machine, not started. It may reach the bucket in a way of its own."""
+        """Return a machine that isn't started. It reaches the bucket through ``bucket``."""
         volume = self.folder / name
         volume.mkdir(exist_ok=True)
         own = {"TKDB_MACHINE": name, "TKDB_REGION": f"r{name.removeprefix('m')}"}
@@ -65,11 +65,11 @@ class Cluster:
         return Node(volume / "tkdb.db", self.keys, **self._settings[name])
 
     def environment(self, name: str) -> dict[str, str]:
-        """The environment of a machine, at any free port."""
+        """Return the environment of a machine that listens on any free port."""
         return self.keys.environment(self.folder / name / "tkdb.db", **self._settings[name])
 
     def run(self, *arguments: str, code: int = 0, **settings: str) -> str:
-        """Run a command of the cluster's operator; return what it says: where it fails, on stderr."""
+        """Run a command as the cluster's operator. Return its stdout, or its stderr if it must fail with ``code``."""
         environment = self.keys.environment(self.folder / "operator.db", **self.settings, **settings)
         done = subprocess.run(
             [sys.executable, "-m", "tkdb.cli", *arguments],
@@ -77,14 +77,14 @@ class Cluster:
             env={**environment, **variables(self.bucket), **settings},
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=TIMEOUT_S,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stderr if code else done.stdout
 
     def start(self) -> Self:
-        """Found the cluster, start every machine, and return once there is a primary and all are fresh."""
+        """Create the cluster, start every machine, and return once there is a primary and all are fresh."""
         self.run("init")
         for node in self.nodes.values():
             node.start()
@@ -92,47 +92,47 @@ class Cluster:
         return self
 
     def status(self, name: str) -> api.StatusReport | None:
-        """What a machine says of itself; None where it doesn't answer."""
+        """Return a machine's status, or None if it doesn't answer."""
         node = self.nodes[name]
         try:
-            with node.client(timeout_ms=TOLD_MS) as client:
+            with node.client(timeout_ms=REFUSAL_TIMEOUT_MS) as client:
                 return client.status()
         except TkdbError:
             return None
 
     def readyz(self, name: str) -> tuple[int, str]:
-        """What a machine says to a proxy that asks whether it is ready: the HTTP status, and the text."""
-        return self._probed(name, "/readyz")
+        """Return the HTTP status and the text of a machine's readiness check, which proxies use."""
+        return self._probe(name, "/readyz")
 
     def replicating(self, name: str) -> tuple[int, str]:
-        """What a machine says to an alarm: the HTTP status, and the text."""
-        return self._probed(name, "/livez/replication")
+        """Return the HTTP status and the text of a machine's replication check, which alarms use."""
+        return self._probe(name, "/livez/replication")
 
-    def _probed(self, name: str, path: str) -> tuple[int, str]:
-        answer = httpx.get(f"{self.nodes[name].url}{path}", timeout=PATIENCE_S)
+    def _probe(self, name: str, path: str) -> tuple[int, str]:
+        answer = httpx.get(f"{self.nodes[name].url}{path}", timeout=TIMEOUT_S)
         return answer.status_code, answer.text
 
     def log(self, name: str) -> str:
-        """What a machine has logged, in all its lives."""
+        """Return the log of a machine, over all its starts."""
         return self.nodes[name].log.read_text()
 
     def primary(self) -> str:
-        """Wait until one machine says that it is primary; return its name."""
+        """Wait until one machine reports that it is primary, and return its name."""
         return until(
             lambda: next(
-                (name for name in self.running() if (said := self.status(name)) and said.role == "primary"), None
+                (name for name in self.running() if (report := self.status(name)) and report.role == "primary"), None
             )
         )
 
     def running(self) -> list[str]:
-        """The machines whose processes run."""
+        """Return the names of machines whose processes run."""
         return [name for name, node in self.nodes.items() if node.url and node.process.poll() is None]
 
     def settled(self) -> str:
-        """Wait until there is a primary and every running machine is fresh; return the primary's name."""
+        """Wait until there is a primary and every running machine is fresh. Return the primary's name."""
         primary = self.primary()
         for name in self.running():
-            until(lambda name=name: (said := self.status(name)) and not said.fault)  # type: ignore[misc]
+            until(lambda name=name: (report := self.status(name)) and not report.fault)  # type: ignore[misc]
         return primary
 
     def __enter__(self) -> Self:
@@ -145,7 +145,7 @@ class Cluster:
 
 
 def variables(bucket: Bucket) -> dict[str, str]:
-    """The bucket, as the environment says it."""
+    """Return the environment variables that name the bucket."""
     return {
         "BUCKET_NAME": bucket.name,
         "AWS_ENDPOINT_URL_S3": str(bucket.endpoint),
@@ -155,7 +155,7 @@ def variables(bucket: Bucket) -> dict[str, str]:
 
 
 def until(attempt: Callable[[], T | None]) -> T:
-    """Return what ``attempt`` returns, once that is something. That it is unavailable is nothing."""
+    """Repeat ``attempt`` until it returns a true value, and return that. ``Unavailable`` counts as no value."""
 
     def reached() -> T | None:
         with suppress(Unavailable):

@@ -1,4 +1,4 @@
-"""For tests of clusters: a meddler before the object store, which is the session's, and a ledger."""
+"""Fixtures for tests of clusters: a proxy in front of the session's object store, and a ledger."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pytest
 
 from tests.regions.cluster import Cluster
 from tests.regions.ledger import Ledger
-from tests.regions.meddler import Meddler
+from tests.regions.rule_proxy import RuleProxy
 from tests.replication.seaweed import Seaweed
 
 
 @pytest.fixture
-def meddler(s3_server: Seaweed) -> Iterator[Meddler]:
-    """A proxy before the object store; it is honest until it is given another rule."""
-    with Meddler(s3_server.port) as meddler:
-        yield meddler
+def store_proxy(s3_server: Seaweed) -> Iterator[RuleProxy]:
+    """A proxy in front of the object store. It is honest until a test sets another rule."""
+    with RuleProxy(s3_server.port) as store_proxy:
+        yield store_proxy
 
 
 @pytest.fixture(scope="module")
 def ledger(running: Cluster) -> Ledger:
-    """Of what is acknowledged on ``running``, the module's own cluster, once the first is written."""
+    """The ledger of ``running``, which each module defines, with its first writes."""
     ledger = Ledger(running)
     with running.nodes[running.primary()].client() as client:
         ledger.write(client, "acme")

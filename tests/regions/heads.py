@@ -1,4 +1,4 @@
-"""The head's object, in the hands of somebody who can write the bucket."""
+"""The head's object, as an attacker who can write to the bucket reads and changes it."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ _TIMEOUT_MS = 10_000
 
 
 class HeadObject:
-    """The head of one bucket, past all rules."""
+    """The head of one bucket, without the protocol's rules."""
 
     def __init__(self, bucket: Bucket, seal: SealKey) -> None:
         self._bucket = bucket
         self._keys = HeadKeys([seal])
 
     def read(self) -> bytes:
-        """Return what lies there."""
+        """Return the object's bytes."""
         found = self._do(lambda objects: objects.get(HEAD_KEY, timeout_ms=_TIMEOUT_MS))
         assert isinstance(found, Found)
         return found.body
 
     def head(self) -> Head:
-        """Return the head that lies there."""
+        """Return the current head."""
         return self.decode(self.read())
 
     def decode(self, body: bytes) -> Head:
-        """Return the head that ``body`` is."""
+        """Return the head that ``body`` contains."""
         return decode_head(body, self._keys)
 
     def put(self, body: bytes) -> None:
-        """Put anything there, whatever is there."""
+        """Overwrite the object with any bytes."""
         assert isinstance(self._do(lambda objects: objects.put(HEAD_KEY, body, timeout_ms=_TIMEOUT_MS)), Stored)
 
-    def take(self, change: Callable[[bytes], bytes]) -> bytes:
-        """Change what lies there, and return what it was: the newest head that any machine can have seen."""
+    def replace(self, change: Callable[[bytes], bytes]) -> bytes:
+        """Replace the object, and return the bytes before: the newest head that any machine can have read."""
 
         async def swap(objects: S3Objects) -> bytes:
             while True:
@@ -61,11 +61,11 @@ class HeadObject:
         return self._do(swap)
 
     def of_another_journal(self, body: bytes) -> bytes:
-        """Return a head as that of another journal would be, under the same secret."""
+        """Return the same head for another journal, sealed under the same secret."""
         return encode_head(msgspec.structs.replace(self.decode(body), journal=bytes(16)), self._keys)
 
     def wipe(self) -> None:
-        """Delete it."""
+        """Delete the object."""
         assert isinstance(self._do(lambda objects: objects.delete(HEAD_KEY, timeout_ms=_TIMEOUT_MS)), Deleted)
 
     def _do(self, act: Callable[[S3Objects], Awaitable[T]]) -> T:

@@ -1,4 +1,4 @@
-"""A primary that stands still for longer than its lease, and wakes: it acknowledges nothing, and follows another."""
+"""A primary that is paused for longer than its lease acknowledges nothing when it resumes, and follows the new one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from random import Random
 
 import pytest
 
-from tests.regions import meddler as rules
+from tests.regions import rule_proxy as rules
 from tests.regions.cluster import Cluster, until
 from tests.regions.ledger import Ledger
-from tests.regions.meddler import Meddler
+from tests.regions.rule_proxy import RuleProxy
 from tests.replication.seaweed import Seaweed
 from tkdb import errors
 from tkdb.database.database import Database
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def cluster(s3_server: Seaweed, empty_bucket: Bucket, meddler: Meddler, tmp_path: Path) -> Iterator[Cluster]:
-    """Two machines: m1, which is primary, reaches the store through the meddler."""
+def cluster(s3_server: Seaweed, empty_bucket: Bucket, store_proxy: RuleProxy, tmp_path: Path) -> Iterator[Cluster]:
+    """Two machines: m1, which is primary and reaches the store through the proxy, and m2."""
     cluster = Cluster(tmp_path, empty_bucket, size=1)
-    cluster.nodes["m1"] = cluster.node("m1", s3_server.bucket(empty_bucket.name, meddler.url))
+    cluster.nodes["m1"] = cluster.node("m1", s3_server.bucket(empty_bucket.name, store_proxy.url))
     with cluster:
         cluster.nodes["m2"] = cluster.node("m2", empty_bucket)
         cluster.nodes["m2"].start()
@@ -36,13 +36,15 @@ def cluster(s3_server: Seaweed, empty_bucket: Bucket, meddler: Meddler, tmp_path
         yield cluster
 
 
-def test_a_primary_that_wakes_acknowledges_nothing_and_follows_the_new_one(cluster: Cluster, meddler: Meddler) -> None:
+def test_a_primary_that_resumes_after_its_lease_acknowledges_nothing_and_follows_the_new_one(
+    cluster: Cluster, store_proxy: RuleProxy
+) -> None:
     old, new = cluster.nodes["m1"], cluster.nodes["m2"]
     ledger = Ledger(cluster)
     with old.client() as client:
         ledger.write(client, "before")
-    # A write is committed there, and no head comes to name it.
-    meddler.rule = rules.refuse_writes(503)
+    # A write is committed on m1, and no head can name it.
+    store_proxy.rule = rules.refuse_writes(503)
     before = asyncio.run(journal(old.database))
     with (
         ThreadPoolExecutor(1) as thread,
@@ -52,13 +54,13 @@ def test_a_primary_that_wakes_acknowledges_nothing_and_follows_the_new_one(clust
         until(lambda: len(asyncio.run(journal(old.database))) > len(before))
         old.process.send_signal(signal.SIGSTOP)
         try:
-            until(lambda: (said := cluster.status("m2")) and said.role == "primary")
+            until(lambda: (report := cluster.status("m2")) and report.role == "primary")
             with new.client() as other:
                 ledger.write(other, "after")
         finally:
             old.process.send_signal(signal.SIGCONT)
-        meddler.rule = rules.honest
-        # The old one tells that it isn't known; the call is repeated by its id, and finds no primary there any more.
+        store_proxy.rule = rules.honest
+        # The outcome is unknown, or the repeated request finds that m1 isn't primary any longer.
         with pytest.raises((errors.OutcomeUnknown, errors.NoPrimary)):
             writing.result()
     ledger.assert_kept()

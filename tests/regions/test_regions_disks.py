@@ -1,4 +1,4 @@
-"""A disk is full, under the primary or a replica: others lead and serve, and nothing acknowledged is lost."""
+"""If the disk of a primary or a replica is full, another machine is primary, and no acknowledged write is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.end_to_end.node import Node
-from tests.regions.cluster import TOLD_MS, Cluster, until
+from tests.regions.cluster import REFUSAL_TIMEOUT_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb import errors
@@ -31,7 +31,7 @@ def running(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @contextmanager
 def full(node: Node, room: int = 0) -> Iterator[None]:
-    """Let a machine's process write no file beyond ``room`` bytes, as on a full disk. Its log ends there, too."""
+    """Act as a full disk: a machine's process can't write beyond ``room`` bytes of a file. This includes its log."""
     pid = node.process.pid
     _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, most))
@@ -42,29 +42,29 @@ def full(node: Node, room: int = 0) -> Iterator[None]:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
 
 
-def others(cluster: Cluster, name: str) -> str:
+def other_machine(cluster: Cluster, name: str) -> str:
     return next(other for other in cluster.nodes if other != name)
 
 
 @pytest.mark.parametrize("room", [0, ROOM_FOR_SMALL_FILES])
-def test_a_primary_whose_disk_is_full_lets_another_lead_and_follows_when_there_is_room(
+def test_a_primary_with_a_full_disk_is_replaced_and_follows_once_there_is_room(
     running: Cluster, ledger: Ledger, room: int
 ) -> None:
     primary = running.settled()
-    node, other = running.nodes[primary], running.nodes[others(running, primary)]
+    node, other = running.nodes[primary], running.nodes[other_machine(running, primary)]
     with full(node, room):
         with node.client(timeout_ms=300) as client:
 
             def refused() -> bool:
                 with pytest.raises((errors.Unavailable, errors.StaleAuthority)):
                     client.create_organization("unacknowledged")
-                said = running.status(others(running, primary))
-                return said is not None and said.role == "primary"
+                report = running.status(other_machine(running, primary))
+                return report is not None and report.role == "primary"
 
             until(refused)
         with other.client() as client:
             ledger.write(client, f"elsewhere-{room}")
-        ledger.assert_kept(others(running, primary))
+        ledger.assert_kept(other_machine(running, primary))
     running.settled()
     with other.client() as client:
         assert "unacknowledged" not in {each.name for each in client.list_organizations()}
@@ -72,17 +72,17 @@ def test_a_primary_whose_disk_is_full_lets_another_lead_and_follows_when_there_i
     assert node.process.poll() is None
 
 
-def test_a_replica_whose_disk_is_full_grows_stale_and_comes_back_when_there_is_room(
+def test_a_replica_with_a_full_disk_becomes_stale_and_recovers_once_there_is_room(
     running: Cluster, ledger: Ledger
 ) -> None:
     primary = running.settled()
-    name = others(running, primary)
+    name = other_machine(running, primary)
     node = running.nodes[name]
     with full(node, ROOM_FOR_SMALL_FILES):
         with running.nodes[primary].client() as client:
-            ledger.write(client, "unheard")
+            ledger.write(client, "while-full")
         until(lambda: running.readyz(name)[0] == 503)
-        with node.client(timeout_ms=TOLD_MS) as client, pytest.raises(errors.StaleAuthority):
+        with node.client(timeout_ms=REFUSAL_TIMEOUT_MS) as client, pytest.raises(errors.StaleAuthority):
             client.verify(ledger.token)
         ledger.assert_kept(primary)
     ledger.assert_kept()

@@ -1,4 +1,4 @@
-"""The head is altered, lost or put back by who can write the bucket: it is refused, loudly, until it is right."""
+"""Machines refuse a head that an attacker altered, deleted or put back, and report it until the head is correct."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.regions.cluster import TOLD_MS, Cluster, until
+from tests.regions.cluster import REFUSAL_TIMEOUT_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb import errors
@@ -25,7 +25,7 @@ def running(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def older(running: Cluster) -> bytes:
-    """A head of this cluster than which every machine has seen a newer one."""
+    """An old head of this cluster: every machine has read a newer one."""
     body = running.head.read()
     rev = running.head.decode(body).rev
     until(lambda: all(running.status(name).cluster.rev > rev for name in running.nodes))
@@ -36,15 +36,17 @@ def flipped(body: bytes) -> bytes:
     return body[:-1] + bytes([body[-1] ^ 1])
 
 
-def refused(cluster: Cluster, name: str, why: str) -> bool:
-    """Whether a machine isn't ready, and says why to proxies, to callers and in its log."""
-    code, said = cluster.readyz(name)
+def refused(cluster: Cluster, name: str, reason: str) -> bool:
+    """Return True if a machine isn't ready, and gives the reason to proxies, to callers and in its log."""
+    code, text = cluster.readyz(name)
     report = cluster.status(name)
-    return code == 503 and why in said and report is not None and why in report.fault and why in cluster.log(name)
+    return (
+        code == 503 and reason in text and report is not None and reason in report.fault and reason in cluster.log(name)
+    )
 
 
-def test_a_head_that_is_not_right_is_refused_until_it_is_right_again(running: Cluster, older: bytes) -> None:
-    right = running.head.take(flipped)
+def test_a_wrong_head_is_refused_until_the_correct_head_is_back(running: Cluster, older: bytes) -> None:
+    right = running.head.replace(flipped)
     wrong = [
         (flipped(right), "the head was altered in the bucket"),
         (b"", "has another sealing secret, or isn't a head"),
@@ -52,10 +54,10 @@ def test_a_head_that_is_not_right_is_refused_until_it_is_right_again(running: Cl
         (running.head.of_another_journal(right), "the head belongs to journal 000000"),
         (older, "the head went back from rev"),
     ]
-    for body, why in wrong:
+    for body, reason in wrong:
         running.head.put(body)
         for name in running.nodes:
-            until(lambda name=name, why=why: refused(running, name, why))
+            until(lambda name=name, reason=reason: refused(running, name, reason))
             with (
                 running.nodes[name].client(timeout_ms=200) as client,
                 pytest.raises((errors.Unavailable, errors.StaleAuthority)),
@@ -66,7 +68,7 @@ def test_a_head_that_is_not_right_is_refused_until_it_is_right_again(running: Cl
         until(lambda name=name: running.readyz(name)[0] == 200)
 
 
-def test_a_replica_serves_to_the_end_of_the_bound_while_the_head_is_gone_and_all_heals(running: Cluster) -> None:
+def test_a_replica_without_a_head_serves_until_the_bound_and_recovers_with_the_head(running: Cluster) -> None:
     primary = running.settled()
     replica = next(name for name in running.nodes if name != primary)
     ledger = Ledger(running)
@@ -74,9 +76,9 @@ def test_a_replica_serves_to_the_end_of_the_bound_while_the_head_is_gone_and_all
         ledger.write(client, "acme")
         token = client.mint("acme")
     ledger.assert_kept()
-    right = running.head.take(flipped)
+    right = running.head.replace(flipped)
     running.head.wipe()
-    with running.nodes[replica].client(timeout_ms=TOLD_MS) as client:
+    with running.nodes[replica].client(timeout_ms=REFUSAL_TIMEOUT_MS) as client:
         until(lambda: "the bucket has no head" in running.log(replica))
         client.verify(token)
         until(lambda: refused(running, replica, "create one with `tkdb init`"))
@@ -88,10 +90,10 @@ def test_a_replica_serves_to_the_end_of_the_bound_while_the_head_is_gone_and_all
     ledger.assert_kept()
 
 
-def test_a_head_that_was_put_back_is_refused_across_a_restart(running: Cluster, older: bytes) -> None:
+def test_an_older_head_is_refused_after_a_restart(running: Cluster, older: bytes) -> None:
     running.settled()
     running.nodes["m2"].kill()
-    right = running.head.take(lambda _: older)
+    right = running.head.replace(lambda _: older)
     running.nodes["m2"].start()
     until(lambda: refused(running, "m2", "the head went back from rev"))
     running.head.put(right)

@@ -1,4 +1,4 @@
-"""A node that can't go on, or is closed at an awkward moment: it ends, and whoever waits for a write is told."""
+"""A node that fails, or is closed at an awkward moment, ends, and every waiting write gets an error."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.node import NAME, Keys
-from tests.regions import meddler as rules
+from tests.regions import rule_proxy as rules
 from tests.regions.cluster import Cluster
-from tests.regions.meddler import Meddler
+from tests.regions.rule_proxy import RuleProxy
 from tests.replication.seaweed import Seaweed, now_ms
 from tkdb import api, errors
 from tkdb.authority.methods import Profile
@@ -36,24 +36,24 @@ from tkdb_replication.protocol.settings import ProtocolSettings
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_S = 30
+TIMEOUT_S = 30
 
 
 @pytest.fixture
-def cluster(s3_server: Seaweed, empty_bucket: Bucket, meddler: Meddler, tmp_path: Path) -> Cluster:
-    """One that is founded, and has no machine yet. They reach the store through the meddler."""
-    cluster = Cluster(tmp_path, empty_bucket, size=0, via=s3_server.bucket(empty_bucket.name, meddler.url))
+def cluster(s3_server: Seaweed, empty_bucket: Bucket, store_proxy: RuleProxy, tmp_path: Path) -> Cluster:
+    """A cluster that is created and has no machines yet. They reach the store through the proxy."""
+    cluster = Cluster(tmp_path, empty_bucket, size=0, via=s3_server.bucket(empty_bucket.name, store_proxy.url))
     cluster.run("init")
     return cluster
 
 
 @pytest.fixture
-def bucket(s3_server: Seaweed, empty_bucket: Bucket, meddler: Meddler) -> Bucket:
-    return s3_server.bucket(empty_bucket.name, meddler.url)
+def bucket(s3_server: Seaweed, empty_bucket: Bucket, store_proxy: RuleProxy) -> Bucket:
+    return s3_server.bucket(empty_bucket.name, store_proxy.url)
 
 
-async def opened(cluster: Cluster, bucket: Bucket) -> Node:
-    """A machine of the cluster, in this process."""
+async def open_node(cluster: Cluster, bucket: Bucket) -> Node:
+    """Open a machine of the cluster, in this process."""
     profile = Profile(NAME, SealKeys([cluster.keys.seal]))
     settings = ProtocolSettings(machine="m1", lease_ms=3_000)
     return await Node.open(
@@ -61,11 +61,11 @@ async def opened(cluster: Cluster, bucket: Bucket) -> Node:
     )
 
 
-async def led(node: Node) -> None:
-    """Return once it is primary, and fresh."""
+async def until_primary(node: Node) -> None:
+    """Wait until the node is primary and fresh."""
     while True:
-        said: api.StatusReport = await node.answer(api.Status(), caller(None, api.Status()))
-        if said.role == "primary" and not said.fault:
+        report: api.StatusReport = await node.answer(api.Status(), caller(None, api.Status()))
+        if report.role == "primary" and not report.fault:
             return
         await asyncio.sleep(0.02)
 
@@ -82,27 +82,27 @@ def create(node: Node, keys: Keys, name: str) -> asyncio.Task[Any]:
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await test()
 
     asyncio.run(bounded())
 
 
-def test_what_was_written_and_can_not_be_shown_is_of_unknown_outcome_and_the_machine_ends(
+def test_a_committed_write_that_cannot_be_served_has_an_unknown_outcome_and_ends_the_machine(
     cluster: Cluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def serve(*_: object) -> None:
         raise errors.StoreError("the disk is gone")
 
     async def test() -> None:
-        node = await opened(cluster, bucket)
-        await led(node)
+        node = await open_node(cluster, bucket)
+        await until_primary(node)
         monkeypatch.setattr(Steps, "serve", serve)
         with pytest.raises(errors.OutcomeUnknown, match="this machine has stopped"):
             await create(node, cluster.keys, "acme")
         with pytest.raises(errors.StoreError, match="the disk is gone"):
             await node.ended()
-        # Whoever comes too late isn't kept waiting either.
+        # A later write doesn't wait either.
         with pytest.raises(errors.NoPrimary, match="this machine has stopped"):
             await create(node, cluster.keys, "beta")
         await node.close()
@@ -110,13 +110,13 @@ def test_what_was_written_and_can_not_be_shown_is_of_unknown_outcome_and_the_mac
     run(test)
 
 
-def test_a_write_that_waits_is_told_when_its_machine_is_closed(
-    cluster: Cluster, bucket: Bucket, meddler: Meddler
+def test_a_waiting_write_gets_unavailable_when_its_machine_is_closed(
+    cluster: Cluster, bucket: Bucket, store_proxy: RuleProxy
 ) -> None:
     async def test() -> None:
-        node = await opened(cluster, bucket)
-        await led(node)
-        meddler.rule = rules.refuse_writes(503)
+        node = await open_node(cluster, bucket)
+        await until_primary(node)
+        store_proxy.rule = rules.refuse_writes(503)
         writing = create(node, cluster.keys, "acme")
         await asyncio.sleep(0)
         await node.close()
@@ -126,7 +126,7 @@ def test_a_write_that_waits_is_told_when_its_machine_is_closed(
     run(test)
 
 
-def test_a_machine_that_can_not_remember_and_is_told_to_stop_stops(
+def test_a_machine_that_cannot_write_its_volume_file_ends_when_it_is_drained(
     cluster: Cluster, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = threading.Event()
@@ -136,8 +136,8 @@ def test_a_machine_that_can_not_remember_and_is_told_to_stop_stops(
         raise errors.StoreUnwritable("the disk is full")
 
     async def test() -> None:
-        node = await opened(cluster, bucket)
-        await led(node)
+        node = await open_node(cluster, bucket)
+        await until_primary(node)
         monkeypatch.setattr(VolumeFile, "write", write)
         writing = create(node, cluster.keys, "acme")
         await asyncio.to_thread(tried.wait)
@@ -152,13 +152,13 @@ def test_a_machine_that_can_not_remember_and_is_told_to_stop_stops(
 
 
 @pytest.mark.parametrize("reachable", [True, False])
-def test_a_machine_that_has_only_just_started_can_be_closed(
-    cluster: Cluster, bucket: Bucket, meddler: Meddler, *, reachable: bool
+def test_a_machine_can_be_closed_right_after_its_start(
+    cluster: Cluster, bucket: Bucket, store_proxy: RuleProxy, *, reachable: bool
 ) -> None:
     async def test() -> None:
         for waits in range(0, 200, 40):
-            meddler.rule = rules.honest if reachable else rules.unreachable
-            node = await opened(cluster, bucket)
+            store_proxy.rule = rules.honest if reachable else rules.unreachable
+            node = await open_node(cluster, bucket)
             await asyncio.sleep(waits / 1000)
             await node.close()
 
@@ -173,7 +173,7 @@ async def replicator(bucket: Bucket, path: Path) -> AsyncIterator[Replicator]:
         yield Replicator(await Program.find(), bucket, database, path, random_bytes=secrets.token_bytes, fit=fit)
 
 
-def test_who_is_cancelled_while_litestream_ends_is_cancelled_and_litestream_ends(
+def test_a_stop_that_is_cancelled_raises_and_litestream_can_still_be_stopped(
     empty_bucket: Bucket, tmp_path: Path
 ) -> None:
     async def test() -> None:
@@ -192,7 +192,7 @@ def test_who_is_cancelled_while_litestream_ends_is_cancelled_and_litestream_ends
     run(test)
 
 
-def test_litestream_ends_although_the_disk_is_full(
+def test_litestream_stops_even_if_the_disk_is_full(
     empty_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def let_checkpoint(_: object, on: bool) -> None:

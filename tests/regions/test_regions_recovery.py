@@ -1,4 +1,4 @@
-"""A cluster that lost its head, or its base, lives on: what was revoked stays dead, old volumes are not believed."""
+"""A cluster recovers from the loss of its head or base: revoked tokens stay revoked, and old volumes are refused."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def kill_all(cluster: Cluster) -> None:
 
 
 @pytest.mark.slow
-def test_after_the_head_was_lost_machines_restore_themselves_and_what_was_revoked_stays_dead(
+def test_after_the_loss_of_the_head_machines_restore_themselves_and_revoked_tokens_stay_revoked(
     empty_bucket: Bucket, tmp_path: Path
 ) -> None:
     with Cluster(tmp_path, empty_bucket, size=2) as cluster:
-        primary = cluster.nodes[cluster.settled()]  # its disk has all: a replica's may be a moment behind
+        primary = cluster.nodes[cluster.settled()]  # its disk has every entry: a replica's disk may be a moment late
         with primary.client() as client:
             client.create_organization("acme")
-            dead, alive = client.mint("acme"), client.mint("acme")
-            client.revoke(dead)
+            revoked, alive = client.mint("acme"), client.mint("acme")
+            client.revoke(revoked)
         kill_all(cluster)
         cluster.head.wipe()
         cluster.run("recover", code=1)
@@ -39,18 +39,20 @@ def test_after_the_head_was_lost_machines_restore_themselves_and_what_was_revoke
         with cluster.nodes[cluster.settled()].client() as client:
             client.verify(alive)
             with pytest.raises(errors.RevokedToken):
-                client.verify(dead)
+                client.verify(revoked)
             until(lambda: client.create_organization("initech"))
 
 
 @pytest.mark.slow
-def test_after_its_base_was_lost_a_cluster_goes_on_where_it_was(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_after_the_loss_of_its_base_a_cluster_continues_at_the_same_position(
+    empty_bucket: Bucket, tmp_path: Path
+) -> None:
     with Cluster(tmp_path, empty_bucket, size=2) as cluster:
         primary = cluster.nodes[cluster.settled()]
         with primary.client() as client:
             client.create_organization("acme")
-            dead = client.mint("acme")
-            client.revoke(dead)
+            revoked = client.mint("acme")
+            client.revoke(revoked)
         kill_all(cluster)
         lost = cluster.head.head()
         delete(empty_bucket, lost.base)
@@ -59,11 +61,11 @@ def test_after_its_base_was_lost_a_cluster_goes_on_where_it_was(empty_bucket: Bu
         for node in cluster.nodes.values():
             node.start()
         with cluster.nodes[cluster.settled()].client() as client, pytest.raises(errors.RevokedToken):
-            client.verify(dead)
+            client.verify(revoked)
 
 
 @pytest.mark.slow
-def test_a_volume_of_before_the_recovery_is_not_believed(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_a_volume_from_before_the_recovery_is_refused(empty_bucket: Bucket, tmp_path: Path) -> None:
     with Cluster(tmp_path, empty_bucket, size=1) as cluster:
         kill_all(cluster)
         cluster.head.wipe()
@@ -74,13 +76,15 @@ def test_a_volume_of_before_the_recovery_is_not_believed(empty_bucket: Bucket, t
 
 
 @pytest.mark.slow
-def test_a_single_machine_becomes_a_cluster_that_serves_what_it_served(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_a_single_machine_becomes_a_cluster_with_the_same_tokens_and_revocations(
+    empty_bucket: Bucket, tmp_path: Path
+) -> None:
     cluster = Cluster(tmp_path, empty_bucket, size=2)
     database = cluster.nodes["m1"].database
     with Node(database, cluster.keys) as alone, alone.client() as client:
         client.create_organization("acme")
-        token, dead = client.mint("acme"), client.mint("acme")
-        client.revoke(dead)
+        token, revoked = client.mint("acme"), client.mint("acme")
+        client.revoke(revoked)
     cluster.run("init", TKDB_DB=str(database))
     try:
         for node in cluster.nodes.values():
@@ -90,7 +94,7 @@ def test_a_single_machine_becomes_a_cluster_that_serves_what_it_served(empty_buc
             with node.client() as client:
                 client.verify(token)
                 with pytest.raises(errors.RevokedToken):
-                    client.verify(dead)
+                    client.verify(revoked)
         assert cluster.run("gc").count("kept: the head names it") == 1
     finally:
         kill_all(cluster)

@@ -1,4 +1,4 @@
-"""Machines that start together, before there is a cluster; and who of them leads."""
+"""Machines that start together, also before the cluster exists, and the rules that decide which one is primary."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.regions.cluster import LEASE_MS, TOLD_MS, Cluster, until
+from tests.regions.cluster import LEASE_MS, REFUSAL_TIMEOUT_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tkdb import errors
 from tkdb_replication.bucket.settings import Bucket
@@ -15,11 +15,11 @@ pytestmark = pytest.mark.slow
 
 
 def roles(cluster: Cluster) -> list[str]:
-    """What each running machine says that it is."""
-    return [said.role if (said := cluster.status(name)) else "" for name in cluster.running()]
+    """Return the role that each running machine reports."""
+    return [report.role if (report := cluster.status(name)) else "" for name in cluster.running()]
 
 
-def test_machines_that_start_before_their_cluster_is_founded_wait_for_it_and_then_one_leads(
+def test_machines_that_start_before_init_wait_for_it_and_then_one_becomes_primary(
     empty_bucket: Bucket, tmp_path: Path
 ) -> None:
     cluster = Cluster(tmp_path, empty_bucket)
@@ -41,14 +41,14 @@ def test_machines_that_start_before_their_cluster_is_founded_wait_for_it_and_the
         cluster.__exit__()
 
 
-def test_the_order_of_regions_decides_who_leads(empty_bucket: Bucket, tmp_path: Path) -> None:
-    # Each place in the order is half a second: so far down, m1 leaves m2 all the time that it needs.
+def test_the_order_of_regions_decides_which_machine_is_primary(empty_bucket: Bucket, tmp_path: Path) -> None:
+    # Each place in the order adds half a second. 60 places give m2 enough time to become primary first.
     order = ",".join(["r2", *(f"x{number}" for number in range(60)), "r1"])
     with Cluster(tmp_path, empty_bucket, size=2, TKDB_PRIMARY_REGIONS=order) as cluster:
         assert cluster.primary() == "m2"
 
 
-def test_with_manual_promotion_nobody_takes_over_until_told(empty_bucket: Bucket, tmp_path: Path) -> None:
+def test_with_manual_promotion_no_replica_takes_over_before_the_command(empty_bucket: Bucket, tmp_path: Path) -> None:
     with Cluster(tmp_path, empty_bucket, size=2, TKDB_PROMOTION="manual") as cluster:
         primary = cluster.settled()
         other = next(name for name in cluster.nodes if name != primary)
@@ -60,24 +60,24 @@ def test_with_manual_promotion_nobody_takes_over_until_told(empty_bucket: Bucket
         until(lambda: cluster.status(other).cluster.unchanged_ms > LEASE_MS + 2_000)
         assert cluster.status(other).role == "replica"
         assert cluster.readyz(other)[0] == 200
-        status, said = cluster.replicating(other)
-        assert (status, "no machine is primary" in said) == (503, True)
-        with cluster.nodes[other].client(timeout_ms=TOLD_MS) as client, pytest.raises(errors.NoPrimary):
+        status, alarm = cluster.replicating(other)
+        assert (status, "no machine is primary" in alarm) == (503, True)
+        with cluster.nodes[other].client(timeout_ms=REFUSAL_TIMEOUT_MS) as client, pytest.raises(errors.NoPrimary):
             client.create_organization("unacknowledged")
         ledger.assert_kept()
-        said = cluster.run("promote", "--take-over", **operator(cluster, other))
-        assert f"{other} is primary" in said
+        output = cluster.run("promote", "--take-over", **operator(cluster, other))
+        assert f"{other} is primary" in output
         with cluster.nodes[other].client() as client:
             ledger.write(client, "beta")
         until(lambda: cluster.replicating(other)[0] == 200)
-        # The one that was killed comes back, and doesn't resume.
+        # The killed machine starts again, and doesn't become primary.
         cluster.nodes[primary].start()
         ledger.assert_kept()
         assert cluster.status(primary).role == "replica"
 
 
 def operator(cluster: Cluster, name: str) -> dict[str, str]:
-    """The environment of an operator who asks one machine."""
+    """Return the environment of an operator who calls only this machine."""
     return {
         "TKDB_URL": cluster.nodes[name].url,
         "TKDB_AUTHORITY": cluster.keys.identity.text(),

@@ -1,4 +1,4 @@
-"""The object store fails under one machine: what is read, what is written, and what is said meanwhile."""
+"""A machine whose object store fails: its reads stay correct, its writes happen once, and it reports the fault."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from tests.regions import meddler as rules
-from tests.regions.cluster import TOLD_MS, Cluster, until
+from tests.regions import rule_proxy as rules
+from tests.regions.cluster import REFUSAL_TIMEOUT_MS, Cluster, until
 from tests.regions.ledger import Ledger
-from tests.regions.meddler import Meddler
+from tests.regions.rule_proxy import RuleProxy
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb import errors
 
@@ -20,13 +20,13 @@ BOUND_MS = 2_000
 
 
 @pytest.fixture(scope="module")
-def store(s3_server: Seaweed) -> Iterator[Meddler]:
-    with Meddler(s3_server.port) as meddler:
-        yield meddler
+def store(s3_server: Seaweed) -> Iterator[RuleProxy]:
+    with RuleProxy(s3_server.port) as store_proxy:
+        yield store_proxy
 
 
 @pytest.fixture(scope="module")
-def running(s3_server: Seaweed, store: Meddler, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def running(s3_server: Seaweed, store: RuleProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     bucket = make_bucket(s3_server)
     via = s3_server.bucket(bucket.name, store.url)
     folder = tmp_path_factory.mktemp("cluster")
@@ -35,18 +35,18 @@ def running(s3_server: Seaweed, store: Meddler, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def cluster(running: Cluster, store: Meddler) -> Iterator[Cluster]:
-    """One machine, m1, which is primary and fresh, before a store that is well until a test gives it a rule."""
+def cluster(running: Cluster, store: RuleProxy) -> Iterator[Cluster]:
+    """One machine, m1, which is primary and fresh. Its store is healthy until a test sets a rule."""
     running.settled()
     yield running
     store.rule = rules.honest
 
 
-def test_without_the_store_reads_go_on_to_the_end_of_the_bound_and_then_are_refused(
-    cluster: Cluster, store: Meddler
+def test_without_the_store_reads_continue_until_the_bound_and_are_then_refused(
+    cluster: Cluster, store: RuleProxy
 ) -> None:
     ledger = Ledger(cluster)
-    with cluster.nodes["m1"].client(timeout_ms=TOLD_MS) as client:
+    with cluster.nodes["m1"].client(timeout_ms=REFUSAL_TIMEOUT_MS) as client:
         ledger.write(client, "unreachable")
         token = client.mint("unreachable")
         store.rule = rules.unreachable
@@ -56,15 +56,17 @@ def test_without_the_store_reads_go_on_to_the_end_of_the_bound_and_then_are_refu
             client.verify(token)
         with pytest.raises((errors.Unavailable, errors.StaleAuthority)):
             client.create_organization("unacknowledged")
-        for said in (cluster.readyz("m1")[1], client.status().fault):
-            assert "can't prove that it is up to date" in said
-            assert "couldn't be reached" in said
+        for text in (cluster.readyz("m1")[1], client.status().fault):
+            assert "can't prove that it is up to date" in text
+            assert "couldn't be reached" in text
     store.rule = rules.honest
     cluster.settled()
     ledger.assert_kept()
 
 
-def test_a_machine_that_starts_without_the_store_says_so_and_comes_up_with_it(cluster: Cluster, store: Meddler) -> None:
+def test_a_machine_that_starts_without_the_store_reports_it_and_recovers_with_the_store(
+    cluster: Cluster, store: RuleProxy
+) -> None:
     ledger = Ledger(cluster)
     with cluster.nodes["m1"].client() as client:
         ledger.write(client, "before")
@@ -74,7 +76,7 @@ def test_a_machine_that_starts_without_the_store_says_so_and_comes_up_with_it(cl
     cluster.nodes["m1"].start()
     until(lambda: "couldn't be reached" in cluster.readyz("m1")[1])
     assert cluster.readyz("m1")[0] == 503
-    with cluster.nodes["m1"].client(timeout_ms=TOLD_MS) as client, pytest.raises(errors.StaleAuthority):
+    with cluster.nodes["m1"].client(timeout_ms=REFUSAL_TIMEOUT_MS) as client, pytest.raises(errors.StaleAuthority):
         client.verify(token)
     store.rule = rules.honest
     cluster.settled()
@@ -86,27 +88,32 @@ def test_a_machine_that_starts_without_the_store_says_so_and_comes_up_with_it(cl
     [
         pytest.param(rules.slow(0.3), id="slow"),
         pytest.param(rules.failing(3), id="failing"),
-        pytest.param(rules.untold_writes, id="answers cut"),
+        pytest.param(rules.lose_write_answers, id="answers cut"),
     ],
 )
-def test_writes_are_acknowledged_or_repeated_exactly_by_a_store_that_is_half_well(
-    cluster: Cluster, store: Meddler, rule: rules.Rule, request: pytest.FixtureRequest
+def test_every_write_is_done_once_while_the_store_partly_fails(
+    cluster: Cluster, store: RuleProxy, rule: rules.Rule, request: pytest.FixtureRequest
 ) -> None:
     ledger = Ledger(cluster)
     name = request.node.callspec.id.replace(" ", "-")
     store.rule = rule
     with cluster.nodes["m1"].client(timeout_ms=30_000) as client:
         for number in range(3):
-            # Each call repeats its request, by one id, until it is told of success: it never meets a Conflict.
+            # Each call repeats its request, with the same id, until it succeeds: it never gets a Conflict.
             ledger.write(client, f"{name}-{number}")
     ledger.assert_kept()
     assert cluster.status("m1").role == "primary"
 
 
-def test_a_write_of_unknown_outcome_is_exact_when_it_is_repeated_by_its_id(cluster: Cluster, store: Meddler) -> None:
+def test_a_write_of_unknown_outcome_is_done_once_when_it_is_repeated_with_its_id(
+    cluster: Cluster, store: RuleProxy
+) -> None:
     node = cluster.nodes["m1"]
     store.rule = rules.refuse_writes(503)
-    with node.client(timeout_ms=TOLD_MS, random=Random(1).randbytes) as client, pytest.raises(errors.OutcomeUnknown):
+    with (
+        node.client(timeout_ms=REFUSAL_TIMEOUT_MS, random=Random(1).randbytes) as client,
+        pytest.raises(errors.OutcomeUnknown),
+    ):
         client.create_organization("once")
     store.rule = rules.honest
     with node.client(random=Random(1).randbytes) as client:
@@ -116,17 +123,17 @@ def test_a_write_of_unknown_outcome_is_exact_when_it_is_repeated_by_its_id(clust
         assert [each for each in client.list_organizations() if each.name == "once"] == [made]
 
 
-def test_a_full_store_is_read_on_and_a_primary_that_can_not_write_lets_others_lead(
-    cluster: Cluster, store: Meddler
+def test_a_full_store_still_serves_reads_and_a_primary_that_cannot_write_steps_down(
+    cluster: Cluster, store: RuleProxy
 ) -> None:
     ledger = Ledger(cluster)
     node = cluster.nodes["m1"]
-    with node.client(timeout_ms=TOLD_MS) as client:
+    with node.client(timeout_ms=REFUSAL_TIMEOUT_MS) as client:
         ledger.write(client, "room")
         store.rule = rules.refuse_writes(507)
         with pytest.raises(errors.OutcomeUnknown):
             client.create_organization("no-room")
-        until(lambda: (said := cluster.status("m1")) and said.role == "replica" and not said.fault)
+        until(lambda: (report := cluster.status("m1")) and report.role == "replica" and not report.fault)
         ledger.assert_kept()
         with pytest.raises(errors.NoPrimary):
             client.create_organization("no-room-either")

@@ -1,4 +1,4 @@
-"""An object store that isn't fit for a lease is refused, by ``tkdb init`` and by every machine."""
+"""``tkdb init`` and every machine refuse an object store that isn't fit for a lease."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.regions import meddler as rules
+from tests.regions import rule_proxy as rules
 from tests.regions.cluster import Cluster, until
-from tests.regions.meddler import Meddler
+from tests.regions.rule_proxy import RuleProxy
 from tests.replication.seaweed import Seaweed, make_bucket
 from tkdb_replication.bucket.settings import Bucket
 
@@ -29,36 +29,38 @@ UNFIT = pytest.mark.parametrize(
             "If-None-Match: * doesn't keep an object from being overwritten",
             id="without If-None-Match",
         ),
-        pytest.param(rules.late_reads(), "a read right after a write doesn't see it", id="eventual reads"),
+        pytest.param(rules.eventual_reads(), "a read right after a write doesn't see it", id="eventual reads"),
     ],
 )
 
 
 @pytest.fixture(scope="module")
-def founded(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Meddler]]:
-    """A cluster of one machine that isn't started, and what lies between it and the store."""
+def initialized(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, RuleProxy]]:
+    """A cluster of one machine that isn't started, and the proxy between it and the store."""
     bucket = make_bucket(s3_server)
-    with Meddler(s3_server.port) as meddler:
-        via = s3_server.bucket(bucket.name, meddler.url)
+    with RuleProxy(s3_server.port) as store_proxy:
+        via = s3_server.bucket(bucket.name, store_proxy.url)
         cluster = Cluster(tmp_path_factory.mktemp("cluster"), bucket, size=1, via=via)
         cluster.run("init")
-        yield cluster, meddler
+        yield cluster, store_proxy
 
 
 @UNFIT
-def test_no_cluster_is_founded_on_it(
-    empty_bucket: Bucket, tmp_path: Path, meddler: Meddler, rule: rules.Rule, fault: str
+def test_no_cluster_is_created_on_an_unfit_store(
+    empty_bucket: Bucket, tmp_path: Path, store_proxy: RuleProxy, rule: rules.Rule, fault: str
 ) -> None:
-    meddler.rule = rule
-    said = Cluster(tmp_path, empty_bucket, size=0).run("init", code=2, AWS_ENDPOINT_URL_S3=meddler.url)
-    assert f"the object store is not fit for a lease: {fault}" in said
-    assert "use a bucket with conditional writes and strong reads" in said
+    store_proxy.rule = rule
+    output = Cluster(tmp_path, empty_bucket, size=0).run("init", code=2, AWS_ENDPOINT_URL_S3=store_proxy.url)
+    assert f"the object store is not fit for a lease: {fault}" in output
+    assert "use a bucket with conditional writes and strong reads" in output
 
 
 @UNFIT
-def test_no_machine_leads_on_it_and_it_ends(founded: tuple[Cluster, Meddler], rule: rules.Rule, fault: str) -> None:
-    cluster, meddler = founded
-    meddler.rule, before = rule, cluster.head.read()
+def test_a_machine_ends_on_an_unfit_store_and_leaves_the_head_unchanged(
+    initialized: tuple[Cluster, RuleProxy], rule: rules.Rule, fault: str
+) -> None:
+    cluster, store_proxy = initialized
+    store_proxy.rule, before = rule, cluster.head.read()
     with cluster.nodes["m1"] as node:
         until(lambda: node.process.poll() is not None)
         assert node.stop() == 2

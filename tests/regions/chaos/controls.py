@@ -1,9 +1,9 @@
-"""Negative controls: real machines with one rule switched off, to see that chaos finds what the rule is there against.
+"""Negative controls: real machines with one rule switched off, which show that chaos finds the harm the rule prevents.
 
     python -m tests.regions.chaos.controls "412 taken as success" serve --json
 
-runs ``tkdb`` with that rule switched off. Production has no switch: this exchanges the machine's class before it
-starts. Most are the simulation's own controls; each says in what weather its harm is looked for.
+runs ``tkdb`` with this rule switched off. Production has no switch, so this program replaces the class of the state
+machine before it starts. Most controls come from the simulation. Each names the faults under which its harm can occur.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from tkdb_replication.protocol.state_machine import Role, StateMachine
 
 
 class AcknowledgesAtCommit(StateMachine):
-    """Acknowledged, and shown, once it is on the primary's own disk: the head is for others to follow."""
+    """Acknowledges and serves a write once it is on the primary's disk. The head only lets other machines follow."""
 
     def _on_committed(self, event: Committed) -> None:
         super()._on_committed(event)
         if self.role is Role.PRIMARY:
             last = event.entries[-1]
-            self._do(Serve(Checkpoint(last.seq, last.hash)))  # the next write stands on what is shown
+            self._do(Serve(Checkpoint(last.seq, last.hash)))  # the next write builds on the served data
             self._do(Acknowledge(event.ticket, last.seq))
 
     def _serve(self, place: Checkpoint) -> None:
         publication = self._epoch and self._epoch.publication
         if publication and place.seq < publication.end.seq:
-            self._freshness.served(place)  # it has been shown, and more
+            self._freshness.served(place)  # the machine already serves this place and later ones
         else:
             super()._serve(place)
 
@@ -52,7 +52,7 @@ class _SwapsToRenew(Epoch):
 
 
 class AcknowledgesAtSync(StateMachine):
-    """Acknowledged once Litestream has it; the head is swapped only to renew the lease."""
+    """Acknowledges a write once Litestream has uploaded it. The head is swapped only to renew the lease."""
 
     def _take_over(self, head: Head) -> None:
         super()._take_over(head)
@@ -70,7 +70,7 @@ class AcknowledgesAtSync(StateMachine):
 
 
 def _needs_no_result(entries: Sequence[Entry]) -> bool:
-    # Whoever makes an organization is told of it as it is served, and it isn't yet.
+    # The answer to a new organization is read from the served data, which doesn't contain it yet.
     return not any(b"organization" in entry.body for entry in entries)
 
 
@@ -81,10 +81,11 @@ class _NeverStalls(Epoch):
 
 
 class NoFence(simulated.ConflictIsSuccess):
-    """A primary doesn't mind that another leads: 412 is success, and heads that aren't its own are passed over.
+    """Ignores another primary: 412 counts as success, and heads of other machines are skipped.
 
-    Two more rules would catch it in its place, sooner or later, so they are off as well: a primary whose writes have
-    waited a whole lease stops, and a head that lacks what was served here, or whose rev has gone back, is refused.
+    Two more rules would sooner or later stop this primary, so they are off too. The first: a primary stops if its
+    writes have waited for a whole lease. The second: a machine refuses a head if its rev went back, or if it lacks
+    entries that the machine served.
     """
 
     def _take_over(self, head: Head) -> None:
@@ -109,9 +110,9 @@ class NoFence(simulated.ConflictIsSuccess):
 
 @dataclass(frozen=True)
 class Control:
-    """Which machine runs in production's stead, and which faults it meets.
+    """The state machine that replaces production's, and the faults of its storms.
 
-    ``hurried``: more is written, so that entries leave ``recent`` soon.
+    If ``hurried``, callers write more, so that entries leave ``recent`` soon.
     """
 
     machine: type[StateMachine]
@@ -132,12 +133,12 @@ CONTROLS: Final = {
 
 
 def command(control: str) -> list[str]:
-    """Return what runs ``tkdb serve`` with that rule switched off."""
+    """Return the command that runs ``tkdb serve`` with this rule switched off."""
     return [sys.executable, "-m", "tests.regions.chaos.controls", control, "serve", "--json"]
 
 
 def main(control: str) -> None:
-    """Run ``tkdb`` with that rule switched off."""
+    """Run ``tkdb`` with this rule switched off."""
     from tkdb.cli import main as tkdb
 
     vars(node)["StateMachine"] = CONTROLS[control].machine  # from outside: production has no switch

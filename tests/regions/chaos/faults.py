@@ -1,4 +1,4 @@
-"""Faults carried out: on real processes, disks and connections. Each ends by itself, and leaves all as it should be."""
+"""Faults on real processes, disks and connections. Each ends after its time and restores the normal state."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final
 
-from tests.regions.chaos.callers import Line
+from tests.regions.chaos.callers import Sender
 from tests.regions.chaos.machine import Machine
 from tests.regions.chaos.schedule import ALL, PRIMARY, STORE_KINDS, Fault, Kind
 from tests.replication import faults as store
 from tkdb import api
 
 TAKEOVER_S: Final = 12
-"""How long a fault that needs a takeover waits for one."""
+"""The longest wait of a fault that needs a takeover."""
 _MOVE_MS: Final = 6_000
 
-_ON_THE_WAY: Final = {
+_STORE_FAULTS: Final = {
     Kind.STALL: store.StoreFault.STALL,
     Kind.CUT: store.StoreFault.CUT,
     Kind.ERROR: store.StoreFault.ERROR,
@@ -32,41 +32,41 @@ class Faults:
     """Carries out faults.
 
     Args:
-        machines: by name.
-        line: to them, for planned moves.
-        primary: names the machine that was last seen to be primary.
-        unwilling: called with a machine that didn't end when it was told to.
+        machines: the machines by name.
+        sender: the sender of requests to the machines, for planned moves.
+        primary: returns the name of the machine that last reported that it is primary.
+        stuck: called with a machine that didn't end after a stop signal.
     """
 
     def __init__(
         self,
         machines: dict[str, Machine],
-        line: Line,
+        sender: Sender,
         primary: Callable[[], str],
-        unwilling: Callable[[Machine], None],
+        stuck: Callable[[Machine], None],
     ) -> None:
         self.counts: Counter[str] = Counter()
-        """How many of each kind there were."""
+        """The number of faults of each kind."""
         self._machines = machines
-        self._line = line
+        self._sender = sender
         self._primary = primary
-        self._unwilling = unwilling
+        self._stuck = stuck
 
     async def carry_out(self, fault: Fault) -> None:
-        """Let it happen, and return when it is over."""
+        """Carry out one fault, and return when it is over."""
         self.counts[fault.kind.value] += 1
         name = self._primary() if fault.target == PRIMARY else fault.target
         for_s = fault.for_ms / 1000
         if fault.kind in STORE_KINDS:
-            ways = self._machines.values() if name == ALL else [self._machines[name]]
-            await asyncio.gather(*(self._on_the_way(machine, fault.kind, for_s) for machine in ways))
+            affected = self._machines.values() if name == ALL else [self._machines[name]]
+            await asyncio.gather(*(self._store_fault(machine, fault.kind, for_s) for machine in affected))
             return
         machine, other = self._machines[name], self._machines[fault.other]
         match fault.kind:
             case Kind.HAND_OVER:
-                await self._ask(machine, api.WRITE, api.HandOver(other.name))
+                await self._call(machine, api.WRITE, api.HandOver(other.name))
             case Kind.PROMOTE:
-                await self._ask(other, api.SIGN, api.TakeOver())
+                await self._call(other, api.SIGN, api.TakeOver())
             case Kind.ALL_DISKS:
                 await self._all_disks(asyncio.sleep(0))
             case Kind.UNSYNCED_DISKS:
@@ -75,18 +75,18 @@ class Faults:
                 stalled = fault.kind is Kind.STALLED_TAKEOVER_DISKS
                 await self._all_disks(self._takeover(machine, for_s, stalled=stalled))
             case _:
-                async with machine.process_turn:
-                    await self._on_process(machine, fault.kind, for_s)
+                async with machine.process_lock:
+                    await self._process_fault(machine, fault.kind, for_s)
 
-    async def _on_the_way(self, machine: Machine, kind: Kind, for_s: float) -> None:
-        async with machine.store_turn:
-            machine.proxy.fault = _ON_THE_WAY[kind]
+    async def _store_fault(self, machine: Machine, kind: Kind, for_s: float) -> None:
+        async with machine.store_lock:
+            machine.proxy.fault = _STORE_FAULTS[kind]
             try:
                 await asyncio.sleep(for_s)
             finally:
                 machine.proxy.fault = store.StoreFault.NONE
 
-    async def _on_process(self, machine: Machine, kind: Kind, for_s: float) -> None:
+    async def _process_fault(self, machine: Machine, kind: Kind, for_s: float) -> None:
         match kind:
             case Kind.PAUSE:
                 await _paused(for_s, machine.send)
@@ -98,7 +98,7 @@ class Faults:
                 machine.send_litestream(signal.SIGKILL)
             case Kind.STOP:
                 if not await machine.stop():
-                    self._unwilling(machine)
+                    self._stuck(machine)
                 await asyncio.sleep(for_s)
                 await machine.start()
             case Kind.KILL | Kind.LOSE_DISK:
@@ -109,8 +109,8 @@ class Faults:
                 await machine.start()
 
     async def _all_disks(self, first: Coroutine[Any, Any, None]) -> None:
-        """Let something happen, then take every machine and its disk at once: only the bucket is left."""
-        async with _turns(machine.process_turn for machine in self._machines.values()):
+        """Await ``first``, then kill every machine and delete its disk at once: only the bucket is left."""
+        async with _hold_all(machine.process_lock for machine in self._machines.values()):
             await first
             for machine in self._machines.values():
                 machine.send(signal.SIGKILL)
@@ -121,35 +121,35 @@ class Faults:
                 await machine.start()
 
     async def _unsynced(self, machine: Machine, for_s: float) -> None:
-        """Nothing that the primary writes goes further than into the head, and nobody else reads that."""
+        """Pause the primary's Litestream and cut off the other machines: new writes reach the head and nothing else."""
         others = [other for other in self._machines.values() if other is not machine]
         machine.send_litestream(signal.SIGSTOP)
         async with asyncio.TaskGroup() as group:
             for other in others:
-                group.create_task(self._on_the_way(other, Kind.CUT, for_s))
+                group.create_task(self._store_fault(other, Kind.CUT, for_s))
 
     async def _takeover(self, machine: Machine, for_s: float, *, stalled: bool) -> None:
         await machine.kill()
         others = [other for other in self._machines.values() if other is not machine]
         with suppress(TimeoutError):
             async with asyncio.timeout(TAKEOVER_S):
-                while not await self._one_leads(others):
+                while not await self._has_primary(others):
                     for other in others if stalled else ():
                         other.send_litestream(signal.SIGSTOP)
         await asyncio.sleep(for_s)
 
-    async def _one_leads(self, machines: Iterable[Machine]) -> bool:
+    async def _has_primary(self, machines: Iterable[Machine]) -> bool:
         await asyncio.sleep(0.02)
         for machine in machines:
-            reply = await self._line.ask(machine, api.VERIFY, api.Status(), timeout_ms=200)
+            reply = await self._sender.send(machine, api.VERIFY, api.Status(), timeout_ms=200)
             if reply.error is None and reply.result.role == "primary":
                 return True
         return False
 
-    async def _ask(self, machine: Machine, path: str, call: api.Call[Any]) -> None:
-        reply = await self._line.ask(machine, path, call, timeout_ms=_MOVE_MS)
+    async def _call(self, machine: Machine, path: str, call: api.Call[Any]) -> None:
+        reply = await self._sender.send(machine, path, call, timeout_ms=_MOVE_MS)
         if reply.error is not None:
-            self.counts[f"{call.__struct_config__.tag} in vain"] += 1
+            self.counts[f"{call.__struct_config__.tag} failed"] += 1
 
 
 async def _paused(for_s: float, *signals: Callable[[signal.Signals], None]) -> None:
@@ -163,8 +163,8 @@ async def _paused(for_s: float, *signals: Callable[[signal.Signals], None]) -> N
 
 
 @asynccontextmanager
-async def _turns(locks: Iterable[asyncio.Lock]) -> AsyncIterator[None]:
-    """Hold all, taken in one order, so that nobody waits for another forever."""
+async def _hold_all(locks: Iterable[asyncio.Lock]) -> AsyncIterator[None]:
+    """Hold all locks. They are taken in one order, so that there is no deadlock."""
     async with AsyncExitStack() as stack:
         for lock in locks:
             await stack.enter_async_context(lock)

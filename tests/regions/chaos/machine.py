@@ -1,4 +1,4 @@
-"""One machine of the cluster as a process that faults happen to, with its own way to the store."""
+"""One machine of the cluster: a process that faults are injected into, with its own proxy to the store."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ _STARTS_MOST: Final = 3
 
 
 class Machine:
-    """``tkdb serve`` behind ``node``, and the proxy that stands between it and the store.
+    """The process of a node (``tkdb serve``), and the proxy between it and the store.
 
-    Whatever happens to the process or the disk is done under ``process_turn``, to the way to the store under
-    ``store_turn``.
+    Faults of the process or the disk hold ``process_lock``. Faults of the connection to the store hold ``store_lock``.
     """
 
     def __init__(self, name: str, node: Node, proxy: FaultyProxy) -> None:
         self.name = name
         self.node = node
         self.proxy = proxy
-        self.process_turn = asyncio.Lock()
-        self.store_turn = asyncio.Lock()
+        self.process_lock = asyncio.Lock()
+        self.store_lock = asyncio.Lock()
         self.life = 0
-        """How often it was started."""
+        """The number of its starts."""
 
     @property
     def database(self) -> Path:
@@ -39,11 +38,11 @@ class Machine:
 
     @property
     def ended(self) -> bool:
-        """Whether its process has ended."""
+        """True if its process has ended."""
         return self.node.process.poll() is not None
 
     async def start(self) -> None:
-        """Start it; return once it answers.
+        """Start it, and return once it answers.
 
         Raises:
             AssertionError: it doesn't start.
@@ -53,17 +52,17 @@ class Machine:
             try:
                 await asyncio.to_thread(self.node.start)
                 return
-            except AssertionError:  # its port may be taken by another's connection for a moment
+            except AssertionError:  # another process's connection may use its port for a moment
                 if not left:
                     raise
             await asyncio.sleep(1)
 
     async def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill it, as in a crash."""
         await asyncio.to_thread(self.node.kill)
 
     async def stop(self) -> bool:
-        """End it by plan; return whether it ended in time."""
+        """Stop it normally, and return True if it ended in time."""
         try:
             await asyncio.to_thread(self.node.stop)
         except subprocess.TimeoutExpired:
@@ -72,12 +71,12 @@ class Machine:
         return True
 
     def end(self) -> None:
-        """End it for good, whatever state it is in."""
+        """Kill it if it runs."""
         if self.life and not self.ended:
             self.node.kill()
 
     def lose_disk(self) -> None:
-        """Delete all that its volume holds, but for the log, which is ours."""
+        """Delete every file of its volume except the log, which belongs to the tests."""
         for path in self.database.parent.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -85,19 +84,19 @@ class Machine:
                 path.unlink(missing_ok=True)
 
     def send(self, number: signal.Signals) -> None:
-        """Send its process a signal."""
+        """Send a signal to its process."""
         with suppress(ProcessLookupError):
             self.node.process.send_signal(number)
 
     def send_litestream(self, number: signal.Signals) -> None:
-        """Send its Litestreams a signal: the one that replicates, and one that restores."""
+        """Send a signal to its Litestreams: the one that replicates, and one that restores."""
         for pid in litestreams(self.node.process.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
 
 def litestreams(pid: int) -> list[int]:
-    """Return the processes that ``pid`` has started and that are Litestream by now."""
+    """Return the child processes of ``pid`` that already run Litestream."""
     found: list[int] = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a run comes to, for people and for programs."""
+"""The report of a run, as text or JSON."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 @dataclass
 class Report:
-    """What was done to the machines, and what they made of it. Times are in milliseconds.
+    """The injected faults and their effects. Times with ``_ms`` are in milliseconds.
 
     Attributes:
-        seed: what the schedule followed from.
-        seconds: how long it took, from the first write to the last check.
-        storms: how many there were.
-        faults: how many there were of each kind.
-        epochs: how many epochs began: takeovers.
-        writes: how many were acknowledged.
-        repeated: how many of them were asked more than once.
-        answers: what came of each token that was asked about.
-        gap_in_faults_ms: the longest time without an acknowledged write in a storm, until all was well after it.
-        gap_outside_ms: the longest one while all was well.
+        seed: the seed of the schedule.
+        control: the rule that was switched off, if any.
+        seconds: the duration of the run, until the last check.
+        storms: the number of storms.
+        faults: the number of faults of each kind.
+        epochs: the last epoch. Each takeover begins one.
+        writes: the number of acknowledged writes.
+        repeated: the number of writes that needed more than one attempt.
+        answers: the number of verified tokens by result.
+        gap_in_faults_ms: the longest time without an acknowledged write in a storm and the recovery after it.
+        gap_outside_ms: the longest time without an acknowledged write while all machines were healthy.
         healed_ms: the longest time from a storm's end until writes were acknowledged and every machine was fresh.
-        ended_by_itself: how often a machine's process ended without being told to; it was started again.
-        lost, stale: violations of these kinds.
-        violations: all of them, as text.
-        evidence: where logs, volumes and the bucket of a run with violations are kept.
+        unexpected_ends: how often a machine's process ended although no fault ended it. It was started again.
+        lost, stale: the number of violations of these kinds.
+        violations: all violations, as text.
+        evidence: the folder with the logs, the volumes and the bucket of a run with violations.
     """
 
     seed: int
@@ -41,14 +42,14 @@ class Report:
     gap_in_faults_ms: int = 0
     gap_outside_ms: int = 0
     healed_ms: int = 0
-    ended_by_itself: int = 0
+    unexpected_ends: int = 0
     lost: int = 0
     stale: int = 0
     violations: list[str] = field(default_factory=list)
     evidence: str | None = None
 
     def lines(self) -> Iterator[str]:
-        """Yield it as lines to read."""
+        """Yield the report as lines of text."""
         for name, value in asdict(self).items():
             if name != "violations":
                 yield from _lines(name, value)

@@ -1,4 +1,4 @@
-"""The schedule: which faults come when, drawn from a seed. Pure.
+"""The schedule of faults, drawn from a seed. Pure.
 
 >>> print(*next(storms(14))[:2], sep="; ")
 m3 its store answers 503 for 3.4 s; m3 its store answers 503 for 1.9 s
@@ -17,7 +17,7 @@ MACHINES: Final = ("m1", "m2", "m3")
 
 
 class Kind(StrEnum):
-    """What can go wrong."""
+    """The kinds of faults."""
 
     PAUSE = "paused"
     FREEZE = "paused with its Litestream"
@@ -34,13 +34,13 @@ class Kind(StrEnum):
     HAND_OVER = "hands over"
     PROMOTE = "promoted"
     ALL_DISKS = "all disks lost"
-    UNSYNCED_DISKS = "all disks lost after a stalled Litestream that nobody else could follow"
+    UNSYNCED_DISKS = "all disks lost after a stalled Litestream, with the other machines cut off"
     TAKEOVER_DISKS = "all disks lost after a takeover"
-    STALLED_TAKEOVER_DISKS = "all disks lost after a takeover whose Litestream stood still"
+    STALLED_TAKEOVER_DISKS = "all disks lost after a takeover with a stalled Litestream"
 
 
 class _Odds(NamedTuple):
-    """How often a kind is drawn, in relation to others, and how long it lasts."""
+    """The relative frequency of a kind, and its shortest and longest duration."""
 
     weight: int
     least_ms: int
@@ -74,7 +74,7 @@ _STORM_MS: Final = (4_000, 18_000)
 class Fault(NamedTuple):
     """One fault: ``kind`` happens to ``target``, ``at_ms`` after its storm began, for ``for_ms``.
 
-    ``target`` is a machine, ``PRIMARY`` (whichever is then) or ``ALL``; ``other`` a machine, where it takes another.
+    ``target`` is a machine, ``PRIMARY`` (the primary at that time) or ``ALL``. ``other`` is a move's second machine.
     """
 
     kind: Kind
@@ -89,12 +89,12 @@ class Fault(NamedTuple):
 
 
 def storms(seed: int, kinds: frozenset[Kind] = frozenset(Kind), faults_most: int = 6) -> Iterator[list[Fault]]:
-    """Yield storms without end: the faults of each, the earliest first. Between storms, all is well.
+    """Yield storms without end, each as a list of its faults, the earliest first.
 
     Args:
-        seed: what they follow from.
+        seed: the seed of the storms.
         kinds: the kinds that may be drawn.
-        faults_most: how many faults a storm has at most.
+        faults_most: the largest number of faults in a storm.
     """
     draw = random.Random(seed)
     drawn = sorted(kinds)
@@ -108,7 +108,7 @@ def storms(seed: int, kinds: frozenset[Kind] = frozenset(Kind), faults_most: int
 
 def _fault(draw: random.Random, kind: Kind, storm_ms: int) -> Fault:
     odds = _ODDS[kind]
-    # Short and long ones alike: those about as long as a lease or the bound are the ones that matter.
+    # Mix short and long faults: those about as long as a lease or the bound matter most.
     for_ms = round(odds.least_ms + (odds.most_ms - odds.least_ms) * draw.random() ** 1.5)
     target = draw.choice((PRIMARY, PRIMARY, PRIMARY, *MACHINES))
     if kind in STORE_KINDS and draw.random() < 0.2:

@@ -1,6 +1,6 @@
-"""The judge: knows what was asked and answered when, and what must never happen.
+"""The monitor: records requests and answers with their times, and detects violations of the guarantees.
 
-All times are of one monotonic clock, the test's own: no machine's clock is believed.
+All times come from the test's own monotonic clock. No machine's clock is trusted.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ ALARM = "a machine raised an alarm without cause"
 
 
 HEAL_MS = 45_000
-"""Once no fault is left, writes are acknowledged and every machine is fresh within this time. Mostly it takes 10 s."""
+"""The time limit for writes and fresh machines after the last fault has ended. Usually it takes 10 s."""
 
 
 class Stop(Exception):
-    """The run ends: something happened that never must."""
+    """The run ends because of a violation."""
 
 
 class Process(NamedTuple):
-    """One life of a machine: between a start and an end."""
+    """One process of a machine, from its start to its end."""
 
     machine: str
     life: int
 
 
 class Attempt(NamedTuple):
-    """One attempt of a call: which process got it, and when."""
+    """One attempt of a call: the process that it was sent to, and the time."""
 
     process: Process
-    asked_ms: int
+    sent_ms: int
 
 
 @dataclass(eq=False)
 class Write:
-    """What a writer wants: the same request, again and again, until somebody says that it is done."""
+    """A write: one request, which is repeated until a machine acknowledges it."""
 
     path: str
     call: api.Call[Any]
@@ -59,25 +59,25 @@ class Write:
     attempts: list[Attempt] = field(default_factory=list)
     acknowledged_ms: int | None = None
     position: int = 0
-    """The position that its acknowledgement came with."""
+    """The position in its acknowledgement."""
 
 
 @dataclass(eq=False)
 class Case:
-    """A token, and its revocation once somebody asked for one."""
+    """A token, and its revocation once it was requested."""
 
     text: str
     organization: str
     revocation: Write | None = None
 
     @property
-    def dead(self) -> bool:
-        """Whether its revocation was acknowledged."""
+    def is_revoked(self) -> bool:
+        """True if its revocation was acknowledged."""
         return self.revocation is not None and self.revocation.acknowledged_ms is not None
 
 
 class Violation(NamedTuple):
-    """What happened that never must, when, and what shows it."""
+    """A violation: its kind, its time and its details."""
 
     kind: str
     at_ms: int
@@ -85,7 +85,7 @@ class Violation(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One entry of a machine's journal, as far as it is compared."""
+    """The compared fields of one entry in a machine's journal."""
 
     seq: int
     hash: bytes
@@ -93,87 +93,89 @@ class Row(NamedTuple):
     request_id: bytes
 
 
-class Judge:
-    """Compares what machines say with what was acknowledged.
+class Monitor:
+    """Compares the answers of machines with the acknowledged writes.
 
     Args:
-        bound_ms: how long after its acknowledgement a revocation may go unnoticed.
+        bound_ms: how long after its acknowledgement a revoked token may still be accepted.
         now_ms: the clock.
     """
 
     def __init__(self, bound_ms: int, now_ms: Callable[[], int]) -> None:
         self.violations: list[Violation] = []
         self.writes: list[Write] = []
-        """All that were acknowledged, in that order."""
+        """All acknowledged writes, in the order of their acknowledgements."""
         self.answers: Counter[str] = Counter()
-        """What came of reads, of each token in each."""
+        """The number of verified tokens by result."""
         self._bound_ms = bound_ms
         self._now_ms = now_ms
         self._primaries: dict[int, Process] = {}
 
     def flag(self, kind: str, why: str) -> None:
-        """Something happened that never must."""
+        """Record a violation."""
         self.violations.append(Violation(kind, self._now_ms(), why))
 
-    def acknowledged(self, write: Write, position: int) -> None:
-        """A writer was told that its write is done."""
+    def record_write(self, write: Write, position: int) -> None:
+        """Record that a write was acknowledged."""
         write.acknowledged_ms, write.position = self._now_ms(), position
         self.writes.append(write)
 
-    def verified(
-        self, asked: Attempt, position: int, cases: Iterable[Case], results: Iterable[api.Valid | api.Invalid]
+    def check_results(
+        self, attempt: Attempt, position: int, cases: Iterable[Case], results: Iterable[api.Valid | api.Invalid]
     ) -> None:
-        """A machine has answered for these tokens; the question carried ``position``."""
+        """Check a machine's results for these tokens. The request contained ``position``."""
         for case, result in zip(cases, results, strict=True):
             if isinstance(result, api.Valid):
                 self.answers["accepted"] += 1
-                self._accepted(asked, position, case)
+                self._accepted(attempt, position, case)
             else:
                 self.answers[result.reason.value] += 1
                 if result.reason is not Reason.STALE and (
                     result.reason is not Reason.REVOKED or case.revocation is None
                 ):
-                    self.flag(DENIED, f"{asked.process}: {result.reason.value}: {result.message}")
+                    self.flag(DENIED, f"{attempt.process}: {result.reason.value}: {result.message}")
 
-    def _accepted(self, asked: Attempt, position: int, case: Case) -> None:
+    def _accepted(self, attempt: Attempt, position: int, case: Case) -> None:
         write = case.revocation
         if write is None or write.acknowledged_ms is None:
             return
-        late_ms = asked.asked_ms - write.acknowledged_ms - self._bound_ms
+        late_ms = attempt.sent_ms - write.acknowledged_ms - self._bound_ms
         if late_ms > 0:
-            self.flag(STALE, f"{asked.process}: by {late_ms} ms; entry {write.position} or earlier")
+            self.flag(STALE, f"{attempt.process}: by {late_ms} ms; entry {write.position} or earlier")
         if position >= write.position:
-            self.flag(UNDONE, f"{asked.process}: asked with position {position}")
+            self.flag(UNDONE, f"{attempt.process}: the request had position {position}")
 
-    def leads(self, process: Process, epoch: int) -> None:
-        """A process says that it is primary of an epoch."""
+    def record_primary(self, process: Process, epoch: int) -> None:
+        """Record that a process is primary of an epoch."""
         first = self._primaries.setdefault(epoch, process)
         if first != process:
-            self.flag(TWO_WRITERS, f"{first} and {process} say that they are primary of epoch {epoch}")
+            self.flag(TWO_WRITERS, f"{first} and {process} are both primary of epoch {epoch}")
 
-    # At the end, when all is quiet.
+    # After all faults and writes have ended.
 
-    def last_verified(self, machine: str, cases: Iterable[Case], results: Iterable[api.Valid | api.Invalid]) -> None:
-        """A machine that has recovered has answered for these tokens: now nothing is excused."""
+    def check_final_results(
+        self, machine: str, cases: Iterable[Case], results: Iterable[api.Valid | api.Invalid]
+    ) -> None:
+        """Check the results of a machine that has recovered: no stale answer is allowed."""
         for case, result in zip(cases, results, strict=True):
             reason = None if isinstance(result, api.Valid) else result.reason
-            if case.dead and reason is not Reason.REVOKED:
-                self.flag(LOST, f"{machine} says {reason or 'valid'}; {_told(case.revocation)}")
+            if case.is_revoked and reason is not Reason.REVOKED:
+                self.flag(LOST, f"{machine} answers {reason or 'valid'}; {_describe(case.revocation)}")
             elif case.revocation is None and reason is not None:
                 self.flag(DENIED, f"{machine}: {reason}")
 
-    def journals(self, rows: dict[str, list[Row]]) -> None:
-        """All machines' journals, when nothing is being written."""
+    def check_journals(self, rows: dict[str, list[Row]]) -> None:
+        """Compare the journals of all machines, while no write is in flight."""
         longest = max(rows.values(), key=len)
         for machine, mine in rows.items():
             differs = next((row for row, other in zip(mine, longest, strict=False) if row.hash != other.hash), None)
             if differs is not None:
-                self.flag(UNEQUAL, f"{machine} holds another entry {differs.seq}")
-        self._requests(longest)
+                self.flag(UNEQUAL, f"{machine} has a different entry {differs.seq}")
+        self._check_requests(longest)
 
-    def _requests(self, journal: list[Row]) -> None:
+    def _check_requests(self, journal: list[Row]) -> None:
         if any(later.epoch < earlier.epoch for earlier, later in pairwise(journal)):
-            self.flag(TWO_WRITERS, "epochs go back along the journal")
+            self.flag(TWO_WRITERS, "an epoch in the journal is lower than the one before")
         epochs = {row.request_id: row.epoch for row in journal}
         counts = Counter(row.request_id for row in journal if any(row.request_id))
         for request_id, count in counts.items():
@@ -184,13 +186,13 @@ class Judge:
                 continue
             epoch = epochs.get(write.request_id)
             if epoch is None:
-                self.flag(LOST, f"request {write.request_id.hex()} isn't in the journal; {_told(write)}")
-            elif len(write.attempts) == 1:  # nobody else can have committed it
-                self.leads(write.attempts[0].process, epoch)
+                self.flag(LOST, f"request {write.request_id.hex()} isn't in the journal; {_describe(write)}")
+            elif len(write.attempts) == 1:  # no other process can have committed it
+                self.record_primary(write.attempts[0].process, epoch)
 
 
-def _told(write: Write | None) -> str:
+def _describe(write: Write | None) -> str:
     if write is None:
         return ""
-    attempts = ", ".join(f"{each.process.machine}/{each.process.life} at {each.asked_ms}" for each in write.attempts)
+    attempts = ", ".join(f"{each.process.machine}/{each.process.life} at {each.sent_ms}" for each in write.attempts)
     return f"acknowledged at {write.acknowledged_ms} with position {write.position}; attempts: {attempts}"

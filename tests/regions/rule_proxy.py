@@ -1,10 +1,10 @@
-"""An HTTP proxy that meddles: put it between a machine and the object store, and give it a rule.
+"""An HTTP proxy between a machine and the object store, and rules by which it answers.
 
-    with Meddler(port) as meddler:
-        meddler.rule = refuse_writes(507)
+    with RuleProxy(port) as store_proxy:
+        store_proxy.rule = refuse_writes(507)
 
-A rule is called with each request and with what passes it on, in several threads at once. It returns the answer, or
-None: then the connection is cut.
+The proxy calls its rule with each request and with a function that passes the request on, in several threads at once.
+The rule returns the answer, or None to cut the connection.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tkdb_replication.bucket.sigv4 import sign
 
 
 class Request(answering.Request):
-    """What a machine asks of the object store."""
+    """A request to the object store."""
 
     @property
     def writes(self) -> bool:
-        """Whether it would change something."""
+        """True if the request could change an object."""
         return self.method not in ("GET", "HEAD")
 
     def without(self, name: str) -> Request:
-        """The same without one header, signed anew."""
+        """Return the same request without one header, with a new signature."""
         if name not in self.headers:
             return self
         kept = {key: value for key, value in self.headers.items() if key not in (name, "authorization")}
@@ -55,12 +55,12 @@ def honest(request: Request, pass_on: PassOn) -> Answer | None:
 
 
 def unreachable(request: Request, pass_on: PassOn) -> Answer | None:
-    """Nothing is passed on."""
+    """Cut every connection."""
     return None
 
 
 def slow(wait_s: float) -> Rule:
-    """Every request takes longer."""
+    """Delay every request."""
 
     def rule(request: Request, pass_on: PassOn) -> Answer | None:
         time.sleep(wait_s)
@@ -70,7 +70,7 @@ def slow(wait_s: float) -> Rule:
 
 
 def failing(every: int) -> Rule:
-    """One request of so many is answered 500, and not done."""
+    """Answer every ``every``-th request with 500, and don't pass it on."""
     numbers = itertools.count(1)
 
     def rule(request: Request, pass_on: PassOn) -> Answer | None:
@@ -80,7 +80,7 @@ def failing(every: int) -> Rule:
 
 
 def refuse_writes(status: int) -> Rule:
-    """What is there can be read; nothing more is taken."""
+    """Pass reads on, and refuse writes."""
 
     def rule(request: Request, pass_on: PassOn) -> Answer | None:
         return failure(status, "QuotaExceeded") if request.writes else pass_on(request)
@@ -88,14 +88,14 @@ def refuse_writes(status: int) -> Rule:
     return rule
 
 
-def untold_writes(request: Request, pass_on: PassOn) -> Answer | None:
-    """What is written is written, and nobody is told."""
+def lose_write_answers(request: Request, pass_on: PassOn) -> Answer | None:
+    """Pass everything on, and cut the connection before the answer to a write."""
     answer = pass_on(request)
     return None if request.writes else answer
 
 
 def ignore(header: str) -> Rule:
-    """As a store that doesn't know a condition."""
+    """Act as a store that ignores a conditional header."""
 
     def rule(request: Request, pass_on: PassOn) -> Answer | None:
         return pass_on(request.without(header))
@@ -103,8 +103,8 @@ def ignore(header: str) -> Rule:
     return rule
 
 
-def late_reads() -> Rule:
-    """As a store that reads eventually: every object is read as the last read found it."""
+def eventual_reads() -> Rule:
+    """Act as a store with eventual reads: each read of an object returns what the read before found."""
     seen: dict[str, Answer] = {}
     lock = threading.Lock()
 
@@ -120,8 +120,8 @@ def late_reads() -> Rule:
     return rule
 
 
-def dated(offset_s: float) -> Rule:
-    """As a store whose clock is elsewhere."""
+def clock_offset(offset_s: float) -> Rule:
+    """Act as a store with a wrong clock."""
 
     def rule(request: Request, pass_on: PassOn) -> Answer | None:
         answer = pass_on(request)
@@ -132,12 +132,12 @@ def dated(offset_s: float) -> Rule:
 
 
 def failure(status: int, code: str) -> Answer:
-    """What a store answers that can't, or won't."""
+    """Return a store's answer to a request that fails."""
     return Answer(status, {"content-type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode())
 
 
-class Meddler(Answering):
-    """The proxy before ``127.0.0.1:port``. It follows ``rule``."""
+class RuleProxy(Answering):
+    """The proxy in front of ``127.0.0.1:port``. It answers by ``rule``."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -145,11 +145,11 @@ class Meddler(Answering):
         self._target_port = port
 
     def answer(self, request: answering.Request) -> Answer | None:
-        """Do as the rule says."""
+        """Answer by the rule."""
         return self.rule(Request(**vars(request)), self.pass_on)
 
     def pass_on(self, request: Request) -> Answer:
-        """Ask the object store."""
+        """Send the request to the object store, and return the answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self._target_port, timeout=30)
         try:
             headers = {name: value for name, value in request.headers.items() if name not in OF_THE_CONNECTION}
