@@ -6,8 +6,8 @@
     ├── Denied                   the token is denied; ``reason`` is one word of a closed list
     │   ├── TruncatedToken       ├── MalformedToken      ├── UnknownKey       ├── BadSignature
     │   ├── RevokedToken         ├── NotYetValid         ├── ExpiredToken     ├── CaveatUnmet
-    │   ├── UnknownCaveat        ├── DischargeMissing    ├── DischargeInvalid
-    │   └── StaleAuthority       └── OverLimit
+    │   ├── UnknownCaveat        ├── DischargeMissing    ├── DischargeInvalid ├── StaleAuthority
+    │   └── OverLimit            └── ForeignOrganization
     ├── Refused                  the request was understood and refused; repeating it can't help
     │   ├── InvalidRequest       ├── NotPermitted        ├── NotFound
     │   └── Conflict             └── OutOfTime

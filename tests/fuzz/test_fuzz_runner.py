@@ -33,6 +33,10 @@ def test_every_file_of_the_corpus_belongs_to_a_target() -> None:
     assert all(path.stat().st_size <= MAX_BYTES for path in CORPUS.glob("*/*"))
 
 
+def test_every_target_has_a_name_of_its_own() -> None:
+    assert len(TARGETS) == len(DEFAULT) + 1  # and the planted one
+
+
 def test_every_path_is_fuzzed() -> None:
     for path in api.CALLS_BY_PATH:
         for prefix in ("request", "open"):

@@ -12,6 +12,7 @@ from tkdb.armor import ArmorError, Stem, armor, b64url, b64url_bytes, dearmor
 from tkdb.errors import (
     BadSignature,
     CaveatUnmet,
+    ConfigurationError,
     Denied,
     ExpiredToken,
     MalformedToken,
@@ -182,7 +183,7 @@ def read_bytes(data: bytes) -> None:
 
 def denial(caveat: AnyCaveat, access: Access) -> str:
     try:
-        clear((caveat,), access, POLICY)
+        clear("acme", (caveat,), access, POLICY)
     except (CaveatUnmet, ExpiredToken, NotYetValid) as error:
         return error.message
     return ""
@@ -193,10 +194,13 @@ def clear_access(data: bytes) -> str:
     fields = [*map(text_of, data.split(FIELD)), *[""] * 10][:10]
     action, kind, wanted, method, path, ip, organization, app, thumbprint, rest = fields
     named: Any = {"": None, "ANY": ANY}.get(wanted, wanted)
-    access = Access(
-        action=action or None, resource={kind: named}, method=method or None, path=path or None, ip=ip or None,
-        source=Source(organization=organization, app=app), key_thumbprint=thumbprint, now_s=float(len(rest)) * 1e8,
-    )  # fmt: skip
+    try:
+        access = Access(
+            action=action or None, resource={kind: named}, method=method or None, path=path or None, ip=ip or None,
+            source=Source(organization=organization, app=app), key_thumbprint=thumbprint, now_s=float(len(rest)) * 1e8,
+        )  # fmt: skip
+    except ConfigurationError:
+        return "no access"  # an app's mistake: an action or a kind that no token can name
     reasons = explain(CAVEATS, access, POLICY)
     for caveat, why in zip(CAVEATS, reasons, strict=True):
         message = denial(caveat, access)

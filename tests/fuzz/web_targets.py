@@ -50,7 +50,9 @@ def read_path(data: bytes) -> str | None:
 
 
 TARGETS = [
-    Target("header", read_header, (Rejection,), [b"Bearer tkdb_a,tkdb_b", b"bearer  a= ", b"Basic x"], HEADER_WORDS),
+    Target(
+        "web-header", read_header, (Rejection,), [b"Bearer tkdb_a,tkdb_b", b"bearer  a= ", b"Basic x"], HEADER_WORDS
+    ),
     Target("challenge", challenge, (), [b'why "not"', b"\xff\\"], HEADER_WORDS),
     Target("path", read_path, (), [b"/v1/a%20b\x1e/v1/a b", b"/a\x1e/a", b"/\x1e/"], PATH_WORDS),
 ]

@@ -58,7 +58,7 @@ RESTRICTIONS: st.SearchStrategy[AnyCaveat] = (
     | PRE
     | st.builds(If, st.lists(RES | PRE, min_size=1, max_size=3).map(tuple), ACTIONS)
     | st.builds(Aud, TEXT)
-    | st.builds(Ip, st.lists(NETWORKS, min_size=1, max_size=3).map(tuple))
+    | st.builds(Ip, st.lists(NETWORKS, min_size=1, max_size=3, unique=True).map(tuple))
     | st.tuples(*[st.none() | TEXT] * 3).filter(any).map(lambda parts: Src(*parts))
     | st.builds(
         Req,
@@ -77,7 +77,7 @@ ANY_CAVEAT: st.SearchStrategy[AnyCaveat] = (
 )
 ACCESSES: st.SearchStrategy[Access] = st.builds(
     Access,
-    action=st.none() | ACTIONS | st.text(max_size=3),
+    action=st.none() | ACTIONS.filter(bool),
     resource=st.dictionaries(KINDS, IDS | st.none() | st.just(ANY) | st.just("*") | st.just(""), max_size=3),
     method=st.none() | st.sampled_from(["GET", "get", "PUT", "*", ""]) | st.text(max_size=4),
     path=st.none() | GLOBS | st.sampled_from(["/v1/apps/x", "/v1//x", "/v1/../x", "/%2e", "x"]) | st.text(max_size=8),

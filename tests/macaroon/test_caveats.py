@@ -233,9 +233,8 @@ def test_a_caveat_id_in_any_other_form_is_unknown(cid: bytes) -> None:
     with pytest.raises(UnknownCaveat, match="a caveat can't be read: ") as caught:
         decode(cid)
     assert caught.value.__cause__ is None
-    for token_bytes in (100, 100_000):  # the first size is cached, the second isn't
-        with pytest.raises(UnknownCaveat):
-            decode_all([cid])
+    with pytest.raises(UnknownCaveat):
+        decode_all([cid])
 
 
 @given(ANY_CAVEAT)
@@ -271,7 +270,6 @@ def test_a_long_id_is_read_and_not_cached() -> None:
 
 def test_third_party_caveats_are_returned_unchanged() -> None:
     caveat = ThirdParty(b"elsewhere", b"ticket", b"v" * 72)
-    assert decode_all([b'["act","r"]', caveat]) == (Act("r"), caveat)
     assert decode_all([b'["act","r"]', caveat]) == (Act("r"), caveat)
 
 
@@ -340,6 +338,8 @@ WRONG: dict[str, Any] = {
     "number for network": lambda: Ip((5,)),  # type: ignore[arg-type]
     "text for networks": lambda: Ip("10.0.0.0/8"),  # type: ignore[arg-type]
     "no networks": lambda: Ip(()),
+    "a network twice": lambda: Ip(("10.0.0.0/8", "10.0.0.0/8")),
+    "65 networks": lambda: Ip(tuple(f"10.0.{number}.0/24" for number in range(65))),
     "source without parts": lambda: Src(None, None, None),
     "text for methods": lambda: Req("GET", ("/",)),  # type: ignore[arg-type]
     "no methods": lambda: Req((), ("/",)),

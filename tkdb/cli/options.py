@@ -82,9 +82,6 @@ class CaveatOptions:
 class AccessOptions:
     """The access that a request attempts."""
 
-    organization: Annotated[
-        str | None, typer.Option("--organization", help="The organization whose data it touches. Default: any.")
-    ] = None
     action: Annotated[str | None, typer.Option(help="The attempted action, out of rwcdC.")] = None
     resource: Annotated[
         list[str] | None,
@@ -101,12 +98,10 @@ class AccessOptions:
     @property
     def given(self) -> bool:
         """True if any option was given."""
-        return any(
-            (self.organization, self.action, self.resource, self.audience, self.method, self.path, self.ip, self.at)
-        )
+        return any((self.action, self.resource, self.audience, self.method, self.path, self.ip, self.at))
 
-    def access(self) -> Access:
-        """Return the access.
+    def access(self, organization: str | None = None) -> Access:
+        """Return the access to data of ``organization``; None: tokens of every organization are welcome.
 
         Raises:
             UsageError: an option can't be read.
@@ -114,7 +109,7 @@ class AccessOptions:
         from tkdb.macaroon.access import ANY_ORGANIZATION, Access
 
         return Access(
-            organization=ANY_ORGANIZATION if self.organization is None else self.organization,
+            organization=ANY_ORGANIZATION if organization is None else organization,
             action=self.action,
             resource=dict(map(_touched, self.resource or ())),
             method=self.method,
@@ -132,7 +127,6 @@ class AccessOptions:
     def words(self) -> str:
         """Return the access as text for people."""
         pairs: list[tuple[str, str | None]] = [
-            ("organization", self.organization),
             ("action", self.action),
             *(("resource", text) for text in self.resource or ()),
             ("audience", self.audience),

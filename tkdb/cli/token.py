@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="token", help="Mint, attenuate, verify, inspect, explain and revoke tokens.")
 
+Owner = Annotated[
+    str | None, typer.Option("--organization", help="The organization whose data the request touches. Default: any.")
+]
 Subject = Annotated[str | None, typer.Option(help="The token's subject: a fact that only the authority may state.")]
 
 
@@ -61,10 +64,11 @@ def attenuate(output: Output, caveats: CaveatOptions, token_file: TokenFile = No
 
 
 @command(app)
-def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) -> None:
+def verify(output: Output, access: AccessOptions, owner: Owner = None, token_file: TokenFile = None) -> None:
     """Let the authority verify a token, and clear its caveats.
 
-    The caveats are cleared only if you give an access (--action and so on). Exit 1: denied.
+    The caveats are cleared only if you give an access (--action and so on). With --organization, a token of another
+    organization is denied. Exit 1: denied.
 
     \b
     $ tkdb token verify < token.txt --action w --resource app=shop
@@ -74,9 +78,10 @@ def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) 
       try            ask for a token that allows it, or attempt less
     """
     from tkdb.cli import token_report
+    from tkdb.macaroon.clearing import require_organization
 
     now_s = time.time()
-    attempted = access.access()
+    attempted = access.access(owner)
     presented = inputs.token(token_file)
     verified: Verified | None = None
     try:
@@ -84,6 +89,8 @@ def verify(output: Output, access: AccessOptions, token_file: TokenFile = None) 
             verified = client.verify(presented)
         if access.given:
             verified.clear(attempted)
+        elif owner is not None:
+            require_organization(verified.organization, attempted, access.policy())
     except StaleAuthority:
         raise  # this concerns the machine that answered, not the token
     except Denied as denied:

@@ -69,12 +69,33 @@ def clear(organization: str, caveats: Sequence[AnyCaveat], access: Access, polic
             says what was seen.
         ConfigurationError: neither the access nor the policy names an organization, or neither gives the time.
     """
-    _check_organization(organization, access, policy)
+    require_organization(organization, access, policy)
     now_s = _now_s(access, policy)
     for caveat in caveats:
         why = _CHECKS.get(type(caveat), _foreign)(caveat, access, policy, now_s)
         if why is not None:
             raise _denial(caveats, caveat, why)
+
+
+def require_organization(organization: str, access: Access, policy: Policy) -> None:
+    """Check that a token of ``organization`` belongs to each organization that the access and the policy name.
+
+    Raises:
+        ForeignOrganization: it belongs to another one.
+        ConfigurationError: neither of them names one.
+    """
+    if access.organization is None and policy.organization is None:
+        raise ConfigurationError(
+            "neither the access nor the policy names the organization whose data is touched",
+            hint='write Policy(organization="acme") in an app of one organization, Access(organization=...) in an app '
+            "of several, or ANY_ORGANIZATION if tokens of every organization are welcome",
+        )
+    for wanted in (policy.organization, access.organization):
+        if isinstance(wanted, str) and wanted != organization:
+            raise ForeignOrganization(
+                f"the token belongs to the organization {organization}; the request is for data of "
+                f"{printable(wanted)[:63] or 'an organization without a name'}"
+            )
 
 
 def explain(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> list[str | None]:
@@ -97,21 +118,6 @@ def describe(caveat: AnyCaveat) -> str:
 def printable(text: str) -> str:
     """Return a form of ``text``, which comes from a token's holder or a request, that is safe to show."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _check_organization(organization: str, access: Access, policy: Policy) -> None:
-    if access.organization is None and policy.organization is None:
-        raise ConfigurationError(
-            "neither the access nor the policy names the organization whose data is touched",
-            hint='write Policy(organization="acme") in an app of one organization, Access(organization=...) in an app '
-            "of several, or ANY_ORGANIZATION if tokens of every organization are welcome",
-        )
-    for wanted in (policy.organization, access.organization):
-        if isinstance(wanted, str) and wanted != organization:
-            raise ForeignOrganization(
-                f"the token belongs to the organization {organization}; the request is for data of "
-                f"{printable(wanted)[:63] or 'an organization without a name'}"
-            )
 
 
 def _now_s(access: Access, policy: Policy) -> float:
