@@ -8,7 +8,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.journal.scribe import BOTH_RING, DAY_MS, NEW_RING, NOBODY, OLD_RING, START_MS, Scribe, begun, nonce_at
+from tests.journal.scribe import (
+    BOTH_RING,
+    DAY_MS,
+    NEW_RING,
+    NO_ORIGIN,
+    OLD_RING,
+    START_MS,
+    Scribe,
+    begin_journal,
+    nonce_at,
+)
 from tkdb import api, errors
 from tkdb.database.audit import AuditReport, audit
 from tkdb.database.database import Database
@@ -169,8 +179,8 @@ def test_a_write_stripped_of_its_signature_is_found_though_the_chain_holds(tmp_p
 def test_by_possession_one_branch_is_revoked_and_no_more(tmp_path: Path) -> None:
     async def run(path: Path, *targets: api.Target) -> None:
         async with await Database.open(path) as database:
-            s = await begun(database)
-            await s.write(api.Revoke(targets=list(targets)), origin=NOBODY)
+            s = await begin_journal(database)
+            await s.write(api.Revoke(targets=list(targets)), origin=NO_ORIGIN)
         await audited(path)
 
     kid, branch = b"k" * 16, api.Branch(kid=b"k" * 16, nonce=nonce_at(START_MS), branch=b"b" * 16)

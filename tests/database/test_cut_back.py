@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.database.test_audit import tamper, write
-from tests.journal.scribe import BOTH_RING, DAY_MS, OLD_RING, START_MS, Scribe, begun, nonce_at, snapshot
+from tests.journal.scribe import BOTH_RING, DAY_MS, OLD_RING, START_MS, Scribe, begin_journal, nonce_at, snapshot
 from tkdb import api, errors
 from tkdb.database import tables
 from tkdb.database.database import MEMORY, Database
@@ -155,7 +155,7 @@ def test_what_was_altered_in_the_tables_is_put_right_too(path: Path) -> None:
 def test_only_what_differs_is_written() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             await scribe.revoke(*(api.Lineage(KID, nonce_at(START_MS + i)) for i in range(1_000)))
             await scribe.revoke(api.Lineage(KID, nonce_at(START_MS + 5_000)))
             before = database._connection.total_changes

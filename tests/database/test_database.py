@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.journal.scribe import OLD_RING, START_MS, Scribe, begun, make, nonce_at, snapshot
+from tests.journal.scribe import OLD_RING, START_MS, Scribe, begin_journal, create_database, nonce_at, snapshot
 from tkdb import api, errors
 from tkdb.database import sqlite_errors
 from tkdb.database.audit import audit
@@ -35,7 +35,7 @@ def lineages(count: int) -> api.Revoke:
 def test_what_was_appended_is_there_after_reopening(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             await scribe.rotate()
             await scribe.revoke(
                 api.Lineage(kid=KID, nonce=nonce_at(START_MS)),
@@ -72,7 +72,7 @@ def test_many_entries_are_one_transaction_and_see_each_other() -> None:
 def test_a_batch_with_one_entry_that_does_not_fit_changes_nothing() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             good = scribe.make(lineages(3))
             with pytest.raises(errors.BrokenJournal):
                 await database.append(scribe.state, [good, scribe.make(lineages(1))])
@@ -86,7 +86,7 @@ def test_a_signers_request_is_found_again_and_never_carried_out_twice() -> None:
     async def run() -> None:
         origin = Origin(signer=b"s" * 16, request_id=b"r" * 16, signed_ms=5, signature=b"g" * 64)
         async with await Database.open(MEMORY) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             entry = await scribe.write(lineages(1), origin=origin)
             assert await database.find_request(b"s" * 16, b"r" * 16) == entry
             assert await database.find_request(b"t" * 16, b"r" * 16) is None
@@ -101,7 +101,7 @@ def test_a_signers_request_is_found_again_and_never_carried_out_twice() -> None:
 def test_a_revocation_keeps_the_first_entry_that_said_it() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             first = await scribe.write(lineages(1))
             await scribe.write(lineages(2))
             assert await database._rows("SELECT seq FROM revocations ORDER BY nonce", ()) == [(first.seq,), (4,)]
@@ -112,7 +112,7 @@ def test_a_revocation_keeps_the_first_entry_that_said_it() -> None:
 def test_a_second_writer_is_turned_away_and_readers_are_not(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             with pytest.raises(errors.StoreError, match="another process writes"):
                 await Database.open(path)
             async with await Database.open(path, read_only=True) as reader:
@@ -126,7 +126,7 @@ def test_a_second_writer_is_turned_away_and_readers_are_not(path: Path) -> None:
 def test_a_reader_beside_a_writer_loads_no_mixture_of_two_states(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database, await Database.open(path, read_only=True) as reader:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             states = [await reader.load()]
             done = asyncio.Event()
 
@@ -148,7 +148,7 @@ def test_a_reader_beside_a_writer_loads_no_mixture_of_two_states(path: Path) -> 
 def test_the_files_are_for_their_owner_alone(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            await begun(database)
+            await begin_journal(database)
             modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
             assert len(modes) == 4
             assert set(modes.values()) == {0o600}
@@ -192,7 +192,7 @@ async def _refused_then_usable(database: Database, scribe: Scribe, obstacle: Any
 def test_a_file_that_cannot_grow_refuses_writes_and_nothing_else(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             log = path.with_name(path.name + "-wal")
             await _refused_then_usable(database, scribe, file_size_limit(log.stat().st_size + 6_000))
         async with await Database.open(path, read_only=True) as database:
@@ -204,7 +204,7 @@ def test_a_file_that_cannot_grow_refuses_writes_and_nothing_else(path: Path) -> 
 def test_a_full_disk_refuses_writes_and_nothing_else(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             before = snapshot(scribe.state)
             await database._rows("PRAGMA max_page_count = 1", ())
             with pytest.raises(errors.StoreUnwritable, match="full"):
@@ -233,14 +233,14 @@ def test_a_database_that_another_program_holds_refuses_writes_for_now(
 
     async def run() -> None:
         async with await Database.open(path) as database:
-            await _refused_then_usable(database, await begun(database), held())
+            await _refused_then_usable(database, await begin_journal(database), held())
 
     asyncio.run(run())
 
 
 def test_a_read_only_database_refuses_writes(path: Path) -> None:
     async def run() -> None:
-        await make(path)
+        await create_database(path)
         async with await Database.open(path, read_only=True) as database:
             scribe = Scribe(database)
             scribe.state = await database.load()
@@ -258,7 +258,7 @@ def test_a_commit_that_failed_after_it_was_written_is_said_to_be_unknown(
 
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             execute = database._connection.execute
 
             def fail(sql: str, *arguments: Any) -> Any:
@@ -288,7 +288,7 @@ def test_only_a_failed_write_leaves_no_doubt_about_a_commit(code: str) -> None:
 def test_a_cancelled_append_goes_on_to_its_end(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             entry = scribe.make(lineages(500))
             task = asyncio.create_task(database.append(scribe.state, [entry]))
             await asyncio.sleep(0)
@@ -303,7 +303,7 @@ def test_a_cancelled_append_goes_on_to_its_end(path: Path) -> None:
 def test_readers_never_see_half_a_transaction(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             await database._rows("PRAGMA max_page_count = 1", ())
             failing = asyncio.create_task(database.append(scribe.state, [scribe.make(lineages(1_000))]))
             seen = []
@@ -321,7 +321,7 @@ def test_closing_ends_the_thread_and_a_closed_database_says_so(path: Path) -> No
         before = set(threading.enumerate())
         database = await Database.open(path)
         own = [each for each in set(threading.enumerate()) - before if "_connection_worker_thread" in each.name]
-        scribe = await begun(database)
+        scribe = await begin_journal(database)
         await database.close()
         await database.close()
         assert [thread.is_alive() for thread in own] == [False]
@@ -334,7 +334,7 @@ def test_closing_ends_the_thread_and_a_closed_database_says_so(path: Path) -> No
 
 def test_a_failed_opening_leaves_no_thread_and_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
-    asyncio.run(make(path))
+    asyncio.run(create_database(path))
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 99")
     threads = threading.active_count()
@@ -386,7 +386,7 @@ async def _loaded(path: Path) -> Any:
 def test_only_litestream_checkpoints_a_database_that_it_replicates(path: Path, *, checkpoints: bool) -> None:
     async def run() -> None:
         async with await Database.open(path, checkpoints=checkpoints) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             for turn in range(60):
                 nonces = [nonce_at(START_MS + 1_000 * turn + i) for i in range(900)]
                 await scribe.write(api.Revoke(targets=[api.Lineage(kid=KID, nonce=nonce) for nonce in nonces]))

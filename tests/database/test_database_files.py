@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.scribe import make
+from tests.journal.scribe import create_database
 from tkdb import errors
 from tkdb.database.database import Database
 from tkdb.database.migrations import APPLICATION_ID, MIGRATIONS
@@ -54,7 +54,7 @@ def test_a_file_that_is_not_ours_is_refused_and_not_touched(tmp_path: Path, read
 
 
 def test_a_newer_version_that_only_the_log_tells_of_is_refused(path: Path) -> None:
-    asyncio.run(make(path))
+    asyncio.run(create_database(path))
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 99")
     with pytest.raises(errors.ForeignDatabase, match="version 99"):
@@ -64,12 +64,12 @@ def test_a_newer_version_that_only_the_log_tells_of_is_refused(path: Path) -> No
 
 def test_a_making_that_was_cut_short_is_taken_up_again(path: Path) -> None:
     path.touch()
-    asyncio.run(make(path))
+    asyncio.run(create_database(path))
     other = path.with_name("half.db")
     with sqlite3.connect(other) as connection:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.close()
-    asyncio.run(make(other))
+    asyncio.run(create_database(other))
 
 
 def test_a_folder_that_is_not_there_or_a_file_that_is_none_is_said_so(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_folder_that_is_not_there_or_a_file_that_is_none_is_said_so(tmp_path: 
 
 
 def test_a_damaged_file_raises_nothing_foreign(path: Path) -> None:
-    asyncio.run(make(path))
+    asyncio.run(create_database(path))
     whole = path.read_bytes()
     draw = random.Random(1)
 
