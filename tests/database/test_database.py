@@ -1,3 +1,5 @@
+"""The database: it keeps every acknowledged entry, and refuses writes cleanly if the disk fails."""
+
 from __future__ import annotations
 
 import asyncio
@@ -32,7 +34,7 @@ def lineages(count: int) -> api.Revoke:
     return api.Revoke(targets=[api.Lineage(kid=KID, nonce=nonce_at(START_MS + i)) for i in range(count)])
 
 
-def test_what_was_appended_is_there_after_reopening(path: Path) -> None:
+def test_appended_entries_are_there_after_reopening(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             scribe = await begin_journal(database)
@@ -51,7 +53,7 @@ def test_what_was_appended_is_there_after_reopening(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_many_entries_are_one_transaction_and_see_each_other() -> None:
+def test_entries_of_one_append_see_each_others_changes() -> None:
     async def run() -> None:
         ahead = Scribe()
         await ahead.begin()
@@ -69,7 +71,7 @@ def test_many_entries_are_one_transaction_and_see_each_other() -> None:
     asyncio.run(run())
 
 
-def test_a_batch_with_one_entry_that_does_not_fit_changes_nothing() -> None:
+def test_a_batch_with_one_invalid_entry_changes_nothing() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
             scribe = await begin_journal(database)
@@ -82,7 +84,7 @@ def test_a_batch_with_one_entry_that_does_not_fit_changes_nothing() -> None:
     asyncio.run(run())
 
 
-def test_a_signers_request_is_found_again_and_never_carried_out_twice() -> None:
+def test_a_signers_request_is_found_by_its_id_and_never_written_twice() -> None:
     async def run() -> None:
         origin = Origin(signer=b"s" * 16, request_id=b"r" * 16, signed_ms=5, signature=b"g" * 64)
         async with await Database.open(MEMORY) as database:
@@ -98,7 +100,7 @@ def test_a_signers_request_is_found_again_and_never_carried_out_twice() -> None:
     asyncio.run(run())
 
 
-def test_a_revocation_keeps_the_first_entry_that_said_it() -> None:
+def test_a_revocation_keeps_the_position_of_its_first_entry() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
             scribe = await begin_journal(database)
@@ -109,7 +111,7 @@ def test_a_revocation_keeps_the_first_entry_that_said_it() -> None:
     asyncio.run(run())
 
 
-def test_a_second_writer_is_turned_away_and_readers_are_not(path: Path) -> None:
+def test_a_second_writer_is_refused_and_readers_are_not(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             scribe = await begin_journal(database)
@@ -123,7 +125,7 @@ def test_a_second_writer_is_turned_away_and_readers_are_not(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_reader_beside_a_writer_loads_no_mixture_of_two_states(path: Path) -> None:
+def test_a_reader_never_loads_a_mixture_of_two_states(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database, await Database.open(path, read_only=True) as reader:
             scribe = await begin_journal(database)
@@ -145,7 +147,7 @@ def test_a_reader_beside_a_writer_loads_no_mixture_of_two_states(path: Path) -> 
     asyncio.run(run())
 
 
-def test_the_files_are_for_their_owner_alone(path: Path) -> None:
+def test_only_the_owner_has_access_to_the_files(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             await begin_journal(database)
@@ -156,7 +158,7 @@ def test_the_files_are_for_their_owner_alone(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_every_acknowledged_write_is_synced_to_the_disk(path: Path) -> None:
+def test_the_connection_syncs_every_commit_and_enforces_foreign_keys(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             assert await database._rows("PRAGMA synchronous", ()) == [(2,)]
@@ -179,7 +181,7 @@ def file_size_limit(limit_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def _refused_then_usable(database: Database, scribe: Scribe, obstacle: Any) -> None:
+async def _check_refused_then_writable(database: Database, scribe: Scribe, obstacle: Any) -> None:
     before = snapshot(scribe.state)
     with obstacle, pytest.raises(errors.StoreUnwritable) as caught:
         await scribe.write(lineages(1_000))
@@ -194,7 +196,7 @@ def test_a_file_that_cannot_grow_refuses_writes_and_nothing_else(path: Path) -> 
         async with await Database.open(path) as database:
             scribe = await begin_journal(database)
             log = path.with_name(path.name + "-wal")
-            await _refused_then_usable(database, scribe, file_size_limit(log.stat().st_size + 6_000))
+            await _check_refused_then_writable(database, scribe, file_size_limit(log.stat().st_size + 6_000))
         async with await Database.open(path, read_only=True) as database:
             await audit(database, OLD_RING, lambda entry: None)
 
@@ -217,7 +219,7 @@ def test_a_full_disk_refuses_writes_and_nothing_else(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_database_that_another_program_holds_refuses_writes_for_now(
+def test_a_database_locked_by_another_program_refuses_writes_until_it_is_released(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tkdb.database.connection.BUSY_TIMEOUT_MS", 1)
@@ -233,7 +235,7 @@ def test_a_database_that_another_program_holds_refuses_writes_for_now(
 
     async def run() -> None:
         async with await Database.open(path) as database:
-            await _refused_then_usable(database, await begin_journal(database), held())
+            await _check_refused_then_writable(database, await begin_journal(database), held())
 
     asyncio.run(run())
 
@@ -250,9 +252,7 @@ def test_a_read_only_database_refuses_writes(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_commit_that_failed_after_it_was_written_is_said_to_be_unknown(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_commit_that_fails_at_the_sync_has_an_unknown_outcome(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
 
@@ -282,10 +282,10 @@ def test_only_a_failed_write_leaves_no_doubt_about_a_commit(code: str) -> None:
     assert sqlite_errors.leaves_doubt(error) == (code != "SQLITE_IOERR_WRITE")
 
 
-# --- ends ---------------------------------------------------------------------------------------------------
+# --- cancelling, closing and crashing -----------------------------------------------------------------------
 
 
-def test_a_cancelled_append_goes_on_to_its_end(path: Path) -> None:
+def test_a_cancelled_append_still_completes(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             scribe = await begin_journal(database)
@@ -316,7 +316,7 @@ def test_readers_never_see_half_a_transaction(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_closing_ends_the_thread_and_a_closed_database_says_so(path: Path) -> None:
+def test_closing_ends_the_thread_and_later_calls_fail_as_closed(path: Path) -> None:
     async def run() -> None:
         before = set(threading.enumerate())
         database = await Database.open(path)
@@ -351,11 +351,11 @@ async def _open_read(path: Path) -> None:
         await database.load()
 
 
-def killed_writers(path: Path, lives: int, mode: str) -> Iterator[tuple[int, Any]]:
-    """Start a writer and kill it, again and again; yield the last seq it acknowledged and the state then found."""
+def killed_writers(path: Path, starts: int, mode: str) -> Iterator[tuple[int, Any]]:
+    """Start and kill ``starts`` writers. Yield the last position that each acknowledged, and the state after it."""
     draw = random.Random(7)
-    for life in range(lives):
-        command = [sys.executable, "-m", "tests.database.crash_writer", str(path), str(life), mode]
+    for start in range(starts):
+        command = [sys.executable, "-m", "tests.database.crash_writer", str(path), str(start), mode]
         with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             lines = [writer.stdout.readline() for _ in range(draw.randrange(1, 12))]
@@ -370,7 +370,7 @@ def test_no_acknowledged_entry_is_lost_when_the_writer_is_killed(path: Path) -> 
         assert state.head.seq >= acknowledged
 
 
-def test_an_acknowledgement_before_the_commit_would_be_seen_to_lose_entries(path: Path) -> None:
+def test_an_acknowledgement_before_the_commit_would_lose_entries(path: Path) -> None:
     assert any(state.head.seq < acknowledged for acknowledged, state in killed_writers(path, 12, "early"))
 
 
@@ -390,14 +390,14 @@ def test_only_litestream_checkpoints_a_database_that_it_replicates(path: Path, *
             for turn in range(60):
                 nonces = [nonce_at(START_MS + 1_000 * turn + i) for i in range(900)]
                 await scribe.write(api.Revoke(targets=[api.Lineage(kid=KID, nonce=nonce) for nonce in nonces]))
-            # SQLite checkpoints by itself after 1,000 pages of 4 KiB, and then begins the log anew.
+            # By itself, SQLite checkpoints after 1,000 pages of 4 KiB, and then restarts the log.
             log_bytes = path.with_name(path.name + "-wal").stat().st_size
             assert (log_bytes < 5 << 20) is checkpoints
 
     asyncio.run(run())
 
 
-def test_a_process_that_fails_with_its_database_open_ends(tmp_path: Path) -> None:
+def test_a_process_that_fails_with_its_database_open_exits(tmp_path: Path) -> None:
     code = (
         "import asyncio, sys; from tkdb.database.database import Database\n"
         "async def main():\n"
