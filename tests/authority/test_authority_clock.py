@@ -1,3 +1,5 @@
+"""A machine with a wrong clock neither mints nor dates, but continues to verify and to revoke named targets."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,7 +13,7 @@ HOUR_MS = 3_600_000
 
 
 @pytest.mark.parametrize("step_ms", [SKEW_MS + 1, HOUR_MS, -SKEW_MS - 1, -HOUR_MS])
-def test_a_clock_that_jumps_mints_and_writes_nothing_and_verifies_on(step_ms: int) -> None:
+def test_a_clock_jump_stops_minting_and_dating_but_not_verification(step_ms: int) -> None:
     async def test(world: World) -> None:
         token, revoked = await world.mint(), await world.mint()
         await world.revoke(lineage(revoked))
@@ -29,7 +31,7 @@ def test_a_clock_that_jumps_mints_and_writes_nothing_and_verifies_on(step_ms: in
         assert world.position == position
         assert (await world.outcome(token), await world.outcome(revoked)) == ("valid", "revoked")
         world.authority.ready()
-        # Set right again, it is believed again.
+        # Once the clock is right again, the machine trusts it again.
         world.step_clock(-step_ms)
         await world.ask(api.RotateKey("acme"))
 
@@ -37,7 +39,7 @@ def test_a_clock_that_jumps_mints_and_writes_nothing_and_verifies_on(step_ms: in
 
 
 @pytest.mark.parametrize("step_ms", [HOUR_MS, -HOUR_MS])
-def test_what_is_named_can_be_revoked_although_the_clock_jumped(step_ms: int) -> None:
+def test_named_targets_can_be_revoked_after_a_clock_jump(step_ms: int) -> None:
     async def test(world: World) -> None:
         world.advance(2 * HOUR_MS)
         leaked, stolen = await world.mint(), await world.mint()
@@ -52,7 +54,7 @@ def test_what_is_named_can_be_revoked_although_the_clock_jumped(step_ms: int) ->
     run(test)
 
 
-def test_steps_that_are_small_but_follow_each_other_at_once_are_a_jump() -> None:
+def test_small_clock_steps_in_quick_succession_count_as_a_jump() -> None:
     async def test(world: World) -> None:
         world.step_clock(SKEW_MS * 3 // 4)
         await world.mint()
@@ -63,7 +65,7 @@ def test_steps_that_are_small_but_follow_each_other_at_once_are_a_jump() -> None
     run(test)
 
 
-def test_small_corrections_are_never_counted_together() -> None:
+def test_small_clock_corrections_over_time_never_count_as_a_jump() -> None:
     async def test(world: World) -> None:
         for _ in range(40):
             world.advance(60_000)
@@ -77,7 +79,7 @@ def test_small_corrections_are_never_counted_together() -> None:
     run(test)
 
 
-def test_a_machine_that_starts_behind_the_journal_waits_for_its_clock(tmp_path: Path) -> None:
+def test_a_machine_whose_clock_is_behind_the_journal_refuses_writes_until_it_catches_up(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         world.advance(HOUR_MS)
@@ -95,7 +97,7 @@ def test_a_machine_that_starts_behind_the_journal_waits_for_its_clock(tmp_path: 
     run(test, tmp_path / "tkdb.db")
 
 
-def test_the_journals_time_never_goes_back() -> None:
+def test_the_times_of_journal_entries_never_decrease() -> None:
     async def test(world: World) -> None:
         for step_ms in (5_000, -9_000, 3_000, -9_000, 18_000):
             world.step_clock(step_ms)

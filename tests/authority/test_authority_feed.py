@@ -1,3 +1,5 @@
+"""The authority's feed: followers get every revocation of their keys, and nothing about other organizations."""
+
 from __future__ import annotations
 
 import asyncio
@@ -15,12 +17,12 @@ FOREVER_MS = 30_000
 
 
 async def _settle() -> None:
-    """Let every task go as far as it can."""
+    """Let every task run until it waits."""
     for _ in range(50):
         await asyncio.sleep(0)
 
 
-def test_each_kind_of_revocation_is_told_in_order() -> None:
+def test_the_feed_contains_each_kind_of_revocation_in_order() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         child = token.attenuate(Act("r"))
@@ -47,25 +49,25 @@ def test_each_kind_of_revocation_is_told_in_order() -> None:
     run(test)
 
 
-def test_the_feed_and_the_verifier_mean_the_same_time() -> None:
+def test_the_feed_and_verification_use_the_same_issued_before_time() -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme", Sub("ann"))
         for subject in (None, "ann"):
             for _ in range(2):
                 await world.revoke(api.Before("acme", subject=subject))
-                told = (await world.feed(token.kid, after=world.position - 1)).revocations[0]
+                reported = (await world.feed(token.kid, after=world.position - 1)).revocations[0]
                 state = world.authority._state
                 ann = sha256(b"ann").digest()[:16]
-                acts_on = state.issued_from("acme", ann) if subject else state.organization("acme").issued_from_ms
-                told_ms = dict(told.subjects)[ann] if subject else told.before_ms
-                assert told_ms == acts_on
-                # What is minted next is behind it for whoever goes by the feed, too.
-                assert (await world.mint("acme", Sub("ann"))).issued_ms >= told_ms
+                verified_ms = state.issued_from("acme", ann) if subject else state.organization("acme").issued_from_ms
+                reported_ms = dict(reported.subjects)[ann] if subject else reported.before_ms
+                assert reported_ms == verified_ms
+                # The next token isn't revoked by the time in the feed, either.
+                assert (await world.mint("acme", Sub("ann"))).issued_ms >= reported_ms
 
     run(test)
 
 
-def test_a_deletion_is_told_to_the_organizations_keys() -> None:
+def test_a_deleted_organization_is_in_the_feed_of_each_of_its_keys() -> None:
     async def test(world: World) -> None:
         old = await world.mint()
         await world.ask(api.RotateKey("acme"))
@@ -73,13 +75,13 @@ def test_a_deletion_is_told_to_the_organizations_keys() -> None:
         start = world.position
         await world.ask(api.DeleteOrganization("acme"))
         feed = await world.feed(old.kid, new.kid, other.kid, after=start)
-        assert {told.kid for told in feed.revocations} == {old.kid, new.kid}
+        assert {retired.kid for retired in feed.revocations} == {old.kid, new.kid}
         assert (await world.feed(other.kid, after=start)).revocations == []
 
     run(test)
 
 
-def test_who_names_another_organizations_keys_only_learns_nothing_of_ours() -> None:
+def test_the_feed_of_another_organizations_keys_contains_none_of_our_revocations() -> None:
     async def test(world: World) -> None:
         token, theirs = await world.mint(), await world.mint("evil")
         await world.revoke(lineage(token), branch(token), api.Before("acme", subject="ann"), api.RetireKey(token.kid))
@@ -89,7 +91,7 @@ def test_who_names_another_organizations_keys_only_learns_nothing_of_ours() -> N
     run(test)
 
 
-def test_subjects_are_told_as_hashes_only() -> None:
+def test_the_feed_contains_subjects_only_as_hashes() -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme", Sub("ann.secret@example.com"))
         await world.revoke(api.Before("acme", subject="ann.secret@example.com"))
@@ -101,7 +103,7 @@ def test_subjects_are_told_as_hashes_only() -> None:
 # --- long polls ---------------------------------------------------------------------------------------------
 
 
-def test_a_poll_wakes_on_news_of_its_keys_and_sleeps_through_others() -> None:
+def test_a_poll_returns_on_a_revocation_of_its_own_keys_and_on_no_other() -> None:
     async def test(world: World) -> None:
         token, theirs = await world.mint(), await world.mint("evil")
         poll = asyncio.create_task(world.feed(token.kid, after=world.position, wait_ms=FOREVER_MS))
@@ -118,7 +120,7 @@ def test_a_poll_wakes_on_news_of_its_keys_and_sleeps_through_others() -> None:
     run(test)
 
 
-def test_a_poll_that_is_over_has_gone_on_past_what_is_not_its_own() -> None:
+def test_an_empty_poll_returns_the_position_after_revocations_of_other_keys() -> None:
     async def test(world: World) -> None:
         token, theirs = await world.mint(), await world.mint("evil")
         start = world.position
@@ -134,7 +136,7 @@ def test_a_poll_that_is_over_has_gone_on_past_what_is_not_its_own() -> None:
     run(test)
 
 
-def test_a_poll_without_news_ends_after_its_wait() -> None:
+def test_a_poll_without_revocations_ends_after_its_wait() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         poll = asyncio.create_task(world.feed(token.kid, after=world.position, wait_ms=1))
@@ -145,7 +147,7 @@ def test_a_poll_without_news_ends_after_its_wait() -> None:
     run(test)
 
 
-def test_what_is_there_already_is_not_waited_for() -> None:
+def test_a_poll_returns_earlier_revocations_at_once() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         await world.revoke(lineage(token))
@@ -154,7 +156,7 @@ def test_what_is_there_already_is_not_waited_for() -> None:
     run(test)
 
 
-def test_draining_ends_the_polls_now_and_from_now_on() -> None:
+def test_draining_ends_waiting_polls_and_later_polls_do_not_wait() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         polls = [asyncio.create_task(world.feed(token.kid, after=world.position, wait_ms=FOREVER_MS)) for _ in range(3)]
@@ -162,7 +164,7 @@ def test_draining_ends_the_polls_now_and_from_now_on() -> None:
         world.authority.drain()
         assert {feed.position for feed in await asyncio.gather(*polls)} == {world.position}
         await world.feed(token.kid, after=world.position, wait_ms=FOREVER_MS)
-        # Everything else goes on.
+        # All other calls still work.
         await world.revoke(lineage(token))
         assert await world.outcome(token) == "revoked"
 
@@ -184,23 +186,23 @@ def test_a_thousand_polls_wake_on_one_revocation() -> None:
     run(test)
 
 
-# --- far behind ---------------------------------------------------------------------------------------------
+# --- many pages ---------------------------------------------------------------------------------------------
 
 
 async def _follow(world: World, kid: bytes, after: int = 0) -> tuple[list[Any], list[api.Feed]]:
-    told, pages = [], []
+    revocations, pages = [], []
     while True:
         page = await world.feed(kid, after=after)
         pages.append(page)
-        told += page.revocations
+        revocations += page.revocations
         assert page.position >= after
         if not page.more:
-            return told, pages
+            return revocations, pages
         assert page.position > after
         after = page.position
 
 
-def test_a_follower_far_behind_gets_all_of_it_by_pages(tmp_path: Path) -> None:
+def test_a_follower_far_behind_gets_every_revocation_in_pages(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         kid = (await world.mint()).kid
         noise = (await world.mint("evil")).kid
@@ -210,11 +212,11 @@ def test_a_follower_far_behind_gets_all_of_it_by_pages(tmp_path: Path) -> None:
             others = (api.Lineage(noise, bytes(16)), api.Before("evil"))
             await world.revoke(*(api.Lineage(kid, nonce) for nonce in nonces), *others)
             expected += [api.Lineage(kid, nonce) for nonce in nonces]
-        told, pages = await _follow(world, kid)
-        assert told == expected
+        followed, pages = await _follow(world, kid)
+        assert followed == expected
         assert len(pages) > 2
         assert max(len(api.encode(page)) for page in pages) <= api.MAX_PAGE_BYTES + 64
-        # After a restart nothing is kept in memory: the same from the journal alone.
+        # After a restart, memory contains no recent entries, so all pages come from the journal.
         await world.restart()
         assert (await _follow(world, kid))[0] == expected
         for after in (1, 57, world.position - 1, world.position, world.position + 10):
@@ -224,7 +226,7 @@ def test_a_follower_far_behind_gets_all_of_it_by_pages(tmp_path: Path) -> None:
     run(test, tmp_path / "tkdb.db")
 
 
-def test_an_entry_that_no_message_could_tell_of_is_refused() -> None:
+def test_a_revocation_too_large_for_one_feed_message_is_refused() -> None:
     async def test(world: World) -> None:
         position, nonce = world.position, START_MS.to_bytes(6) + bytes(10)
         kid = (await world.mint()).kid
@@ -238,19 +240,19 @@ def test_an_entry_that_no_message_could_tell_of_is_refused() -> None:
     run(test)
 
 
-def test_one_of_every_subject_that_a_request_carries_is_told_to_whoever_follows_as_many_keys_as_he_may() -> None:
+def test_a_request_with_the_maximum_of_subjects_is_one_revocation_in_the_feed() -> None:
     async def test(world: World) -> None:
         position = world.position
         await world.revoke(*(api.Before("acme", subject=f"s{index}") for index in range(api.MAX_TARGETS)))
         await world.ask(api.RotateKey("acme"))
         kids = [key.kid for key in await world.keys()]
-        [told] = (await world.feed(*kids, after=position)).revocations
-        assert (set(told.kids), len(told.subjects)) == (set(kids), api.MAX_TARGETS)
+        [reported] = (await world.feed(*kids, after=position)).revocations
+        assert (set(reported.kids), len(reported.subjects)) == (set(kids), api.MAX_TARGETS)
 
     run(test)
 
 
-def test_an_entry_with_more_than_a_page_is_told_whole() -> None:
+def test_an_entry_larger_than_a_page_is_not_split() -> None:
     async def test(world: World) -> None:
         kid = (await world.mint()).kid
         start = world.position
@@ -260,7 +262,7 @@ def test_an_entry_with_more_than_a_page_is_told_whole() -> None:
         first = await world.feed(kid, after=start)
         assert len(api.encode(first)) > api.MAX_PAGE_BYTES
         assert (len(first.revocations), first.more, first.position) == (900, True, start + 1)
-        told, _ = await _follow(world, kid, start)
-        assert len(told) == len(nonces)
+        followed, _ = await _follow(world, kid, start)
+        assert len(followed) == len(nonces)
 
     run(test)

@@ -1,3 +1,5 @@
+"""The audit of an authority's journal: it detects a forged request, even from an attacker with every sealing secret."""
+
 from __future__ import annotations
 
 import asyncio
@@ -22,8 +24,8 @@ from tkdb.macaroon.caveats import Act
 KNOWN = {signer.key.thumbprint: signer.key for signer, _ in SIGNERS.values()}
 
 
-def by_signature(entry: Entry) -> bool | None:
-    """Say whether an entry's signature is its signer's over the request: what an auditor asks."""
+def check_signature(entry: Entry) -> bool | None:
+    """Return True if an entry's signature is valid, None if its signer isn't known."""
     signer = KNOWN.get(entry.signer)
     if signer is None:
         return None
@@ -36,19 +38,19 @@ def by_signature(entry: Entry) -> bool | None:
     return True
 
 
-async def _audited(path: Path, verify: Callable[[Entry], bool | None] = by_signature) -> AuditReport:
+async def _audit(path: Path, verify: Callable[[Entry], bool | None] = check_signature) -> AuditReport:
     async with await Database.open(path, read_only=True) as database:
         return await audit(database, BOTH_RING, verify)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A database after a life of every kind of write."""
+    """A database with every kind of write."""
     path = tmp_path / "tkdb.db"
 
-    async def life(world: World) -> None:
+    async def write(world: World) -> None:
         token = await world.mint()
-        await world.own(token.attenuate(Act("r")))
+        await world.revoke_own(token.attenuate(Act("r")))
         await world.revoke(lineage(token), signer="acme")
         await world.revoke(api.Before("evil"), api.Before("evil", subject="eve"), signer="evil")
         await world.revoke(api.RetireKey(token.kid), signer="revoker")
@@ -61,23 +63,23 @@ def path(tmp_path: Path) -> Path:
         await world.ask(api.Reseal(), "resealer")
         await world.ask(api.DeleteOrganization("evil"))
 
-    run(life, path)
+    run(write, path)
     return path
 
 
 def test_every_write_of_a_signer_is_proved_by_its_signature(path: Path) -> None:
-    report = asyncio.run(_audited(path))
+    report = asyncio.run(_audit(path))
     # Not signed: the first entry, the revocation by possession, the purge.
     assert (report.entries, report.signed, report.unknown) == (13, 10, 0)
 
 
-def test_a_signature_that_is_not_the_signers_is_found(path: Path) -> None:
+def test_the_audit_detects_an_invalid_signature(path: Path) -> None:
     with pytest.raises(errors.BrokenJournal, match="entry 2: its signature"):
-        asyncio.run(_audited(path, verify=lambda entry: False))
+        asyncio.run(_audit(path, verify=lambda entry: False))
 
 
-async def _rewritten(path: Path, forge: Callable[[Entry], Entry]) -> None:
-    """Write the journal anew, as who holds every sealing secret can: forge entries, and make chain and tables fit."""
+async def _rewrite(path: Path, forge: Callable[[Entry], Entry]) -> None:
+    """Rewrite the journal as an attacker with every sealing secret can: forge entries, and rebuild chain and tables."""
     async with await Database.open(path) as database:
         entries = await database.entries(0, 1_000)
         chain_keys = {row.from_seq: row for row in (await database.load()).chain_keys.values()}
@@ -103,13 +105,13 @@ async def _rewritten(path: Path, forge: Callable[[Entry], Entry]) -> None:
     forged.replace(path)
 
 
-def test_rewriting_without_a_change_is_no_forgery(path: Path) -> None:
-    asyncio.run(_rewritten(path, lambda entry: entry))
-    assert asyncio.run(_audited(path)).signed == 10
+def test_a_journal_rewritten_without_changes_passes_the_audit(path: Path) -> None:
+    asyncio.run(_rewrite(path, lambda entry: entry))
+    assert asyncio.run(_audit(path)).signed == 10
 
 
 def _spare_the_token(entry: Entry) -> Entry:
-    """Let an entry revoke another lineage than its signer asked for."""
+    """Make an entry revoke a lineage that its signer didn't name."""
     call = msgspec.msgpack.decode(entry.body, type=api.WriteCall) if entry.body else None
     match call:
         case api.Revoke(targets=[api.Lineage(kid=kid)]):
@@ -135,24 +137,24 @@ FORGERIES: dict[str, Callable[[Entry], Entry]] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_who_holds_every_sealing_secret_still_cannot_put_words_into_a_signers_mouth(path: Path, forgery: str) -> None:
-    asyncio.run(_rewritten(path, FORGERIES[forgery]))
-    # The chain and the tables fit: only the signature tells.
-    asyncio.run(_audited(path, verify=lambda entry: None))
+def test_an_attacker_with_every_sealing_secret_cannot_forge_a_signers_request(path: Path, forgery: str) -> None:
+    asyncio.run(_rewrite(path, FORGERIES[forgery]))
+    # The chain and the tables are consistent: only the signature shows the forgery.
+    asyncio.run(_audit(path, verify=lambda entry: None))
     with pytest.raises(errors.BrokenJournal, match="its signature isn't the signer's"):
-        asyncio.run(_audited(path))
+        asyncio.run(_audit(path))
 
 
-def test_without_the_chain_key_not_even_that_much_is_possible(path: Path) -> None:
+def test_an_attacker_without_the_chain_key_cannot_even_rebuild_the_chain(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("UPDATE journal SET body = (SELECT body FROM journal WHERE seq = 3) WHERE seq = 2")
     connection.commit()
     connection.close()
     with pytest.raises(errors.BrokenJournal, match="entry 2: its hash"):
-        asyncio.run(_audited(path, verify=lambda entry: None))
+        asyncio.run(_audit(path, verify=lambda entry: None))
 
 
-def test_an_end_that_was_not_written_by_a_holder_of_the_key_is_not_opened(path: Path) -> None:
+def test_an_authority_refuses_to_open_a_journal_with_an_altered_last_entry(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("UPDATE journal SET epoch = epoch + 1 WHERE seq = (SELECT max(seq) FROM journal)")
     connection.commit()
@@ -165,14 +167,14 @@ def test_an_end_that_was_not_written_by_a_holder_of_the_key_is_not_opened(path: 
     asyncio.run(reopen())
 
 
-def test_the_tables_hold_no_secret_of_a_caller(path: Path) -> None:
+def test_the_database_contains_no_token_and_no_signer_secret(path: Path) -> None:
     stored = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert b"tkdb_" not in stored
     for _, secret in SIGNERS.values():
         assert secret.text().encode() not in stored
 
 
-def test_an_authority_in_memory_leaves_nothing_behind() -> None:
+def test_an_authority_in_memory_starts_empty_after_a_restart() -> None:
     async def test(world: World) -> None:
         assert world.path == MEMORY
         await world.restart()

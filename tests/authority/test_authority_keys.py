@@ -1,3 +1,5 @@
+"""Root keys: rotation, sealing, and the bound on unsealed keys in memory."""
+
 from __future__ import annotations
 
 import asyncio
@@ -16,7 +18,7 @@ from tests.authority.world import (
     START_MS,
     World,
     lineage,
-    opened,
+    open_world,
     run,
 )
 from tkdb import api, errors
@@ -70,7 +72,7 @@ def test_a_lowered_maximum_retires_no_key_early() -> None:
     run(test)
 
 
-def test_keys_of_each_rotation_verify_side_by_side(path: Path) -> None:
+def test_the_keys_of_all_rotations_verify_at_the_same_time(path: Path) -> None:
     async def test(world: World) -> None:
         tokens = []
         for _ in range(6):
@@ -85,14 +87,14 @@ def test_keys_of_each_rotation_verify_side_by_side(path: Path) -> None:
     run(test, path)
 
 
-def test_what_has_expired_is_purged_by_itself(path: Path) -> None:
+def test_an_expired_key_is_purged_automatically(path: Path) -> None:
     async def test(world: World) -> None:
         old = await world.mint()
         await world.ask(api.RotateKey("acme"))
         world.advance(91 * DAY_S * 1000)
         await world.restart()
         async with asyncio.timeout(5):
-            while await world.outcome(old) == "valid":  # noqa: ASYNC110  a purge wakes only who asks for news
+            while await world.outcome(old) == "valid":  # noqa: ASYNC110  a purge signals nothing that the test could wait for
                 await asyncio.sleep(0.001)
 
     run(test, path)
@@ -101,7 +103,7 @@ def test_what_has_expired_is_purged_by_itself(path: Path) -> None:
 # --- sealing ------------------------------------------------------------------------------------------------
 
 
-def test_root_keys_lie_sealed_each_to_its_place() -> None:
+def test_each_root_key_is_sealed_and_bound_to_its_organization() -> None:
     async def test(world: World) -> None:
         rows = list(world.authority._state.keys.values())
         keys = {world.authority._methods._minter._keyring.unseal(row).raw for row in rows}
@@ -145,7 +147,7 @@ def test_resealing_in_batches_moves_every_record_to_the_new_secret(path: Path) -
     run(test, path)
 
 
-def test_a_repeated_batch_of_resealing_is_done_once(path: Path) -> None:
+def test_a_repeated_reseal_request_is_carried_out_once(path: Path) -> None:
     async def test(world: World) -> None:
         await world.restart(seal_keys=BOTH_RING)
         request_id = bytes(16)
@@ -155,7 +157,7 @@ def test_a_repeated_batch_of_resealing_is_done_once(path: Path) -> None:
     run(test, path)
 
 
-def test_old_journal_keys_are_of_no_use_after_resealing(path: Path) -> None:
+def test_resealing_replaces_the_chain_key(path: Path) -> None:
     async def test(world: World) -> None:
         old = world.authority._served.chain_key()
         await world.restart(seal_keys=BOTH_RING)
@@ -165,7 +167,7 @@ def test_old_journal_keys_are_of_no_use_after_resealing(path: Path) -> None:
     run(test, path)
 
 
-def test_a_wrong_sealing_secret_opens_nothing(path: Path) -> None:
+def test_an_authority_does_not_open_with_a_wrong_sealing_secret(path: Path) -> None:
     async def test(world: World) -> None:
         await world.authority.close()
         with pytest.raises(errors.WrongSealKey):
@@ -176,8 +178,8 @@ def test_a_wrong_sealing_secret_opens_nothing(path: Path) -> None:
     run(test, path)
 
 
-def test_a_secret_that_some_keys_lack_is_missed_when_opening(path: Path) -> None:
-    """Between two batches keys lie under both secrets; either alone must not look as if it were enough."""
+def test_opening_between_two_reseal_batches_needs_both_secrets(path: Path) -> None:
+    """Between two batches, some keys are sealed with each secret, so neither secret alone may seem to be enough."""
 
     async def test(world: World) -> None:
         await world.restart(seal_keys=BOTH_RING)
@@ -191,15 +193,15 @@ def test_a_secret_that_some_keys_lack_is_missed_when_opening(path: Path) -> None
     run(test, path)
 
 
-def test_a_refused_opening_leaves_the_database_to_the_next(path: Path) -> None:
+def test_a_failed_opening_releases_the_database(path: Path) -> None:
     async def test() -> None:
-        async with opened(path):
+        async with open_world(path):
             pass
         for _ in range(3):
             with pytest.raises(errors.WrongSealKey):
-                async with opened(path, seal_keys=NEW_RING):
+                async with open_world(path, seal_keys=NEW_RING):
                     pass
-        async with opened(path) as world:
+        async with open_world(path) as world:
             assert world.position == 1
 
     asyncio.run(test())
@@ -208,7 +210,7 @@ def test_a_refused_opening_leaves_the_database_to_the_next(path: Path) -> None:
 # --- bounded memory -----------------------------------------------------------------------------------------
 
 
-def test_only_so_many_keys_lie_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_unsealed_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyring, "OPEN_KEYS_MAX", 4)
 
     async def test(world: World) -> None:
@@ -223,7 +225,7 @@ def test_only_so_many_keys_lie_open(monkeypatch: pytest.MonkeyPatch) -> None:
     run(test)
 
 
-def test_kids_that_strangers_make_up_are_not_kept() -> None:
+def test_made_up_kids_are_not_kept_in_memory() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         for index in range(50):

@@ -1,4 +1,4 @@
-"""Random lives of an authority against a model of it: a few dictionaries that know what must verify."""
+"""Random histories of an authority, compared with a model that knows which tokens must verify."""
 
 from __future__ import annotations
 
@@ -20,38 +20,41 @@ from tkdb.authority.clock import DRIFT
 from tkdb.macaroon.caveats import Act, Aud, Exp, Sub
 from tkdb.macaroon.token import Macaroon
 
-MAX_LIFETIME_S = 200_000  # more than two days: revocations are forgotten by buckets of 4.7 hours
+MAX_LIFETIME_S = 200_000  # more than two days: revocations are purged in buckets of 4.7 hours
 ORGANIZATIONS = ("acme", "evil")
 SUBJECTS = ("ann", "bob")
 
 
 @dataclass
 class Token:
-    """A token as the model knows it. ``line``: its own branch and those of its ancestors."""
+    """A token in the model. ``branches``: its own branch and those of its ancestors."""
 
     macaroon: Macaroon
     organization: str
     subject: str | None
-    ends_ms: int
-    line: frozenset[bytes]
-    dead: bool = False
+    expires_ms: int
+    branches: frozenset[bytes]
+    revoked: bool = False
 
     def attenuated(self, *caveats: Any) -> Token:
         child = self.macaroon.attenuate(*caveats)
-        return Token(child, self.organization, self.subject, self.ends_ms, self.line | {child.branch}, self.dead)
+        return Token(
+            child, self.organization, self.subject, self.expires_ms, self.branches | {child.branch}, self.revoked
+        )
 
 
 @dataclass
 class Model:
-    """What must verify: every token that was minted, and isn't dead or past its end."""
+    """All minted tokens. Those that are neither revoked nor expired must verify."""
 
     tokens: list[Token] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
 
-    def kill(self, **what: Any) -> None:
+    def revoke(self, **scope: Any) -> None:
+        """Mark the tokens that match every value of ``scope``."""
         for token in self.tokens:
-            if all(self._is(token, name, value) for name, value in what.items()):
-                token.dead = True
+            if all(self._is(token, name, value) for name, value in scope.items()):
+                token.revoked = True
 
     @staticmethod
     def _is(token: Token, name: str, value: Any) -> bool:
@@ -59,7 +62,7 @@ class Model:
             case "organization" | "subject":
                 return getattr(token, name) == value
             case "branch":
-                return value in token.line
+                return value in token.branches
             case "issued_before_ms":
                 return token.macaroon.issued_ms < value
         return getattr(token.macaroon, name) == value
@@ -71,8 +74,8 @@ lifetimes = st.sampled_from((60, 3_600, 100_000, MAX_LIFETIME_S))
 names = st.sampled_from(ORGANIZATIONS)
 
 
-class Lives(RuleBasedStateMachine):
-    """An authority on a disk, its restarts, and the model."""
+class RandomHistories(RuleBasedStateMachine):
+    """An authority on a disk, which may restart, and the model."""
 
     @initialize()
     def begin(self) -> None:
@@ -123,35 +126,35 @@ class Lives(RuleBasedStateMachine):
     @rule(number=picks, caveat=st.sampled_from([Act("r"), Act("w"), Aud("shop"), Exp(0)]))
     def attenuate(self, number: int, caveat: Any) -> None:
         parent = self.pick(number)
-        if len(parent.line) < 6:
+        if len(parent.branches) < 6:
             child = parent.attenuated(caveat)
-            # The same caveat makes the same token again, which may have been revoked.
-            child.dead |= any(twin.dead for twin in self.model.tokens if twin.macaroon == child.macaroon)
+            # The same caveat gives the same token again, which may be revoked.
+            child.revoked |= any(twin.revoked for twin in self.model.tokens if twin.macaroon == child.macaroon)
             self.model.tokens.append(child)
 
     @precondition(lambda self: self.model.tokens)
-    @rule(number=picks, whole=st.booleans())
-    def revoke(self, number: int, whole: bool) -> None:
+    @rule(number=picks, whole_lineage=st.booleans())
+    def revoke(self, number: int, whole_lineage: bool) -> None:
         token = self.pick(number)
         macaroon = token.macaroon
-        self.do(self.world.revoke(lineage(macaroon) if whole else branch(macaroon)))
-        if whole:
-            self.model.kill(lineage=macaroon.lineage)
+        self.do(self.world.revoke(lineage(macaroon) if whole_lineage else branch(macaroon)))
+        if whole_lineage:
+            self.model.revoke(lineage=macaroon.lineage)
         else:
-            self.model.kill(branch=macaroon.branch)
+            self.model.revoke(branch=macaroon.branch)
 
     @precondition(lambda self: self.model.tokens)
     @rule(number=picks)
     def revoke_own(self, number: int) -> None:
         token = self.pick(number)
         try:
-            self.do(self.world.own(token.macaroon))
+            self.do(self.world.revoke_own(token.macaroon))
         except errors.Overloaded:
             return
         except (errors.UnknownKey, errors.ExpiredToken):
-            assert self.is_over(token)
+            assert self.is_revoked_or_expired(token)
             return
-        self.model.kill(branch=token.macaroon.branch)
+        self.model.revoke(branch=token.macaroon.branch)
 
     @rule(name=names, subject=st.sampled_from((None, *SUBJECTS)), ago_ms=st.none() | st.integers(0, 10**7))
     def revoke_before(self, name: str, subject: str | None, ago_ms: int | None) -> None:
@@ -161,18 +164,18 @@ class Lives(RuleBasedStateMachine):
         except errors.NotFound:
             assert not self.live(name)
             return
-        who = {"organization": name} if subject is None else {"organization": name, "subject": subject}
+        scope = {"organization": name} if subject is None else {"organization": name, "subject": subject}
         if before_ms is None:
-            self.model.kill(**who)
+            self.model.revoke(**scope)
         else:
-            self.model.kill(**who, issued_before_ms=before_ms + SKEW_MS)
+            self.model.revoke(**scope, issued_before_ms=before_ms + SKEW_MS)
 
     @precondition(lambda self: self.model.tokens)
     @rule(number=picks)
     def retire(self, number: int) -> None:
         kid = self.pick(number).macaroon.kid
         self.do(self.world.revoke(api.RetireKey(kid)))
-        self.model.kill(kid=kid)
+        self.model.revoke(kid=kid)
 
     @rule(name=names)
     def rotate(self, name: str) -> None:
@@ -182,12 +185,12 @@ class Lives(RuleBasedStateMachine):
     def configure(self, name: str, maximum_s: int) -> None:
         self.managed(api.ConfigureOrganization(name, maximum_s))
 
-    @rule(name=names, sure=st.integers(0, 7))
-    def delete(self, name: str, sure: int) -> None:
-        if sure == 0:
+    @rule(name=names, draw=st.integers(0, 7))
+    def delete(self, name: str, draw: int) -> None:
+        if draw == 0:
             self.managed(api.DeleteOrganization(name))
             self.model.deleted.add(name)
-            self.model.kill(organization=name)
+            self.model.revoke(organization=name)
 
     def managed(self, call: Any) -> None:
         try:
@@ -201,11 +204,12 @@ class Lives(RuleBasedStateMachine):
 
     @rule(by_ms=st.integers(-9_000, 9_000))
     def correct_clock(self, by_ms: int) -> None:
-        # Within what machines' clocks may differ, from the journal's time on; and no faster than a clock is corrected.
+        # The corrected clock is at most 9 s before the journal's time, and changes no faster than the allowed drift.
         self.world.advance(DRIFT * abs(by_ms))
         if self.world.wall_ms + by_ms >= self.world.authority._state.head.time_ms - 9_000:
             self.world.step_clock(by_ms)
-            self.world.authority._clock.steady_ms(not_before_ms=0)  # seen before the next one, as the hourly purge does
+            # The machine sees each correction before the next one, as it does in its hourly purge.
+            self.world.authority._clock.steady_ms(not_before_ms=0)
 
     @rule()
     def purge(self) -> None:
@@ -219,22 +223,22 @@ class Lives(RuleBasedStateMachine):
     def restart(self) -> None:
         self.do(self.world.restart(seal_keys=BOTH_RING))
 
-    def is_over(self, token: Token) -> bool:
-        return token.dead or self.world.wall_ms >= token.ends_ms
+    def is_revoked_or_expired(self, token: Token) -> bool:
+        return token.revoked or self.world.wall_ms >= token.expires_ms
 
     @invariant()
-    def what_verifies_is_what_the_model_says(self) -> None:
+    def verification_agrees_with_the_model(self) -> None:
         if not getattr(self, "model", None) or not self.model.tokens:
             return
         texts = [token.macaroon.text for token in self.model.tokens[-api.MAX_BUNDLES :]]
         results = self.do(self.world.ask(api.Verify(texts), None)).results
         for token, result in zip(self.model.tokens[-api.MAX_BUNDLES :], results, strict=True):
-            if self.world.wall_ms >= token.ends_ms:
-                continue  # clearing denies it by its exp; what is past its end may be forgotten
-            assert isinstance(result, api.Invalid) == token.dead, (result, token.dead)
+            if self.world.wall_ms >= token.expires_ms:
+                continue  # clearing denies it by its exp, and its revocation may be purged
+            assert isinstance(result, api.Invalid) == token.revoked, (result, token.revoked)
 
 
-TestLives = Lives.TestCase
-TestLives.settings = settings(
+TestRandomHistories = RandomHistories.TestCase
+TestRandomHistories.settings = settings(
     max_examples=profiles.CURRENT.lives, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

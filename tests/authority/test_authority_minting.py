@@ -1,3 +1,5 @@
+"""Minting: the authority mints only tokens that readers can clear, and no holder can add a fact or forge a token."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,7 +15,7 @@ from tkdb.macaroon.token import Macaroon
 START_S = START_MS // 1000
 
 
-def test_a_token_says_what_was_asked_for_and_when_it_ends() -> None:
+def test_a_minted_token_contains_the_requested_caveats_and_an_expiry() -> None:
     async def test(world: World) -> None:
         minted = await world.ask(api.Mint("acme", [encode(Sub("ann")), encode(Act("r"))]))
         token = Macaroon.parse(minted.token)
@@ -36,7 +38,7 @@ def test_minting_writes_nothing() -> None:
     run(test)
 
 
-def test_a_short_maximum_shortens_the_default() -> None:
+def test_a_short_maximum_lifetime_shortens_the_default() -> None:
     async def test(world: World) -> None:
         await world.create("brief", 60)
         token = await world.mint("brief")
@@ -45,7 +47,7 @@ def test_a_short_maximum_shortens_the_default() -> None:
     run(test)
 
 
-def test_a_life_of_exactly_the_maximum_is_given_and_a_second_more_refused() -> None:
+def test_the_maximum_lifetime_is_accepted_and_one_second_more_is_refused() -> None:
     async def test(world: World) -> None:
         await world.create("brief", 60)
         assert (await world.ask(api.Mint("brief", [], 60))).expires_s == START_S + 60
@@ -63,7 +65,7 @@ def test_a_life_of_exactly_the_maximum_is_given_and_a_second_more_refused() -> N
     run(test)
 
 
-def test_an_end_in_the_past_is_refused() -> None:
+def test_an_expiry_in_the_past_is_refused() -> None:
     async def test(world: World) -> None:
         for at_s in (0, START_S - 1):
             with pytest.raises(errors.InvalidRequest, match="already have expired"):
@@ -73,13 +75,13 @@ def test_an_end_in_the_past_is_refused() -> None:
     run(test)
 
 
-def test_of_two_ends_the_earlier_counts() -> None:
+def test_the_earlier_of_two_expiries_counts() -> None:
     async def test(world: World) -> None:
         near, far = Exp(START_S + 60), Exp(START_S + 400 * DAY_S)
         for ends in ((near, far), (far, near)):
             minted = await world.ask(api.Mint("acme", [encode(end) for end in ends]))
             assert minted.expires_s == near.at_s
-            # Both stand in the token, and clearing takes every caveat: it can't live longer than it is remembered.
+            # The token contains both, and clearing checks both, so it never outlives its revocation.
             assert set(Macaroon.parse(minted.token).caveats) == {near, far}
         with pytest.raises(errors.InvalidRequest):
             await world.mint("acme", far, Exp(far.at_s + 1))
@@ -87,7 +89,7 @@ def test_of_two_ends_the_earlier_counts() -> None:
     run(test)
 
 
-def test_an_end_given_twice_over_is_refused() -> None:
+def test_an_expiry_given_in_two_ways_is_refused() -> None:
     async def test(world: World) -> None:
         with pytest.raises(errors.InvalidRequest, match="both an exp caveat and expires_in_s"):
             await world.mint("acme", Exp(START_S + 60), expires_in_s=60)
@@ -96,7 +98,7 @@ def test_an_end_given_twice_over_is_refused() -> None:
 
 
 @pytest.mark.parametrize("caveat", [Bind("A" * 22), Usr("ann"), Org("acme")], ids=lambda caveat: type(caveat).__name__)
-def test_what_belongs_in_a_discharge_is_refused(caveat: Any) -> None:
+def test_a_caveat_that_belongs_in_a_discharge_is_refused(caveat: Any) -> None:
     async def test(world: World) -> None:
         with pytest.raises(errors.InvalidRequest, match="allowed only in a discharge"):
             await world.mint("acme", caveat)
@@ -113,7 +115,7 @@ def test_two_subjects_are_refused() -> None:
 
 
 @pytest.mark.parametrize("cid", [b"", b"email = ann", b'["later-version",1]', b'["act", "r"]', b"\xff", b'["exp",1e9]'])
-def test_what_no_reader_could_clear_is_refused_and_said_which(cid: bytes) -> None:
+def test_an_unreadable_caveat_is_refused_with_its_number(cid: bytes) -> None:
     async def test(world: World) -> None:
         with pytest.raises(errors.InvalidRequest, match="caveat 2 of the request"):
             await world.ask(api.Mint("acme", [encode(Act("r")), cid]))
@@ -121,7 +123,7 @@ def test_what_no_reader_could_clear_is_refused_and_said_which(cid: bytes) -> Non
     run(test)
 
 
-def test_as_many_caveats_as_a_reader_takes_and_no_more() -> None:
+def test_a_token_gets_at_most_64_caveats_and_16_kib() -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme", *[Act("r")] * 63)
         assert token.m == 64
@@ -134,12 +136,12 @@ def test_as_many_caveats_as_a_reader_takes_and_no_more() -> None:
     run(test)
 
 
-def test_a_body_with_more_caveats_than_a_token_holds_is_refused_unread() -> None:
+def test_a_request_with_too_many_caveats_is_refused_when_it_is_decoded() -> None:
     with pytest.raises(errors.InvalidRequest, match=r"length <= 63"):
         api.decode_request(api.SIGN, api.encode(api.Mint("acme", [b"x"] * 64)))
 
 
-def test_a_lowered_maximum_holds_for_tokens_minted_from_then_on() -> None:
+def test_a_lowered_maximum_lifetime_applies_only_to_new_tokens() -> None:
     async def test(world: World) -> None:
         old = await world.mint("acme", expires_in_s=DAY_S)
         await world.ask(api.ConfigureOrganization("acme", 60))
@@ -150,7 +152,7 @@ def test_a_lowered_maximum_holds_for_tokens_minted_from_then_on() -> None:
     run(test)
 
 
-def test_an_organization_is_given_no_longer_lives_than_the_authority_allows() -> None:
+def test_an_organization_gets_no_longer_lifetime_than_the_authority_allows() -> None:
     async def test(world: World) -> None:
         for call in (api.CreateOrganization("long", 101), api.ConfigureOrganization("acme", 101)):
             with pytest.raises(errors.InvalidRequest, match="101; this authority allows 100") as caught:
@@ -161,7 +163,7 @@ def test_an_organization_is_given_no_longer_lives_than_the_authority_allows() ->
     run(test, max_lifetime_s=100)
 
 
-def test_a_replayed_mint_gives_another_token_and_not_the_first() -> None:
+def test_a_replayed_mint_returns_a_new_token() -> None:
     async def test(world: World) -> None:
         call = api.Mint("acme")
         caller = world.caller(call, "minter")
@@ -176,7 +178,7 @@ def test_a_replayed_mint_gives_another_token_and_not_the_first() -> None:
 
 
 @pytest.mark.parametrize("fact", [Sub("admin"), Usr("admin"), Org("evil")], ids=lambda fact: type(fact).__name__)
-def test_a_fact_that_a_holder_appends_denies(fact: Any) -> None:
+def test_a_token_with_a_fact_appended_by_a_holder_is_denied(fact: Any) -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme", Act("rw"))
         assert await world.outcome(token.extend([fact])) == "caveat unmet"
@@ -184,7 +186,7 @@ def test_a_fact_that_a_holder_appends_denies(fact: Any) -> None:
     run(test)
 
 
-def test_a_holder_can_not_raise_the_count_of_the_authoritys_words() -> None:
+def test_a_holder_cannot_raise_the_count_of_the_authoritys_caveats() -> None:
     async def test(world: World) -> None:
         token = (await world.mint("acme")).extend([Sub("admin")])
         claimed = token.raw.replace(token.identifier, token.identifier[:33] + b"\x02")
@@ -193,7 +195,7 @@ def test_a_holder_can_not_raise_the_count_of_the_authoritys_words() -> None:
     run(test)
 
 
-def test_a_token_under_a_root_key_of_ones_own_denies() -> None:
+def test_a_token_under_a_made_up_root_key_is_denied() -> None:
     async def test(world: World) -> None:
         kid = (await world.mint()).kid
         forged = mint("tkdb.example", b"r" * 32, kid=kid, time_ms=START_MS, random=bytes(10), caveats=[])
@@ -201,12 +203,12 @@ def test_a_token_under_a_root_key_of_ones_own_denies() -> None:
         unknown = mint("tkdb.example", b"r" * 32, kid=bytes(16), time_ms=START_MS, random=bytes(10), caveats=[])
         assert await world.outcome(unknown) == "unknown key"
         with pytest.raises(errors.BadSignature):
-            await world.own(forged)
+            await world.revoke_own(forged)
 
     run(test)
 
 
-def test_a_token_of_one_organization_is_never_anothers() -> None:
+def test_a_token_of_one_organization_never_verifies_for_another() -> None:
     async def test(world: World) -> None:
         ours, theirs = await world.mint("acme"), await world.mint("evil")
         moved = ours.raw.replace(ours.kid, theirs.kid)
@@ -217,7 +219,7 @@ def test_a_token_of_one_organization_is_never_anothers() -> None:
     run(test)
 
 
-def test_one_bad_bundle_of_a_batch_denies_itself_alone() -> None:
+def test_a_bad_bundle_in_a_batch_denies_no_other_bundle() -> None:
     async def test(world: World) -> None:
         good = await world.mint()
         texts = [good.text, "", good.text[:-3], "tkdb_", good.text + "," + good.text, "é", good.text]
@@ -228,7 +230,7 @@ def test_one_bad_bundle_of_a_batch_denies_itself_alone() -> None:
     run(test)
 
 
-def test_a_nonce_in_the_future_is_refused() -> None:
+def test_a_nonce_more_than_a_minute_in_the_future_is_denied() -> None:
     async def test(world: World) -> None:
         row, key = world.authority._methods._minter._keyring.signing("acme")
         for ahead_ms, outcome in ((SKEW_MS, "valid"), (60_000, "valid"), (60_001, "not yet valid")):

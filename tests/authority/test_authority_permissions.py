@@ -1,3 +1,5 @@
+"""Permissions: a signer can do only what the list allows, and only in its organizations."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -25,7 +27,7 @@ SPECIALISTS = ("minter", "revoker", "administrator", "resealer", "restorer")
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_one_permission_is_enough_and_the_others_are_not(name: str) -> None:
+def test_each_write_needs_exactly_one_permission(name: str) -> None:
     call, allowed = WRITES[name]
 
     async def test(world: World) -> None:
@@ -42,7 +44,7 @@ def test_one_permission_is_enough_and_the_others_are_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_signer_of_another_organization_may_do_none_of_it(name: str) -> None:
+def test_a_signer_of_another_organization_is_refused_every_write(name: str) -> None:
     call, _ = WRITES[name]
 
     async def test(world: World) -> None:
@@ -56,7 +58,7 @@ def test_a_signer_of_another_organization_may_do_none_of_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*WRITES, "list"])
-def test_what_takes_a_signer_is_refused_to_anybody_else(name: str) -> None:
+def test_a_call_that_needs_a_signer_is_refused_without_one(name: str) -> None:
     call = WRITES[name][0] if name in WRITES else api.ListOrganizations()
 
     async def test(world: World) -> None:
@@ -66,7 +68,7 @@ def test_what_takes_a_signer_is_refused_to_anybody_else(name: str) -> None:
     run(test)
 
 
-def test_a_signer_of_one_organization_manages_it_but_not_all() -> None:
+def test_a_signer_of_one_organization_manages_only_that_one() -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme")
         await world.ask(api.RotateKey("acme"), "acme")
@@ -81,7 +83,7 @@ def test_a_signer_of_one_organization_manages_it_but_not_all() -> None:
     run(test)
 
 
-def test_listing_goes_by_pages_and_leaves_out_the_deleted() -> None:
+def test_listing_is_paged_and_omits_deleted_organizations() -> None:
     async def test(world: World) -> None:
         for index in range(5):
             await world.create(f"o{index}")
@@ -98,7 +100,7 @@ def test_listing_goes_by_pages_and_leaves_out_the_deleted() -> None:
     run(test)
 
 
-def test_what_does_not_exist_is_said_so() -> None:
+def test_a_missing_organization_or_key_is_not_found() -> None:
     async def test(world: World) -> None:
         for call in (
             api.Mint("nobody"),
@@ -119,13 +121,13 @@ def test_what_does_not_exist_is_said_so() -> None:
 # --- across tenants -----------------------------------------------------------------------------------------
 
 
-def test_a_revocation_that_names_anothers_key_is_refused() -> None:
+def test_a_revocation_that_names_another_organizations_key_is_refused() -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme")
         own = await world.mint("evil")
         before = world.position
         for target in (lineage(token), branch(token), api.RetireKey(token.kid)):
-            # Together with a target of its own, too: all of them, or none.
+            # Also together with a target of the signer's own organization: all targets are revoked, or none.
             for targets in ([target], [lineage(own), target]):
                 with pytest.raises(errors.NotFound):
                     await world.revoke(*targets, signer="evil")
@@ -137,7 +139,7 @@ def test_a_revocation_that_names_anothers_key_is_refused() -> None:
     run(test)
 
 
-def test_a_nonce_under_another_key_revokes_nothing_of_its_owner() -> None:
+def test_a_nonce_revoked_under_another_key_leaves_its_token_valid() -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme")
         own_kid = (await world.keys("evil"))[0].kid
@@ -149,7 +151,7 @@ def test_a_nonce_under_another_key_revokes_nothing_of_its_owner() -> None:
     run(test)
 
 
-def test_a_key_of_another_and_no_key_at_all_give_one_answer() -> None:
+def test_another_organizations_key_and_an_unknown_key_give_the_same_error() -> None:
     async def test(world: World) -> None:
         texts = set()
         for kid in ((await world.mint("acme")).kid, bytes(16)):
@@ -161,7 +163,7 @@ def test_a_key_of_another_and_no_key_at_all_give_one_answer() -> None:
     run(test)
 
 
-def test_everything_of_a_subject_is_one_organizations_subject() -> None:
+def test_revoking_a_subject_affects_only_one_organization() -> None:
     async def test(world: World) -> None:
         ours, theirs = await world.mint("acme", Sub("ann")), await world.mint("evil", Sub("ann"))
         await world.revoke(api.Before("evil", subject="ann"), signer="evil")
@@ -171,10 +173,10 @@ def test_everything_of_a_subject_is_one_organizations_subject() -> None:
     run(test)
 
 
-# --- open ---------------------------------------------------------------------------------------------------
+# --- status, opening and closing ----------------------------------------------------------------------------
 
 
-def test_status_says_who_answers() -> None:
+def test_status_identifies_the_machine() -> None:
     async def test(world: World) -> None:
         world.advance(1_500)
         report = await world.ask(api.Status(), None)
@@ -184,7 +186,7 @@ def test_status_says_who_answers() -> None:
     run(test, region="ams", machine="m1")
 
 
-def test_a_database_of_another_authority_is_refused_and_left_closed(tmp_path: Path) -> None:
+def test_a_database_of_another_authority_is_refused_and_released(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.authority.close()
         with pytest.raises(errors.ConfigurationError, match=r"to the authority tkdb.example, not to other") as caught:

@@ -1,4 +1,4 @@
-"""Recovery to a point in time: what was made since is undone, what was ended since is not."""
+"""Recovery to a point in time: it undoes later creations and settings, but no revocation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from tests import profiles
-from tests.authority.test_authority_journal import by_signature
-from tests.authority.test_authority_machine import MAX_LIFETIME_S, Lives, Token, picks
+from tests.authority.test_authority_journal import check_signature
+from tests.authority.test_authority_machine import MAX_LIFETIME_S, RandomHistories, Token, picks
 from tests.authority.world import BOTH_RING, DAY_S, HOUR_S, NEW_RING, START_MS, World, branch, lineage, run
 from tkdb import api, errors
 from tkdb.authority import decisions
@@ -23,8 +23,8 @@ from tkdb.journal.state import State
 from tkdb.macaroon.caveats import Act, Exp, Sub
 
 
-async def _folded(world: World, seq: int) -> State:
-    """Return all that entry ``seq`` left, revocations too."""
+async def _state_at(world: World, seq: int) -> State:
+    """Return the state after entry ``seq``, with its revocations."""
     state = State()
     for entry in await world.authority._served.database.entries(0, seq):
         state.apply(entry)
@@ -35,7 +35,7 @@ def _states(keys: list[api.Key]) -> list[str]:
     return [key.state for key in keys]
 
 
-def test_what_was_made_since_is_undone() -> None:
+def test_a_restore_undoes_later_organizations_keys_and_settings() -> None:
     async def test(world: World) -> None:
         old, position = await world.mint(expires_in_s=DAY_S), world.position
         await world.create("late")
@@ -44,7 +44,7 @@ def test_what_was_made_since_is_undone() -> None:
         since = await world.mint()
         await world.ask(api.ConfigureOrganization("acme", 60))
         restored = await world.ask(api.Restore(seq=position))
-        assert restored == api.Restored(seq=position, changed=5)  # acme's maximum, late, three keys
+        assert restored == api.Restored(seq=position, changed=5)  # acme's maximum, the organization, three keys
         assert [await world.outcome(token) for token in (old, since, late)] == ["valid", "unknown key", "unknown key"]
         assert _states(await world.keys()) == ["retired", "signing"]
         assert (await world.mint(expires_in_s=DAY_S)).kid == old.kid
@@ -56,7 +56,7 @@ def test_what_was_made_since_is_undone() -> None:
     run(test)
 
 
-def test_what_was_ended_since_stays_ended() -> None:
+def test_a_restore_undoes_no_revocation() -> None:
     async def test(world: World) -> None:
         await world.create("gone")
         tokens = [await world.mint("acme", *([Sub("ann")] if at == 3 else [])) for at in range(4)]
@@ -64,7 +64,7 @@ def test_what_was_ended_since_stays_ended() -> None:
         evil = await world.mint("evil")
         position = world.position
         await world.revoke(lineage(tokens[0]), branch(child), api.Before("acme", subject="ann"))
-        await world.own(tokens[2])
+        await world.revoke_own(tokens[2])
         await world.revoke(api.RetireKey(evil.kid))
         await world.ask(api.DeleteOrganization("gone"))
         ended = [tokens[0], child, tokens[2], tokens[3], evil, gone]
@@ -73,14 +73,14 @@ def test_what_was_ended_since_stays_ended() -> None:
         await world.ask(api.Restore(seq=position))
         assert [await world.outcome(token) for token in ended] == denials
         assert await world.outcome(tokens[1]) == "valid"
-        # The control: a machine that shows what the journal once came to accepts every one of them.
-        world.authority._served.replace(await _folded(world, position))
+        # The negative control: a machine that serves the earlier state accepts every one of them.
+        world.authority._served.replace(await _state_at(world, position))
         assert {await world.outcome(token) for token in ended} == {"valid"}
 
     run(test)
 
 
-def test_a_replacement_of_a_key_that_was_retired_goes_on() -> None:
+def test_a_restore_keeps_the_replacement_of_a_retired_key() -> None:
     async def test(world: World) -> None:
         old, position = await world.mint(), world.position
         await world.revoke(api.RetireKey(old.kid))
@@ -91,13 +91,13 @@ def test_a_replacement_of_a_key_that_was_retired_goes_on() -> None:
     run(test)
 
 
-def test_a_key_that_signs_again_is_kept_until_its_last_token_has_expired() -> None:
+def test_a_key_that_signs_again_after_a_restore_is_kept_until_its_last_token_has_expired() -> None:
     async def test(world: World) -> None:
         first, position = await world.mint(), world.position
         await world.ask(api.RotateKey("acme"))
         until_ms = (await world.keys())[1].until_ms
         world.advance(until_ms - world.wall_ms + 1)
-        # It has ended, and no purge has come by yet.
+        # The key has expired, and no purge has run yet.
         await world.ask(api.Restore(seq=position))
         again = await world.mint(expires_in_s=DAY_S)
         assert again.kid == first.kid
@@ -108,7 +108,7 @@ def test_a_key_that_signs_again_is_kept_until_its_last_token_has_expired() -> No
     run(test)
 
 
-def test_where_nothing_differs_nothing_is_written() -> None:
+def test_a_restore_without_differences_writes_nothing() -> None:
     async def test(world: World) -> None:
         token, position = await world.mint(), world.position
         await world.revoke(lineage(token))
@@ -119,7 +119,7 @@ def test_where_nothing_differs_nothing_is_written() -> None:
     run(test)
 
 
-def test_a_restore_that_is_sent_again_is_done_once() -> None:
+def test_a_repeated_restore_request_is_carried_out_once() -> None:
     async def test(world: World) -> None:
         position, request_id = world.position, bytes(16)
         await world.ask(api.RotateKey("acme"))
@@ -131,7 +131,7 @@ def test_a_restore_that_is_sent_again_is_done_once() -> None:
     run(test)
 
 
-def test_a_time_means_the_last_entry_up_to_it() -> None:
+def test_a_restore_to_a_time_selects_the_last_entry_up_to_it() -> None:
     async def test(world: World) -> None:
         world.advance(1000)
         await world.create("kept")
@@ -160,7 +160,7 @@ def test_a_time_means_the_last_entry_up_to_it() -> None:
         (api.Restore(at_ms=2**53 - 1), "there is no entry after"),
     ],
 )
-def test_what_names_no_entry_to_go_back_to_is_refused(call: api.Restore, why: str) -> None:
+def test_a_restore_that_names_no_earlier_entry_is_refused(call: api.Restore, why: str) -> None:
     async def test(world: World) -> None:
         with pytest.raises(errors.InvalidRequest, match=why) as caught:
             await world.ask(call)
@@ -170,7 +170,7 @@ def test_what_names_no_entry_to_go_back_to_is_refused(call: api.Restore, why: st
     run(test)
 
 
-def test_it_takes_the_permission_and_for_all_organizations() -> None:
+def test_a_restore_needs_the_permission_for_all_organizations() -> None:
     async def test(world: World) -> None:
         for signer in ("acme", "minter", "revoker", "administrator", "resealer"):
             with pytest.raises(errors.NotPermitted, match="restore for all organizations"):
@@ -181,7 +181,7 @@ def test_it_takes_the_permission_and_for_all_organizations() -> None:
     run(test)
 
 
-def test_what_is_written_at_the_same_time_comes_before_it_or_after_it() -> None:
+def test_concurrent_writes_come_before_or_after_a_restore() -> None:
     async def test(world: World) -> None:
         token, position = await world.mint(), world.position
         results = await asyncio.gather(
@@ -202,7 +202,7 @@ def test_what_is_written_at_the_same_time_comes_before_it_or_after_it() -> None:
     run(test)
 
 
-def test_the_feed_tells_who_follows_a_key_that_a_restore_retires() -> None:
+def test_keys_that_a_restore_retires_are_in_the_feed() -> None:
     async def test(world: World) -> None:
         old, position = await world.mint(), world.position
         await world.create("late")
@@ -212,14 +212,14 @@ def test_the_feed_tells_who_follows_a_key_that_a_restore_retires() -> None:
         await world.ask(api.Restore(seq=position))
         for _ in range(2):
             feed = await world.feed(old.kid, new.kid, late.kid, other.kid, after=start)
-            assert {told.kid for told in feed.revocations} == {new.kid, late.kid}
+            assert {retired.kid for retired in feed.revocations} == {new.kid, late.kid}
             assert (await world.feed(old.kid, after=start)).revocations == []
-            world.authority._served.feed.restart()  # from the journal, as from memory
+            world.authority._served.feed.restart()  # the second read comes from the journal, not from memory
 
     run(test)
 
 
-def test_more_than_one_entry_carries_is_undone_step_by_step(monkeypatch: Any) -> None:
+def test_a_restore_too_large_for_one_entry_can_be_done_in_steps(monkeypatch: Any) -> None:
     async def test(world: World) -> None:
         position = world.position
         for at in range(4):
@@ -239,7 +239,7 @@ def test_more_than_one_entry_carries_is_undone_step_by_step(monkeypatch: Any) ->
     run(test)
 
 
-def test_resealing_is_not_undone(tmp_path: Path) -> None:
+def test_a_restore_does_not_undo_resealing(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         token, position = await world.mint(), world.position
         await world.ask(api.RotateKey("acme"))
@@ -253,7 +253,7 @@ def test_resealing_is_not_undone(tmp_path: Path) -> None:
     run(test, tmp_path / "tkdb.db")
 
 
-def test_what_was_purged_is_not_brought_back() -> None:
+def test_a_restore_brings_back_no_purged_key_or_revocation() -> None:
     async def test(world: World) -> None:
         token, position = await world.mint(expires_in_s=HOUR_S), world.position
         await world.revoke(lineage(token))
@@ -271,11 +271,11 @@ def test_what_was_purged_is_not_brought_back() -> None:
 
 LATE = ("late", "later")
 Shape = dict[str, tuple[int, dict[bytes, str]]]
-"""What a restore goes by: each living organization's maximum, and its keys' states, the newest first."""
+"""The data that a restore compares: for each live organization its maximum, and its keys' states, newest first."""
 
 
-class Restores(Lives):
-    """Random lives in which organizations come late, and all is restored to somewhere before, again and again."""
+class RandomRestores(RandomHistories):
+    """Random histories with later organizations, and with any number of restores to any earlier entry."""
 
     @rule(name=st.sampled_from(LATE))
     def create(self, name: str) -> None:
@@ -312,41 +312,41 @@ class Restores(Lives):
         assert (restored.changed > 0) == (self.world.position > position) == (expected != now)
 
     def undone(self, then: Shape, now: Shape) -> Shape:
-        """Return what is expected, and take out of the model what dies by that."""
+        """Return the expected shape, and mark the tokens in the model that the restore revokes."""
         expected: Shape = {}
         for name, (_, keys) in now.items():
             if name not in then:
                 self.model.deleted.add(name)
-                self.model.kill(organization=name)
+                self.model.revoke(organization=name)
                 continue
             maximum_s, keys_then = then[name]
             signed = next(kid for kid, state in keys_then.items() if state == "signing")
-            goes_on = keys[signed] != "retired"
+            kept = keys[signed] != "retired"
             after = {}
             for kid, state in keys.items():
-                if goes_on and kid == signed:
+                if kept and kid == signed:
                     state = "signing"
-                elif kid not in keys_then and (goes_on or state != "signing"):
+                elif kid not in keys_then and (kept or state != "signing"):
                     state = "retired"
-                    self.model.kill(kid=kid)
+                    self.model.revoke(kid=kid)
                 after[kid] = state
             expected[name] = (maximum_s, after)
         return expected
 
     @property
     def shapes(self) -> dict[int, Shape]:
-        """What each entry left that a rule ended with."""
+        """The shape after the last entry of each rule, by position."""
         return self.__dict__.setdefault("_shapes", {})
 
     @invariant()
-    def each_living_organization_has_one_signing_key_the_newest_that_lives(self) -> None:
+    def each_live_organization_signs_only_with_its_newest_live_key(self) -> None:
         if not getattr(self, "model", None):
             return
         shape = self.shape()
         for _, keys in shape.values():
-            living = [state for state in keys.values() if state != "retired"]
-            assert living[0] == "signing"
-            assert living.count("signing") == 1
+            live = [state for state in keys.values() if state != "retired"]
+            assert live[0] == "signing"
+            assert live.count("signing") == 1
         self.shapes[self.world.position] = shape
 
     def teardown(self) -> None:
@@ -355,21 +355,21 @@ class Restores(Lives):
         super().teardown()
 
     async def _check_journal(self) -> None:
-        """To fold the journal again gives the same, and every entry is signed for."""
+        """Check that the tables match the journal, and that every entry of a signer is signed."""
         async with await Database.open(self.world.path, read_only=True) as database:
-            await audit(database, BOTH_RING, by_signature)
+            await audit(database, BOTH_RING, check_signature)
             state, served = await database.load(), self.world.authority._state
             assert (state.organizations, state.keys) == (served.organizations, served.keys)
 
 
-Restores.TestCase.settings = settings(
+RandomRestores.TestCase.settings = settings(
     max_examples=profiles.CURRENT.lives, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestRestores = Restores.TestCase
+TestRandomRestores = RandomRestores.TestCase
 
 
-class Forgetful(Restores):
-    """The control: a restore that takes revocations back with the rest."""
+class ForgetfulRestores(RandomRestores):
+    """The negative control: a restore that also undoes revocations."""
 
     @initialize()
     def begin(self) -> None:
@@ -381,14 +381,14 @@ class Forgetful(Restores):
     def undone(self, then: Shape, now: Shape) -> Shape:
         expected = super().undone(then, now)
         seq = next(seq for seq, shape in self.shapes.items() if shape is then)
-        self.world.authority._state.revoked = self.do(_folded(self.world, seq)).revoked
+        self.world.authority._state.revoked = self.do(_state_at(self.world, seq)).revoked
         return expected
 
     def teardown(self) -> None:
-        Lives.teardown(self)
+        RandomHistories.teardown(self)
 
 
-def test_a_restore_that_forgets_revocations_is_found() -> None:
+def test_a_restore_that_forgets_revocations_is_detected() -> None:
     bounded = settings(
         max_examples=100,
         stateful_step_count=40,
@@ -400,4 +400,4 @@ def test_a_restore_that_forgets_revocations_is_found() -> None:
         phases=[Phase.generate],
     )
     with pytest.raises(AssertionError, match="Valid"):
-        run_state_machine_as_test(Forgetful, settings=bounded)
+        run_state_machine_as_test(ForgetfulRestores, settings=bounded)

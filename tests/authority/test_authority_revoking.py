@@ -1,3 +1,5 @@
+"""Revocation: which tokens each kind revokes, and how long it is kept."""
+
 from __future__ import annotations
 
 import asyncio
@@ -21,7 +23,7 @@ TRAILER_HEAD = b"\x00\x06\x20"
 
 
 def with_packet(token: Macaroon, packet: Any) -> Macaroon:
-    """Append what ``attenuate`` wouldn't: an unknown caveat, or a third party's."""
+    """Append a caveat that ``attenuate`` doesn't: an unknown one, or one of a third party."""
     section = write_third_party(packet) if isinstance(packet, ThirdParty) else write_caveat(packet)
     head = token.raw[: -len(TRAILER_HEAD) - 32]
     return Macaroon.parse(head + section + TRAILER_HEAD + walk(token.tail, (packet,))[-1])
@@ -30,7 +32,7 @@ def with_packet(token: Macaroon, packet: Any) -> Macaroon:
 # --- lineages, branches, keys -------------------------------------------------------------------------------
 
 
-def test_a_lineage_takes_all_its_branches_and_no_other_lineage() -> None:
+def test_revoking_a_lineage_revokes_all_its_branches_and_no_other_lineage() -> None:
     async def test(world: World) -> None:
         token, other = await world.mint(), await world.mint()
         child = token.attenuate(Act("r"))
@@ -41,7 +43,7 @@ def test_a_lineage_takes_all_its_branches_and_no_other_lineage() -> None:
     run(test)
 
 
-def test_a_branch_takes_its_children_and_neither_parent_nor_siblings() -> None:
+def test_revoking_a_branch_revokes_its_descendants_but_no_parent_or_sibling() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         child, sibling = token.attenuate(Act("r")), token.attenuate(Act("w"))
@@ -53,7 +55,7 @@ def test_a_branch_takes_its_children_and_neither_parent_nor_siblings() -> None:
     run(test)
 
 
-def test_revoking_again_is_no_news_and_writes_nothing() -> None:
+def test_a_repeated_revocation_is_reported_as_already_done_and_writes_nothing() -> None:
     async def test(world: World) -> None:
         token, other = await world.mint(), await world.mint()
         child = token.attenuate(Act("r"))
@@ -65,13 +67,13 @@ def test_revoking_again_is_no_news_and_writes_nothing() -> None:
         assert world.position == position
         assert await world.revoke(branch(child.attenuate(Act("r"))), branch(child)) is False
         assert await world.revoke(lineage(token)) is False
-        # The branch of a lineage that is revoked as a whole is no news either.
+        # The branches of a revoked lineage are revoked already, too.
         assert await world.revoke(branch(child), branch(token)) is True
 
     run(test)
 
 
-def test_many_targets_are_one_entry() -> None:
+def test_a_revocation_of_many_targets_is_one_entry() -> None:
     async def test(world: World) -> None:
         tokens = [await world.mint() for _ in range(50)]
         before = world.position
@@ -82,7 +84,7 @@ def test_many_targets_are_one_entry() -> None:
     run(test)
 
 
-def test_a_retired_signing_key_is_replaced_in_the_same_step() -> None:
+def test_a_retired_signing_key_is_replaced_in_the_same_write() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         await world.revoke(api.RetireKey(token.kid), api.RetireKey(token.kid))
@@ -96,7 +98,7 @@ def test_a_retired_signing_key_is_replaced_in_the_same_step() -> None:
     run(test)
 
 
-def test_a_retired_verifying_key_leaves_the_signing_one() -> None:
+def test_retiring_a_verifying_key_keeps_the_signing_key() -> None:
     async def test(world: World) -> None:
         old = await world.mint()
         await world.ask(api.RotateKey("acme"))
@@ -108,7 +110,7 @@ def test_a_retired_verifying_key_leaves_the_signing_one() -> None:
     run(test)
 
 
-def test_a_nonce_that_no_token_can_have_is_refused() -> None:
+def test_revoking_a_nonce_more_than_a_minute_in_the_future_is_refused() -> None:
     async def test(world: World) -> None:
         kid = (await world.mint()).kid
         for ahead_ms, refused in ((60_000, False), (60_001, True), (2**47, True)):
@@ -125,7 +127,7 @@ def test_a_nonce_that_no_token_can_have_is_refused() -> None:
 # --- everything issued before -------------------------------------------------------------------------------
 
 
-def test_what_is_minted_right_after_everything_was_revoked_is_valid() -> None:
+def test_a_token_minted_right_after_everything_was_revoked_is_valid() -> None:
     async def test(world: World) -> None:
         before = await world.mint("acme", Sub("ann"))
         await world.revoke(api.Before("acme"))
@@ -139,7 +141,7 @@ def test_what_is_minted_right_after_everything_was_revoked_is_valid() -> None:
     run(test)
 
 
-def test_a_token_of_a_machine_whose_clock_ran_ahead_is_revoked_too() -> None:
+def test_revoking_everything_covers_a_token_dated_by_a_fast_clock() -> None:
     async def test(world: World) -> None:
         world.step_clock(15_000)
         ahead = await world.mint()
@@ -150,7 +152,9 @@ def test_a_token_of_a_machine_whose_clock_ran_ahead_is_revoked_too() -> None:
     run(test)
 
 
-def test_without_the_allowance_for_clocks_that_token_would_live(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_clock_allowance_a_token_dated_by_a_fast_clock_stays_valid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def test(world: World) -> None:
         world.step_clock(15_000)
         ahead = await world.mint()
@@ -164,7 +168,7 @@ def test_without_the_allowance_for_clocks_that_token_would_live(monkeypatch: pyt
 
 @pytest.mark.parametrize("subject", [None, "ann"])
 @pytest.mark.parametrize("step_ms", [0, -10_000])
-def test_now_means_every_token_so_far_however_soon_it_is_said_again(subject: str | None, step_ms: int) -> None:
+def test_revoking_everything_again_covers_every_token_minted_so_far(subject: str | None, step_ms: int) -> None:
     async def test(world: World) -> None:
         target = api.Before("acme", subject=subject)
         tokens = []
@@ -178,7 +182,7 @@ def test_now_means_every_token_so_far_however_soon_it_is_said_again(subject: str
     run(test)
 
 
-def test_now_means_the_tokens_dated_behind_a_subjects_revocation_as_well() -> None:
+def test_revoking_everything_covers_tokens_dated_after_a_subjects_revocation() -> None:
     async def test(world: World) -> None:
         await world.revoke(api.Before("acme", subject="ann"))
         token = await world.mint("acme", Sub("ann"))
@@ -189,7 +193,7 @@ def test_now_means_the_tokens_dated_behind_a_subjects_revocation_as_well() -> No
     run(test)
 
 
-def test_a_time_in_the_past_spares_what_came_after() -> None:
+def test_revoking_tokens_before_a_past_time_spares_later_ones() -> None:
     async def test(world: World) -> None:
         old = await world.mint()
         world.advance(HOUR_S * 1000)
@@ -201,7 +205,7 @@ def test_a_time_in_the_past_spares_what_came_after() -> None:
     run(test)
 
 
-def test_a_time_in_the_future_is_refused() -> None:
+def test_revoking_tokens_before_a_future_time_is_refused() -> None:
     async def test(world: World) -> None:
         await world.revoke(api.Before("acme", before_ms=START_MS))
         token = await world.mint()
@@ -216,7 +220,7 @@ def test_a_time_in_the_future_is_refused() -> None:
     run(test)
 
 
-# --- a revocation is remembered for as long as any token can live -------------------------------------------
+# --- a revocation is kept for as long as any token can be valid ---------------------------------------------
 
 
 async def _purge_at(world: World, ms: int) -> None:
@@ -225,22 +229,22 @@ async def _purge_at(world: World, ms: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lineage", "branch", "own"])
-def test_a_short_exp_that_a_holder_appends_shortens_no_memory(kind: str) -> None:
+def test_a_short_expiry_appended_by_a_holder_does_not_shorten_retention(kind: str) -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme", expires_in_s=90 * DAY_S)
         child = token.attenuate(Exp(START_S + 1))
         if kind == "own":
-            await world.own(child)
+            await world.revoke_own(child)
         else:
             await world.revoke(branch(child) if kind == "branch" else lineage(child))
-        dead = child if kind != "lineage" else token
+        revoked = child if kind != "lineage" else token
         await _purge_at(world, START_MS + 90 * DAY_S * 1000 - 1)
-        assert await world.outcome(dead) == "revoked"
+        assert await world.outcome(revoked) == "revoked"
 
     run(test)
 
 
-def test_a_lowered_maximum_shortens_no_memory() -> None:
+def test_a_lowered_maximum_lifetime_does_not_shorten_retention() -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme", expires_in_s=90 * DAY_S)
         await world.revoke(lineage(token))
@@ -252,7 +256,7 @@ def test_a_lowered_maximum_shortens_no_memory() -> None:
     run(test)
 
 
-def test_by_the_current_maximum_that_token_would_live_again() -> None:
+def test_retention_by_the_current_maximum_would_revive_a_revoked_token() -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme", expires_in_s=90 * DAY_S)
         await world.revoke(lineage(token))
@@ -281,16 +285,16 @@ def test_a_revocation_outlives_the_last_second_of_the_longest_token() -> None:
         await _purge_at(world, forgotten_ms)
         assert world.position == position + 1
         assert not world.authority._state.revoked
-        # What was forgotten is not thereby valid again.
+        # Although its revocation is purged, the token isn't valid again.
         assert await world.outcome(token) == "expired"
-        # Nothing is left to forget, and nothing is written.
+        # A purge that finds nothing writes nothing.
         await _purge_at(world, forgotten_ms + HOUR_S * 1000)
         assert world.position == position + 1
 
     run(test)
 
 
-def test_a_subjects_revocation_is_remembered_as_long() -> None:
+def test_a_subjects_revocation_outlives_the_last_second_of_the_longest_token() -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme", Sub("ann"), expires_in_s=90 * DAY_S)
         await world.revoke(api.Before("acme", subject="ann"))
@@ -303,66 +307,66 @@ def test_a_subjects_revocation_is_remembered_as_long() -> None:
 # --- by possession ------------------------------------------------------------------------------------------
 
 
-def test_possession_revokes_exactly_its_own_branch() -> None:
+def test_revoking_by_possession_revokes_exactly_the_presented_branch() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         child, sibling = token.attenuate(Act("r")), token.attenuate(Act("w"))
         grandchild = child.attenuate(Aud("shop"))
-        assert await world.own(child) is False
+        assert await world.revoke_own(child) is False
         assert [await world.outcome(each) for each in (token, sibling)] == ["valid"] * 2
         assert [await world.outcome(each) for each in (child, grandchild)] == ["revoked"] * 2
-        assert await world.own(token) is False
+        assert await world.revoke_own(token) is False
         assert await world.outcome(sibling) == "revoked"
 
     run(test)
 
 
-def test_possession_is_proved_once_and_again_to_no_effect() -> None:
+def test_repeated_revocations_by_possession_write_nothing() -> None:
     async def test(world: World) -> None:
         token = (await world.mint()).attenuate(Act("r"))
-        await world.own(token)
+        await world.revoke_own(token)
         position = world.position
         for _ in range(3 * OWN_BURST):
-            assert await world.own(token) is True
-            assert await world.own(token.attenuate(Act("r"))) is True
+            assert await world.revoke_own(token) is True
+            assert await world.revoke_own(token.attenuate(Act("r"))) is True
         assert world.position == position
 
     run(test)
 
 
-def test_the_same_token_presented_by_many_at_once_is_one_entry() -> None:
+def test_concurrent_revocations_of_one_token_by_possession_are_one_entry() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         position = world.position
-        outcomes = await asyncio.gather(*(world.own(token) for _ in range(OWN_BURST)))
+        outcomes = await asyncio.gather(*(world.revoke_own(token) for _ in range(OWN_BURST)))
         assert sorted(outcomes) == [False] + [True] * (OWN_BURST - 1)
         assert world.position == position + 1
 
     run(test)
 
 
-def test_a_holder_can_not_fill_the_journal_with_branches() -> None:
+def test_a_holder_cannot_fill_the_journal_with_branches() -> None:
     async def test(world: World) -> None:
         token, other = await world.mint(), await world.mint()
         children = [token.attenuate(Aud(f"a{index}")) for index in range(OWN_BURST + 2)]
         for child in children[:OWN_BURST]:
-            await world.own(child)
+            await world.revoke_own(child)
         position = world.position
         with pytest.raises(errors.Overloaded, match="lineage") as caught:
-            await world.own(children[OWN_BURST])
+            await world.revoke_own(children[OWN_BURST])
         assert caught.value.retry_after_ms == OWN_EVERY_MS
         assert world.position == position
-        # Another lineage is not held up by it, and a signer ends it all with one entry.
-        assert await world.own(other) is False
+        # The limit affects no other lineage, and a signer can revoke the whole lineage with one entry.
+        assert await world.revoke_own(other) is False
         world.advance(OWN_EVERY_MS)
-        assert await world.own(children[OWN_BURST]) is False
+        assert await world.revoke_own(children[OWN_BURST]) is False
         await world.revoke(lineage(token))
-        assert await world.own(children[OWN_BURST + 1]) is True
+        assert await world.revoke_own(children[OWN_BURST + 1]) is True
 
     run(test)
 
 
-def test_what_cannot_be_cleared_can_still_be_killed() -> None:
+def test_a_token_that_cannot_clear_can_still_be_revoked() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         strange = [
@@ -378,15 +382,15 @@ def test_what_cannot_be_cleared_can_still_be_killed() -> None:
             "valid",
         ]
         for each in strange:
-            assert await world.own(each) is False
-            assert await world.own(each) is True
+            assert await world.revoke_own(each) is False
+            assert await world.revoke_own(each) is True
         assert await world.outcome(strange[0]) == "revoked"
         assert await world.outcome(token) == "valid"
 
     run(test)
 
 
-def test_what_is_not_a_whole_token_of_ours_revokes_nothing() -> None:
+def test_an_invalid_token_revokes_nothing() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         position = world.position
@@ -409,7 +413,7 @@ def test_what_is_not_a_whole_token_of_ours_revokes_nothing() -> None:
     run(test)
 
 
-def test_the_journal_names_no_signer_for_possession_and_keeps_no_token() -> None:
+def test_the_journal_stores_no_signer_and_no_token_of_a_revocation_by_possession() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         await world.ask(api.RevokeOwn(token.text), "root")
@@ -424,7 +428,7 @@ def test_the_journal_names_no_signer_for_possession_and_keeps_no_token() -> None
 # --- the end of an organization -----------------------------------------------------------------------------
 
 
-def test_a_deleted_organization_is_gone_for_good() -> None:
+def test_a_deleted_organization_can_be_neither_used_nor_created_again() -> None:
     async def test(world: World) -> None:
         old = await world.mint()
         await world.ask(api.RotateKey("acme"))

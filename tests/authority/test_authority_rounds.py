@@ -1,4 +1,4 @@
-"""Rounds: writes that come while others are being acknowledged share what comes next."""
+"""Rounds: writes that arrive while a round is being acknowledged share the next round."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tkdb.authority.publisher import Alone
 from tkdb.journal.entry import Entry
 
 
-class Held(Alone):
-    """Acknowledges a round only when it is told to."""
+class HeldPublisher(Alone):
+    """A publisher that acknowledges a round only when the test calls ``acknowledge``."""
 
     def __init__(self, world: World) -> None:
         self.served = world.authority._served
@@ -40,22 +40,22 @@ class Held(Alone):
     def commit_failed(self, *, doubtful: bool) -> None:
         self.failed.append(doubtful)
 
-    async def begun(self, number: int) -> None:
-        """Wait until so many rounds were committed."""
-        while len(self.rounds) < number:  # noqa: ASYNC110 -- it tells nobody
+    async def wait_for_round(self, number: int) -> None:
+        """Wait until ``number`` rounds are committed."""
+        while len(self.rounds) < number:  # noqa: ASYNC110 -- a commit signals nothing here
             await asyncio.sleep(0.001)
 
     async def acknowledge(self, number: int) -> None:
-        """A head names what was committed in a round: show it, and say so."""
-        await self.begun(number)
+        """Acknowledge and show a round, as if a head named its entries."""
+        await self.wait_for_round(number)
         entries, acknowledged = self.rounds[number - 1]
         await self.served.show(entries[-1].seq, entries[-1].hash)
         acknowledged.set_result(None)
 
 
-def held(test: Callable[[World, Held], Awaitable[None]]) -> None:
+def run_held(test: Callable[[World, HeldPublisher], Awaitable[None]]) -> None:
     async def with_publisher(world: World) -> None:
-        await test(world, Held(world))
+        await test(world, HeldPublisher(world))
 
     run(with_publisher)
 
@@ -65,15 +65,15 @@ def ask(world: World, call: Any, request_id: bytes | None = None) -> asyncio.Tas
 
 
 async def settled(*tasks: asyncio.Task[Any]) -> None:
-    """Let everything go on that can."""
+    """Let every other task run until it waits."""
     for _ in range(20):
         await asyncio.sleep(0.001)
 
 
-def test_writes_that_come_meanwhile_share_the_next_round() -> None:
-    async def test(world: World, publisher: Held) -> None:
+def test_writes_that_arrive_during_a_round_share_the_next_one() -> None:
+    async def test(world: World, publisher: HeldPublisher) -> None:
         first = ask(world, api.CreateOrganization("one"))
-        await publisher.begun(1)
+        await publisher.wait_for_round(1)
         others = [ask(world, api.CreateOrganization(f"org-{number}")) for number in range(50)]
         await settled()
         assert len(publisher.rounds) == 1
@@ -82,15 +82,15 @@ def test_writes_that_come_meanwhile_share_the_next_round() -> None:
         assert len(await asyncio.gather(first, *others)) == 51
         assert [len(entries) for entries, _ in publisher.rounds] == [1, 50]
 
-    held(test)
+    run_held(test)
 
 
-def test_nothing_is_served_and_nobody_is_answered_before_it_is_acknowledged() -> None:
-    async def test(world: World, publisher: Held) -> None:
+def test_a_write_is_neither_served_nor_answered_before_it_is_acknowledged() -> None:
+    async def test(world: World, publisher: HeldPublisher) -> None:
         token, position = await world.mint(), world.position
         feed = asyncio.create_task(world.feed(token.kid, after=position, wait_ms=20_000))
         revoking = ask(world, api.Revoke([lineage(token)]))
-        await publisher.begun(1)
+        await publisher.wait_for_round(1)
         await settled()
         assert (await world.outcome(token), world.position) == ("valid", position)
         assert not revoking.done()
@@ -100,14 +100,14 @@ def test_nothing_is_served_and_nobody_is_answered_before_it_is_acknowledged() ->
         assert (await world.outcome(token), world.position) == ("revoked", position + 1)
         assert (await feed).revocations == [lineage(token)]
 
-    held(test)
+    run_held(test)
 
 
-def test_each_write_is_decided_on_those_before_it_in_its_round() -> None:
-    async def test(world: World, publisher: Held) -> None:
+def test_each_write_is_decided_on_the_earlier_writes_of_its_round() -> None:
+    async def test(world: World, publisher: HeldPublisher) -> None:
         token = await world.mint()
         blocker = ask(world, api.CreateOrganization("blocker"))
-        await publisher.begun(1)
+        await publisher.wait_for_round(1)
         calls = [
             api.CreateOrganization("new"),
             api.CreateOrganization("new"),
@@ -119,11 +119,11 @@ def test_each_write_is_decided_on_those_before_it_in_its_round() -> None:
             api.DeleteOrganization("evil"),
             api.RotateKey("evil"),
         ]
-        asked = [ask(world, call) for call in calls]
+        writes = [ask(world, call) for call in calls]
         await settled()
         await publisher.acknowledge(1)
         await publisher.acknowledge(2)
-        done = await asyncio.gather(*asked, return_exceptions=True)
+        done = await asyncio.gather(*writes, return_exceptions=True)
         await blocker
         assert isinstance(done[1], errors.Conflict)
         assert isinstance(done[8], errors.NotFound)
@@ -131,18 +131,18 @@ def test_each_write_is_decided_on_those_before_it_in_its_round() -> None:
         assert [outcome.already for outcome in done[4:7]] == [False, True, True]
         assert len(publisher.rounds[1][0]) == 5
 
-    held(test)
+    run_held(test)
 
 
-def test_what_a_round_only_found_to_be_done_already_is_told_when_the_round_is_acknowledged() -> None:
-    async def test(world: World, publisher: Held) -> None:
+def test_a_revocation_already_made_in_its_round_gets_the_rounds_outcome() -> None:
+    async def test(world: World, publisher: HeldPublisher) -> None:
         token = await world.mint()
         blocker = ask(world, api.CreateOrganization("blocker"))
-        await publisher.begun(1)
+        await publisher.wait_for_round(1)
         revoking, again = ask(world, api.Revoke([lineage(token)])), ask(world, api.Revoke([lineage(token)]))
         await settled()
         await publisher.acknowledge(1)
-        await publisher.begun(2)
+        await publisher.wait_for_round(2)
         await settled()
         assert not again.done()
         publisher.rounds[1][1].set_exception(errors.OutcomeUnknown("this machine isn't primary any more"))
@@ -151,14 +151,14 @@ def test_what_a_round_only_found_to_be_done_already_is_told_when_the_round_is_ac
                 await task
         await blocker
 
-    held(test)
+    run_held(test)
 
 
-def test_a_request_repeated_in_its_own_round_is_carried_out_once() -> None:
-    async def test(world: World, publisher: Held) -> None:
+def test_a_request_repeated_within_a_round_is_carried_out_once() -> None:
+    async def test(world: World, publisher: HeldPublisher) -> None:
         request_id = bytes(range(16))
         blocker = ask(world, api.CreateOrganization("blocker"))
-        await publisher.begun(1)
+        await publisher.wait_for_round(1)
         twice = [ask(world, api.CreateOrganization("new"), request_id) for _ in range(2)]
         other = ask(world, api.CreateOrganization("other"), request_id)
         await settled()
@@ -171,13 +171,13 @@ def test_a_request_repeated_in_its_own_round_is_carried_out_once() -> None:
         assert len(publisher.rounds[1][0]) == 1
         await blocker
 
-    held(test)
+    run_held(test)
 
 
-def test_who_finds_no_room_in_a_round_is_the_first_of_the_next() -> None:
-    async def test(world: World, publisher: Held) -> None:
+def test_a_write_without_room_in_a_round_is_the_first_of_the_next() -> None:
+    async def test(world: World, publisher: HeldPublisher) -> None:
         blocker = ask(world, api.CreateOrganization("blocker"))
-        await publisher.begun(1)
+        await publisher.wait_for_round(1)
         publisher.room = 2
         asked = [ask(world, api.CreateOrganization(f"org-{number}")) for number in range(3)]
         await settled()
@@ -187,11 +187,11 @@ def test_who_finds_no_room_in_a_round_is_the_first_of_the_next() -> None:
         assert [len(entries) for entries, _ in publisher.rounds] == [1, 2, 1]
         await blocker
 
-    held(test)
+    run_held(test)
 
 
-def test_where_there_is_no_room_at_all_writes_are_told_to_slow_down() -> None:
-    async def test(world: World, publisher: Held) -> None:
+def test_a_write_without_room_in_any_round_raises_overloaded() -> None:
+    async def test(world: World, publisher: HeldPublisher) -> None:
         publisher.room = 0
         with pytest.raises(errors.Overloaded):
             await world.ask(api.CreateOrganization("new"))
@@ -200,16 +200,16 @@ def test_where_there_is_no_room_at_all_writes_are_told_to_slow_down() -> None:
         await publisher.acknowledge(1)
         assert (await creating).name == "new"
 
-    held(test)
+    run_held(test)
 
 
-def test_a_commit_that_fails_says_nothing_of_what_was_done_before() -> None:
-    async def test(world: World, publisher: Held) -> None:
+def test_a_failed_commit_does_not_change_the_outcome_of_an_earlier_request() -> None:
+    async def test(world: World, publisher: HeldPublisher) -> None:
         request_id = bytes(range(16))
         creating = ask(world, api.CreateOrganization("one"), request_id)
         await publisher.acknowledge(1)
         blocker = ask(world, api.CreateOrganization("blocker"))
-        await publisher.begun(2)
+        await publisher.wait_for_round(2)
 
         async def fail(*_: object) -> None:
             raise errors.StoreUnwritable("the disk is full")
@@ -223,12 +223,12 @@ def test_a_commit_that_fails_says_nothing_of_what_was_done_before() -> None:
             await new
         await blocker
 
-    held(test)
+    run_held(test)
 
 
 @pytest.mark.parametrize("error", [errors.StoreUnwritable("the disk is full"), errors.OutcomeUnknown("it failed")])
-def test_a_commit_that_fails_fails_its_round_alone(error: errors.Unavailable, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(world: World, publisher: Held) -> None:
+def test_a_failed_commit_fails_only_its_round(error: errors.Unavailable, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World, publisher: HeldPublisher) -> None:
         async def fail(*_: object) -> None:
             raise error
 
@@ -241,19 +241,19 @@ def test_a_commit_that_fails_fails_its_round_alone(error: errors.Unavailable, mo
         await publisher.acknowledge(1)
         assert (await creating).name == "new"
 
-    held(test)
+    run_held(test)
 
 
-def test_a_caller_that_has_gone_leaves_its_write_and_the_others_alone() -> None:
-    async def test(world: World, publisher: Held) -> None:
+def test_a_cancelled_caller_stops_neither_its_own_write_nor_the_others() -> None:
+    async def test(world: World, publisher: HeldPublisher) -> None:
         gone, stays = ask(world, api.CreateOrganization("gone")), ask(world, api.CreateOrganization("stays"))
-        await publisher.begun(1)
+        await publisher.wait_for_round(1)
         gone.cancel()
         await publisher.acknowledge(1)
         assert (await stays).name == "stays"
         assert {each.name for each in (await world.ask(api.ListOrganizations())).organizations} > {"gone", "stays"}
 
-    held(test)
+    run_held(test)
 
 
 WRITES = st.lists(
@@ -271,7 +271,7 @@ WRITES = st.lists(
 
 @settings(max_examples=profiles.CURRENT.few_examples, deadline=None)
 @given(writes=WRITES)
-def test_one_round_comes_to_the_same_as_one_write_after_the_other(writes: list[api.WriteCall]) -> None:
+def test_writes_in_one_round_give_the_same_result_as_in_sequence(writes: list[api.WriteCall]) -> None:
     async def play(world: World, *, at_once: bool) -> list[str]:
         if at_once:
             done = await asyncio.gather(*(world.ask(call) for call in writes), return_exceptions=True)

@@ -1,3 +1,5 @@
+"""Writes: each request is carried out once, and is served only once it is on the disk."""
+
 from __future__ import annotations
 
 import asyncio
@@ -40,7 +42,7 @@ def test_a_repeated_request_gives_the_same_outcome_and_one_entry() -> None:
     run(test)
 
 
-def test_a_request_repeated_at_the_same_moment_is_carried_out_once() -> None:
+def test_a_request_sent_ten_times_at_once_is_carried_out_once() -> None:
     async def test(world: World) -> None:
         position = world.position
         call = api.CreateOrganization("new")
@@ -66,7 +68,7 @@ def test_a_request_id_with_another_body_is_refused() -> None:
     run(test)
 
 
-def test_another_signers_request_with_the_same_id_is_its_own() -> None:
+def test_two_signers_can_use_the_same_request_id() -> None:
     async def test(world: World) -> None:
         await world.ask(api.RotateKey("acme"), "root", REQUEST_ID)
         await world.ask(api.RotateKey("acme"), "acme", REQUEST_ID)
@@ -75,7 +77,7 @@ def test_another_signers_request_with_the_same_id_is_its_own() -> None:
     run(test)
 
 
-def test_a_request_is_remembered_over_a_restart(tmp_path: Path) -> None:
+def test_a_request_is_remembered_after_a_restart(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         created = await world.ask(api.CreateOrganization("new"), request_id=REQUEST_ID)
         await world.restart()
@@ -88,7 +90,7 @@ def test_a_request_is_remembered_over_a_restart(tmp_path: Path) -> None:
     run(test, tmp_path / "tkdb.db")
 
 
-def test_a_refused_request_uses_up_no_id() -> None:
+def test_a_refused_request_does_not_use_up_its_id() -> None:
     async def test(world: World) -> None:
         with pytest.raises(errors.NotPermitted):
             await world.ask(api.RotateKey("acme"), "evil", REQUEST_ID)
@@ -99,17 +101,17 @@ def test_a_refused_request_uses_up_no_id() -> None:
     run(test)
 
 
-# --- nothing is served before it is on the disk -------------------------------------------------------------
+# --- no write is served before it is on the disk ------------------------------------------------------------
 
 
 async def _served(world: World, tokens: list[Macaroon]) -> Any:
-    """All that callers can see."""
+    """Return all the data that callers can see."""
     organizations = await world.ask(api.ListOrganizations())
     feed = await world.feed(*{token.kid for token in tokens})
     return world.position, organizations, feed, [await world.outcome(token) for token in tokens]
 
 
-async def _refused_and_untouched(world: World, obstacle: Any) -> None:
+async def _check_failed_writes_change_nothing(world: World, obstacle: Any) -> None:
     token = await world.mint()
     tokens = [token, token.attenuate(Act("r")), await world.mint("evil")]
     before = await _served(world, tokens)
@@ -127,33 +129,33 @@ async def _refused_and_untouched(world: World, obstacle: Any) -> None:
                 await world.ask(call, signer, REQUEST_ID)
             assert caught.value.hint
             assert await _served(world, tokens) == before
-    # The very same request, once it can be written.
+    # The same request succeeds once the authority can write again.
     assert await world.ask(attempts[0][0], "root", REQUEST_ID) == api.Revoked(already=False)
     assert world.position == before[0] + 1
     assert [await world.outcome(each) for each in tokens] == ["valid", "revoked", "revoked"]
 
 
-def test_a_write_that_fails_changes_nothing_that_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_changes_no_served_data(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         async def fail(*_: Any) -> None:
             raise errors.StoreUnwritable("the disk is full", hint="free space")
 
         with monkeypatch.context() as patch:
             patch.setattr(world.authority._served.database, "append", fail)
-            await _refused_and_untouched(world, _until(patch))
+            await _check_failed_writes_change_nothing(world, _undo_after(patch))
 
     run(test)
 
 
 @contextmanager
-def _until(patch: pytest.MonkeyPatch) -> Iterator[None]:
+def _undo_after(patch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     patch.undo()
 
 
 @contextmanager
 def _full_disk(path: Path) -> Iterator[None]:
-    """No file of this process grows any more."""
+    """Let no file of this process grow beyond the size of the log."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.with_name(path.name + "-wal").stat().st_size, hard))
     try:
@@ -166,7 +168,7 @@ def test_a_full_disk_stops_writes_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "tkdb.db"
 
     async def test(world: World) -> None:
-        await _refused_and_untouched(world, _full_disk(path))
+        await _check_failed_writes_change_nothing(world, _full_disk(path))
         token = await world.mint()
         await world.restart()
         assert await world.outcome(token) == "valid"
@@ -174,7 +176,7 @@ def test_a_full_disk_stops_writes_and_nothing_else(tmp_path: Path) -> None:
     run(test, path)
 
 
-def test_long_polls_hear_nothing_of_a_write_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_ends_no_long_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         poll = asyncio.create_task(world.feed(token.kid, after=world.position, wait_ms=30_000))
@@ -196,7 +198,7 @@ def test_long_polls_hear_nothing_of_a_write_that_failed(monkeypatch: pytest.Monk
     run(test)
 
 
-def test_a_revoked_token_is_not_denied_before_the_disk_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revoked_token_is_not_denied_before_the_revocation_is_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         token = await world.mint()
         position, append, held = world.position, world.authority._served.database.append, asyncio.Event()
@@ -217,17 +219,17 @@ def test_a_revoked_token_is_not_denied_before_the_disk_has_it(monkeypatch: pytes
     run(test)
 
 
-def test_a_caller_who_leaves_during_a_write_leaves_the_authority_whole(tmp_path: Path) -> None:
+def test_a_cancelled_write_leaves_the_authority_consistent(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         for turns in range(1, 12):
             token = await world.mint()
             for call, signer in ((api.Revoke([lineage(token)]), "root"), (api.RevokeOwn(token.text), None)):
-                leaving = asyncio.create_task(world.ask(call, signer))
+                cancelled = asyncio.create_task(world.ask(call, signer))
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                leaving.cancel()
-                await asyncio.wait({leaving})
-            # What is on the disk is served; what comes next fits.
+                cancelled.cancel()
+                await asyncio.wait({cancelled})
+            # The authority serves the entries that are on the disk, and later entries follow them.
             other = await world.mint()
             await world.revoke(lineage(other))
             [last] = await world.authority._served.database.entries(world.position - 1, 10)
@@ -237,14 +239,14 @@ def test_a_caller_who_leaves_during_a_write_leaves_the_authority_whole(tmp_path:
     run(test, tmp_path / "tkdb.db")
 
 
-# --- what is on the disk is served again --------------------------------------------------------------------
+# --- a restart, and a second process ------------------------------------------------------------------------
 
 
-def test_a_restart_serves_what_was_served_before(tmp_path: Path) -> None:
+def test_a_restart_serves_the_same_data(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         token, other = await world.mint(), await world.mint("evil")
         child = token.attenuate(Act("r"))
-        await world.own(child)
+        await world.revoke_own(child)
         await world.revoke(api.Before("evil"))
         await world.ask(api.RotateKey("acme"))
         tokens = [token, child, other, await world.mint("acme"), await world.mint("evil")]
@@ -256,7 +258,7 @@ def test_a_restart_serves_what_was_served_before(tmp_path: Path) -> None:
     run(test, tmp_path / "tkdb.db")
 
 
-def test_a_second_process_on_the_same_database_is_turned_away(tmp_path: Path) -> None:
+def test_a_second_process_on_the_same_database_is_refused(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         second = World(world.path)
         with pytest.raises(errors.StoreError, match="another process"):
@@ -265,7 +267,7 @@ def test_a_second_process_on_the_same_database_is_turned_away(tmp_path: Path) ->
     run(test, tmp_path / "tkdb.db")
 
 
-def test_without_the_lock_a_second_process_would_accept_what_the_first_revoked(
+def test_without_the_lock_a_second_process_would_accept_a_token_that_the_first_revoked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control of the test above."""

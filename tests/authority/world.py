@@ -1,4 +1,4 @@
-"""An authority in the test's hands: its clocks are turned, its randomness is seeded, its signers are known."""
+"""An authority under the control of a test, with settable clocks, seeded randomness and known signers."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ OLD_RING, BOTH_RING, NEW_RING = (
     SealKeys([NEW_SEAL_KEY]),
 )
 
-EVERYTHING: frozenset[Permission] = frozenset(get_args(Permission))
+ALL_PERMISSIONS: frozenset[Permission] = frozenset(get_args(Permission))
 
 
-def _signer(name: str, organizations: str, *may: Permission) -> tuple[Signer, SignerSecret]:
+def _signer(name: str, organizations: str, *permissions: Permission) -> tuple[Signer, SignerSecret]:
     secret = SignerSecret.generate(random.Random(name).randbytes)
-    return Signer(name, secret.public, frozenset({organizations}), frozenset(may) or EVERYTHING), secret
+    return Signer(name, secret.public, frozenset({organizations}), frozenset(permissions) or ALL_PERMISSIONS), secret
 
 
 SIGNERS = {
@@ -59,7 +59,7 @@ SIGNERS = {
 
 
 class World:
-    """One authority, its clocks and its randomness. A restart is ``close`` and ``open`` again."""
+    """One authority, its clocks and its randomness."""
 
     def __init__(self, path: Path | str = MEMORY, *, seed: int = 0, **options: Any) -> None:
         self.path = path
@@ -84,16 +84,16 @@ class World:
         await self.open(**options)
 
     def advance(self, ms: int) -> None:
-        """Let time pass."""
+        """Let time pass on both clocks."""
         self.wall_ms += ms
         self.monotonic_ms += ms
 
     def step_clock(self, ms: int) -> None:
-        """Set the wall clock to another time; no time passes."""
+        """Change the wall clock, although no time passes."""
         self.wall_ms += ms
 
     def caller(self, call: Any, signer: str | None, request_id: bytes | None = None, path: str | None = None) -> Caller:
-        """Who asks, signed as the channel would have found it."""
+        """Return a caller whose signature is valid, as the channel passes it on."""
         path = path or BY_NAME[name_of(call)][0]
         request_id = self.random.randbytes(16) if request_id is None else request_id
         body = api.encode(call)
@@ -107,7 +107,7 @@ class World:
         return await self.authority.answer(call, self.caller(call, signer, request_id))
 
     async def create(self, name: str = "acme", max_lifetime_s: int | None = None) -> bytes:
-        """Make an organization; return the kid of its first key."""
+        """Create an organization, and return the kid of its first key."""
         return (await self.ask(api.CreateOrganization(name, max_lifetime_s))).keys[0].kid
 
     async def mint(self, organization: str = "acme", *caveats: AnyCaveat, expires_in_s: int | None = None) -> Macaroon:
@@ -115,15 +115,15 @@ class World:
         return Macaroon.parse((await self.ask(call)).token)
 
     async def revoke(self, *targets: api.Target, signer: str = "root") -> bool:
-        """Return whether it was so already."""
+        """Return True if all targets were revoked already."""
         return (await self.ask(api.Revoke(list(targets)), signer)).already
 
-    async def own(self, token: Macaroon) -> bool:
-        """Revoke by possession; return whether it was so already."""
+    async def revoke_own(self, token: Macaroon) -> bool:
+        """Revoke by possession. Return True if the token was revoked already."""
         return (await self.ask(api.RevokeOwn(token.text), None)).already
 
     async def outcome(self, token: Macaroon | str) -> str:
-        """Return what verification says: ``valid``, or the reason of the denial."""
+        """Verify a token, and return ``valid`` or the reason of the denial."""
         text = token if isinstance(token, str) else token.text
         [result] = (await self.ask(api.Verify([text]), None)).results
         return "valid" if isinstance(result, api.Valid) else str(result.reason)
@@ -141,7 +141,7 @@ class World:
 
 
 @asynccontextmanager
-async def opened(path: Path | str = MEMORY, **options: Any) -> AsyncIterator[World]:
+async def open_world(path: Path | str = MEMORY, **options: Any) -> AsyncIterator[World]:
     world = World(path, **options)
     await world.open()
     try:
@@ -159,10 +159,10 @@ def branch(token: Macaroon) -> api.Branch:
 
 
 def run(test: Callable[[World], Awaitable[None]], path: Path | str = MEMORY, **options: Any) -> None:
-    """Run a test in a world with the organizations acme and evil, within a bound on its time."""
+    """Run a test in a world with the organizations acme and evil. It has 30 s."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(30), opened(path, **options) as world:
+        async with asyncio.timeout(30), open_world(path, **options) as world:
             await world.create("acme")
             await world.create("evil")
             await test(world)

@@ -1,4 +1,4 @@
-"""Where a test's database is."""
+"""The path of a test's database."""
 
 from __future__ import annotations
 

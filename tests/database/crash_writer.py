@@ -1,6 +1,7 @@
-"""A process to be killed: it appends to the journal at argv[1] without end and prints each seq once acknowledged.
+"""A process for a test to kill: it appends to the journal at argv[1] until then.
 
-With argv[3] = "early" it prints each seq before it is written: what a broken authority would do.
+It prints the position of each entry once the entry is acknowledged. With argv[3] = "early", it prints the position
+before it writes the entry, as a broken authority would.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A process to be killed: it has the database at argv[1] replaced by that at argv[2], or sets it aside ("aside").
+"""A process that kills itself: it replaces the database at argv[1] by the one at argv[2], or sets it aside ("aside").
 
-It kills itself before step argv[3], where a step is a file removed or renamed, or a database opened; it prints "done"
-when there weren't so many. A reader of its own has the database open, so that the log outlives the writer's connection.
-With argv[4] = "naive" it does what a program would that knows nothing of logs: one rename.
+A step removes or renames a file, or opens a database. The process kills itself before step argv[3], counted from 0. If
+there are fewer steps, it prints "done". A second connection reads the database, so that the log outlives the writer's
+connection. With argv[4] = "naive", the process only renames the file, as a program that ignores logs would.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     if sys.argv[4] == "naive":
-        FileReplacement.settle = lambda place: place.successor.replace(place.path)  # type: ignore[method-assign, return-value]
+        FileReplacement.settle = lambda files: files.successor.replace(files.path)  # type: ignore[method-assign, return-value]
     sys.addaudithook(step)
     if sys.argv[2] == "aside":
         await database.set_aside("damaged")

@@ -1,3 +1,5 @@
+"""The audit: it detects altered entries and tables, and forged requests of signers."""
+
 from __future__ import annotations
 
 import asyncio
@@ -8,7 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.journal.scribe import BOTH_RING, DAY_MS, NEW_RING, NOBODY, OLD_RING, START_MS, Scribe, begun, nonce_at
+from tests.journal.scribe import (
+    BOTH_RING,
+    DAY_MS,
+    NEW_RING,
+    NO_ORIGIN,
+    OLD_RING,
+    START_MS,
+    Scribe,
+    begin_journal,
+    nonce_at,
+)
 from tkdb import api, errors
 from tkdb.database.audit import AuditReport, audit
 from tkdb.database.database import Database
@@ -20,7 +32,7 @@ ANN = Origin(signer=b"a" * 16, request_id=b"1" * 16, signed_ms=START_MS, signatu
 BOB = Origin(signer=b"b" * 16, request_id=b"1" * 16, signed_ms=START_MS, signature=b"s" * 64)
 
 
-async def write(path: Path) -> Scribe:
+async def write_journal(path: Path) -> Scribe:
     async with await Database.open(path) as database:
         s = Scribe(database)
         await s.begin()
@@ -35,7 +47,7 @@ async def write(path: Path) -> Scribe:
         return s
 
 
-async def audited(
+async def run_audit(
     path: Path, ring: SealKeys = OLD_RING, verify: Callable[[Entry], bool | None] = lambda entry: None
 ) -> AuditReport:
     async with await Database.open(path, read_only=True) as database:
@@ -44,7 +56,7 @@ async def audited(
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    asyncio.run(write(tmp_path / "tkdb.db"))
+    asyncio.run(write_journal(tmp_path / "tkdb.db"))
     return tmp_path / "tkdb.db"
 
 
@@ -54,69 +66,69 @@ def tamper(path: Path, script: str) -> None:
     connection.close()
 
 
-def test_what_was_written_audits_clean(path: Path) -> None:
-    report = asyncio.run(audited(path, verify=lambda entry: True if entry.signer == ANN.signer else None))
+def test_an_unaltered_database_passes_the_audit(path: Path) -> None:
+    report = asyncio.run(run_audit(path, verify=lambda entry: True if entry.signer == ANN.signer else None))
     assert (report.entries, report.signed, report.unknown, report.head.seq) == (8, 1, 5, 8)
 
 
 TAMPERINGS = {
-    "an entry edited": "UPDATE journal SET time_ms = time_ms + 1 WHERE seq = 4",
-    "a request edited": "UPDATE journal SET body = (SELECT body FROM journal WHERE seq = 5) WHERE seq = 4",
-    "a signer swapped": "UPDATE journal SET signer = zeroblob(16) WHERE seq = 2",
-    "the first entry dropped": "DELETE FROM journal WHERE seq = 1",
-    "an entry dropped": "DELETE FROM journal WHERE seq = 4",
-    "an entry dropped and the rest moved up": "DELETE FROM journal WHERE seq = 4;"
+    "an edited entry": "UPDATE journal SET time_ms = time_ms + 1 WHERE seq = 4",
+    "an edited request": "UPDATE journal SET body = (SELECT body FROM journal WHERE seq = 5) WHERE seq = 4",
+    "a replaced signer": "UPDATE journal SET signer = zeroblob(16) WHERE seq = 2",
+    "a missing first entry": "DELETE FROM journal WHERE seq = 1",
+    "a missing entry": "DELETE FROM journal WHERE seq = 4",
+    "a missing entry and later entries moved up": "DELETE FROM journal WHERE seq = 4;"
     "UPDATE journal SET seq = -seq WHERE 0; UPDATE journal SET seq = seq - 1 WHERE seq > 4",
-    "two entries swapped": "PRAGMA ignore_check_constraints = ON; UPDATE journal SET seq = -4 WHERE seq = 4;"
+    "two swapped entries": "PRAGMA ignore_check_constraints = ON; UPDATE journal SET seq = -4 WHERE seq = 4;"
     "UPDATE journal SET seq = 4 WHERE seq = 5; UPDATE journal SET seq = 5 WHERE seq = -4",
-    "a middle cut out": "DELETE FROM journal WHERE seq BETWEEN 3 AND 5",
-    "the end cut off, the tables left": "DELETE FROM journal WHERE seq = 8",
-    "all entries dropped": "DELETE FROM journal",
-    "a retired key come back": "UPDATE root_keys SET state = 'verifying', until_ms = 9, sealed = zeroblob(68)"
+    "several missing entries": "DELETE FROM journal WHERE seq BETWEEN 3 AND 5",
+    "a missing last entry with unchanged tables": "DELETE FROM journal WHERE seq = 8",
+    "no entries": "DELETE FROM journal",
+    "a revived key": "UPDATE root_keys SET state = 'verifying', until_ms = 9, sealed = zeroblob(68)"
     " WHERE state = 'retired'",
-    "a key sealed otherwise": "UPDATE root_keys SET sealed = zeroblob(68) WHERE state = 'signing'",
-    "a key kept longer": "UPDATE root_keys SET until_ms = until_ms + 1 WHERE state = 'verifying';"
+    "an altered sealed key": "UPDATE root_keys SET sealed = zeroblob(68) WHERE state = 'signing'",
+    "a key with a later end": "UPDATE root_keys SET until_ms = until_ms + 1 WHERE state = 'verifying';"
     "UPDATE organizations SET longest_lifetime_s = longest_lifetime_s + 1",
-    "a revocation dropped": "DELETE FROM revocations",
-    "a revocation added": "INSERT INTO revocations SELECT zeroblob(16), kid, branch, seq FROM revocations LIMIT 1",
-    "a revocation's entry changed": "UPDATE revocations SET seq = 1",
-    "an organization dropped": "PRAGMA foreign_keys = OFF; DELETE FROM organizations WHERE name = 'acme'",
-    "an organization revived": "UPDATE organizations SET issued_from_ms = 7",
-    "a subject added": "INSERT INTO subjects VALUES ('acme', zeroblob(16), 1)",
-    "the journal renamed": "UPDATE authority SET name = 'tkdb.elsewhere'",
-    "the journal's id changed": "UPDATE authority SET journal = zeroblob(16)",
+    "missing revocations": "DELETE FROM revocations",
+    "an added revocation": "INSERT INTO revocations SELECT zeroblob(16), kid, branch, seq FROM revocations LIMIT 1",
+    "a revocation with another entry": "UPDATE revocations SET seq = 1",
+    "a missing organization": "PRAGMA foreign_keys = OFF; DELETE FROM organizations WHERE name = 'acme'",
+    "an altered issued-before time": "UPDATE organizations SET issued_from_ms = 7",
+    "an added subject": "INSERT INTO subjects VALUES ('acme', zeroblob(16), 1)",
+    "another name of the authority": "UPDATE authority SET name = 'tkdb.elsewhere'",
+    "another journal id": "UPDATE authority SET journal = zeroblob(16)",
     "no authority": "DELETE FROM authority",
-    "the chain key altered": "UPDATE chain_keys SET sealed = CAST(substr(sealed, 1, 8) || zeroblob(60) AS BLOB)",
-    "the chain key dropped": "DELETE FROM chain_keys",
-    "a chain key in force later": "UPDATE chain_keys SET from_seq = 2",
+    "an altered chain key": "UPDATE chain_keys SET sealed = CAST(substr(sealed, 1, 8) || zeroblob(60) AS BLOB)",
+    "a missing chain key": "DELETE FROM chain_keys",
+    "a chain key with a later first entry": "UPDATE chain_keys SET from_seq = 2",
     "a trigger that undoes revocations": "CREATE TRIGGER undo AFTER INSERT ON revocations BEGIN"
     " DELETE FROM revocations WHERE nonce = new.nonce; END",
-    "a constraint gone": "DROP INDEX root_keys_signing",
-    "a table gone": "DROP TABLE subjects",
+    "a missing constraint": "DROP INDEX root_keys_signing",
+    "a missing table": "DROP TABLE subjects",
     "a column of another type": "DROP TABLE subjects;"
     "CREATE TABLE subjects (organization TEXT, subject BLOB, issued_from_ms TEXT);"
     "INSERT INTO subjects VALUES (1, 2, 3)",
-    "text where bytes belong": "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '');"
+    "a loosely typed table": "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '');"
     "PRAGMA writable_schema = OFF",
 }
 
 
-@pytest.mark.parametrize("what", TAMPERINGS)
-def test_the_audit_finds(path: Path, what: str) -> None:
-    tamper(path, TAMPERINGS[what])
+@pytest.mark.parametrize("case", TAMPERINGS)
+def test_the_audit_detects(path: Path, case: str) -> None:
+    tamper(path, TAMPERINGS[case])
     with pytest.raises(errors.StoreError) as caught:
-        asyncio.run(audited(path))
+        asyncio.run(run_audit(path))
     assert caught.value.message
 
 
 def test_the_audit_names_the_entry_or_the_row(path: Path) -> None:
     tamper(path, "UPDATE journal SET time_ms = time_ms + 1 WHERE seq = 4")
     with pytest.raises(errors.BrokenJournal, match="entry 4"):
-        asyncio.run(audited(path))
+        asyncio.run(run_audit(path))
     tamper(path, "UPDATE journal SET time_ms = time_ms - 1 WHERE seq = 4")
     tamper(path, "UPDATE organizations SET max_lifetime_s = 1 WHERE name = 'evil'")
     with pytest.raises(errors.BrokenJournal, match=r"organizations .* max_lifetime_s .* evil"):
-        asyncio.run(audited(path))
+        asyncio.run(run_audit(path))
 
 
 def put_entries(path: Path, entries: list[Entry]) -> None:
@@ -129,8 +141,8 @@ def put_entries(path: Path, entries: list[Entry]) -> None:
     connection.close()
 
 
-def relinked(entries: list[Entry], key_of: Callable[[int], ChainKey]) -> list[Entry]:
-    """The same operations, hashed anew."""
+def relink(entries: list[Entry], key_of: Callable[[int], ChainKey]) -> list[Entry]:
+    """Return entries with the same operations and additions, and with rebuilt hashes."""
     head, out = START, []
     for entry in entries:
         origin = Origin(entry.signer, entry.request_id, entry.signed_ms, entry.signature)
@@ -146,32 +158,32 @@ def _rehash(key: ChainKey, entry: Entry) -> bytes:
     return entry_module._hash(key, entry)
 
 
-def test_a_chain_computed_anew_without_the_key_is_found(tmp_path: Path) -> None:
+def test_a_chain_rebuilt_without_the_key_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "tkdb.db"
-    s = asyncio.run(write(path))
-    put_entries(path, relinked(s.entries, lambda seq: s.chain_key))
-    asyncio.run(audited(path))  # the control: with the key, a chain computed anew is the same chain
-    put_entries(path, relinked(s.entries, lambda seq: ChainKey(b"x" * 32)))
+    s = asyncio.run(write_journal(path))
+    put_entries(path, relink(s.entries, lambda seq: s.chain_key))
+    asyncio.run(run_audit(path))  # the control: with the key, the rebuilt chain is the same
+    put_entries(path, relink(s.entries, lambda seq: ChainKey(b"x" * 32)))
     with pytest.raises(errors.BrokenJournal, match="entry 1"):
-        asyncio.run(audited(path))
+        asyncio.run(run_audit(path))
 
 
-def test_a_write_stripped_of_its_signature_is_found_though_the_chain_holds(tmp_path: Path) -> None:
-    """Who holds the sealing secret holds the chain key; he can't make a signer have asked."""
+def test_a_write_without_its_signature_is_detected_although_the_chain_is_valid(tmp_path: Path) -> None:
+    """An attacker with the sealing secret has the chain key, but can't forge a signer's request."""
     path = tmp_path / "tkdb.db"
-    s = asyncio.run(write(path))
+    s = asyncio.run(write_journal(path))
     stripped = msgspec.structs.replace(s.entries[2], signer=b"", request_id=b"", signed_ms=0, signature=b"")
-    put_entries(path, relinked([*s.entries[:2], stripped, *s.entries[3:]], lambda seq: s.chain_key))
+    put_entries(path, relink([*s.entries[:2], stripped, *s.entries[3:]], lambda seq: s.chain_key))
     with pytest.raises(errors.BrokenJournal, match="entry 3: it needs a signer's signature"):
-        asyncio.run(audited(path))
+        asyncio.run(run_audit(path))
 
 
-def test_by_possession_one_branch_is_revoked_and_no_more(tmp_path: Path) -> None:
+def test_a_revocation_by_possession_may_name_only_one_branch(tmp_path: Path) -> None:
     async def run(path: Path, *targets: api.Target) -> None:
         async with await Database.open(path) as database:
-            s = await begun(database)
-            await s.write(api.Revoke(targets=list(targets)), origin=NOBODY)
-        await audited(path)
+            s = await begin_journal(database)
+            await s.write(api.Revoke(targets=list(targets)), origin=NO_ORIGIN)
+        await run_audit(path)
 
     kid, branch = b"k" * 16, api.Branch(kid=b"k" * 16, nonce=nonce_at(START_MS), branch=b"b" * 16)
     asyncio.run(run(tmp_path / "one.db", branch))
@@ -181,7 +193,7 @@ def test_by_possession_one_branch_is_revoked_and_no_more(tmp_path: Path) -> None
             asyncio.run(run(tmp_path / f"{number}.db", *targets))
 
 
-def test_after_a_reseal_history_checks_under_the_new_secret_alone(path: Path) -> None:
+def test_after_a_reseal_the_audit_needs_only_the_new_secret(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             s = Scribe(database, seed=1)
@@ -195,15 +207,15 @@ def test_after_a_reseal_history_checks_under_the_new_secret_alone(path: Path) ->
             await s.reseal(BOTH_RING)
             assert list(s.state.sealed_otherwise(BOTH_RING.first_id)) == []
             await s.create("later")
-        report = await audited(path, NEW_RING)
+        report = await run_audit(path, NEW_RING)
         assert report.entries == 11
 
     asyncio.run(run())
 
 
-def test_who_holds_a_leaked_old_secret_cannot_rewrite_what_came_before_the_reseal(tmp_path: Path) -> None:
+def test_a_leaked_old_secret_cannot_rewrite_entries_from_before_the_reseal(tmp_path: Path) -> None:
     path = tmp_path / "tkdb.db"
-    s = asyncio.run(write(path))
+    s = asyncio.run(write_journal(path))
     leaked = s.chain_key
 
     async def reseal() -> None:
@@ -215,29 +227,29 @@ def test_who_holds_a_leaked_old_secret_cannot_rewrite_what_came_before_the_resea
     asyncio.run(reseal())
     changed = [msgspec.structs.replace(e, signed_ms=e.signed_ms + (e.seq == 8)) for e in s.entries]
     resealed_seq = s.state.chain_keys[2].from_seq
-    # With the leaked key alone, entries under the new one are left as they are, or hashed under the wrong key.
-    put_entries(path, relinked(changed[: resealed_seq - 1], lambda seq: leaked) + s.entries[resealed_seq - 1 :])
+    # With only the leaked key, the attacker keeps the entries under the new key, or hashes them with the leaked one.
+    put_entries(path, relink(changed[: resealed_seq - 1], lambda seq: leaked) + s.entries[resealed_seq - 1 :])
     with pytest.raises(errors.BrokenJournal, match=f"entry {resealed_seq}: it doesn't follow"):
-        asyncio.run(audited(path, BOTH_RING))
-    put_entries(path, relinked(changed, lambda seq: leaked))
+        asyncio.run(run_audit(path, BOTH_RING))
+    put_entries(path, relink(changed, lambda seq: leaked))
     with pytest.raises(errors.BrokenJournal, match=f"entry {resealed_seq}: its hash"):
-        asyncio.run(audited(path, BOTH_RING))
-    # The control: had the leaked key stayed in force, or the new one leaked too, it would pass.
-    put_entries(path, relinked(changed, lambda seq: leaked if seq < resealed_seq else s.chain_key))
-    asyncio.run(audited(path, BOTH_RING))
+        asyncio.run(run_audit(path, BOTH_RING))
+    # The control: with both keys, the attacker passes the audit.
+    put_entries(path, relink(changed, lambda seq: leaked if seq < resealed_seq else s.chain_key))
+    asyncio.run(run_audit(path, BOTH_RING))
 
 
-def test_a_signature_that_is_not_its_signers_is_found(path: Path) -> None:
+def test_an_invalid_signature_is_detected(path: Path) -> None:
     with pytest.raises(errors.BrokenJournal, match="entry 2: its signature"):
-        asyncio.run(audited(path, verify=lambda entry: entry.signer != ANN.signer))
+        asyncio.run(run_audit(path, verify=lambda entry: entry.signer != ANN.signer))
 
 
-def test_a_secret_that_is_not_given_is_named(path: Path) -> None:
+def test_the_audit_fails_without_the_sealing_secret(path: Path) -> None:
     with pytest.raises(errors.WrongSealKey):
-        asyncio.run(audited(path, NEW_RING))
+        asyncio.run(run_audit(path, NEW_RING))
 
 
-def test_an_empty_database_audits_clean(tmp_path: Path) -> None:
+def test_an_empty_database_passes_the_audit(tmp_path: Path) -> None:
     async def run() -> None:
         async with await Database.open(tmp_path / "tkdb.db") as database:
             assert (await audit(database, OLD_RING, lambda entry: None)).head == START
@@ -245,7 +257,7 @@ def test_an_empty_database_audits_clean(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_live_database_audits_clean_while_it_is_written(path: Path) -> None:
+def test_a_database_passes_the_audit_while_it_is_written(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             s = Scribe(database, seed=2)
@@ -259,15 +271,15 @@ def test_a_live_database_audits_clean_while_it_is_written(path: Path) -> None:
                     await s.create(f"o{s.state.head.seq}")
 
             writer = asyncio.create_task(keep_writing())
-            reports = [await audited(path)]
+            reports = [await run_audit(path)]
             while reports[-1].entries < reports[0].entries + 20:
-                reports.append(await audited(path))
+                reports.append(await run_audit(path))
             done.set()
             await writer
 
     asyncio.run(run())
 
 
-def test_litestreams_own_tables_are_not_held_against_a_database(path: Path) -> None:
+def test_the_audit_accepts_litestreams_tables(path: Path) -> None:
     tamper(path, "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)")
-    asyncio.run(audited(path))
+    asyncio.run(run_audit(path))

@@ -1,4 +1,4 @@
-"""A journal cut back: its tables are the fold of what stays, all at once or not at all."""
+"""Cutting back a journal: the tables match the remaining journal, and the cut is atomic."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.database.test_audit import tamper, write
-from tests.journal.scribe import BOTH_RING, DAY_MS, OLD_RING, START_MS, Scribe, begun, nonce_at, snapshot
+from tests.database.test_audit import tamper, write_journal
+from tests.journal.scribe import BOTH_RING, DAY_MS, OLD_RING, START_MS, Scribe, begin_journal, nonce_at, snapshot
 from tkdb import api, errors
 from tkdb.database import tables
 from tkdb.database.database import MEMORY, Database
@@ -30,7 +30,7 @@ from pathlib import Path
 from tkdb.database.database import Database
 
 async def main():
-    path, left, whole = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "whole"
+    path, left, atomic = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "atomic"
     async with await Database.open(path) as database:
         connection = database._connection
         def counted(method):
@@ -46,7 +46,7 @@ async def main():
         @asynccontextmanager
         async def no_transaction():
             yield connection
-        if not whole:
+        if not atomic:
             await connection.execute("PRAGMA foreign_keys = OFF")
             database._transaction = no_transaction
         await database.cut_back(5)
@@ -57,8 +57,8 @@ asyncio.run(main())
 """
 
 
-async def everything(path: Path) -> Scribe:
-    """A journal with every kind of entry, and entries that later ones undo or forget."""
+async def write_every_kind(path: Path) -> Scribe:
+    """Write a journal with every kind of entry, including entries that later ones undo or purge."""
     async with await Database.open(path) as database:
         s = Scribe(database)
         await s.begin()
@@ -83,39 +83,39 @@ async def everything(path: Path) -> Scribe:
         return s
 
 
-async def folded(scribe: Scribe, seq: int) -> State:
+async def state_at(scribe: Scribe, seq: int) -> State:
     state = State()
     for entry in scribe.entries[:seq]:
         state.apply(entry)
     return state
 
 
-def test_at_every_place_the_tables_are_the_fold_of_what_stays(path: Path) -> None:
+def test_a_cut_at_any_entry_leaves_tables_that_match_the_remaining_journal(path: Path) -> None:
     async def run() -> None:
-        scribe = await everything(path)
+        scribe = await write_every_kind(path)
         for seq in range(len(scribe.entries)):
             copy = path.with_name(f"{seq}.db")
             await asyncio.to_thread(shutil.copy, path, copy)
             async with await Database.open(copy) as database:
                 state = await database.cut_back(seq)
-                expected = await folded(scribe, seq)
+                expected = await state_at(scribe, seq)
                 assert snapshot(state) == snapshot(expected) == snapshot(await database.load())
                 assert snapshot((await prove(database, BOTH_RING)).state) == snapshot(expected)
                 assert await database.end() == expected.head
                 assert await database.hash_at(seq + 1) is None
-                # And what was cut off can be written again.
+                # The entries that were cut off can be written again.
                 await database.append(state, scribe.entries[seq:])
                 assert snapshot((await prove(database, BOTH_RING)).state) == snapshot(scribe.state)
 
     asyncio.run(run())
 
 
-def test_the_hash_at_each_place_is_known(path: Path) -> None:
+def test_hash_at_returns_the_hash_of_each_entry(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
             assert (await database.end(), await database.hash_at(0)) == (START, bytes(32))
             assert await database.hash_at(1) is None
-        scribe = await everything(path)
+        scribe = await write_every_kind(path)
         async with await Database.open(path) as database:
             assert await database.end() == scribe.state.head
             for entry in scribe.entries:
@@ -124,9 +124,9 @@ def test_the_hash_at_each_place_is_known(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_journal_that_ends_there_is_not_touched(path: Path) -> None:
+def test_a_cut_at_the_tip_or_beyond_writes_nothing(path: Path) -> None:
     async def run() -> None:
-        scribe = await everything(path)
+        scribe = await write_every_kind(path)
         async with await Database.open(path) as database:
             connection = database._connection
             before = connection.total_changes
@@ -138,8 +138,8 @@ def test_a_journal_that_ends_there_is_not_touched(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_what_was_altered_in_the_tables_is_put_right_too(path: Path) -> None:
-    asyncio.run(write(path))
+def test_a_cut_repairs_altered_tables(path: Path) -> None:
+    asyncio.run(write_journal(path))
     tamper(path, "DELETE FROM revocations; UPDATE organizations SET max_lifetime_s = 1; DELETE FROM subjects")
 
     async def run() -> None:
@@ -152,21 +152,21 @@ def test_what_was_altered_in_the_tables_is_put_right_too(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_only_what_differs_is_written() -> None:
+def test_a_cut_writes_only_differing_rows() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             await scribe.revoke(*(api.Lineage(KID, nonce_at(START_MS + i)) for i in range(1_000)))
             await scribe.revoke(api.Lineage(KID, nonce_at(START_MS + 5_000)))
             before = database._connection.total_changes
             await database.cut_back(3)
-            assert database._connection.total_changes - before == 2, "an entry, and a revocation"
+            assert database._connection.total_changes - before == 2, "a cut writes an entry and a revocation"
 
     asyncio.run(run())
 
 
-def test_entries_that_are_no_journal_are_refused_and_nothing_is_changed(path: Path) -> None:
-    scribe = asyncio.run(write(path))
+def test_a_cut_of_a_broken_journal_is_refused_and_changes_nothing(path: Path) -> None:
+    scribe = asyncio.run(write_journal(path))
     tamper(path, "UPDATE journal SET previous = zeroblob(32) WHERE seq = 4")
 
     async def run() -> None:
@@ -179,8 +179,8 @@ def test_entries_that_are_no_journal_are_refused_and_nothing_is_changed(path: Pa
     asyncio.run(run())
 
 
-def test_a_disk_that_is_full_refuses_and_nothing_is_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scribe = asyncio.run(everything(path))
+def test_a_cut_on_a_full_disk_is_refused_and_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scribe = asyncio.run(write_every_kind(path))
 
     def many(kind: type[Any], pairs: Any) -> Any:
         return [("INSERT INTO subjects VALUES ('acme', randomblob(16), ?)", [(i,) for i in range(5_000)])]
@@ -197,7 +197,7 @@ def test_a_disk_that_is_full_refuses_and_nothing_is_changed(path: Path, monkeypa
     asyncio.run(run())
 
 
-def test_a_cancelled_caller_does_not_end_it_and_others_have_a_turn_meanwhile(path: Path) -> None:
+def test_a_cancelled_cut_still_completes_and_does_not_block_other_tasks(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             scribe = Scribe(database)
@@ -219,23 +219,23 @@ def test_a_cancelled_caller_does_not_end_it_and_others_have_a_turn_meanwhile(pat
     asyncio.run(run())
 
 
-def cut_and_killed(folder: Path, path: Path, mode: str) -> list[Any]:
-    """What is proven of the database after a cut to entry 5 that was killed before its first write, its second ..."""
-    seen = []
+def kill_cuts(folder: Path, path: Path, mode: str) -> list[Any]:
+    """Kill a cut to entry 5 before each step in turn. Return the state after each, None if the proof fails."""
+    states = []
     for step in range(40):
         copy = folder / f"{mode}-{step}.db"
         shutil.copy(path, copy)
         command = [sys.executable, "-c", CUTTER, str(copy), str(step), mode]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False)
         assert done.stderr == ""
-        seen.append(asyncio.run(_proven(copy)))
+        states.append(asyncio.run(_proven_state(copy)))
         if done.stdout == "done":
             assert step > 5
-            return seen
-    raise AssertionError("it never came to its end")
+            return states
+    raise AssertionError("the cut didn't complete within 40 steps")
 
 
-async def _proven(path: Path) -> Any:
+async def _proven_state(path: Path) -> Any:
     async with await Database.open(path) as database:
         try:
             return snapshot((await prove(database, BOTH_RING)).state)
@@ -244,17 +244,17 @@ async def _proven(path: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_a_crash_at_any_step_leaves_all_or_nothing_done(tmp_path: Path, path: Path) -> None:
-    scribe = asyncio.run(everything(path))
-    whole = snapshot(scribe.state)
-    cut = snapshot(asyncio.run(folded(scribe, 5)))
-    seen = cut_and_killed(tmp_path, path, "whole")
-    assert all(state in (whole, cut) for state in seen)
-    assert seen[0] == whole
-    assert seen[-1] == cut
+def test_a_crash_at_any_step_leaves_the_cut_completed_or_not_begun(tmp_path: Path, path: Path) -> None:
+    scribe = asyncio.run(write_every_kind(path))
+    before = snapshot(scribe.state)
+    after = snapshot(asyncio.run(state_at(scribe, 5)))
+    states = kill_cuts(tmp_path, path, "atomic")
+    assert all(state in (before, after) for state in states)
+    assert states[0] == before
+    assert states[-1] == after
 
 
 @pytest.mark.slow
-def test_without_one_transaction_a_crash_would_leave_tables_that_are_no_fold(tmp_path: Path, path: Path) -> None:
-    asyncio.run(everything(path))
-    assert None in cut_and_killed(tmp_path, path, "in pieces")
+def test_without_one_transaction_a_crash_leaves_tables_that_contradict_the_journal(tmp_path: Path, path: Path) -> None:
+    asyncio.run(write_every_kind(path))
+    assert None in kill_cuts(tmp_path, path, "piecewise")

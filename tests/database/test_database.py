@@ -1,3 +1,5 @@
+"""The database: it keeps every acknowledged entry, and refuses writes cleanly if the disk fails."""
+
 from __future__ import annotations
 
 import asyncio
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.journal.scribe import OLD_RING, START_MS, Scribe, begun, make, nonce_at, snapshot
+from tests.journal.scribe import OLD_RING, START_MS, Scribe, begin_journal, create_database, nonce_at, snapshot
 from tkdb import api, errors
 from tkdb.database import sqlite_errors
 from tkdb.database.audit import audit
@@ -32,10 +34,10 @@ def lineages(count: int) -> api.Revoke:
     return api.Revoke(targets=[api.Lineage(kid=KID, nonce=nonce_at(START_MS + i)) for i in range(count)])
 
 
-def test_what_was_appended_is_there_after_reopening(path: Path) -> None:
+def test_appended_entries_are_there_after_reopening(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             await scribe.rotate()
             await scribe.revoke(
                 api.Lineage(kid=KID, nonce=nonce_at(START_MS)),
@@ -51,7 +53,7 @@ def test_what_was_appended_is_there_after_reopening(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_many_entries_are_one_transaction_and_see_each_other() -> None:
+def test_entries_of_one_append_see_each_others_changes() -> None:
     async def run() -> None:
         ahead = Scribe()
         await ahead.begin()
@@ -69,10 +71,10 @@ def test_many_entries_are_one_transaction_and_see_each_other() -> None:
     asyncio.run(run())
 
 
-def test_a_batch_with_one_entry_that_does_not_fit_changes_nothing() -> None:
+def test_a_batch_with_one_invalid_entry_changes_nothing() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             good = scribe.make(lineages(3))
             with pytest.raises(errors.BrokenJournal):
                 await database.append(scribe.state, [good, scribe.make(lineages(1))])
@@ -82,11 +84,11 @@ def test_a_batch_with_one_entry_that_does_not_fit_changes_nothing() -> None:
     asyncio.run(run())
 
 
-def test_a_signers_request_is_found_again_and_never_carried_out_twice() -> None:
+def test_a_signers_request_is_found_by_its_id_and_never_written_twice() -> None:
     async def run() -> None:
         origin = Origin(signer=b"s" * 16, request_id=b"r" * 16, signed_ms=5, signature=b"g" * 64)
         async with await Database.open(MEMORY) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             entry = await scribe.write(lineages(1), origin=origin)
             assert await database.find_request(b"s" * 16, b"r" * 16) == entry
             assert await database.find_request(b"t" * 16, b"r" * 16) is None
@@ -98,10 +100,10 @@ def test_a_signers_request_is_found_again_and_never_carried_out_twice() -> None:
     asyncio.run(run())
 
 
-def test_a_revocation_keeps_the_first_entry_that_said_it() -> None:
+def test_a_revocation_keeps_the_position_of_its_first_entry() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             first = await scribe.write(lineages(1))
             await scribe.write(lineages(2))
             assert await database._rows("SELECT seq FROM revocations ORDER BY nonce", ()) == [(first.seq,), (4,)]
@@ -109,10 +111,10 @@ def test_a_revocation_keeps_the_first_entry_that_said_it() -> None:
     asyncio.run(run())
 
 
-def test_a_second_writer_is_turned_away_and_readers_are_not(path: Path) -> None:
+def test_a_second_writer_is_refused_and_readers_are_not(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             with pytest.raises(errors.StoreError, match="another process writes"):
                 await Database.open(path)
             async with await Database.open(path, read_only=True) as reader:
@@ -123,10 +125,10 @@ def test_a_second_writer_is_turned_away_and_readers_are_not(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_reader_beside_a_writer_loads_no_mixture_of_two_states(path: Path) -> None:
+def test_a_reader_never_loads_a_mixture_of_two_states(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database, await Database.open(path, read_only=True) as reader:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             states = [await reader.load()]
             done = asyncio.Event()
 
@@ -145,10 +147,10 @@ def test_a_reader_beside_a_writer_loads_no_mixture_of_two_states(path: Path) -> 
     asyncio.run(run())
 
 
-def test_the_files_are_for_their_owner_alone(path: Path) -> None:
+def test_only_the_owner_has_access_to_the_files(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            await begun(database)
+            await begin_journal(database)
             modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
             assert len(modes) == 4
             assert set(modes.values()) == {0o600}
@@ -156,7 +158,7 @@ def test_the_files_are_for_their_owner_alone(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_every_acknowledged_write_is_synced_to_the_disk(path: Path) -> None:
+def test_the_connection_syncs_every_commit_and_enforces_foreign_keys(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             assert await database._rows("PRAGMA synchronous", ()) == [(2,)]
@@ -179,7 +181,7 @@ def file_size_limit(limit_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def _refused_then_usable(database: Database, scribe: Scribe, obstacle: Any) -> None:
+async def _check_refused_then_writable(database: Database, scribe: Scribe, obstacle: Any) -> None:
     before = snapshot(scribe.state)
     with obstacle, pytest.raises(errors.StoreUnwritable) as caught:
         await scribe.write(lineages(1_000))
@@ -192,9 +194,9 @@ async def _refused_then_usable(database: Database, scribe: Scribe, obstacle: Any
 def test_a_file_that_cannot_grow_refuses_writes_and_nothing_else(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             log = path.with_name(path.name + "-wal")
-            await _refused_then_usable(database, scribe, file_size_limit(log.stat().st_size + 6_000))
+            await _check_refused_then_writable(database, scribe, file_size_limit(log.stat().st_size + 6_000))
         async with await Database.open(path, read_only=True) as database:
             await audit(database, OLD_RING, lambda entry: None)
 
@@ -204,7 +206,7 @@ def test_a_file_that_cannot_grow_refuses_writes_and_nothing_else(path: Path) -> 
 def test_a_full_disk_refuses_writes_and_nothing_else(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             before = snapshot(scribe.state)
             await database._rows("PRAGMA max_page_count = 1", ())
             with pytest.raises(errors.StoreUnwritable, match="full"):
@@ -217,7 +219,7 @@ def test_a_full_disk_refuses_writes_and_nothing_else(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_database_that_another_program_holds_refuses_writes_for_now(
+def test_a_database_locked_by_another_program_refuses_writes_until_it_is_released(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tkdb.database.connection.BUSY_TIMEOUT_MS", 1)
@@ -233,14 +235,14 @@ def test_a_database_that_another_program_holds_refuses_writes_for_now(
 
     async def run() -> None:
         async with await Database.open(path) as database:
-            await _refused_then_usable(database, await begun(database), held())
+            await _check_refused_then_writable(database, await begin_journal(database), held())
 
     asyncio.run(run())
 
 
 def test_a_read_only_database_refuses_writes(path: Path) -> None:
     async def run() -> None:
-        await make(path)
+        await create_database(path)
         async with await Database.open(path, read_only=True) as database:
             scribe = Scribe(database)
             scribe.state = await database.load()
@@ -250,15 +252,13 @@ def test_a_read_only_database_refuses_writes(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_commit_that_failed_after_it_was_written_is_said_to_be_unknown(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_commit_that_fails_at_the_sync_has_an_unknown_outcome(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
 
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             execute = database._connection.execute
 
             def fail(sql: str, *arguments: Any) -> Any:
@@ -282,13 +282,13 @@ def test_only_a_failed_write_leaves_no_doubt_about_a_commit(code: str) -> None:
     assert sqlite_errors.leaves_doubt(error) == (code != "SQLITE_IOERR_WRITE")
 
 
-# --- ends ---------------------------------------------------------------------------------------------------
+# --- cancelling, closing and crashing -----------------------------------------------------------------------
 
 
-def test_a_cancelled_append_goes_on_to_its_end(path: Path) -> None:
+def test_a_cancelled_append_still_completes(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             entry = scribe.make(lineages(500))
             task = asyncio.create_task(database.append(scribe.state, [entry]))
             await asyncio.sleep(0)
@@ -303,7 +303,7 @@ def test_a_cancelled_append_goes_on_to_its_end(path: Path) -> None:
 def test_readers_never_see_half_a_transaction(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             await database._rows("PRAGMA max_page_count = 1", ())
             failing = asyncio.create_task(database.append(scribe.state, [scribe.make(lineages(1_000))]))
             seen = []
@@ -316,12 +316,12 @@ def test_readers_never_see_half_a_transaction(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_closing_ends_the_thread_and_a_closed_database_says_so(path: Path) -> None:
+def test_closing_ends_the_thread_and_later_calls_fail_as_closed(path: Path) -> None:
     async def run() -> None:
         before = set(threading.enumerate())
         database = await Database.open(path)
         own = [each for each in set(threading.enumerate()) - before if "_connection_worker_thread" in each.name]
-        scribe = await begun(database)
+        scribe = await begin_journal(database)
         await database.close()
         await database.close()
         assert [thread.is_alive() for thread in own] == [False]
@@ -334,7 +334,7 @@ def test_closing_ends_the_thread_and_a_closed_database_says_so(path: Path) -> No
 
 def test_a_failed_opening_leaves_no_thread_and_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
-    asyncio.run(make(path))
+    asyncio.run(create_database(path))
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 99")
     threads = threading.active_count()
@@ -351,11 +351,11 @@ async def _open_read(path: Path) -> None:
         await database.load()
 
 
-def killed_writers(path: Path, lives: int, mode: str) -> Iterator[tuple[int, Any]]:
-    """Start a writer and kill it, again and again; yield the last seq it acknowledged and the state then found."""
+def killed_writers(path: Path, starts: int, mode: str) -> Iterator[tuple[int, Any]]:
+    """Start and kill ``starts`` writers. Yield the last position that each acknowledged, and the state after it."""
     draw = random.Random(7)
-    for life in range(lives):
-        command = [sys.executable, "-m", "tests.database.crash_writer", str(path), str(life), mode]
+    for start in range(starts):
+        command = [sys.executable, "-m", "tests.database.crash_writer", str(path), str(start), mode]
         with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             lines = [writer.stdout.readline() for _ in range(draw.randrange(1, 12))]
@@ -370,7 +370,7 @@ def test_no_acknowledged_entry_is_lost_when_the_writer_is_killed(path: Path) -> 
         assert state.head.seq >= acknowledged
 
 
-def test_an_acknowledgement_before_the_commit_would_be_seen_to_lose_entries(path: Path) -> None:
+def test_an_acknowledgement_before_the_commit_would_lose_entries(path: Path) -> None:
     assert any(state.head.seq < acknowledged for acknowledged, state in killed_writers(path, 12, "early"))
 
 
@@ -386,18 +386,18 @@ async def _loaded(path: Path) -> Any:
 def test_only_litestream_checkpoints_a_database_that_it_replicates(path: Path, *, checkpoints: bool) -> None:
     async def run() -> None:
         async with await Database.open(path, checkpoints=checkpoints) as database:
-            scribe = await begun(database)
+            scribe = await begin_journal(database)
             for turn in range(60):
                 nonces = [nonce_at(START_MS + 1_000 * turn + i) for i in range(900)]
                 await scribe.write(api.Revoke(targets=[api.Lineage(kid=KID, nonce=nonce) for nonce in nonces]))
-            # SQLite checkpoints by itself after 1,000 pages of 4 KiB, and then begins the log anew.
+            # By itself, SQLite checkpoints after 1,000 pages of 4 KiB, and then restarts the log.
             log_bytes = path.with_name(path.name + "-wal").stat().st_size
             assert (log_bytes < 5 << 20) is checkpoints
 
     asyncio.run(run())
 
 
-def test_a_process_that_fails_with_its_database_open_ends(tmp_path: Path) -> None:
+def test_a_process_that_fails_with_its_database_open_exits(tmp_path: Path) -> None:
     code = (
         "import asyncio, sys; from tkdb.database.database import Database\n"
         "async def main():\n"

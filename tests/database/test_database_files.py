@@ -1,4 +1,4 @@
-"""What is found where the database is to be: another program's file, another version's, half of one, a damaged one."""
+"""Unexpected files at the database's path: of another program or version, incomplete, or damaged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.scribe import make
+from tests.journal.scribe import create_database
 from tkdb import errors
 from tkdb.database.database import Database
 from tkdb.database.migrations import APPLICATION_ID, MIGRATIONS
@@ -43,7 +43,7 @@ def foreign_files(folder: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_file_that_is_not_ours_is_refused_and_not_touched(tmp_path: Path, read_only: bool) -> None:
+def test_a_foreign_file_is_refused_and_left_unchanged(tmp_path: Path, read_only: bool) -> None:
     for path in foreign_files(tmp_path):
         content, names = path.read_bytes(), set(tmp_path.iterdir())
         with pytest.raises(errors.ForeignDatabase) as caught:
@@ -53,8 +53,8 @@ def test_a_file_that_is_not_ours_is_refused_and_not_touched(tmp_path: Path, read
         assert set(tmp_path.iterdir()) == names
 
 
-def test_a_newer_version_that_only_the_log_tells_of_is_refused(path: Path) -> None:
-    asyncio.run(make(path))
+def test_a_newer_version_recorded_only_in_the_log_is_refused(path: Path) -> None:
+    asyncio.run(create_database(path))
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 99")
     with pytest.raises(errors.ForeignDatabase, match="version 99"):
@@ -62,17 +62,17 @@ def test_a_newer_version_that_only_the_log_tells_of_is_refused(path: Path) -> No
     other.close()
 
 
-def test_a_making_that_was_cut_short_is_taken_up_again(path: Path) -> None:
+def test_an_interrupted_creation_is_completed(path: Path) -> None:
     path.touch()
-    asyncio.run(make(path))
+    asyncio.run(create_database(path))
     other = path.with_name("half.db")
     with sqlite3.connect(other) as connection:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.close()
-    asyncio.run(make(other))
+    asyncio.run(create_database(other))
 
 
-def test_a_folder_that_is_not_there_or_a_file_that_is_none_is_said_so(tmp_path: Path) -> None:
+def test_a_missing_folder_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.StoreUnwritable):
         asyncio.run(Database.open(tmp_path / "none" / "tkdb.db"))
     for read_only in (False, True):
@@ -83,8 +83,8 @@ def test_a_folder_that_is_not_there_or_a_file_that_is_none_is_said_so(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_file_raises_nothing_foreign(path: Path) -> None:
-    asyncio.run(make(path))
+def test_a_damaged_file_raises_only_tkdb_errors(path: Path) -> None:
+    asyncio.run(create_database(path))
     whole = path.read_bytes()
     draw = random.Random(1)
 

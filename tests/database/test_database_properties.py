@@ -1,4 +1,4 @@
-"""Whatever is written: memory, tables and replay agree, on this machine and on any other."""
+"""After any writes, memory, tables and replay agree, on this machine and on any other."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ branches = st.sampled_from([b"b" * 16, b"c" * 16])
 subjects = st.sampled_from(["ann", "bob", "\N{GREEK SMALL LETTER MU}"])
 
 
-class Writing(RuleBasedStateMachine):
-    """A scribe that does whatever fits."""
+class RandomWrites(RuleBasedStateMachine):
+    """A scribe that writes random valid entries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,18 +35,18 @@ class Writing(RuleBasedStateMachine):
         self.database: Database = self.run(Database.open(MEMORY))
         self.scribe = Scribe(self.database)
         self.replica = State()
-        self.held: list[api.Target] = []
+        self.pending: list[api.Target] = []
 
     def run(self, awaitable: Any) -> Any:
         return self.loop.run_until_complete(awaitable)
 
     def teardown(self) -> None:
-        self.run(self._check_whole())
+        self.run(self._check_agreement())
         self.run(self.database.close())
         self.loop.close()
 
-    async def _check_whole(self) -> None:
-        """A second machine that takes all entries in one batch, and an audit, come to the same."""
+    async def _check_agreement(self) -> None:
+        """Check that a second machine, which gets all entries in one batch, and an audit agree with the scribe."""
         async with await Database.open(MEMORY) as second:
             state = State()
             await second.append(state, self.scribe.entries)
@@ -86,28 +86,28 @@ class Writing(RuleBasedStateMachine):
             self.run(self.scribe.delete(name))
 
     @rule(draw=st.data(), time_ms=times_ms, tail=tails, branch=st.none() | branches)
-    def hold_a_token(self, draw: st.DataObject, time_ms: int, tail: bytes, branch: bytes | None) -> None:
+    def target_a_token(self, draw: st.DataObject, time_ms: int, tail: bytes, branch: bytes | None) -> None:
         if self.scribe.state.keys:
             kid, nonce = draw.draw(st.sampled_from(sorted(self.scribe.state.keys))), nonce_at(time_ms, tail)
             lineage = api.Lineage(kid=kid, nonce=nonce)
-            self.held.append(lineage if branch is None else api.Branch(kid=kid, nonce=nonce, branch=branch))
+            self.pending.append(lineage if branch is None else api.Branch(kid=kid, nonce=nonce, branch=branch))
 
     @rule(name=names, subject=st.none() | subjects, before_ms=st.none() | times_ms)
-    def hold_a_time(self, name: str, subject: str | None, before_ms: int | None) -> None:
+    def target_a_time(self, name: str, subject: str | None, before_ms: int | None) -> None:
         if self.live(name):
-            self.held.append(api.Before(organization=name, subject=subject, before_ms=before_ms))
+            self.pending.append(api.Before(organization=name, subject=subject, before_ms=before_ms))
 
     @rule(draw=st.data())
-    def hold_a_key(self, draw: st.DataObject) -> None:
+    def target_a_key(self, draw: st.DataObject) -> None:
         if self.scribe.state.keys:
-            self.held.append(api.RetireKey(kid=draw.draw(st.sampled_from(sorted(self.scribe.state.keys)))))
+            self.pending.append(api.RetireKey(kid=draw.draw(st.sampled_from(sorted(self.scribe.state.keys)))))
 
     @rule()
     def revoke(self) -> None:
-        targets = [t for t in self.held if not isinstance(t, api.Before) or self.live(t.organization)]
+        targets = [t for t in self.pending if not isinstance(t, api.Before) or self.live(t.organization)]
         if targets:
             self.run(self.scribe.revoke(*targets))
-            self.held = targets[-1:]
+            self.pending = targets[-1:]
 
     @rule()
     def purge(self) -> None:
@@ -137,7 +137,7 @@ class Writing(RuleBasedStateMachine):
         assert snapshot(self.scribe.state) == snapshot(self.replica) == snapshot(self.run(self.database.load()))
 
     @invariant()
-    def each_living_organization_has_one_signing_key(self) -> None:
+    def each_live_organization_has_one_signing_key(self) -> None:
         for name in NAMES:
             keys = self.scribe.state.keys_of(name)
             assert sum(key.state == "signing" for key in keys) == self.live(name)
@@ -151,5 +151,5 @@ class Writing(RuleBasedStateMachine):
         assert times == sorted(times)
 
 
-TestWriting = Writing.TestCase
-TestWriting.settings = settings(max_examples=profiles.CURRENT.lives, stateful_step_count=30, deadline=None)
+TestRandomWrites = RandomWrites.TestCase
+TestRandomWrites.settings = settings(max_examples=profiles.CURRENT.lives, stateful_step_count=30, deadline=None)

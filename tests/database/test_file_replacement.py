@@ -1,4 +1,4 @@
-"""A file put in place of another, or set aside: whatever is cut short, one whole database is found."""
+"""Replacing a database file, or setting it aside: an interruption at any step leaves one complete database."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def new(tmp_path: Path) -> Path:
 
 
 async def fill(path: Path, seed: int, count: int) -> State:
-    """A journal of its own for each seed, so that pages of two can be told apart."""
+    """Write a journal that differs for each seed, so that a mixture of two files is detected."""
     async with await Database.open(path) as database:
         scribe = Scribe(database, seed=seed)
         await scribe.begin()
@@ -41,13 +41,13 @@ async def fill(path: Path, seed: int, count: int) -> State:
         return scribe.state
 
 
-def made(path: Path, seed: int, count: int) -> State:
+def create_file(path: Path, seed: int, count: int) -> State:
     state = asyncio.run(fill(path, seed, count))
     path.with_name(path.name + ".lock").unlink()
     return state
 
 
-async def proven(database: Database) -> dict[str, Any]:
+async def proven_state(database: Database) -> dict[str, Any]:
     return snapshot((await prove(database, OLD_RING)).state)
 
 
@@ -56,23 +56,23 @@ def names(folder: Path) -> set[str]:
 
 
 def damage(path: Path) -> None:
-    """Pages of tables are lost; the header, and the schema that opening reads, are left."""
+    """Overwrite the pages of tables, but not the header and the schema, which opening reads."""
     with path.open("r+b") as file:
         file.seek(8 * 4096)
         file.write(b"\xaa" * (path.stat().st_size - 8 * 4096))
 
 
-# --- replaced -----------------------------------------------------------------------------------------------
+# --- replacing a file ---------------------------------------------------------------------------------------
 
 
-def test_a_file_is_put_in_place_and_the_lock_is_kept(path: Path, new: Path) -> None:
-    old, restored = made(path, 1, 5), made(new, 2, 3)
+def test_a_replacement_puts_the_new_file_in_place_and_keeps_the_lock(path: Path, new: Path) -> None:
+    old, restored = create_file(path, 1, 5), create_file(new, 2, 3)
 
     async def run() -> None:
         async with await Database.open(path) as database:
             assert snapshot(await database.load()) == snapshot(old)
             await database.replace(new)
-            assert await proven(database) == snapshot(restored)
+            assert await proven_state(database) == snapshot(restored)
             with pytest.raises(errors.StoreError, match="another process writes"):
                 await Database.open(path)
             scribe = Scribe(database, seed=3)
@@ -85,9 +85,9 @@ def test_a_file_is_put_in_place_and_the_lock_is_kept(path: Path, new: Path) -> N
     assert names(path.parent) == {"tkdb.db", "tkdb.db.lock"}
 
 
-def test_what_was_under_way_is_finished_first_and_what_comes_later_sees_the_new_file(path: Path, new: Path) -> None:
-    made(path, 1, 3)
-    restored = made(new, 2, 3)
+def test_calls_in_flight_finish_before_a_replacement_and_later_calls_see_the_new_file(path: Path, new: Path) -> None:
+    create_file(path, 1, 3)
+    restored = create_file(new, 2, 3)
 
     async def run() -> None:
         async with await Database.open(path) as database:
@@ -103,14 +103,14 @@ def test_what_was_under_way_is_finished_first_and_what_comes_later_sees_the_new_
             replacing.cancel()
             await asyncio.gather(writing, reading, replacing, return_exceptions=True)
             assert await later == restored.head
-            assert await proven(database) == snapshot(restored)
+            assert await proven_state(database) == snapshot(restored)
 
     asyncio.run(run())
 
 
-def test_the_log_of_a_file_that_was_opened_before_is_taken_in(path: Path, new: Path) -> None:
-    made(path, 1, 2)
-    restored = made(new, 2, 3)
+def test_a_replacement_includes_the_log_of_the_new_file(path: Path, new: Path) -> None:
+    create_file(path, 1, 2)
+    restored = create_file(new, 2, 3)
     copy = new.with_name("copy.db")
 
     async def run() -> None:
@@ -127,9 +127,9 @@ def test_the_log_of_a_file_that_was_opened_before_is_taken_in(path: Path, new: P
     asyncio.run(run())
 
 
-def test_an_older_version_is_migrated(path: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made(path, 1, 1)
-    restored = made(new, 2, 1)
+def test_a_replacement_migrates_an_older_version(path: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_file(path, 1, 1)
+    restored = create_file(new, 2, 1)
     later = (*MIGRATIONS, "CREATE TABLE later (a INTEGER) STRICT;")
 
     async def run() -> None:
@@ -144,8 +144,8 @@ def test_an_older_version_is_migrated(path: Path, new: Path, monkeypatch: pytest
     asyncio.run(run())
 
 
-def test_a_file_that_is_no_database_of_ours_is_not_put_in_place(path: Path, new: Path) -> None:
-    old = made(path, 1, 1)
+def test_a_foreign_file_is_not_put_in_place(path: Path, new: Path) -> None:
+    old = create_file(path, 1, 1)
     newer = new.with_name("newer.db")
     with sqlite3.connect(newer) as connection:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -162,14 +162,14 @@ def test_a_file_that_is_no_database_of_ours_is_not_put_in_place(path: Path, new:
                 assert foreign.exists()
             with pytest.raises(errors.StoreError):
                 await database.replace(new)
-            assert await proven(database) == snapshot(old)
+            assert await proven_state(database) == snapshot(old)
 
     asyncio.run(run())
 
 
-def test_a_file_that_somebody_has_open_is_not_put_in_place(path: Path, new: Path) -> None:
-    old = made(path, 1, 1)
-    made(new, 2, 1)
+def test_a_file_that_another_program_has_open_is_not_put_in_place(path: Path, new: Path) -> None:
+    old = create_file(path, 1, 1)
+    create_file(new, 2, 1)
     other = sqlite3.connect(new)
     other.execute("SELECT count(*) FROM journal").fetchone()
 
@@ -177,15 +177,15 @@ def test_a_file_that_somebody_has_open_is_not_put_in_place(path: Path, new: Path
         async with await Database.open(path) as database:
             with pytest.raises(errors.StoreError, match="open"):
                 await database.replace(new)
-            assert await proven(database) == snapshot(old)
+            assert await proven_state(database) == snapshot(old)
 
     asyncio.run(run())
     other.close()
 
 
-def test_what_is_not_a_file_open_for_writing_is_not_replaced(path: Path, new: Path) -> None:
-    made(path, 1, 1)
-    made(new, 2, 1)
+def test_only_a_file_that_is_open_for_writing_is_replaced(path: Path, new: Path) -> None:
+    create_file(path, 1, 1)
+    create_file(new, 2, 1)
 
     async def run() -> None:
         async with await Database.open(MEMORY) as memory, await Database.open(path, read_only=True) as reader:
@@ -201,27 +201,28 @@ def test_what_is_not_a_file_open_for_writing_is_not_replaced(path: Path, new: Pa
     assert new.exists()
 
 
-def killed_at_each_step(folder: Path, prepare: Any, what: str, mode: str) -> Iterator[Path]:
-    """Kill a process before its first step, its second one and so on, each in a folder of its own, to the end."""
+def kill_at_each_step(folder: Path, prepare: Any, what: str, mode: str) -> Iterator[Path]:
+    """Kill a process before each of its steps in turn, each in a new folder. Yield each database."""
     for step in range(40):
-        place = folder / str(step)
-        place.mkdir()
-        prepare(place)
-        target = "aside" if what == "aside" else str(place / what)
-        command = [sys.executable, "-m", "tests.database.replacer", str(place / "tkdb.db"), target, str(step), mode]
+        step_folder = folder / str(step)
+        step_folder.mkdir()
+        prepare(step_folder)
+        target = "aside" if what == "aside" else str(step_folder / what)
+        path = step_folder / "tkdb.db"
+        command = [sys.executable, "-m", "tests.database.replacer", str(path), target, str(step), mode]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
         assert done.stderr == ""
-        yield place / "tkdb.db"
+        yield path
         if done.stdout == "done\n":
             assert step > 3
             return
-    raise AssertionError("it never came to its end")
+    raise AssertionError("the process didn't complete within 40 steps")
 
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Any:
-    """Puts two databases into a folder; the newest entries of the one in place are in its log alone."""
-    old, restored = made(tmp_path / "old.db", 1, 12), made(tmp_path / "restored.db", 2, 6)
+    """Return a function that puts two databases into a folder, and their states. Only a log has the newest entries."""
+    old, restored = create_file(tmp_path / "old.db", 1, 12), create_file(tmp_path / "restored.db", 2, 6)
 
     async def write_into_the_log(path: Path) -> State:
         database = await Database.open(path, checkpoints=False)
@@ -238,18 +239,18 @@ def prepared(tmp_path: Path) -> Any:
     state = asyncio.run(write_into_the_log(tmp_path / "old.db"))
     assert state.head.seq == old.head.seq + 5
 
-    def prepare(place: Path) -> None:
-        shutil.copy(tmp_path / "logged.db", place / "tkdb.db")
-        shutil.copy(tmp_path / "logged.db-wal", place / "tkdb.db-wal")
-        shutil.copy(tmp_path / "restored.db", place / "restored.db")
+    def prepare(folder: Path) -> None:
+        shutil.copy(tmp_path / "logged.db", folder / "tkdb.db")
+        shutil.copy(tmp_path / "logged.db-wal", folder / "tkdb.db-wal")
+        shutil.copy(tmp_path / "restored.db", folder / "restored.db")
 
     return prepare, state, restored
 
 
-def found(path: Path) -> dict[str, Any]:
+def reopened(path: Path) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         async with await Database.open(path) as database:
-            return await proven(database)
+            return await proven_state(database)
 
     return asyncio.run(run())
 
@@ -257,8 +258,8 @@ def found(path: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_a_crash_at_any_step_of_a_replacement_leaves_the_old_file_or_the_new_one(tmp_path: Path, prepared: Any) -> None:
     prepare, old, restored = prepared
-    seen = [found(path) for path in killed_at_each_step(tmp_path, prepare, "restored.db", "careful")]
-    # All that the log held too: the file in place is untouched until the other one is appointed.
+    seen = [reopened(path) for path in kill_at_each_step(tmp_path, prepare, "restored.db", "careful")]
+    # The old state includes the log: the old file is unchanged until the new one is chosen.
     assert all(state in (snapshot(old), snapshot(restored)) for state in seen)
     assert seen[0] == snapshot(old)
     assert seen[-1] == snapshot(restored)
@@ -268,29 +269,29 @@ def test_a_crash_at_any_step_of_a_replacement_leaves_the_old_file_or_the_new_one
 def test_a_rename_alone_would_mix_one_file_with_the_log_of_the_other(tmp_path: Path, prepared: Any) -> None:
     prepare, old, restored = prepared
     mixed = 0
-    for path in killed_at_each_step(tmp_path, prepare, "restored.db", "naive"):
+    for path in kill_at_each_step(tmp_path, prepare, "restored.db", "naive"):
         try:
-            mixed += found(path) not in (snapshot(old), snapshot(restored))
+            mixed += reopened(path) not in (snapshot(old), snapshot(restored))
         except errors.BrokenJournal:
             mixed += 1
     assert mixed
 
 
-def test_a_reader_waits_until_a_replacement_that_was_cut_short_is_taken_up(path: Path, new: Path) -> None:
-    made(path, 1, 1)
-    restored = made(new, 2, 1)
+def test_readers_are_refused_until_a_writer_completes_an_interrupted_replacement(path: Path, new: Path) -> None:
+    create_file(path, 1, 1)
+    restored = create_file(new, 2, 1)
     new.rename(path.with_name("tkdb.db.successor"))
     for way in ({"read_only": True}, {"immutable": True}):
         with pytest.raises(errors.StoreError, match="being replaced"):
             asyncio.run(Database.open(path, **way))
-    assert found(path) == snapshot(restored)
+    assert reopened(path) == snapshot(restored)
 
 
-# --- set aside ----------------------------------------------------------------------------------------------
+# --- setting a file aside -----------------------------------------------------------------------------------
 
 
-def test_a_damaged_file_is_set_aside_and_an_empty_one_begun(path: Path) -> None:
-    state = made(path, 1, 40)
+def test_a_damaged_file_is_set_aside_and_an_empty_one_is_created(path: Path) -> None:
+    state = create_file(path, 1, 40)
     damage(path)
     damaged = path.read_bytes()
 
@@ -305,15 +306,15 @@ def test_a_damaged_file_is_set_aside_and_an_empty_one_begun(path: Path) -> None:
             await scribe.begin()
             with pytest.raises(errors.StoreError, match="another process writes"):
                 await Database.open(path)
-            assert await proven(database) == snapshot(scribe.state)
+            assert await proven_state(database) == snapshot(scribe.state)
 
     asyncio.run(run())
     assert path.with_name("tkdb.db.damaged").read_bytes() == damaged
     assert state.head.seq == 81
 
 
-def test_a_file_damaged_so_that_it_cannot_be_opened_is_set_aside_at_opening(path: Path) -> None:
-    made(path, 1, 5)
+def test_a_file_too_damaged_to_open_is_set_aside_at_opening(path: Path) -> None:
+    create_file(path, 1, 5)
     with path.open("r+b") as file:
         file.seek(100)
         file.write(b"\xaa" * 4_000)
@@ -332,8 +333,8 @@ def test_a_file_damaged_so_that_it_cannot_be_opened_is_set_aside_at_opening(path
     assert path.with_name("tkdb.db.damaged").stat().st_size > 4_000
 
 
-def test_a_sound_file_is_not_set_aside_at_opening(path: Path) -> None:
-    state = made(path, 1, 2)
+def test_an_undamaged_file_is_not_set_aside_at_opening(path: Path) -> None:
+    state = create_file(path, 1, 2)
 
     async def run() -> None:
         async with await Database.open(path, set_aside="damaged") as database:
@@ -343,7 +344,7 @@ def test_a_sound_file_is_not_set_aside_at_opening(path: Path) -> None:
     assert names(path.parent) == {"tkdb.db", "tkdb.db.lock"}
 
 
-def test_another_programs_or_a_newer_versions_file_is_never_set_aside(path: Path) -> None:
+def test_a_foreign_or_newer_file_is_never_set_aside(path: Path) -> None:
     def refused() -> None:
         with pytest.raises(errors.ForeignDatabase):
             asyncio.run(Database.open(path, set_aside="damaged"))
@@ -353,17 +354,17 @@ def test_another_programs_or_a_newer_versions_file_is_never_set_aside(path: Path
     refused()
     assert path.read_bytes() == content
     path.unlink()
-    made(path, 1, 1)
+    create_file(path, 1, 1)
     other = sqlite3.connect(path)
-    other.execute("PRAGMA user_version = 99")  # in the log alone, while this stays open
+    other.execute("PRAGMA user_version = 99")  # only in the log, while this connection is open
     refused()
     other.close()
     refused()
     assert not path.with_name("tkdb.db.damaged").exists()
 
 
-def test_a_file_that_became_another_programs_while_it_was_open_is_not_set_aside(path: Path) -> None:
-    made(path, 1, 1)
+def test_a_file_that_a_foreign_file_replaced_while_open_is_not_set_aside(path: Path) -> None:
+    create_file(path, 1, 1)
 
     async def run() -> None:
         async with await Database.open(path) as database:
@@ -382,8 +383,8 @@ def test_a_crash_at_any_step_of_setting_aside_leaves_the_old_file_or_an_empty_on
     tmp_path: Path, prepared: Any
 ) -> None:
     prepare, old, _ = prepared
-    seen = [found(path) for path in killed_at_each_step(tmp_path, prepare, "aside", "careful")]
+    seen = [reopened(path) for path in kill_at_each_step(tmp_path, prepare, "aside", "careful")]
     assert all(state in (snapshot(old), snapshot(State())) for state in seen)
     assert seen[0] == snapshot(old)
     assert seen[-1] == snapshot(State())
-    assert found(tmp_path / str(len(seen) - 1) / "tkdb.db.damaged") == snapshot(old)
+    assert reopened(tmp_path / str(len(seen) - 1) / "tkdb.db.damaged") == snapshot(old)

@@ -1,4 +1,4 @@
-"""A restored file is proven before it is served: under the chain keys, from its journal alone."""
+"""The proof of a restored file: the chain keys prove its journal, and the journal proves its tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.database.test_audit import TAMPERINGS, tamper, write
+from tests.database.test_audit import TAMPERINGS, tamper, write_journal
 from tests.journal.scribe import BOTH_RING, NEW_RING, OLD_RING, START_MS, Scribe, nonce_at, snapshot
 from tkdb import api, errors
 from tkdb.database.database import Database
@@ -19,26 +19,26 @@ from tkdb.journal.seal import SealKeys
 KID = b"k" * 16
 
 
-async def proven(path: Path, ring: SealKeys = OLD_RING) -> Proven:
+async def run_proof(path: Path, ring: SealKeys = OLD_RING) -> Proven:
     async with await Database.open(path, immutable=True) as database:
         return await prove(database, ring)
 
 
-def test_what_is_proven_is_the_state_and_the_chain_key_in_force(path: Path) -> None:
+def test_a_proof_returns_the_state_and_the_current_chain_key(path: Path) -> None:
     async def run() -> None:
-        scribe = await write(path)
-        state, chain_key = await proven(path)
+        scribe = await write_journal(path)
+        state, chain_key = await run_proof(path)
         assert snapshot(state) == snapshot(scribe.state)
         assert chain_key == scribe.chain_key
         async with await Database.open(path) as database:
             scribe.database = database
             await scribe.reseal(BOTH_RING)
-        state, chain_key = await proven(path, NEW_RING)
+        state, chain_key = await run_proof(path, NEW_RING)
         assert chain_key == scribe.chain_key
-        # It is the one under which a next entry is hashed.
+        # The next entry is hashed with this key.
         async with await Database.open(path) as database:
             await database.append(state, [link(state.head, chain_key, now_ms=scribe.now_ms, epoch=1, made=Purged())])
-        assert (await proven(path, NEW_RING)).state.head.seq == state.head.seq + 1
+        assert (await run_proof(path, NEW_RING)).state.head.seq == state.head.seq + 1
 
     asyncio.run(run())
 
@@ -47,18 +47,18 @@ def test_an_empty_database_has_no_chain_key(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path):
             pass
-        state, chain_key = await proven(path)
+        state, chain_key = await run_proof(path)
         assert (state.head, chain_key) == (START, None)
 
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("what", TAMPERINGS)
-def test_a_backup_is_not_believed_with(path: Path, what: str) -> None:
-    asyncio.run(write(path))
-    tamper(path, TAMPERINGS[what])
+@pytest.mark.parametrize("case", TAMPERINGS)
+def test_a_backup_is_refused_with(path: Path, case: str) -> None:
+    asyncio.run(write_journal(path))
+    tamper(path, TAMPERINGS[case])
     with pytest.raises(errors.StoreError):
-        asyncio.run(proven(path))
+        asyncio.run(run_proof(path))
 
 
 @pytest.mark.parametrize(
@@ -70,53 +70,53 @@ def test_a_backup_is_not_believed_with(path: Path, what: str) -> None:
         "UPDATE revocations SET kid = CAST(x'00' || substr(kid, 2) AS BLOB)",
     ],
 )
-def test_what_no_state_shows_is_compared_too(path: Path, script: str) -> None:
+def test_the_proof_compares_data_that_the_state_does_not_contain(path: Path, script: str) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             scribe = Scribe(database)
             await scribe.begin()
             await scribe.revoke(*(api.Lineage(KID, nonce_at(START_MS + i)) for i in range(3)))
             await scribe.revoke(api.Lineage(KID, nonce_at(START_MS)), api.Branch(KID, nonce_at(START_MS), KID))
-        await proven(path)
+        await run_proof(path)
         tamper(path, script)
         with pytest.raises(errors.BrokenJournal, match="table revocations"):
-            await proven(path)
+            await run_proof(path)
 
     asyncio.run(run())
 
 
-def test_bytes_that_are_text_in_a_file_written_around_the_schema_are_refused(path: Path) -> None:
-    asyncio.run(write(path))
+def test_text_in_place_of_bytes_is_refused_even_if_the_schema_is_intact(path: Path) -> None:
+    asyncio.run(write_journal(path))
     rewrite = "UPDATE sqlite_schema SET sql = replace(sql, '{}', '{}') WHERE name = 'revocations'"
     loose = f"PRAGMA writable_schema = ON; {rewrite}"
     tamper(path, loose.format("STRICT, WITHOUT ROWID", "WITHOUT ROWID -- STRICT,"))
     tamper(path, "UPDATE revocations SET branch = '0123456789abcdef'")
     tamper(path, loose.format("WITHOUT ROWID -- STRICT,", "STRICT, WITHOUT ROWID"))
     with pytest.raises(errors.BrokenJournal, match="RevocationRow"):
-        asyncio.run(proven(path))
+        asyncio.run(run_proof(path))
 
 
-def test_reading_a_restored_file_leaves_nothing_beside_it(path: Path) -> None:
-    asyncio.run(write(path))
+def test_reading_a_restored_file_creates_no_other_file(path: Path) -> None:
+    asyncio.run(write_journal(path))
     path.with_name("tkdb.db.lock").unlink()
     content = path.read_bytes()
-    asyncio.run(proven(path))
+    asyncio.run(run_proof(path))
     assert [file.name for file in path.parent.iterdir()] == ["tkdb.db"]
     assert path.read_bytes() == content
 
 
-def test_a_file_with_a_log_is_not_read_as_if_it_had_none(path: Path) -> None:
+def test_a_file_with_a_log_is_not_opened_as_immutable(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path) as database:
             await Scribe(database).begin()
             with pytest.raises(errors.StoreError, match="log"):
                 await Database.open(path, immutable=True)
-        await proven(path)
+        await run_proof(path)
 
     asyncio.run(run())
 
 
-def test_who_checkpoints_is_switched_while_the_database_is_open(path: Path) -> None:
+def test_checkpoints_can_be_switched_on_and_off_while_the_database_is_open(path: Path) -> None:
     async def run() -> None:
         async with await Database.open(path, checkpoints=False) as database:
             scribe = Scribe(database)

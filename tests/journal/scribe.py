@@ -1,4 +1,4 @@
-"""A scribe writes a journal as an authority would, with seeded randomness and a clock that the test turns."""
+"""A scribe: it writes a journal as an authority does, with seeded randomness and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAME = "tkdb.internal"
 START_MS = 1_760_000_000_000
 HOUR_S = 3_600
 DAY_MS = 86_400_000
-NOBODY = Origin()
+NO_ORIGIN = Origin()
 
 OLD_SEAL_KEY = SealKey(b"\x01" * 32)
 NEW_SEAL_KEY = SealKey(b"\x02" * 32)
@@ -45,12 +45,12 @@ def nonce_at(time_ms: int, tail: bytes = b"0123456789") -> bytes:
 
 
 def snapshot(state: State) -> dict[str, Any]:
-    """Everything that a state holds, for comparison."""
+    """Return all the data of a state, for comparison."""
     return dict(vars(state))
 
 
 class Scribe:
-    """Makes entries that follow ``state`` and applies them to it; with a database, they are written to it first."""
+    """Makes entries that follow ``state``, and applies them to it. It writes them to the database first, if given."""
 
     def __init__(self, database: Database | None = None, seed: int = 0, ring: SealKeys = OLD_RING) -> None:
         self.random = random.Random(seed)
@@ -62,11 +62,11 @@ class Scribe:
         self.entries: list[Entry] = []
 
     def make(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin | None = None) -> Entry:
-        """A request is somebody's, unless ``NOBODY`` is said to have asked."""
+        """Return the next entry. By default, a made-up signer asks for each request."""
         body = b"" if call is None else api.encode(call)
         if origin is None:
-            somebody = Origin(b"S" * 16, self.state.head.seq.to_bytes(16), self.now_ms, b"s" * 64)
-            origin = NOBODY if call is None else somebody
+            signer = Origin(b"S" * 16, self.state.head.seq.to_bytes(16), self.now_ms, b"s" * 64)
+            origin = NO_ORIGIN if call is None else signer
         return link(self.state.head, self.chain_key, now_ms=self.now_ms, epoch=0, made=made, body=body, origin=origin)
 
     async def write(self, call: api.WriteCall | None, made: Made | None = None, origin: Origin | None = None) -> Entry:
@@ -121,7 +121,7 @@ class Scribe:
         return await self.write(None, Purged())
 
     async def reseal(self, ring: SealKeys = BOTH_RING, limit: int = 256) -> Entry:
-        """One batch; the last one brings a new chain key."""
+        """Reseal one batch of keys. The last batch adds a new chain key."""
         self.ring = ring
         rows = list(self.state.sealed_otherwise(ring.first_id))
         keys, chain_keys = [], []
@@ -142,7 +142,7 @@ class Scribe:
         return await self.write(api.Reseal(), Resealed(keys, chain_keys, next_chain_key))
 
     async def restore(self, seq: int) -> Restored | None:
-        """Go back to an entry; None where nothing differs."""
+        """Go back to an entry. Return None if there are no differences."""
         past = State()
         for entry in self.entries[:seq]:
             past.apply(entry)
@@ -152,7 +152,7 @@ class Scribe:
         return made
 
     async def recover(self) -> Entry:
-        """Another journal from here on."""
+        """Continue with a new journal id and a new chain key."""
         keys = [self.state.chain_key(generation + 1) for generation in range(self.state.last_generation())]
         unsealed = [
             self.ring.unseal_chain_key(row.sealed, journal=self.journal, generation=row.generation) for row in keys
@@ -163,15 +163,15 @@ class Scribe:
         return await self.write(None, Recovered(self.journal, chain_keys, next_chain_key))
 
 
-async def begun(database: Database) -> Scribe:
-    """Begin a journal, with one organization."""
+async def begin_journal(database: Database) -> Scribe:
+    """Begin a journal with one organization, and return its scribe."""
     scribe = Scribe(database)
     await scribe.begin()
     await scribe.create("acme")
     return scribe
 
 
-async def make(path: Path) -> None:
-    """Make a database that has a journal."""
+async def create_database(path: Path) -> None:
+    """Create a database with a journal."""
     async with await Database.open(path) as database:
-        await begun(database)
+        await begin_journal(database)

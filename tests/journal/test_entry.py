@@ -1,3 +1,5 @@
+"""Journal entries: no field can be altered, and no entry added, without the chain key."""
+
 from __future__ import annotations
 
 import msgspec
@@ -20,7 +22,7 @@ def altered(field: str) -> Entry:
     return msgspec.structs.replace(FIRST, **{field: value + 1 if isinstance(value, int) else b"\xff" + value[1:]})
 
 
-def test_an_entry_as_it_was_written_checks() -> None:
+def test_an_unaltered_entry_passes_the_check() -> None:
     check_link(START, KEY, FIRST)
     second = link(FIRST.head, KEY, now_ms=1_001, epoch=2, made=Purged())
     check_link(FIRST.head, KEY, second)
@@ -28,7 +30,7 @@ def test_an_entry_as_it_was_written_checks() -> None:
 
 
 @pytest.mark.parametrize("field", Entry.__struct_fields__)
-def test_no_field_of_an_entry_can_be_altered(field: str) -> None:
+def test_an_entry_with_any_altered_field_is_refused(field: str) -> None:
     with pytest.raises(errors.BrokenJournal):
         check_link(START, KEY, altered(field))
 
@@ -38,7 +40,7 @@ def test_without_the_hash_alterations_would_pass(field: str) -> None:
     check_place(START, altered(field))
 
 
-def test_who_lacks_the_chain_key_cannot_write_an_entry() -> None:
+def test_an_entry_linked_with_another_chain_key_is_refused() -> None:
     with pytest.raises(errors.BrokenJournal):
         check_link(START, KEY, link(START, ChainKey(b"x" * 32), now_ms=1, epoch=0, made=Purged()))
 
@@ -49,25 +51,25 @@ def test_bytes_cannot_move_between_fields_without_changing_the_hash() -> None:
     assert one.hash != other.hash
 
 
-def test_a_clock_that_falls_back_does_not_take_the_journal_with_it() -> None:
+def test_an_entry_keeps_the_last_entrys_time_if_the_clock_goes_back() -> None:
     entry = link(FIRST.head, KEY, now_ms=10, epoch=2, made=Purged())
     assert entry.time_ms == FIRST.time_ms
     check_link(FIRST.head, KEY, entry)
 
 
-def test_an_entry_of_an_earlier_time_or_epoch_is_refused() -> None:
+def test_an_entry_with_an_earlier_time_or_epoch_is_refused() -> None:
     for change in ({"time_ms": 999}, {"epoch": 1}):
         entry = link(FIRST.head, KEY, now_ms=1_000, epoch=2, made=Purged())
         with pytest.raises(errors.BrokenJournal):
             check_place(FIRST.head, msgspec.structs.replace(entry, **change))
 
 
-def test_an_entry_travels_unchanged() -> None:
+def test_an_entry_is_unchanged_after_encoding_and_decoding() -> None:
     assert decode_entry(encode_entry(FIRST)) == FIRST
 
 
 @given(st.binary(max_size=300) | st.builds(lambda at, by: _flip(at, by), st.integers(0, 10_000), st.integers(1, 255)))
-def test_no_bytes_make_decoding_raise_anything_foreign(raw: bytes) -> None:
+def test_decoding_any_bytes_raises_no_foreign_error(raw: bytes) -> None:
     try:
         entry = decode_entry(raw)
     except errors.BrokenJournal:

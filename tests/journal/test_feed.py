@@ -1,3 +1,5 @@
+"""The feed: each key gets exactly its own revocations, in order, and every entry fits one message."""
+
 from __future__ import annotations
 
 import asyncio
@@ -28,7 +30,7 @@ from tkdb_client.verification.batches import MAX_BODY_BYTES
 NONCE, BRANCH = nonce_at(START_MS), b"b" * 16
 
 
-class Followed:
+class FollowedJournal:
     """A journal with two organizations and one revocation of each kind, and its feed."""
 
     async def write(self, database: Database, recent_targets: int) -> None:
@@ -49,7 +51,7 @@ class Followed:
         self.feed.add(await s.purge())
         self.feed.add(await s.delete("acme"))
 
-    async def all(
+    async def read_all(
         self, kids: Collection[bytes], after: int = 0, max_bytes: int = api.MAX_PAGE_BYTES
     ) -> list[api.Revocation]:
         seen: list[api.Revocation] = []
@@ -64,25 +66,25 @@ class Followed:
 
 
 @pytest.mark.parametrize("recent_targets", [100, 3, 0], ids=["from memory", "from both", "from the journal"])
-def test_each_key_sees_what_touches_it_in_order_and_nothing_else(recent_targets: int) -> None:
+def test_each_key_gets_exactly_its_own_revocations_in_order(recent_targets: int) -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
-            f = Followed()
+            f = FollowedJournal()
             await f.write(database, recent_targets)
-            assert await f.all([f.evil]) == [api.Lineage(kid=f.evil, nonce=NONCE)]
-            assert await f.all([b"?" * 16]) == []
-            assert await f.all([f.acme]) == [
+            assert await f.read_all([f.evil]) == [api.Lineage(kid=f.evil, nonce=NONCE)]
+            assert await f.read_all([b"?" * 16]) == []
+            assert await f.read_all([f.acme]) == [
                 api.Lineage(kid=f.acme, nonce=NONCE),
                 api.Branch(kid=f.acme, nonce=NONCE, branch=BRANCH),
                 api.KeyRetired(kid=f.acme),
                 api.KeyRetired(kid=f.acme),
             ]
-            assert await f.all([f.newer]) == [api.KeyRetired(kid=f.newer)]
+            assert await f.read_all([f.newer]) == [api.KeyRetired(kid=f.newer)]
 
     asyncio.run(run())
 
 
-def test_times_reach_every_live_key_of_the_organization() -> None:
+def test_an_issued_before_time_covers_every_live_key_of_the_organization() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
             s = Scribe(database)
@@ -101,10 +103,10 @@ def test_times_reach_every_live_key_of_the_organization() -> None:
     asyncio.run(run())
 
 
-def test_who_asks_from_the_end_or_beyond_it_sees_nothing_and_keeps_the_position() -> None:
+def test_a_read_from_the_tip_or_beyond_is_empty_and_keeps_its_position() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
-            f = Followed()
+            f = FollowedJournal()
             await f.write(database, 100)
             head = f.scribe.state.head.seq
             for after in (head, head + 5):
@@ -114,7 +116,7 @@ def test_who_asks_from_the_end_or_beyond_it_sees_nothing_and_keeps_the_position(
     asyncio.run(run())
 
 
-def test_an_entry_that_the_state_does_not_show_is_not_shown() -> None:
+def test_the_feed_omits_an_entry_that_the_state_does_not_contain() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
             s = Scribe(database)
@@ -127,7 +129,7 @@ def test_an_entry_that_the_state_does_not_show_is_not_shown() -> None:
     asyncio.run(run())
 
 
-def test_an_entry_larger_than_the_limit_comes_whole_and_alone() -> None:
+def test_an_entry_larger_than_the_limit_is_a_page_by_itself() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
             s = Scribe(database)
@@ -151,20 +153,20 @@ def test_an_entry_larger_than_the_limit_comes_whole_and_alone() -> None:
 
 @settings(max_examples=profiles.CURRENT.few_examples, deadline=None)
 @given(st.integers(0, 8), st.integers(1, 300), st.integers(0, 9))
-def test_pages_join_without_gaps_or_repeats_wherever_they_are_read_from(kept: int, max_bytes: int, after: int) -> None:
+def test_pages_join_without_gaps_or_repeats_from_any_position(kept: int, max_bytes: int, after: int) -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
-            f = Followed()
+            f = FollowedJournal()
             await f.write(database, kept)
             kids = [f.acme, f.evil, f.newer]
             everything = await Feed(database, f.scribe.state).read(after=after, kids=kids)
-            assert await f.all(kids, after, max_bytes) == everything.revocations
+            assert await f.read_all(kids, after, max_bytes) == everything.revocations
 
     asyncio.run(run())
 
 
-def test_a_journal_that_was_set_aside_while_its_state_is_shown_does_not_read_as_no_news(tmp_path: Path) -> None:
-    """A damaged database is replaced by an empty one, while the machine is still fresh enough to answer."""
+def test_reading_the_feed_fails_if_its_journal_was_set_aside(tmp_path: Path) -> None:
+    """A machine may set a damaged database aside while it is still fresh enough to answer."""
 
     async def run() -> None:
         async with await Database.open(tmp_path / "tkdb.db") as database:
@@ -173,7 +175,7 @@ def test_a_journal_that_was_set_aside_while_its_state_is_shown_does_not_read_as_
             kid = await s.create("acme")
             start = s.state.head.seq
             await s.revoke(api.Lineage(kid=kid, nonce=NONCE))
-            feed = Feed(database, s.state)  # as after a start: what it shows lies in the journal only
+            feed = Feed(database, s.state)  # as after a start: only the journal contains the entries
             assert (await feed.read(after=start, kids=[kid])).revocations
             await database.set_aside("damaged")
             with pytest.raises(StoreError):
@@ -182,20 +184,20 @@ def test_a_journal_that_was_set_aside_while_its_state_is_shown_does_not_read_as_
     asyncio.run(run())
 
 
-class Overtaken:
-    """A database whose reads take so long that something happens meanwhile."""
+class InterruptedDatabase:
+    """A database that calls ``interrupt`` before each read of entries."""
 
-    def __init__(self, database: Database, meanwhile: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, database: Database, interrupt: Callable[[], Awaitable[object]]) -> None:
         self._database = database
-        self._meanwhile = meanwhile
+        self._interrupt = interrupt
 
     async def entries(self, after: int, limit: int) -> list[Entry]:
-        await self._meanwhile()
+        await self._interrupt()
         return await self._database.entries(after, limit)
 
 
-def test_what_a_page_tells_does_not_depend_on_what_happens_while_it_is_read() -> None:
-    """A key that is retired behind the page's end was live at its end: what was issued before is told of it."""
+def test_a_page_does_not_depend_on_writes_during_its_read() -> None:
+    """The key is live at the page's end and retired by a later entry, so the page contains its issued-before time."""
 
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
@@ -204,8 +206,8 @@ def test_what_a_page_tells_does_not_depend_on_what_happens_while_it_is_read() ->
             kid = await s.create("acme")
             start = s.state.head.seq
             await s.revoke(api.Before(organization="acme", before_ms=5))
-            slow: Any = Overtaken(database, lambda: s.revoke(api.RetireKey(kid=kid)))
-            page = await Feed(slow, s.state).read(after=start, kids=[kid])
+            interrupted: Any = InterruptedDatabase(database, lambda: s.revoke(api.RetireKey(kid=kid)))
+            page = await Feed(interrupted, s.state).read(after=start, kids=[kid])
             assert page.position == start + 1
             assert not page.more
             assert [type(event) for event in page.revocations] == [api.IssuedBefore]
@@ -217,7 +219,7 @@ def test_what_a_page_tells_does_not_depend_on_what_happens_while_it_is_read() ->
 
 
 def _answer_bytes(feed: api.Feed) -> int:
-    """Return how large an answer is at most that carries ``feed``."""
+    """Return the largest size of an answer that contains ``feed``."""
     last = 2**53 - 1
     feed = api.Feed(last, feed.revocations, more=feed.more)
     return len(api.encode(api.Answer(b"j" * 16, last, last, result=msgspec.Raw(api.encode(feed)))))
@@ -252,26 +254,28 @@ SUBJECT_OF_EACH: list[api.Target] = [api.Before(f"o{number}", subject="ann") for
         "lineages",
         "retired keys",
         "subjects",
-        "subjects and all",
+        "subjects and their organization",
         "organizations",
-        "a subject of each",
-        "both of each",
-        "both kinds",
-        "too many branches",
+        "a subject of each organization",
+        "organizations and a subject of each",
+        "branches and subjects",
+        "too many branches and an organization",
     ],
 )
-def test_what_an_entry_comes_to_fits_one_message_however_many_keys_are_followed(targets: list[api.Target]) -> None:
-    """As many of the targets as are allowed; more are refused at the write."""
+def test_the_revocations_of_an_entry_fit_one_message_for_the_maximum_of_keys(
+    targets: list[api.Target],
+) -> None:
+    """Test as many of the targets as one entry may have. The authority refuses a write with more."""
     while largest_bytes(api.Revoke(targets)) > api.MAX_FEED_BYTES:
         targets = targets[1:]
-    events = _events_for_all_the_keys(targets)
+    events = _events_for_the_maximum_of_keys(targets)
     assert sum(len(event.kids) for event in events if isinstance(event, api.IssuedBefore)) in {0, api.MAX_KIDS}
     assert sum(len(api.encode(event)) for event in events) <= largest_bytes(api.Revoke(targets))
     assert _answer_bytes(api.Feed(0, events, more=False)) <= MAX_PAYLOAD_BYTES
 
 
-def _events_for_all_the_keys(targets: list[api.Target]) -> list[api.Revocation]:
-    """Return what is told to one who follows as many keys as he may, of all the organizations that there are."""
+def _events_for_the_maximum_of_keys(targets: list[api.Target]) -> list[api.Revocation]:
+    """Return the revocations for a client that follows the maximum of keys, of all the named organizations."""
     names = list(dict.fromkeys(target.organization for target in targets if isinstance(target, api.Before)))
     keys = {b"k" * 16: _key(b"k" * 16, "other")} if not names else {}
     for number in range(api.MAX_KIDS if names else 0):
@@ -286,7 +290,7 @@ def _key(kid: bytes, organization: str) -> KeyRow:
 
 
 def test_a_deleted_organization_and_a_restore_fit_one_message() -> None:
-    """They tell each followed key once."""
+    """The feed contains each followed key once."""
     kids = [number.to_bytes(16) for number in range(api.MAX_KIDS)]
     state: Any = SimpleNamespace(key={kid: _key(kid, "acme") for kid in kids}.get)
     followed = _Followed(state, kids)
@@ -300,14 +304,14 @@ def test_a_deleted_organization_and_a_restore_fit_one_message() -> None:
 @pytest.mark.parametrize(
     "targets", [ORGANIZATIONS, SUBJECT_OF_EACH, SUBJECTS, [*BRANCHES[:511], SUBJECTS[0]], [*BRANCHES]]
 )
-def test_no_request_that_the_client_makes_is_refused_for_its_size(targets: list[api.Target]) -> None:
+def test_no_batch_that_the_client_makes_is_refused_for_its_size(targets: list[api.Target]) -> None:
     for batch in target_batches(targets):
         assert largest_bytes(api.Revoke(batch)) <= api.MAX_FEED_BYTES
 
 
-def test_a_page_of_every_subject_and_of_keys_made_since_fits_one_message() -> None:
-    """An entry isn't split over pages. One of 1,024 subjects fits a request; what it meant key by key didn't fit an
-    answer: the poll failed, each time, and with it the 1,022 other keys that it asked for."""
+def test_a_page_of_the_maximum_of_subjects_and_of_newer_keys_fits_one_message() -> None:
+    """An entry is never split over pages. An entry of 1,024 subjects fits a request. If the feed contained one
+    revocation for each subject and key, the page wouldn't fit an answer, and every poll of these keys would fail."""
 
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
@@ -322,13 +326,13 @@ def test_a_page_of_every_subject_and_of_keys_made_since_fits_one_message() -> No
             kids.append(await s.rotate("acme"))
             page = await feed.read(after=start, kids=kids)
             assert _answer_bytes(page) < MAX_PAYLOAD_BYTES
-            by_key = [api.IssuedBefore([kid], 0, [told]) for kid in kids for told in page.revocations[0].subjects]
+            by_key = [api.IssuedBefore([kid], 0, [each]) for kid in kids for each in page.revocations[0].subjects]
             assert _answer_bytes(api.Feed(0, [*by_key], more=False)) > MAX_PAYLOAD_BYTES
 
     asyncio.run(run())
 
 
-def test_entries_that_do_not_fit_one_message_together_come_in_pages_that_do() -> None:
+def test_entries_too_large_for_one_message_are_read_in_pages_that_fit() -> None:
     async def run() -> None:
         async with await Database.open(MEMORY) as database:
             s = Scribe(database)

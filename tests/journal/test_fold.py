@@ -1,3 +1,5 @@
+"""The fold: the changes that each kind of entry makes to the state, and the entries that it refuses."""
+
 from __future__ import annotations
 
 import asyncio
@@ -29,7 +31,7 @@ KID = b"k" * 16
 
 
 def scribe() -> Scribe:
-    """A scribe whose journal has its first entry and the organization "acme"."""
+    """Return a scribe whose journal contains a genesis and the organization acme."""
     new = Scribe()
     asyncio.run(new.begin())
     asyncio.run(new.create("acme"))
@@ -49,7 +51,7 @@ def test_a_revoked_lineage_is_found_and_no_other() -> None:
     assert s.state.revocation(KID + nonce_at(START_MS + 1)) is None
 
 
-def test_a_lineage_swallows_its_branches_whichever_comes_first() -> None:
+def test_a_revoked_lineage_covers_its_branches_in_either_order() -> None:
     s = scribe()
     first, second = nonce_at(START_MS), nonce_at(START_MS + 1)
     run(s.revoke(api.Branch(kid=KID, nonce=first, branch=BRANCH), api.Lineage(kid=KID, nonce=second)))
@@ -79,7 +81,7 @@ def test_a_rotated_key_verifies_until_its_last_token_can_have_expired() -> None:
     assert (s.state.keys[old.kid].state, s.state.keys[old.kid].sealed) == ("retired", b"")
 
 
-def test_retiring_the_signing_key_brings_a_new_one_and_erases_the_old() -> None:
+def test_retiring_the_signing_key_adds_a_new_one_and_erases_the_old() -> None:
     s = scribe()
     old = s.state.signing_key("acme")
     run(s.revoke(api.RetireKey(kid=old.kid)))
@@ -97,7 +99,7 @@ def test_a_deleted_organization_keeps_its_name_and_none_of_its_keys() -> None:
         run(s.create("acme"))
 
 
-def test_issued_before_adds_the_skew_and_never_goes_back() -> None:
+def test_an_issued_before_time_includes_the_skew_and_never_decreases() -> None:
     s = scribe()
     run(s.revoke(api.Before(organization="acme")))
     assert s.state.organization("acme").issued_from_ms == START_MS + CLOCK_SKEW_MS
@@ -108,15 +110,15 @@ def test_issued_before_adds_the_skew_and_never_goes_back() -> None:
     assert s.state.issued_from("acme", subject_digest("bob")) == 0
 
 
-def test_targets_of_one_entry_that_meet_in_one_row_all_count() -> None:
+def test_all_targets_of_an_entry_count_if_they_change_the_same_row() -> None:
     s = scribe()
     later, sooner = START_MS - 1, START_MS - 1_000
     run(
         s.revoke(
             *(
-                api.Before(organization="acme", before_ms=ms, subject=who)
+                api.Before(organization="acme", before_ms=ms, subject=subject)
                 for ms in (later, sooner)
-                for who in (None, "ann")
+                for subject in (None, "ann")
             )
         )
     )
@@ -124,7 +126,7 @@ def test_targets_of_one_entry_that_meet_in_one_row_all_count() -> None:
     assert s.state.issued_from("acme", subject_digest("ann")) == later + CLOCK_SKEW_MS
 
 
-def test_a_purge_forgets_nothing_that_a_living_token_could_need() -> None:
+def test_a_purge_keeps_every_revocation_that_a_live_token_could_need() -> None:
     s = scribe()
     run(s.create("slow", max_lifetime_s=90 * 86_400))
     run(s.configure("slow", 60))
@@ -140,7 +142,7 @@ def test_a_purge_forgets_nothing_that_a_living_token_could_need() -> None:
     assert s.state.issued_from("acme", subject_digest("ann")) == 0
 
 
-def test_a_purge_at_the_last_moment_keeps_a_subjects_time() -> None:
+def test_a_purge_keeps_a_subjects_time_until_its_last_millisecond() -> None:
     s = scribe()
     run(s.revoke(api.Before(organization="acme", subject="ann")))
     s.now_ms = START_MS + CLOCK_SKEW_MS + outlived_ms(HOUR_S) - 1
@@ -151,7 +153,7 @@ def test_a_purge_at_the_last_moment_keeps_a_subjects_time() -> None:
     assert not s.state.issued_from("acme", subject_digest("ann"))
 
 
-def test_the_longest_lifetime_that_can_be_asked_for_overflows_nothing() -> None:
+def test_the_longest_possible_lifetime_overflows_nothing() -> None:
     s = scribe()
     run(s.configure("acme", 2**53 - 1))
     run(s.revoke(api.Before(organization="acme", before_ms=2**53 - 1)))
@@ -161,7 +163,7 @@ def test_the_longest_lifetime_that_can_be_asked_for_overflows_nothing() -> None:
     assert s.state.organization("acme").issued_from_ms == 2**53 - 1
 
 
-def test_a_restore_brings_back_the_key_that_signed_and_retires_those_made_since() -> None:
+def test_a_restore_brings_back_the_signing_key_and_retires_later_ones() -> None:
     s = scribe()
     run(s.configure("acme", 60))
     old = s.state.signing_key("acme")
@@ -178,7 +180,7 @@ def test_a_restore_brings_back_the_key_that_signed_and_retires_those_made_since(
     assert run(s.restore(position)) is None
 
 
-def test_a_restore_revives_neither_keys_nor_organizations_nor_tokens() -> None:
+def test_a_restore_revives_no_key_organization_or_token() -> None:
     s = scribe()
     run(s.create("gone"))
     old = s.state.signing_key("acme")
@@ -191,7 +193,7 @@ def test_a_restore_revives_neither_keys_nor_organizations_nor_tokens() -> None:
     assert snapshot(s.state) == before
 
 
-def test_where_the_key_that_signed_is_retired_the_one_that_signs_goes_on_and_no_other() -> None:
+def test_a_restore_to_a_retired_signing_key_keeps_only_the_current_one() -> None:
     s = scribe()
     position = s.state.head.seq
     run(s.revoke(api.RetireKey(kid=s.state.signing_key("acme").kid)))
@@ -201,7 +203,7 @@ def test_where_the_key_that_signed_is_retired_the_one_that_signs_goes_on_and_no_
     assert s.state.signing_key("acme").kid == newest
 
 
-def test_a_restore_to_before_a_restore_revives_nothing_that_one_ended() -> None:
+def test_a_restore_revives_nothing_that_an_earlier_restore_ended() -> None:
     s = scribe()
     first = s.state.signing_key("acme").kid
     position = s.state.head.seq
@@ -214,7 +216,7 @@ def test_a_restore_to_before_a_restore_revives_nothing_that_one_ended() -> None:
     assert s.state.organization("late").deleted
 
 
-def test_a_recovered_journal_has_another_id_and_another_chain_key_and_the_same_name() -> None:
+def test_a_recovered_journal_has_a_new_id_a_new_chain_key_and_the_same_name() -> None:
     s = scribe()
     before = s.state.chain_key(1)
     entry = run(s.recover())
@@ -224,7 +226,7 @@ def test_a_recovered_journal_has_another_id_and_another_chain_key_and_the_same_n
     check_link(s.entries[-2].head, s.chain_key, entry)
 
 
-def test_a_draft_knows_the_last_chain_key_while_older_ones_are_sealed_again() -> None:
+def test_a_draft_finds_the_last_chain_key_while_older_ones_are_resealed() -> None:
     s = scribe()
     run(s.recover())
     draft = Draft(s.state)
@@ -232,7 +234,7 @@ def test_a_draft_knows_the_last_chain_key_while_older_ones_are_sealed_again() ->
     assert draft.last_generation() == 2
 
 
-def test_a_draft_shows_what_the_state_will_show() -> None:
+def test_a_draft_contains_changes_that_the_state_does_not_contain_yet() -> None:
     s = scribe()
     run(s.revoke(api.Before(organization="acme", subject="ann")))
     before = snapshot(s.state)
@@ -245,7 +247,7 @@ def test_a_draft_shows_what_the_state_will_show() -> None:
     assert snapshot(s.state) == before
 
 
-def test_applying_is_all_or_nothing() -> None:
+def test_an_entry_that_fails_to_apply_changes_nothing() -> None:
     s = scribe()
     before = snapshot(s.state)
     call = api.Revoke(targets=[api.Lineage(kid=KID, nonce=nonce_at(0)), api.RetireKey(kid=KID)])
@@ -257,53 +259,56 @@ def test_applying_is_all_or_nothing() -> None:
 SEALED = b"s" * 68
 JOURNAL = scribe().journal
 SIGNING = scribe().state.signing_key("acme").kid
-MISFITS = {
+INVALID_ENTRIES = {
     "a second genesis": (None, Genesis(KID, "x", SEALED)),
-    "nothing at all": (None, None),
-    "what was added, without its request": (None, Rotated(KID, SEALED)),
-    "a request without what it needs": (api.RotateKey(name="acme"), None),
-    "a request with another's addition": (api.RotateKey(name="acme"), Created(KID, SEALED, 1)),
-    "an addition that isn't needed": (api.DeleteOrganization(name="acme"), Purged()),
-    "an organization that exists": (api.CreateOrganization(name="acme"), Created(KID, SEALED, 1)),
-    "an organization that doesn't": (api.RotateKey(name="evil"), Rotated(KID, SEALED)),
-    "a deletion of nothing": (api.DeleteOrganization(name="evil"), None),
-    "a configuration of nothing": (api.ConfigureOrganization(name="evil", max_lifetime_s=1), None),
-    "a time for nothing": (api.Revoke(targets=[api.Before(organization="evil")]), None),
-    "a key that isn't known": (api.Revoke(targets=[api.RetireKey(kid=KID)]), None),
-    "a replacement that nothing asked for": (
+    "no request and no addition": (None, None),
+    "an addition without its request": (None, Rotated(KID, SEALED)),
+    "a request without its addition": (api.RotateKey(name="acme"), None),
+    "a request with the addition of another request": (api.RotateKey(name="acme"), Created(KID, SEALED, 1)),
+    "a request with an unneeded addition": (api.DeleteOrganization(name="acme"), Purged()),
+    "the creation of an existing organization": (api.CreateOrganization(name="acme"), Created(KID, SEALED, 1)),
+    "a key rotation of a missing organization": (api.RotateKey(name="evil"), Rotated(KID, SEALED)),
+    "the deletion of a missing organization": (api.DeleteOrganization(name="evil"), None),
+    "the configuration of a missing organization": (api.ConfigureOrganization(name="evil", max_lifetime_s=1), None),
+    "an issued-before time of a missing organization": (api.Revoke(targets=[api.Before(organization="evil")]), None),
+    "the retirement of an unknown key": (api.Revoke(targets=[api.RetireKey(kid=KID)]), None),
+    "a replacement without a retired key": (
         api.Revoke(targets=[api.Lineage(kid=KID, nonce=KID)]),
         Replaced([Replacement("acme", KID, SEALED)]),
     ),
-    "an unknown key sealed again": (api.Reseal(), Resealed([(KID, SEALED)], [], None)),
-    "a restore without what it comes to": (api.Restore(seq=1), None),
-    "a restore to the beginning of nothing": (api.Restore(seq=0), Restored(0, [], [], [], [])),
-    "a restore to what isn't yet": (api.Restore(seq=3), Restored(3, [], [], [], [])),
-    "a restore to another entry": (api.Restore(seq=1), Restored(2, [], [], [], [])),
-    "a restore of a lifetime that never was": (api.Restore(seq=1), Restored(1, [("acme", 2**53 - 1)], [], [], [])),
-    "a restore that configures nothing": (api.Restore(seq=1), Restored(1, [("evil", 1)], [], [], [])),
-    "a restore that deletes nothing": (api.Restore(seq=1), Restored(1, [], ["evil"], [], [])),
-    "a restore that deletes and leaves keys": (api.Restore(seq=1), Restored(1, [], ["acme"], [], [])),
-    "a restore that retires what isn't known": (api.Restore(seq=1), Restored(1, [], [], [], [KID])),
+    "an unknown key resealed": (api.Reseal(), Resealed([(KID, SEALED)], [], None)),
+    "a restore without its addition": (api.Restore(seq=1), None),
+    "a restore to entry 0": (api.Restore(seq=0), Restored(0, [], [], [], [])),
+    "a restore to an entry that doesn't exist yet": (api.Restore(seq=3), Restored(3, [], [], [], [])),
+    "a restore whose addition names another entry": (api.Restore(seq=1), Restored(2, [], [], [], [])),
+    "a restore of a lifetime never configured": (
+        api.Restore(seq=1),
+        Restored(1, [("acme", 2**53 - 1)], [], [], []),
+    ),
+    "a restore that configures a missing organization": (api.Restore(seq=1), Restored(1, [("evil", 1)], [], [], [])),
+    "a restore that deletes a missing organization": (api.Restore(seq=1), Restored(1, [], ["evil"], [], [])),
+    "a restore that deletes an organization but not its keys": (api.Restore(seq=1), Restored(1, [], ["acme"], [], [])),
+    "a restore that retires an unknown key": (api.Restore(seq=1), Restored(1, [], [], [], [KID])),
     "a restore that leaves no signing key": (api.Restore(seq=1), Restored(1, [], [], [], [SIGNING])),
     "a restore that retires a key twice": (api.Restore(seq=1), Restored(1, [], ["acme"], [], [SIGNING, SIGNING])),
-    "a restore by which an unknown key signs": (api.Restore(seq=1), Restored(1, [], [], [KID], [SIGNING])),
-    "a restore by which a signing key signs": (api.Restore(seq=1), Restored(1, [], [], [SIGNING], [])),
-    "a restore by which a retired key signs": (api.Restore(seq=1), Restored(1, [], [], [SIGNING], [SIGNING])),
+    "a restore that makes an unknown key sign": (api.Restore(seq=1), Restored(1, [], [], [KID], [SIGNING])),
+    "a restore that makes the signing key sign": (api.Restore(seq=1), Restored(1, [], [], [SIGNING], [])),
+    "a restore that makes a key sign and retires it": (api.Restore(seq=1), Restored(1, [], [], [SIGNING], [SIGNING])),
     "a recovery into the same journal": (None, Recovered(JOURNAL, [(1, SEALED)], SEALED)),
-    "a recovery that leaves a chain key out": (None, Recovered(KID, [], SEALED)),
-    "a recovery with a chain key that isn't known": (None, Recovered(KID, [(1, SEALED), (2, SEALED)], SEALED)),
-    "an unknown chain key sealed again": (api.Reseal(), Resealed([], [(9, SEALED)], None)),
+    "a recovery that omits a chain key": (None, Recovered(KID, [], SEALED)),
+    "a recovery with an unknown chain key": (None, Recovered(KID, [(1, SEALED), (2, SEALED)], SEALED)),
+    "an unknown chain key resealed": (api.Reseal(), Resealed([], [(9, SEALED)], None)),
 }
 
 
-@pytest.mark.parametrize("what", MISFITS)
-def test_an_entry_that_fits_no_history_is_refused(what: str) -> None:
+@pytest.mark.parametrize("case", INVALID_ENTRIES)
+def test_an_entry_that_contradicts_the_state_is_refused(case: str) -> None:
     s = scribe()
     with pytest.raises(errors.BrokenJournal):
-        s.state.apply(s.make(*MISFITS[what]))
+        s.state.apply(s.make(*INVALID_ENTRIES[case]))
 
 
-def test_a_signing_key_is_not_retired_without_a_replacement_nor_made_twice() -> None:
+def test_a_signing_key_is_never_retired_without_a_replacement_or_added_twice() -> None:
     s = scribe()
     kid = s.state.signing_key("acme").kid
     with pytest.raises(errors.BrokenJournal):
@@ -319,7 +324,7 @@ def test_a_journal_begins_with_a_genesis() -> None:
 
 
 @pytest.mark.parametrize("change", [{"body": b"\xc1"}, {"made": b"\xc1"}, {"body": b"\x90"}, {"made": b"\x91\xa1x"}])
-def test_an_entry_that_cannot_be_read_is_refused(change: dict[str, bytes]) -> None:
+def test_an_unreadable_entry_is_refused(change: dict[str, bytes]) -> None:
     s = scribe()
     entry = s.make(api.DeleteOrganization(name="acme"))
     with pytest.raises(errors.BrokenJournal):

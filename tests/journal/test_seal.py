@@ -1,3 +1,5 @@
+"""Sealing: a sealed key opens only with its secret and in its place, and no error or repr contains a secret."""
+
 from __future__ import annotations
 
 import pytest
@@ -16,7 +18,7 @@ def sealed() -> bytes:
     return OLD_RING.seal_root_key(KEY, nonce=b"n" * 12, **PLACE)
 
 
-def test_a_sealed_key_unseals_and_does_not_show_in_its_record() -> None:
+def test_a_sealed_key_unseals_and_is_not_visible_in_its_record() -> None:
     assert OLD_RING.unseal_root_key(sealed(), **PLACE) == KEY
     assert KEY.raw not in sealed()
     assert len(sealed()) == SEALED_BYTES
@@ -47,19 +49,19 @@ def test_a_record_altered_in_any_byte_does_not_unseal(at: int, by: int) -> None:
 
 
 @given(st.binary(max_size=2 * SEALED_BYTES))
-def test_no_bytes_make_unsealing_raise_anything_foreign(record: bytes) -> None:
+def test_unsealing_any_bytes_raises_only_store_errors(record: bytes) -> None:
     with pytest.raises(errors.StoreError):
         OLD_RING.unseal_root_key(OLD_SEAL_KEY.id + record, **PLACE)
     with pytest.raises(errors.StoreError):
         OLD_RING.unseal_root_key(record, **PLACE)
 
 
-def test_the_first_secret_seals_and_all_unseal() -> None:
+def test_the_first_secret_seals_and_every_secret_unseals() -> None:
     assert BOTH_RING.unseal_root_key(sealed(), **PLACE) == KEY
     assert seal_id(BOTH_RING.seal_root_key(KEY, nonce=b"n" * 12, **PLACE)) == NEW_SEAL_KEY.id
 
 
-def test_a_missing_secret_is_named_by_its_id_and_nothing_else_is_told() -> None:
+def test_the_error_about_a_missing_secret_contains_ids_but_no_key() -> None:
     with pytest.raises(errors.WrongSealKey) as caught:
         NEW_RING.unseal_root_key(sealed(), **PLACE)
     assert OLD_SEAL_KEY.id.hex() in str(caught.value)
@@ -68,7 +70,7 @@ def test_a_missing_secret_is_named_by_its_id_and_nothing_else_is_told() -> None:
         assert key.raw.hex() not in str(caught.value)
 
 
-def test_secrets_come_and_go_as_text() -> None:
+def test_a_secret_is_unchanged_after_writing_and_parsing_its_text() -> None:
     assert SealKey.parse(OLD_SEAL_KEY.text()) == OLD_SEAL_KEY
     ring = SealKeys.parse(f"{NEW_SEAL_KEY.text()}, {OLD_SEAL_KEY.text()}")
     assert ring.first_id == NEW_SEAL_KEY.id
@@ -76,7 +78,7 @@ def test_secrets_come_and_go_as_text() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " , ", "tkdbseal_", "hunter2", OLD_SEAL_KEY.text()[:-1], "tkdbseal_AAAA12345"])
-def test_what_is_no_sealing_secret_is_refused_without_being_repeated(text: str) -> None:
+def test_an_invalid_sealing_secret_is_refused_and_not_repeated_in_the_error(text: str) -> None:
     with pytest.raises(errors.ConfigurationError) as caught:
         SealKeys.parse(text)
     assert not text.strip(" ,") or text == "tkdbseal_" or text not in str(caught.value)

@@ -1,3 +1,5 @@
+"""The memory that the state of a large authority takes."""
+
 from __future__ import annotations
 
 import subprocess
@@ -32,4 +34,4 @@ def test_a_million_revocations_and_100_000_organizations_fit_in_memory() -> None
     run = subprocess.run(
         [sys.executable, "-c", MEASURE], cwd=Path(__file__).parents[2], capture_output=True, check=True, text=True
     )
-    assert float(run.stdout) < 200, "MB; the whole service has 256"
+    assert float(run.stdout) < 200, "the limit is 200 MB, because the whole service has 256 MB"
