@@ -10,7 +10,7 @@ from typing import Any
 import httpcore
 import pytest
 
-from tests.answering import Answer, Answering, Request
+from tests.http_stub import Answer, HttpStub, Request
 from tests.end_to_end.node import Node
 from tkdb import api, errors
 from tkdb_client import Client, Macaroon
@@ -19,7 +19,7 @@ Told = tuple[int, bytes] | None
 Mischief = Callable[["Proxy", str, bytes, Callable[[str, bytes], Told]], Told]
 
 
-class Proxy(Answering):
+class Proxy(HttpStub):
     """An HTTP proxy that does as ``mischief`` says. None as an answer breaks the connection."""
 
     def __init__(self, node: Node) -> None:

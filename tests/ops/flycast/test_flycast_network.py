@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.answering import Answer, Answering, Request
+from tests.http_stub import Answer, HttpStub, Request
 from tests.ops.flycast.stand_in import StandIn
 from tkdb.attestation import Presented, Verifier
 from tkdb.errors import ConfigurationError
@@ -106,7 +106,7 @@ def test_the_attestation_names_the_original_caller_after_a_replay(stand_in: Stan
 
 
 def test_an_exposed_service_is_reachable_until_its_region_is_cut_off(stand_in: StandIn) -> None:
-    class Hello(Answering):
+    class Hello(HttpStub):
         def answer(self, request: Request) -> Answer:
             return Answer(200, {}, b'{"machine": "outside"}')
 
