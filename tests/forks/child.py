@@ -1,8 +1,8 @@
 """A forked process that becomes a program: `tkdb`, or a module or code that starts it.
 
-To start an interpreter and import `tkdb serve` costs half a second of CPU. A fork of a process that has imported it
-costs a few milliseconds. A process that comes from here is real in everything else: it has its own environment,
-working directory, standard streams, signals and exit code.
+A start of an interpreter that imports `tkdb serve` costs half a second of CPU. A fork of a process that has imported
+it costs a few milliseconds. In everything else, the forked process is real: it has its own environment, working
+directory, standard streams, signals and exit code.
 
 Rules:
 
@@ -38,10 +38,10 @@ LAZY: Final = (
     *("uvloop", "aiosqlite", "httpcore", "rich.console", "rich.table", "rich.text", "rich.live"),
     *("tests.regions.chaos.controls", "tests.server.server_process", "tests.replication.replicated"),
 )
-"""Modules that a program imports only when it needs them."""
+"""The modules that a program imports only when it needs them."""
 
 FRAMEWORKS: Final = ("asgi", "django", "fastapi", "flask")
-"""Modules of the client that import a web framework, which no command does."""
+"""The modules of the client that import a web framework. No command imports them."""
 
 TKDB: Final = os.path.join(os.path.dirname(sys.executable), "tkdb")  # noqa: PTH118, PTH120  a symlink stays one
 MODULES: Final = (
@@ -63,7 +63,7 @@ def is_known(arguments: Sequence[str]) -> bool:
 
 
 def preload(profile: str) -> None:
-    """Import all that a program may need, and make machines probe their object store as a profile of the tests does."""
+    """Import every module that a program may need, and make machines probe their object store as ``profile`` sets."""
     for package in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             last = module.name.rpartition(".")[2]
@@ -76,7 +76,7 @@ def preload(profile: str) -> None:
 
 
 def become(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    """Run a program to its end, and end this process as the interpreter would."""
+    """Run a program to its end, and end this process as the interpreter does."""
     os.closerange(3, 1 << 20)
     _set_signals()
     os.environ.clear()
@@ -84,7 +84,7 @@ def become(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn
     time.tzset()
     _open_streams(environment)
     code = _code_of(lambda: _run(list(arguments)))
-    os._exit(_ended(code))
+    os._exit(_finish(code))
 
 
 def _run(arguments: list[str]) -> None:
@@ -101,14 +101,14 @@ def _run(arguments: list[str]) -> None:
     sys.argv = [arguments[1], *arguments[3:]]
     if arguments[1] == "-c":
         module = sys.modules["__main__"] = ModuleType("__main__")
-        exec(compile(arguments[2], "<string>", "exec"), vars(module))  # noqa: S102  as the interpreter does
+        exec(compile(arguments[2], "<string>", "exec"), vars(module))  # noqa: S102  the interpreter does the same
         return
-    sys.modules.pop(arguments[2], None)  # Else runpy warns that the module was imported before it runs.
+    sys.modules.pop(arguments[2], None)  # Otherwise runpy warns that the module was imported before it runs.
     runpy.run_module(arguments[2], run_name="__main__", alter_sys=True)
 
 
 def _set_signals() -> None:
-    """Handle signals as the interpreter does from its start. A lab's keeper has reset them, as exec(2) needs it."""
+    """Handle signals as a new interpreter does. A lab's namespace init has reset them, as exec(2) requires."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -116,7 +116,7 @@ def _set_signals() -> None:
 
 
 def _open_streams(environment: Mapping[str, str]) -> None:
-    """Give `sys` new streams over descriptors 0 to 2, as the interpreter makes them."""
+    """Give `sys` new streams over descriptors 0 to 2, as the interpreter opens them."""
     locale = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or "C"
     errors = "surrogateescape" if locale in {"C", "POSIX"} else "strict"
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(
@@ -135,7 +135,7 @@ def _open_streams(environment: Mapping[str, str]) -> None:
 
 
 def _code_of(run: Callable[[], None]) -> int:
-    """Return the exit code that a program ends with."""
+    """Run a program, and return its exit code."""
     try:
         run()
     except SystemExit as ended:
@@ -149,21 +149,21 @@ def _code_of(run: Callable[[], None]) -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         return 130
-    except BaseException:  # noqa: BLE001  as the interpreter reports it
+    except BaseException:  # noqa: BLE001  the interpreter reports all of them
         traceback.print_exc()
         return 1
     return 0
 
 
-def _ended(code: int) -> int:
-    """Do what the interpreter does at its end; return the exit code."""
+def _finish(code: int) -> int:
+    """Do the interpreter's work at its end, and return the exit code."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     return code if _flush((sys.stdout, sys.stderr)) else 120
 
 
 def _flush(streams: Iterable[io.TextIOBase]) -> bool:
-    """Write out what streams hold; return True if all could."""
+    """Flush the streams. Return True if all of them could be flushed."""
     try:
         for stream in streams:
             stream.flush()

@@ -1,13 +1,13 @@
 """`subprocess.Popen` for the tests: it forks `tkdb` from the fork server instead of starting an interpreter.
 
-The test process makes its pipes, waits, signals and times out exactly as before, because only the step that makes the
-child is another. It is the fork server's if the command line starts `tkdb` (`child.is_known`) and asks for nothing
-that only exec(2) gives; else it is the usual one. asyncio's subprocesses come through here too.
+Only the step that makes the child is replaced, so pipes, waits, signals and timeouts work exactly as before. The fork
+server makes the child if the command line starts `tkdb` (`child.is_known`) and needs nothing that only exec(2) can do.
+Otherwise the child is made in the usual way. This also applies to asyncio's subprocesses.
 
 Rules:
 
-- The marker `real_start` gives a test real starts, and whole probes of its object store: it is for tests of these.
-- The server starts with the first process that is asked for, and ends with the test session.
+- The marker `real_start` gives a test real starts and full probes of its object store. It is for tests of these.
+- The server starts with the first forked process, and ends with the test session.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ DEFAULTS: Final[dict[str, tuple[object, ...]]] = {
 """The values of `_execute_child`'s parameters for which a fork does the same as an exec."""
 
 HARMLESS: Final = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED"}
-"""Variables that the interpreter reads at its start, and that change nothing that these tests look at."""
+"""Variables that the interpreter reads at its start, but that don't affect what these tests check."""
 
 LAUNCHER: Final = 5
-"""The words before the program of a command line that begins with `end_with_parent`."""
+"""The number of words before the program, in a command line that begins with `end_with_parent`."""
 
-KEEPER: Final = ["-m", "tkdb_ops.flycast.namespace_init"]
+NAMESPACE_INIT: Final = ["-m", "tkdb_ops.flycast.namespace_init"]
 
 _execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 _parameters = inspect.signature(_execute)
@@ -61,7 +61,7 @@ class Forks:
 
     @property
     def path(self) -> str:
-        """The socket at which shells ask for processes."""
+        """The path of the socket at which shells ask for processes."""
         with self._lock:
             self._start()
         return f"{self._folder}/server"
@@ -72,7 +72,7 @@ class Forks:
         return Path(self.path).parent
 
     def fork(self, order: Mapping[str, Any], descriptors: Sequence[int]) -> int:
-        """Have a process forked; return its id."""
+        """Make the server fork a process, and return its id."""
         with self._lock:
             self._start()
             socket.send_fds(self._owner, [json.dumps(order).encode()], descriptors)
@@ -110,13 +110,13 @@ FORKS: Final = Forks()
 
 
 def _execute_child(process: Any, *given: Any, **named: Any) -> None:
-    """Make the child of a `subprocess.Popen`: by the fork server if that does the same."""
+    """Make the child of a `subprocess.Popen`. Use the fork server if the result is the same."""
     asked = _parameters.bind(process, *given, **named).arguments
     arguments = _words(asked["args"])
-    if FORKS.enabled and arguments[-3:-1] == KEEPER:
+    if FORKS.enabled and arguments[-3:-1] == NAMESPACE_INIT:
         asked["args"] = [
             *arguments[:-3],
-            str(Path(__file__).with_name("keeper.py")),
+            str(Path(__file__).with_name("forking_init.py")),
             arguments[-1],
             profiles.CURRENT.name,
         ]
@@ -144,14 +144,14 @@ def _execute_child(process: Any, *given: Any, **named: Any) -> None:
 
 
 def _words(arguments: Any) -> list[str]:
-    """Return a command line as words, as `subprocess.Popen` takes it."""
+    """Return the words of a command line, in any form that `subprocess.Popen` accepts."""
     return [
         os.fsdecode(each) for each in ([arguments] if isinstance(arguments, str | bytes | os.PathLike) else arguments)
     ]
 
 
 def _environment(given: Mapping[Any, Any] | None) -> dict[str, str]:
-    """Return the environment that a child is to have."""
+    """Return the environment for a child."""
     return {os.fsdecode(name): os.fsdecode(value) for name, value in (os.environ if given is None else given).items()}
 
 
@@ -172,7 +172,7 @@ def _forkable(arguments: list[str], environment: Mapping[str, str], asked: Mappi
 
 
 def on_path() -> str:
-    """Return the folder of a `tkdb` that forks if this system can, for the PATH of a shell."""
+    """Return a folder for the PATH of a shell. Its `tkdb` forks if the system supports that."""
     if not server.works_here():
         return os.path.dirname(child.TKDB)  # noqa: PTH120
     program = FORKS.folder / "bin" / "tkdb"
@@ -185,23 +185,23 @@ def on_path() -> str:
 
 
 class Plugin:
-    """The hooks: replace the step that makes a child, for the test session."""
+    """The hooks: choose between forks and real starts for each test, and end the fork server."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Give a test real starts and whole probes if it asks for them."""
+        """Give a test with the marker `real_start` real starts and full probes."""
         is_real = item.get_closest_marker("real_start") is not None
         FORKS.enabled = not is_real
         profiles.shorten_probe(profiles.CURRENT.name, whole=is_real)
 
     def pytest_unconfigure(self) -> None:
-        """End the fork server."""
+        """Restore the usual way to make a child, and end the fork server."""
         subprocess.Popen._execute_child = _execute  # type: ignore[attr-defined]
         FORKS.close()
 
 
 def install(config: pytest.Config) -> None:
-    """Fork from now on, on a system that can."""
+    """From now on, fork, if the system supports that."""
     if server.works_here():
         config.pluginmanager.register(Plugin(), "tests.forks")
         subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The fork server: a process that has imported everything, and forks for each command and each node of the tests.
+"""The fork server: a process that has imported everything, and forks for each command and each machine of the tests.
 
     python -m tests.forks.server DESCRIPTOR SOCKET PROFILE
 
@@ -8,8 +8,9 @@ test process (a shell that runs the documents' commands) connects to SOCKET; see
 
 Rules:
 
-- Nothing here starts a thread, an event loop or a connection: each fork begins with only its three standard streams.
-- If the owner ends, its end of the socket is closed. The server then kills every process that it forked, and ends.
+- The server starts no thread, event loop or connection, so each fork begins with only its three standard streams.
+- When the test process ends, its end of the socket closes. The server then kills every process that it forked, and
+  ends.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tests.forks.child import become, preload
 MESSAGE_MAX: Final = 1 << 20
 CLONE_PARENT: Final = 0x00008000
 CLONE: Final = {"x86_64": 56, "aarch64": 220}
-"""The number of clone(2), by architecture."""
+"""The number of the system call clone(2), by architecture."""
 
 Order = dict[str, Any]
 
@@ -45,7 +46,7 @@ def works_here() -> bool:
 
 def clone() -> int:
     """Fork as `os.fork` does, but make the new process a child of this process's parent."""
-    python, libc = ctypes.pythonapi, ctypes.PyDLL(None)  # Both keep the GIL, as a fork must.
+    python, libc = ctypes.pythonapi, ctypes.PyDLL(None)  # Both keep the GIL, which a fork requires.
     python.PyOS_BeforeFork()
     pid = int(libc.syscall(CLONE[platform.machine()], CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0))
     if pid == 0:
@@ -56,7 +57,7 @@ def clone() -> int:
 
 
 class Server:
-    """The loop: take an order, fork, and kill every fork when the owner is gone."""
+    """The loop: read an order, fork, and kill every fork when the owner has ended."""
 
     def __init__(self, owner: socket.socket, listener: socket.socket) -> None:
         self._owner = owner
@@ -67,7 +68,7 @@ class Server:
         self._ended = False
 
     def run(self) -> None:
-        """Carry out orders until the owner is gone."""
+        """Carry out orders until the owner ends."""
         while not self._ended:
             for key, _ in self._selector.select():
                 key.data()
@@ -102,7 +103,7 @@ class Server:
         self._selector.register(shell, selectors.EVENT_READ, lambda: self._on_signal(shell, running))
 
     def _on_signal(self, shell: socket.socket, running: int) -> None:
-        """Send on the signal that a shell's program got; the program's own end kills its process."""
+        """Pass the signal that a shell's program got to its process. Kill the process if the program has ended."""
         received = shell.recv(16)
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(running, int(received) if received else signal.SIGKILL)
@@ -110,7 +111,7 @@ class Server:
             self._selector.unregister(shell)
 
     def _watch(self, running: int, shell: socket.socket | None = None, pid: int = 0) -> None:
-        """Keep the process's descriptor until the process ends. Wait for a process of a shell, and report its code."""
+        """Keep a process's descriptor until the process ends. For a shell's process, wait for it and send its code."""
         self._running.add(running)
 
         def ended() -> None:

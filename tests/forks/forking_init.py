@@ -1,7 +1,7 @@
-"""The keeper of a lab's namespaces, which forks each machine that runs `tkdb serve` instead of starting an interpreter.
+"""A lab's namespace init that forks each `tkdb serve`, instead of starting an interpreter for it.
 
-`tests.forks.popen` starts it in place of `tkdb_ops.flycast.namespace_init`. All orders, namespaces and signals are the
-product's; only the last step of a new process, exec(2), is replaced for command lines that `child.is_known` accepts.
+`tests.forks.popen` starts this instead of `tkdb_ops.flycast.namespace_init`. It is the product's code, with one change:
+for command lines that `child.is_known` accepts, the last step of a new process, exec(2), is replaced.
 """
 
 import os
@@ -15,8 +15,8 @@ from tests.forks import child
 from tkdb_ops.flycast import namespace_init
 
 
-class ForkingKeeper(namespace_init.NamespaceInit):
-    """The product's keeper, with everything imported before the first machine starts."""
+class ForkingInit(namespace_init.NamespaceInit):
+    """The product's namespace init, which imports everything before the first machine starts."""
 
     profile: str
     _is_loaded = False
@@ -29,14 +29,14 @@ class ForkingKeeper(namespace_init.NamespaceInit):
 
 
 def execute(program: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:
-    """Become a program: by exec(2), unless this process has imported it."""
+    """Become a program: without exec(2) if this process has imported the program, otherwise by exec(2)."""
     if child.is_known(arguments):
         child.become(arguments, environment)
-    os.execvpe(program, arguments, environment)  # noqa: S606  what it is for
+    os.execvpe(program, arguments, environment)  # noqa: S606  this is its purpose
 
 
 class System:
-    """The module `os`, as the keeper sees it."""
+    """The module `os` with another `execvpe`, for the namespace init."""
 
     execvpe = staticmethod(execute)
 
@@ -45,6 +45,6 @@ class System:
 
 
 if __name__ == "__main__":
-    ForkingKeeper.profile = sys.argv[2]
-    vars(namespace_init).update(NamespaceInit=ForkingKeeper, os=System())
+    ForkingInit.profile = sys.argv[2]
+    vars(namespace_init).update(NamespaceInit=ForkingInit, os=System())
     namespace_init.main(int(sys.argv[1]))
