@@ -1,4 +1,4 @@
-"""A `tkdb` that the tests fork is a real process: nothing of the fork server or of another process is in it."""
+"""A forked `tkdb` is a real process: it inherits nothing from the fork server or from other processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ input()
 
 
 def code(text: str, **environment: str) -> str:
-    """Run code in a forked process; return what it prints."""
+    """Run code in a forked process, and return its output."""
     done = subprocess.run(
         [sys.executable, "-c", f"{text}  # {child.CODE}"],
         env=BARE | environment, capture_output=True, text=True, timeout=60, check=False,
@@ -43,13 +43,13 @@ def code(text: str, **environment: str) -> str:
 
 
 def ids(process: int) -> tuple[int, bytes]:
-    """Return a process's parent, and the command line by which it was started."""
+    """Return the parent and the command line of a process."""
     fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
     return int(fields[1]), Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 @pytest.fixture
-def reading() -> Iterator[subprocess.Popen[bytes]]:
+def waiting() -> Iterator[subprocess.Popen[bytes]]:
     """A `tkdb` that waits for its standard input."""
     with subprocess.Popen(
         [TKDB, "token", "inspect"], env=BARE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -58,22 +58,22 @@ def reading() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_a_forked_process_is_a_child_of_the_test_and_not_a_new_interpreter(reading: subprocess.Popen[bytes]) -> None:
-    parent, command = ids(reading.pid)
+def test_a_forked_process_is_a_child_of_the_test_and_not_a_new_interpreter(waiting: subprocess.Popen[bytes]) -> None:
+    parent, command = ids(waiting.pid)
     assert parent == os.getpid()
     assert b"tests.forks.server" in command
 
 
-def test_a_forked_process_has_its_three_streams_and_no_other_descriptor(reading: subprocess.Popen[bytes]) -> None:
-    until(lambda: {path.name for path in Path(f"/proc/{reading.pid}/fd").iterdir()} == {"0", "1", "2"})
+def test_a_forked_process_has_its_three_streams_and_no_other_descriptor(waiting: subprocess.Popen[bytes]) -> None:
+    until(lambda: {path.name for path in Path(f"/proc/{waiting.pid}/fd").iterdir()} == {"0", "1", "2"})
 
 
-def test_a_forked_process_dies_of_a_signal_as_any_other(reading: subprocess.Popen[bytes]) -> None:
-    reading.send_signal(signal.SIGKILL)
-    assert reading.wait(60) == -signal.SIGKILL
+def test_a_forked_process_ends_on_a_signal_like_any_other(waiting: subprocess.Popen[bytes]) -> None:
+    waiting.send_signal(signal.SIGKILL)
+    assert waiting.wait(60) == -signal.SIGKILL
 
 
-def test_exit_codes_and_both_outputs_are_the_programs() -> None:
+def test_a_forked_process_has_the_programs_exit_code_and_outputs() -> None:
     ran = tkdb("nonsense")
     assert (ran.code, ran.out, ran.err.splitlines()[0]) == (2, "", "error: No such command 'nonsense'")
     assert code("import sys; sys.stdout.write('x'); sys.exit(0)") == "x"
@@ -95,7 +95,7 @@ def test_each_process_has_its_own_environment_folder_session_and_randomness(tmp_
     assert ended[0][2] != ended[1][2]
 
 
-def test_signals_are_handled_as_the_interpreter_does_even_after_a_keeper_has_reset_them() -> None:
+def test_signals_are_handled_as_by_the_interpreter_even_after_a_reset() -> None:
     numbers = "(signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD)"
     shown = f"import signal; print([str(signal.getsignal(each)).partition(' at ')[0] for each in {numbers}])"
     with subprocess.Popen([sys.executable, "-I", "-c", shown], stdout=subprocess.PIPE, text=True) as real:
@@ -107,7 +107,7 @@ def test_signals_are_handled_as_the_interpreter_does_even_after_a_keeper_has_res
     assert code(f"{reset}; from tests.forks import child; child.become({again!r}, dict(os.environ))") == expected
 
 
-def test_no_filter_of_warnings_and_no_event_loop_is_inherited() -> None:
+def test_no_warning_filter_and_no_event_loop_is_inherited() -> None:
     with subprocess.Popen(
         [sys.executable, "-I", "-c", "import warnings; print(len(warnings.filters))"], stdout=subprocess.PIPE, text=True
     ) as real:
@@ -129,7 +129,7 @@ def test_the_fork_server_and_its_processes_end_with_the_test_process() -> None:
 
 
 def _runs(process: int) -> bool:
-    """Return True if a process runs: one that ended and that nobody waited for yet doesn't."""
+    """Return True if a process runs. A zombie, which has ended but hasn't been waited for, doesn't."""
     try:
         return b") Z " not in Path(f"/proc/{process}/stat").read_bytes()
     except OSError:
@@ -152,7 +152,7 @@ def test_a_shell_gets_the_same_streams_and_exit_codes() -> None:
 
 
 @pytest.mark.real_start
-def test_a_test_of_starting_starts_the_real_program() -> None:
+def test_the_marker_real_start_starts_the_real_program() -> None:
     with running("dev") as process:
         assert process.stdout is not None
         process.stdout.readline()
