@@ -62,7 +62,7 @@ def proxy(s3_server: Seaweed) -> Iterator[FaultyProxy]:
 
 
 @pytest.fixture(scope="session")
-def programs() -> None:
+def needs_lab_programs() -> None:
     """Skip the test if a program that a lab needs is missing."""
     try:
         flycast.envoy_program()
@@ -73,7 +73,7 @@ def programs() -> None:
 
 
 @pytest.fixture(scope="session")
-def able(programs: None) -> None:
+def needs_isolated_lab(needs_lab_programs: None) -> None:
     """Skip the test if this machine can't run an isolated lab."""
     if (why := namespaces.unfit()) is not None:
         pytest.skip(f"regions can't be isolated here: {why}")

@@ -97,7 +97,7 @@ def test_the_regions_bench_reports_writes_failover_restores_and_requests() -> No
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("able")
+@pytest.mark.usefixtures("needs_isolated_lab")
 def test_the_reach_bench_reports_refusals_and_the_last_accept() -> None:
     rows = run("reach", "--quick", timeout_s=220)
     faults = ("feed cut", "authority gone")
@@ -113,7 +113,7 @@ def test_the_reach_bench_reports_refusals_and_the_last_accept() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("able")
+@pytest.mark.usefixtures("needs_isolated_lab")
 def test_the_flycast_bench_reports_the_effect_of_a_fault_on_each_caller() -> None:
     rows = run("flycast", "--quick", timeout_s=220)
     callers = ("proxy alone", "tkdb", "tkdb, by region")

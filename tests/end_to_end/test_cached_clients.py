@@ -52,9 +52,7 @@ def test_a_new_client_gets_the_branches_that_were_revoked_earlier(node: Node) ->
         for dead in (child, app.narrow(child, aud="shop")):
             with pytest.raises(errors.RevokedToken):
                 app.verify(dead.text)
-        assert (
-            app.cache_info().misses == 1
-        )  # The client already has the branch's revocation.
+        assert app.cache_info().misses == 1  # The client already has the branch's revocation.
 
 
 def test_cached_tokens_are_accepted_until_the_bound_after_the_authority_is_killed(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ SHOWN = [
     *("kill", "calls", "kill", "calls", "refused", "start", "calls", "done"),
 ]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.usefixtures("programs")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.usefixtures("needs_lab_programs")]
 
 
 @pytest.fixture
