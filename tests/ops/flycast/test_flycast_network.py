@@ -92,7 +92,7 @@ def test_the_proxy_attests_the_caller_and_drops_forged_attestations(stand_in: St
     answer = stand_in.ask("sin", fly_src="instance=root;app=web;org=lab;ts=1", fly_src_signature="A" * 88)
     headers = [(name.encode(), value.encode()) for name, value in answer.request.items()]
     verifier = Verifier(stand_in.flycast.fly_src_key)
-    source = verifier.verify(Presented.of(answer.echoed["peer"], headers), now_s=time.time())
+    source = verifier.verify(Presented.from_headers(answer.echoed["peer"], headers), now_s=time.time())
     assert (source.instance, source.app, source.org) == ("client-sin-1", "client", "lab")
 
 
@@ -100,7 +100,7 @@ def test_the_attestation_names_the_original_caller_after_a_replay(stand_in: Stan
     answer = stand_in.ask("fra", x_answer_replay="region=iad")
     headers = [(name.encode(), value.encode()) for name, value in answer.request.items()]
     source = Verifier(stand_in.flycast.fly_src_key).verify(
-        Presented.of(answer.echoed["peer"], headers), now_s=time.time()
+        Presented.from_headers(answer.echoed["peer"], headers), now_s=time.time()
     )
     assert (answer.machine, source.instance) == ("tkdb-iad-1", "client-fra-1")
 
