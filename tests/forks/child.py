@@ -20,16 +20,19 @@ import os
 import pkgutil
 import runpy
 import signal
+import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Final, NoReturn
 
 from tests import profiles
+from tkdb_replication.litestream.binary import Program
 
 PACKAGES: Final = ("tkdb", "tkdb_client", "tkdb_replication", "tkdb_ops")
 
@@ -73,6 +76,38 @@ def preload(profile: str) -> None:
         with suppress(ModuleNotFoundError):
             importlib.import_module(name)
     profiles.shorten_probe(profile)
+    remember_versions()
+    litestream = Path(TKDB).with_name("litestream")
+    if litestream.exists():
+        # asyncio would leave a thread in the fork server.
+        done = subprocess.run([litestream, "version"], env={}, capture_output=True, text=True, check=False)
+        _versions[_identity(litestream)] = done.stdout.strip()
+
+
+_versions: Final[dict[tuple[str, int, int], str]] = {}
+"""The output of `litestream version`, by the identity of the program."""
+
+
+def remember_versions() -> None:
+    """Make this process and its forks ask each Litestream for its version once."""
+    if getattr(Program._version, "remembers", False):
+        return
+    ask = Program._version
+
+    async def version(program: Program) -> str:
+        identity = _identity(program.path)
+        if identity not in _versions:
+            _versions[identity] = await ask(program)
+        return _versions[identity]
+
+    setattr(version, "remembers", True)  # noqa: B010  mypy knows no attributes of functions
+    setattr(Program, "_version", version)  # noqa: B010  from outside
+
+
+def _identity(program: Path) -> tuple[str, int, int]:
+    """Return what changes if a program is replaced."""
+    found = program.stat()
+    return str(program), found.st_mtime_ns, found.st_size
 
 
 def become(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:

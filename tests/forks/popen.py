@@ -205,3 +205,4 @@ def install(config: pytest.Config) -> None:
     if server.works_here():
         config.pluginmanager.register(Plugin(), "tests.forks")
         subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]
+        child.remember_versions()

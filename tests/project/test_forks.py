@@ -117,6 +117,17 @@ def test_no_warning_filter_and_no_event_loop_is_inherited() -> None:
     assert code(looped) == f"{expected} None"
 
 
+def test_each_litestream_is_asked_for_its_version_once_and_again_after_it_is_replaced(tmp_path: Path) -> None:
+    program, asked = tmp_path / "litestream", tmp_path / "asked"
+    program.write_text(f"#!/bin/sh\necho asked >> {asked}\necho 0.5.17\n")
+    program.chmod(0o700)
+    found = f"asyncio.run(Program.find(beside=Path({str(tmp_path)!r})))"
+    replaced = f"open({str(program)!r}, 'a').write('# replaced')"
+    imports = "import asyncio; from pathlib import Path; from tkdb_replication.litestream.binary import Program"
+    assert code(f"{imports}; {found}; {found}; print(open({str(asked)!r}).read().count('asked'))") == "1"
+    assert code(f"{imports}; {found}; {replaced}; {found}; print(open({str(asked)!r}).read().count('asked'))") == "3"
+
+
 def test_the_fork_server_and_its_processes_end_with_the_test_process() -> None:
     with subprocess.Popen([sys.executable, "-c", STARTER], stdin=-1, stdout=-1, text=True, env=BARE) as starter:
         assert starter.stdout is not None
