@@ -65,6 +65,16 @@ def is_known(arguments: Sequence[str]) -> bool:
     return (arguments[1] == "-m" and arguments[2] in MODULES) or (arguments[1] == "-c" and CODE in arguments[2])
 
 
+def without_env(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return a command line without a leading `env NAME=VALUE …`, and those variables."""
+    words, variables = list(arguments), {}
+    if words[:1] == ["env"]:
+        del words[0]
+        while words and "=" in words[0]:
+            name, _, variables[name] = words.pop(0).partition("=")
+    return words, variables
+
+
 def preload(profile: str) -> None:
     """Import every module that a program may need, and make machines probe their object store as ``profile`` sets."""
     for package in PACKAGES:
@@ -114,12 +124,17 @@ def become(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn
     """Run a program to its end, and end this process as the interpreter does."""
     os.closerange(3, 1 << 20)
     _set_signals()
+    prepare(environment)
+    code = _code_of(lambda: _run(list(arguments)))
+    os._exit(_finish(code))
+
+
+def prepare(environment: Mapping[str, str]) -> None:
+    """Give this process its environment, and new streams over descriptors 0 to 2."""
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
     _open_streams(environment)
-    code = _code_of(lambda: _run(list(arguments)))
-    os._exit(_finish(code))
 
 
 def _run(arguments: list[str]) -> None:

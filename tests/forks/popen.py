@@ -113,28 +113,20 @@ def _execute_child(process: Any, *given: Any, **named: Any) -> None:
     """Make the child of a `subprocess.Popen`. Use the fork server if the result is the same."""
     asked = _parameters.bind(process, *given, **named).arguments
     arguments = _words(asked["args"])
-    if FORKS.enabled and arguments[-3:-1] == NAMESPACE_INIT:
-        asked["args"] = [
-            *arguments[:-3],
-            str(Path(__file__).with_name("forking_init.py")),
-            arguments[-1],
-            profiles.CURRENT.name,
-        ]
-        _execute(**asked)
-        return
     environment = _environment(asked["env"])
-    if not FORKS.enabled or not _forkable(arguments, environment, asked):
+    is_init = arguments[-3:-1] == NAMESPACE_INIT
+    if not FORKS.enabled or not (is_init or _forkable(arguments, environment, asked)):
         _execute(process, *given, **named)
         return
     ends = [asked[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")]
     order = {
-        "arguments": _without_launcher(arguments),
+        "arguments": [] if is_init else _without_launcher(arguments),
         "environment": environment,
         "folder": os.fspath(asked["cwd"] or os.getcwd()),  # noqa: PTH109
         "session": bool(asked["start_new_session"]),
     }
     streams = [end if end != -1 else number for number, end in enumerate((ends[0], ends[3], ends[5]))]
-    pid = FORKS.fork(order, streams)
+    pid = FORKS.fork(order, [*streams, *asked["pass_fds"]])
     if pid < 0:
         _execute(process, *given, **named)
         return

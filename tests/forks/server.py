@@ -29,7 +29,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from tests.forks.child import become, preload
+from tests.forks import forking_init
+from tests.forks.child import become, preload, prepare
 
 MESSAGE_MAX: Final = 1 << 20
 CLONE_PARENT: Final = 0x00008000
@@ -77,7 +78,7 @@ class Server:
                 signal.pidfd_send_signal(running, signal.SIGKILL)
 
     def _on_owner(self) -> None:
-        message, descriptors, _, _ = socket.recv_fds(self._owner, MESSAGE_MAX, 3)
+        message, descriptors, _, _ = socket.recv_fds(self._owner, MESSAGE_MAX, 4)
         if not message:
             self._ended = True
             return
@@ -129,14 +130,20 @@ class Server:
         self._selector.register(running, selectors.EVENT_READ, ended)
 
     def _start(self, order: Order, descriptors: list[int]) -> NoReturn:
-        """Give a forked process its streams, directory and session, and run its program."""
+        """Give a forked process its streams, directory and session. Run its program, or a namespace init."""
         try:
-            for number, descriptor in enumerate(descriptors):
+            for number, descriptor in enumerate([os.dup(each) for each in descriptors]):
                 os.dup2(descriptor, number)
             os.chdir(order["folder"])
             if order["session"]:
                 os.setsid()
+            if not order["arguments"]:
+                os.closerange(forking_init.DESCRIPTOR + 1, 1 << 20)
+                prepare(order["environment"])
+                forking_init.keep()
             become(order["arguments"], order["environment"])
+        except BaseException as error:  # noqa: BLE001  a fork must never go on as the server
+            os.write(2, f"the fork server: {error!r}\n".encode())
         finally:
             os._exit(127)
 

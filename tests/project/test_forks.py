@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 from tests.cli.processes import BARE, TKDB, running, tkdb
 from tests.forks import child, popen, server
 from tests.waiting import until
+from tkdb_ops.flycast import namespaces
 
 pytestmark = pytest.mark.skipif(not server.works_here(), reason="processes are forked on Linux only")
 
@@ -105,6 +108,24 @@ def test_signals_are_handled_as_by_the_interpreter_even_after_a_reset() -> None:
     again = [sys.executable, "-c", f"{shown}  # {child.CODE}"]
     reset = f"import os, signal; [signal.signal(each, signal.SIG_DFL) for each in {numbers}]"
     assert code(f"{reset}; from tests.forks import child; child.become({again!r}, dict(os.environ))") == expected
+
+
+def test_a_forked_namespace_init_has_its_own_namespaces_and_ends_when_its_socket_is_closed() -> None:
+    if (why := namespaces.unfit()) is not None:
+        pytest.skip(f"regions can't be isolated here: {why}")
+    own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = ["unshare", sys.executable, *popen.NAMESPACE_INIT, str(theirs.fileno())]
+    with theirs, subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=BARE) as process:
+        theirs.close()
+        own.send(json.dumps({"id": 1, "do": "namespace", "name": "n", "forward": False}).encode())
+        assert json.loads(own.recv(4096))["id"] == 1
+        assert b"tests.forks.server" in ids(process.pid)[1]
+        init = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().strip()
+        for kind in ("net", "mnt", "pid"):
+            assert Path(f"/proc/{init}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
+        own.close()
+        assert process.wait(60) == 0
+    until(lambda: not _runs(int(init)))
 
 
 def test_no_warning_filter_and_no_event_loop_is_inherited() -> None:
