@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import cpu, profiles, reruns
-from tests.forks import popen
+from tests.forks import plugin
 from tests.replication import seaweed
 from tests.replication.faults import FaultyProxy
 from tests.replication.seaweed import Seaweed, make_bucket
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Measure the run, record its failures, and fork the processes that tests start."""
     cpu.install(config)
     reruns.install(config)
-    popen.install(config)
+    plugin.install(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ COUNTED_FAULTS = {"failed calls", "accepts after the bound", "refused otherwise"
 
 
 def run(bench: str, *arguments: str, timeout_s: int = 60) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", f"bench.{bench}", "--json", *arguments]
+    command = [sys.executable, "-m", "tests.forks.run", f"bench.{bench}", "--json", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, done.stderr
     rows: list[dict[str, Any]] = json.loads(done.stdout)

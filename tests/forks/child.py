@@ -22,6 +22,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -40,6 +41,7 @@ LAZY: Final = (
     *("hypercorn.asyncio", "hypercorn.asyncio.run", "hypercorn.protocol.h11", "hypercorn.protocol.ws_stream"),
     *("uvloop", "aiosqlite", "httpcore", "rich.console", "rich.table", "rich.text", "rich.live"),
     *("tests.regions.chaos.controls", "tests.server.server_process", "tests.replication.replicated"),
+    "tests.forks.popen",
 )
 """The modules that a program imports only when it needs them."""
 
@@ -52,6 +54,7 @@ MODULES: Final = (
     "tests.regions.chaos.controls",
     "tests.server.server_process",
     "tests.replication.replicated",
+    "tests.forks.run",
 )
 CODE: Final = "tests.regions.chaos.controls"
 
@@ -134,6 +137,7 @@ def prepare(environment: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    tempfile.tempdir = None  # The environment decides it.
     _open_streams(environment)
 
 

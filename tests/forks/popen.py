@@ -25,8 +25,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
 from tests import profiles
 from tests.forks import child, server
 
@@ -56,7 +54,7 @@ class Forks:
     def __init__(self) -> None:
         self.enabled = True
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._server: int | None = None
         self._folder = ""
 
     @property
@@ -81,32 +79,67 @@ class Forks:
     def close(self) -> None:
         """End the server, and with it every process that it forked."""
         with self._lock:
-            if self._process is not None:
+            if self._server is not None:
                 self._owner.close()
-                self._process.wait(30)
-                self._process = None
+                os.waitpid(self._server, 0)
+                self._server = None
                 shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self) -> None:
-        if self._process is not None:
-            return
+    def start_here(self) -> None:
+        """Fork the server from this process, which a fork server has forked."""
+        theirs = self._prepare()
+        self._server = os.fork()
+        if self._server == 0:
+            self._owner.close()
+            os.setsid()
+            server.serve(theirs, f"{self._folder}/server")
+            os._exit(0)
+        theirs.close()
+        self._owner.recv(16)
+
+    def _prepare(self) -> socket.socket:
+        """Make the folder of the server, and both ends of its socket. Return the end of the server."""
         self._owner, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._owner.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, server.MESSAGE_MAX)
         self._folder = tempfile.mkdtemp(prefix="tkdb-forks-")
+        return theirs
+
+    @property
+    def server(self) -> int | None:
+        """The server's process, if it runs."""
+        return self._server
+
+    def _start(self) -> None:
+        if self._server is not None:
+            return
+        theirs = self._prepare()
         log = Path(self._folder, "log")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("TKDB_", "PYTHON"))}
         with theirs, log.open("wb") as output:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "tests.forks.server", str(theirs.fileno()), f"{self._folder}/server",
                  profiles.CURRENT.name],
                 cwd=ROOT, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
                 stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
+        self._server = process.pid
+        process.returncode = 0  # `close` waits for it, so no finalizer looks at it.
         if not self._owner.recv(16):
             raise RuntimeError(f"the fork server didn't start: {log.read_text()}")
 
 
 FORKS: Final = Forks()
+
+
+def install() -> None:
+    """Fork from now on."""
+    subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]
+
+
+def uninstall() -> None:
+    """Start interpreters again, and end the fork server."""
+    subprocess.Popen._execute_child = _execute  # type: ignore[attr-defined]
+    FORKS.close()
 
 
 def _execute_child(process: Any, *given: Any, **named: Any) -> None:
@@ -124,6 +157,7 @@ def _execute_child(process: Any, *given: Any, **named: Any) -> None:
         "environment": environment,
         "folder": os.fspath(asked["cwd"] or os.getcwd()),  # noqa: PTH109
         "session": bool(asked["start_new_session"]),
+        "cores": sorted(os.sched_getaffinity(0)),
     }
     streams = [end if end != -1 else number for number, end in enumerate((ends[0], ends[3], ends[5]))]
     pid = FORKS.fork(order, [*streams, *asked["pass_fds"]])
@@ -174,27 +208,3 @@ def on_path() -> str:
         program.write_text(f"#!{sys.executable} -ISE\n{code}\n\nsys.exit(main({FORKS.path!r}, {child.TKDB!r}))\n")
         program.chmod(0o755)
     return str(program.parent)
-
-
-class Plugin:
-    """The hooks: choose between forks and real starts for each test, and end the fork server."""
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Give a test with the marker `real_start` real starts and full probes."""
-        is_real = item.get_closest_marker("real_start") is not None
-        FORKS.enabled = not is_real
-        profiles.shorten_probe(profiles.CURRENT.name, whole=is_real)
-
-    def pytest_unconfigure(self) -> None:
-        """Restore the usual way to make a child, and end the fork server."""
-        subprocess.Popen._execute_child = _execute  # type: ignore[attr-defined]
-        FORKS.close()
-
-
-def install(config: pytest.Config) -> None:
-    """From now on, fork, if the system supports that."""
-    if server.works_here():
-        config.pluginmanager.register(Plugin(), "tests.forks")
-        subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]
-        child.remember_versions()

@@ -134,6 +134,7 @@ class Server:
         try:
             for number, descriptor in enumerate([os.dup(each) for each in descriptors]):
                 os.dup2(descriptor, number)
+            os.sched_setaffinity(0, order.get("cores") or os.sched_getaffinity(0))
             os.chdir(order["folder"])
             if order["session"]:
                 os.setsid()
@@ -153,14 +154,8 @@ def _close(descriptors: list[int]) -> None:
         os.close(descriptor)
 
 
-def main(descriptor: int, path: str, profile: str) -> None:
-    """Serve the owner at the other end of ``descriptor``, and shells at ``path``."""
-    owner = socket.socket(fileno=descriptor)
-    owner.set_inheritable(False)
-    preload(profile)
-    threads = threading.active_count()
-    if threads != 1:
-        raise SystemExit(f"an import started {threads - 1} threads, which a fork would lose")
+def serve(owner: socket.socket, path: str) -> None:
+    """Serve an owner, and shells at ``path``, from this process as it is."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(path)
     listener.listen(64)
@@ -171,6 +166,17 @@ def main(descriptor: int, path: str, profile: str) -> None:
         Server(owner, listener).run()
     finally:
         Path(path).unlink(missing_ok=True)
+
+
+def main(descriptor: int, path: str, profile: str) -> None:
+    """Serve the owner at the other end of ``descriptor``, and shells at ``path``."""
+    owner = socket.socket(fileno=descriptor)
+    owner.set_inheritable(False)
+    preload(profile)
+    threads = threading.active_count()
+    if threads != 1:
+        raise SystemExit(f"an import started {threads - 1} threads, which a fork would lose")
+    serve(owner, path)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ STARTER = f"""
 import subprocess, sys
 sys.path.insert(0, {str(ROOT)!r})
 from tests.forks import popen
-subprocess.Popen._execute_child = popen._execute_child
+popen.install()
 print(popen.FORKS.folder, flush=True)
 node = subprocess.Popen([{TKDB!r}, "dev"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 node.stdout.readline()
-print(node.pid, popen.FORKS._process.pid, flush=True)
+print(node.pid, popen.FORKS.server, flush=True)
 input()
 """
 
