@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import importlib.util
 import io
 import logging
 import os
@@ -89,12 +90,19 @@ def preload(profile: str) -> None:
         with suppress(ModuleNotFoundError):
             importlib.import_module(name)
     profiles.shorten_probe(profile)
+    remember_missing_sniffio()
     remember_versions()
     litestream = Path(TKDB).with_name("litestream")
     if litestream.exists():
         # asyncio would leave a thread in the fork server.
         done = subprocess.run([litestream, "version"], env={}, capture_output=True, text=True, check=False)
         _versions[_identity(litestream)] = done.stdout.strip()
+
+
+def remember_missing_sniffio() -> None:
+    """Make the failed import of sniffio cheap. httpcore tries it for each of its locks, which costs 0.1 ms or more."""
+    if importlib.util.find_spec("sniffio") is None:
+        sys.modules["sniffio"] = None  # type: ignore[assignment]  # the import system's record of a failure
 
 
 _versions: Final[dict[tuple[str, int, int], str]] = {}

@@ -28,4 +28,5 @@ def install(config: pytest.Config) -> None:
     if server.works_here():
         config.pluginmanager.register(Plugin(), "tests.forks")
         popen.install()
+        child.remember_missing_sniffio()
         child.remember_versions()
