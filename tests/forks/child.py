@@ -57,6 +57,8 @@ MODULES: Final = (
     "tests.replication.replicated",
     "tests.forks.run",
 )
+LABS: Final = (("lab", "up"), ("drill", "run"))
+"""The commands that start machines."""
 CODE: Final = "tests.regions.chaos.controls"
 
 
@@ -157,6 +159,8 @@ def _run(arguments: list[str]) -> None:
         sys.argv = arguments
         sys.path[0] = os.path.dirname(TKDB)  # noqa: PTH120
         sys.modules["__main__"] = ModuleType("__main__")
+        if tuple(arguments[1:3]) in LABS:
+            _fork_machines()
         main()
         return
     sys.path[0] = os.getcwd() if arguments[1] == "-m" else ""  # noqa: PTH109
@@ -167,6 +171,15 @@ def _run(arguments: list[str]) -> None:
         return
     sys.modules.pop(arguments[2], None)  # Otherwise runpy warns that the module was imported before it runs.
     runpy.run_module(arguments[2], run_name="__main__", alter_sys=True)
+
+
+def _fork_machines() -> None:
+    """Make this process fork the machines that it starts, from a fork server of its own."""
+    from tests.forks import popen
+
+    popen.FORKS.start_here()
+    popen.install()
+    atexit.register(popen.uninstall)
 
 
 def _set_signals() -> None:
