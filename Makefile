@@ -5,6 +5,9 @@ UV_VERSION := 0.13.9
 SECONDS ?= 60
 CPU_BUDGET_S := 1800  # what `make test` may cost in all, in CPU seconds: see tests/cpu.py
 
+# Without this, each of the processes that the checks start compiles everything that it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN := .venv/bin
 READY := .venv/.ready
 METERED = $(BIN)/python -I -S tests/metered.py
@@ -40,7 +43,8 @@ types: venv
 imports: venv
 	$(METERED) lint-imports $(BIN)/lint-imports --no-cache
 
-pytest: venv  # Files run in parallel, because tests of real machines mostly wait.
+pytest: venv  # Files run in parallel, because tests of real machines mostly wait. One process compiles all tests first.
+	@$(METERED) pytest-collect $(BIN)/python -m pytest --collect-only -p no:cacheprovider >/dev/null || true
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cpu-budget $(CPU_BUDGET_S)
 
 nightly: venv  ## All tests, with all random schedules, properties and fuzzing at full length. See tests/profiles.py.

@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, for what runs beside a test that isn't asynchronous."""
+"""An event loop on a separate thread, for coroutines that run during a synchronous test."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_S = 120
+TIMEOUT_S = 120
 
 
 class Background:
-    """The loop. When it is stopped, what still runs on it is cancelled, and every connection of it is let go."""
+    """The loop and its thread. ``stop`` cancels the tasks on the loop, which closes their connections."""
 
     def __init__(self, name: str) -> None:
         self._ready = threading.Event()
@@ -21,15 +21,15 @@ class Background:
 
     def start(self) -> None:
         self._thread.start()
-        assert self._ready.wait(PATIENCE_S)
+        assert self._ready.wait(TIMEOUT_S)
 
     def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop; return its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE_S)
+        """Run a coroutine on the loop, and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(TIMEOUT_S)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join(PATIENCE_S)
+        self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -41,9 +41,9 @@ class Background:
         self._stopped = asyncio.Event()
         self._ready.set()
         await self._stopped.wait()
-        # Again and again: a connection that was just accepted has a task of the loop's own, then one of its server.
+        # Repeat this: a connection that was just accepted has a task of the loop first, then one of its server.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.sleep(0)  # one that was cancelled before it began would close nothing
+            await asyncio.sleep(0)  # Let each task begin: a task that is cancelled before that closes nothing.
             for task in others:
                 task.cancel()
             await asyncio.wait(others)

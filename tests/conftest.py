@@ -1,4 +1,4 @@
-"""Real parts that tests of several kinds share: one SeaweedFS for the session, and buckets in it."""
+"""Shared fixtures: one real SeaweedFS for the session, buckets in it, and the checks of a lab's requirements."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import cpu, profiles, reruns
-from tests.forks import popen
+from tests.forks import plugin
 from tests.replication import seaweed
 from tests.replication.faults import FaultyProxy
 from tests.replication.seaweed import Seaweed, make_bucket
@@ -20,20 +20,20 @@ profiles.load()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the run's own plugins."""
+    """Add the options of the plugins in this folder."""
     cpu.add_option(parser)
     reruns.add_option(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure the run, keep its failures, and fork the processes that tests start."""
+    """Measure the run, record its failures, and fork the processes that tests start."""
     cpu.install(config)
     reruns.install(config)
-    popen.install(config)
+    plugin.install(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: where files run side by side, no long one is left to the end."""
+    """Put files with slow tests first, so that no worker begins a long file at the end of a parallel run."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
@@ -50,20 +50,20 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 
 @pytest.fixture
 def empty_bucket(s3_server: Seaweed) -> Bucket:
-    """A bucket of the test's own."""
+    """A new bucket for each test."""
     return make_bucket(s3_server)
 
 
 @pytest.fixture
 def proxy(s3_server: Seaweed) -> Iterator[FaultyProxy]:
-    """A faulty proxy before the server; it passes all until told otherwise."""
+    """A faulty proxy in front of the server. It passes everything until a test sets a fault."""
     with FaultyProxy("127.0.0.1", s3_server.port) as proxy:
         yield proxy
 
 
 @pytest.fixture(scope="session")
-def programs() -> None:
-    """Skips where a lab's programs are missing."""
+def needs_lab_programs() -> None:
+    """Skip the test if a program that a lab needs is missing."""
     try:
         flycast.envoy_program()
     except ConfigurationError:
@@ -73,7 +73,7 @@ def programs() -> None:
 
 
 @pytest.fixture(scope="session")
-def able(programs: None) -> None:
-    """Skips where the machine can't run an isolated lab."""
+def needs_isolated_lab(needs_lab_programs: None) -> None:
+    """Skip the test if this machine can't run an isolated lab."""
     if (why := namespaces.unfit()) is not None:
         pytest.skip(f"regions can't be isolated here: {why}")

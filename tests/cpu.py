@@ -1,17 +1,17 @@
-"""The CPU time of the test run: measured for each test file, reported at the end, and held to a budget.
+"""The CPU time of the test run: measured for each test file, reported at the end, and compared with a budget.
 
 A file's figure counts the process that runs the tests, every child that was waited for, and every descendant that
-still runs. The clock of a descendant that nobody waits for is lost when it ends: a killed machine's own children, for
-example. Under xdist each worker measures its files, and the controller adds the workers' figures and its own.
+still runs. If no process waits for a descendant, its time is lost when it ends; an example is a child of a killed
+machine. Under xdist each worker measures its files, and the controller adds the workers' figures and its own.
 
 A figure is in CPU seconds, so other work on the same machine changes it little. `make test` also measures what runs
 before pytest (`tests/metered.py`), and those figures are part of the sum.
 
 Rules:
 
-- Only `--cpu-budget` sets a budget, and only `make test` gives it. A run of a few files reports its figures and can't
-  fail for them.
-- All figures of the last run are in `.pytest_cache/v/cpu`, the dearest first.
+- Only `--cpu-budget` sets a budget, and only `make test` passes it. A run of a few files reports its figures, but never
+  fails because of them.
+- All figures of the last run are in `.pytest_cache/v/cpu`, the most expensive file first.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import pytest
 from tests.metered import FOLDER as METERED
 from tests.metered import own_s
 
-DEAREST: Final = 10
-"""How many files the report names."""
+REPORTED_FILES: Final = 10
+"""The number of files that the report names."""
 
 START: Final = "(imports and collection)"
 CONTROLLER: Final = "(the controller of the workers)"
@@ -44,7 +44,7 @@ def running_s(process: int, table: Path = Path("/proc")) -> float:
             # The command's name comes in parentheses, and may contain any byte.
             fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
-            continue  # It ended while the table was read.
+            continue  # The process ended while the table was read.
         children.setdefault(int(fields[1]), []).append((int(folder.name), sum(map(int, fields[11:15]))))
     ticks, waiting = 0, [process]
     while waiting:
@@ -55,15 +55,15 @@ def running_s(process: int, table: Path = Path("/proc")) -> float:
 
 
 class Meter:
-    """What each test file has cost so far, in CPU seconds."""
+    """The CPU seconds that each test file has used so far."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
         self._name = START
         self._read_s = 0.0
 
-    def turn(self, name: str) -> None:
-        """Charge the time since the last turn to the current file, and make ``name`` the current file."""
+    def switch_to(self, name: str) -> None:
+        """Charge the time since the last switch to the current file, and make ``name`` the current file."""
         read_s = own_s() + running_s(os.getpid())
         self.seconds[self._name] += max(0.0, read_s - self._read_s)
         self._name, self._read_s = name, read_s
@@ -87,10 +87,10 @@ class Plugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, bool, bool]:
-        """Charge a test to its file. The process table is only read when the file changes."""
+        """Charge a test to its file. The process table is read only when the file changes."""
         name = item.nodeid.partition("::")[0]
         if name != self._meter.name:
-            self._meter.turn(name)
+            self._meter.switch_to(name)
         return (yield)
 
     @pytest.hookimpl(optionalhook=True)
@@ -99,12 +99,12 @@ class Plugin:
         self.seconds.update(getattr(node, "workeroutput", {}).get("cpu", {}))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Take the last figures, keep them, and fail a run that is over its budget."""
+        """Read the last figures, store them, and fail a run that is over its budget."""
         if self._has_workers:
             # The workers are children, so only the controller's own time isn't counted yet.
             self.seconds[CONTROLLER] += sum(os.times()[:2])
         else:
-            self._meter.turn("")
+            self._meter.switch_to("")
             self.seconds.update(self._meter.seconds)
         if self._is_worker:
             self._config.workeroutput["cpu"] = dict(self.seconds)  # type: ignore[attr-defined]  # xdist's
@@ -118,15 +118,15 @@ class Plugin:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write the dearest files, the sum, and the budget if there is one."""
+        """Write the most expensive files, the sum, and the budget if there is one."""
         write = terminalreporter
         write.section("CPU seconds, children included")
-        for name, seconds in self.seconds.most_common(DEAREST):
+        for name, seconds in self.seconds.most_common(REPORTED_FILES):
             write.line(f"{seconds:8.1f}  {name}")
         limit = "" if self._budget_s is None else f" of at most {self._budget_s:g}"
         write.line(f"{self.seconds.total():8.1f}  in all{limit}", red=self._is_over())
         if self._is_over():
-            write.line("The run is over its CPU budget: make a file cheaper. See tests/cpu.py.", red=True)
+            write.line("The run is over its CPU budget: make a file use less. See tests/cpu.py.", red=True)
 
     def _is_over(self) -> bool:
         """Return True if there is a budget and the run used more."""
@@ -140,9 +140,9 @@ def metered(folder: Path) -> Mapping[str, float]:
 
 def add_option(parser: pytest.Parser) -> None:
     """Add the option that sets a budget."""
-    parser.addoption("--cpu-budget", type=float, metavar="SECONDS", help="fail if the run costs more CPU time")
+    parser.addoption("--cpu-budget", type=float, metavar="SECONDS", help="fail if the run uses more CPU time")
 
 
 def install(config: pytest.Config) -> None:
-    """Begin to measure."""
+    """Start to measure."""
     config.pluginmanager.register(Plugin(config), "tests.cpu")

@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.answering import Answer, Answering, Request
+from tests.http_stub import Answer, HttpStub, Request
 
 TOKEN = "fm2_lJPECAAAAAAAAAAxxBDkl2eMnRkRqLq5OXAMPLE"
 APP = "acme-tkdb"
@@ -96,7 +96,7 @@ def machine(name: str, region: str) -> dict[str, Any]:
     }
 
 
-class FakeFly(Answering):
+class FakeFly(HttpStub):
     """The API, which answers while the ``with`` block runs.
 
     Attributes:

@@ -22,11 +22,11 @@ def own_s() -> float:
 
 
 def main(name: str, *command: str) -> int:
-    """Run ``command`` to its end, record what it cost under ``name``, and return its exit code."""
+    """Run ``command`` to its end, record its CPU seconds under ``name``, and return its exit code."""
     code = subprocess.run(command, check=False).returncode
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / name).write_text(f"{own_s():.2f}")
-    return code if code >= 0 else 128 - code  # a signal, as shells report it
+    return code if code >= 0 else 128 - code  # Shells report a signal in this way.
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""How much of what is drawn at random a test run tries: less for each change that lands, all of it each night.
+"""The number of random cases that a test run tries: fewer for each change, and all of them each night.
 
     make test       the profile `landing`, the default
     make nightly    the profile `nightly`
 
-All numbers are here, for both profiles. Property tests read `examples` and its neighbours, through Hypothesis's own
-profile if they say nothing; simulations, models, chaos and fuzzers read the rest.
+All numbers are here, for both profiles. A property test uses `examples`, through Hypothesis's profile, unless it names
+another number. Simulations, models, chaos tests and fuzzers use the rest.
 
 Rules:
 
-- Seeds are fresh in each run, so each run tries something that none has tried. A failure prints its seed, or
-  Hypothesis's `@reproduce_failure`; TESTS_SEED=n makes a run start at that seed.
-- A smaller number never applies to a negative control alone: each control must still be found. Its limits are chosen
-  by measurement, so that the chance of a miss is below 1e-4, or it starts at a seed that is known to show it.
+- Seeds are fresh in each run, so each run tries new cases. A failure prints its seed, or Hypothesis's
+  `@reproduce_failure`; TESTS_SEED=n makes a run start at that seed.
+- Every negative control must still be found, also with the smaller numbers. Either its limits are chosen by
+  measurement, so that the chance of a miss is below 1e-4, or it starts at a seed that is known to show it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 VARIABLE: Final = "TESTS_PROFILE"
 SEED_VARIABLE: Final = "TESTS_SEED"
 SEEDS: Final = 1 << 31
-"""Below this all fresh seeds are. No recorded seed of a negative control is near them."""
+"""All fresh seeds are below this. No recorded seed of a negative control is near them."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,23 @@ class Profile:
     """The numbers of one profile.
 
     Args:
-        name: what TESTS_PROFILE calls it.
-        examples: of a property, by default.
-        many_examples: of a property in simulated time, whose cases are rare.
-        few_examples: of a property that opens a database or runs a command for each.
+        name: the value of TESTS_PROFILE that selects the profile.
+        examples: examples of a property, by default.
+        many_examples: examples of a property in simulated time, in which the interesting cases are rare.
+        few_examples: examples of a property that opens a database or runs a command for each example.
         lives: examples of a state machine, each of up to 40 steps on a real database.
-        schedules: of the machines that share a head, with every rule on.
-        cache_schedules: of the clients' caches, with every rule on, apart from those that every run repeats.
-        calm_cache_schedules: the same, while nothing fails.
-        cache_controls_start_fresh: True if each control of the cache is looked for from a fresh seed on.
-        cache_control_schedules: how many schedules may pass until a control is found.
-        chaos_s: how long real machines may take for the storms.
-        chaos_storms: how many storms.
-        chaos_seed: the storms' seed; None draws it anew.
-        fuzz_s: how long the readers of untrusted bytes are fuzzed, on each core.
-        probe: how an object store is probed by each machine that starts and by each `tkdb init`, if that isn't what a
-            test is about. The product races 8 writers in 6 rounds, which costs a second of CPU.
+        schedules: schedules of the machines that share a head, with every rule on.
+        cache_schedules: schedules of the clients' caches, with every rule on. The schedules of fixed seeds, which every
+            run repeats, aren't included.
+        calm_cache_schedules: the same, without any failure.
+        cache_controls_start_fresh: True if the search for each control of the cache starts at a fresh seed.
+        cache_control_schedules: the limit of schedules until a control is found.
+        chaos_s: the time limit for the storms on real machines.
+        chaos_storms: the number of storms.
+        chaos_seed: the storms' seed; None for a random one.
+        fuzz_s: the time for fuzzing the readers of untrusted bytes, on each core.
+        probe: how each machine that starts, and each `tkdb init`, probes its object store, unless a test is about the
+            probe. The product races 8 writers in 6 rounds, which costs a second of CPU.
     """
 
     name: str
@@ -95,16 +96,16 @@ CURRENT: Final = PROFILES[os.environ.get(VARIABLE, "landing")]
 
 
 def fresh_seed() -> int:
-    """Return a seed that no run had before, or TESTS_SEED if it is set."""
+    """Return a random seed, or TESTS_SEED if it is set."""
     given = os.environ.get(SEED_VARIABLE)
     return int(given) if given is not None else int.from_bytes(os.urandom(8)) % SEEDS
 
 
 def shorten_probe(name: str, *, whole: bool = False) -> None:
-    """Make this process probe object stores as the profile `name` does, or as the product does."""
+    """Make this process probe object stores as the profile `name` sets, or, if ``whole``, as the product does."""
     from tkdb_replication.bucket.conformance import RACERS, ROUNDS, check_store
 
-    defaults: Any = check_store.__kwdefaults__  # From outside: production has no switch.
+    defaults: Any = check_store.__kwdefaults__  # Changed from outside, because production has no switch.
     defaults.update({"rounds": ROUNDS, "racers": RACERS} | ({} if whole else dict(PROFILES[name].probe)))
 
 
@@ -113,7 +114,7 @@ def load() -> None:
     from hypothesis import HealthCheck, settings
 
     for profile in PROFILES.values():
-        # What is drawn is judged, not how long it took: the machine may be busy.
+        # No deadline, because the machine may be busy: a test checks the result, not the time.
         settings.register_profile(
             profile.name, deadline=None, max_examples=profile.examples, print_blob=True,
             suppress_health_check=[HealthCheck.too_slow],

@@ -1,4 +1,4 @@
-"""A record of each test that failed and was run again: a fault that shows only now and then must not get lost.
+"""A record of each test that failed and was run again, so that a fault that appears only sometimes isn't lost.
 
 `make test` keeps the text of each failure. `make again`, which CI runs after a failure, runs those tests once more,
 appends a line for each to `reruns.jsonl`, and ends its report with the first failures. So they are the last lines of
@@ -17,11 +17,11 @@ import pytest
 RECORD: Final = Path("reruns.jsonl")
 KEY: Final = "first_failures"
 TEXT_MAX: Final = 20_000
-"""How many characters of a failure are kept: its last ones, where the error is."""
+"""The limit of characters that are kept of a failure: the last ones, which contain the error."""
 
 
 class Plugin:
-    """The hooks: keep the failures of a run, or record the tests that are run again."""
+    """The hooks: store the failures of a run, or record the tests that are run again."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -32,15 +32,15 @@ class Plugin:
         self.outcomes: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep a test's failure, or its error in set-up or teardown."""
+        """Keep the failure of a test, or the error in its setup or teardown."""
         if report.failed:
             self.failures.setdefault(report.nodeid, report.longreprtext[-TEXT_MAX:])
         if report.failed or report.when == "call" or report.skipped:
-            worst = self.outcomes.get(report.nodeid) == "failed"
-            self.outcomes[report.nodeid] = "failed" if worst else report.outcome
+            has_failed = self.outcomes.get(report.nodeid) == "failed"
+            self.outcomes[report.nodeid] = "failed" if has_failed else report.outcome
 
     def pytest_sessionfinish(self) -> None:
-        """Keep the failures for a rerun, or write down what was run again."""
+        """Store the failures for a rerun, or record the tests that were run again."""
         if not self._is_again:
             if self._cache is not None and not hasattr(self._config, "workerinput"):
                 self._cache.set(KEY, self.failures)
@@ -67,5 +67,5 @@ def add_option(parser: pytest.Parser) -> None:
 
 
 def install(config: pytest.Config) -> None:
-    """Begin to keep failures."""
+    """Start to keep failures."""
     config.pluginmanager.register(Plugin(config), "tests.reruns")

@@ -1,4 +1,4 @@
-"""The methods as messages: strict, and nothing foreign escapes from bytes that anyone can send."""
+"""The messages of the methods: decoding is strict, and untrusted bytes raise only the documented errors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ RESULTS: list[Any] = [
 ]
 
 
-def calls_of(path: str) -> tuple[type, ...]:
+def call_types(path: str) -> tuple[type, ...]:
     union = api.CALLS_BY_PATH[path]
     return get_args(union) or (union,)
 
@@ -61,13 +61,13 @@ def ids(case: object) -> str | None:
 
 
 def test_every_method_has_an_example_here() -> None:
-    assert {(path, kind) for path in api.CALLS_BY_PATH for kind in calls_of(path)} == {
+    assert {(path, kind) for path in api.CALLS_BY_PATH for kind in call_types(path)} == {
         (path, type(call)) for path, call in CASES
     }
 
 
 @pytest.mark.parametrize(("path", "call"), CASES, ids=ids)
-def test_a_request_comes_back_on_its_own_path(path: str, call: Any) -> None:
+def test_a_request_decodes_to_itself_on_its_own_path(path: str, call: Any) -> None:
     assert api.decode_request(path, api.encode(call)) == call
 
 
@@ -86,7 +86,7 @@ def test_an_unknown_field_is_refused(path: str, call: Any) -> None:
 
 
 @pytest.mark.parametrize(("path", "call"), CASES, ids=ids)
-def test_a_request_cut_anywhere_is_refused(path: str, call: Any) -> None:
+def test_a_truncated_or_extended_request_is_refused(path: str, call: Any) -> None:
     body = api.encode(call)
     for size in range(len(body)):
         with pytest.raises(errors.InvalidRequest):
@@ -97,14 +97,14 @@ def test_a_request_cut_anywhere_is_refused(path: str, call: Any) -> None:
 
 @pytest.mark.parametrize("path", sorted(api.CALLS_BY_PATH))
 @given(body=st.binary(max_size=300))
-def test_any_bytes_are_a_request_or_invalid(path: str, body: bytes) -> None:
+def test_any_bytes_decode_or_raise_invalid_request(path: str, body: bytes) -> None:
     with contextlib.suppress(errors.InvalidRequest):
         api.decode_request(path, body)
 
 
 @pytest.mark.parametrize(("path", "call"), CASES, ids=ids)
 @given(data=st.data())
-def test_a_request_altered_anywhere_is_a_request_or_invalid(path: str, call: Any, data: st.DataObject) -> None:
+def test_an_altered_request_decodes_or_raises_invalid_request(path: str, call: Any, data: st.DataObject) -> None:
     body = bytearray(api.encode(call))
     at = data.draw(st.integers(0, len(body) - 1))
     body[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=6))
@@ -114,12 +114,12 @@ def test_a_request_altered_anywhere_is_a_request_or_invalid(path: str, call: Any
 
 @pytest.mark.parametrize("head", [b"\xdd", b"\xdf", b"\xdb", b"\xc6", b"\xc9"], ids=bytes.hex)
 @pytest.mark.parametrize("size", [2**32 - 1, 2**28, 2**16])
-def test_a_length_that_lies_is_refused_before_room_is_made_for_it(head: bytes, size: int) -> None:
-    liar = head + size.to_bytes(4, "big")
+def test_a_false_length_is_refused_before_memory_is_allocated(head: bytes, size: int) -> None:
+    false_length = head + size.to_bytes(4, "big")
     for body in (
-        liar,
-        b"\x82\xa6method\xa6verify\xa7bundles" + liar,
-        b"\x82\xa6method\xa6verify\xa7bundles\x91" + liar,
+        false_length,
+        b"\x82\xa6method\xa6verify\xa7bundles" + false_length,
+        b"\x82\xa6method\xa6verify\xa7bundles\x91" + false_length,
     ):
         with pytest.raises(errors.InvalidRequest):
             api.decode_request(api.VERIFY, body)
@@ -136,7 +136,7 @@ def test_deep_nesting_is_refused(nest: bytes) -> None:
         api.decode_answer(head + nest * 100_000)
 
 
-def test_an_answer_carries_its_result() -> None:
+def test_an_answer_decodes_to_its_result() -> None:
     for result in RESULTS:
         answer = api.Answer(KID, 3, 250, msgspec.Raw(api.encode(result)))
         read = api.decode_answer(api.encode(answer))
@@ -145,13 +145,13 @@ def test_an_answer_carries_its_result() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_an_answer_or_a_channel_error(body: bytes) -> None:
+def test_any_bytes_decode_as_an_answer_or_raise_channel_error(body: bytes) -> None:
     with contextlib.suppress(errors.ChannelError):
         api.decode_answer(body)
 
 
 @given(st.integers(0, 400), st.binary(max_size=6), st.integers(0, 3))
-def test_an_answer_altered_anywhere_is_an_answer_or_a_channel_error(at: int, new: bytes, cut: int) -> None:
+def test_an_altered_answer_decodes_or_raises_channel_error(at: int, new: bytes, cut: int) -> None:
     body = bytearray(api.encode(api.Answer(KID, 3, 250, failure=Failure("revoked", "what", "try", 3, 5))))
     at %= len(body)
     body[at : at + cut] = new
@@ -160,19 +160,19 @@ def test_an_answer_altered_anywhere_is_an_answer_or_a_channel_error(at: int, new
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xc0", b"\x80", b"\xff", b"\x91" * 5000, b"\x81\xa3odd\x01"], ids=bytes.hex)
-def test_a_result_that_is_none_is_a_channel_error(raw: bytes) -> None:
+def test_an_invalid_result_is_a_channel_error(raw: bytes) -> None:
     with pytest.raises(errors.ChannelError, match="can't be read"):
         api.decode_result(api.Status(), api.Answer(KID, 3, 250, msgspec.Raw(raw)))
 
 
 @pytest.mark.parametrize("reason", list(errors.Reason))
-def test_every_reason_comes_back_as_its_denial(reason: errors.Reason) -> None:
+def test_every_reason_decodes_to_its_denial(reason: errors.Reason) -> None:
     back = api.Invalid(reason, "what", "try", 3).error()
     assert type(back) in errors.Denied.__subclasses__()
     assert (back.reason, back.caveat, str(back)) == (reason, 3, "what: try")
 
 
-def test_no_repr_shows_a_token() -> None:
+def test_no_repr_contains_a_token() -> None:
     shown = [
         repr(call) for call in (api.Verify(["tkdb_secret"]), api.RevokeOwn("tkdb_secret"), api.Minted("tkdb_secret", 5))
     ]

@@ -1,4 +1,4 @@
-"""Armored text: each value has one text, and a text that was cut or altered is known as such."""
+"""Armored text: each value has one text, and a truncated or altered text is detected."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ALPHABET = string.ascii_letters + string.digits + "-_"
 
 
 def sealed(body: str) -> str:
-    """A text with a right checksum, whatever its body holds."""
+    """Return ``body`` with a correct checksum, even if the body itself is invalid."""
     return body + armor(body, b"")[len(body) :]
 
 
 @given(st.binary(max_size=200))
-def test_what_is_armored_comes_back(raw: bytes) -> None:
+def test_armored_bytes_are_read_back_unchanged(raw: bytes) -> None:
     assert dearmor(PREFIX, armor(PREFIX, raw)) == raw
     assert b64url_bytes(b64url(raw).encode()) == raw
 
@@ -39,7 +39,7 @@ def test_the_text_is_prefix_base64url_and_checksum(raw: bytes) -> None:
 
 
 @given(st.text(st.sampled_from(ALPHABET + "+/= \n\x00é"), max_size=12))
-def test_each_value_has_one_text_even_where_the_checksum_is_right(body: str) -> None:
+def test_each_value_has_one_text_even_if_the_checksum_is_right(body: str) -> None:
     text = sealed(PREFIX + body) if body.isascii() else PREFIX + body
     try:
         raw = dearmor(PREFIX, text)
@@ -49,7 +49,7 @@ def test_each_value_has_one_text_even_where_the_checksum_is_right(body: str) -> 
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
-def test_behind_a_stem_a_text_holds_what_it_holds_when_read_whole(known: bytes, more: bytes) -> None:
+def test_a_stem_returns_the_rest_of_the_whole_text(known: bytes, more: bytes) -> None:
     stem = Stem.from_bytes(PREFIX, known)
     assert stem.rest(armor(PREFIX, known + more)) == more
     other = stem.rest(armor(PREFIX, more))
@@ -57,7 +57,7 @@ def test_behind_a_stem_a_text_holds_what_it_holds_when_read_whole(known: bytes, 
 
 
 @given(st.binary(max_size=9), st.text(st.sampled_from(ALPHABET + "+/= \n\x00"), max_size=12), st.booleans())
-def test_behind_a_stem_a_text_is_read_as_strictly_as_whole(known: bytes, rest: str, seal: bool) -> None:
+def test_a_stem_reads_as_strictly_as_dearmor(known: bytes, rest: str, seal: bool) -> None:
     stem = Stem.from_bytes(PREFIX, known)
     text = sealed(stem.text + rest) if seal else stem.text + rest
     try:
@@ -66,8 +66,8 @@ def test_behind_a_stem_a_text_is_read_as_strictly_as_whole(known: bytes, rest: s
         with pytest.raises(type(error)):
             stem.rest(text)
         return
-    behind = stem.rest(text)
-    assert behind == (whole[len(known) :] if whole.startswith(known) else None)
+    rest_bytes = stem.rest(text)
+    assert rest_bytes == (whole[len(known) :] if whole.startswith(known) else None)
 
 
 @pytest.mark.parametrize("body", ["Ag==", "AgA=", "AgAA====", "=AAA", "A=AA", "===="])
@@ -85,34 +85,34 @@ def test_characters_outside_base64url_are_refused(body: str) -> None:
 
 
 @pytest.mark.parametrize("last", sorted(set(ALPHABET) - set("AQgw")))
-def test_stray_bits_behind_one_byte_are_refused(last: str) -> None:
+def test_stray_bits_after_one_byte_are_refused(last: str) -> None:
     with pytest.raises(ArmorError, match="stray bits"):
         b64url_bytes(f"A{last}".encode())
 
 
 @pytest.mark.parametrize("last", sorted(set(ALPHABET) - set("AEIMQUYcgkosw048")))
-def test_stray_bits_behind_two_bytes_are_refused(last: str) -> None:
+def test_stray_bits_after_two_bytes_are_refused(last: str) -> None:
     with pytest.raises(ArmorError, match="stray bits"):
         b64url_bytes(f"AA{last}".encode())
 
 
 @pytest.mark.parametrize("size", [1, 5, 9])
-def test_a_length_that_no_bytes_have_is_refused(size: int) -> None:
+def test_an_impossible_length_is_refused(size: int) -> None:
     with pytest.raises(ArmorError, match="stray bits"):
         b64url_bytes(b"A" * size)
 
 
-def test_every_truncation_is_known_as_one() -> None:
+def test_every_truncation_is_detected() -> None:
     text = armor(PREFIX, bytes(range(40)))
     for size in range(len(PREFIX), len(text)):
         with pytest.raises(ChecksumMismatch):
             dearmor(PREFIX, text[:size])
-    for size in range(len(PREFIX)):  # without its prefix, nobody knows what it was
+    for size in range(len(PREFIX)):  # Without the prefix, the kind of text can't be known.
         with pytest.raises(ArmorError, match="doesn't begin with"):
             dearmor(PREFIX, text[:size])
 
 
-def test_every_altered_character_is_found() -> None:
+def test_every_altered_character_is_detected() -> None:
     text = armor(PREFIX, bytes(range(40)))
     for at in range(len(text)):
         for character in ALPHABET + "+/=. \n\x00\x7f":
@@ -124,20 +124,20 @@ def test_every_altered_character_is_found() -> None:
 @pytest.mark.parametrize(
     "text", ["tkdb_é", "tkdb_\ud800", "tkdb_aGVsbG8é0frkqS", "tkdb_" + "0" * 6 + "\N{FULLWIDTH DIGIT ONE}"]
 )
-def test_a_character_that_is_not_ascii_is_refused(text: str) -> None:
+def test_a_non_ascii_character_is_refused(text: str) -> None:
     with pytest.raises(ArmorError, match="not ASCII"):
         dearmor(PREFIX, text)
 
 
 @pytest.mark.parametrize("prefix", ["tkdbauth_", "tkd", "TKDB_", ""])
-def test_a_key_of_another_kind_is_not_a_cut_one(prefix: str) -> None:
+def test_another_prefix_is_not_reported_as_truncation(prefix: str) -> None:
     with pytest.raises(ArmorError, match="doesn't begin with tkdb_") as caught:
         dearmor(PREFIX, armor(prefix, b"hello"))
     assert not isinstance(caught.value, ChecksumMismatch)
 
 
 @given(st.text(max_size=40) | st.text(max_size=40).map(PREFIX.__add__))
-def test_any_text_is_refused_by_one_class(text: str) -> None:
+def test_any_text_is_read_or_raises_armor_error(text: str) -> None:
     try:
         raw = dearmor(PREFIX, text)
     except ArmorError:

@@ -1,4 +1,4 @@
-"""Fly-Src: who sent a request is believed only from the proxy, signed by it, fresh, and once."""
+"""Fly-Src: a request's source is accepted only from the proxy, signed by it, fresh, and once."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ def presented(peer: str = PROXY, source: str = HEADER, signature: str = SIGNATUR
     return Presented(peer, source, signature, request)
 
 
-def refused(one: Presented, words: str, now_s: float = SOURCE.ts) -> None:
+def assert_refused(parts: Presented, words: str, now_s: float = SOURCE.ts) -> None:
     with pytest.raises(NotPermitted, match=words):
-        Verifier(KEY.public_key()).verify(one, now_s=now_s)
+        Verifier(KEY.public_key()).verify(parts, now_s=now_s)
 
 
 def signed(text: str) -> Presented:
     return presented(source=text, signature=base64.b64encode(KEY.sign(text.encode())).decode())
 
 
-def test_a_request_of_the_proxys_is_believed() -> None:
+def test_a_request_from_the_proxy_is_accepted() -> None:
     assert Verifier(KEY.public_key()).verify(presented(), now_s=SOURCE.ts + 1.5) == SOURCE
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.1", "172.17.0.1", "fdaa:0:1:0:a:0:1:2", "::ffff:172.16.0.1", "", "localhost"])
 def test_a_connection_from_elsewhere_is_refused(peer: str) -> None:
-    refused(presented(peer=peer), "isn't from the proxy")
+    assert_refused(presented(peer=peer), "isn't from the proxy")
 
 
 @pytest.mark.parametrize("lag_s", [AGE_MAX_S + 0.1, -AGE_MAX_S - 0.1, 1e9, float("nan"), float("inf")])
 def test_an_old_or_future_attestation_is_refused(lag_s: float) -> None:
-    refused(presented(), "another time", SOURCE.ts + lag_s)
+    assert_refused(presented(), "another time", SOURCE.ts + lag_s)
 
 
 def test_a_signature_of_another_key_is_refused() -> None:
-    refused(presented(signature=sign(Ed25519PrivateKey.generate(), SOURCE)[1]), "isn't signed")
+    assert_refused(presented(signature=sign(Ed25519PrivateKey.generate(), SOURCE)[1]), "isn't signed")
 
 
-def test_another_machines_name_under_the_signature_is_refused() -> None:
-    refused(presented(source=HEADER.replace("web", "root")), "isn't signed")
+def test_a_source_that_was_altered_after_signing_is_refused() -> None:
+    assert_refused(presented(source=HEADER.replace("web", "root")), "isn't signed")
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_another_machines_name_under_the_signature_is_refused() -> None:
         "instance=a;app=b;org=;ts=1756684800",
     ],
 )
-def test_other_than_exactly_the_four_keys_is_refused_even_when_signed(text: str) -> None:
-    refused(signed(text), "exactly instance, app, org and ts")
+def test_a_signed_source_without_exactly_the_four_keys_is_refused(text: str) -> None:
+    assert_refused(signed(text), "exactly instance, app, org and ts")
 
 
-def test_a_request_is_believed_once() -> None:
+def test_a_request_is_accepted_once() -> None:
     verifier = Verifier(KEY.public_key())
     verifier.verify(presented(), now_s=SOURCE.ts)
     with pytest.raises(NotPermitted, match="is a replay"):
@@ -85,40 +85,40 @@ def test_a_request_is_believed_once() -> None:
 
 
 @pytest.mark.parametrize("lists", [{"apps": ["api"]}, {"orgs": ["initech"]}, {"apps": ["web"], "orgs": ["initech"]}])
-def test_an_app_or_organization_that_is_not_listed_is_refused_and_not_remembered(lists: dict[str, list[str]]) -> None:
+def test_an_unlisted_app_or_organization_is_refused_and_not_remembered(lists: dict[str, list[str]]) -> None:
     verifier = Verifier(KEY.public_key(), **lists)
     with pytest.raises(NotPermitted, match="isn't allowed"):
         verifier.verify(presented(), now_s=SOURCE.ts)
     assert verifier.remembered == 0
 
 
-def test_an_app_and_organization_that_are_listed_are_believed() -> None:
+def test_a_listed_app_and_organization_are_accepted() -> None:
     verifier = Verifier(KEY.public_key(), apps=["api", "web"], orgs=["acme"])
     assert verifier.verify(presented(), now_s=SOURCE.ts) == SOURCE
 
 
-def test_two_requests_within_a_second_carry_the_same_attestation_and_are_both_believed() -> None:
+def test_two_requests_with_the_same_attestation_are_both_accepted() -> None:
     verifier = Verifier(KEY.public_key())
     assert sign(KEY, SOURCE) == sign(KEY, SOURCE)
     assert [verifier.verify(presented(request=name), now_s=SOURCE.ts) for name in ("1", "2")] == [SOURCE, SOURCE]
 
 
-def test_a_request_that_was_brought_back_is_another_one() -> None:
+def test_a_request_after_a_failed_replay_is_a_new_request() -> None:
     headers = [(b"Fly-Src", HEADER.encode()), (b"Fly-Src-Signature", SIGNATURE.encode()), (b"Fly-Request-Id", b"1")]
-    back = [*headers, (b"fly-replay-failed", b"reason=timeout")]
+    returned = [*headers, (b"fly-replay-failed", b"reason=timeout")]
     verifier = Verifier(KEY.public_key())
-    for one in (headers, back):
-        assert verifier.verify(Presented.from_headers(PROXY, one), now_s=SOURCE.ts) == SOURCE
+    for each in (headers, returned):
+        assert verifier.verify(Presented.from_headers(PROXY, each), now_s=SOURCE.ts) == SOURCE
     with pytest.raises(NotPermitted, match="is a replay"):
-        verifier.verify(Presented.from_headers(PROXY, back), now_s=SOURCE.ts)
+        verifier.verify(Presented.from_headers(PROXY, returned), now_s=SOURCE.ts)
 
 
-def test_a_header_that_stands_there_twice_counts_as_absent() -> None:
+def test_a_repeated_header_counts_as_missing() -> None:
     headers = [(b"fly-src", HEADER.encode())] * 2 + [(b"fly-src-signature", SIGNATURE.encode())]
-    refused(Presented.from_headers(PROXY, headers), "more than one")
+    assert_refused(Presented.from_headers(PROXY, headers), "more than one")
 
 
-def test_what_is_remembered_is_bounded_and_what_is_forgotten_is_too_old_by_then() -> None:
+def test_remembered_requests_are_bounded_and_dropped_when_too_old() -> None:
     verifier = Verifier(KEY.public_key(), seen_max=10)
     for number in range(100):
         verifier.verify(presented(request=str(number)), now_s=SOURCE.ts)
@@ -131,7 +131,7 @@ def test_what_is_remembered_is_bounded_and_what_is_forgotten_is_too_old_by_then(
 @given(
     st.text(max_size=80), st.text(max_size=100) | st.binary(max_size=64).map(lambda raw: base64.b64encode(raw).decode())
 )
-def test_hostile_headers_are_refused_and_nothing_else_happens(source: str, signature: str) -> None:
+def test_hostile_headers_raise_only_not_permitted(source: str, signature: str) -> None:
     with pytest.raises(NotPermitted):
         Verifier(KEY.public_key()).verify(presented(source=source, signature=signature), now_s=SOURCE.ts)
 
@@ -146,7 +146,7 @@ def test_hostile_headers_are_refused_and_nothing_else_happens(source: str, signa
     ),
     st.text(max_size=20) | st.just(PROXY),
 )
-def test_any_header_bytes_are_believed_or_refused(headers: list[tuple[bytes, bytes]], peer: str) -> None:
+def test_any_header_bytes_are_accepted_or_refused(headers: list[tuple[bytes, bytes]], peer: str) -> None:
     try:
         source = Verifier(KEY.public_key()).verify(Presented.from_headers(peer, headers), now_s=SOURCE.ts)
     except NotPermitted:
@@ -155,7 +155,7 @@ def test_any_header_bytes_are_believed_or_refused(headers: list[tuple[bytes, byt
 
 
 @given(st.text(max_size=80))
-def test_hostile_text_under_a_true_signature_is_read_strictly(text: str) -> None:
+def test_each_source_has_one_text(text: str) -> None:
     try:
         source = Source.parse(text)
     except NotPermitted:
@@ -172,6 +172,6 @@ def test_a_public_key_is_64_hex_digits(text: str) -> None:
     assert len(key.public_bytes_raw()) == 32
 
 
-def test_the_public_key_file_is_read() -> None:
+def test_a_public_key_with_a_newline_is_read() -> None:
     text = KEY.public_key().public_bytes_raw().hex() + "\n"
     assert parse_public_key(text).public_bytes_raw() == KEY.public_key().public_bytes_raw()

@@ -1,4 +1,4 @@
-"""The tree of errors is what its docstring draws, and a denial's reason is one of a closed list."""
+"""The tree of errors: its docstring shows exactly its classes, and each denial has one of thirteen reasons."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CLASSES: list[type[TkdbError]] = [
 DENIALS = [kind for kind in CLASSES if issubclass(kind, Denied) and kind is not Denied]
 
 
-def test_every_denial_has_a_reason_of_its_own_and_every_reason_a_denial() -> None:
+def test_denials_and_reasons_match_one_to_one() -> None:
     assert len(DENIALS) == 14
     assert sorted(kind.reason for kind in DENIALS) == sorted(Reason)
 
 
-def test_reasons_are_the_permanent_words() -> None:
+def test_the_thirteen_reasons_keep_their_words() -> None:
     assert [reason.value for reason in Reason] == [
         "truncated",
         "malformed",
@@ -51,17 +51,17 @@ def test_every_code_names_one_class() -> None:
     assert len(set(codes)) == len(codes)
 
 
-def test_everything_raised_is_one_tree() -> None:
+def test_every_exception_class_is_in_one_tree() -> None:
     raised = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, Exception)]
     assert set(raised) == set(CLASSES)
 
 
-def test_every_denial_hangs_directly_from_denied() -> None:
+def test_every_denial_is_a_direct_subclass_of_denied() -> None:
     assert set(Denied.__subclasses__()) >= set(DENIALS)
     assert all(kind.__bases__ == (Denied,) for kind in DENIALS)
 
 
-def test_the_docstring_draws_the_whole_tree_and_nothing_else() -> None:
+def test_the_docstring_shows_exactly_the_tree() -> None:
     assert errors.__doc__ is not None
     drawing = errors.__doc__.split("Each error says")[0]
     drawn = re.findall(r"(?:^ {4}|[├└]── )([A-Z]\w+)", drawing, flags=re.MULTILINE)
@@ -69,18 +69,18 @@ def test_the_docstring_draws_the_whole_tree_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_every_class_says_what_it_means(kind: type[TkdbError]) -> None:
+def test_every_class_has_a_docstring(kind: type[TkdbError]) -> None:
     assert "__doc__" in vars(kind)
     assert kind.__doc__
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLASSES if kind is not Denied], ids=lambda kind: kind.__name__)
-def test_an_error_is_its_message_and_its_hint(kind: type[TkdbError]) -> None:
+def test_an_errors_text_is_its_message_and_its_hint(kind: type[TkdbError]) -> None:
     assert str(kind("what happened")) == "what happened"
     error = kind("what happened", hint="what to try")
     assert (error.message, error.hint, str(error)) == ("what happened", "what to try", "what happened: what to try")
 
 
-def test_a_caveat_that_cannot_be_written_is_a_value_error_too() -> None:
+def test_an_invalid_caveat_is_a_value_error_and_not_a_denial() -> None:
     assert issubclass(errors.InvalidCaveat, ValueError)
     assert not issubclass(errors.InvalidCaveat, Denied)

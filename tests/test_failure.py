@@ -1,4 +1,4 @@
-"""Errors on the wire: each comes back as what it was, and none tells of what is the machine's own."""
+"""Errors on the wire: each decodes to its own class, and an internal error reveals nothing about the machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tkdb.failure import KINDS, Failure
 
 
 @pytest.mark.parametrize("code", sorted(KINDS))
-def test_every_code_comes_back_as_its_class(code: str) -> None:
+def test_every_code_decodes_to_its_class(code: str) -> None:
     kind = KINDS[code]
     error: Any = kind("what", hint="try")
     if isinstance(error, errors.Denied):
@@ -27,14 +27,14 @@ def test_every_code_comes_back_as_its_class(code: str) -> None:
         api.decode_result(api.Status(), api.Answer(bytes(16), 3, 250, failure=failure))
 
 
-def test_every_error_that_an_authority_answers_with_has_a_code() -> None:
-    answered = {
+def test_every_error_in_an_answer_has_a_code() -> None:
+    in_answers = {
         errors.Refused,
         errors.Unavailable,
         *errors.Refused.__subclasses__(),
         *errors.Unavailable.__subclasses__(),
     }
-    assert set(KINDS.values()) == answered | set(errors.Denied.__subclasses__())
+    assert set(KINDS.values()) == in_answers | set(errors.Denied.__subclasses__())
 
 
 @pytest.mark.parametrize("code", ["a newer word", "", "error", "channel", "store", "\x00"])
@@ -45,7 +45,7 @@ def test_an_unknown_code_becomes_refused(code: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [errors.WrongSealKey, errors.BrokenJournal, errors.StoreError, errors.ChannelError])
-def test_a_machines_own_trouble_is_unavailable_to_the_caller_and_tells_nothing_of_it(
+def test_an_internal_error_reaches_the_caller_as_unavailable_without_details(
     kind: type[errors.TkdbError],
 ) -> None:
     error = Failure.from_error(kind("the secret 0011 is missing", hint="look into /data")).error()

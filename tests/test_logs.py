@@ -1,4 +1,4 @@
-"""What is logged: one line an event, and nothing of an exception but its class and place."""
+"""Logs: one line for each event, and only the class and place of an exception."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _quiet_afterwards() -> Iterator[None]:
     logs.configure("error", io.StringIO())
 
 
-def test_programs_get_one_json_object_a_line() -> None:
+def test_a_program_gets_one_json_object_per_line() -> None:
     stream = io.StringIO()
     logs.configure("info", stream)
     logs.event(logging.INFO, "request", method="mint", outcome="line\nbreak")
@@ -51,7 +51,7 @@ def test_the_level_decides_what_is_shown(level: str, shown: int) -> None:
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 @pytest.mark.parametrize("logger", ["tkdb.server.hypercorn", "asyncio", "tkdb.database"])
-def test_no_logger_repeats_the_message_of_an_exception(stream: io.StringIO, logger: str) -> None:
+def test_no_logger_writes_the_message_of_an_exception(stream: io.StringIO, logger: str) -> None:
     logs.configure("info", stream)
     try:
         raise ValueError("planted-secret")
@@ -62,7 +62,7 @@ def test_no_logger_repeats_the_message_of_an_exception(stream: io.StringIO, logg
     assert "test_logs.py" in stream.getvalue()
 
 
-def test_hypercorn_says_at_info_nothing_that_we_say_ourselves() -> None:
+def test_info_messages_of_hypercorn_are_not_logged() -> None:
     stream = io.StringIO()
     logs.configure("debug", stream)
     logs.HYPERCORN.info("Running on http://127.0.0.1:8080 (CTRL + C to quit)")

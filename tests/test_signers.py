@@ -1,4 +1,4 @@
-"""The list of signers: strict, and every refusal names the signer and the field."""
+"""The list of signers: reading is strict, and an error names the signer or the field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def table(**changes: str | None) -> str:
     return "[[signer]]\n" + "".join(f"{name} = {value}\n" for name, value in fields.items() if value is not None)
 
 
-def test_a_signer_may_what_is_listed_for_the_organizations_that_are_listed() -> None:
+def test_a_signer_has_only_the_listed_permissions_for_the_listed_organizations() -> None:
     signer = Signers.parse_toml(table(organizations='["acme", "initech"]', may='["mint", "revoke"]')).by_key(KEY)
     assert signer.permits("mint", "acme")
     assert signer.permits("revoke", "initech")
@@ -31,7 +31,7 @@ def test_a_signer_may_what_is_listed_for_the_organizations_that_are_listed() -> 
     assert not signer.permits("mint", "*")
 
 
-def test_a_star_stands_for_every_organization_and_for_no_permission() -> None:
+def test_a_star_means_every_organization_and_adds_no_permission() -> None:
     signer = Signers.parse_toml(table(organizations='["*"]')).by_name("api")
     assert signer.permits("mint", "anyone")
     assert [permission for permission in get_args(Permission) if signer.permits(permission, "anyone")] == ["mint"]
@@ -73,12 +73,12 @@ def test_signers_are_found_by_key_and_by_name() -> None:
         ("[[signer]\n", "not TOML"),
     ],
 )
-def test_a_list_that_is_wrong_anywhere_is_refused(text: str, named: str) -> None:
+def test_an_invalid_list_is_refused_with_the_signer_and_the_field(text: str, named: str) -> None:
     with pytest.raises(errors.ConfigurationError, match=named):
         Signers.parse_toml(text)
 
 
-def test_a_secret_key_given_for_a_public_one_is_refused_and_not_repeated() -> None:
+def test_a_secret_key_instead_of_a_public_key_is_refused_and_not_repeated() -> None:
     secret = SignerSecret.generate(os.urandom).text()
     with pytest.raises(errors.ConfigurationError, match="a signer's secret key was given") as caught:
         Signers.parse_toml(table(key=f'"{secret}"'))
@@ -92,29 +92,29 @@ def test_a_document_that_is_not_toml_is_not_repeated() -> None:
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_a_list_or_one_error(text: str) -> None:
+def test_any_text_is_read_or_raises_configuration_error(text: str) -> None:
     try:
         assert len(Signers.parse_toml(text)) == 0
     except errors.ConfigurationError as error:
-        assert error.message  # noqa: PT017  either outcome is right
+        assert error.message  # noqa: PT017  both outcomes are correct
 
 
 @given(st.dictionaries(st.sampled_from(["name", "key", "organizations", "may", "x"]), st.text(max_size=20), max_size=5))
-def test_any_table_is_a_signer_or_one_error(fields: dict[str, str]) -> None:
+def test_a_table_of_random_fields_is_refused(fields: dict[str, str]) -> None:
     lines = "".join(f"{name} = '''{value}'''\n" for name, value in fields.items())
     with pytest.raises(errors.ConfigurationError):
         Signers.parse_toml(f"[[signer]]\n{lines}")
 
 
-def test_a_list_that_is_not_utf_8_is_refused() -> None:
-    """An environment variable's bytes that aren't UTF-8 arrive as lone surrogates."""
+def test_a_list_with_invalid_utf_8_is_refused() -> None:
+    """If an environment variable's bytes aren't UTF-8, Python decodes them to lone surrogates."""
     for broken in ('["min\udcff"]', '["mint"] # \ud800'):
         with pytest.raises(errors.ConfigurationError, match="not text in UTF-8"):
             Signers.parse_toml(table(may=broken))
 
 
 @pytest.mark.parametrize("number", ["9" * 5_000, "0x" + "f" * 5_000, "0b" + "1" * 20_000])
-def test_a_number_too_long_to_be_shown_is_refused(number: str) -> None:
+def test_a_number_that_is_too_long_to_print_is_refused(number: str) -> None:
     for field in ("name", "key", "may"):
         with pytest.raises(errors.ConfigurationError):
             Signers.parse_toml(table(**{field: number}))

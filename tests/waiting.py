@@ -1,4 +1,4 @@
-"""Waiting for what comes about by and by, for as long as a loaded machine may need."""
+"""Waiting for a condition, with a timeout that is long enough for a busy machine."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 EVERY_S = 0.02
 
 
-def until(reached: Callable[[], T | None], told: Callable[[], object] = lambda: "it didn't come to be in time") -> T:
-    """Ask again and again, and return what ``reached`` returns, once that is something. Where it never is, ``told``
-    says how things stand."""
-    give_up_s = time.monotonic() + PATIENCE_S
-    while not (found := reached()):
-        assert time.monotonic() < give_up_s, told()
+def until(
+    condition: Callable[[], T | None], describe: Callable[[], object] = lambda: "the condition wasn't met in time"
+) -> T:
+    """Call ``condition`` until it returns a true value, and return that value.
+
+    If there is none in time, fail with the text that ``describe`` returns.
+    """
+    give_up_s = time.monotonic() + TIMEOUT_S
+    while not (found := condition()):
+        assert time.monotonic() < give_up_s, describe()
         time.sleep(EVERY_S)
     return found
 
 
-async def until_awaited(reached: Callable[[], object]) -> None:
-    """The same, and the event loop goes on meanwhile."""
-    give_up_s = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < give_up_s, "it didn't come to be in time"
+async def until_awaited(condition: Callable[[], object]) -> None:
+    """Call ``condition`` until it returns a true value, while the event loop runs on."""
+    give_up_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < give_up_s, "the condition wasn't met in time"
         await asyncio.sleep(EVERY_S)

@@ -9,7 +9,7 @@ from tests.end_to_end.node import Node
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """One running authority for the tests of a module, with an organization acme."""
+    """A running authority with the organization acme, shared by the tests of a module."""
     with Node(tmp_path_factory.mktemp("node") / "tkdb.db") as running:
         with running.client() as client:
             client.create_organization("acme")

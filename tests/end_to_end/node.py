@@ -1,4 +1,4 @@
-"""An authority as a process of its own, ``tkdb serve``, with real keys in its environment."""
+"""An authority as a real process, ``tkdb serve``, with real keys in its environment."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tkdb_client import AsyncClient, Client
 NAME = "tkdb.example"
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "tkdb.cli", "serve", "--json"]
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 class Keys:
-    """What an operator has made: the authority's key, the sealing secret, and two signers."""
+    """The keys of an operator: the authority's key, the sealing secret, and the keys of two signers."""
 
     def __init__(self) -> None:
         self.authority = AuthoritySecret.generate(os.urandom)
@@ -34,7 +34,7 @@ class Keys:
     def identity(self) -> AuthorityIdentity:
         return AuthorityIdentity(NAME, (self.authority.public,))
 
-    def environment(self, database: Path, **further: str) -> dict[str, str]:
+    def environment(self, database: Path, **overrides: str) -> dict[str, str]:
         signers = "".join(
             f'[[signer]]\nname = "{name}"\nkey = "{secret.public.text()}"\norganizations = ["{organizations}"]\n'
             f"may = {may}\n"
@@ -53,66 +53,66 @@ class Keys:
             "TKDB_DRAIN_MS": "200",
             "TKDB_LOG_LEVEL": "debug",
         }
-        return {"PATH": os.environ["PATH"], **settings, **further}
+        return {"PATH": os.environ["PATH"], **settings, **overrides}
 
 
 class Node:
-    """A running authority. Leaving the ``with`` ends it."""
+    """A running authority. The end of the ``with`` block kills it."""
 
-    def __init__(self, database: Path, keys: Keys | None = None, **further: str) -> None:
+    def __init__(self, database: Path, keys: Keys | None = None, **overrides: str) -> None:
         self.keys = keys or Keys()
         self.database = database
         self.log = database.with_name(f"{database.name}.log")
-        self._further = further
+        self._overrides = overrides
         self.url = ""
         self.command = COMMAND
 
     def start(self) -> Self:
-        """Start it; return once it answers."""
+        """Start the authority, and return once it listens."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
                 cwd=ROOT,
-                env=self.keys.environment(self.database, **self._further),
+                env=self.keys.environment(self.database, **self._overrides),
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
         assert self.process.stdout is not None
-        said = self.process.stdout.readline()
-        assert said, self.log.read_text()
-        address = msgspec.json.decode(said)["address"]
+        line = self.process.stdout.readline()
+        assert line, self.log.read_text()
+        address = msgspec.json.decode(line)["address"]
         self.url = f"http://{address}"
-        # Once it is known it stays: whoever comes after a crash finds the authority where it was.
-        self._further["TKDB_BIND"] = address
+        # Keep the address, so that a client finds the authority again after a crash.
+        self._overrides["TKDB_BIND"] = address
         return self
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """End the process with SIGKILL, like a crash."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """End it by plan; return its exit code."""
+        """Stop the process with SIGTERM, and return its exit code."""
         return self._end(signal.SIGTERM)
 
     def _end(self, number: int) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(PATIENCE_S)
+        code = self.process.wait(TIMEOUT_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
 
     def client(self, **settings: Any) -> Client:
-        """A client that keeps nothing: what is tested here is the authority."""
+        """Return a client without a cache, so that the authority answers every call."""
         given = {"url": self.url, "signer": self.keys.signer, "cache_bytes": 0, **settings}
         return Client(authority=self.keys.identity, **given)
 
     def async_client(self, **settings: Any) -> AsyncClient:
-        """The same, awaited."""
+        """Return an asynchronous client without a cache."""
         given = {"url": self.url, "signer": self.keys.signer, "cache_bytes": 0, **settings}
         return AsyncClient(authority=self.keys.identity, **given)
 
     def holder(self) -> Client:
-        """A client without a signer's key."""
+        """Return a client without a signer's key."""
         return self.client(signer=None)
 
     def __enter__(self) -> Self:
@@ -124,9 +124,9 @@ class Node:
 
 
 def failed_start(environment: dict[str, str]) -> tuple[int, str]:
-    """Run an authority that can't start; return its exit code and what it says."""
+    """Run an authority that can't start, and return its exit code and its error output."""
     done = subprocess.run(
-        COMMAND[:-1], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        COMMAND[:-1], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert done.stdout == ""
     return done.returncode, done.stderr

@@ -1,4 +1,4 @@
-"""Clients that keep what they verified, and a real authority: it tells them what is revoked, until it is gone."""
+"""Clients with a cache, and a real authority: revocations reach them, and cached tokens clear until the bound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tkdb_client import Client
 def is_revoked(client: Client, token: Macaroon) -> bool:
     try:
         client.verify(token.text)
-    except (errors.RevokedToken, errors.UnknownKey):  # the key of its lineage is no more
+    except (errors.RevokedToken, errors.UnknownKey):  # The second follows after the token's key is retired.
         return True
     return False
 
@@ -29,21 +29,21 @@ def test_every_kind_of_revocation_reaches_a_client_that_has_cached_the_token(nod
         children = [app.narrow(token, act="r") for token in tokens]
         for each in (*tokens, *children, *children):
             app.verify(each.text)
-        asked = app.cache_info().misses
+        misses = app.cache_info().misses
         revoked: list[tuple[Macaroon | api.Target, list[Macaroon]]] = [
             (tokens[0], [tokens[0], children[0]]),
             (api.Branch(tokens[1].kid, tokens[1].nonce, children[1].branch), [children[1]]),
             (api.Before(organization="cached", subject="user-2"), [tokens[2], children[2]]),
             (api.RetireKey(tokens[3].kid), [tokens[1], tokens[3], tokens[4], children[4]]),
         ]
-        assert asked == len(tokens)
+        assert misses == len(tokens)
         for target, dead in revoked:
             signer.revoke_many([target])
             for token in dead:
                 until(lambda token=token: is_revoked(app, token))  # type: ignore[misc]
 
 
-def test_a_client_that_comes_late_knows_of_branches_that_were_revoked_before(node: Node) -> None:
+def test_a_new_client_gets_the_branches_that_were_revoked_earlier(node: Node) -> None:
     with node.client() as signer, node.client(signer=None, cache_bytes=1 << 20) as app:
         token = signer.mint("acme", act="rw")
         child = app.narrow(token, act="r")
@@ -52,10 +52,10 @@ def test_a_client_that_comes_late_knows_of_branches_that_were_revoked_before(nod
         for dead in (child, app.narrow(child, aud="shop")):
             with pytest.raises(errors.RevokedToken):
                 app.verify(dead.text)
-        assert app.cache_info().misses == 1  # the authority told of the branch, and wasn't asked about the child
+        assert app.cache_info().misses == 1  # The client already has the branch's revocation.
 
 
-def test_when_the_authority_is_killed_known_tokens_are_accepted_to_the_end_of_the_bound(tmp_path: Path) -> None:
+def test_cached_tokens_are_accepted_until_the_bound_after_the_authority_is_killed(tmp_path: Path) -> None:
     with Node(tmp_path / "tkdb.db") as node, node.client() as signer:
         signer.create_organization("acme")
         token = signer.mint("acme", act="r")

@@ -1,4 +1,4 @@
-"""Processes that are killed and stopped while a client writes: nothing that was acknowledged is lost."""
+"""Processes that are killed or stopped while clients write: no acknowledged write is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KILLS, STOPS = 8, 3
 
 
 class Writer(threading.Thread):
-    """Writes without end, and remembers what was acknowledged. Its calls must outlast every restart."""
+    """A thread that writes until it is stopped, and remembers the acknowledged writes. Its calls outlast restarts."""
 
     def __init__(self, node: Node, number: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Writer(threading.Thread):
             with self._node.client(timeout_ms=20_000) as signer, self._node.holder() as holder:
                 while not self.over.is_set():
                     self._round(signer, holder)
-        except Exception as error:  # noqa: BLE001  the test raises it
+        except Exception as error:  # noqa: BLE001  `writing` raises it
             self.failed = error
             self.acknowledged.release(10**6)
 
@@ -59,8 +59,8 @@ class Writer(threading.Thread):
         signer.revoke(dead)
         self._note(self.revoked, dead)
 
-    def _note(self, into: list[Any], what: Any) -> None:
-        into.append(what)
+    def _note(self, acknowledged: list[Any], item: Any) -> None:
+        acknowledged.append(item)
         self.acknowledged.release()
 
 
@@ -81,8 +81,8 @@ def writing(node: Node, count: int = 2) -> Iterator[list[Writer]]:
             raise writer.failed
 
 
-def _ended_again_and_again(node: Node, end: Callable[[], object], times: int) -> list[Writer]:
-    """End the process while it answers writes, and start it again; then see that all of it is there."""
+def _restart_under_load(node: Node, end: Callable[[], object], times: int) -> list[Writer]:
+    """End the process while it answers writes, and start it again, ``times`` times. Then check every write."""
     draw = random.Random(times)
     with writing(node) as writers:
         for _ in range(times):
@@ -106,14 +106,14 @@ def _check(node: Node, writers: list[Writer]) -> None:
             live = client.verify_many(writer.live)
             assert not any(isinstance(result, errors.Denied) for result in live)
     assert node.stop() == 0
-    report = asyncio.run(_audited(node))
-    # Whatever was asked again was done once: an entry for each organization, each lineage and each branch.
+    report = asyncio.run(_audit(node))
+    # A repeated write is done once: there is one entry for each organization, each lineage and each branch.
     revoked = sum(len(writer.revoked) for writer in writers)
     assert report.signed == len(created) + revoked // 2
     assert report.unknown == 0
 
 
-async def _audited(node: Node) -> AuditReport:
+async def _audit(node: Node) -> AuditReport:
     def by_signature(entry: Entry) -> bool:
         verify_signature(
             node.keys.signer.public,
@@ -131,13 +131,13 @@ async def _audited(node: Node) -> AuditReport:
 
 def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
     with Node(tmp_path / "tkdb.db") as node:
-        _ended_again_and_again(node, node.kill, KILLS)
+        _restart_under_load(node, node.kill, KILLS)
 
 
-def test_no_write_fails_or_is_lost_when_the_process_is_stopped_by_plan(tmp_path: Path) -> None:
+def test_no_write_fails_or_is_lost_when_the_process_is_stopped(tmp_path: Path) -> None:
     with Node(tmp_path / "tkdb.db") as node:
 
         def stop() -> None:
             assert node.stop() == 0
 
-        _ended_again_and_again(node, stop, STOPS)
+        _restart_under_load(node, stop, STOPS)

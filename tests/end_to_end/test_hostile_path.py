@@ -1,4 +1,4 @@
-"""What stands between client and authority alters, repeats, drops and invents: it can only make a call fail."""
+"""A hostile proxy between client and authority can only make a call fail, whatever it alters, repeats or invents."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 import httpcore
 import pytest
 
-from tests.answering import Answer, Answering, Request
 from tests.end_to_end.node import Node
+from tests.http_stub import Answer, HttpStub, Request
 from tkdb import api, errors
 from tkdb_client import Client, Macaroon
 
-Told = tuple[int, bytes] | None
-Mischief = Callable[["Proxy", str, bytes, Callable[[str, bytes], Told]], Told]
+Reply = tuple[int, bytes] | None
+Tampering = Callable[["Proxy", str, bytes, Callable[[str, bytes], Reply]], Reply]
 
 
-class Proxy(Answering):
-    """An HTTP proxy that does as ``mischief`` says. None as an answer breaks the connection."""
+class Proxy(HttpStub):
+    """An HTTP proxy that passes each request to ``tampering``. None as a reply breaks the connection."""
 
     def __init__(self, node: Node) -> None:
         super().__init__()
-        self.mischief: Mischief = lambda proxy, path, body, forward: forward(path, body)
-        self.recorded: list[Told] = []
+        self.tampering: Tampering = lambda proxy, path, body, forward: forward(path, body)
+        self.recorded: list[Reply] = []
         self.passed = 0
         self._node = node
         self._upstream = httpcore.ConnectionPool()
@@ -33,13 +33,13 @@ class Proxy(Answering):
     def answer(self, request: Request) -> Answer | None:
         kept = {name: value for name, value in request.headers.items() if name.startswith("tkdb-")}
 
-        def forward(path: str, body: bytes) -> Told:
+        def forward(path: str, body: bytes) -> Reply:
             self.passed += 1
             response = self._upstream.request("POST", self._node.url + path, headers=kept, content=body)
             return response.status, response.content
 
-        told = self.mischief(self, request.target, request.body, forward)
-        return told and Answer(told[0], {"location": "http://127.0.0.1:1/"}, told[1])
+        reply = self.tampering(self, request.target, request.body, forward)
+        return reply and Answer(reply[0], {"location": "http://127.0.0.1:1/"}, reply[1])
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
@@ -52,128 +52,128 @@ def proxy(node: Node) -> Iterator[Proxy]:
         yield proxy
 
 
-def _at_once(size: int) -> bytes:
-    """Randomness whose jitter is nothing: retries don't wait."""
+def _no_jitter(size: int) -> bytes:
+    """Return random bytes, but zeros for the jitter, so that retries don't wait."""
     return bytes(4) if size == 4 else os.urandom(size)
 
 
 @pytest.fixture
-def behind(node: Node, proxy: Proxy) -> Iterator[Client]:
-    """A client that has only the proxy to talk to."""
-    with node.client(url=proxy.url, timeout_ms=150, attempt_timeout_ms=100, random=_at_once) as client:
+def client(node: Node, proxy: Proxy) -> Iterator[Client]:
+    """A client that can reach only the proxy, and gives up after 150 ms."""
+    with node.client(url=proxy.url, timeout_ms=150, attempt_timeout_ms=100, random=_no_jitter) as client:
         yield client
 
 
 @pytest.fixture
 def patient(node: Node, proxy: Proxy) -> Iterator[Client]:
-    """The same, and however busy the machine is, it waits."""
-    with node.client(url=proxy.url, timeout_ms=20_000, attempt_timeout_ms=10_000, random=_at_once) as client:
+    """A client that can reach only the proxy, with a timeout that is long enough for a busy machine."""
+    with node.client(url=proxy.url, timeout_ms=20_000, attempt_timeout_ms=10_000, random=_no_jitter) as client:
         yield client
 
 
-def _flip(data: bytes, at: int) -> bytes:
+def _flip_bit(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def _replay(proxy: Proxy, path: str, body: bytes, forward: Any) -> Told:
-    """Answer with what was answered to the first request."""
+def _replay(proxy: Proxy, path: str, body: bytes, forward: Any) -> Reply:
+    """Forward the request, but send the answer to the first one."""
     proxy.recorded.append(forward(path, body))
     return proxy.recorded[0]
 
 
-SPOILED_REQUESTS: dict[str, Mischief] = {
-    "a bit of the request": lambda p, path, body, forward: forward(path, _flip(body, len(body) // 2)),
-    "the first bit of the request": lambda p, path, body, forward: forward(path, _flip(body, 0)),
-    "the request's end": lambda p, path, body, forward: forward(path, body[:-1]),
+TAMPERED_REQUESTS: dict[str, Tampering] = {
+    "an altered bit of the request": lambda p, path, body, forward: forward(path, _flip_bit(body, len(body) // 2)),
+    "an altered first bit of the request": lambda p, path, body, forward: forward(path, _flip_bit(body, 0)),
+    "a truncated request": lambda p, path, body, forward: forward(path, body[:-1]),
     "another request": lambda p, path, body, forward: forward(path, os.urandom(len(body))),
     "another path": lambda p, path, body, forward: forward(
         "/v1/revoke" if path == "/v1/verify" else "/v1/verify", body
     ),
     "no answer": lambda p, path, body, forward: None,
-    "the request itself": lambda p, path, body, forward: (200, body),
+    "the request as the answer": lambda p, path, body, forward: (200, body),
     "an empty 200": lambda p, path, body, forward: (200, b""),
-    "a 200 of its own": lambda p, path, body, forward: (200, b'{"result":"valid","organization":"acme"}'),
+    "an invented 200": lambda p, path, body, forward: (200, b'{"result":"valid","organization":"acme"}'),
     "a huge 200": lambda p, path, body, forward: (200, bytes(70_000)),
     **{
         f"a plain {status}": lambda p, path, body, forward, status=status: (status, b'{"error":"denied"}')
         for status in (204, 302, 400, 401, 403, 404, 429, 503)
     },
 }
-SPOILED_ANSWERS: dict[str, Mischief] = {
-    "a bit of the answer": lambda p, path, body, forward: (200, _flip(forward(path, body)[1], 40)),
-    "the answer's end": lambda p, path, body, forward: (200, forward(path, body)[1][:-1]),
-    "more behind the answer": lambda p, path, body, forward: (200, forward(path, body)[1] + b"\0"),
+TAMPERED_ANSWERS: dict[str, Tampering] = {
+    "an altered bit of the answer": lambda p, path, body, forward: (200, _flip_bit(forward(path, body)[1], 40)),
+    "a truncated answer": lambda p, path, body, forward: (200, forward(path, body)[1][:-1]),
+    "a longer answer": lambda p, path, body, forward: (200, forward(path, body)[1] + b"\0"),
     "the answer as an error": lambda p, path, body, forward: (403, forward(path, body)[1]),
-    "no answer, though it was done": lambda p, path, body, forward: forward(path, body) and None,
+    "no answer after the request was carried out": lambda p, path, body, forward: forward(path, body) and None,
 }
-FATAL = SPOILED_REQUESTS | SPOILED_ANSWERS
+TAMPERINGS = TAMPERED_REQUESTS | TAMPERED_ANSWERS
 
 
-@pytest.mark.parametrize("mischief", FATAL)
-def test_whatever_a_proxy_does_is_never_a_denial_and_never_an_accept(
-    mischief: str, node: Node, proxy: Proxy, behind: Client
+@pytest.mark.parametrize("tampering", TAMPERINGS)
+def test_a_hostile_proxy_causes_neither_a_denial_nor_an_accept(
+    tampering: str, node: Node, proxy: Proxy, client: Client
 ) -> None:
     with node.client() as direct:
         live, dead = direct.mint("acme"), direct.mint("acme")
         direct.revoke(dead)
-        proxy.mischief = FATAL[mischief]
+        proxy.tampering = TAMPERINGS[tampering]
         for call in (
-            lambda: behind.verify(live),
-            lambda: behind.verify(dead),
-            lambda: behind.mint("acme"),
-            lambda: behind.revoke(live),
+            lambda: client.verify(live),
+            lambda: client.verify(dead),
+            lambda: client.mint("acme"),
+            lambda: client.revoke(live),
         ):
             with pytest.raises(errors.Unavailable) as caught:
                 call()
             assert caught.value.hint
-        # What never arrived whole did nothing; what did is done, whatever became of the answer, though perhaps only
-        # after the caller has given up.
-        for _ in range(100 if mischief in SPOILED_ANSWERS else 1):
+        # A request that didn't arrive intact has no effect. Any other is carried out, even if its answer is lost, but
+        # perhaps only after the client has given up.
+        for _ in range(100 if tampering in TAMPERED_ANSWERS else 1):
             [after] = direct.verify_many([live])
             if isinstance(after, errors.RevokedToken):
                 break
             time.sleep(0.05)
-        assert isinstance(after, errors.RevokedToken) == (mischief in SPOILED_ANSWERS)
+        assert isinstance(after, errors.RevokedToken) == (tampering in TAMPERED_ANSWERS)
 
 
-@pytest.mark.parametrize("mischief", FATAL)
-def test_a_proxy_that_stops_its_mischief_in_time_has_only_caused_retries(
-    mischief: str, node: Node, proxy: Proxy, patient: Client
+@pytest.mark.parametrize("tampering", TAMPERINGS)
+def test_a_proxy_that_stops_tampering_in_time_causes_only_retries(
+    tampering: str, node: Node, proxy: Proxy, patient: Client
 ) -> None:
     with node.client() as direct:
         dead = direct.mint("acme")
         direct.revoke(dead)
-    for call in (lambda: patient.verify(patient.mint("acme")), lambda: _denied(patient, dead)):
+    for call in (lambda: patient.verify(patient.mint("acme")), lambda: _assert_revoked(patient, dead)):
         attempts = 0
 
-        def twice(proxy: Proxy, path: str, body: bytes, forward: Any) -> Told:
+        def twice(proxy: Proxy, path: str, body: bytes, forward: Any) -> Reply:
             nonlocal attempts
             attempts += 1
-            return FATAL[mischief](proxy, path, body, forward) if attempts <= 2 else forward(path, body)
+            return TAMPERINGS[tampering](proxy, path, body, forward) if attempts <= 2 else forward(path, body)
 
-        proxy.mischief = twice
+        proxy.tampering = twice
         call()
         assert attempts >= 3
 
 
-def _denied(client: Client, token: Macaroon) -> None:
+def _assert_revoked(client: Client, token: Macaroon) -> None:
     with pytest.raises(errors.RevokedToken):
         client.verify(token)
 
 
-def test_an_answer_is_of_no_use_for_another_request(node: Node, proxy: Proxy, behind: Client, patient: Client) -> None:
+def test_an_answer_is_rejected_for_another_request(node: Node, proxy: Proxy, client: Client, patient: Client) -> None:
     with node.client() as direct:
         live, dead = direct.mint("acme"), direct.mint("acme")
         direct.revoke(dead)
-    proxy.mischief = _replay
+    proxy.tampering = _replay
     patient.verify(live)
-    # Now every answer is "valid", sealed to another request.
+    # Now each answer is "valid", but sealed for another request.
     with pytest.raises(errors.Unavailable):
-        behind.verify(dead)
+        client.verify(dead)
 
 
 def test_a_write_that_is_sent_many_times_is_done_once(node: Node, proxy: Proxy, patient: Client) -> None:
-    proxy.mischief = lambda p, path, body, forward: [forward(path, body) for _ in range(5)][-1]
+    proxy.tampering = lambda p, path, body, forward: [forward(path, body) for _ in range(5)][-1]
     with node.client() as direct:
         before = direct.create_organization(f"before-{proxy.url[-5:]}").created_ms
         name = f"many-{proxy.url[-5:]}"
@@ -188,13 +188,13 @@ def test_a_write_that_is_sent_many_times_is_done_once(node: Node, proxy: Proxy, 
     assert proxy.passed == 15
 
 
-def test_a_write_whose_answers_are_all_lost_is_said_to_be_in_doubt_and_can_be_repeated(
-    node: Node, proxy: Proxy, behind: Client, patient: Client
+def test_a_write_without_an_answer_has_an_unknown_outcome_and_can_be_repeated(
+    node: Node, proxy: Proxy, client: Client, patient: Client
 ) -> None:
     with node.client() as direct:
         token = direct.mint("acme")
-        proxy.mischief = FATAL["no answer, though it was done"]
+        proxy.tampering = TAMPERINGS["no answer after the request was carried out"]
         with pytest.raises(errors.OutcomeUnknown):
-            behind.revoke(token)
-        proxy.mischief = lambda p, path, body, forward: forward(path, body)
+            client.revoke(token)
+        proxy.tampering = lambda p, path, body, forward: forward(path, body)
         assert patient.revoke(token) is True

@@ -1,4 +1,4 @@
-"""Planted secrets, looked for wherever they could have leaked to."""
+"""Secrets don't leak: every key and token in use is searched for in the log, in answers and in the database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tkdb_client import Client, Macaroon
 
 
 def forms(secret: bytes) -> set[bytes]:
-    """A secret as it might be written: raw, in hex, in base64."""
+    """Return the forms in which a secret could be written: raw, in hex, in base64, as a Python literal."""
     plain = {secret, secret.hex().encode(), b64encode(secret), urlsafe_b64encode(secret), repr(secret)[2:-1].encode()}
     return {form.rstrip(b"=") for form in plain} | {secret.hex().upper().encode()}
 
@@ -35,7 +35,7 @@ def _key_forms(text: str) -> set[bytes]:
 
 
 def _use(signer: Client, holder: Client) -> list[Macaroon]:
-    """Do everything once, well and badly; return every token that was in play."""
+    """Make successful and failing calls of many methods. Return every token that was used."""
     signer.create_organization("acme")
     token = signer.mint("acme", act="rw", sub="ann.subject@example.com")
     child, dead = token.attenuate(Act("r")), signer.mint("acme")
@@ -58,8 +58,8 @@ def _use(signer: Client, holder: Client) -> list[Macaroon]:
     return [token, child, dead, forged]
 
 
-def _send_where_they_do_not_belong(node: Node, secret: str) -> list[bytes]:
-    """Send a secret in every place that a confused caller might; return what is answered."""
+def _send_in_wrong_places(node: Node, secret: str) -> list[bytes]:
+    """Send a secret in places where a caller might put it by mistake, and return the answers."""
     bodies = []
     with httpx.Client(base_url=node.url, trust_env=False, headers={"connection": "close"}) as http:
         for path in (*api.CALLS_BY_PATH, "/readyz", "/", f"/{secret[:2000]}"):
@@ -95,8 +95,8 @@ def test_no_secret_is_logged_answered_or_stored(tmp_path: Path) -> None:
             tokens = _use(signer, holder)
         keys = node.keys
         texts = [keys.authority.text(), keys.seal.text(), keys.signer.text(), keys.minter.text(), tokens[0].text]
-        answered = b"".join(body for text in texts for body in _send_where_they_do_not_belong(node, text))
-        # While it runs: the write-ahead log as well.
+        answered = b"".join(body for text in texts for body in _send_in_wrong_places(node, text))
+        # Read these while the process runs, so that the write-ahead log is included.
         stored = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file != node.log)
         root_keys = asyncio.run(_root_keys(node))
         assert node.stop() == 0
@@ -109,10 +109,10 @@ def test_no_secret_is_logged_answered_or_stored(tmp_path: Path) -> None:
         "a token": set().union(*map(token_forms, tokens)),
     }
     assert len(root_keys) == 3
-    for name, looked_for in secrets.items():
-        for place, found_in in (("the log", logged), ("an answer", answered), ("the database", stored)):
-            assert not any(form in found_in for form in looked_for), f"{name} in {place}"
-    # The control: what is no secret is where it should be.
+    for name, forbidden in secrets.items():
+        for place, content in (("the log", logged), ("an answer", answered), ("the database", stored)):
+            assert not any(form in content for form in forbidden), f"{name} in {place}"
+    # The control: data that isn't secret is where it belongs.
     assert b'"method":"mint"' in logged
     assert b"handshake" in answered
     assert b"acme" in stored

@@ -1,4 +1,4 @@
-"""Recorded messages, and a stolen static key, against a real process."""
+"""Attacks with recorded messages and with a stolen static key, against a real process."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def send(http: httpx.Client, path: str, message: Sealed) -> httpx.Response:
     return http.post(path, content=message.message, headers=message.headers)
 
 
-def refused(response: httpx.Response) -> bool:
+def is_refused(response: httpx.Response) -> bool:
     return response.status_code == 400 and response.json()["type"] == "urn:tkdb:problem:handshake"
 
 
@@ -51,9 +51,9 @@ def organizations(node: Node) -> set[str]:
         return {each.name for each in client.list_organizations()}
 
 
-def test_who_stole_the_authoritys_static_key_cannot_sign(node: Node, http: httpx.Client) -> None:
+def test_a_stolen_authority_key_cannot_sign_at_a_running_authority(node: Node, http: httpx.Client) -> None:
     victim = node.keys.signer.public
-    # The product of the two static keys can be made with either secret: the handshake alone would believe this.
+    # Either secret gives the product of the two static keys, so the handshake alone would accept this message.
     statics = noise.Statics(KeyPair(bytes(32)), PublicKey(node.keys.authority.public.point.raw))
     statics.ours.public = victim.point
     statics.product = noise.Statics(node.keys.authority.pair, victim.point).product
@@ -66,8 +66,8 @@ def test_who_stole_the_authoritys_static_key_cannot_sign(node: Node, http: httpx
         for signature in (b"", bytes(64), thief.sign(signed)):
             payload = pad(encode(Envelope(at_ms, request_id, 0, body, signature)))
             message, _ = noise.initiate_kk(context, statics, payload, os.urandom)
-            assert refused(http.post(path, content=message, headers=headers))
-        # The control: with the signer's own signature, and nothing else of the signer's, it goes through.
+            assert is_refused(http.post(path, content=message, headers=headers))
+        # The control: the same message with the signer's signature is accepted, without the signer's static secret.
         payload = pad(encode(Envelope(at_ms, request_id, 0, body, node.keys.signer.sign(signed))))
         message, _ = noise.initiate_kk(context, statics, payload, os.urandom)
         assert http.post(path, content=message, headers=headers).status_code == 200
@@ -75,7 +75,7 @@ def test_who_stole_the_authoritys_static_key_cannot_sign(node: Node, http: httpx
 
 
 @pytest.mark.parametrize("path", sorted(api.CALLS_BY_PATH))
-def test_a_request_is_good_for_one_path_of_one_authority(node: Node, http: httpx.Client, path: str) -> None:
+def test_a_request_is_valid_for_one_path_of_one_authority(node: Node, http: httpx.Client, path: str) -> None:
     call: Any = {
         api.VERIFY: api.Status(),
         api.REVOKE: api.RevokeOwn("x"),
@@ -85,12 +85,12 @@ def test_a_request_is_good_for_one_path_of_one_authority(node: Node, http: httpx
     before = organizations(node)
     recorded = sealed(node, path, call)
     for other in set(api.CALLS_BY_PATH) - {path}:
-        assert refused(send(http, other, recorded))
-    assert refused(send(http, path, sealed(node, path, call, name="other.example")))
+        assert is_refused(send(http, other, recorded))
+    assert is_refused(send(http, path, sealed(node, path, call, name="other.example")))
     assert organizations(node) == before
 
 
-def test_the_same_bytes_twice_are_one_write(node: Node, http: httpx.Client) -> None:
+def test_a_message_that_is_sent_twice_is_one_write(node: Node, http: httpx.Client) -> None:
     with node.client() as client:
         kid = client.create_organization("twice").keys[0].kid
         recorded = sealed(node, api.WRITE, api.RotateKey("twice"))
@@ -100,11 +100,11 @@ def test_the_same_bytes_twice_are_one_write(node: Node, http: httpx.Client) -> N
         [listed] = [each for each in client.list_organizations() if each.name == "twice"]
         assert listed == result
         assert [key.kid for key in listed.keys][1:] == [kid]
-        # Whoever replays it can't read what is answered: it is sealed to who made the request.
+        # An attacker who replays the message can't read the new answer: it is sealed for the sender of the request.
         assert second.content != first.content
 
 
-def test_an_old_request_is_refused_to_who_can_read_the_answer(node: Node, http: httpx.Client) -> None:
+def test_a_request_from_another_time_is_refused_in_the_sealed_answer(node: Node, http: httpx.Client) -> None:
     for offset_ms in (-31_000, 3_600_000):
         call = api.CreateOrganization("late")
         late = sealed(node, api.WRITE, call, at_ms=now_ms() + offset_ms)
@@ -114,12 +114,12 @@ def test_an_old_request_is_refused_to_who_can_read_the_answer(node: Node, http: 
     assert "late" not in organizations(node)
 
 
-def test_an_unknown_signer_and_a_wrong_one_get_the_same_answer(node: Node, http: httpx.Client) -> None:
+def test_an_unknown_signer_and_a_false_signer_get_the_same_answer(node: Node, http: httpx.Client) -> None:
     stranger = Initiator(node.keys.identity, signer=SignerSecret.generate(os.urandom), random=os.urandom)
     unknown = stranger.seal(api.SIGN, api.encode(api.Mint("acme")), request_id=bytes(16), now_ms=now_ms())
     claimed = {**unknown.headers, SIGNER_HEADER: node.keys.signer.public.thumbprint.hex()}
     answers = [
         http.post(api.SIGN, content=unknown.message, headers=headers) for headers in (dict(unknown.headers), claimed)
     ]
-    assert all(map(refused, answers))
+    assert all(map(is_refused, answers))
     assert answers[0].content == answers[1].content

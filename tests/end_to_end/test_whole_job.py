@@ -1,4 +1,4 @@
-"""The main job by the real client against a real process, blocking and awaited."""
+"""The main methods, with the real blocking and asynchronous clients, against a real process."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tkdb.macaroon.caveats import Sub
 from tkdb_client import Access, Macaroon
 
 
-class Called:
-    """Either client, called in the same words."""
+class BlockingCalls:
+    """Blocking calls of a client of either kind."""
 
     def __init__(self, client: Any, runner: asyncio.Runner | None) -> None:
         self._client = client
@@ -39,7 +39,7 @@ def connect(request: pytest.FixtureRequest, node: Node) -> Iterator[Callable[...
 
     def connect(**settings: Any) -> Any:
         make = node.async_client if runner else node.client
-        made.append(Called(make(**settings), runner))
+        made.append(BlockingCalls(make(**settings), runner))
         return made[-1]
 
     yield connect
@@ -73,7 +73,7 @@ def test_a_token_is_minted_narrowed_verified_cleared_and_revoked(connect: Callab
             app.verify(dead)
 
 
-def test_what_is_wrong_with_a_token_is_said_in_its_class(connect: Callable[..., Any]) -> None:
+def test_each_fault_of_a_token_has_its_error_class(connect: Callable[..., Any]) -> None:
     signer, app = connect(), connect(signer=None)
     token = signer.mint("acme")
     forged = Macaroon.parse(token.raw[:-32] + bytes(32))
@@ -87,7 +87,7 @@ def test_what_is_wrong_with_a_token_is_said_in_its_class(connect: Callable[..., 
             app.verify(text)
 
 
-def test_a_signer_may_do_what_the_list_says_and_no_more(connect: Callable[..., Any], node: Node) -> None:
+def test_a_signer_has_only_its_listed_permissions(connect: Callable[..., Any], node: Node) -> None:
     minter, stranger = connect(signer=node.keys.minter), connect(signer=None)
     token = minter.mint("acme")
     for refused in (
@@ -106,7 +106,9 @@ def test_a_signer_may_do_what_the_list_says_and_no_more(connect: Callable[..., A
     stranger.verify(token)
 
 
-def test_organizations_live_and_end(connect: Callable[..., Any], request: pytest.FixtureRequest) -> None:
+def test_an_organization_is_created_rotated_limited_and_deleted(
+    connect: Callable[..., Any], request: pytest.FixtureRequest
+) -> None:
     signer = connect()
     name = f"org-{request.node.callspec.id}"
     assert signer.create_organization(name, max_lifetime_s=600).keys[0].state == "signing"
@@ -155,7 +157,7 @@ def test_many_tokens_are_revoked_at_once(connect: Callable[..., Any]) -> None:
     assert signer.revoke_many([*tokens, *padding]) is True
 
 
-def test_the_feed_tells_of_a_revocation_while_it_is_waited_for(connect: Callable[..., Any], node: Node) -> None:
+def test_a_long_poll_returns_a_revocation_when_it_happens(connect: Callable[..., Any], node: Node) -> None:
     signer, follower = connect(), connect(signer=None)
     token, other = signer.mint("acme"), signer.mint("acme")
     at, more = 0, True
@@ -172,7 +174,7 @@ def test_the_feed_tells_of_a_revocation_while_it_is_waited_for(connect: Callable
     assert follower.revocations([token.kid], after=feed.position, wait_ms=1).revocations == []
 
 
-def test_however_much_is_revoked_at_once_a_follower_is_told_all_of_it(node: Node) -> None:
+def test_a_follower_gets_every_revocation_of_a_large_batch(node: Node) -> None:
     with node.client() as client:
         kid = client.create_organization("crowded").keys[0].kid
         at = start = client.revocations([kid]).position
@@ -180,15 +182,15 @@ def test_however_much_is_revoked_at_once_a_follower_is_told_all_of_it(node: Node
         client.revoke_many(targets)
         largest = [api.Branch(kid, bytes(16), index.to_bytes(16)) for index in range(2_000)]
         client.revoke_many(largest)
-        told = 0
+        count = 0
         while (feed := client.revocations([kid], after=at)).position > at:
-            told += sum(len(each.subjects) if isinstance(each, api.IssuedBefore) else 1 for each in feed.revocations)
+            count += sum(len(each.subjects) if isinstance(each, api.IssuedBefore) else 1 for each in feed.revocations)
             at = feed.position
-        assert told == len(targets) + len(largest)
+        assert count == len(targets) + len(largest)
         assert at > start + 2
 
 
-def test_proxies_are_told_that_it_is_ready(node: Node) -> None:
+def test_health_checks_succeed_and_dev_paths_do_not_exist(node: Node) -> None:
     with httpx.Client(base_url=node.url, trust_env=False) as http:
         assert http.get("/livez").text == "live\n"
         assert http.get("/readyz").text == "ready\n"

@@ -1,4 +1,4 @@
-"""The example apps, each as a process of its own before a real authority."""
+"""The example apps, each as a real process that calls a real authority."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ def running(example: str, environment: dict[str, str], log: Path) -> Iterator[ht
             wait_for_health(caller, process, log)
             yield caller
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # Hypercorn's worker, too, which outlives it otherwise
+        os.killpg(process.pid, signal.SIGKILL)  # The group, because Hypercorn's worker would outlive its parent.
         process.wait(30)
 
 
 def wait_for_health(caller: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    def is_well() -> bool:
+    def is_healthy() -> bool:
         try:
             return caller.get("/health").status_code == 200
         except httpx.TransportError:
             assert process.poll() is None, log.read_text()
             return False
 
-    until(is_well, log.read_text)
+    until(is_healthy, log.read_text)
 
 
 def bearer(token: Macaroon) -> dict[str, str]:
@@ -74,7 +74,7 @@ def bearer(token: Macaroon) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_lets_in_who_may_and_tells_the_rest_why(example: str, node: Node, tmp_path: Path) -> None:
+def test_an_example_accepts_permitted_requests_and_refuses_others(example: str, node: Node, tmp_path: Path) -> None:
     environment = {"TKDB_URL": node.url, "TKDB_AUTHORITY": node.keys.identity.text()}
     with node.client() as tkdb, running(example, environment, tmp_path / "log") as caller:
         token = tkdb.mint("acme", act="rw", res={"app": {"shop": "rw", "blog": "r"}}, aud="shop")
@@ -85,9 +85,9 @@ def test_an_example_lets_in_who_may_and_tells_the_rest_why(example: str, node: N
         assert (unmet.status_code, unmet.json()["reason"]) == (403, "caveat unmet")
         assert unmet.headers["content-type"] == "application/problem+json"
 
-        one = bearer(tkdb.narrow(token, method="GET", path="/apps/*", for_s=60))
-        assert caller.get("/apps/shop", headers=one).status_code == 200
-        assert caller.put("/apps/shop?count=1", headers=one).status_code == 403
+        narrowed = bearer(tkdb.narrow(token, method="GET", path="/apps/*", for_s=60))
+        assert caller.get("/apps/shop", headers=narrowed).status_code == 200
+        assert caller.put("/apps/shop?count=1", headers=narrowed).status_code == 403
         elsewhere = bearer(tkdb.narrow(token, method="GET", path="/other/*"))
         assert caller.get("/apps/shop", headers=elsewhere).status_code == 403
 
@@ -97,13 +97,13 @@ def test_an_example_lets_in_who_may_and_tells_the_rest_why(example: str, node: N
         assert caller.get("/apps/shop", headers=bearer(billing)).status_code == 403
 
         tkdb.revoke(token)
-        # The app may have the token in its cache: it hears of the revocation within the bound.
+        # The app may have the token in its cache, but the revocation reaches it within the bound.
         until(lambda: caller.get("/apps/shop", headers=bearer(token)).status_code != 200)
         revoked = caller.get("/apps/shop", headers=bearer(token))
         assert (revoked.status_code, revoked.json()["reason"]) == (401, "revoked")
 
 
-def test_an_app_whose_authority_is_gone_says_so(node: Node, tmp_path: Path) -> None:
+def test_an_app_without_an_authority_answers_503(node: Node, tmp_path: Path) -> None:
     with node.client() as tkdb:
         token = tkdb.mint("acme")
     environment = {"TKDB_URL": "http://127.0.0.1:9", "TKDB_AUTHORITY": node.keys.identity.text()}

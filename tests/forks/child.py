@@ -1,8 +1,8 @@
 """A forked process that becomes a program: `tkdb`, or a module or code that starts it.
 
-To start an interpreter and import `tkdb serve` costs half a second of CPU. A fork of a process that has imported it
-costs a few milliseconds. A process that comes from here is real in everything else: it has its own environment,
-working directory, standard streams, signals and exit code.
+A start of an interpreter that imports `tkdb serve` costs half a second of CPU. A fork of a process that has imported
+it costs a few milliseconds. In everything else, the forked process is real: it has its own environment, working
+directory, standard streams, signals and exit code.
 
 Rules:
 
@@ -14,22 +14,27 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import importlib.util
 import io
 import logging
 import os
 import pkgutil
 import runpy
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Final, NoReturn
 
 from tests import profiles
+from tkdb_replication.litestream.binary import Program
 
 PACKAGES: Final = ("tkdb", "tkdb_client", "tkdb_replication", "tkdb_ops")
 
@@ -37,11 +42,12 @@ LAZY: Final = (
     *("hypercorn.asyncio", "hypercorn.asyncio.run", "hypercorn.protocol.h11", "hypercorn.protocol.ws_stream"),
     *("uvloop", "aiosqlite", "httpcore", "rich.console", "rich.table", "rich.text", "rich.live"),
     *("tests.regions.chaos.controls", "tests.server.server_process", "tests.replication.replicated"),
+    "tests.forks.popen",
 )
-"""Modules that a program imports only when it needs them."""
+"""The modules that a program imports only when it needs them."""
 
 FRAMEWORKS: Final = ("asgi", "django", "fastapi", "flask")
-"""Modules of the client that import a web framework, which no command does."""
+"""The modules of the client that import a web framework. No command imports them."""
 
 TKDB: Final = os.path.join(os.path.dirname(sys.executable), "tkdb")  # noqa: PTH118, PTH120  a symlink stays one
 MODULES: Final = (
@@ -49,7 +55,10 @@ MODULES: Final = (
     "tests.regions.chaos.controls",
     "tests.server.server_process",
     "tests.replication.replicated",
+    "tests.forks.run",
 )
+LABS: Final = (("lab", "up"), ("drill", "run"))
+"""The commands that start machines."""
 CODE: Final = "tests.regions.chaos.controls"
 
 
@@ -62,8 +71,18 @@ def is_known(arguments: Sequence[str]) -> bool:
     return (arguments[1] == "-m" and arguments[2] in MODULES) or (arguments[1] == "-c" and CODE in arguments[2])
 
 
+def without_env(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return a command line without a leading `env NAME=VALUE …`, and those variables."""
+    words, variables = list(arguments), {}
+    if words[:1] == ["env"]:
+        del words[0]
+        while words and "=" in words[0]:
+            name, _, variables[name] = words.pop(0).partition("=")
+    return words, variables
+
+
 def preload(profile: str) -> None:
-    """Import all that a program may need, and make machines probe their object store as a profile of the tests does."""
+    """Import every module that a program may need, and make machines probe their object store as ``profile`` sets."""
     for package in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             last = module.name.rpartition(".")[2]
@@ -73,18 +92,63 @@ def preload(profile: str) -> None:
         with suppress(ModuleNotFoundError):
             importlib.import_module(name)
     profiles.shorten_probe(profile)
+    remember_missing_sniffio()
+    remember_versions()
+    litestream = Path(TKDB).with_name("litestream")
+    if litestream.exists():
+        # asyncio would leave a thread in the fork server.
+        done = subprocess.run([litestream, "version"], env={}, capture_output=True, text=True, check=False)
+        _versions[_identity(litestream)] = done.stdout.strip()
+
+
+def remember_missing_sniffio() -> None:
+    """Make the failed import of sniffio cheap. httpcore tries it for each of its locks, which costs 0.1 ms or more."""
+    if importlib.util.find_spec("sniffio") is None:
+        sys.modules["sniffio"] = None  # type: ignore[assignment]  # the import system's record of a failure
+
+
+_versions: Final[dict[tuple[str, int, int], str]] = {}
+"""The output of `litestream version`, by the identity of the program."""
+
+
+def remember_versions() -> None:
+    """Make this process and its forks ask each Litestream for its version once."""
+    if getattr(Program._version, "remembers", False):
+        return
+    ask = Program._version
+
+    async def version(program: Program) -> str:
+        identity = _identity(program.path)
+        if identity not in _versions:
+            _versions[identity] = await ask(program)
+        return _versions[identity]
+
+    setattr(version, "remembers", True)  # noqa: B010  mypy knows no attributes of functions
+    setattr(Program, "_version", version)  # noqa: B010  from outside
+
+
+def _identity(program: Path) -> tuple[str, int, int]:
+    """Return what changes if a program is replaced."""
+    found = program.stat()
+    return str(program), found.st_mtime_ns, found.st_size
 
 
 def become(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    """Run a program to its end, and end this process as the interpreter would."""
+    """Run a program to its end, and end this process as the interpreter does."""
     os.closerange(3, 1 << 20)
     _set_signals()
+    prepare(environment)
+    code = _code_of(lambda: _run(list(arguments)))
+    os._exit(_finish(code))
+
+
+def prepare(environment: Mapping[str, str]) -> None:
+    """Give this process its environment, and new streams over descriptors 0 to 2."""
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    tempfile.tempdir = None  # The environment decides it.
     _open_streams(environment)
-    code = _code_of(lambda: _run(list(arguments)))
-    os._exit(_ended(code))
 
 
 def _run(arguments: list[str]) -> None:
@@ -95,20 +159,31 @@ def _run(arguments: list[str]) -> None:
         sys.argv = arguments
         sys.path[0] = os.path.dirname(TKDB)  # noqa: PTH120
         sys.modules["__main__"] = ModuleType("__main__")
+        if tuple(arguments[1:3]) in LABS:
+            _fork_machines()
         main()
         return
     sys.path[0] = os.getcwd() if arguments[1] == "-m" else ""  # noqa: PTH109
     sys.argv = [arguments[1], *arguments[3:]]
     if arguments[1] == "-c":
         module = sys.modules["__main__"] = ModuleType("__main__")
-        exec(compile(arguments[2], "<string>", "exec"), vars(module))  # noqa: S102  as the interpreter does
+        exec(compile(arguments[2], "<string>", "exec"), vars(module))  # noqa: S102  the interpreter does the same
         return
-    sys.modules.pop(arguments[2], None)  # Else runpy warns that the module was imported before it runs.
+    sys.modules.pop(arguments[2], None)  # Otherwise runpy warns that the module was imported before it runs.
     runpy.run_module(arguments[2], run_name="__main__", alter_sys=True)
 
 
+def _fork_machines() -> None:
+    """Make this process fork the machines that it starts, from a fork server of its own."""
+    from tests.forks import popen
+
+    popen.FORKS.start_here()
+    popen.install()
+    atexit.register(popen.uninstall)
+
+
 def _set_signals() -> None:
-    """Handle signals as the interpreter does from its start. A lab's keeper has reset them, as exec(2) needs it."""
+    """Handle signals as a new interpreter does. A lab's namespace init has reset them, as exec(2) requires."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -116,7 +191,7 @@ def _set_signals() -> None:
 
 
 def _open_streams(environment: Mapping[str, str]) -> None:
-    """Give `sys` new streams over descriptors 0 to 2, as the interpreter makes them."""
+    """Give `sys` new streams over descriptors 0 to 2, as the interpreter opens them."""
     locale = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or "C"
     errors = "surrogateescape" if locale in {"C", "POSIX"} else "strict"
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(
@@ -135,7 +210,7 @@ def _open_streams(environment: Mapping[str, str]) -> None:
 
 
 def _code_of(run: Callable[[], None]) -> int:
-    """Return the exit code that a program ends with."""
+    """Run a program, and return its exit code."""
     try:
         run()
     except SystemExit as ended:
@@ -149,21 +224,21 @@ def _code_of(run: Callable[[], None]) -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         return 130
-    except BaseException:  # noqa: BLE001  as the interpreter reports it
+    except BaseException:  # noqa: BLE001  the interpreter reports all of them
         traceback.print_exc()
         return 1
     return 0
 
 
-def _ended(code: int) -> int:
-    """Do what the interpreter does at its end; return the exit code."""
+def _finish(code: int) -> int:
+    """Do the interpreter's work at its end, and return the exit code."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     return code if _flush((sys.stdout, sys.stderr)) else 120
 
 
 def _flush(streams: Iterable[io.TextIOBase]) -> bool:
-    """Write out what streams hold; return True if all could."""
+    """Flush the streams. Return True if all of them could be flushed."""
     try:
         for stream in streams:
             stream.flush()

@@ -1,4 +1,4 @@
-"""The fork server: a process that has imported everything, and forks for each command and each node of the tests.
+"""The fork server: a process that has imported everything, and forks for each command and each machine of the tests.
 
     python -m tests.forks.server DESCRIPTOR SOCKET PROFILE
 
@@ -8,8 +8,9 @@ test process (a shell that runs the documents' commands) connects to SOCKET; see
 
 Rules:
 
-- Nothing here starts a thread, an event loop or a connection: each fork begins with only its three standard streams.
-- If the owner ends, its end of the socket is closed. The server then kills every process that it forked, and ends.
+- The server starts no thread, event loop or connection, so each fork begins with only its three standard streams.
+- When the test process ends, its end of the socket closes. The server then kills every process that it forked, and
+  ends.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from tests.forks.child import become, preload
+from tests.forks import forking_init
+from tests.forks.child import become, preload, prepare
 
 MESSAGE_MAX: Final = 1 << 20
 CLONE_PARENT: Final = 0x00008000
 CLONE: Final = {"x86_64": 56, "aarch64": 220}
-"""The number of clone(2), by architecture."""
+"""The number of the system call clone(2), by architecture."""
 
 Order = dict[str, Any]
 
@@ -45,7 +47,7 @@ def works_here() -> bool:
 
 def clone() -> int:
     """Fork as `os.fork` does, but make the new process a child of this process's parent."""
-    python, libc = ctypes.pythonapi, ctypes.PyDLL(None)  # Both keep the GIL, as a fork must.
+    python, libc = ctypes.pythonapi, ctypes.PyDLL(None)  # Both keep the GIL, which a fork requires.
     python.PyOS_BeforeFork()
     pid = int(libc.syscall(CLONE[platform.machine()], CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0))
     if pid == 0:
@@ -56,7 +58,7 @@ def clone() -> int:
 
 
 class Server:
-    """The loop: take an order, fork, and kill every fork when the owner is gone."""
+    """The loop: read an order, fork, and kill every fork when the owner has ended."""
 
     def __init__(self, owner: socket.socket, listener: socket.socket) -> None:
         self._owner = owner
@@ -67,7 +69,7 @@ class Server:
         self._ended = False
 
     def run(self) -> None:
-        """Carry out orders until the owner is gone."""
+        """Carry out orders until the owner ends."""
         while not self._ended:
             for key, _ in self._selector.select():
                 key.data()
@@ -76,7 +78,7 @@ class Server:
                 signal.pidfd_send_signal(running, signal.SIGKILL)
 
     def _on_owner(self) -> None:
-        message, descriptors, _, _ = socket.recv_fds(self._owner, MESSAGE_MAX, 3)
+        message, descriptors, _, _ = socket.recv_fds(self._owner, MESSAGE_MAX, 4)
         if not message:
             self._ended = True
             return
@@ -102,7 +104,7 @@ class Server:
         self._selector.register(shell, selectors.EVENT_READ, lambda: self._on_signal(shell, running))
 
     def _on_signal(self, shell: socket.socket, running: int) -> None:
-        """Send on the signal that a shell's program got; the program's own end kills its process."""
+        """Pass the signal that a shell's program got to its process. Kill the process if the program has ended."""
         received = shell.recv(16)
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(running, int(received) if received else signal.SIGKILL)
@@ -110,7 +112,7 @@ class Server:
             self._selector.unregister(shell)
 
     def _watch(self, running: int, shell: socket.socket | None = None, pid: int = 0) -> None:
-        """Keep the process's descriptor until the process ends. Wait for a process of a shell, and report its code."""
+        """Keep a process's descriptor until the process ends. For a shell's process, wait for it and send its code."""
         self._running.add(running)
 
         def ended() -> None:
@@ -128,14 +130,21 @@ class Server:
         self._selector.register(running, selectors.EVENT_READ, ended)
 
     def _start(self, order: Order, descriptors: list[int]) -> NoReturn:
-        """Give a forked process its streams, directory and session, and run its program."""
+        """Give a forked process its streams, directory and session. Run its program, or a namespace init."""
         try:
-            for number, descriptor in enumerate(descriptors):
+            for number, descriptor in enumerate([os.dup(each) for each in descriptors]):
                 os.dup2(descriptor, number)
+            os.sched_setaffinity(0, order.get("cores") or os.sched_getaffinity(0))
             os.chdir(order["folder"])
             if order["session"]:
                 os.setsid()
+            if not order["arguments"]:
+                os.closerange(forking_init.DESCRIPTOR + 1, 1 << 20)
+                prepare(order["environment"])
+                forking_init.keep()
             become(order["arguments"], order["environment"])
+        except BaseException as error:  # noqa: BLE001  a fork must never go on as the server
+            os.write(2, f"the fork server: {error!r}\n".encode())
         finally:
             os._exit(127)
 
@@ -145,14 +154,8 @@ def _close(descriptors: list[int]) -> None:
         os.close(descriptor)
 
 
-def main(descriptor: int, path: str, profile: str) -> None:
-    """Serve the owner at the other end of ``descriptor``, and shells at ``path``."""
-    owner = socket.socket(fileno=descriptor)
-    owner.set_inheritable(False)
-    preload(profile)
-    threads = threading.active_count()
-    if threads != 1:
-        raise SystemExit(f"an import started {threads - 1} threads, which a fork would lose")
+def serve(owner: socket.socket, path: str) -> None:
+    """Serve an owner, and shells at ``path``, from this process as it is."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(path)
     listener.listen(64)
@@ -163,6 +166,17 @@ def main(descriptor: int, path: str, profile: str) -> None:
         Server(owner, listener).run()
     finally:
         Path(path).unlink(missing_ok=True)
+
+
+def main(descriptor: int, path: str, profile: str) -> None:
+    """Serve the owner at the other end of ``descriptor``, and shells at ``path``."""
+    owner = socket.socket(fileno=descriptor)
+    owner.set_inheritable(False)
+    preload(profile)
+    threads = threading.active_count()
+    if threads != 1:
+        raise SystemExit(f"an import started {threads - 1} threads, which a fork would lose")
+    serve(owner, path)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""`tkdb` for a shell of the tests: ask the fork server for a process, hand it this one's streams, and end as it ends.
+"""`tkdb` for the shells of the tests: a fork of the fork server, which gets the streams of this process.
 
-`tests.forks.popen.on_path` makes an executable of it, which starts in a tenth of the time of the real `tkdb`.
+`tests.forks.popen.on_path` makes this file executable. It starts in a tenth of the time of the real `tkdb`.
 """
 
 import json

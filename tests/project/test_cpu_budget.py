@@ -1,4 +1,4 @@
-"""The measure of the test run's CPU time counts what it must count, and a run over its budget fails."""
+"""The CPU time of the test run includes workers, children and earlier checks, and a run over its budget fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests import cpu, metered
 
 ROOT = Path(__file__).parents[2]
 
-# The figures are read in ticks of 10 ms, rounded down. So a child burns a few ticks more than a test asserts.
+# The figures are read in ticks of 10 ms, rounded down. So a child uses a few ticks more than a test asserts.
 BURN = "import time\nwhile time.process_time() < {} + 0.05: pass\n"
 
 WAITED = f"""
@@ -45,7 +45,7 @@ def test_nothing():
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
-    """A small suite: one file's child is waited for, another's runs on until the session ends, and one file is idle."""
+    """A suite of three files: one waits for its child, one has a child until the session ends, and one is idle."""
     (tmp_path / "conftest.py").write_text(
         "from tests.cpu import add_option as pytest_addoption, install as pytest_configure\n"
     )
@@ -55,8 +55,8 @@ def suite(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ran(suite: Path, *options: str) -> tuple[int, dict[str, float], str]:
-    """Run a suite; return the exit code, each file's figure, and the report."""
+def run_suite(suite: Path, *options: str) -> tuple[int, dict[str, float], str]:
+    """Run a suite, and return the exit code, the figure of each file, and the report."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options],
         cwd=suite, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
@@ -67,7 +67,7 @@ def ran(suite: Path, *options: str) -> tuple[int, dict[str, float], str]:
 
 
 def test_children_are_charged_to_their_file_whether_or_not_they_have_ended(suite: Path) -> None:
-    code, figures, report = ran(suite)
+    code, figures, report = run_suite(suite)
     assert code == 0, report
     assert figures["test_waited.py"] >= 0.6
     assert figures["test_running.py"] >= 0.4
@@ -75,26 +75,26 @@ def test_children_are_charged_to_their_file_whether_or_not_they_have_ended(suite
     assert "in all\n" in report
 
 
-def test_a_run_over_its_budget_fails_and_names_the_dearest_file(suite: Path) -> None:
-    code, figures, report = ran(suite, "--cpu-budget", "1")
+def test_a_run_over_its_budget_fails_and_names_the_most_expensive_file(suite: Path) -> None:
+    code, figures, report = run_suite(suite, "--cpu-budget", "1")
     assert code == 1
     assert sum(figures.values()) > 1
     assert "test_waited.py" in report
     assert "over its CPU budget" in report
 
 
-def test_the_figures_of_workers_and_of_checks_before_are_in_the_sum(suite: Path) -> None:
+def test_the_sum_includes_the_workers_and_the_earlier_checks(suite: Path) -> None:
     folder = suite / metered.FOLDER
     folder.mkdir(parents=True)
     (folder / "mypy").write_text("40.00")
-    code, figures, report = ran(suite, "-p", "xdist", "-n", "2", "--dist", "loadfile", "--cpu-budget", "40")
+    code, figures, report = run_suite(suite, "-p", "xdist", "-n", "2", "--dist", "loadfile", "--cpu-budget", "40")
     assert code == 1, report
     assert figures["test_waited.py"] >= 0.6
     assert figures["(mypy)"] == 40
     assert figures[cpu.CONTROLLER] > 0
 
 
-def test_a_wrapped_command_keeps_its_exit_code_and_leaves_its_figure(
+def test_a_wrapped_command_keeps_its_exit_code_and_records_its_cpu_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""docs/deploy-*.md: what is typed there and can't be run here exists at least, and so do settings that are named."""
+"""docs/deploy-*.md: all documented commands, options and settings exist, although the commands can't run here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGES = sorted((ROOT / "docs").glob("deploy-*.md"))
 FLY = (ROOT / "docs" / "deploy-fly.md").read_text()
 HOSTS = (ROOT / "docs" / "deploy-hosts.md").read_text()
 
-# The commands that are used, and some of their options. Source: flyctl's reference, flyctl/cmd of superfly/docs, of
+# The commands that the pages use, and some of their options. Source: flyctl's reference, flyctl/cmd of superfly/docs,
 # August 2026.
 FLYCTL: Final[dict[str, set[str]]] = {
     "apps create": {"--org", "--name", "--network"},
@@ -56,8 +56,8 @@ FLYCTL: Final[dict[str, set[str]]] = {
 OTHERS: Final = frozenset({"FLY_REGION", "FLY_MACHINE_ID", "PRIMARY_REGION"})
 
 
-def typed(page: str) -> list[str]:
-    """Every command of a page: those typed in its blocks, and those named between backticks."""
+def command_lines(page: str) -> list[str]:
+    """Return every command of a page, from its code blocks and from its inline code."""
     blocks = re.findall(r"^```(?:text|console|bash)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     lines = [line.removeprefix("$ ") for line in "".join(blocks).splitlines() if line.startswith("$ ")]
     return lines + re.findall(
@@ -66,9 +66,9 @@ def typed(page: str) -> list[str]:
 
 
 def calls(page: str, program: str) -> list[list[str]]:
-    """The arguments of each call of ``program``, wherever it stands in a command."""
+    """Return the arguments of each call of ``program``, also inside the arguments of another command."""
     found = []
-    for line in typed(page):
+    for line in command_lines(page):
         for part in line.split(" | "):
             words = shlex.split(part.partition(" <")[0].partition(" >")[0])
             if words[:1] == [program]:
@@ -78,7 +78,7 @@ def calls(page: str, program: str) -> list[list[str]]:
 
 
 def commands() -> dict[str, set[str]]:
-    """Each command of tkdb, with its options."""
+    """Return the options of each command of tkdb, by the command's name."""
 
     def below(command: Any, name: str) -> dict[str, set[str]]:
         if hasattr(command, "commands"):
@@ -89,8 +89,8 @@ def commands() -> dict[str, set[str]]:
     return below(typer.main.get_command(app), "")
 
 
-def known(arguments: list[str], among: dict[str, set[str]]) -> str | None:
-    """Return what of a call isn't known, or None."""
+def unknown(arguments: list[str], among: dict[str, set[str]]) -> str | None:
+    """Return the part of a call that isn't in ``among``, or None."""
     name = max((name for name in among if name.split() == arguments[: len(name.split())]), key=len, default=None)
     if name is None:
         return " ".join(arguments)
@@ -98,34 +98,34 @@ def known(arguments: list[str], among: dict[str, set[str]]) -> str | None:
     return " ".join(options - among[name]) or None
 
 
-def test_the_pages_are_read() -> None:
+def test_commands_and_unknown_parts_are_found() -> None:
     assert len(calls(FLY, "fly")) > 40
     assert ["init"] in calls(FLY, "tkdb")
     assert ["keys", "public", "--name", "tkdb.acme.example", "--file", "keys/authority.key"] in calls(FLY, "tkdb")
-    assert known(["apps", "create", "--orgs", "x"], FLYCTL) == "--orgs"
-    assert known(["apps", "make"], FLYCTL) == "apps make"
+    assert unknown(["apps", "create", "--orgs", "x"], FLYCTL) == "--orgs"
+    assert unknown(["apps", "make"], FLYCTL) == "apps make"
 
 
 @pytest.mark.parametrize("arguments", [call for page in PAGES for call in calls(page.read_text(), "fly")], ids=" ".join)
-def test_flyctl_has_every_command_and_option_that_is_shown(arguments: list[str]) -> None:
-    assert known(arguments, FLYCTL) is None
+def test_flyctl_has_every_documented_command_and_option(arguments: list[str]) -> None:
+    assert unknown(arguments, FLYCTL) is None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_tkdb_has_every_command_and_option_that_is_shown(page: Path) -> None:
+def test_tkdb_has_every_documented_command_and_option(page: Path) -> None:
     shown = calls(page.read_text(), "tkdb")
     assert shown
-    assert [call for call in shown if known(call, commands()) is not None] == []
+    assert [call for call in shown if unknown(call, commands()) is not None] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_setting_that_is_named_exists(page: Path) -> None:
+def test_every_named_setting_exists(page: Path) -> None:
     settings = {setting.variable for setting in SETTINGS}
     settings |= {f"{name}_FILE" for name in settings} | CLIENT_VARIABLES | OTHERS
     assert set(re.findall(r"\bTKDB_[A-Z_]*[A-Z]\b", page.read_text())) <= settings
 
 
-def test_the_fleet_that_is_shown_is_one() -> None:
+def test_the_documented_fleet_is_valid() -> None:
     shown = re.search(r"^```toml\n(.*?)^```$", HOSTS, re.MULTILINE | re.DOTALL)
     assert shown is not None
     fleet = Fleet.parse(shown[1])
@@ -134,7 +134,7 @@ def test_the_fleet_that_is_shown_is_one() -> None:
     assert [machine.id for machine in fleet.site("gru").doors[0].machines] == ["m3", "m1", "m2", "m4"]
 
 
-def test_the_unit_that_is_shown_configures_an_authority_and_gives_it_time_to_drain(tmp_path: Path) -> None:
+def test_the_documented_unit_configures_an_authority_and_gives_it_time_to_drain(tmp_path: Path) -> None:
     unit = re.search(r"^```ini\n(.*?)^```$", HOSTS, re.MULTILINE | re.DOTALL)
     assert unit is not None
     lines = [line.partition("=")[::2] for line in unit[1].splitlines() if "=" in line]
@@ -143,7 +143,7 @@ def test_the_unit_that_is_shown_configures_an_authority_and_gives_it_time_to_dra
     assert {f"%d/{text.partition(':')[0]}" for name, text in lines if name == "LoadCredential"} == files
     drain_ms = next(int(setting.default or 0) for setting in SETTINGS if setting.variable == "TKDB_DRAIN_MS")
     assert int(dict(lines)["TimeoutStopSec"]) * 1000 > drain_ms + 10_000
-    with pytest.raises(Exception, match="settings are wrong") as caught:  # what /etc/tkdb/settings and the files hold
+    with pytest.raises(Exception, match="settings are wrong") as caught:  # The other settings are in files.
         Settings.parse({name: value for name, value in given.items() if name not in BARE})
     assert set(re.findall(r"^  (TKDB_[A-Z_]+): ", str(caught.value), re.MULTILINE)) == {
         "TKDB_NAME", "TKDB_AUTHORITY_KEY", "TKDB_SEAL_KEYS", "TKDB_SIGNERS"

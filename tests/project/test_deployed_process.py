@@ -1,4 +1,4 @@
-"""What the image runs: process 1 of its own, as a user without rights, on a volume that was given to it."""
+"""The image's process: it is process 1 in its namespace, of a user without privileges, and writes to its volume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USER = 10_001
 
 @pytest.fixture(scope="module")
 def process_1() -> tuple[str, ...]:
-    """What makes a command process 1 of its own, as the image's user; skips where that can't be."""
+    """The command that runs another as process 1 and as the image's user. Skip the test if that isn't possible."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root on Linux can be another user")
     for program in ("setpriv", "unshare"):
@@ -38,7 +38,7 @@ def process_1() -> tuple[str, ...]:
 
 @pytest.fixture
 def volume() -> Iterator[Path]:
-    """An empty volume; as mounted, it is root's."""
+    """An empty volume that belongs to root, like a volume that was just mounted."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         (path := Path(folder) / "data").mkdir()
@@ -61,10 +61,10 @@ def settings(volume: Path) -> dict[str, str]:
     }
 
 
-def test_it_serves_from_a_volume_that_was_given_to_it_and_ends_on_sigterm(
+def test_the_images_user_serves_from_its_own_volume_and_ends_on_sigterm(
     process_1: tuple[str, ...], volume: Path, settings: dict[str, str]
 ) -> None:
-    os.chown(volume, USER, USER)  # as Fly's init does, with the image's user
+    os.chown(volume, USER, USER)  # Fly's init does this for the image's user.
     process = subprocess.Popen(
         [*process_1, TKDB, "serve", "--json"],
         env=BARE | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -77,16 +77,16 @@ def test_it_serves_from_a_volume_that_was_given_to_it_and_ends_on_sigterm(
         status = dict(line.split(":\t") for line in Path(f"/proc/{inside}/status").read_text().splitlines())
         assert (status["Uid"].split(), status["CapEff"]) == ([str(USER)] * 4, "0" * 16)
         assert status["NSpid"].split()[1] == "1"
-        os.kill(int(inside), signal.SIGTERM)  # the kernel keeps it from a process 1 that doesn't handle it
-        _, said = process.communicate(timeout=60)
+        os.kill(int(inside), signal.SIGTERM)  # The kernel drops it if process 1 has no handler.
+        _, log = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 0, said
-    assert '"stopped"' in said
+    assert process.returncode == 0, log
+    assert '"stopped"' in log
 
 
-def test_a_volume_that_is_not_its_own_is_an_error_that_says_so(
+def test_a_volume_of_another_user_is_a_clear_error(
     process_1: tuple[str, ...], volume: Path, settings: dict[str, str]
 ) -> None:
     done = subprocess.run(

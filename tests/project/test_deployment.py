@@ -1,4 +1,4 @@
-"""What is deployed is configured as the authority reads it, and stops as the authority does."""
+"""fly.toml and the Dockerfile: their settings are valid, and their limits and timeouts match the authority's."""
 
 import re
 import tomllib
@@ -16,8 +16,8 @@ from tkdb.signers import Signers
 
 ROOT = Path(__file__).parents[2]
 
-# As far as one might use them. Sources: flyctl's internal/appconfig (config.go, service.go, toplevelcheck.go), fly-go's
-# machine_types.go, of August 2026.
+# The keys that fly.toml may use here. Sources: flyctl's internal/appconfig (config.go, service.go, toplevelcheck.go)
+# and fly-go's machine_types.go, August 2026.
 _HTTP_CHECK: Final = {"grace_period", "interval", "timeout", "method", "path", "headers", "protocol"}
 FLY_KEYS: Final[dict[str, set[str]]] = {
     "": {"app", "primary_region", "kill_signal", "kill_timeout", "build", "env", "deploy", "mounts", "http_service",
@@ -53,7 +53,7 @@ def test_fly_waits_longer_than_the_authority_drains(fly: Any) -> None:
     assert fly["kill_signal"] == "SIGTERM"
 
 
-def test_only_private_plain_http_is_served_and_health_checks_are_ours(fly: Any) -> None:
+def test_only_private_plain_http_is_served_and_readyz_is_checked(fly: Any) -> None:
     service = fly["http_service"]
     assert service["force_https"] is False
     assert service["internal_port"] == int(fly["env"]["TKDB_BIND"].rsplit(":", 1)[1])
@@ -62,7 +62,7 @@ def test_only_private_plain_http_is_served_and_health_checks_are_ours(fly: Any) 
 
 
 def tables(document: dict[str, Any], name: str = "") -> list[tuple[str, set[str]]]:
-    """All tables of a document, by their dotted names, with their keys."""
+    """Return the dotted name and the keys of each table in a document."""
     found = [(name, set(document))]
     for key, value in document.items():
         for each in value if isinstance(value, list) else [value]:
@@ -71,13 +71,13 @@ def tables(document: dict[str, Any], name: str = "") -> list[tuple[str, set[str]
     return found
 
 
-def test_flyctl_knows_every_key_of_fly_toml(fly: Any) -> None:
+def test_flyctl_supports_every_key_of_fly_toml(fly: Any) -> None:
     for name, keys in tables(fly):
         if name not in ("env", "checks"):
             assert keys <= FLY_KEYS[name], name
 
 
-def test_the_authority_answers_at_every_path_that_is_checked(fly: Any) -> None:
+def test_the_authority_serves_every_checked_path(fly: Any) -> None:
     work = Work(Limits(active_max=1))
     app = build(Lifecycle(), work, Signers([]), now_ms=lambda: 0)
     paths = {getattr(route, "path", "") for route in app.routes}
@@ -86,12 +86,12 @@ def test_the_authority_answers_at_every_path_that_is_checked(fly: Any) -> None:
     assert check["port"] == fly["http_service"]["internal_port"]
 
 
-def test_the_proxy_sends_less_than_the_authority_takes(fly: Any) -> None:
+def test_the_proxy_sends_fewer_requests_than_the_authority_accepts(fly: Any) -> None:
     most = next(int(setting.default or 0) for setting in SETTINGS if setting.variable == "TKDB_MAX_CONCURRENCY")
     assert fly["http_service"]["concurrency"]["hard_limit"] < most
 
 
-def test_only_attested_callers_are_answered(fly: Any) -> None:
+def test_only_attested_callers_are_accepted(fly: Any) -> None:
     by_name = {setting.variable: setting for setting in SETTINGS}
     assert by_name["TKDB_FLY_SRC"].parse(fly["env"]["TKDB_FLY_SRC"]) is True
     assert "acme-tkdb-ops" in by_name["TKDB_FLY_SRC_APPS"].parse(fly["env"]["TKDB_FLY_SRC_APPS"])
@@ -104,15 +104,15 @@ def test_the_image_is_built_with_the_locked_tool_and_does_not_run_as_root() -> N
     assert version is not None
     assert f"uv=={version[1]}" in dockerfile
     last = dockerfile[dockerfile.rindex("\nFROM") :]
-    user = re.search(r"^USER (\d+)$", last, re.MULTILINE)  # a number: Kubernetes can't tell who a name is
+    user = re.search(r"^USER (\d+)$", last, re.MULTILINE)  # A number, because Kubernetes can't resolve a name.
     assert user is not None
     assert f"--uid {user[1]} " in last
     assert f"--gid {user[1]} " in last
 
 
-def test_everything_that_is_copied_into_the_image_is_there_and_not_left_out() -> None:
-    left_out = (ROOT / ".dockerignore").read_text().split()
+def test_every_path_copied_into_the_image_exists_and_is_not_ignored() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().split()
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     sources = " ".join(copied).split()
     assert {"uv.lock", "tkdb", "client", "replication"} <= set(sources)
-    assert [source for source in sources if not (ROOT / source).exists() or source in left_out] == []
+    assert [source for source in sources if not (ROOT / source).exists() or source in ignored] == []

@@ -1,4 +1,4 @@
-"""What the documents show works, what they name is there, and what they promise has a test."""
+"""The documentation: its commands work, all named files and targets exist, and each guarantee has tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def commands(document: str) -> list[str]:
     return [line.removeprefix("$ ").partition("  #")[0] for line in lines if line.startswith("$ ")]
 
 
-def test_the_readmes_commands_work_one_after_the_other(tmp_path: Path) -> None:
+def test_the_readmes_commands_work_in_order(tmp_path: Path) -> None:
     shown = [command for command in commands("README.md") if command.startswith("tkdb ")]
     assert len(shown) >= 4
     with running("dev") as process:
@@ -41,7 +41,7 @@ def test_the_readmes_commands_work_one_after_the_other(tmp_path: Path) -> None:
             assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
-def test_the_readmes_python_works_as_it_stands(tmp_path: Path) -> None:
+def test_the_readmes_python_code_works(tmp_path: Path) -> None:
     (code,) = blocks("README.md", "python")
     with running("dev") as process:
         done = subprocess.run(
@@ -57,33 +57,33 @@ def test_the_readmes_python_works_as_it_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_make_command_shown_is_a_target(document: Path) -> None:
+def test_every_documented_make_command_is_a_target(document: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     shown = re.findall(r"^\$ make ([a-z]+)|`make ([a-z]+)", document.read_text(), flags=re.MULTILINE)
     assert {first or second for first, second in shown} <= targets
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_somewhere(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
     missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
     assert missing == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_path_of_the_tree_that_is_named_exists(document: Path) -> None:
+def test_every_named_path_exists(document: Path) -> None:
     named = set(re.findall(r"`((?:tkdb|client|replication|tests|bench|docs)/[A-Za-z0-9_./-]+)`", document.read_text()))
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
-def test_every_guarantee_names_tests_that_exist() -> None:
+def test_every_guarantee_has_a_row_of_tests() -> None:
     text = (ROOT / "GUARANTEES.md").read_text()
     promised = set(re.findall(r"^\*\*(G\d)\.", text, flags=re.MULTILINE))
     shown = set(re.findall(r"^\| (G\d) \|", text, flags=re.MULTILINE))
     assert promised == shown == {f"G{number}" for number in range(1, 9)}
 
 
-def test_every_test_that_a_guarantee_names_exists() -> None:
+def test_every_test_named_by_a_guarantee_exists() -> None:
     named = set(re.findall(r"`(test_[a-z0-9_]+)`", (ROOT / "GUARANTEES.md").read_text()))
     defined = {
         name
@@ -101,17 +101,17 @@ def test_every_decision_is_listed() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_code_block_is_closed(document: Path) -> None:
-    """An unclosed block turns the rest of the page into code, as half of ARCHITECTURE.md once was."""
+    """An unclosed block turns the rest of the page into code. This has happened to half of ARCHITECTURE.md."""
     assert unclosed_blocks(document.read_text()) == []
 
 
-def test_an_unclosed_code_block_is_found() -> None:
+def test_an_unclosed_code_block_is_detected() -> None:
     assert unclosed_blocks("```console\n$ make\n```\ntext\n```\nmore\n") == [5]
     assert unclosed_blocks("```python\na\n```text\nb\n```\n") == [1]
 
 
 def unclosed_blocks(text: str) -> list[int]:
-    """Return the lines of fences that no later bare fence closes before another block begins (CommonMark 0.31, 4.5)."""
+    """Return the lines of opening fences that no bare fence closes before another block (CommonMark 0.31, 4.5)."""
     opened, unclosed = 0, []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.lstrip().startswith("```"):

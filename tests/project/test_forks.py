@@ -1,9 +1,11 @@
-"""A `tkdb` that the tests fork is a real process: nothing of the fork server or of another process is in it."""
+"""A forked `tkdb` is a real process: it inherits nothing from the fork server or from other processes."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 from tests.cli.processes import BARE, TKDB, running, tkdb
 from tests.forks import child, popen, server
 from tests.waiting import until
+from tkdb_ops.flycast import namespaces
 
 pytestmark = pytest.mark.skipif(not server.works_here(), reason="processes are forked on Linux only")
 
@@ -23,17 +26,17 @@ STARTER = f"""
 import subprocess, sys
 sys.path.insert(0, {str(ROOT)!r})
 from tests.forks import popen
-subprocess.Popen._execute_child = popen._execute_child
+popen.install()
 print(popen.FORKS.folder, flush=True)
 node = subprocess.Popen([{TKDB!r}, "dev"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 node.stdout.readline()
-print(node.pid, popen.FORKS._process.pid, flush=True)
+print(node.pid, popen.FORKS.server, flush=True)
 input()
 """
 
 
 def code(text: str, **environment: str) -> str:
-    """Run code in a forked process; return what it prints."""
+    """Run code in a forked process, and return its output."""
     done = subprocess.run(
         [sys.executable, "-c", f"{text}  # {child.CODE}"],
         env=BARE | environment, capture_output=True, text=True, timeout=60, check=False,
@@ -43,13 +46,13 @@ def code(text: str, **environment: str) -> str:
 
 
 def ids(process: int) -> tuple[int, bytes]:
-    """Return a process's parent, and the command line by which it was started."""
+    """Return the parent and the command line of a process."""
     fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
     return int(fields[1]), Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 @pytest.fixture
-def reading() -> Iterator[subprocess.Popen[bytes]]:
+def waiting() -> Iterator[subprocess.Popen[bytes]]:
     """A `tkdb` that waits for its standard input."""
     with subprocess.Popen(
         [TKDB, "token", "inspect"], env=BARE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -58,22 +61,22 @@ def reading() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_a_forked_process_is_a_child_of_the_test_and_not_a_new_interpreter(reading: subprocess.Popen[bytes]) -> None:
-    parent, command = ids(reading.pid)
+def test_a_forked_process_is_a_child_of_the_test_and_not_a_new_interpreter(waiting: subprocess.Popen[bytes]) -> None:
+    parent, command = ids(waiting.pid)
     assert parent == os.getpid()
     assert b"tests.forks.server" in command
 
 
-def test_a_forked_process_has_its_three_streams_and_no_other_descriptor(reading: subprocess.Popen[bytes]) -> None:
-    until(lambda: {path.name for path in Path(f"/proc/{reading.pid}/fd").iterdir()} == {"0", "1", "2"})
+def test_a_forked_process_has_its_three_streams_and_no_other_descriptor(waiting: subprocess.Popen[bytes]) -> None:
+    until(lambda: {path.name for path in Path(f"/proc/{waiting.pid}/fd").iterdir()} == {"0", "1", "2"})
 
 
-def test_a_forked_process_dies_of_a_signal_as_any_other(reading: subprocess.Popen[bytes]) -> None:
-    reading.send_signal(signal.SIGKILL)
-    assert reading.wait(60) == -signal.SIGKILL
+def test_a_forked_process_ends_on_a_signal_like_any_other(waiting: subprocess.Popen[bytes]) -> None:
+    waiting.send_signal(signal.SIGKILL)
+    assert waiting.wait(60) == -signal.SIGKILL
 
 
-def test_exit_codes_and_both_outputs_are_the_programs() -> None:
+def test_a_forked_process_has_the_programs_exit_code_and_outputs() -> None:
     ran = tkdb("nonsense")
     assert (ran.code, ran.out, ran.err.splitlines()[0]) == (2, "", "error: No such command 'nonsense'")
     assert code("import sys; sys.stdout.write('x'); sys.exit(0)") == "x"
@@ -95,7 +98,7 @@ def test_each_process_has_its_own_environment_folder_session_and_randomness(tmp_
     assert ended[0][2] != ended[1][2]
 
 
-def test_signals_are_handled_as_the_interpreter_does_even_after_a_keeper_has_reset_them() -> None:
+def test_signals_are_handled_as_by_the_interpreter_even_after_a_reset() -> None:
     numbers = "(signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGCHLD)"
     shown = f"import signal; print([str(signal.getsignal(each)).partition(' at ')[0] for each in {numbers}])"
     with subprocess.Popen([sys.executable, "-I", "-c", shown], stdout=subprocess.PIPE, text=True) as real:
@@ -107,7 +110,25 @@ def test_signals_are_handled_as_the_interpreter_does_even_after_a_keeper_has_res
     assert code(f"{reset}; from tests.forks import child; child.become({again!r}, dict(os.environ))") == expected
 
 
-def test_no_filter_of_warnings_and_no_event_loop_is_inherited() -> None:
+def test_a_forked_namespace_init_has_its_own_namespaces_and_ends_when_its_socket_is_closed() -> None:
+    if (why := namespaces.unfit()) is not None:
+        pytest.skip(f"regions can't be isolated here: {why}")
+    own, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = ["unshare", sys.executable, *popen.NAMESPACE_INIT, str(theirs.fileno())]
+    with theirs, subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=BARE) as process:
+        theirs.close()
+        own.send(json.dumps({"id": 1, "do": "namespace", "name": "n", "forward": False}).encode())
+        assert json.loads(own.recv(4096))["id"] == 1
+        assert b"tests.forks.server" in ids(process.pid)[1]
+        init = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().strip()
+        for kind in ("net", "mnt", "pid"):
+            assert Path(f"/proc/{init}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
+        own.close()
+        assert process.wait(60) == 0
+    until(lambda: not _runs(int(init)))
+
+
+def test_no_warning_filter_and_no_event_loop_is_inherited() -> None:
     with subprocess.Popen(
         [sys.executable, "-I", "-c", "import warnings; print(len(warnings.filters))"], stdout=subprocess.PIPE, text=True
     ) as real:
@@ -115,6 +136,17 @@ def test_no_filter_of_warnings_and_no_event_loop_is_inherited() -> None:
         expected = real.stdout.read().strip()
     looped = "import asyncio, warnings; print(len(warnings.filters), asyncio._get_running_loop())"
     assert code(looped) == f"{expected} None"
+
+
+def test_each_litestream_is_asked_for_its_version_once_and_again_after_it_is_replaced(tmp_path: Path) -> None:
+    program, asked = tmp_path / "litestream", tmp_path / "asked"
+    program.write_text(f"#!/bin/sh\necho asked >> {asked}\necho 0.5.17\n")
+    program.chmod(0o700)
+    found = f"asyncio.run(Program.find(beside=Path({str(tmp_path)!r})))"
+    replaced = f"open({str(program)!r}, 'a').write('# replaced')"
+    imports = "import asyncio; from pathlib import Path; from tkdb_replication.litestream.binary import Program"
+    assert code(f"{imports}; {found}; {found}; print(open({str(asked)!r}).read().count('asked'))") == "1"
+    assert code(f"{imports}; {found}; {replaced}; {found}; print(open({str(asked)!r}).read().count('asked'))") == "3"
 
 
 def test_the_fork_server_and_its_processes_end_with_the_test_process() -> None:
@@ -129,7 +161,7 @@ def test_the_fork_server_and_its_processes_end_with_the_test_process() -> None:
 
 
 def _runs(process: int) -> bool:
-    """Return True if a process runs: one that ended and that nobody waited for yet doesn't."""
+    """Return True if a process runs. A zombie, which has ended but hasn't been waited for, doesn't."""
     try:
         return b") Z " not in Path(f"/proc/{process}/stat").read_bytes()
     except OSError:
@@ -152,7 +184,7 @@ def test_a_shell_gets_the_same_streams_and_exit_codes() -> None:
 
 
 @pytest.mark.real_start
-def test_a_test_of_starting_starts_the_real_program() -> None:
+def test_the_marker_real_start_starts_the_real_program() -> None:
     with running("dev") as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -1,4 +1,4 @@
-"""docs/kubernetes/*.yaml: what they say is what Kubernetes reads, and what the authority can be started with."""
+"""docs/kubernetes/*.yaml: Kubernetes has every field, and the authority can start with the settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUCKET: Final = {
     "AWS_SECRET_ACCESS_KEY": "key", "AWS_REGION": "auto",
 }  # fmt: skip
 
-# The fields that are used, by their places; `*` is any name. Source: the API reference of Kubernetes v1.34.
+# The used fields, by object. Source: the API reference of Kubernetes v1.34.
 _METADATA: Final = {"name", "labels", "annotations"}
 _POD_SECURITY: Final = {"runAsNonRoot", "runAsUser", "runAsGroup", "fsGroup", "seccompProfile"}
 _POD: Final = {
@@ -49,7 +49,7 @@ SPECS: Final = {
 
 
 def documents(name: str, region: str = "iad") -> dict[str, Any]:
-    """The objects of a file, by kind."""
+    """Return the objects in a file, by kind."""
     text = (FOLDER / name).read_text().replace("xxx", region)
     return {each["kind"]: each for each in yaml.safe_load_all(text)}
 
@@ -65,13 +65,13 @@ def region() -> dict[str, Any]:
 
 
 def pods() -> list[dict[str, Any]]:
-    """The specifications of all pods."""
+    """Return the specifications of all pods."""
     deployed = documents("region.yaml")["Deployment"]["spec"]["template"]["spec"]
     return [deployed, documents("init.yaml")["Pod"]["spec"]]
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.iterdir()))
-def test_every_field_is_one_that_kubernetes_has(name: str) -> None:
+def test_kubernetes_has_every_used_field(name: str) -> None:
     for kind, made in documents(name).items():
         version, fields = KINDS[kind]
         assert (made["apiVersion"], set(made)) == (version, fields)
@@ -87,13 +87,13 @@ def test_every_field_is_one_that_kubernetes_has(name: str) -> None:
         assert set(container["securityContext"]) == {"allowPrivilegeEscalation", "capabilities"}
 
 
-def test_values_of_settings_and_annotations_are_texts(shared: dict[str, Any]) -> None:
-    # "off" and 200 without quotes would be a truth value and a number, which Kubernetes refuses in these places.
+def test_values_of_settings_and_annotations_are_strings(shared: dict[str, Any]) -> None:
+    # Without quotes, "off" would be a boolean and 200 a number. Kubernetes refuses both here.
     for values in (shared["ConfigMap"]["data"], shared["Service"]["metadata"]["annotations"]):
         assert {type(value) for value in values.values()} == {str}
 
 
-def test_an_authority_starts_with_the_settings(shared: dict[str, Any], region: dict[str, Any], tmp_path: Path) -> None:
+def test_the_settings_configure_an_authority(shared: dict[str, Any], region: dict[str, Any], tmp_path: Path) -> None:
     assert tkdb("keys", "generate", "--directory", str(tmp_path / "keys")).code == 0
     signer = re.search(r'key = "(.*)"', (tmp_path / "keys" / "signers.toml").read_text())
     assert signer is not None
@@ -110,7 +110,7 @@ def test_an_authority_starts_with_the_settings(shared: dict[str, Any], region: d
     assert all(f"`{name}`" in page for name in BUCKET)
 
 
-def test_what_kubernetes_sets_for_a_service_of_that_name_would_be_refused_and_is_not_set() -> None:
+def test_variables_of_service_links_would_be_refused_and_are_not_set() -> None:
     with pytest.raises(ConfigurationError, match="TKDB_SERVICE_HOST: there is no such setting"):
         Settings.parse({"TKDB_SERVICE_HOST": "10.0.0.1", "TKDB_PORT": "tcp://10.0.0.1:8080"})
     assert [pod["enableServiceLinks"] for pod in pods()] == [False, False]
@@ -133,7 +133,7 @@ def test_requests_and_probes_go_where_the_authority_listens(shared: dict[str, An
     }
 
 
-def test_the_service_finds_the_machines_of_all_regions_and_nobody_else_does(shared: dict[str, Any]) -> None:
+def test_the_service_selects_the_machines_of_every_region(shared: dict[str, Any]) -> None:
     assert shared["Service"]["spec"]["type"] == "ClusterIP"
     seen = set()
     for code in ("iad", "syd"):
@@ -149,7 +149,7 @@ def test_the_service_finds_the_machines_of_all_regions_and_nobody_else_does(shar
     assert seen == {"tkdb-iad", "tkdb-syd"}
 
 
-def test_it_has_time_to_drain_and_takes_more_than_the_proxy_sends(
+def test_the_authority_has_time_to_drain_and_accepts_more_than_the_proxy_sends(
     shared: dict[str, Any], region: dict[str, Any]
 ) -> None:
     defaults = {setting.variable: setting.default for setting in SETTINGS}
@@ -159,7 +159,7 @@ def test_it_has_time_to_drain_and_takes_more_than_the_proxy_sends(
     assert int(hard) < int(defaults["TKDB_MAX_CONCURRENCY"] or 0)
 
 
-def test_it_runs_as_the_images_user_without_rights() -> None:
+def test_pods_run_as_the_images_user_without_privileges() -> None:
     user = re.findall(r"^USER (\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
     for pod in pods():
         context = pod["securityContext"]

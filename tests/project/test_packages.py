@@ -1,4 +1,4 @@
-"""Each package's docstring lists its modules, so that a reader of the folder finds a file's neighbours there."""
+"""Each package's docstring lists exactly the package's modules."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = (ROOT / "tkdb", ROOT / "client" / "tkdb_client", ROOT / "replication")
 PACKAGES = sorted(path.parent for source in SOURCES for path in source.rglob("__init__.py"))
-APPS_SEE = {"tkdb_client"}
-"""Its docstring is the beginning of what apps read; ARCHITECTURE.md has its modules."""
+FOR_APPS = {"tkdb_client"}
+"""The packages whose docstring is documentation for apps. It doesn't list the modules."""
 
 
 def modules_of(package: Path) -> set[str]:
@@ -22,18 +22,18 @@ def modules_of(package: Path) -> set[str]:
 
 
 def listed_in(package: Path) -> set[str]:
-    """Return the names that the package's docstring lists, one at the beginning of a line."""
+    """Return the names in the list of the package's docstring, where each line begins with a name."""
     docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
     return set(re.findall(r"^``(?:[\w.]+\.)?(\w+)``", docstring, re.MULTILINE))
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_package_lists_exactly_its_modules(package: Path) -> None:
-    if package.name not in APPS_SEE:
+    if package.name not in FOR_APPS:
         assert listed_in(package) == modules_of(package)
 
 
-def test_a_missing_module_is_found(tmp_path: Path) -> None:
+def test_a_missing_module_is_detected(tmp_path: Path) -> None:
     (tmp_path / "__init__.py").write_text('"""A package.\n\n``one``  the first\n"""\n')
     (tmp_path / "one.py").touch()
     assert listed_in(tmp_path) == modules_of(tmp_path)

@@ -1,4 +1,4 @@
-"""A test that is run again after a failure is recorded, with its first failure, whether or not it passes then."""
+"""Each test that is run again is recorded with its first failure, whether or not it then passes."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def suite(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ran(suite: Path, *options: str) -> tuple[int, str]:
-    """Run a suite; return the exit code, and the report."""
+def run_suite(suite: Path, *options: str) -> tuple[int, str]:
+    """Run a suite, and return the exit code and the report."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options],
         cwd=suite, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
@@ -55,9 +55,9 @@ def ran(suite: Path, *options: str) -> tuple[int, str]:
 
 
 def test_each_rerun_is_recorded_and_shown_with_its_first_failure(suite: Path) -> None:
-    assert ran(suite)[0] == 1
+    assert run_suite(suite)[0] == 1
     assert not (suite / RECORD).exists()
-    code, report = ran(suite, "--last-failed", "--again")
+    code, report = run_suite(suite, "--last-failed", "--again")
     assert code == 1
     lines = [json.loads(line) for line in (suite / RECORD).read_text().splitlines()]
     assert [(line["test"], line["again"]) for line in lines] == [
@@ -70,7 +70,7 @@ def test_each_rerun_is_recorded_and_shown_with_its_first_failure(suite: Path) ->
     assert "test_fails_once: failed, then passed" in end
 
 
-def test_ci_runs_again_only_by_the_target_that_records(suite: Path) -> None:
+def test_ci_reruns_failures_by_the_target_that_records_them(suite: Path) -> None:
     assert "make again" in (ROOT / ".ci" / "run").read_text()
     makefile = (ROOT / "Makefile").read_text()
     target = makefile.partition("\nagain:")[2].partition("\n\n")[0]

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests import answering
-from tests.answering import OF_THE_CONNECTION, Answer, Answering
+from tests import http_stub
+from tests.http_stub import CONNECTION_HEADERS, Answer, HttpStub
 from tests.replication.seaweed import CREDENTIALS, now_ms
 from tkdb_replication.bucket.sigv4 import sign
 
 
-class Request(answering.Request):
+class Request(http_stub.Request):
     """A request to the object store."""
 
     @property
@@ -136,7 +136,7 @@ def failure(status: int, code: str) -> Answer:
     return Answer(status, {"content-type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode())
 
 
-class RuleProxy(Answering):
+class RuleProxy(HttpStub):
     """The proxy in front of ``127.0.0.1:port``. It answers by ``rule``."""
 
     def __init__(self, port: int) -> None:
@@ -144,7 +144,7 @@ class RuleProxy(Answering):
         self.rule: Rule = honest
         self._target_port = port
 
-    def answer(self, request: answering.Request) -> Answer | None:
+    def answer(self, request: http_stub.Request) -> Answer | None:
         """Answer by the rule."""
         return self.rule(Request(**vars(request)), self.pass_on)
 
@@ -152,7 +152,7 @@ class RuleProxy(Answering):
         """Send the request to the object store, and return the answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self._target_port, timeout=30)
         try:
-            headers = {name: value for name, value in request.headers.items() if name not in OF_THE_CONNECTION}
+            headers = {name: value for name, value in request.headers.items() if name not in CONNECTION_HEADERS}
             connection.request(request.method, request.target, body=request.body or None, headers=headers)
             answer = connection.getresponse()
             return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())

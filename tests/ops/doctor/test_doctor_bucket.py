@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.answering import Answer
 from tests.end_to_end.node import Keys
+from tests.http_stub import Answer
 from tests.ops.doctor.doctor_report import DoctorReport, doctor
 from tests.regions import rule_proxy as rules
 from tests.regions.cluster import Cluster, variables

@@ -118,7 +118,7 @@ class LabRunner:
 
 
 @pytest.fixture(scope="module")
-def shared_runner(able: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabRunner]:
+def shared_runner(needs_isolated_lab: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabRunner]:
     with claimed(tmp_path_factory.mktemp("lab") / "lab") as folder, LabRunner(folder, REGIONS) as runner:
         yield runner
 
@@ -266,7 +266,9 @@ def test_if_all_clocks_differ_the_callers_clock_fails(runner: LabRunner) -> None
     assert report.by_check["clocks"]["try"] == "set this caller's clock"
 
 
-def test_on_loopback_checks_without_a_proxy_are_skipped_and_the_others_pass(able: None, tmp_path: Path) -> None:
+def test_on_loopback_checks_without_a_proxy_are_skipped_and_the_others_pass(
+    needs_isolated_lab: None, tmp_path: Path
+) -> None:
     with claimed(tmp_path / "lab") as folder, LabRunner(folder, ("iad",), isolated=False) as runner:
         report = runner.doctor()
         assert (report.code, report.outcomes("failed")) == (0, set()), report.document
@@ -280,7 +282,9 @@ def test_on_loopback_checks_without_a_proxy_are_skipped_and_the_others_pass(able
         assert "past-the-proxy" in report.outcomes("skipped")
 
 
-def test_a_single_region_fails_and_a_disallowed_caller_gets_the_reason(able: None, tmp_path: Path) -> None:
+def test_a_single_region_fails_and_a_disallowed_caller_gets_the_reason(
+    needs_isolated_lab: None, tmp_path: Path
+) -> None:
     with claimed(tmp_path / "lab") as folder, LabRunner(folder, ("iad",)) as runner:
         assert runner.doctor().failure("regions") == "the only machine is in iad"
         runner.inject("tkdb-iad-1", TKDB_FLY_SRC_APPS="web")

@@ -11,7 +11,7 @@ from tkdb_ops.lab.folder import claimed
 
 
 @pytest.fixture
-def folder(able: None, tmp_path: Path) -> Iterator[Path]:
+def folder(needs_isolated_lab: None, tmp_path: Path) -> Iterator[Path]:
     """A claimed folder for a lab."""
     with claimed(tmp_path / "lab") as folder:
         yield folder

@@ -43,7 +43,7 @@ def test_every_objective_is_described_with_its_limit(name: str) -> None:
 
 def test_the_shown_file_of_limits_is_valid() -> None:
     (shown,) = re.findall(r"^```toml\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL)
-    assert read(shown, NAMES).of("primary-killed", {}).writes_back_ms == 12_000
+    assert read(shown, NAMES).objectives("primary-killed", {}).writes_back_ms == 12_000
 
 
 def test_the_shown_commands_exist() -> None:

@@ -60,7 +60,7 @@ def test_without_isolation_only_drills_of_the_network_are_refused(folder: Path) 
     asyncio.run(refused())
 
 
-def test_ctrl_c_during_a_fault_restores_and_cleans_up_everything(able: None, tmp_path: Path) -> None:
+def test_ctrl_c_during_a_fault_restores_and_cleans_up_everything(needs_isolated_lab: None, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="tkd-") as short:  # The path of a socket has at most 107 bytes.
         arguments = ("drill", "run", "nearest-lost", "--folder", str(tmp_path / "drills"))
         with running(*arguments, env={"TMPDIR": short}) as process:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.answering import Answer, Answering, Request
+from tests.http_stub import Answer, HttpStub, Request
 from tests.ops.flycast.stand_in import StandIn
 from tkdb.attestation import Presented, Verifier
 from tkdb.errors import ConfigurationError
@@ -92,7 +92,7 @@ def test_the_proxy_attests_the_caller_and_drops_forged_attestations(stand_in: St
     answer = stand_in.ask("sin", fly_src="instance=root;app=web;org=lab;ts=1", fly_src_signature="A" * 88)
     headers = [(name.encode(), value.encode()) for name, value in answer.request.items()]
     verifier = Verifier(stand_in.flycast.fly_src_key)
-    source = verifier.verify(Presented.of(answer.echoed["peer"], headers), now_s=time.time())
+    source = verifier.verify(Presented.from_headers(answer.echoed["peer"], headers), now_s=time.time())
     assert (source.instance, source.app, source.org) == ("client-sin-1", "client", "lab")
 
 
@@ -100,13 +100,13 @@ def test_the_attestation_names_the_original_caller_after_a_replay(stand_in: Stan
     answer = stand_in.ask("fra", x_answer_replay="region=iad")
     headers = [(name.encode(), value.encode()) for name, value in answer.request.items()]
     source = Verifier(stand_in.flycast.fly_src_key).verify(
-        Presented.of(answer.echoed["peer"], headers), now_s=time.time()
+        Presented.from_headers(answer.echoed["peer"], headers), now_s=time.time()
     )
     assert (answer.machine, source.instance) == ("tkdb-iad-1", "client-fra-1")
 
 
 def test_an_exposed_service_is_reachable_until_its_region_is_cut_off(stand_in: StandIn) -> None:
-    class Hello(Answering):
+    class Hello(HttpStub):
         def answer(self, request: Request) -> Answer:
             return Answer(200, {}, b'{"machine": "outside"}')
 

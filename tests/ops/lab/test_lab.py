@@ -49,7 +49,7 @@ class RunningLab:
 
 
 @pytest.fixture
-def lab(able: None, tmp_path: Path) -> Iterator[RunningLab]:
+def lab(needs_isolated_lab: None, tmp_path: Path) -> Iterator[RunningLab]:
     folder = tmp_path / "lab"
     with running("lab", "up", "--json", "--folder", str(folder)) as process:
         assert process.stdout is not None

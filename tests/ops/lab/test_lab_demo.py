@@ -15,6 +15,7 @@ from tests.cli.processes import BARE
 from tkdb_ops.flycast import namespaces
 
 DEMO = Path(__file__).parents[3] / "docs" / "demo.py"
+RUN = [sys.executable, "-m", "tests.forks.run"]
 CHANGED = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location("demo", sys.argv[1])
@@ -29,7 +30,7 @@ SHOWN = [
     *("kill", "calls", "kill", "calls", "refused", "start", "calls", "done"),
 ]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.usefixtures("programs")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.usefixtures("needs_lab_programs")]
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def shown(out: str) -> list[str]:
 def test_the_demo_shows_the_whole_pattern(environment: dict[str, str], temporary: Path) -> None:
     if (why := namespaces.unfit()) is not None:
         pytest.skip(f"regions can't be isolated here: {why}")
-    done = subprocess.run([sys.executable, str(DEMO)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([*RUN, str(DEMO)], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert shown(done.stdout) == SHOWN
     assert list(temporary.iterdir()) == []
@@ -66,7 +67,7 @@ def test_without_namespaces_the_demo_lists_what_is_not_emulated(
     environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     bare = on_loopback(environment, tmp_path_factory)
-    done = subprocess.run([sys.executable, str(DEMO)], env=bare, capture_output=True, text=True, check=False)
+    done = subprocess.run([*RUN, str(DEMO)], env=bare, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert [word for word in shown(done.stdout) if word != "but"] == SHOWN
     assert "not emulated here: " in done.stdout
@@ -76,8 +77,10 @@ def test_an_unexpected_result_fails_the_demo_with_the_expectation(
     environment: dict[str, str], temporary: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The app is moved to Frankfurt, where Amsterdam serves it instead of Sydney."""
+    changed = tmp_path_factory.mktemp("changed") / "changed.py"
+    changed.write_text(CHANGED)
     done = subprocess.run(
-        [sys.executable, "-c", CHANGED, str(DEMO)],
+        [*RUN, str(changed), str(DEMO)],
         env=on_loopback(environment, tmp_path_factory), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "the demo failed: expected: a caller in fra is served by syd\n")
@@ -89,7 +92,7 @@ def test_an_interrupted_demo_cleans_up(
     number: signal.Signals, environment: dict[str, str], temporary: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     demo = subprocess.Popen(
-        [sys.executable, str(DEMO)],
+        [*RUN, str(DEMO)],
         env=on_loopback(environment, tmp_path_factory), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert demo.stdout is not None

@@ -1,6 +1,6 @@
-"""HTTP on loopback for what tests stand in for, and for what stands in a request's way.
+"""A small HTTP server on loopback: the base of fake services and of proxies that tamper with requests.
 
-class Hello(Answering):
+class Hello(HttpStub):
     def answer(self, request: Request) -> Answer | None:
         return Answer(200, {}, b"hello")
 
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-OF_THE_CONNECTION = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
+CONNECTION_HEADERS = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked. Names of headers are in lower case."""
+    """A received request. The names of headers are in lower case."""
 
     method: str
     target: str
@@ -33,24 +33,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered."""
+    """The answer to a request."""
 
     status: int
     headers: dict[str, str]
     body: bytes = b""
 
 
-class Answering(ABC):
-    """Answers at ``url`` while the ``with`` lasts."""
+class HttpStub(ABC):
+    """A server that answers at ``url`` inside its ``with`` block."""
 
     def __init__(self) -> None:
         self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.answering = self
+        self._server.stub = self
         self._thread = threading.Thread(target=lambda: self._server.serve_forever(0.02), name=type(self).__name__)
 
     @abstractmethod
     def answer(self, request: Request) -> Answer | None:
-        """Return the answer; None, or an OSError: the connection is cut. In several threads at once."""
+        """Return the answer. None or an OSError cuts the connection. Several threads call this at the same time."""
 
     @property
     def port(self) -> int:
@@ -73,10 +73,10 @@ class Answering(ABC):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # a machine's probe of its store opens many connections at once
-    answering: Answering
+    stub: HttpStub
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever hangs up is no news."""
+        """Ignore a client that closes its connection."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, self.path, headers, self._body(headers))
         try:
-            answer = self.server.answering.answer(request)
+            answer = self.server.stub.answer(request)
         except OSError:
             answer = None
         if answer is None:
@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_response_only(answer.status)
         for name, value in answer.headers.items():
-            if name not in OF_THE_CONNECTION:
+            if name not in CONNECTION_HEADERS:
                 self.send_header(name, value)
         if answer.status != 304:
             length = answer.headers.get("content-length") if self.command == "HEAD" else None
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             self.wfile.write(answer.body)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815  as the standard library calls them
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815  the standard library's names
 
     def _body(self, headers: dict[str, str]) -> bytes:
         if headers.get("transfer-encoding") != "chunked":
@@ -120,4 +120,4 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
