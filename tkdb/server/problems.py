@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -78,6 +79,10 @@ class ProblemError(Exception):
         self.detail = detail
         self.headers = tuple(headers)
         self.close = close
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy it with all its arguments. By default, only ``args`` would reach the new object."""
+        return partial(type(self), self.problem, self.detail, headers=self.headers, close=self.close), ()
 
 
 def from_unavailable(problem: Problem, error: errors.Unavailable) -> ProblemError:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Self
 
 import msgspec
@@ -76,6 +77,14 @@ class Rejection(Exception):
         self.kind = kind
         self.code = code
         self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy it with all its arguments. By default, only ``args`` would reach the new object."""
+        return partial(type(self), kind=self.kind, code=self.code, error=self.error), (
+            self.status,
+            self.title,
+            self.detail,
+        )
 
     @classmethod
     def missing(cls) -> Self:
