@@ -19,7 +19,7 @@ DENIALS = [kind for kind in CLASSES if issubclass(kind, Denied) and kind is not 
 
 
 def test_denials_and_reasons_match_one_to_one() -> None:
-    assert len(DENIALS) == 14
+    assert len(DENIALS) == 13
     assert sorted(kind.reason for kind in DENIALS) == sorted(Reason)
 
 
@@ -37,13 +37,18 @@ def test_the_thirteen_reasons_keep_their_words() -> None:
         "unknown caveat",
         "discharge missing",
         "discharge invalid",
-        "stale",
         "over limit",
     ]
 
 
 def test_a_denials_code_is_its_reason() -> None:
     assert all(kind.code == kind.reason.value for kind in DENIALS)
+
+
+def test_stale_data_is_never_a_denial_of_the_token() -> None:
+    assert issubclass(errors.StaleAuthority, errors.Unavailable)
+    assert not issubclass(errors.StaleAuthority, Denied)
+    assert errors.StaleAuthority.code == "stale"
 
 
 def test_every_code_names_one_class() -> None:

@@ -6,7 +6,7 @@
     ├── Denied                   the token is denied; ``reason`` is one word of a closed list
     │   ├── TruncatedToken       ├── MalformedToken      ├── UnknownKey       ├── BadSignature
     │   ├── RevokedToken         ├── NotYetValid         ├── ExpiredToken     ├── CaveatUnmet
-    │   ├── UnknownCaveat        ├── DischargeMissing    ├── DischargeInvalid ├── StaleAuthority
+    │   ├── UnknownCaveat        ├── DischargeMissing    ├── DischargeInvalid
     │   └── OverLimit            └── ForeignOrganization
     ├── Refused                  the request was understood and refused; repeating it can't help
     │   ├── InvalidRequest       ├── NotPermitted        ├── NotFound
@@ -14,7 +14,7 @@
     ├── Unavailable              the request may be fine: try again
     │   ├── Overloaded           ├── Draining            ├── StoreUnwritable
     │   ├── DeadlineExceeded     ├── OutcomeUnknown
-    │   └── NoPrimary
+    │   └── NoPrimary            └── StaleAuthority
     ├── InvalidCaveat            a caveat that can't be written (a ValueError too)
     ├── ChannelError             a Noise message that can't be opened, whatever the cause
     ├── ConfigurationError       a setting, key or file that can't be used
@@ -53,7 +53,6 @@ class Reason(StrEnum):
     UNKNOWN_CAVEAT = "unknown caveat"
     DISCHARGE_MISSING = "discharge missing"
     DISCHARGE_INVALID = "discharge invalid"
-    STALE = "stale"
     OVER_LIMIT = "over limit"
 
 
@@ -168,12 +167,6 @@ class DischargeInvalid(Denied):
     reason = Reason.DISCHARGE_INVALID
 
 
-class StaleAuthority(Denied):
-    """The machine or the cache can't prove that its data is fresh enough to include every revocation."""
-
-    reason = Reason.STALE
-
-
 class OverLimit(Denied):
     """The token or bundle exceeds a limit on bytes, caveats, discharges or depth."""
 
@@ -230,6 +223,15 @@ class Unavailable(TkdbError):
     def __init__(self, message: str, *, hint: str = "", retry_after_ms: int | None = None) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_ms = retry_after_ms
+
+
+class StaleAuthority(Unavailable):
+    """The machine or the cache can't prove that its data is fresh enough to include every revocation.
+
+    This says nothing about the token. Code that catches ``Denied``, and sends a user to the login, doesn't catch it.
+    """
+
+    code = "stale"
 
 
 class Overloaded(Unavailable):

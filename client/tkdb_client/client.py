@@ -36,8 +36,8 @@ class Client(Configured[Runner]):
     """One authority's methods, blocking. Threads may share a client. Create one and keep it, because it keeps
     connections.
 
-    Every method that asks the authority may raise ``Unavailable`` (no answer in time), ``StaleAuthority`` (no machine
-    could prove that its data is fresh enough), ``Refused`` (the authority refuses the request), and
+    Every method that asks the authority may raise ``Unavailable`` (no answer in time), its subclass ``StaleAuthority``
+    (no machine could prove that its data is fresh enough), ``Refused`` (the authority refuses the request), and
     ``ConfigurationError`` (the call needs a signer's key, or the client is closed).
     """
 
@@ -62,11 +62,12 @@ class Client(Configured[Runner]):
         known = self._cache.get(token if isinstance(token, str) else token.text)
         return self._run(self._operations.verify(token)) if known is None else known
 
-    def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
+    def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied | errors.StaleAuthority]:
         """Return the verified token or the denial of each, in order. It is much cheaper than separate calls.
 
-        While no machine can be asked, uncached tokens are denied, as ``StaleAuthority`` (try again). ``Unavailable`` or
-        ``StaleAuthority`` is raised only if none of them is cached, or was.
+        A result is the ``Verified`` token, or the error of this one token: ``Denied``, or ``StaleAuthority`` (try
+        again) if it isn't cached while no machine can be asked. ``Unavailable`` is raised only if none of them is
+        cached, or was.
         """
         return self._run(self._operations.verify_many(tokens))
 
@@ -264,7 +265,7 @@ class AsyncClient(Configured[AsyncRunner]):
         known = self._cache.get(token if isinstance(token, str) else token.text)
         return await self._run(self._operations.verify(token)) if known is None else known
 
-    async def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied]:
+    async def verify_many(self, tokens: Iterable[Token]) -> list[Verified | errors.Denied | errors.StaleAuthority]:
         """As ``Client.verify_many``."""
         return await self._run(self._operations.verify_many(tokens))
 

@@ -66,7 +66,7 @@ class Configured(ABC, Generic[X]):
             bound_ms: the longest time after its acknowledgement for which a revocation may be unknown here: the
                 authority's published bound. Data that can't be proved to be as fresh isn't accepted.
             when_stale: for a cached token whose data is older than that: ask the authority, or refuse the token at
-                once, as ``StaleAuthority``.
+                once, with ``StaleAuthority``.
             clock: the clocks for deadlines and requests.
             random: the source of request ids, ephemeral keys and jitter.
 

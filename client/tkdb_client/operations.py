@@ -47,7 +47,7 @@ class Operations:
         """Return the verified token, or raise its denial."""
         return (yield from self._verification.verify(_bundle(token)))
 
-    def verify_many(self, tokens: Iterable[Token]) -> Steps[list[Verified | errors.Denied]]:
+    def verify_many(self, tokens: Iterable[Token]) -> Steps[list[Verified | errors.Denied | errors.StaleAuthority]]:
         """Deny tokens that can't be read locally, and verify the others."""
         read = [_read(token) for token in tokens]
         results = yield from self._verification.verify_many([each for each in read if isinstance(each, Bundle)])

@@ -66,7 +66,7 @@ def test_readyz_gives_the_reason_why_the_server_is_not_ready(start: Any, run: An
             assert response.status_code == 503
             assert response.json()["type"] == "urn:tkdb:problem:not-ready"
             assert error.message in response.json()["detail"]
-            assert response.headers.get("retry-after") == ("3" if hasattr(error, "retry_after_ms") else None)
+            assert response.headers.get("retry-after") == ("3" if error.retry_after_ms else None)
             assert (await server.http.get("/livez")).status_code == 200
 
     run(test())

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _PIPED_WIDTH: Final = 100_000
 
 _EXIT_CODES: Final[tuple[tuple[type[errors.TkdbError], int], ...]] = (
-    (errors.StaleAuthority, 3),
     (errors.Denied, 1),
     (errors.Refused, 1),
     (errors.BrokenJournal, 1),

@@ -13,7 +13,7 @@ from tkdb.cli.command import command
 from tkdb.cli.connect import connect
 from tkdb.cli.options import AccessOptions, CaveatOptions, Organization, TokenFile
 from tkdb.cli.output import Output, Rows, UsageError, faint, good
-from tkdb.errors import Denied, StaleAuthority
+from tkdb.errors import Denied
 
 if TYPE_CHECKING:
     from tkdb.cli.token_report import Trial
@@ -91,8 +91,6 @@ def verify(output: Output, access: AccessOptions, owner: Owner = None, token_fil
             verified.clear(attempted)
         elif owner is not None:
             require_organization(verified.organization, attempted, access.policy())
-    except StaleAuthority:
-        raise  # this concerns the machine that answered, not the token
     except Denied as denied:
         root, organization = _known(presented, verified)
         why = _why(verified, denied, access)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from tkdb import api, errors
 from tkdb.channel.client import Initiator
@@ -22,10 +22,6 @@ from tkdb_client.calls.regions import Region, Regions
 from tkdb_client.calls.transport import Lost, Send
 from tkdb_client.clock import Clock
 
-Transient: TypeAlias = errors.Unavailable | errors.StaleAuthority
-"""Errors that the next attempt may not get."""
-
-TRANSIENT: Final = (errors.Unavailable, errors.StaleAuthority)
 _DOUBTFUL: Final = (errors.OutcomeUnknown, errors.DeadlineExceeded)
 
 
@@ -166,7 +162,7 @@ class Attempts:
         """Return the authority's answer, which may be a denial or a refusal.
 
         Raises:
-            Unavailable, StaleAuthority: there is none, or another attempt may get a better one.
+            Unavailable: there is none, or another attempt may get a better one.
             ChannelError: the answer is the authority's, and can't be read.
         """
         began_ms = self._clock.monotonic_ms()
@@ -180,13 +176,13 @@ class Attempts:
             course.in_doubt = course.in_doubt or isinstance(error, _DOUBTFUL)
             self._journal = answer.journal
             self._positions[answer.journal] = max(answer.position, self._positions.get(answer.journal, 0))
-            if not isinstance(error, TRANSIENT):
+            if not isinstance(error, errors.Unavailable):
                 self._regions.answered(region, now_ms, rtt_ms if course.is_quick else None)
             elif not course.writes:  # a machine that takes no writes may be healthy for other calls
                 self._regions.failed(region, now_ms, began_ms, at_once=False)
             if course.writes:
-                self._regions.wrote(region, well=not isinstance(error, TRANSIENT))
-        if isinstance(error, TRANSIENT):
+                self._regions.wrote(region, well=not isinstance(error, errors.Unavailable))
+        if isinstance(error, errors.Unavailable):
             raise error
         return Reply(answer, began_ms, position)
 

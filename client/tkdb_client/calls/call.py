@@ -4,10 +4,9 @@ A call is a generator of effects (`tkdb_client.calls.effects`), which returns th
 effects out, blocking or awaiting (`tkdb_client.calls.runners`). So both clients have the same rules, and tests need
 neither time nor network.
 
-The rules: a repeated write happens once, because its request id stays the same. Only two errors are retried:
-``Unavailable``, whether the authority reported it or there was no response, and ``StaleAuthority``, which is about the
-machine that answered. ``Refused`` and all other kinds of ``Denied`` are the authority's own answers, and final. A
-deadline limits calls, and a budget limits retries. A write that was sent without a known outcome ends as
+The rules: a repeated write happens once, because its request id stays the same. Only ``Unavailable`` is retried,
+whether the authority reported it or there was no response. ``Refused`` and ``Denied`` are the authority's own answers,
+and final. A deadline limits calls, and a budget limits retries. A write that was sent without a known outcome ends as
 ``OutcomeUnknown``. A write that the authority reports as not done (``NoPrimary``) ends with that error.
 
 Attempts go in **rounds**: each region is asked once, in the order of `tkdb_client.calls.regions`, as soon as the one
@@ -26,7 +25,7 @@ from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.net.backoff import Backoff
 from tkdb.net.url import Url
-from tkdb_client.calls.attempt import TRANSIENT, Attempts, CallState, Reply, Transient
+from tkdb_client.calls.attempt import Attempts, CallState, Reply
 from tkdb_client.calls.effects import Background, Sleep, Steps
 from tkdb_client.calls.regions import Region
 from tkdb_client.calls.retry_budget import RetryBudget
@@ -115,7 +114,7 @@ class Calls:
             try:
                 told = yield from self._round(course)
                 return api.decode_result(call, told.answer), told
-            except TRANSIENT as error:
+            except errors.Unavailable as error:
                 pause_ms = self._pause_ms(course, error)
             except errors.ChannelError as error:
                 raise _unreadable(course, error) from None
@@ -149,14 +148,14 @@ class Calls:
     def _round(self, course: CallState) -> Steps[Reply]:
         """Ask one region after the other until one answers. If none does, raise the most specific error."""
         course.begin_round()
-        told: Transient | None = None
+        told: errors.Unavailable | None = None
         while untried := self._attempts.untried(course):
             if told is not None and self._left_ms(course) < _LEAST_ATTEMPT_MS:
                 break
             try:
                 return (yield from self._turn(course, untried))
-            except TRANSIENT as error:
-                course.retry_after_ms = max(course.retry_after_ms, _retry_after_ms(error) or 0)
+            except errors.Unavailable as error:
+                course.retry_after_ms = max(course.retry_after_ms, error.retry_after_ms or 0)
                 if told is None or type(error) is not errors.Unavailable:  # The authority's own error is more specific.
                     told = error
         assert told is not None  # noqa: S101  a round that begins has a region to ask
@@ -173,7 +172,7 @@ class Calls:
     def _left_ms(self, course: CallState) -> int:
         return course.deadline_ms - self._clock.monotonic_ms()
 
-    def _pause_ms(self, course: CallState, error: Transient) -> int:
+    def _pause_ms(self, course: CallState, error: errors.Unavailable) -> int:
         """Return how long to wait before the next round, or raise the call's final error."""
         if course.unopened >= self._unopened_max:
             raise _end(course, error)
@@ -202,11 +201,7 @@ def _unreadable(course: CallState, error: errors.ChannelError) -> errors.TkdbErr
     return errors.OutcomeUnknown(f"the write was answered, but {error.message}", hint=error.hint)
 
 
-def _retry_after_ms(error: Transient) -> int | None:
-    return error.retry_after_ms if isinstance(error, errors.Unavailable) else None
-
-
-def _late(course: CallState, last: Transient) -> Transient:
+def _late(course: CallState, last: errors.Unavailable) -> errors.Unavailable:
     """Return the error of a call whose deadline has passed."""
     if type(last) is not errors.Unavailable:
         return last  # the authority's own error is more specific
@@ -218,7 +213,7 @@ def _late(course: CallState, last: Transient) -> Transient:
     )
 
 
-def _end(course: CallState, error: Transient) -> Transient:
+def _end(course: CallState, error: errors.Unavailable) -> errors.Unavailable:
     if not course.writes or not course.in_doubt:
         return error
     # A plain 400 may be forged, so it causes doubt like other losses. But if there was nothing else, the keys are
@@ -229,5 +224,5 @@ def _end(course: CallState, error: Transient) -> Transient:
         hint=error.hint
         if never_opened
         else "a revocation can be repeated; before you repeat another write, check whether it was done",
-        retry_after_ms=_retry_after_ms(error),
+        retry_after_ms=error.retry_after_ms,
     )

@@ -13,7 +13,6 @@ from typing import Final, TypeAlias
 from tkdb import api, errors
 from tkdb.macaroon.bundle import Bundle
 from tkdb_client.cache.cache import Cache
-from tkdb_client.calls.attempt import TRANSIENT, Transient
 from tkdb_client.calls.call import Calls
 from tkdb_client.calls.effects import Join, Steps
 from tkdb_client.verification.batches import batches
@@ -23,6 +22,7 @@ from tkdb_client.verification.single_flight import SingleFlight
 from tkdb_client.verified import Verified
 
 Result: TypeAlias = Verified | errors.Denied
+Outcome: TypeAlias = Result | errors.StaleAuthority
 
 ASK_TIMES: Final = 4
 """How often a request is sent at most, while the feed has news that the answers lack."""
@@ -67,8 +67,8 @@ class Verification:
         """Return the verified token of a bundle.
 
         Raises:
-            Denied: with its reason. StaleAuthority is also raised if the cached data was too old and no machine
-                answered.
+            Denied: with its reason.
+            StaleAuthority: the cached data is too old, and no machine answered in time with fresh data.
             Overloaded: there are too many requests about its lineage.
             TkdbError: the authority couldn't be asked.
         """
@@ -76,17 +76,17 @@ class Verification:
         result = self._known(bundle, digest)
         if result is None:
             result = yield from self._unknown(bundle, digest)
-        if isinstance(result, errors.Denied):
+        if isinstance(result, errors.TkdbError):
             raise result
         return result
 
-    def verify_many(self, bundles: Sequence[Bundle]) -> Steps[list[Result]]:
-        """Return the verified token or the denial of each bundle, as of the time when the last one is known.
+    def verify_many(self, bundles: Sequence[Bundle]) -> Steps[list[Outcome]]:
+        """Return the verified token or the error of each bundle, as of the time when the last one is known.
 
-        If no machine answers, cached results stay valid, and each of the other bundles is denied, as StaleAuthority.
+        If no machine answers, cached results stay valid, and each of the other bundles gets a StaleAuthority.
 
         Raises:
-            Unavailable, StaleAuthority: no machine answered, and none of the bundles is cached, or was.
+            Unavailable: no machine answered, and none of the bundles is cached, or was.
             TkdbError: the authority refuses.
         """
         digests = [_digest(bundle) for bundle in bundles]
@@ -102,16 +102,16 @@ class Verification:
             unknown |= further
             try:
                 asked = yield from self._ask(unknown)
-            except TRANSIENT as error:
+            except errors.Unavailable as error:
                 found = self._without_answers(wanted, error)
                 return [found[each] for each in digests]
 
-    def _without_answers(self, wanted: Mapping[bytes, Bundle], error: Transient) -> dict[bytes, Result]:
-        """Return the results that are cached now, and denials for the bundles that the authority couldn't be asked
+    def _without_answers(self, wanted: Mapping[bytes, Bundle], error: errors.Unavailable) -> dict[bytes, Outcome]:
+        """Return the results that are cached now, and an error for each bundle that the authority couldn't be asked
         about.
 
         Raises:
-            Unavailable, StaleAuthority: ``error``, if none of the bundles is cached, or was.
+            Unavailable: ``error``, if none of the bundles is cached, or was.
         """
         found = {digest: self._cache.find(bundle, digest) for digest, bundle in wanted.items()}
         were_known = {digest for digest, bundle in wanted.items() if self._cache.was_known(bundle)}
@@ -122,7 +122,7 @@ class Verification:
             for digest, result in found.items()
         }
 
-    def _known(self, bundle: Bundle, digest: bytes) -> Result | None:
+    def _known(self, bundle: Bundle, digest: bytes) -> Outcome | None:
         """Return the cached result, or None if the authority must be asked."""
         result = self._cache.find(bundle, digest)
         if result is None and not self._asks_when_stale and self._cache.was_known(bundle):
@@ -143,6 +143,8 @@ class Verification:
             )
         try:
             result = yield from self._shared(bundle, digest)
+        except errors.StaleAuthority:
+            raise
         except errors.Unavailable as error:
             if was_known:
                 raise _stale(error) from error
@@ -220,8 +222,8 @@ def _digest(bundle: Bundle) -> bytes:
     return sha256(bundle.text.encode()).digest()
 
 
-def _stale(error: Transient | None = None) -> errors.StaleAuthority:
-    """Return the denial of a token that was cached before. ``error`` is the reason why no machine could be asked."""
+def _stale(error: errors.Unavailable | None = None) -> errors.StaleAuthority:
+    """Return the error for a token that was cached before. ``error`` is the reason why no machine could be asked."""
     why = "" if error is None else f", and the authority could not be asked ({error.message})"
     return errors.StaleAuthority(
         f"this token was verified before, but it may have been revoked since{why}",
@@ -229,8 +231,8 @@ def _stale(error: Transient | None = None) -> errors.StaleAuthority:
     )
 
 
-def _not_asked(error: Transient) -> errors.StaleAuthority:
-    """Return the denial of a token that isn't cached. ``error`` is the reason why no machine could be asked."""
+def _not_asked(error: errors.Unavailable) -> errors.StaleAuthority:
+    """Return the error for a token that isn't cached. ``error`` is the reason why no machine could be asked."""
     return errors.StaleAuthority(
         f"this token isn't cached, and the authority could not be asked ({error.message})",
         hint="try again when the authority can be reached",

@@ -28,7 +28,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from tkdb.errors import CaveatUnmet, Denied, ForeignOrganization, Reason, StaleAuthority, Unavailable
+from tkdb.errors import CaveatUnmet, Denied, ForeignOrganization, Reason, Unavailable
 
 DESCRIPTION_CHARS: Final = 400
 """The longest ``error_description``, because headers are short."""
@@ -99,8 +99,6 @@ class Rejection(Exception):
     @classmethod
     def denied(cls, error: Denied) -> Self:
         """Return the rejection of a token that is denied for every access."""
-        if isinstance(error, StaleAuthority):
-            return cls.unavailable(error)
         return cls(401, "The token is denied", error.message, kind="denied", code="invalid_token", error=error)
 
     @classmethod
@@ -112,7 +110,7 @@ class Rejection(Exception):
         return cls(403, title, error.message, kind="denied", code="insufficient_scope", error=error)
 
     @classmethod
-    def unavailable(cls, error: Unavailable | StaleAuthority) -> Self:
+    def unavailable(cls, error: Unavailable) -> Self:
         """Return the rejection of a token that can't be verified now."""
         return cls(503, "The token can't be verified now", error.message, kind="unavailable", error=error)
 

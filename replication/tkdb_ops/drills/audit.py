@@ -64,13 +64,13 @@ async def _insist(do: Callable[[], Awaitable[T]], patience_s: float) -> T:
     """Repeat ``do`` until it is answered.
 
     Raises:
-        Unavailable, StaleAuthority: there is no answer in time.
+        Unavailable: there is no answer in time.
     """
     give_up_s = time.monotonic() + patience_s
     while True:
         try:
             return await do()
-        except (errors.Unavailable, errors.StaleAuthority):
+        except errors.Unavailable:
             if time.monotonic() > give_up_s:
                 raise
             await asyncio.sleep(_AGAIN_S)

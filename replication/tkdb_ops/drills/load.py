@@ -349,5 +349,5 @@ async def _until_done(do: Callable[[], Awaitable[Any]]) -> Any:
         except errors.Conflict:
             return None  # An earlier attempt took effect, and its answer was lost.
         # NotFound: the machine that answers doesn't have the organization yet.
-        except (errors.Unavailable, errors.StaleAuthority, errors.NotFound):
+        except (errors.Unavailable, errors.NotFound):
             await asyncio.sleep(_AGAIN_S)

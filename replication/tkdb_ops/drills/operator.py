@@ -98,5 +98,5 @@ async def _insist(do: Callable[[], Awaitable[Any]]) -> Any:
             return await do()
         except errors.Conflict:
             return None  # An earlier attempt took effect, and its answer was lost.
-        except (errors.Unavailable, errors.StaleAuthority):
+        except errors.Unavailable:
             await asyncio.sleep(_AGAIN_S)
