@@ -32,7 +32,7 @@ EXAMPLES: dict[str, list[Any]] = {
 }
 CASES = [(path, call) for path, calls in EXAMPLES.items() for call in calls]
 RESULTS: list[Any] = [
-    api.Verified([api.Valid("acme"), api.Invalid(errors.Reason.EXPIRED, "what", "try", 3)]),
+    api.Verified([api.Valid("acme"), api.Invalid(errors.Reason.EXPIRED, "what", "try", 3), api.Unsure()]),
     api.Feed(
         7,
         [

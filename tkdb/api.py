@@ -82,10 +82,14 @@ class Invalid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="deni
         return DENIALS[self.reason](self.message, caveat=self.caveat, hint=self.hint)
 
 
+class Unsure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="unsure"):
+    """This machine can't decide about one bundle yet: its key may be too new to be known here. Ask about it alone."""
+
+
 class Verified(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One result for each bundle, in order."""
 
-    results: list[Valid | Invalid]
+    results: list[Valid | Invalid | Unsure]
 
 
 class Verify(Call[Verified], frozen=True, tag="verify"):

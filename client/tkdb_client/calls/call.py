@@ -88,7 +88,13 @@ class Calls:
         self._budget = RetryBudget()
 
     def ask(
-        self, path: str, call: api.Call[R], *, wait_ms: int = 0, max_age_ms: int | None = None
+        self,
+        path: str,
+        call: api.Call[R],
+        *,
+        wait_ms: int = 0,
+        max_age_ms: int | None = None,
+        timeout_ms: int | None = None,
     ) -> Steps[tuple[R, Reply]]:
         """Return the result of ``call``, and the attempt that brought it.
 
@@ -97,6 +103,7 @@ class Calls:
             call: the request.
             wait_ms: how long the authority may hold the answer back on purpose (a long poll).
             max_age_ms: the largest age of the answer's data on arrival; None: any.
+            timeout_ms: a shorter timeout of the call than the client's; None: the client's.
 
         Raises:
             Denied, Refused: the authority's answer.
@@ -106,7 +113,7 @@ class Calls:
             ChannelError: the authority's answer can't be read. It may be a newer version's.
             ConfigurationError: the call needs a signer's key.
         """
-        course = self._start(path, call, wait_ms, max_age_ms)
+        course = self._start(path, call, wait_ms, max_age_ms, timeout_ms)
         while True:
             due = self._attempts.due()
             if due is not None:
@@ -136,14 +143,15 @@ class Calls:
     def _probe(self, region: int) -> Steps[Region]:
         return self._attempts.probe(region, self._timing.attempt_timeout_ms)
 
-    def _start(self, path: str, call: api.Call[R], wait_ms: int, max_age_ms: int | None) -> CallState:
+    def _start(
+        self, path: str, call: api.Call[R], wait_ms: int, max_age_ms: int | None, at_most_ms: int | None
+    ) -> CallState:
         if path in api.SIGNED_PATHS and not self.is_signer:
             raise errors.ConfigurationError("this call needs a signer's key", hint="set TKDB_SIGNER or pass signer=")
         with self._lock:
             self._budget.deposit()
-        return self._attempts.course(
-            path, call, timeout_ms=self._timing.timeout_ms, wait_ms=wait_ms, max_age_ms=max_age_ms
-        )
+        timeout_ms = self._timing.timeout_ms if at_most_ms is None else min(at_most_ms, self._timing.timeout_ms)
+        return self._attempts.course(path, call, timeout_ms=timeout_ms, wait_ms=wait_ms, max_age_ms=max_age_ms)
 
     def _round(self, course: CallState) -> Steps[Reply]:
         """Ask one region after the other until one answers. If none does, raise the most specific error."""

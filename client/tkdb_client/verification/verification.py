@@ -23,9 +23,15 @@ from tkdb_client.verified import Verified
 
 Result: TypeAlias = Verified | errors.Denied
 Outcome: TypeAlias = Result | errors.StaleAuthority
+Batch: TypeAlias = Sequence[tuple[bytes, Bundle]]
+"""Bundles, with their digests."""
+Answers: TypeAlias = dict[bytes, tuple[Outcome, int]]
+"""Results by digest, with their dates in monotonic milliseconds."""
 
 ASK_TIMES: Final = 4
 """How often a request is sent at most, while the feed has news that the answers lack."""
+UNSURE_TIMEOUT_MS: Final = 2_000
+"""The timeout of the request about bundles that a machine was unsure about. The machine waits for 1 s at most."""
 
 
 class Verification:
@@ -92,7 +98,7 @@ class Verification:
         digests = [_digest(bundle) for bundle in bundles]
         wanted = dict(zip(digests, bundles, strict=True))
         unknown: dict[bytes, Bundle] = {}
-        asked: dict[bytes, Result] = {}
+        asked: dict[bytes, Outcome] = {}
         while True:
             # Look them up after the requests, which take time: cached results may be too old by now, or revoked.
             known = {each: self._known(wanted[each], each) for each in wanted if each not in unknown}
@@ -129,7 +135,7 @@ class Verification:
             return _stale()
         return result
 
-    def _unknown(self, bundle: Bundle, digest: bytes) -> Steps[Result]:
+    def _unknown(self, bundle: Bundle, digest: bytes) -> Steps[Outcome]:
         """Return the authority's result for a bundle that isn't cached, or is too old."""
         was_known = self._cache.was_known(bundle)
         if not self._cache.is_on or bundle.discharges:  # a result that isn't kept can't be shared
@@ -153,7 +159,7 @@ class Verification:
             self._allowance.give_back(bundle.root.lineage)
         return result
 
-    def _shared(self, bundle: Bundle, digest: bytes) -> Steps[Result]:
+    def _shared(self, bundle: Bundle, digest: bytes) -> Steps[Outcome]:
         """Send a request, or wait for another caller's identical one and look in the cache again."""
         other = self._single_flight.join(digest)
         if other is not None:
@@ -174,7 +180,7 @@ class Verification:
         finally:
             self._single_flight.finish(digest, failed)
 
-    def _ask(self, wanted: Mapping[bytes, Bundle]) -> Steps[dict[bytes, Result]]:
+    def _ask(self, wanted: Mapping[bytes, Bundle]) -> Steps[dict[bytes, Outcome]]:
         """Return the authority's result for each bundle, by its digest, and make sure that the kept ones are
         followed.
 
@@ -182,11 +188,14 @@ class Verification:
             Unavailable: also if there was news, each time, that the answer may lack; or if the first of many answers
                 were too old, each time, when the last one came.
         """
-        answers: dict[bytes, tuple[Result, int]] = {}
+        answers: dict[bytes, tuple[Outcome, int]] = {}
         for _ in range(ASK_TIMES):
             asked = [(digest, bundle) for digest, bundle in wanted.items() if digest not in answers]
             for batch in batches(asked, lambda pair: len(pair[1].text) + 5, api.MAX_BUNDLES):
-                answers |= yield from self._ask_batch(batch)
+                results, unsure = yield from self._ask_batch(batch)
+                answers |= results
+                if unsure:
+                    answers |= yield from self._ask_unsure(unsure)
                 yield from self._feed.begin()
             since_ms = self._monotonic_ms() - self._bound_ms
             for digest in [digest for digest, (_, dated_ms) in answers.items() if dated_ms < since_ms]:
@@ -199,23 +208,40 @@ class Verification:
                 return {digest: result for digest, (result, _) in answers.items()}
         raise errors.Unavailable("revocations arrive faster than answers that include them", hint="try again")
 
-    def _ask_batch(self, batch: Sequence[tuple[bytes, Bundle]]) -> Steps[dict[bytes, tuple[Result, int]]]:
-        """Return an answer's result for each bundle, with its date. Bundles for which the answer may lack news are
-        left out."""
+    def _ask_batch(self, batch: Batch, timeout_ms: int | None = None) -> Steps[tuple[Answers, Batch]]:
+        """Return an answer's result for each bundle, with its date, and the bundles that the machine is unsure about.
+        Bundles for which the answer may lack news are in neither."""
         question = self._cache.open(len(batch))
         try:
             call = api.Verify(bundles=[bundle.text for _, bundle in batch])
-            answer, told = yield from self._exchange.ask(api.VERIFY, call, max_age_ms=self._bound_ms)
+            answer, told = yield from self._exchange.ask(
+                api.VERIFY, call, max_age_ms=self._bound_ms, timeout_ms=timeout_ms
+            )
             if len(answer.results) != len(batch):
                 raise errors.ChannelError("the answer has a wrong number of results")
-            results: dict[bytes, tuple[Result, int]] = {}
+            results: Answers = {}
+            unsure: list[tuple[bytes, Bundle]] = []
             for (digest, bundle), result in zip(batch, answer.results, strict=True):
-                taken = self._cache.take(question, bundle, digest, result, told)
-                if taken is not None:
+                if isinstance(result, api.Unsure):
+                    unsure.append((digest, bundle))
+                elif (taken := self._cache.take(question, bundle, digest, result, told)) is not None:
                     results[digest] = taken, told.dated_ms
-            return results
+            return results, unsure
         finally:
             self._cache.close(question)
+
+    def _ask_unsure(self, batch: Batch) -> Steps[Answers]:
+        """Ask about the bundles that a machine was unsure about again, without the others: then the machine waits until
+        it knows whether their keys are new. A bundle that stays without a result gets an error of its own, so that one
+        caller's unknown key costs the others little time and no result."""
+        reason = errors.Unavailable("the machine doesn't know the key yet", hint="try again")
+        results: Answers = {}
+        try:
+            results, _ = yield from self._ask_batch(batch, UNSURE_TIMEOUT_MS)
+        except errors.Unavailable as error:
+            reason = error
+        now_ms = self._monotonic_ms()
+        return {digest: results.get(digest) or (_not_asked(reason), now_ms) for digest, _ in batch}
 
 
 def _digest(bundle: Bundle) -> bytes:

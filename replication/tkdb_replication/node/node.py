@@ -241,9 +241,22 @@ class Node:
         asked_ms = self._clock.monotonic_ms()
         self._machine.require_fresh(asked_ms)
         result = await self._authority.answer(call, caller)
-        if isinstance(result, api.Verified) and _misses_a_key(result) and await self._read_since(asked_ms):
-            return await self._authority.answer(call, caller)
-        return result
+        if not isinstance(result, api.Verified):
+            return result
+        missing = [_misses_a_key(each) for each in result.results]
+        if not any(missing) or self._has_data_of(asked_ms):
+            return result
+        if not all(missing):  # One caller's unknown key must not hold back the results of the others.
+            return api.Verified(
+                [api.Unsure() if missed else each for each, missed in zip(result.results, missing, strict=True)]
+            )
+        return await self._authority.answer(call, caller) if await self._read_since(asked_ms) else result
+
+    def _has_data_of(self, asked_ms: int) -> bool:
+        """Return True if the served data is from ``asked_ms`` or later."""
+        now_ms = self._clock.monotonic_ms()
+        age_ms = self._machine.age_ms(now_ms)
+        return self._machine.role is Role.PRIMARY or (age_ms is not None and now_ms - age_ms >= asked_ms)
 
     async def _read_since(self, asked_ms: int) -> bool:
         """Wait until the served data is from ``asked_ms`` or later. Return True if the position changed.
@@ -254,8 +267,7 @@ class Node:
         position, until_ms = self.position, self._clock.monotonic_ms() + COME_TO_MS
         while True:
             now_ms = self._clock.monotonic_ms()
-            age_ms = self._machine.age_ms(now_ms)
-            if self._machine.role is Role.PRIMARY or (age_ms is not None and now_ms - age_ms >= asked_ms):
+            if self._has_data_of(asked_ms):
                 return self.position != position
             if now_ms >= until_ms:
                 raise errors.Unavailable(
@@ -379,10 +391,9 @@ def settings_of(configuration: Configuration) -> ProtocolSettings:
     )
 
 
-def _misses_a_key(verified: api.Verified) -> bool:
+def _misses_a_key(result: api.Valid | api.Invalid | api.Unsure) -> bool:
     """Return True if a token was denied because of a key that may be too new for this machine to know."""
-    results = verified.results
-    return any(isinstance(result, api.Invalid) and result.reason is errors.Reason.UNKNOWN_KEY for result in results)
+    return isinstance(result, api.Invalid) and result.reason is errors.Reason.UNKNOWN_KEY
 
 
 async def _check_store(bucket: Bucket, clock: Clock, random: Callable[[int], bytes]) -> None:

@@ -22,6 +22,7 @@ from tkdb.macaroon.token import Macaroon
 from tkdb_client import AsyncClient, Client
 from tkdb_client.cache.cache import IDLE_MS
 from tkdb_client.clock import Clock
+from tkdb_client.verification import verification
 from tkdb_client.verification.rate_limit import LINEAGE_BURST, LINEAGE_EVERY_MS
 
 WAIT_S = 60
@@ -145,6 +146,48 @@ def test_verify_many_sends_one_request_for_the_uncached_tokens(cached: Connect, 
     assert [type(each).__name__ for each in results] == ["Verified"] * 4 + ["MalformedToken"]
     asked = [request.call for request in server.authority.requests if isinstance(request.call, api.Verify)]
     assert [len(each.bundles) for each in asked] == [1, 2]
+
+
+def test_a_bundle_that_a_machine_is_unsure_about_is_sent_again_alone(cached: Connect, server: RealmServer) -> None:
+    caller = cached()
+    tokens = [server.realm.mint(number=number) for number in range(3)]
+    answer = server.answer
+
+    def unsure_in_a_batch(call: Any) -> Any:
+        result = answer(call)
+        if isinstance(call, api.Verify) and len(call.bundles) > 1:
+            result.results[1] = api.Unsure()
+        return result
+
+    server.authority.handler = unsure_in_a_batch
+    results = caller.call("verify_many", tokens)
+    assert [type(each).__name__ for each in results] == ["Verified"] * 3
+    asked = [request.call for request in server.authority.requests if isinstance(request.call, api.Verify)]
+    assert [len(each.bundles) for each in asked] == [3, 1]
+    assert asked[1].bundles == [tokens[1].text]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_a_bundle_that_stays_without_a_result_costs_only_its_own(
+    cached: Connect, server: RealmServer, monkeypatch: pytest.MonkeyPatch, cache_bytes: int
+) -> None:
+    monkeypatch.setattr(verification, "UNSURE_TIMEOUT_MS", 200)
+    caller = cached(cache_bytes=cache_bytes)
+    tokens = [server.realm.mint(number=number) for number in range(3)]
+    answer = server.answer
+
+    def unsure_for_good(call: Any) -> Any:
+        if isinstance(call, api.Verify) and len(call.bundles) == 1:
+            raise errors.Unavailable("this machine doesn't know the key and couldn't check whether it is new")
+        result = answer(call)
+        if isinstance(call, api.Verify):
+            result.results[1] = api.Unsure()
+        return result
+
+    server.authority.handler = unsure_for_good
+    results = caller.call("verify_many", tokens)
+    assert [type(each).__name__ for each in results] == ["Verified", "StaleAuthority", "Verified"]
+    assert "doesn't know the key" in results[1].message
 
 
 # --- no machine answers ----------------------------------------------------------------------------------------------
