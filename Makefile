@@ -3,7 +3,7 @@
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 SECONDS ?= 60
-CPU_BUDGET_S := 1800  # what `make test` may cost in all, in CPU seconds: see tests/cpu.py
+CPU_BUDGET_S := 1100  # what `make test` may cost in all, in CPU seconds: see tests/cpu.py
 
 # Without this, each of the processes that the checks start compiles everything that it imports.
 export PYTHONDONTWRITEBYTECODE :=
