@@ -8,6 +8,7 @@ ARCHITECTURE.md has the map of the packages.
 ``bootstrap``    From settings to an open authority, with the clocks and the randomness of this system
 ``defaults``     The defaults that several packages share
 ``errors``       Every error that tkdb raises, as one tree
+``extras``       The hint that installs an optional part of tkdb
 ``failure``      An error on the wire: the code of its class in ``tkdb.errors``, and its texts
 ``logs``         Structured logs on stderr: JSON lines for programs, short lines for a terminal
 ``ports``        The interfaces between the parts of the authority, as Protocols

