@@ -12,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 METERED = $(BIN)/python -I -S tests/metered.py
 
-.PHONY: help venv demo dev test lint types imports pytest nightly again fuzz simulate chaos drill bench clean
+.PHONY: help venv demo dev test lint types imports lowest pytest nightly again fuzz simulate chaos drill bench clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ demo: venv  ## Show three regions and an app in a fourth: mint, narrow, deny, re
 dev: venv  ## Run one node in memory, with plain JSON for curl, until Ctrl-C.
 	@$(BIN)/tkdb dev
 
-test: lint types imports pytest  ## Run all checks: lint, types, import contracts, tests.
+test: lint types imports lowest pytest  ## Run all checks: lint, types, import contracts, lowest versions, tests.
 
 lint: venv
 	$(METERED) ruff-check $(BIN)/ruff check .
@@ -39,6 +39,11 @@ lint: venv
 types: venv
 	$(METERED) mypy $(BIN)/mypy
 	$(METERED) mypy-examples $(BIN)/mypy docs/examples/*.py
+
+lowest: venv  ## Run a token's life with the lowest versions that pyproject.toml allows.
+	.uv/bin/uv venv --quiet --clear --python $(BIN)/python .lowest
+	VIRTUAL_ENV=.lowest UV_SYSTEM_CERTS=true .uv/bin/uv pip install --quiet --resolution lowest-direct --editable '.[server]'
+	$(METERED) lowest .lowest/bin/python tests/lowest/token_life.py
 
 imports: venv
 	$(METERED) lint-imports $(BIN)/lint-imports --no-cache
@@ -77,4 +82,4 @@ bench: venv  ## Measure tkdb and its peers in the same run. See docs/performance
 	$(BIN)/python -m bench.reach
 
 clean:  ## Remove everything that the other targets created.
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .uv .lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 import aiosqlite
@@ -44,9 +45,7 @@ async def connect(path: Path | None, access: file.Access, *, checkpoints: bool) 
         name, target = str(path), file.uri(path, access)
     with sqlite_errors.writing(name) if access == "write" else sqlite_errors.reading(name):
         connection = aiosqlite.connect(target, uri=True, isolation_level=None)
-        # A process that fails must end, so that it can be started again. It must not wait for a thread that nobody
-        # stops. Nothing is lost: each acknowledged write has been committed.
-        connection._thread.daemon = True
+        _never_hold_the_process(connection)
         await connection
         try:
             await _prepare(connection, name, access)
@@ -55,6 +54,18 @@ async def connect(path: Path | None, access: file.Access, *, checkpoints: bool) 
             await connection.close()
             raise
     return connection
+
+
+def _never_hold_the_process(connection: aiosqlite.Connection) -> None:
+    """Let the process end although the connection's thread runs.
+
+    A process that fails must end, so that it can be started again. It must not wait for a thread that nobody stops.
+    Nothing is lost: each acknowledged write has been committed.
+    """
+    # aiosqlite has no public way to say so. Without this attribute, only the end of a failed process may hang.
+    thread = getattr(connection, "_thread", None)
+    if isinstance(thread, Thread):
+        thread.daemon = True
 
 
 async def let_checkpoint(connection: aiosqlite.Connection, *, on: bool) -> None:
