@@ -29,7 +29,7 @@ from re import compile as compile_pattern
 from typing import Any, Final, TypeGuard
 
 from tkdb.errors import CaveatUnmet, ConfigurationError, Denied, ExpiredToken, ForeignOrganization, NotYetValid
-from tkdb.macaroon.access import ANY, Access, AnyId, Policy
+from tkdb.macaroon.access import ANY, ANY_ORGANIZATION, Access, AnyId, Policy
 from tkdb.macaroon.caveats import (
     ANY_ID,
     Act,
@@ -96,6 +96,22 @@ def require_organization(organization: str, access: Access, policy: Policy) -> N
                 f"the token belongs to the organization {organization}; the request is for data of "
                 f"{printable(wanted)[:63] or 'an organization without a name'}"
             )
+
+
+def admit(organization: str, caveats: Sequence[AnyCaveat], policy: Policy) -> None:
+    """Check a token before the access is known: it isn't expired, and it belongs to the policy's organization, if the
+    policy names one. Everything else stays to be cleared.
+
+    Raises:
+        ForeignOrganization, ExpiredToken, NotYetValid: as ``clear``.
+        ConfigurationError: the policy doesn't give the time.
+    """
+    access = Access(organization=ANY_ORGANIZATION)
+    require_organization(organization, access, policy)
+    now_s = _now_s(access, policy)
+    for caveat in caveats:
+        if isinstance(caveat, Exp | Nbf) and (why := _CHECKS[type(caveat)](caveat, access, policy, now_s)) is not None:
+            raise _denial(caveats, caveat, why)
 
 
 def explain(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> list[str | None]:
