@@ -149,6 +149,12 @@ def test_an_id_that_clears_stays_below_its_prefix_in_every_reading(start: str, e
         assert not any(below("private", name) for name in names(wanted))
 
 
+@given(st.text(st.sampled_from("ab0_-./.%\\ \t;"), max_size=10))
+def test_no_plain_id_has_an_unsafe_part(wanted: str) -> None:
+    if clearing._PLAIN_ID(wanted):
+        assert not clearing._UNSAFE_ID(wanted, 0)
+
+
 def names(wanted: str) -> Iterator[str]:
     """Yield the names of the objects that lenient stores may find under an id."""
     for escapes, backslashes, cut in product(range(3), (False, True), (False, True)):
