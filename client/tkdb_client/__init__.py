@@ -6,8 +6,8 @@
 
     tkdb = Client("http://tkdb.flycast", authority="tkdb=tkdbpub_…")      # or from TKDB_URL, TKDB_AUTHORITY
 
-    token = tkdb.mint("acme", act="rw", res={"app": {"shop": "rw"}}, expires_in_s=3600)  # needs a signer's key
-    child = tkdb.narrow(token, act="r", for_s=60)                         # offline
+    token = tkdb.mint("acme", action="rw", resource={"app": {"shop": "rw"}}, expires_in_s=3600)  # needs a signer's key
+    child = tkdb.narrow(token, action="r", expires_in_s=60)                         # offline
 
     verified = tkdb.verify(child.text)                                    # raises Denied
     verified.clear(Access(organization="acme", action="r", resource={"app": "shop"}))   # raises Denied, says why

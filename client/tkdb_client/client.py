@@ -74,10 +74,10 @@ class Client(Configured[Runner]):
         self,
         organization: str,
         *caveats: AnyCaveat,
-        act: str | None = None,
-        res: Resources | None = None,
-        sub: str | None = None,
-        aud: str | None = None,
+        action: str | None = None,
+        resource: Resources | None = None,
+        subject: str | None = None,
+        audience: str | None = None,
         expires_in_s: int | None = None,
     ) -> Macaroon:
         """Mint a token. Its ``text`` is the secret to hand out.
@@ -85,10 +85,10 @@ class Client(Configured[Runner]):
         Args:
             organization: the token's organization.
             caveats: more caveats, after those of the other arguments.
-            act: actions, out of ``rwcdC``.
-            res: kind to id to actions, as in ``{"app": {"shop": "rw"}}``.
-            sub: the subject that it is minted for.
-            aud: the service that may accept it.
+            action: actions, out of ``rwcdC``.
+            resource: kind to id to actions, as in ``{"app": {"shop": "rw"}}``.
+            subject: the subject that it is minted for.
+            audience: the service that may accept it.
             expires_in_s: its lifetime, at most the organization's maximum. Default: an hour, or that maximum if it is
                 shorter.
 
@@ -97,7 +97,15 @@ class Client(Configured[Runner]):
             NotPermitted, NotFound: the signer may not mint for the organization, or there is none.
         """
         return self._run(
-            self._operations.mint(organization, caveats, act=act, res=res, sub=sub, aud=aud, expires_in_s=expires_in_s)
+            self._operations.mint(
+                organization,
+                caveats,
+                action=action,
+                resource=resource,
+                subject=subject,
+                audience=audience,
+                expires_in_s=expires_in_s,
+            )
         )
 
     def revoke(self, token: Token) -> bool:
@@ -272,15 +280,23 @@ class AsyncClient(Configured[AsyncRunner]):
         self,
         organization: str,
         *caveats: AnyCaveat,
-        act: str | None = None,
-        res: Resources | None = None,
-        sub: str | None = None,
-        aud: str | None = None,
+        action: str | None = None,
+        resource: Resources | None = None,
+        subject: str | None = None,
+        audience: str | None = None,
         expires_in_s: int | None = None,
     ) -> Macaroon:
         """As ``Client.mint``."""
         return await self._run(
-            self._operations.mint(organization, caveats, act=act, res=res, sub=sub, aud=aud, expires_in_s=expires_in_s)
+            self._operations.mint(
+                organization,
+                caveats,
+                action=action,
+                resource=resource,
+                subject=subject,
+                audience=audience,
+                expires_in_s=expires_in_s,
+            )
         )
 
     async def revoke(self, token: Token) -> bool:

@@ -126,30 +126,37 @@ class Configured(ABC, Generic[X]):
         self,
         token: Macaroon | str,
         *,
-        act: str | None = None,
-        res: Resources | None = None,
-        aud: str | None = None,
+        action: str | None = None,
+        resource: Resources | None = None,
+        audience: str | None = None,
         method: str | None = None,
         path: str | None = None,
-        for_s: float | None = None,
+        expires_in_s: float | None = None,
     ) -> Macaroon:
         """Return ``token`` restricted to the needs of one call. This works offline, at once.
 
         Args:
             token: the token to narrow. It doesn't change.
-            act: actions, out of ``rwcdC``.
-            res: kind to id to actions.
-            aud: the service that is called.
+            action: actions, out of ``rwcdC``.
+            resource: kind to id to actions.
+            audience: the service that is called.
             method: the HTTP method.
             path: a path glob, such as ``/v1/apps/*``.
-            for_s: the lifetime of the result, in seconds, rounded up so that verifiers' caches hit.
+            expires_in_s: the lifetime of the result, in seconds, rounded up so that verifiers' caches hit.
 
         Raises:
             InvalidCaveat: an argument isn't a valid caveat.
             TruncatedToken, MalformedToken, OverLimit: the token can't be read, or becomes too large.
         """
         return self._narrowing.narrow(
-            token, now_s=self._now_s(), act=act, res=res, aud=aud, method=method, path=path, for_s=for_s
+            token,
+            now_s=self._now_s(),
+            action=action,
+            resource=resource,
+            audience=audience,
+            method=method,
+            path=path,
+            expires_in_s=expires_in_s,
         )
 
     def known(self, token: str) -> Verified | None:

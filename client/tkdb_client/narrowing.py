@@ -3,8 +3,8 @@
 >>> from tkdb.macaroon.mint import mint
 >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[])
 >>> narrowing = Narrowing()
->>> child = narrowing.narrow(token.text, now_s=1_000.0, act="r", for_s=60)
->>> narrowing.narrow(token.text, now_s=1_001.0, act="r", for_s=60) is child
+>>> child = narrowing.narrow(token.text, now_s=1_000.0, action="r", expires_in_s=60)
+>>> narrowing.narrow(token.text, now_s=1_001.0, action="r", expires_in_s=60) is child
 True
 >>> child.caveats
 (Act(actions='r'), Exp(at_s=1065))
@@ -34,12 +34,12 @@ class Narrowing:
         token: Macaroon | str,
         *,
         now_s: float,
-        act: str | None = None,
-        res: Resources | None = None,
-        aud: str | None = None,
+        action: str | None = None,
+        resource: Resources | None = None,
+        audience: str | None = None,
         method: str | None = None,
         path: str | None = None,
-        for_s: float | None = None,
+        expires_in_s: float | None = None,
     ) -> Macaroon:
         """Return ``token`` narrowed, as ``Macaroon.narrow`` does it.
 
@@ -47,14 +47,14 @@ class Narrowing:
             InvalidCaveat: an argument isn't a valid caveat.
             TruncatedToken, MalformedToken, OverLimit: the token can't be read, or becomes too large.
         """
-        ends_s = None if for_s is None else expiry_s(for_s, now_s)
-        resources = res and tuple((kind, tuple(ids.items())) for kind, ids in res.items())
-        key = token if isinstance(token, str) else token.raw, act, resources, aud, method, path, ends_s
+        ends_s = None if expires_in_s is None else expiry_s(expires_in_s, now_s)
+        resources = resource and tuple((kind, tuple(ids.items())) for kind, ids in resource.items())
+        key = token if isinstance(token, str) else token.raw, action, resources, audience, method, path, ends_s
         narrowed = self._known.get(key)
         if narrowed is None:
             macaroon = Macaroon.parse(token) if isinstance(token, str) else token
-            given = {"act": act, "res": res, "aud": aud, "method": method, "path": path}
-            narrowed = macaroon.narrow(**given, for_s=for_s, now_s=now_s)  # type: ignore[arg-type]  # as above
+            given = {"action": action, "resource": resource, "audience": audience, "method": method, "path": path}
+            narrowed = macaroon.narrow(**given, expires_in_s=expires_in_s, now_s=now_s)  # type: ignore[arg-type]  # as above
             if len(self._known) >= MOST:
                 self._known.clear()  # tokens still in use are made once again
             self._known[key] = narrowed

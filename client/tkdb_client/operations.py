@@ -59,18 +59,18 @@ class Operations:
         organization: str,
         caveats: Sequence[typed.AnyCaveat],
         *,
-        act: str | None,
-        res: Resources | None,
-        sub: str | None,
-        aud: str | None,
+        action: str | None,
+        resource: Resources | None,
+        subject: str | None,
+        audience: str | None,
         expires_in_s: int | None,
     ) -> Steps[Macaroon]:
         """Mint a token. Caveats from arguments come first, facts before restrictions."""
         named: list[typed.AnyCaveat] = [
-            *([typed.Sub(sub)] if sub is not None else ()),
-            *([typed.Aud(aud)] if aud is not None else ()),
-            *([typed.Act(act)] if act is not None else ()),
-            *(typed.Res(kind, ids) for kind, ids in (res or {}).items()),
+            *([typed.Sub(subject)] if subject is not None else ()),
+            *([typed.Aud(audience)] if audience is not None else ()),
+            *([typed.Act(action)] if action is not None else ()),
+            *(typed.Res(kind, ids) for kind, ids in (resource or {}).items()),
         ]
         cids = [typed.encode(caveat) for caveat in (*named, *caveats)]
         call = api.Mint(organization=organization, caveats=cids, expires_in_s=expires_in_s)

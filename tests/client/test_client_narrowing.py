@@ -16,14 +16,14 @@ from tkdb_client.narrowing import Narrowing
 TOKENS = [Realm().mint(number=number) for number in range(2)]
 arguments = st.fixed_dictionaries(
     {
-        "act": st.sampled_from([None, "r", "rw"]),
-        "res": st.sampled_from(
+        "action": st.sampled_from([None, "r", "rw"]),
+        "resource": st.sampled_from(
             [None, {"app": {"a": "r", "b": "w"}}, {"app": {"b": "w", "a": "r"}}, {"job": {"*": "r"}}]
         ),
-        "aud": st.sampled_from([None, "shop"]),
+        "audience": st.sampled_from([None, "shop"]),
         "method": st.sampled_from([None, "GET"]),
         "path": st.sampled_from([None, "/a", "/**"]),
-        "for_s": st.sampled_from([None, 1, 7.5, 60]),
+        "expires_in_s": st.sampled_from([None, 1, 7.5, 60]),
     }
 )
 
@@ -42,14 +42,14 @@ def test_an_invalid_argument_is_refused_each_time() -> None:
     remembers = Narrowing()
     for _ in range(2):
         with pytest.raises(errors.InvalidCaveat):
-            remembers.narrow(TOKENS[0], now_s=0, act="x")
+            remembers.narrow(TOKENS[0], now_s=0, action="x")
         with pytest.raises(errors.InvalidCaveat):
-            remembers.narrow(TOKENS[0], now_s=0, for_s=0)
+            remembers.narrow(TOKENS[0], now_s=0, expires_in_s=0)
 
 
 def test_narrowing_remembers_at_most_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(narrowing, "MOST", 5)
     remembers = Narrowing()
-    for for_s in range(1, 50):
-        remembers.narrow(TOKENS[0], now_s=0, for_s=for_s)
+    for expires_in_s in range(1, 50):
+        remembers.narrow(TOKENS[0], now_s=0, expires_in_s=expires_in_s)
         assert len(remembers._known) <= 5

@@ -70,7 +70,7 @@ def client(request: pytest.FixtureRequest, authority: Authority) -> Iterator[InP
 
 
 def test_a_token_verifies_clears_and_is_denied_as_in_production(client: InProcess, authority: Authority) -> None:
-    token = authority.mint("acme", Sub("kim"), act="r")
+    token = authority.mint("acme", Sub("kim"), action="r")
     verified = client.call("verify", token)
     assert (verified.organization, verified.subject) == ("acme", "kim")
     verified.clear(Access(organization="acme", action="r"))
@@ -99,7 +99,7 @@ def test_every_way_to_revoke_denies_the_token(client: InProcess, authority: Auth
 
 def test_revoking_a_child_leaves_its_parent_valid(client: InProcess, authority: Authority) -> None:
     token = authority.mint("acme")
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     assert authority.revoke(child) is False
     assert authority.revoke(child) is True
     client.call("verify", token)
@@ -149,9 +149,9 @@ def test_environment_variables_for_another_authority_are_ignored(
 
 def test_the_policy_of_an_app_is_used_except_for_its_clock(authority: Authority) -> None:
     client = authority.client(policy=Policy(organization="acme", clock=lambda: 0.0, audience="shop"))
-    client.verify(authority.mint("acme", aud="shop")).clear(Access(organization="acme"))
+    client.verify(authority.mint("acme", audience="shop")).clear(Access(organization="acme"))
     with pytest.raises(errors.CaveatUnmet):
-        client.verify(authority.mint("acme", aud="billing")).clear(Access(organization="acme"))
+        client.verify(authority.mint("acme", audience="billing")).clear(Access(organization="acme"))
 
 
 @pytest.mark.parametrize(

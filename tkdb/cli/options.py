@@ -1,6 +1,6 @@
 """Options that several commands share, as dataclasses with one field for each option.
 
->>> CaveatOptions(act="r", res=["app:shop=r"]).restrictions(now_s=0)
+>>> CaveatOptions(action="r", resource=["app:shop=r"]).restrictions(now_s=0)
 [Act(actions='r'), Res(kind='app', ids=mappingproxy({'shop': 'r'}))]
 """
 
@@ -32,12 +32,12 @@ Organization = Annotated[str, typer.Argument(help="The organization's name.", sh
 class CaveatOptions:
     """The restrictions of a token."""
 
-    act: Annotated[str | None, typer.Option(help="Actions out of rwcdC: read write create delete control.")] = None
-    res: Annotated[
+    action: Annotated[str | None, typer.Option(help="Actions out of rwcdC: read write create delete control.")] = None
+    resource: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND:ID=ACTIONS", help="A resource; repeat it for more. The ID * is any."),
     ] = None
-    aud: Annotated[str | None, typer.Option(help="The service that may accept it.")] = None
+    audience: Annotated[str | None, typer.Option(help="The service that may accept it.")] = None
     method: Annotated[str | None, typer.Option(help="The HTTP method.")] = None
     path: Annotated[str | None, typer.Option(help="A path glob, such as /v1/apps/*.")] = None
     ip: Annotated[list[str] | None, typer.Option(metavar="CIDR", help="A client network; repeat it for more.")] = None
@@ -45,12 +45,12 @@ class CaveatOptions:
         list[str] | None,
         typer.Option(metavar="JSON", help='Any caveat, such as \'["x:plan","pro"]\'; repeat it for more.'),
     ] = None
-    for_: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="The token's lifetime: 60s, 5m, 1h, 7d.")
+    expires_in: Annotated[
+        str | None, typer.Option("--expires-in", metavar="DURATION", help="The token's lifetime: 60s, 5m, 1h, 7d.")
     ] = None
 
     def restrictions(self, *, now_s: float | None) -> list[AnyCaveat]:
-        """Return the caveats, the stable ones first. Without ``now_s``, the authority applies ``--for``.
+        """Return the caveats, the stable ones first. Without ``now_s``, the authority applies ``--expires-in``.
 
         Raises:
             InvalidCaveat, UsageError: an option isn't a valid caveat.
@@ -58,11 +58,11 @@ class CaveatOptions:
         from tkdb.macaroon.caveats import Act, Aud, Exp, Ip, Req, Res
 
         caveats: list[AnyCaveat] = []
-        if self.aud is not None:
-            caveats.append(Aud(self.aud))
-        if self.act is not None:
-            caveats.append(Act(self.act))
-        caveats += [Res(kind, ids) for kind, ids in resources(self.res or ()).items()]
+        if self.audience is not None:
+            caveats.append(Aud(self.audience))
+        if self.action is not None:
+            caveats.append(Act(self.action))
+        caveats += [Res(kind, ids) for kind, ids in resources(self.resource or ()).items()]
         if self.ip:
             caveats.append(Ip(tuple(self.ip)))
         if self.method is not None or self.path is not None:
@@ -75,7 +75,7 @@ class CaveatOptions:
     @property
     def lifetime_s(self) -> int | None:
         """The requested lifetime of the token, in seconds."""
-        return None if self.for_ is None else duration(self.for_)
+        return None if self.expires_in is None else duration(self.expires_in)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""``tkdb token``: the commands that mint, attenuate, verify, inspect, explain and revoke tokens."""
+"""``tkdb token``: the commands that mint, narrow, verify, inspect, explain and revoke tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tkdb.macaroon.token import Macaroon
     from tkdb_client import Verified
 
-app = typer.Typer(name="token", help="Mint, attenuate, verify, inspect, explain and revoke tokens.")
+app = typer.Typer(name="token", help="Mint, narrow, verify, inspect, explain and revoke tokens.")
 
 Owner = Annotated[
     str | None, typer.Option("--organization", help="The organization whose data the request touches. Default: any.")
@@ -29,38 +29,38 @@ Subject = Annotated[str | None, typer.Option(help="The token's subject: a fact t
 
 
 @command(app)
-def mint(output: Output, organization: Organization, caveats: CaveatOptions, sub: Subject = None) -> None:
+def mint(output: Output, organization: Organization, caveats: CaveatOptions, subject: Subject = None) -> None:
     """Mint a token, and print it.
 
     The token is the secret to hand out. This needs a signer's key (TKDB_SIGNER).
 
     \b
-    $ tkdb token mint acme --act rw --res app:shop=rw --for 1h
+    $ tkdb token mint acme --action rw --resource app:shop=rw --expires-in 1h
     tkdb_AgELdGtkYi5leGFtcGxl…
     """
     from tkdb.macaroon.caveats import Sub
 
     given = caveats.restrictions(now_s=None)
-    facts = [] if sub is None else [Sub(sub)]
+    facts = [] if subject is None else [Sub(subject)]
     with connect() as client:
         token = client.mint(organization, *facts, *given, expires_in_s=caveats.lifetime_s)
     _print(output, token)
 
 
 @command(app)
-def attenuate(output: Output, caveats: CaveatOptions, token_file: TokenFile = None) -> None:
+def narrow(output: Output, caveats: CaveatOptions, token_file: TokenFile = None) -> None:
     """Restrict a token further, and print the result. This works offline, and needs no key.
 
     \b
-    $ tkdb token attenuate < token.txt --act r --for 5m
+    $ tkdb token narrow < token.txt --action r --expires-in 5m
     tkdb_AgELdGtkYi5leGFtcGxl…
     """
     from tkdb.cli.token_report import root_of
 
     given = caveats.restrictions(now_s=time.time())
     if not given:
-        raise UsageError("no restriction is given", hint="add one, such as --act r or --for 5m")
-    _print(output, root_of(inputs.token(token_file)).attenuate(*given))
+        raise UsageError("no restriction is given", hint="add one, such as --action r or --expires-in 5m")
+    _print(output, root_of(inputs.token(token_file)).narrow(*given))
 
 
 @command(app)
@@ -145,7 +145,7 @@ def inspect(output: Output, token_file: TokenFile = None) -> None:
     \b
     $ tkdb token inspect < token.txt
     authority  tkdb.example
-    kind       attenuated: 1 of its caveats were added by holders
+    kind       narrowed: 1 of its caveats were added by holders
     …
     #  WRITTEN BY  TAG  MEANS
     1  authority   exp  ends 2026-11-23 02:14:07 UTC (in 57 min)

@@ -129,15 +129,21 @@ class Authority:
         self,
         organization: str,
         *caveats: AnyCaveat,
-        act: str | None = None,
-        res: Resources | None = None,
-        sub: str | None = None,
-        aud: str | None = None,
+        action: str | None = None,
+        resource: Resources | None = None,
+        subject: str | None = None,
+        audience: str | None = None,
         expires_in_s: int | None = None,
     ) -> Macaroon:
         """Mint a token, as ``Client.mint``. Faults don't affect the test's own calls."""
         return self._operator.mint(
-            organization, *caveats, act=act, res=res, sub=sub, aud=aud, expires_in_s=expires_in_s
+            organization,
+            *caveats,
+            action=action,
+            resource=resource,
+            subject=subject,
+            audience=audience,
+            expires_in_s=expires_in_s,
         )
 
     def revoke(self, token: Token) -> bool:
