@@ -70,6 +70,39 @@ def test_each_caveat_option_adds_its_caveat(token: str) -> None:
     assert shown["m"] == 3
 
 
+CAVEAT_OPTIONS = (
+    *("--action", "--resource", "--prefix", "--audience", "--ip", "--method", "--path", "--caveat", "--expires-in"),
+)
+
+
+@pytest.mark.parametrize("option", CAVEAT_OPTIONS)
+def test_an_empty_restriction_is_refused(option: str, token: str, dev: dict[str, str]) -> None:
+    for command, given in ((("narrow",), token), (("mint", "dev"), "")):
+        ran = quick("token", *command, option, "", stdin=given, env=dev)
+        assert (ran.code, ran.out) == (2, "")
+        assert quick("token", *command, "--otherwise", "r", option, "", stdin=given, env=dev).code == 2
+
+
+@pytest.mark.parametrize("option", ["--action", "--resource", "--audience", "--at"])
+def test_an_empty_part_of_an_access_is_refused(option: str, token: str, dev: dict[str, str]) -> None:
+    assert quick("token", "verify", option, "", stdin=token, env=dev).code == 2
+    assert quick("token", "explain", option, "", stdin=token).code == 2
+
+
+@pytest.mark.parametrize("option", ["--method", "--path", "--ip"])
+def test_an_empty_part_of_a_request_is_cleared_against(option: str, token: str, dev: dict[str, str]) -> None:
+    """It would leave the caveats uncleared if it counted as not given."""
+    ran = quick("token", "verify", option, "", "--json", stdin=token, env=dev)
+    assert (ran.code, json.loads(ran.out)["cleared"]) == (1, False)
+
+
+def test_prefixes_and_the_actions_otherwise_are_caveats_too(token: str) -> None:
+    ran = quick("token", "narrow", "--prefix", "object:logs/=r", "--otherwise", "rw", stdin=token)
+    assert Macaroon.parse(ran.out.strip()).packets[-1] == b'["if",[["pre","object",{"logs/":"r"}]],"rw"]'
+    ran = quick("token", "narrow", "--otherwise", "rw", stdin=token)
+    assert (ran.code, ran.err.splitlines()[0]) == (2, "error: otherwise='rw' is given without resource and prefix")
+
+
 def test_each_access_option_is_checked(token: str, dev: dict[str, str]) -> None:
     options = ["--action", "r", "--audience", "shop", "--ip", "10.0.0.0/8", "--method", "GET", "--path", "/v1/*"]
     attenuated = quick("token", "narrow", *options, stdin=token).out

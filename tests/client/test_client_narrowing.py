@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.client.cache.model.realm import Realm
 from tkdb import errors
+from tkdb.macaroon.caveats import Act, AnyCaveat, App
 from tkdb_client import narrowing
 from tkdb_client.narrowing import Narrowing
 
@@ -21,6 +22,8 @@ arguments = st.fixed_dictionaries(
             [None, {"app": {"a": "r", "b": "w"}}, {"app": {"b": "w", "a": "r"}}, {"job": {"*": "r"}}]
         ),
         "audience": st.sampled_from([None, "shop"]),
+        "prefix": st.sampled_from([None, {"object": {"logs/": "r"}}]),
+        "ip": st.sampled_from([None, "10.0.0.0/8", ["10.0.0.0/8", "2001:db8::/32"]]),
         "method": st.sampled_from([None, "GET"]),
         "path": st.sampled_from([None, "/a", "/**"]),
         "expires_in_s": st.sampled_from([None, 1, 7.5, 60]),
@@ -28,14 +31,17 @@ arguments = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from(TOKENS), arguments, st.floats(0, 200), st.booleans()), max_size=30))
+further = st.lists(st.sampled_from([App("plan", "pro"), App("plan", {"a": 1}), Act("r")]), max_size=2)
+
+
+@given(st.lists(st.tuples(st.sampled_from(TOKENS), arguments, further, st.floats(0, 200), st.booleans()), max_size=30))
 def test_remembered_narrowing_gives_the_same_token_as_narrow(
-    calls: list[tuple[Any, dict[str, Any], float, bool]],
+    calls: list[tuple[Any, dict[str, Any], list[AnyCaveat], float, bool]],
 ) -> None:
     remembers = Narrowing()
-    for token, given_, now_s, as_text in calls:
-        narrowed = remembers.narrow(token.text if as_text else token, now_s=now_s, **given_)
-        assert narrowed == token.narrow(now_s=now_s, **given_)
+    for token, given_, caveats, now_s, as_text in calls:
+        narrowed = remembers.narrow(token.text if as_text else token, *caveats, now_s=now_s, **given_)
+        assert narrowed == token.narrow(*caveats, now_s=now_s, **given_)
 
 
 def test_an_invalid_argument_is_refused_each_time() -> None:

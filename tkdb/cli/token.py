@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,12 +39,9 @@ def mint(output: Output, organization: Organization, caveats: CaveatOptions, sub
     $ tkdb token mint acme --action rw --resource app:shop=rw --expires-in 1h
     tkdb_AgELdGtkYi5leGFtcGxl…
     """
-    from tkdb.macaroon.caveats import Sub
-
-    given = caveats.restrictions(now_s=None)
-    facts = [] if subject is None else [Sub(subject)]
+    given, further, lifetime_s = caveats.restrictions(), caveats.caveats, caveats.expires_in_s
     with connect() as client:
-        token = client.mint(organization, *facts, *given, expires_in_s=caveats.lifetime_s)
+        token = client.mint(organization, *further, subject=subject, expires_in_s=lifetime_s, **given)
     _print(output, token)
 
 
@@ -56,11 +54,14 @@ def narrow(output: Output, caveats: CaveatOptions, token_file: TokenFile = None)
     tkdb_AgELdGtkYi5leGFtcGxl…
     """
     from tkdb.cli.token_report import root_of
+    from tkdb.macaroon.caveats import Exp
 
-    given = caveats.restrictions(now_s=time.time())
-    if not given:
+    if not caveats.given:
         raise UsageError("no restriction is given", hint="add one, such as --action r or --expires-in 5m")
-    _print(output, root_of(inputs.token(token_file)).narrow(*given))
+    given, further, lifetime_s = caveats.restrictions(), caveats.caveats, caveats.expires_in_s
+    # The exact second, because no other call repeats this one.
+    expiry = [] if lifetime_s is None else [Exp(math.ceil(time.time() + lifetime_s))]
+    _print(output, root_of(inputs.token(token_file)).narrow(*further, *expiry, **given))
 
 
 @command(app)

@@ -16,31 +16,19 @@ Macaroon(tkdb.example, lineage 6b6b6b6b…/000000000000…, 1 caveat, m 0)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from math import ceil
-from typing import Self
+from collections.abc import Iterable
+from typing import Self, Unpack
 
 import msgspec
 
-from tkdb.errors import InvalidCaveat, MalformedToken, OverLimit
-from tkdb.macaroon.caveats import Act, AnyCaveat, Aud, Bind, Exp, Req, Res, decode_all, encode
+from tkdb.arguments import Duration
+from tkdb.errors import MalformedToken, OverLimit
+from tkdb.macaroon.caveats import AnyCaveat, Exp, decode_all, encode
 from tkdb.macaroon.chain import branch, walk
 from tkdb.macaroon.identifier import IDENTIFIER_BYTES, ISSUED, KID, LINEAGE, NONCE, VERSION, M
 from tkdb.macaroon.limits import DEFAULT, Limits
+from tkdb.macaroon.restrictions import Restrictions, appendable, expiry_s, written
 from tkdb.macaroon.wire import SIGNATURE_BYTES, Packet, ThirdParty, append, decode_text, encode_text, read
-
-
-def expiry_s(expires_in_s: float, now_s: float | None) -> int:
-    """Return the Unix second up to which a token is valid if it is narrowed to ``expires_in_s`` seconds. The lifetime
-    is rounded up by a quarter at most, so that calls within a short time give the same second.
-
-    Raises:
-        InvalidCaveat: an argument is missing or out of range.
-    """
-    if now_s is None or not (1 <= expires_in_s < 2**40 and 0 <= now_s < 2**40):
-        raise InvalidCaveat("expires_in_s is not a number of seconds from 1 on, or now_s is missing or not a time")
-    bucket_s = max(1, int(expires_in_s) // 4)
-    return ceil((now_s + expires_in_s) / bucket_s) * bucket_s
 
 
 class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
@@ -149,50 +137,32 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     def narrow(
         self,
         *caveats: AnyCaveat,
-        action: str | None = None,
-        resource: Mapping[str, Mapping[str, str]] | None = None,
-        audience: str | None = None,
-        method: str | None = None,
-        path: str | None = None,
-        expires_in_s: float | None = None,
+        expires_in_s: Duration | None = None,
         now_s: float | None = None,
         limits: Limits = DEFAULT,
+        **restrictions: Unpack[Restrictions],
     ) -> Self:
         """Return the token restricted further. It works offline: no key, no network. The same call gives the same
         token, so that verifiers' caches hit.
 
         Args:
-            caveats: caveats of any kind, before those of the other arguments.
-            action: the actions, out of ``rwcdC``.
-            resource: the resources: a map from kind to id to actions.
-            audience: the service that is called.
-            method: the HTTP method. Without ``path``, any path is allowed.
-            path: a path glob. Without ``method``, any method is allowed.
-            expires_in_s: the lifetime of the result, in seconds from ``now_s``, rounded up by a quarter at most.
+            caveats: caveats of any kind, after those of ``restrictions``.
+            expires_in_s: the lifetime of the result from ``now_s`` on, in seconds or as a ``timedelta``. It is rounded
+                up by a quarter at most.
             now_s: the time, in Unix seconds; required with ``expires_in_s``.
             limits: the maximum sizes that readers accept.
+            restrictions: ``action``, ``resource``, ``prefix``, ``otherwise``, ``audience``, ``ip``, ``method`` and
+                ``path``: see ``Restrictions``.
 
         Raises:
             InvalidCaveat: a caveat can't be written, belongs in a discharge, or states a fact, which only the authority
-                may do.
+                may do. If an argument is the reason, the message names it.
             OverLimit: the result would be larger than readers accept.
         """
         # Caveats that stay the same from call to call are first, so that narrowed tokens share the longest prefix.
-        added = list(caveats)
-        if audience is not None:
-            added.append(Aud(audience))
-        if action is not None:
-            added.append(Act(action))
-        added += [Res(kind, dict(sorted(ids.items()))) for kind, ids in sorted((resource or {}).items())]
-        if method is not None or path is not None:
-            added.append(Req((method or "*",), ("/", "/**") if path is None else (path,)))
+        added = [*written(restrictions), *appendable(caveats)]
         if expires_in_s is not None:
             added.append(Exp(expiry_s(expires_in_s, now_s)))
-        for caveat in added:
-            if caveat.fact:
-                raise InvalidCaveat(f"{type(caveat).__name__} states a fact, which only the authority may do")
-            if isinstance(caveat, Bind):
-                raise InvalidCaveat("a bind caveat is allowed only in a discharge; here it would deny everything")
         return self.extend(added, limits)
 
     def __repr__(self) -> str:
