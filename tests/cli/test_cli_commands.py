@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.cli.processes import quick, tkdb
-from tkdb.cli.output import exit_code
+from tkdb import errors
+from tkdb.cli.output import Output, exit_code
 from tkdb.errors import TkdbError
 from tkdb.macaroon.caveats import Act, Sub
 from tkdb.macaroon.token import Macaroon
@@ -281,3 +282,22 @@ def test_a_restore_without_exactly_one_valid_target_exits_with_2(dev: dict[str, 
 def test_a_restore_to_a_time_after_the_last_entry_is_refused(dev: dict[str, str]) -> None:
     refused = quick("restore", "--at", "2100-01-01", "--yes", env=dev)
     assert (refused.code, "there is no entry after that time" in refused.err) == (1, True)
+
+
+def test_a_write_is_repeated_by_its_request_id(dev: dict[str, str]) -> None:
+    chosen = "0123456789abcdef" * 2
+    made = quick("org", "create", "once", "--request-id", chosen, env=dev)
+    again = quick("org", "create", "once", "--request-id", chosen, env=dev)
+    assert (made.code, again.code) == (0, 0)
+    assert made.out == again.out
+    assert quick("org", "create", "once", env=dev).code == 1
+    assert quick("org", "rotate", "once", "--request-id", chosen, env=dev).code == 1
+    for wrong in ("", "xyz", chosen[1:]):
+        ran = quick("org", "rotate", "once", "--request-id", wrong, env=dev)
+        assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: request_id={wrong!r} is not a request id")
+
+
+def test_an_unknown_outcome_shows_its_request_id(capsys: pytest.CaptureFixture[str]) -> None:
+    error = errors.OutcomeUnknown("its outcome is unknown", request_id=bytes(16))
+    assert Output(json=True).fail(error) == 3
+    assert json.loads(capsys.readouterr().out)["error"]["request_id"] == "00" * 16

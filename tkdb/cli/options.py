@@ -25,6 +25,14 @@ TokenFile = Annotated[
     str | None,
     typer.Option("--token-file", metavar="PATH", help="The file with the token; - is stdin. Never an argument."),
 ]
+RequestId = Annotated[
+    str | None,
+    typer.Option(
+        "--request-id",
+        metavar="HEX",
+        help="Repeat a write whose outcome was unknown: 32 hex digits, from its error. Default: a new id.",
+    ),
+]
 Organization = Annotated[str, typer.Argument(help="The organization's name.", show_default=False)]
 
 

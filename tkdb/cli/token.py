@@ -12,7 +12,7 @@ import typer
 from tkdb.cli import inputs
 from tkdb.cli.command import command
 from tkdb.cli.connect import connect
-from tkdb.cli.options import AccessOptions, CaveatOptions, Organization, TokenFile
+from tkdb.cli.options import AccessOptions, CaveatOptions, Organization, RequestId, TokenFile
 from tkdb.cli.output import Output, Rows, UsageError, faint, good
 from tkdb.errors import Denied, StaleAuthority
 
@@ -227,6 +227,7 @@ def revoke(
     before: Annotated[
         str | None, typer.Option(metavar="TIME", help="With --organization: only before this time.")
     ] = None,
+    request_id: RequestId = None,
 ) -> None:
     """Revoke a token and all of its descendants.
 
@@ -242,7 +243,10 @@ def revoke(
     target = _target(lineage, branch, key, organization, subject, before)
     presented = inputs.token(token_file) if target is None else None
     with connect() as client:
-        already = client.revoke(presented) if presented is not None else client.revoke_many([target])
+        if presented is not None:
+            already = client.revoke(presented, request_id=request_id)
+        else:
+            already = client.revoke_many([target], request_id=request_id)
     output.result({"revoked": True, "already": already}, good("already revoked" if already else "revoked"))
 
 
