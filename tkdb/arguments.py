@@ -30,6 +30,7 @@ Duration: TypeAlias = float | timedelta
 MOST: Final = 2**53 - 1
 """The largest number that every reader of a message reads exactly."""
 
+_NUMBERS: Final = (int, float)
 _SHOWN: Final = (str, int, float, list, tuple, dict, set, frozenset, type(None))
 _SHOWN_MOST: Final = 100
 _SECRET = compile_pattern(r"tkdb[a-z]*_[\w-]{8,}|[\w-]{40,}", ASCII).search
@@ -104,7 +105,7 @@ def seconds(name: str, value: object, *, kind: type[TkdbError] = ConfigurationEr
         ConfigurationError: it is neither a number nor a ``timedelta``, or it is negative.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= MOST:
+    if isinstance(number, bool) or not isinstance(number, _NUMBERS) or not 0 <= number <= MOST:
         reject(name, value, "is not a duration", _DURATION, kind=kind)
     return number
 

@@ -34,6 +34,7 @@ T = TypeVar("T", bound=api.Call[Any])
 _ORGANIZATION = compile_pattern(r"[a-z0-9][a-z0-9._-]{0,62}", ASCII).fullmatch
 _MACHINE = compile_pattern(r"[A-Za-z0-9._-]{1,64}", ASCII).fullmatch
 _HEX = compile_pattern(r"[0-9a-fA-F]{32}", ASCII).fullmatch
+_TOKENS: Final = (str, Macaroon)
 _TOKEN_HINT: Final = "pass its text, or a Macaroon"  # noqa: S105  not a secret
 
 
@@ -56,7 +57,7 @@ def token(value: object, name: str = "token") -> Token:
     Raises:
         ConfigurationError: it is neither text nor a ``Macaroon``.
     """
-    if not isinstance(value, str | Macaroon):
+    if not isinstance(value, _TOKENS):
         reject(name, value, "is not a token", _TOKEN_HINT)
     return value
 

@@ -12,7 +12,8 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
+from types import MappingProxyType
 from typing import Any, Final, Unpack
 
 from tkdb.arguments import Duration
@@ -22,6 +23,8 @@ from tkdb.macaroon.token import Macaroon
 from tkdb_client import arguments
 
 MOST: Final = 1_024
+
+_MAPS: Final = (dict, MappingProxyType)
 
 
 class Narrowing:
@@ -47,17 +50,20 @@ class Narrowing:
         parent = arguments.token(token)
         ends_s = None if expires_in_s is None else expiry_s(expires_in_s, now_s)
         networks = given.get("ip")
-        if isinstance(networks, Iterable) and not isinstance(networks, str):
+        if networks is not None and not isinstance(networks, str) and isinstance(networks, Iterable):
             given = {**given, "ip": tuple(networks)}  # it is read twice, and an iterator can be read once
-        cids = tuple(map(encode, checked(caveats)))
-        names: Mapping[str, Any] = given
-        presented = parent if isinstance(parent, str) else parent.raw
         key: Hashable = None
         try:
-            key = presented, cids, ends_s, tuple((name, _frozen(names[name])) for name in sorted(names))
+            key = (
+                parent if isinstance(parent, str) else parent.raw,
+                tuple(map(encode, checked(caveats))) if caveats else (),
+                ends_s,
+                *given,
+                *[_frozen(value) if type(value) in _MAPS else value for value in given.values()],
+            )
             narrowed = self._known.get(key)
-        except TypeError:  # A value of a wrong type can't be in a key. The error is raised below, with its name.
-            narrowed = None
+        except (TypeError, AttributeError):
+            narrowed = None  # A value of a wrong type can't be in a key. The error is raised below, with its name.
         if narrowed is None:
             macaroon = Macaroon.parse(parent) if isinstance(parent, str) else parent
             narrowed = macaroon.narrow(*caveats, expires_in_s=expires_in_s, now_s=now_s, **given)
@@ -67,6 +73,6 @@ class Narrowing:
         return narrowed
 
 
-def _frozen(value: Any) -> Any:
-    """Return a value that is equal for equal arguments, whatever the order of their members."""
-    return frozenset((name, _frozen(each)) for name, each in value.items()) if isinstance(value, Mapping) else value
+def _frozen(grants: Any) -> Hashable:
+    """Return a map from kind to id to actions in a form that can be in a key."""
+    return tuple([(kind, tuple(ids.items())) for kind, ids in grants.items()])

@@ -186,6 +186,8 @@ class Req(Caveat, frozen=True, tag="req"):
     def __post_init__(self) -> None:
         _make_tuple(self, "methods")
         _make_tuple(self, "paths")
+        if not all(isinstance(each, str) for each in (*self.methods, *self.paths)):
+            raise InvalidCaveat("a req caveat has a method or a path that isn't text", hint="write GET and /v1/apps/*")
         if not all(map(_METHOD, self.methods)) or ("*" in self.methods and len(self.methods) > 1):
             raise InvalidCaveat("a req caveat names no HTTP method", hint="write GET, in capitals, or * alone")
         for path in self.paths:
@@ -378,14 +380,13 @@ def _check_actions(actions: str) -> None:
 
 
 def _make_tuple(caveat: Ip | Req, name: str) -> None:
-    """Make a field's texts immutable."""
+    """Make a field's texts immutable. A reader's are already."""
     texts = getattr(caveat, name)
-    if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
-        raise InvalidCaveat(f"the {name} are not a list of texts", hint='write ("GET",), with a comma')
-    if not texts:
-        raise InvalidCaveat(f"the {name} name nothing", hint="name one, or leave the caveat out")
-    if isinstance(texts, list):
-        msgspec.structs.force_setattr(caveat, name, tuple(texts))
+    if type(texts) is tuple and texts:
+        return
+    if not isinstance(texts, list) or not texts:
+        raise InvalidCaveat(f"the {name} are not a list of texts", hint="name at least one, in a list")
+    msgspec.structs.force_setattr(caveat, name, tuple(texts))
 
 
 def _check_text(text: str) -> None:

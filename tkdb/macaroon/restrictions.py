@@ -114,7 +114,7 @@ def checked(caveats: Iterable[object]) -> list[AnyCaveat]:
     """
     found: list[AnyCaveat] = []
     for caveat in caveats:
-        if not isinstance(caveat, Caveat | App):
+        if not isinstance(caveat, _CAVEATS):
             hint = 'pass caveats of tkdb_client.caveats, such as App("plan", "pro")'
             reject("a caveat", caveat, "is not a caveat", hint, kind=InvalidCaveat)
         found.append(caveat)  # type: ignore[arg-type]  # the subclasses of Caveat are the members of the union
@@ -154,6 +154,7 @@ def expiry_s(expires_in_s: Duration, now_s: float | None) -> int:
     return ceil((now_s + for_s) / bucket_s) * bucket_s
 
 
+_CAVEATS: Final = (Caveat, App)
 _ACTIONS: Final = 'write letters out of rwcdC, such as "r" or "rw"'
 _GRANTS: Final = {
     "resource": 'write {"app": {"shop": "rw"}}, or leave it out',
@@ -212,14 +213,13 @@ def _networks(networks: object) -> tuple[str, ...]:
 
 def _request(method: str | None, path: str | None) -> AnyCaveat:
     """Return the caveat for a method and a path. If one is None, any is allowed."""
-    paths: tuple[str, ...] = ("/", "/**")
-    methods = ("*",)
-    if method is not None:
-        methods = (_text("method", method, "write GET, in capitals"),)
-        _built("method", lambda name: Req((name,), paths), method)
-    if path is not None:
-        paths = (_text("path", path, "write /v1/apps/*, or /v1/** for all below"),)
-    return _built("path", lambda _: Req(methods, paths), path)
+    methods = ("*",) if method is None else (_text("method", method, "write GET, in capitals"),)
+    paths = ("/", "/**") if path is None else (_text("path", path, "write /v1/apps/*, or /v1/** for all below"),)
+    try:
+        return Req(methods, paths)
+    except InvalidCaveat as error:
+        _built("method", lambda _: Req(methods, ("/",)), method)
+        raise _named("path", path, error) from None
 
 
 def _text(name: str, value: object, hint: str) -> str:
