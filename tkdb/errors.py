@@ -259,9 +259,22 @@ class DeadlineExceeded(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """A write was sent, and its outcome is unknown. It is safe to repeat it with its request id."""
+    """A write was sent, and its outcome is unknown. It is safe to repeat it with its request id.
+
+    Args:
+        message: the problem.
+        hint: one thing to try.
+        retry_after_ms: the shortest time to wait before the next try, or None.
+        request_id: the request id of the write: 16 bytes, or None on the authority's side.
+    """
 
     code = "outcome unknown"
+
+    def __init__(
+        self, message: str, *, hint: str = "", retry_after_ms: int | None = None, request_id: bytes | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after_ms=retry_after_ms)
+        self.request_id = request_id
 
 
 class NoPrimary(Unavailable):

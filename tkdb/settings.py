@@ -120,8 +120,8 @@ class Settings:
     bound_ms: int = defaults.BOUND_MS
     lease_ms: int = defaults.LEASE_MS
     fly_src_required: bool = False
-    fly_src_apps: tuple[str, ...] = ()
-    fly_src_orgs: tuple[str, ...] = ()
+    fly_src_apps: tuple[str, ...] | None = None
+    fly_src_orgs: tuple[str, ...] | None = None
     fly_src_key_file: Path = Path(attestation.KEY_FILE)
 
     @classmethod
@@ -236,8 +236,10 @@ def _required(text: str) -> bool:
     return text == "require"
 
 
-def _source_names(text: str) -> tuple[str, ...]:
-    names = () if text == ANY else tuple(part.strip() for part in text.split(","))
+def _source_names(text: str) -> tuple[str, ...] | None:
+    if text == ANY:
+        return None
+    names = tuple(part.strip() for part in text.split(","))
     if not all(_SOURCE_NAME(name) for name in names):
         raise errors.ConfigurationError(
             "comma-separated names of letters, digits, dashes and underscores, or any, are expected"

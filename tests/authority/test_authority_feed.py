@@ -25,7 +25,7 @@ async def _settle() -> None:
 def test_the_feed_contains_each_kind_of_revocation_in_order() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
-        child = token.attenuate(Act("r"))
+        child = token.narrow(Act("r"))
         start = world.position
         await world.revoke(branch(child), lineage(token))
         await world.revoke(*(api.Before("acme", START_MS, subject) for subject in (None, "ann")))

@@ -50,7 +50,7 @@ def path(tmp_path: Path) -> Path:
 
     async def write(world: World) -> None:
         token = await world.mint()
-        await world.revoke_own(token.attenuate(Act("r")))
+        await world.revoke_own(token.narrow(Act("r")))
         await world.revoke(lineage(token), signer="acme")
         await world.revoke(api.Before("evil"), api.Before("evil", subject="eve"), signer="evil")
         await world.revoke(api.RetireKey(token.kid), signer="revoker")

@@ -51,7 +51,7 @@ class Writer(threading.Thread):
         assert signer.create_organization(name).name == name
         self._note(self.created, name)
         token = signer.mint(name)
-        child = token.attenuate(Act("r"))
+        child = token.narrow(Act("r"))
         holder.revoke(child)
         self._note(self.revoked, child)
         self.live.append(token)

@@ -47,8 +47,8 @@ def authority() -> Iterator[dict[str, str]]:
 def live(url: str, identity: str, signer: str) -> None:
     """Live the life of one token with the blocking client."""
     with Client(url, identity, signer=signer, policy=POLICY) as tkdb:
-        token = tkdb.mint("dev", act="rw", res={"app": {"shop": "rw"}}, expires_in_s=60)
-        child = tkdb.narrow(token, act="r", for_s=30)
+        token = tkdb.mint("dev", action="rw", resource={"app": {"shop": "rw"}}, expires_in_s=60)
+        child = tkdb.narrow(token, action="r", expires_in_s=30)
         verified = tkdb.verify(child.text)
         verified.clear(READ)
         if verified.allows(WRITE):
@@ -66,7 +66,7 @@ def live(url: str, identity: str, signer: str) -> None:
 async def live_awaited(url: str, identity: str, signer: str) -> None:
     """Live a shorter life with the awaited client."""
     async with AsyncClient(url, identity, signer=signer, policy=POLICY) as tkdb:
-        (await tkdb.verify(await tkdb.mint("dev", act="r", res={"app": {"shop": "r"}}))).clear(READ)
+        (await tkdb.verify(await tkdb.mint("dev", action="r", resource={"app": {"shop": "r"}}))).clear(READ)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ quickly.
 ``serve``           ``tkdb serve``: the authority, configured by the environment
 ``status``          ``tkdb status``: the machines that answer, the age of their data, and the primary
 ``survey_report``   A survey in words: the findings, the possible loss, and the next steps
-``token``           ``tkdb token``: the commands that mint, attenuate, verify, inspect, explain and revoke tokens
+``token``           ``tkdb token``: the commands that mint, narrow, verify, inspect, explain and revoke tokens
 ``token_report``    The display of a token: never its signature, and always a mark if the token is unverified
 """
 

@@ -147,6 +147,8 @@ def _opening(target: Where, fly: OnFly) -> Open:
             hint="give the app's name in --app, and again in --i-consent-to-break",
         )
     only = tuple(filter(None, (each.strip() for each in (fly.only or "").split(","))))
+    if fly.only is not None and not only:
+        raise UsageError("--only names no machine", hint="name one, or leave --only out for every machine")
     return lambda: drill_progress.fly(Consent(fly.app or "", only))
 
 

@@ -13,6 +13,7 @@ import typer
 from tkdb.cli import inputs
 from tkdb.cli.command import command
 from tkdb.cli.connect import connect
+from tkdb.cli.options import RequestId
 from tkdb.cli.output import Output, UsageError, faint, good
 from tkdb.errors import ConfigurationError
 
@@ -157,7 +158,7 @@ def public(output: Output, file: SecretFile = None, name: NameOption = None) -> 
 
 
 @command(app)
-def reseal(output: Output) -> None:
+def reseal(output: Output, request_id: RequestId = None) -> None:
     """Seal all records under the newest secret.
 
     Every record that is sealed under an older secret is sealed again, under the first of the authority's
@@ -170,7 +171,9 @@ def reseal(output: Output) -> None:
     resealed 1,204 records; none is left under an older secret
     """
     with connect() as client:
-        count = client.reseal(lambda step: output.note(faint(f"{step.remaining:,} records left")))
+        count = client.reseal(
+            lambda step: output.note(faint(f"{step.remaining:,} records left")), request_id=request_id
+        )
     output.result(
         {"resealed": count, "remaining": 0}, good(f"resealed {count:,} records; none is left under an older secret")
     )

@@ -10,7 +10,7 @@ import typer
 from tkdb.cli.command import command
 from tkdb.cli.connect import connect
 from tkdb.cli.inputs import duration
-from tkdb.cli.options import Organization
+from tkdb.cli.options import Organization, RequestId
 from tkdb.cli.output import Output, Rows, UsageError, good
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ NewLifetime = Annotated[str, typer.Option("--max-lifetime", metavar="DURATION", 
 
 
 @command(app)
-def create(output: Output, organization: Organization, max_lifetime: MaxLifetime = None) -> None:
+def create(
+    output: Output, organization: Organization, max_lifetime: MaxLifetime = None, request_id: RequestId = None
+) -> None:
     """Create an organization, with its first root key.
 
     \b
@@ -36,12 +38,14 @@ def create(output: Output, organization: Organization, max_lifetime: MaxLifetime
     """
     max_lifetime_s = None if max_lifetime is None else duration(max_lifetime)
     with connect() as client:
-        made = client.create_organization(organization, max_lifetime_s=max_lifetime_s)
+        made = client.create_organization(organization, max_lifetime_s=max_lifetime_s, request_id=request_id)
     _show(output, "created", made)
 
 
 @command(app)
-def configure(output: Output, organization: Organization, max_lifetime: NewLifetime) -> None:
+def configure(
+    output: Output, organization: Organization, max_lifetime: NewLifetime, request_id: RequestId = None
+) -> None:
     """Change the maximum lifetime of tokens.
 
     It applies to tokens minted from now on.
@@ -52,12 +56,12 @@ def configure(output: Output, organization: Organization, max_lifetime: NewLifet
     """
     max_lifetime_s = duration(max_lifetime)
     with connect() as client:
-        changed = client.configure_organization(organization, max_lifetime_s=max_lifetime_s)
+        changed = client.configure_organization(organization, max_lifetime_s=max_lifetime_s, request_id=request_id)
     _show(output, "configured", changed)
 
 
 @command(app)
-def rotate(output: Output, organization: Organization) -> None:
+def rotate(output: Output, organization: Organization, request_id: RequestId = None) -> None:
     """Mint under a new root key from now on.
 
     The old root key verifies until every token under it has expired.
@@ -70,7 +74,7 @@ def rotate(output: Output, organization: Organization) -> None:
       9f86d081884c7d659a2feaa0c55ad015  1           verifying  2027-02-21 01:00:00 UTC
     """
     with connect() as client:
-        changed = client.rotate_key(organization)
+        changed = client.rotate_key(organization, request_id=request_id)
     _show(output, "rotated", changed)
 
 
@@ -106,6 +110,7 @@ def delete(
     output: Output,
     organization: Organization,
     yes: Annotated[bool, typer.Option("--yes", help="Your consent.")] = False,
+    request_id: RequestId = None,
 ) -> None:
     """Delete an organization permanently.
 
@@ -121,7 +126,7 @@ def delete(
             hint=f"to go ahead, run: tkdb org delete {organization} --yes",
         )
     with connect() as client:
-        client.delete_organization(organization)
+        client.delete_organization(organization, request_id=request_id)
     output.result({"deleted": organization}, good(f"deleted {organization}"))
 
 

@@ -132,6 +132,8 @@ class Output:
         """Print an error, and return its exit code."""
         if self.json:
             fields = {"code": error.code, "message": clean(error.message), "hint": clean(error.hint)}
+            if isinstance(error, errors.OutcomeUnknown) and error.request_id is not None:
+                fields["request_id"] = error.request_id.hex()
             _write(sys.stdout, msgspec.json.encode({"error": fields}).decode())
         _write(sys.stderr, _rendered(bad("error:"), sys.stderr) + " " + clean(error.message))
         if error.hint:

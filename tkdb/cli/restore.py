@@ -8,6 +8,7 @@ import typer
 
 from tkdb.cli.connect import connect
 from tkdb.cli.inputs import instant
+from tkdb.cli.options import RequestId
 from tkdb.cli.output import Output, UsageError, good
 
 
@@ -18,6 +19,7 @@ def restore(
         str | None, typer.Option(metavar="TIME", help="The time whose last entry to go back to: 2026-01-31T12:00:00Z.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Your consent.")] = False,
+    request_id: RequestId = None,
 ) -> None:
     """Restore organizations and keys to an earlier state.
 
@@ -37,7 +39,7 @@ def restore(
             "this permanently ends every organization and key made since then", hint="to go ahead, add --yes"
         )
     with connect() as client:
-        restored = client.restore(seq=seq, at_ms=at_ms)
+        restored = client.restore(seq=seq, at_ms=at_ms, request_id=request_id)
     what = f"{restored.changed:,} organizations and keys changed" if restored.changed else "nothing differed"
     output.result(
         {"seq": restored.seq, "changed": restored.changed}, good(f"restored to entry {restored.seq:,}: {what}")

@@ -180,13 +180,13 @@ _WILD: Final = frozenset({"*", "**"})
 
 
 def _nbf(caveat: Nbf, _access: Access, policy: Policy, now_s: float) -> str | None:
-    if now_s + policy.skew_s >= caveat.at_s:
+    if now_s + policy.skew_s >= caveat.at_s:  # type: ignore[operator]  # the policy made it a number
         return None
     return f"valid in {caveat.at_s - now_s:.0f} s"
 
 
 def _exp(caveat: Exp, _access: Access, policy: Policy, now_s: float) -> str | None:
-    if now_s - policy.skew_s <= caveat.at_s:
+    if now_s - policy.skew_s <= caveat.at_s:  # type: ignore[operator]  # the policy made it a number
         return None
     return f"expired {now_s - caveat.at_s:.0f} s ago"
 

@@ -128,7 +128,7 @@ def test_a_valid_token_is_admitted_and_the_view_gets_its_organization(
     serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority, views: str
 ) -> None:
     asked = serve(middleware(), views)
-    token = bearer(authority.mint("acme", res={"app": {"shop": "r"}}))
+    token = bearer(authority.mint("acme", resource={"app": {"shop": "r"}}))
     assert asked("/apps/shop", token).body == b"acme shop"
     got = asked("/apps/blog", token)
     assert (got.status, got.problem["reason"]) == (403, "caveat unmet")
@@ -145,7 +145,7 @@ def test_a_closed_project_rejects_every_request_that_is_not_exempt(
 ) -> None:
     asked = serve(middleware(access=lambda request: READ, exempt=lambda request: request.path == "/open"))
     assert [asked(where).status for where in ("/read", "/nowhere", "/open")] == [401, 401, 200]
-    assert asked("/nowhere", bearer(authority.mint("acme", act="w"))).status == 403
+    assert asked("/nowhere", bearer(authority.mint("acme", action="w"))).status == 403
     assert asked("/open", method="OPTIONS").status == 200
     assert asked("/read", method="OPTIONS").status == 401
 
@@ -154,7 +154,7 @@ def test_an_async_project_awaits_its_client(kind: str, serve: Callable[..., Ask]
     asked = serve(
         token_middleware(authority.async_client(), organization="acme", access=lambda request: READ), "awaited"
     )
-    token = bearer(authority.mint("acme", act="r"))
+    token = bearer(authority.mint("acme", action="r"))
     if kind == "asgi":  # In ASGI, the middleware is awaited, too.
         assert asked("/read", token).body == b"acme"
         assert asked("/read").status == 401
@@ -268,7 +268,7 @@ def test_a_closed_app_admits_verified_tokens_of_its_organization_and_views_clear
     asked = serve(token_middleware(authority.client(), organization="acme", closed=True), views)
     assert asked("/nowhere").status == 401
     assert asked("/nowhere", bearer(authority.mint("evil"))).problem["reason"] == "foreign organization"
-    token = bearer(authority.mint("acme", res={"app": {"shop": "r"}}))
+    token = bearer(authority.mint("acme", resource={"app": {"shop": "r"}}))
     assert asked("/nowhere", token).status == 404
     assert asked("/apps/shop", token).status == 200
     assert asked("/apps/blog", token).status == 403

@@ -152,7 +152,7 @@ def test_a_closed_app_rejects_a_foreign_and_an_expired_token(authority: Authorit
     assert ask(app, scope("/", bearer(authority.mint("acme")))).status == 200
     got = ask(app, scope("/", bearer(authority.mint("evil"))))
     assert (got.status, got.problem["reason"]) == (403, "foreign organization")
-    got = ask(app, scope("/", bearer(authority.mint("acme").attenuate(Exp(1)))))
+    got = ask(app, scope("/", bearer(authority.mint("acme").narrow(Exp(1)))))
     assert (got.status, got.problem["reason"]) == (401, "expired")
 
 
