@@ -169,7 +169,7 @@ def names(wanted: str) -> Iterator[str]:
             bare = re.split("[;?#]", part)[0].strip(" ")
             if bare == "..":
                 found[-1:] = []
-            elif bare not in {"", "."} or part.strip(" ") not in {"", ".", ".."}:
+            elif part.strip(" ") not in {"", "."}:
                 found.append(part)
         yield "/".join(found)
 
