@@ -430,7 +430,7 @@ def test_a_closed_async_client_stops_following_the_feed(authority: FakeAuthority
     async def test() -> None:
         async with AsyncClient(authority.url, authority.identity) as client:
             await client.verify(server.realm.mint().text)
-            assert len(client._driver._tasks) == 1
+            assert len(client._driver._work.here().tasks) == 1
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert client._cache.enlist() is not None  # Its follower has ended, so another could start.
 
