@@ -21,6 +21,10 @@ from tkdb.errors import ConfigurationError
 
 T = TypeVar("T")
 
+_abandoned: list[object] = []
+"""Values of the parent process. They stay: if they were collected, they would wake the parent's event loops, and wait
+for locks of its threads."""
+
 
 def running_loop() -> asyncio.AbstractEventLoop:
     """Return the running event loop.
@@ -68,9 +72,11 @@ class PerLoop(Generic[T]):
         """Whether it makes values."""
         return self._values is not None
 
-    def all(self) -> list[T]:
-        """Return the values of all loops."""
-        return [value for value, _ in list((self._values or {}).values())]
+    def abandon(self) -> list[T]:
+        """Make no more values, and end none. Return them. For the child of a fork, in which the loops are copies."""
+        values, self._values = self._values, None
+        _abandoned.append(values)
+        return [value for value, _ in (values or {}).values()]
 
     async def close(self) -> None:
         """End all values, and make no more. A second time does nothing."""

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from tkdb.errors import TkdbError, Unavailable
 from tkdb_client.calls.effects import Background, Join, Sleep, Steps
-from tkdb_client.calls.per_loop import PerLoop
+from tkdb_client.calls.per_loop import PerLoop, running_loop
 from tkdb_client.calls.transport import AsyncTransport, Transport
 
 T = TypeVar("T")
@@ -33,6 +33,15 @@ class Runner:
         self._transport = transport
         self._closed = threading.Event()
         self._beside: set[Future[Any]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it isn't closed."""
+        return self._transport.is_open
+
+    @staticmethod
+    def place() -> None:
+        """Return the place in which the caller runs. All threads are one place."""
 
     def run(self, steps: Steps[T]) -> T:
         """Carry out ``steps`` to their end. Return their result."""
@@ -66,8 +75,8 @@ class Runner:
         wait(list(self._beside), CLOSE_S)
 
     def abandon(self) -> None:
-        """Leave every connection to the parent process. For the child of a fork, in which no other thread runs."""
-        self._transport.abandon()
+        """Close it, and leave every connection to the parent process. For the child of a fork."""
+        self._transport.abandon()  # Nothing else: locks may be held by threads of the parent.
 
     def _begin(self, steps: Steps[T]) -> Future[T]:
         future: Future[T] = Future()
@@ -105,6 +114,16 @@ class AsyncRunner:
         self._transport = transport
         self._work = PerLoop[_Work](_Work, _end_work)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it isn't closed."""
+        return self._work.is_open
+
+    @staticmethod
+    def place() -> asyncio.AbstractEventLoop:
+        """Return the place in which the caller runs: its event loop."""
+        return running_loop()
+
     async def run(self, steps: Steps[T]) -> T:
         """Carry out ``steps`` to their end, awaiting. Return their result.
 
@@ -135,6 +154,7 @@ class AsyncRunner:
 
     async def run_all(self, many: Sequence[Steps[T]]) -> list[T]:
         """Carry out all of them concurrently. Return their results, in order."""
+        running_loop()
         return list(await asyncio.gather(*map(self.run, many)))
 
     async def close(self) -> None:
@@ -145,9 +165,9 @@ class AsyncRunner:
         await self._transport.close()
 
     def abandon(self) -> None:
-        """Leave every connection to the parent process. For the child of a fork."""
+        """Close it, and leave every connection to the parent process. For the child of a fork."""
+        self._work.abandon()
         self._transport.abandon()
-        _abandoned.append(self)
 
     def _begin(self, steps: Steps[T]) -> None:
         tasks = self._work.here().tasks
@@ -161,10 +181,6 @@ class AsyncRunner:
         task = asyncio.get_running_loop().create_task(self.run(steps))
         tasks.add(task)  # the loop itself keeps no reference
         task.add_done_callback(ended)
-
-
-_abandoned: list[AsyncRunner] = []
-"""Runners of the parent process. They stay: if one were collected, its tasks would wake the parent's event loop."""
 
 
 def _end_work(work: _Work, works: bool) -> None:

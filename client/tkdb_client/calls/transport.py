@@ -85,6 +85,11 @@ class Transport:
         self._pools: dict[Url, Pool] | None = {}
         self._names = Names()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it isn't closed."""
+        return self._pools is not None
+
     def post(self, send: Send) -> Outcome:
         """Make one attempt. The timeout includes the lookup of the host's name.
 
@@ -153,8 +158,8 @@ class AsyncTransport:
         await self._pools.close()
 
     def abandon(self) -> None:
-        """Leave every connection to the parent process. For the child of a fork."""
-        for pools in self._pools.all():
+        """Leave every connection to the parent process, and make no more. For the child of a fork."""
+        for pools in self._pools.abandon():
             _end_pools(pools, works=False)
 
 
