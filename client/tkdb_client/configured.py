@@ -95,14 +95,14 @@ class Configured(ABC, Generic[X]):
                 self.policy,
                 max_bytes=cache_bytes,
                 bound_ms=bound_ms,
-                monotonic_ms=clock.monotonic_ms,
+                monotonic_ms=clock.elapsed_ms,
             )
             feed = FeedFollower(
                 exchange,
                 cache,
                 bound_ms=bound_ms,
                 timeout_ms=timeout_ms,
-                monotonic_ms=clock.monotonic_ms,
+                monotonic_ms=clock.elapsed_ms,
                 random=random,
             )
             verification = Verification(
@@ -112,7 +112,7 @@ class Configured(ABC, Generic[X]):
                 bound_ms=bound_ms,
                 asks_when_stale=when_stale == "ask",
                 timeout_ms=timeout_ms,
-                monotonic_ms=clock.monotonic_ms,
+                monotonic_ms=clock.elapsed_ms,
                 place=driver.place,
             )
             return driver, cache, Operations(exchange, verification, cache)

@@ -31,7 +31,7 @@ class Reply:
 
     Attributes:
         answer: the authority's answer.
-        sent_ms: when the attempt began, by the monotonic clock.
+        sent_ms: when the attempt began, by ``Clock.elapsed_ms``.
         position: the position that was sent with it. No answer is from before it.
     """
 
@@ -41,7 +41,7 @@ class Reply:
 
     @property
     def dated_ms(self) -> int:
-        """The time, by the monotonic clock, as of which the answer includes everything."""
+        """The time, by ``Clock.elapsed_ms``, as of which the answer includes everything."""
         return self.sent_ms - self.answer.age_ms
 
 
@@ -165,12 +165,12 @@ class Attempts:
             Unavailable: there is none, or another attempt may get a better one.
             ChannelError: the answer is the authority's, and can't be read.
         """
-        began_ms = self._clock.monotonic_ms()
+        began_ms, sent_ms = self._clock.monotonic_ms(), self._clock.elapsed_ms()
         with self._lock:
             position = self._positions.get(self._journal, 0)
         answer, rtt_ms = yield from self._sent(course, region, position, timeout_ms)
-        now_ms = self._clock.monotonic_ms()
-        error = _too_old(course, answer, now_ms - began_ms) if answer.failure is None else answer.failure.error()
+        now_ms, took_ms = self._clock.monotonic_ms(), self._clock.elapsed_ms() - sent_ms
+        error = _too_old(course, answer, took_ms) if answer.failure is None else answer.failure.error()
         with self._lock:
             course.heard = True
             course.in_doubt = course.in_doubt or isinstance(error, _DOUBTFUL)
@@ -184,7 +184,7 @@ class Attempts:
                 self._regions.wrote(region, well=not isinstance(error, errors.Unavailable))
         if isinstance(error, errors.Unavailable):
             raise error
-        return Reply(answer, began_ms, position)
+        return Reply(answer, sent_ms, position)
 
     def saw(self, journal: bytes, position: int) -> None:
         """Record that every machine asked from now on must have reached ``position``."""
