@@ -8,13 +8,16 @@ caches.)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import msgspec
 
 from tkdb.attestation import Verifier
-from tkdb.errors import ConfigurationError, Denied, Unavailable
+from tkdb.errors import ConfigurationError, Denied, Unavailable, WrongClock
 from tkdb.macaroon.access import Access, AnyOrganization, Policy
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.verified import Verified
@@ -22,6 +25,8 @@ from tkdb_client.web.facts import Arrived, Attestation, Facts, facts
 from tkdb_client.web.header import bundle_text
 from tkdb_client.web.rejection import Answer, Rejection, Render, render
 
+LOGGER: Final = logging.getLogger("tkdb.client")
+CLOCK_LOG_S: Final = 60
 KEY = "tkdb.visit"
 """The key of the visit in a framework's request."""
 
@@ -165,6 +170,29 @@ def _bound(policy: Policy, organization: str | AnyOrganization | None) -> Policy
     return msgspec.structs.replace(policy, organization=organization)
 
 
+class ClockLog:
+    """Logs that the clock of this machine is wrong, at most once a minute. The callers can't correct it.
+
+    Args:
+        monotonic_s: a monotonic clock.
+    """
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._next_s = 0.0
+
+    def note(self, error: Unavailable) -> None:
+        """Log the error if it is, or is caused by, a wrong clock."""
+        wrong = error if isinstance(error, WrongClock) else error.__cause__
+        now_s = self._monotonic_s()
+        if isinstance(wrong, WrongClock) and now_s >= self._next_s:
+            self._next_s = now_s + CLOCK_LOG_S
+            LOGGER.error("no token can be verified: %s", wrong)
+
+
+_clock_log = ClockLog()
+
+
 @contextmanager
 def _judging() -> Iterator[None]:
     """Turn the client's errors about a token into rejections. Other errors are the app's own problem, and stay
@@ -174,4 +202,5 @@ def _judging() -> Iterator[None]:
     except Denied as denied:
         raise Rejection.denied(denied) from None
     except Unavailable as unavailable:
+        _clock_log.note(unavailable)
         raise Rejection.unavailable(unavailable) from None
