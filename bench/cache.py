@@ -40,9 +40,11 @@ from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
 from tkdb_client.cache.cache import Cache
 from tkdb_client.calls.attempt import Reply
+from tkdb_client.clock import Clock
 
 N = 5
 EXP_S = 2_000_000_000
+CLOCK = Clock()
 FURTHER = {"exact": 0, "+1": 1, "+3": 3}
 POLICY = Policy(organization="acme", clock=time.time, audience="https://api.acme.example")
 ACCESS = Access(action="r", resource={"app": "123"}, method="GET", path="/v1/apps/123")
@@ -62,15 +64,13 @@ def minted() -> Macaroon:
 
 def opened(max_bytes: int = 32 << 20) -> Cache:
     """Return an empty cache like a client's."""
-    return Cache(
-        NAME, POLICY, max_bytes=max_bytes, bound_ms=10**9, monotonic_ms=lambda: time.monotonic_ns() // 1_000_000
-    )
+    return Cache(NAME, POLICY, max_bytes=max_bytes, bound_ms=10**9, monotonic_ms=CLOCK.elapsed_ms)
 
 
 def know(cache: Cache, token: Macaroon) -> None:
     """Put a token into the cache, as if the authority had verified it."""
     question, bundle = cache.open(), Bundle(token)
-    told = Reply(api.Answer(b"j" * 16, 1, 0), time.monotonic_ns() // 1_000_000, 0)
+    told = Reply(api.Answer(b"j" * 16, 1, 0), CLOCK.elapsed_ms(), 0)
     cache.take(question, bundle, token.tail, api.Valid("acme"), told)
     cache.close(question)
 

@@ -14,7 +14,8 @@
     ├── Unavailable              the request may be fine: try again
     │   ├── Overloaded           ├── Draining            ├── StoreUnwritable
     │   ├── DeadlineExceeded     ├── OutcomeUnknown
-    │   └── NoPrimary            └── StaleAuthority
+    │   ├── NoPrimary            ├── StaleAuthority
+    │   └── WrongClock
     ├── InvalidCaveat            a caveat that can't be written (a ValueError too)
     ├── ChannelError             a Noise message that can't be opened, whatever the cause
     ├── ConfigurationError       a setting, key or file that can't be used
@@ -204,9 +205,19 @@ class Conflict(Refused):
 
 
 class OutOfTime(Refused):
-    """The request's time is too old, or in the future: a replay, or a wrong clock."""
+    """The request's time is too old, or in the future: a replay, or a wrong clock.
+
+    Args:
+        message: the problem.
+        hint: one thing to try.
+        authority_ms: the authority's time, in ms since 1970, if it is known.
+    """
 
     code = "out of time"
+
+    def __init__(self, message: str, *, hint: str = "", authority_ms: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.authority_ms = authority_ms
 
 
 class Unavailable(TkdbError):
@@ -281,6 +292,12 @@ class NoPrimary(Unavailable):
     """No machine takes writes now, or this one doesn't: a takeover or a planned move is in progress."""
 
     code = "no primary"
+
+
+class WrongClock(Unavailable):
+    """The clock of this machine differs too much from the authority's, which therefore refuses every request."""
+
+    code = "wrong clock"
 
 
 class InvalidCaveat(TkdbError, ValueError):

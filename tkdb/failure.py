@@ -22,7 +22,7 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An error on the wire.
 
     ``caveat`` is the number of the caveat that denied, from 1. ``retry_after_ms`` is when an unavailable machine may be
-    asked again.
+    asked again. ``authority_ms`` is the authority's time, if the request's time was wrong.
     """
 
     code: str
@@ -30,6 +30,7 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hint: str = ""
     caveat: int | None = None
     retry_after_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
+    authority_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
 
     @classmethod
     def from_error(cls, error: errors.TkdbError) -> Self:
@@ -46,6 +47,7 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             hint=error.hint,
             caveat=getattr(error, "caveat", None),
             retry_after_ms=getattr(error, "retry_after_ms", None),
+            authority_ms=getattr(error, "authority_ms", None),
         )
 
     def error(self) -> errors.TkdbError:
@@ -55,6 +57,8 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return kind(self.message, caveat=self.caveat, hint=self.hint)
         if issubclass(kind, errors.Unavailable):
             return kind(self.message, hint=self.hint, retry_after_ms=self.retry_after_ms)
+        if issubclass(kind, errors.OutOfTime):
+            return kind(self.message, hint=self.hint, authority_ms=self.authority_ms)
         return kind(self.message, hint=self.hint)
 
 

@@ -1,8 +1,8 @@
 """The client: one authority's methods, blocking and awaited.
 
-`Client` blocks, and any number of threads may share it. `AsyncClient` has the same methods, awaited, and belongs to one
-event loop. Both retry errors that a retry can fix, within a deadline, and raise all others at once: ``Denied`` is about
-the token, ``Refused`` about the request, and ``Unavailable`` about neither (try again).
+`Client` blocks, and any number of threads may share it. `AsyncClient` has the same methods, awaited, and any number of
+event loops may share it. Both retry errors that a retry can fix, within a deadline, and raise all others at once:
+``Denied`` is about the token, ``Refused`` about the request, and ``Unavailable`` about neither (try again).
 
 >>> client = Client("http://tkdb.flycast", "tkdb=tkdbpub_j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiF4KF_abcdef")
 Traceback (most recent call last):
@@ -50,8 +50,7 @@ class Client(Configured[Runner]):
     signer's write with a known id is done only once, whichever process repeats it, and its first outcome is returned.
     """
 
-    @staticmethod
-    def _new_driver() -> Runner:
+    def _new_driver(self) -> Runner:
         return Runner(Transport())
 
     def _run(self, steps: Steps[T]) -> T:
@@ -272,10 +271,10 @@ class Client(Configured[Runner]):
 
 
 class AsyncClient(Configured[AsyncRunner]):
-    """One authority's methods, awaited. It belongs to the event loop in which it is first used."""
+    """One authority's methods, awaited. Any number of asyncio's event loops may use it, one after the other or in
+    several threads. Each has its own connections."""
 
-    @staticmethod
-    def _new_driver() -> AsyncRunner:
+    def _new_driver(self) -> AsyncRunner:
         return AsyncRunner(AsyncTransport())
 
     async def _run(self, steps: Steps[T]) -> T:

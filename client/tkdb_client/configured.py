@@ -26,6 +26,7 @@ from tkdb_client.cache.cache import Cache, CacheInfo
 from tkdb_client.calls.call import ATTEMPT_TIMEOUT_MS, TIMEOUT_MS, Calls, Timing
 from tkdb_client.calls.runners import AsyncRunner, Runner
 from tkdb_client.clock import Clock
+from tkdb_client.forks import renewed_after_fork
 from tkdb_client.narrowing import Narrowing
 from tkdb_client.operations import Operations
 from tkdb_client.settings import NoSigner, Settings
@@ -93,50 +94,64 @@ class Configured(ABC, Generic[X]):
         if not callable(random):
             reject("random", random, "is not a function", "pass os.urandom, or leave it out")
         clock = clock or Clock()
-        exchange = Calls(
-            settings.urls,
-            settings.authority,
-            signer=settings.signer,
-            timing=timing,
-            clock=clock,
-            random=random,
-        )
         self._urls = settings.urls
         policy = policy or Policy()
         self._now_s = policy.clock or (lambda: clock.now_ms() / 1000)
         self.policy = msgspec.structs.replace(policy, clock=self._now_s)
         """The app's own facts."""
-        self._cache = Cache(
-            settings.authority.name,
-            self.policy,
-            max_bytes=cache_bytes,
-            bound_ms=bound_ms,
-            monotonic_ms=clock.monotonic_ms,
-        )
-        feed = FeedFollower(
-            exchange,
-            self._cache,
-            bound_ms=bound_ms,
-            timeout_ms=timing.timeout_ms,
-            monotonic_ms=clock.monotonic_ms,
-            random=random,
-        )
-        verification = Verification(
-            exchange,
-            self._cache,
-            feed,
-            bound_ms=bound_ms,
-            asks_when_stale=when_stale == "ask",
-            timeout_ms=timing.timeout_ms,
-            monotonic_ms=clock.monotonic_ms,
-        )
-        self._operations = Operations(exchange, verification, self._cache)
-        self._narrowing = Narrowing()
-        self._driver: X = self._new_driver()
 
-    @staticmethod
+        def parts() -> tuple[X, Cache, Operations]:
+            driver = self._new_driver()
+            exchange = Calls(
+                settings.urls, settings.authority, signer=settings.signer, timing=timing, clock=clock, random=random
+            )
+            cache = Cache(
+                settings.authority.name,
+                self.policy,
+                max_bytes=cache_bytes,
+                bound_ms=bound_ms,
+                monotonic_ms=clock.elapsed_ms,
+            )
+            feed = FeedFollower(
+                exchange,
+                cache,
+                bound_ms=bound_ms,
+                timeout_ms=timing.timeout_ms,
+                monotonic_ms=clock.elapsed_ms,
+                random=random,
+            )
+            verification = Verification(
+                exchange,
+                cache,
+                feed,
+                bound_ms=bound_ms,
+                asks_when_stale=when_stale == "ask",
+                timeout_ms=timing.timeout_ms,
+                monotonic_ms=clock.elapsed_ms,
+                place=driver.place,
+            )
+            return driver, cache, Operations(exchange, verification, cache)
+
+        self._parts: Callable[[], tuple[X, Cache, Operations]] = parts
+        self._driver: X
+        self._driver, self._cache, self._operations = parts()
+        self._narrowing = Narrowing()
+        renewed_after_fork(self)
+
     @abstractmethod
-    def _new_driver() -> X: ...
+    def _new_driver(self) -> X: ...
+
+    def _renew(self) -> None:
+        """Make all parts that have locks, threads or connections again. It is called in the child of a fork.
+
+        The cache is empty then: the fork may have interrupted another thread that changed it.
+        """
+        former = self._driver
+        was_open = former.is_open
+        former.abandon()
+        self._driver, self._cache, self._operations = self._parts()
+        if not was_open:
+            self._driver.abandon()
 
     def narrow(
         self,

@@ -130,6 +130,7 @@ def check_time(envelope: Envelope, now_ms: int) -> None:
         f"the request's time is {envelope.time_ms} ms since 1970 and the authority's is {now_ms},"
         f" {abs(age_ms) / 1000:.1f} s {side}; at most {limit_ms // 1000} s are allowed",
         hint="check the clock of this machine",
+        authority_ms=now_ms,
     )
 
 

@@ -4,5 +4,7 @@ The client and the replicated authority both stand on this package. It knows not
 
 ``backoff``      The wait before the next attempt
 ``connections``  Network streams with a deadline, and connections with a maximum age
+``names``        Name lookups that end in time, in threads of their own
+``pool``         Kept connections to one server: each belongs to one request, or is idle
 ``url``          The URL of an authority
 """

@@ -75,7 +75,7 @@ class Cache:
         policy: the app's own facts. Results are cleared under it.
         max_bytes: the largest size of all entries.
         bound_ms: the largest age of data: the authority's published bound, for machine and cache together.
-        monotonic_ms: a monotonic clock.
+        monotonic_ms: a monotonic clock, which also goes on while the machine is suspended.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from tkdb import api, errors
 from tkdb.channel.client import Initiator
+from tkdb.channel.envelope import MAX_AGE_MS, MAX_AHEAD_MS
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.net.url import Url
 from tkdb_client.arguments import REQUEST_ID_BYTES, request_id_of_part
@@ -32,7 +33,7 @@ class Reply:
 
     Attributes:
         answer: the authority's answer.
-        sent_ms: when the attempt began, by the monotonic clock.
+        sent_ms: when the attempt began, by ``Clock.elapsed_ms``.
         position: the position that was sent with it. No answer is from before it.
     """
 
@@ -42,7 +43,7 @@ class Reply:
 
     @property
     def dated_ms(self) -> int:
-        """The time, by the monotonic clock, as of which the answer includes everything."""
+        """The time, by ``Clock.elapsed_ms``, as of which the answer includes everything."""
         return self.sent_ms - self.answer.age_ms
 
 
@@ -187,18 +188,20 @@ class Attempts:
             Unavailable: there is none, or another attempt may get a better one.
             ChannelError: the answer is the authority's, and can't be read.
         """
-        began_ms = self._clock.monotonic_ms()
+        began_ms, sent_ms = self._clock.monotonic_ms(), self._clock.elapsed_ms()
         with self._lock:
             position = self._positions.get(self._journal, 0)
         answer, rtt_ms = yield from self._sent(course, region, position, timeout_ms)
-        now_ms = self._clock.monotonic_ms()
-        error = _too_old(course, answer, now_ms - began_ms) if answer.failure is None else answer.failure.error()
+        now_ms, took_ms = self._clock.monotonic_ms(), self._clock.elapsed_ms() - sent_ms
+        error = _too_old(course, answer, took_ms) if answer.failure is None else answer.failure.error()
+        if isinstance(error, errors.OutOfTime):
+            error = _out_of_time(error, self._clock.now_ms())
         with self._lock:
             course.heard = True
             course.in_doubt = course.in_doubt or isinstance(error, _DOUBTFUL)
             self._journal = answer.journal
             self._positions[answer.journal] = max(answer.position, self._positions.get(answer.journal, 0))
-            if not isinstance(error, errors.Unavailable):
+            if not isinstance(error, errors.Unavailable) or isinstance(error, errors.WrongClock):
                 self._regions.answered(region, now_ms, rtt_ms if course.is_quick else None)
             elif not course.writes:  # a machine that takes no writes may be healthy for other calls
                 self._regions.failed(region, now_ms, began_ms, at_once=False)
@@ -206,7 +209,7 @@ class Attempts:
                 self._regions.wrote(region, well=not isinstance(error, errors.Unavailable))
         if isinstance(error, errors.Unavailable):
             raise error
-        return Reply(answer, began_ms, position)
+        return Reply(answer, sent_ms, position)
 
     def saw(self, journal: bytes, position: int) -> None:
         """Record that every machine asked from now on must have reached ``position``."""
@@ -321,6 +324,23 @@ class Attempts:
             f"the authority couldn't open the request ({lost.why})",
             hint=f"check that {setting} belongs to this authority",
         )
+
+
+def _out_of_time(error: errors.OutOfTime, now_ms: int) -> errors.Unavailable:
+    """Return the error for a request that the authority refused for its time: this machine's clock is wrong, or the
+    request arrived too late (after a suspension, for example), and another attempt has a new time."""
+    ahead_ms = None if error.authority_ms is None else now_ms - error.authority_ms
+    if ahead_ms is None:
+        return errors.WrongClock(error.message, hint=_SET_CLOCK)
+    if -MAX_AGE_MS <= ahead_ms <= MAX_AHEAD_MS:
+        return errors.Unavailable("the request reached the authority too late", hint="try again")
+    side = "ahead of" if ahead_ms > 0 else "behind"
+    return errors.WrongClock(
+        f"the clock of this machine is {abs(ahead_ms) / 1000:.1f} s {side} the authority's", hint=_SET_CLOCK
+    )
+
+
+_SET_CLOCK: Final = "set the clock of this machine, and keep it right with a time service"
 
 
 def _too_old(course: CallState, answer: api.Answer, took_ms: int) -> errors.TkdbError | None:

@@ -206,7 +206,7 @@ class Calls:
 
     def _pause_ms(self, course: CallState, error: errors.Unavailable) -> int:
         """Return how long to wait before the next round, or raise the call's final error."""
-        if course.unopened >= self._unopened_max:
+        if course.unopened >= self._unopened_max or isinstance(error, errors.WrongClock):
             raise _end(course, error)
         jitter = int.from_bytes(self._random(4)) / 2**32
         wait_ms = self._timing.backoff.wait_ms(course.rounds - 1, jitter=jitter, at_least_ms=course.retry_after_ms)

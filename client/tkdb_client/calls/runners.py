@@ -11,10 +11,13 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from tkdb.errors import TkdbError, Unavailable
 from tkdb_client.calls.effects import Background, Join, Sleep, Steps
+from tkdb_client.calls.per_loop import PerLoop, running_loop
 from tkdb_client.calls.transport import AsyncTransport, Transport
 
 T = TypeVar("T")
@@ -30,6 +33,15 @@ class Runner:
         self._transport = transport
         self._closed = threading.Event()
         self._beside: set[Future[Any]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it isn't closed."""
+        return self._transport.is_open
+
+    @staticmethod
+    def place() -> None:
+        """Return the place in which the caller runs. All threads are one place."""
 
     def run(self, steps: Steps[T]) -> T:
         """Carry out ``steps`` to their end. Return their result."""
@@ -62,6 +74,10 @@ class Runner:
         self._transport.close()
         wait(list(self._beside), CLOSE_S)
 
+    def abandon(self) -> None:
+        """Close it, and leave every connection to the parent process. For the child of a fork."""
+        self._transport.abandon()  # Nothing else: locks may be held by threads of the parent.
+
     def _begin(self, steps: Steps[T]) -> Future[T]:
         future: Future[T] = Future()
         self._beside.add(future)
@@ -83,15 +99,39 @@ class Runner:
         return future
 
 
+@dataclass(slots=True)
+class _Work:
+    """The work of one event loop: its background tasks, and all calls in progress."""
+
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    calls: set[Steps[Any]] = field(default_factory=set)
+
+
 class AsyncRunner:
-    """Carries out effects in one event loop."""
+    """Carries out effects in event loops. Each call, with its background work, belongs to one loop."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._work = PerLoop[_Work](_Work, _end_work)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it isn't closed."""
+        return self._work.is_open
+
+    @staticmethod
+    def place() -> asyncio.AbstractEventLoop:
+        """Return the place in which the caller runs: its event loop."""
+        return running_loop()
 
     async def run(self, steps: Steps[T]) -> T:
-        """Carry out ``steps`` to their end, awaiting. Return their result."""
+        """Carry out ``steps`` to their end, awaiting. Return their result.
+
+        Raises:
+            ConfigurationError: the client is closed, or no event loop of asyncio is running.
+        """
+        calls = self._work.here().calls
+        calls.add(steps)
         try:
             step = next(steps)
             while True:
@@ -109,38 +149,63 @@ class AsyncRunner:
             result: T = end.value
             return result
         finally:
+            calls.discard(steps)
             steps.close()  # other calls may wait for work that it has begun
 
     async def run_all(self, many: Sequence[Steps[T]]) -> list[T]:
         """Carry out all of them concurrently. Return their results, in order."""
+        running_loop()
         return list(await asyncio.gather(*map(self.run, many)))
 
     async def close(self) -> None:
         """Close the connections, and end background work. Calls in progress fail."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        tasks = self._work.here().tasks if self._work.is_open else set()
+        await self._work.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._transport.close()
 
-    def _begin(self, steps: Steps[T]) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(self.run(steps))
-        self._tasks.add(task)  # the loop itself keeps no reference
-        task.add_done_callback(self._ended)
-        return task
+    def abandon(self) -> None:
+        """Close it, and leave every connection to the parent process. For the child of a fork."""
+        self._work.abandon()
+        self._transport.abandon()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, TkdbError):
-            raise error  # The loop's handler gets it, because no caller may wait for it.
+    def _begin(self, steps: Steps[T]) -> None:
+        tasks = self._work.here().tasks
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            tasks.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error, TkdbError):
+                raise error  # The loop's handler gets it, because no caller may wait for it.
+
+        task = asyncio.get_running_loop().create_task(self.run(steps))
+        tasks.add(task)  # the loop itself keeps no reference
+        task.add_done_callback(ended)
+
+
+def _end_work(work: _Work, works: bool) -> None:
+    """End the work of a loop. If the loop doesn't work any more, its calls end here: other loops share what they
+    hold."""
+    if works:
+        for task in list(work.tasks):
+            task.cancel()
+        return
+    for steps in list(work.calls):
+        with suppress(TkdbError):
+            steps.close()
 
 
 async def _done(join: Join) -> bool:
-    """Return True if the awaited future is done in time. It completes in this event loop, which is also the
-    client's."""
+    """Return True if the awaited future is done in time. It completes in this event loop."""
     if join.other.done():
         return True
     here: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    join.other.add_done_callback(lambda _: None if here.done() else here.set_result(None))
+
+    def note(_: Future[Any]) -> None:
+        with suppress(RuntimeError):  # this event loop was closed
+            if not here.done():
+                here.set_result(None)
+
+    join.other.add_done_callback(note)
     ended, _ = await asyncio.wait([here], timeout=join.timeout_ms / 1000)
     return bool(ended)

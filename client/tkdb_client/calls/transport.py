@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import httpcore
 
 from tkdb import errors
-from tkdb.net import connections
+from tkdb.net.names import Names
+from tkdb.net.pool import AsyncPool, Pool
 from tkdb.net.url import Url
+from tkdb_client.calls.per_loop import PerLoop
 
 MAX_ANSWER_BYTES = 65_535
 MAX_IDLE_S = 55
 """Proxies cut idle connections after 60 s, so a connection that is idle for this long isn't used any more."""
 MAX_CONNECTIONS = 100
 """The largest number of connections to one URL."""
-
-P = TypeVar("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +82,27 @@ class Transport:
     """
 
     def __init__(self) -> None:
-        self._pools: dict[Url, httpcore.ConnectionPool] | None = {}
-        self._backend = connections.Backend()
+        self._pools: dict[Url, Pool] | None = {}
+        self._names = Names()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it isn't closed."""
+        return self._pools is not None
 
     def post(self, send: Send) -> Outcome:
-        """Make one attempt. The timeout doesn't include the lookup of the host's name, which the system does.
+        """Make one attempt. The timeout includes the lookup of the host's name.
 
         Raises:
             ConfigurationError: the transport is closed.
         """
-        pools = _open(self._pools)
-        pool = pools.get(send.url) or pools.setdefault(
-            send.url, httpcore.ConnectionPool(network_backend=self._backend, **_POOL)
-        )
+        if self._pools is None:
+            raise errors.ConfigurationError("this client is closed", hint="create a new one, or close it later")
+        pool = self._pools.get(send.url) or self._pools.setdefault(send.url, Pool(self._names, **_POOL))
         progress = _Progress()
         timeout_s = send.timeout_ms / 1000
-        token = connections.deadline_s.set(time.monotonic() + timeout_s)
-        request = _request(send, {"trace": progress.note, "timeout": {"connect": timeout_s, "pool": timeout_s}})
         try:
-            with pool.stream(**request) as response:
+            with pool.stream(_request(send, progress.note), timeout_s) as response:
                 reading = _Reading(response)
                 if reading.lost is None:
                     for chunk in response.iter_stream():
@@ -109,37 +111,39 @@ class Transport:
                 return reading.outcome(progress.rtt_ms)
         except _FAILURES as error:
             return progress.lost(error, send)
-        finally:
-            connections.deadline_s.reset(token)
 
     def close(self) -> None:
         """Close every connection. A second time does nothing."""
         pools, self._pools = self._pools, None
         for pool in (pools or {}).values():
             pool.close()
-        self._backend.close()
+
+    def abandon(self) -> None:
+        """Leave every connection to the parent process, and make no more. For the child of a fork."""
+        pools, self._pools = self._pools, None
+        for pool in (pools or {}).values():
+            pool.abandon()
 
 
 class AsyncTransport:
-    """The same, for one event loop."""
+    """The same, awaited. Each event loop in which it is used has its own connections. They end with the loop."""
 
     def __init__(self) -> None:
-        self._pools: dict[Url, httpcore.AsyncConnectionPool] | None = {}
+        self._names = Names()
+        self._pools = PerLoop[dict[Url, AsyncPool]](dict, _end_pools)
 
     async def post(self, send: Send) -> Outcome:
         """Make one attempt.
 
         Raises:
-            ConfigurationError: the transport is closed.
+            ConfigurationError: the transport is closed, or no event loop of asyncio is running.
         """
-        pools = _open(self._pools)
-        pool = pools.get(send.url) or pools.setdefault(
-            send.url, httpcore.AsyncConnectionPool(network_backend=connections.AsyncBackend(), **_POOL)
-        )
+        pools = self._pools.here()
+        pool = pools.get(send.url) or pools.setdefault(send.url, AsyncPool(self._names, **_POOL))
         progress = _Progress()
-        request = _request(send, {"trace": progress.note_async})
+        request = _request(send, progress.note_awaited)
         try:
-            async with asyncio.timeout(send.timeout_ms / 1000), pool.stream(**request) as response:
+            async with asyncio.timeout(send.timeout_ms / 1000), pool.stream(request) as response:
                 reading = _Reading(response)
                 if reading.lost is None:
                     async for chunk in response.aiter_stream():
@@ -151,27 +155,30 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close every connection. A second time does nothing."""
-        pools, self._pools = self._pools, None
-        for pool in (pools or {}).values():
-            await pool.aclose()
+        await self._pools.close()
+
+    def abandon(self) -> None:
+        """Leave every connection to the parent process, and make no more. For the child of a fork."""
+        for pools in self._pools.abandon():
+            _end_pools(pools, works=False)
 
 
-_POOL: dict[str, Any] = {
-    "max_connections": MAX_CONNECTIONS,
-    "max_keepalive_connections": MAX_CONNECTIONS,
-    "keepalive_expiry": MAX_IDLE_S,
-}
+_POOL: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, "keepalive_expiry": MAX_IDLE_S}
+
+
+def _end_pools(pools: Mapping[Url, AsyncPool], works: bool) -> None:
+    for pool in pools.values():
+        if works:
+            pool.close()
+        else:
+            pool.abandon()
+
+
 _TIMEOUTS = (TimeoutError, httpcore.TimeoutException)
 _FAILURES = (*_TIMEOUTS, httpcore.NetworkError, httpcore.ProtocolError, OSError)
 
 
-def _open(pools: P | None) -> P:
-    if pools is None:
-        raise errors.ConfigurationError("this client is closed", hint="create a new one, or close it later")
-    return pools
-
-
-def _request(send: Send, extensions: dict[str, Any]) -> dict[str, Any]:
+def _request(send: Send, trace: Callable[[str, Mapping[str, Any]], object]) -> httpcore.Request:
     url = httpcore.URL(
         scheme=send.url.scheme, host=send.url.host, port=send.url.port, target=send.url.prefix + send.path
     )
@@ -182,7 +189,8 @@ def _request(send: Send, extensions: dict[str, Any]) -> dict[str, Any]:
         **({"fly-force-region": send.url.region} if send.url.region else {}),
         **send.headers,
     }
-    return {"method": "POST", "url": url, "headers": headers, "content": send.message, "extensions": extensions}
+    extensions = {"trace": trace, "timeout": {"connect": send.timeout_ms / 1000}}
+    return httpcore.Request("POST", url, headers=[*headers.items()], content=send.message, extensions=extensions)
 
 
 class _Progress:
@@ -207,8 +215,8 @@ class _Progress:
         elif event == "http11.receive_response_headers.complete":
             self.rtt_ms = (time.perf_counter() - self._began_s) * 1000
 
-    async def note_async(self, event: str, info: Mapping[str, Any]) -> None:
-        """Record an event, for asynchronous pools."""
+    async def note_awaited(self, event: str, info: Mapping[str, Any]) -> None:
+        """Record an event, for asynchronous connections."""
         self.note(event, info)
 
     def lost(self, error: Exception, send: Send) -> Lost:

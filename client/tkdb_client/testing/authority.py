@@ -129,8 +129,7 @@ class Authority:
         network, clock = self._network, self.clock
 
         class InProcess(AsyncClient):
-            @staticmethod
-            def _new_driver() -> AsyncRunner:
+            def _new_driver(self) -> AsyncRunner:
                 return AsyncTimeless(AsyncWire(network), clock)
 
         return InProcess(**self._settings(signer, policy, timeout_ms, attempt_timeout_ms))
@@ -207,8 +206,7 @@ class Authority:
         clock = self.clock
 
         class InProcess(Client):
-            @staticmethod
-            def _new_driver() -> Runner:
+            def _new_driver(self) -> Runner:
                 return Timeless(wire, clock)
 
         return InProcess(**self._settings(signer, policy, timeout_ms, attempt_timeout_ms))

@@ -5,7 +5,7 @@ Every verification goes through here, except for those that the cache answers at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import copy
 from hashlib import sha256
 from typing import Final, TypeAlias
@@ -46,6 +46,8 @@ class Verification:
             token is denied.
         timeout_ms: the timeout of a call.
         monotonic_ms: a monotonic clock.
+        place: returns the place in which a call runs. Only calls of one place share a request. An event loop is a
+            place, because a call in another loop must not wait for a loop that may stop.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Verification:
         asks_when_stale: bool,
         timeout_ms: int,
         monotonic_ms: Callable[[], int],
+        place: Callable[[], Hashable] = lambda: None,
     ) -> None:
         self._exchange = exchange
         self._cache = cache
@@ -66,6 +69,7 @@ class Verification:
         self._asks_when_stale = asks_when_stale
         self._timeout_ms = timeout_ms
         self._monotonic_ms = monotonic_ms
+        self._place = place
         self._single_flight = SingleFlight()
         self._allowance = LineageRateLimit(monotonic_ms=monotonic_ms)
 
@@ -161,7 +165,8 @@ class Verification:
 
     def _shared(self, bundle: Bundle, digest: bytes) -> Steps[Outcome]:
         """Send a request, or wait for another caller's identical one and look in the cache again."""
-        other = self._single_flight.join(digest)
+        flight = self._place(), digest
+        other = self._single_flight.join(flight)
         if other is not None:
             if not (yield Join(other, self._timeout_ms)):
                 raise errors.DeadlineExceeded(
@@ -178,7 +183,7 @@ class Verification:
             failed = copy(error)
             raise
         finally:
-            self._single_flight.finish(digest, failed)
+            self._single_flight.finish(flight, failed)
 
     def _ask(self, wanted: Mapping[bytes, Bundle]) -> Steps[dict[bytes, Outcome]]:
         """Return the authority's result for each bundle, by its digest, and make sure that the kept ones are

@@ -28,6 +28,7 @@ import msgspec
 from tkdb.attestation import Presented, Verifier
 from tkdb.errors import NotPermitted
 from tkdb.macaroon.access import Access, Source
+from tkdb_client.forks import renewed_after_fork
 
 CLIENT_IP: Final = b"fly-client-ip"
 CLAIMS: Final = frozenset(
@@ -136,6 +137,10 @@ class Attestation:
         self.verifier = verifier
         self._clock = clock
         self._lock = threading.Lock()
+        renewed_after_fork(self)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()  # in the child of a fork: a thread of the parent may have held the lock
 
     def source(self, arrived: Arrived) -> Source | None:
         """Return the source of a request, or None if it isn't attested."""

@@ -8,13 +8,16 @@ caches.)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import msgspec
 
 from tkdb.attestation import Verifier
-from tkdb.errors import CaveatUnmet, ConfigurationError, Denied, Unavailable
+from tkdb.errors import CaveatUnmet, ConfigurationError, Denied, Unavailable, WrongClock
 from tkdb.macaroon import clearing
 from tkdb.macaroon.access import Access, AnyOrganization, Policy
 from tkdb_client.client import AsyncClient, Client
@@ -23,6 +26,8 @@ from tkdb_client.web.facts import Arrived, Attestation, Origin, origin
 from tkdb_client.web.header import bundle_text
 from tkdb_client.web.rejection import Answer, Rejection, Render, render
 
+LOGGER: Final = logging.getLogger("tkdb.client")
+CLOCK_LOG_S: Final = 60
 KEY = "tkdb.visit"
 """The key of the visit in a framework's request."""
 
@@ -116,7 +121,7 @@ class Visit:
         Raises:
             Rejection: there is no token, it is denied, or it can't be verified now.
         """
-        with self._rejecting():
+        with self._rejecting(Rejection.denied):
             text = self._text()
             client = self.gate.client
             if isinstance(client, AsyncClient):
@@ -131,7 +136,7 @@ class Visit:
             Rejection: as ``verified``.
             ConfigurationError: the app's client is an AsyncClient.
         """
-        with self._rejecting():
+        with self._rejecting(Rejection.denied):
             text = self._text()
             client = self.gate.client
             if isinstance(client, AsyncClient):
@@ -154,7 +159,7 @@ class Visit:
             ConfigurationError: neither the app nor the access names an organization.
         """
         verified = self.gate.bind(verified)
-        with self._rejecting():
+        with self._rejecting(Rejection.unmet):
             self._require_unchanged(live)
             verified.clear(self.origin.complete(access, live))
         return verified
@@ -168,7 +173,7 @@ class Visit:
             Rejection: it may not.
         """
         verified = self.gate.bind(verified)
-        with self._rejecting():
+        with self._rejecting(Rejection.unmet):
             self._require_unchanged(live)
             clearing.admit(verified.organization, verified.caveats, verified.policy)
 
@@ -181,14 +186,15 @@ class Visit:
             )
 
     @contextmanager
-    def _rejecting(self) -> Iterator[None]:
+    def _rejecting(self, rejected: Callable[[Denied], Rejection]) -> Iterator[None]:
         """Turn errors about a token into rejections. Other errors are the app's own problem, and stay errors."""
         self.rejection = None
         try:
             yield
         except Denied as denied:
-            self.rejection = Rejection.unmet(denied)
+            self.rejection = rejected(denied)
         except Unavailable as unavailable:
+            _clock_log.note(unavailable)
             self.rejection = Rejection.unavailable(unavailable)
         except Rejection as rejection:
             self.rejection = rejection
@@ -218,3 +224,26 @@ def _bound(policy: Policy, organization: str | AnyOrganization | None) -> Policy
             hint="name the organization in one of them",
         )
     return msgspec.structs.replace(policy, organization=organization)
+
+
+class ClockLog:
+    """Logs that the clock of this machine is wrong, at most once a minute. The callers can't correct it.
+
+    Args:
+        monotonic_s: a monotonic clock.
+    """
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._next_s = 0.0
+
+    def note(self, error: Unavailable) -> None:
+        """Log the error if it is, or is caused by, a wrong clock."""
+        wrong = error if isinstance(error, WrongClock) else error.__cause__
+        now_s = self._monotonic_s()
+        if isinstance(wrong, WrongClock) and now_s >= self._next_s:
+            self._next_s = now_s + CLOCK_LOG_S
+            LOGGER.error("no token can be verified: %s", wrong)
+
+
+_clock_log = ClockLog()

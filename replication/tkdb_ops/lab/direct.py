@@ -31,8 +31,11 @@ class Direct(AsyncClient):
     """
 
     def __init__(self, url: str, authority: AuthorityIdentity, *, attest: Attest, **options: Any) -> None:
+        self._attest = attest
         super().__init__(url, authority, **options)
-        self._driver = AsyncRunner(_Attested(attest))
+
+    def _new_driver(self) -> AsyncRunner:
+        return AsyncRunner(_Attested(self._attest))
 
 
 class _Attested(AsyncTransport):

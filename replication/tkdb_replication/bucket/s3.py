@@ -19,7 +19,8 @@ from typing import Final, Literal, Self
 
 import httpcore
 
-from tkdb.net.connections import AsyncBackend
+from tkdb.net.names import Names
+from tkdb.net.pool import AsyncPool
 from tkdb_replication.bucket.http import Response
 from tkdb_replication.bucket.listing import error_code, parse_page
 from tkdb_replication.bucket.objects import (
@@ -77,19 +78,18 @@ class S3Objects:
     def __init__(self, bucket: Bucket, *, now_ms: Callable[[], int], connections: int = CONNECTIONS) -> None:
         self._bucket = bucket
         self._now_ms = now_ms
-        self._pool = httpcore.AsyncConnectionPool(
+        self._pool = AsyncPool(
+            Names(),
+            max_connections=connections,
+            keepalive_expiry=MAX_IDLE_S,
             # Created once, because reading the certificates takes longer than a request.
             ssl_context=httpcore.default_ssl_context() if bucket.endpoint.scheme == "https" else None,
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=MAX_IDLE_S,
-            retries=0,
-            network_backend=AsyncBackend(),
         )
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._pool.aclose()
+        self._pool.close()
+        await asyncio.sleep(0)  # connections that were cut are closed in the loop's next step
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,11 +193,15 @@ class S3Objects:
         )
         target = f"{path}?{encode_query(query)}" if query else path
         url = httpcore.URL(scheme=endpoint.scheme, host=endpoint.host, port=endpoint.port, target=target)
+        request = httpcore.Request(
+            method,
+            url,
+            headers=[*signed.items()],
+            content=body or None,
+            extensions={"timeout": {"connect": timeout_ms / 1000}},
+        )
         try:
-            async with (
-                asyncio.timeout(timeout_ms / 1000),
-                self._pool.stream(method, url, headers=[*signed.items()], content=body or None) as response,
-            ):
+            async with asyncio.timeout(timeout_ms / 1000), self._pool.stream(request) as response:
                 return await _read(response)
         except (TimeoutError, httpcore.TimeoutException):
             return self._late(timeout_ms)

@@ -339,7 +339,8 @@ def test_a_caller_that_waits_for_a_cancelled_call_still_gets_an_answer(authority
 
 
 def test_a_holder_cannot_flood_the_authority_with_attenuated_tokens(cached: Connect, server: RealmServer) -> None:
-    caller, token = cached(clock=Clock(monotonic_ms=lambda: 1_000_000)), server.realm.mint()
+    clock = Clock(monotonic_ms=lambda: 1_000_000, now_ms=lambda: NOW_MS)
+    caller, token = cached(clock=clock), server.realm.mint()
     # No child descends from another, and their parent was never presented.
     children = [token.narrow(Act("r"), Exp(1_900_000_000 + number)) for number in range(LINEAGE_BURST + 1)]
     for child in children[:-1]:
@@ -430,7 +431,7 @@ def test_a_closed_async_client_stops_following_the_feed(authority: FakeAuthority
     async def test() -> None:
         async with AsyncClient(authority.url, authority.identity) as client:
             await client.verify(server.realm.mint().text)
-            assert len(client._driver._tasks) == 1
+            assert len(client._driver._work.here().tasks) == 1
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert client._cache.enlist() is not None  # Its follower has ended, so another could start.
 

@@ -89,7 +89,7 @@ def test_a_denial_inside_message_2_is_raised_at_once(client: Any, authority: Fak
     assert len(authority.requests) == 1
 
 
-@pytest.mark.parametrize("kind", [errors.NotPermitted, errors.Conflict, errors.OutOfTime, errors.InvalidRequest])
+@pytest.mark.parametrize("kind", [errors.NotPermitted, errors.Conflict, errors.InvalidRequest])
 def test_a_refusal_is_raised_without_a_retry(client: Any, authority: FakeAuthority, kind: type[errors.Refused]) -> None:
     authority.script.append(fake.sealed(kind("no")))
     with pytest.raises(kind):

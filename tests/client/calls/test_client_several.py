@@ -187,6 +187,7 @@ def test_a_probe_sends_position_0(connect_all: Any, regions: list[FakeAuthority]
     probe = next(request for request in regions[1].requests if request.opened)
     assert probe.opened is not None
     assert probe.opened.envelope.position == 0
+    client.call("verify", token)
     last = regions[0].requests[-1].opened
     assert last is not None
     assert last.envelope.position == 9

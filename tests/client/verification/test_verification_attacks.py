@@ -281,14 +281,14 @@ def test_a_waiting_caller_sends_a_request_if_the_shared_answer_is_outdated() -> 
     verifying = Verifying()
     token = verifying.realm.mint()
     bundle = Bundle(token)
-    flights = verifying.verification._single_flight
-    assert flights.join(digest(bundle)) is None
+    flights, key = verifying.verification._single_flight, (None, digest(bundle))
+    assert flights.join(key) is None
     waiting = verifying.verification.verify(bundle)
     assert isinstance(next(waiting), Join)
     verifying.single.ask(token)
     verifying.realm.revoke(lineage(token))
     verifying.single.poll()
-    flights.finish(digest(bundle))
+    flights.finish(key)
     with pytest.raises(errors.RevokedToken):
         verifying.run(waiting, True)
     assert len(verifying.exchange.calls) == 1
