@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tkdb import api, errors
 from tkdb.macaroon.token import Macaroon
+from tkdb.settings import Settings
+from tkdb.signers import Signers
+
+WRITE = api.CreateOrganization("initech")
 
 
 def test_a_token_is_minted_and_revoked_and_stays_revoked_after_a_restart(start: Any, run: Any) -> None:
@@ -26,6 +31,29 @@ def test_a_token_is_minted_and_revoked_and_stays_revoked_after_a_restart(start: 
             assert denied.reason is errors.Reason.REVOKED
             listed = await server.ask(api.SIGN, api.ListOrganizations())
             assert listed.organizations == [organization]
+
+    run(test())
+
+
+def test_a_retired_signer_is_refused_like_an_unknown_one(
+    start: Any, run: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api_signer = settings.signers.by_name("api")
+    retired = Signers([replace(api_signer, may=frozenset())])
+
+    async def test() -> None:
+        async with start(real=True) as server:
+            await server.ask(api.WRITE, api.CreateOrganization("acme"))
+        async with start(real=True, signers=retired) as server:
+            for path, call in ((api.SIGN, api.Mint("acme")), (api.SIGN, api.ListOrganizations()), (api.WRITE, WRITE)):
+                response = await server.post(path, call)
+                assert (response.status_code, "can't be opened" in response.text) == (400, True)
+        # The control: with all keys in the channel, the message is opened. Then the permissions refuse it.
+        monkeypatch.setattr(Signers, "active_keys", lambda signers: [signer.key for signer in signers])
+        async with start(real=True, signers=retired) as server:
+            with pytest.raises(errors.NotPermitted):
+                await server.ask(api.SIGN, api.Mint("acme"))
+            assert (await server.ask(api.SIGN, api.ListOrganizations())).organizations == []
 
     run(test())
 

@@ -113,7 +113,7 @@ async def serve(
         try:
             service = await _opened(open_service(settings), server)
             if service is not None:
-                keys = [signer.key for signer in settings.signers]
+                keys = settings.signers.active_keys()
                 lifecycle.start(service, Responder(settings.name, settings.authority_keys, keys, random=os.urandom))
                 ready(address)
                 await _until_ended(server, service)
