@@ -42,7 +42,7 @@ class NoSigner(Enum):
 
 
 NO_SIGNER: Final = NoSigner.NO_SIGNER
-"""As ``signer=``: no signer's key, whatever the environment contains."""
+"""As ``signer=``: no signer's key, whatever the environment contains. An empty text means the same."""
 
 
 def urls(texts: str | Iterable[str]) -> tuple[Url, ...]:
@@ -117,7 +117,7 @@ def _authority(authority: object) -> AuthorityIdentity:
 
 
 def _signer(signer: object) -> SignerSecret | None:
-    if signer is None or signer is NO_SIGNER:
+    if signer is None or signer is NO_SIGNER or signer == "":
         return None
     if isinstance(signer, SignerSecret):
         return signer

@@ -107,7 +107,7 @@ WITHOUT_ARGUMENTS = {"list_organizations", "status", "regions", "take_over", "cl
 CLIENT: dict[str, tuple[Any, ...]] = {
     "url": (5, *EMPTY, [5], [""], "ftp://x", object()),
     "authority": (5, "", b"tkdb=tkdbpub_x", "tkdb", []),
-    "signer": (5, "", b"tkdbsigner_x", "x", [], False),
+    "signer": (5, b"tkdbsigner_x", "x", [], False),
     "policy": ({}, "acme", 5),
     "timeout_ms": (None, 0, *NOT_MS),
     "attempt_timeout_ms": (None, 0, *NOT_MS),
@@ -121,11 +121,11 @@ CLIENT: dict[str, tuple[Any, ...]] = {
 TESTING: Table = {
     "client": (
         {},
-        {"signer": ("", 5), "policy": ({}, 5), "timeout_ms": (None, 0, *NOT_MS), "attempt_timeout_ms": ("3", 0)},
+        {"signer": (b"x", 5), "policy": ({}, 5), "timeout_ms": (None, 0, *NOT_MS), "attempt_timeout_ms": ("3", 0)},
     ),
     "async_client": (
         {},
-        {"signer": ("", 5), "policy": ({}, 5), "timeout_ms": (None, 0, *NOT_MS), "attempt_timeout_ms": ("3", 0)},
+        {"signer": (b"x", 5), "policy": ({}, 5), "timeout_ms": (None, 0, *NOT_MS), "attempt_timeout_ms": ("3", 0)},
     ),
     "mint": METHODS["mint"],
     "revoke": ({}, {"token": NOT_TOKENS}),

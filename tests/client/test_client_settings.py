@@ -217,7 +217,8 @@ def test_importing_the_client_loads_no_server() -> None:
 def test_no_signer_overrides_the_environment() -> None:
     environ = {"TKDB_URL": URL, "TKDB_AUTHORITY": AUTHORITY, "TKDB_SIGNER": SIGNER}
     assert Settings.read(None, None, None, environ).signer is not None
-    assert Settings.read(None, None, NO_SIGNER, environ).signer is None
+    for none in (NO_SIGNER, ""):
+        assert Settings.read(None, None, none, environ).signer is None
 
 
 @pytest.mark.parametrize("empty", ["", " ", "\n"])
@@ -230,7 +231,7 @@ def test_a_variable_that_is_set_but_empty_is_refused(variable: str, empty: str) 
 def test_an_empty_argument_never_falls_back_on_the_environment() -> None:
     environ = {"TKDB_URL": URL, "TKDB_AUTHORITY": AUTHORITY, "TKDB_SIGNER": SIGNER}
     assert list(map(str, Settings.read(None, None, None, environ).urls)) == [URL]
-    empty: list[tuple[Any, Any, Any]] = [([], None, None), ("", None, None), (None, "", None), (None, None, "")]
+    empty: list[tuple[Any, Any, Any]] = [([], None, None), ("", None, None), (None, "", None), (None, None, " ")]
     for url, authority, signer in empty:
         with pytest.raises(errors.ConfigurationError):
             Settings.read(url, authority, signer, environ)
