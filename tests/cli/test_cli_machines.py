@@ -186,10 +186,42 @@ def test_promote_asks_the_primary_and_waits_for_the_new_one(cluster: Cluster) ->
 
 def test_promote_through_a_proxy_asks_the_machine_that_answers(cluster: Cluster) -> None:
     cluster.moves = [{"primary": "ams-1", "epoch": 8}]
-    ran = cluster.run("promote", "ams-1", "--json", machines=("syd-1",))
+    ran = cluster.run("promote", "ams-1", "--json", "--yes", machines=("syd-1",))
     document = json.loads(ran.out)
     assert (document.pop("took_ms") >= 0, document) == (True, {"primary": "ams-1", "epoch": 8, "moved": True})
     assert cluster.asked == [("syd-1", api.HandOver("ams-1"))]
+
+
+def test_promote_refuses_a_name_that_no_answering_machine_has(cluster: Cluster) -> None:
+    for machines in ((), ("syd-1",)):
+        ran = cluster.run("promote", "ams-9", machines=machines)
+        assert ran.code == 2
+        assert "no machine that answers is named ams-9, only " in ran.err
+        assert "syd-1" in ran.err
+    assert cluster.asked == []
+
+
+def test_without_the_check_promote_sends_an_unknown_name(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promote, "_is_known", lambda *_: True)
+    cluster.moves = [{"primary": "syd-1", "epoch": 8}]
+    assert cluster.run("promote", "ams-9").code == 3
+    assert cluster.asked == [("iad-1", api.HandOver("ams-9"))]
+
+
+@pytest.mark.parametrize("arguments", [("ams-1",), ("ams-9",), ("--take-over", "--url")])
+def test_promote_with_dry_run_changes_nothing(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+    url = (cluster.machines["ams-1"].url,) if "--url" in arguments else ()
+    ran = cluster.run("promote", *arguments, *url, "--dry-run")
+    assert (ran.code, ran.err) == (0, "nothing was changed\n")
+    assert arguments[0] in ran.out or "ams-1 takes over from iad-1" in ran.out
+    assert cluster.asked == []
+
+
+def test_a_takeover_without_consent_is_refused(cluster: Cluster) -> None:
+    ran = cluster.run("promote", "--take-over", machines=("ams-1",))
+    assert ran.code == 2
+    assert "--yes" in ran.err
+    assert cluster.asked == []
 
 
 def test_promote_changes_nothing_if_the_machine_is_already_primary(cluster: Cluster) -> None:
@@ -200,7 +232,7 @@ def test_promote_changes_nothing_if_the_machine_is_already_primary(cluster: Clus
 
 def test_promote_names_the_machine_that_took_over_instead(cluster: Cluster) -> None:
     cluster.moves = [{"primary": ""}, {"primary": "syd-1", "region": "syd", "epoch": 8}]
-    ran = cluster.run("promote", "nowhere")
+    ran = cluster.run("promote", "nowhere", "--yes")
     assert ran.code == 3
     assert "nowhere is not primary: syd-1 in syd took over, epoch 8" in ran.err
     assert "check with `tkdb status` that nowhere runs" in ran.err
@@ -215,7 +247,7 @@ def test_promote_names_the_current_primary_after_its_timeout(
 ) -> None:
     monkeypatch.setattr(promote, "WAIT_MS", 20)
     cluster.moves = [move]
-    ran = cluster.run("promote", "ams-1", machines=("syd-1",))
+    ran = cluster.run("promote", "ams-1", "--yes", machines=("syd-1",))
     assert ran.code == 3
     assert expected in ran.err
 
@@ -242,13 +274,13 @@ def test_a_signer_without_permission_to_promote_is_refused(cluster: Cluster) -> 
 
     cluster.machines["iad-1"].handler = refusing
     for arguments in (["ams-1"], ["--take-over"]):
-        ran = cluster.run("promote", *arguments, machines=("iad-1",))
+        ran = cluster.run("promote", *arguments, "--yes", machines=("iad-1",))
         assert (ran.code, ran.out) == (1, "")
         assert "may not promote" in ran.err
 
 
 def test_a_takeover_asks_only_the_given_machine(cluster: Cluster) -> None:
-    ran = cluster.run("promote", "--take-over", machines=("ams-1",))
+    ran = cluster.run("promote", "--take-over", "--yes", machines=("ams-1",))
     assert ran.code == 0
     assert ran.out.startswith("ams-1 is primary, of epoch 8, after ")
     assert "no acknowledged write is lost" in ran.err
