@@ -33,7 +33,7 @@ class Cluster:
 
     def __init__(self, stack: ExitStack, *names: str) -> None:
         brain = Brain()
-        self.head: api.Cluster | None = api.Cluster(7, 31044, 1412, names[-1], "iad", 9_000, 1_200)
+        self.head: api.Cluster | None = api.Cluster(7, 31044, 1412, names[-1], "iad", 9_000, 1_200, 100, 5_000)
         self.moves: list[dict[str, Any]] = []
         self.moving = False
         self.asked: list[tuple[str, Any]] = []
@@ -91,14 +91,15 @@ def cells(ran: CommandResult) -> list[list[str]]:
 def test_status_prints_a_row_for_each_machine_and_a_line_for_the_head(cluster: Cluster) -> None:
     ran = cluster.run("status")
     assert (ran.code, ran.err) == (0, "")
-    header, *rows, head = ran.out.splitlines()
+    header, *rows, head, lease = ran.out.splitlines()
     assert header.split() == ["REGION", "MACHINE", "ROLE", "SEQ", "LAG", "FRESH", "HEALTH", "ANSWERED"]
     assert {tuple(row.split()[:8]) for row in rows} == {
         ("syd", "syd-1", "replica", "1412", "0", "0.2", "s", "ok"),
         ("ams", "ams-1", "replica", "1412", "0", "0.2", "s", "ok"),
         ("iad", "iad-1", "primary", "1412", "0", "0.2", "s", "ok"),
     }
-    assert head == "primary iad-1 in iad · epoch 7 · rev 31044 · seq 1412 · lease 9.0 s, last change seen 1.2 s ago"
+    assert head == "primary iad-1 in iad · epoch 7 · rev 31044 · seq 1412"
+    assert lease == "lease 9.0 s · last change 1.3 s ago · read 0.1 s ago"
 
 
 def test_url_options_take_precedence_over_the_environment(cluster: Cluster) -> None:
@@ -128,7 +129,7 @@ def test_status_shows_lagging_stale_and_unreachable_machines_and_exits_with_3(cl
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"), [({"primary": ""}, "no primary"), ({"unchanged_ms": 9_001}, "may take")]
+    ("change", "expected"), [({"primary": ""}, "primary none"), ({"unchanged_ms": 9_001}, "may take")]
 )
 def test_status_without_a_primary_exits_with_3(cluster: Cluster, change: dict[str, Any], expected: str) -> None:
     assert cluster.head is not None
@@ -136,14 +137,40 @@ def test_status_without_a_primary_exits_with_3(cluster: Cluster, change: dict[st
     for machines in ((), ("syd-1",)):
         ran = cluster.run("status", machines=machines)
         assert ran.code == 3
-        assert expected in ran.out.splitlines()[-1]
+        assert any(expected in line for line in ran.out.splitlines()[-2:])
+
+
+@pytest.mark.parametrize("machines", [(), ("iad-1",)])
+def test_status_past_the_bound_shows_the_primary_as_unknown(cluster: Cluster, machines: tuple[str, ...]) -> None:
+    assert cluster.head is not None
+    cluster.head = msgspec.structs.replace(cluster.head, read_ms=42_000)
+    ran = cluster.run("status", machines=machines)
+    assert ran.code == 3
+    *shown, head, last = ran.out.splitlines()
+    assert head == "primary unknown · read 42.0 s ago, the bound is 5.0 s"
+    assert last == "at that time the primary was iad-1 in iad · epoch 7 · rev 31044 · seq 1412"
+    assert not any(" primary" in line or " replica" in line for line in shown)
+    assert any("unknown" in line for line in shown)
+    assert cluster.run("promote", "iad-1", "--dry-run").code == 0
+    regions = cluster.run("regions")
+    assert "primary" not in regions.out
+    assert "unknown" in regions.out
+
+
+def test_without_the_bound_status_would_show_the_primary_of_an_old_reading(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cluster.head is not None
+    cluster.head = msgspec.structs.replace(cluster.head, read_ms=42_000)
+    monkeypatch.setattr(api.Cluster, "is_current", True)
+    assert "primary iad-1 in iad" in cluster.run("status").out
 
 
 def test_status_of_one_machine_shows_its_details_and_the_head(cluster: Cluster) -> None:
     ran = cluster.run("status", machines=("syd-1",))
     assert ran.code == 0
     words = [line.split()[0] for line in ran.out.splitlines()]
-    assert words == ["ok", "role", "region", "machine", "seq", "fresh", "version", "up", "answered", "primary"]
+    assert words == ["ok", "role", "region", "machine", "seq", "fresh", "version", "up", "answered", "primary", "lease"]
     cluster.set_report("syd-1", fault="the head is broken")
     faulty = cluster.run("status", machines=("syd-1",))
     assert (faulty.code, faulty.out.splitlines()[1]) == (3, "why       the head is broken")
