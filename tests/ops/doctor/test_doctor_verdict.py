@@ -33,7 +33,7 @@ from tkdb_replication.protocol.head import BEGINNING, NOBODY, first_head
 
 JOURNAL = b"j" * 16
 REGIONS = {"148e21": "iad", "3d8d41": "ams", "90801f": "syd"}
-TOML = parse_toml(Path(__file__).parents[3].joinpath("fly.toml").read_text())
+TOML = parse_toml(fake_fly.filled(Path(__file__).parents[3].joinpath("fly.toml").read_text()))
 
 
 def machine(name: str, **fields: Any) -> SeenMachine:
