@@ -24,8 +24,8 @@ from tkdb_ops.doctor.findings import Outcome
 from tkdb_ops.doctor.hosted import hosted, no_public_address
 
 FLY_CHECKS = {
-    "no-public-address", "hosted", "alike", "regions", "attested", "bind", "ports", "plain-http", "no-secrets", "settings",
-    "awake", "volumes", "readiness", "stopping", "limits",
+    "no-public-address", "hosted", "alike", "regions", "attested", "bind", "ports", "plain-http", "no-secrets",
+    "settings", "awake", "volumes", "readiness", "stopping", "limits",
 }  # fmt: skip
 """The checks that need only Fly's API."""
 
