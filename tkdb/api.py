@@ -163,8 +163,10 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The machines' head, as the answering machine last saw it.
 
     ``epoch`` counts primaries, ``rev`` counts changes of the head, and ``seq`` is the last entry that it names.
-    ``primary`` is the machine that takes writes, in ``region``; empty if none is known. The head's last change was seen
-    ``unchanged_ms`` ago. If that is more than ``lease_ms``, another machine may take over.
+    ``primary`` is the machine that takes writes, in ``region``; empty if none is known. The last change was seen
+    ``unchanged_ms`` before the last read, which was ``read_ms`` ago. If ``unchanged_ms`` is more than ``lease_ms``,
+    another machine may take over. If ``read_ms`` is more than ``bound_ms``, the machine's bound, nobody may rely on any
+    of this: the store may be out of reach, and another machine may be primary.
     """
 
     epoch: Count
@@ -174,6 +176,13 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     region: str
     lease_ms: Count
     unchanged_ms: Count
+    read_ms: Count
+    bound_ms: Count
+
+    @property
+    def is_current(self) -> bool:
+        """True if the head was read within the bound."""
+        return self.read_ms <= self.bound_ms
 
 
 class StatusReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

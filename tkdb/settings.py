@@ -149,6 +149,23 @@ class Settings:
         return cls(**values)
 
 
+def problems(environment: Mapping[str, str]) -> list[str]:
+    """Return the problem of each variable in ``environment`` that ``Settings.parse`` wouldn't accept.
+
+    A missing variable is no problem here, because a part of the configuration may be kept in another place, as secrets
+    are. No file is read.
+    """
+    found = _unknown(environment)
+    for setting in SETTINGS:
+        in_file = setting.variable + _FILE in environment
+        if setting.variable in environment or (setting.instead in environment and not in_file):
+            try:
+                setting.parse(_text(setting, environment, _read))
+            except errors.ConfigurationError as error:
+                found.append(f"{setting.variable}: {error}")
+    return found
+
+
 def _text(setting: Setting, environment: Mapping[str, str], read_file: Callable[[str], str]) -> str:
     value, path = environment.get(setting.variable), environment.get(setting.variable + _FILE)
     if value is not None and path is not None:

@@ -210,10 +210,10 @@ def test_a_branch_a_lineage_a_subject_or_a_key_can_be_revoked_by_name(token: str
     assert quick("token", "verify", stdin=token, env=dev).code == 1
     quick("org", "create", "short", env=dev)
     other = quick("token", "mint", "short", "--subject", "kim", env=dev).out
-    assert quick("token", "revoke", "--organization", "short", "--subject", "kim", env=dev).code == 0
+    assert quick("token", "revoke", "--organization", "short", "--subject", "kim", "--yes", env=dev).code == 0
     assert quick("token", "verify", stdin=other, env=dev).code == 1
     fresh = quick("token", "mint", "short", env=dev).out.strip()
-    assert quick("token", "revoke", "--key", Macaroon.parse(fresh).kid.hex(), env=dev).code == 0
+    assert quick("token", "revoke", "--key", Macaroon.parse(fresh).kid.hex(), "--yes", env=dev).code == 0
     assert quick("token", "verify", stdin=fresh, env=dev).code == 1
 
 

@@ -101,7 +101,9 @@ def unknown(arguments: list[str], among: dict[str, set[str]]) -> str | None:
 def test_commands_and_unknown_parts_are_found() -> None:
     assert len(calls(FLY, "fly")) > 40
     assert ["init"] in calls(FLY, "tkdb")
-    assert ["keys", "public", "--name", "tkdb.acme.example", "--file", "keys/authority.key"] in calls(FLY, "tkdb")
+    assert ["keys", "public", "--name", "tkdb.acme.example", "--file", "~/acme-tkdb-keys/authority.key"] in calls(
+        FLY, "tkdb"
+    )
     assert unknown(["apps", "create", "--orgs", "x"], FLYCTL) == "--orgs"
     assert unknown(["apps", "make"], FLYCTL) == "apps make"
 

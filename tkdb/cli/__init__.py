@@ -8,6 +8,7 @@ quickly.
 ``cluster``         Helpers for commands on a cluster
 ``command``         The decorator of every command
 ``connect``         The client through which commands call the authority
+``consent``         The operator's consent to a command that permanently ends something
 ``dev``             ``tkdb dev``: an authority on one machine, in memory, for learning and for tests
 ``doctor``          ``tkdb doctor``: the checks that a deployment is isolated and safe
 ``drill``           ``tkdb drill``: faults in a multi-region authority under load, and the check of the result
@@ -19,6 +20,7 @@ quickly.
 ``inputs``          The inputs of commands: secrets (never from arguments), durations, times and resources
 ``keys``            ``tkdb keys``: the generation of secrets, their public forms, and the resealing of records
 ``lab``             ``tkdb lab``: a whole multi-region authority on this machine, for experiments with faults
+``losses``          The loss that each wide revocation, deletion or restore causes
 ``machines``        The machines of one authority, each at its own URL
 ``options``         Options that several commands share, as dataclasses with one field for each option
 ``organizations``   ``tkdb org``: create, configure, rotate, list and delete organizations

@@ -9,9 +9,10 @@ import typer
 
 from tkdb.cli.command import command
 from tkdb.cli.connect import connect
+from tkdb.cli.consent import ConsentOptions, is_agreed
 from tkdb.cli.inputs import duration
 from tkdb.cli.options import Organization, RequestId
-from tkdb.cli.output import Output, Rows, UsageError, good
+from tkdb.cli.output import Output, Rows, good
 
 if TYPE_CHECKING:
     from tkdb import api
@@ -107,25 +108,22 @@ def list_(output: Output) -> None:
 
 @command(app)
 def delete(
-    output: Output,
-    organization: Organization,
-    yes: Annotated[bool, typer.Option("--yes", help="Your consent.")] = False,
-    request_id: RequestId = None,
+    output: Output, organization: Organization, request_id: RequestId = None, *, consent: ConsentOptions
 ) -> None:
     """Delete an organization permanently.
 
-    All of its tokens are revoked, and its name can never be used again.
+    All of its tokens are revoked, and its name can never be used again. This shows what ends, and asks.
 
     \b
     $ tkdb org delete acme --yes
     deleted acme
     """
-    if not yes:
-        raise UsageError(
-            f"this permanently revokes every token of {organization}",
-            hint=f"to go ahead, run: tkdb org delete {organization} --yes",
-        )
+    from tkdb.cli import losses
+
+    summary = f"this permanently revokes every token of {organization}"
     with connect() as client:
+        if not is_agreed(output, consent, summary, lambda: losses.of_organization(client, organization)):
+            return
         client.delete_organization(organization, request_id=request_id)
     output.result({"deleted": organization}, good(f"deleted {organization}"))
 

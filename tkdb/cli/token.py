@@ -12,6 +12,7 @@ import typer
 from tkdb.cli import inputs
 from tkdb.cli.command import command
 from tkdb.cli.connect import connect
+from tkdb.cli.consent import ConsentOptions, is_agreed
 from tkdb.cli.options import AccessOptions, CaveatOptions, Organization, RequestId, TokenFile
 from tkdb.cli.output import Output, Rows, UsageError, faint, good
 from tkdb.errors import Denied
@@ -19,7 +20,7 @@ from tkdb.errors import Denied
 if TYPE_CHECKING:
     from tkdb.cli.token_report import Trial
     from tkdb.macaroon.token import Macaroon
-    from tkdb_client import Verified
+    from tkdb_client import Client, Verified
 
 app = typer.Typer(name="token", help="Mint, narrow, verify, inspect, explain and revoke tokens.")
 
@@ -226,26 +227,54 @@ def revoke(
         str | None, typer.Option(metavar="TIME", help="With --organization: only before this time.")
     ] = None,
     request_id: RequestId = None,
+    *,
+    consent: ConsentOptions,
 ) -> None:
     """Revoke a token and all of its descendants.
 
     The revocation is durable when this returns. With a signer's key, a token as it was minted is revoked with its whole
     lineage. Without a signer's key, possession is enough: this revokes exactly the given token and its descendants.
 
+    With --key or --organization, this shows which tokens will be denied, and asks.
+
     \b
     $ tkdb token revoke < token.txt
     revoked
-    $ tkdb token revoke --organization acme --subject kim
+    $ tkdb token revoke --organization acme --subject kim --yes
     revoked
     """
     target = _target(lineage, branch, key, organization, subject, before)
     presented = inputs.token(token_file) if target is None else None
     with connect() as client:
+        if not _is_agreed(output, consent, client, target):
+            return
         if presented is not None:
             already = client.revoke(presented, request_id=request_id)
         else:
             already = client.revoke_many([target], request_id=request_id)
     output.result({"revoked": True, "already": already}, good("already revoked" if already else "revoked"))
+
+
+def _is_agreed(output: Output, consent: ConsentOptions, client: Client, target: Any) -> bool:
+    """Return True if the operator agrees to the revocation. A token, a lineage or a branch needs no consent."""
+    from tkdb import api
+    from tkdb.cli import losses
+
+    if isinstance(target, api.Before):
+        whose = target.organization + ("" if target.subject is None else f" that was minted for {target.subject}")
+        when = "" if target.before_ms is None else ", if it was issued before the given time"
+        return is_agreed(
+            output,
+            consent,
+            f"this permanently revokes every token of {whose}{when}",
+            lambda: losses.of_time(client, target.organization, target.subject, target.before_ms),
+        )
+    if isinstance(target, api.RetireKey):
+        summary = f"this permanently revokes every token under the key {target.kid.hex()}"
+        return is_agreed(output, consent, summary, lambda: losses.of_key(client, target.kid))
+    if consent.dry_run:
+        raise UsageError("--dry-run goes with --key or --organization", hint="see `tkdb token inspect` for a token")
+    return True
 
 
 def _target(

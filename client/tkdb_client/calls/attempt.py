@@ -248,7 +248,7 @@ class Attempts:
             url=str(self._urls[region]),
             region=report.region,
             machine=report.machine,
-            role=report.role,
+            role=report.role if report.cluster is None or report.cluster.is_current else "",
             rtt_ms=rtt_ms,
             seq=report.position,
             age_ms=report.age_ms,

@@ -16,9 +16,10 @@ import msgspec
 
 from tkdb import errors
 from tkdb.server.limits import Limits
-from tkdb.settings import SETTINGS, Address
+from tkdb.settings import SETTINGS, Address, problems
 from tkdb_ops.doctor.deployment import KILL_TIMEOUT_MS, Config, Service, Setup, StopConfig, duration_ms
 from tkdb_ops.doctor.findings import Absent, Check, Finding, listed
+from tkdb_replication.bucket.settings import Bucket
 
 Rule = Callable[[Config], Iterable[str]]
 """A rule that yields the faults of one configuration, each as a clause."""
@@ -75,6 +76,15 @@ NO_SECRETS: Final = Check(
     "plain configuration contains no secret",
     "remove it from [env], `fly secrets set` a new one, and stop using the old one",
 )
+
+READABLE: Final = Check(
+    "settings",
+    "`tkdb serve` accepts every variable",
+    "correct it in [env], then `fly deploy`",
+)
+
+_ANY_BUCKET: Final = {"BUCKET_NAME": "any", "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+"""The variables that a bucket must have. They stand in for those that are secrets, and so aren't in [env]."""
 
 _DEFAULTS: Final = {setting.variable: setting.default or "" for setting in SETTINGS}
 
@@ -204,6 +214,15 @@ def no_secrets(config: Config) -> Iterator[str]:
     return (f"{name} is readable" for name in sorted(SECRETS & config.env.keys()))
 
 
+def readable(config: Config) -> Iterator[str]:
+    """Yield a fault for each variable that ``tkdb serve`` wouldn't accept, by its own parsers: a placeholder is one."""
+    yield from problems(config.env)
+    try:
+        Bucket.parse(_ANY_BUCKET | config.env)
+    except errors.ConfigurationError as error:
+        yield str(error)
+
+
 RULES: Final[Mapping[Check, Rule]] = {
     PLAIN_HTTP: plain_http,
     PORTS_SERVED: ports,
@@ -214,6 +233,7 @@ RULES: Final[Mapping[Check, Rule]] = {
     STOPPING: stopping,
     LIMITS: limits,
     NO_SECRETS: no_secrets,
+    READABLE: readable,
 }
 """The rule of each check."""
 

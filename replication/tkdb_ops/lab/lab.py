@@ -50,6 +50,7 @@ class Standing(msgspec.Struct, frozen=True):
         health: ``ok``; ``faulty``, with the reason in ``fault``; ``silent`` if it runs but doesn't answer; or ``down``.
         lag: the number of entries that another machine serves and this one doesn't.
         requests: the number of requests that the proxy next to it has sent to it.
+        is_current: False if the machine hasn't read the head within its bound, so that its role is unknown.
         serves: the callers' regions that send it their requests now.
     """
 
@@ -64,6 +65,7 @@ class Standing(msgspec.Struct, frozen=True):
     requests: int | None = None
     serves: tuple[str, ...] = ()
     epoch: int | None = None
+    is_current: bool = True
 
 
 class Lab(AsyncResource):
@@ -270,6 +272,7 @@ class Lab(AsyncResource):
         return Standing(
             region, machine.id, health, report.role, report.position,
             age_ms=report.age_ms, fault=report.fault, epoch=epoch,
+            is_current=report.cluster is None or report.cluster.is_current,
         )  # fmt: skip
 
     async def _requests(self, machine: str) -> int | None:
