@@ -93,6 +93,17 @@ def test_an_example_accepts_permitted_requests_and_refuses_others(example: str, 
 
         twice = caller.get("/apps/shop", headers=[("Authorization", f"Bearer {token.text}")] * 2)
         assert twice.status_code == 400
+        tkdb.create_organization(f"evil-{example}")
+        for foreign in (
+            tkdb.mint(f"evil-{example}"),
+            tkdb.mint(f"evil-{example}", act="rw", res={"app": {"shop": "rw"}}),
+        ):
+            for denied in (
+                caller.get("/apps/shop", headers=bearer(foreign)),
+                caller.put("/apps/shop?count=0", headers=bearer(foreign)),
+            ):
+                assert (denied.status_code, denied.json()["reason"]) == (403, "foreign organization")
+                assert f"evil-{example}" in denied.json()["detail"]
         billing = tkdb.mint("acme", aud="billing")
         assert caller.get("/apps/shop", headers=bearer(billing)).status_code == 403
 

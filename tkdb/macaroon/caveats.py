@@ -96,7 +96,7 @@ class Res(Caveat, frozen=True, tag="res"):
 
 class Pre(Caveat, frozen=True, tag="pre"):
     """The same as ``Res``, with prefixes of ids (object paths). The longest matching prefix decides; ``*`` matches any
-    id, and counts as the shortest prefix."""
+    id, and counts as the shortest prefix. An id that a store may read as another id needs what every id needs."""
 
     kind: str
     ids: Mapping[str, str]

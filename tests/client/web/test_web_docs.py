@@ -73,9 +73,15 @@ def test_the_closed_app_example_rejects_requests(shown: dict[str, Any], authorit
     names = run(blocks(WEB, "FastAPI")[0], shown)
     (code,) = blocks(WEB, "Protect single routes, or the whole app")
     app = run(code, names)["app"]
-    reader = bearer(authority.mint("acme", act="r"))
-    assert [ask(app, scope(where)).status for where in ("/health", "/nowhere")] == [404, 401]
-    assert [ask(app, scope("/nowhere", reader, method=m)).status for m in ("GET", "PUT", "BREW")] == [404, 403, 403]
+    authority.create_organization("evil")
+    assert [ask(app, scope(where)).status for where in ("/health", "/nowhere", "/apps/shop")] == [404, 401, 401]
+    reader = bearer(authority.mint("acme", res={"app": {"shop": "r"}}))
+    assert [ask(app, scope(where, reader)).status for where in ("/nowhere", "/apps/shop", "/apps/blog")] == [
+        404,
+        200,
+        403,
+    ]
+    assert ask(app, scope("/nowhere", bearer(authority.mint("evil")))).status == 403
 
 
 def test_the_verifier_example_reads_the_key_of_the_proxy(
