@@ -92,7 +92,7 @@ def machine(name: str, region: str) -> dict[str, Any]:
                             "path": "/readyz",
                         }
                     ],
-                    "concurrency": {"type": "requests", "hard_limit": 250, "soft_limit": 200},
+                    "concurrency": {"type": "requests", "hard_limit": 6_000, "soft_limit": 5_500},
                     "force_instance_key": None,
                 }
             ],

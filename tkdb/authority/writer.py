@@ -35,7 +35,7 @@ class _Request:
     """A requested write. ``outcome``: the data that was added to it, or the reason why nothing needed to be written."""
 
     decide: Callable[[Rows, int], Write | Decision]
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)  # it may contain a token
     origin: Origin = field(default_factory=Origin)
     timed: bool = True
     outcome: asyncio.Future[Made | Decision | None] = field(

@@ -13,6 +13,7 @@ quickly.
 ``doctor``          ``tkdb doctor``: the checks that a deployment is isolated and safe
 ``drill``           ``tkdb drill``: faults in a multi-region authority under load, and the check of the result
 ``drill_progress``  The run of a drill at a terminal: its targets, its progress, and its result
+``dumps``           Dumps of this process's memory: off, before a command reads a secret
 ``flycast``         ``tkdb flycast``: the function of Fly's flycast, on your own hosts
 ``formatting``      Tokens in words: caveats, times, lineages
 ``gc``              ``tkdb gc``: the deletion of objects in the bucket that nothing needs any more

@@ -59,8 +59,8 @@ class Exchange:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         path: str = scope["path"]
+        message = await self._work.read(scope, receive)
         with self._work.enter() as place:
-            message = await self._work.read(scope, receive)
             service, responder = self._lifecycle.serving()
             opened = _open(responder, path, scope, message)
             method, outcome, primary = path, "ok", None

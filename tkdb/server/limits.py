@@ -26,29 +26,59 @@ _HINT = "try again, or ask another region"
 class Limits:
     """The hard limits of the service. Times are in milliseconds.
 
-    A body is one Noise message (65,535 bytes at most). A proxy must drop an idle connection from its pool before the
-    service closes it, so ``keep_alive_ms`` is above the 60 s that proxies use.
+    A body is one Noise message (65,535 bytes at most). It must be complete ``read_ms`` after its head, and later only
+    by the time that its length takes at ``read_bytes_per_s``: 5 s for the longest.
+
+    A proxy must drop an idle connection from its pool before the service closes it, so ``keep_alive_ms`` is above the
+    60 s that proxies use.
+
+    ``arriving_max`` and ``arriving_bytes`` limit the bodies that are still arriving, ``active_max`` the requests whose
+    body is complete, ``waiting_max`` the long polls, and ``unsent_bytes`` the answers that their callers don't read. A
+    caller has ``unsent_ms`` to read an answer.
     """
 
     body_bytes: int = 65_535
     header_bytes: int = 16_384
-    read_ms: int = 5_000
+    read_ms: int = 2_000
+    read_bytes_per_s: int = 21_845
     answer_ms: int = 10_000
     wait_slack_ms: int = 2_000
     keep_alive_ms: int = 65_000
     linger_bytes: int = 1 << 20
     linger_ms: int = 1_000
+    unsent_ms: int = 5_000
+    unsent_bytes: int = 1 << 25
+    arriving_max: int = 1_024
+    arriving_bytes: int = 1 << 25
     active_max: int = 256
     waiting_max: int = 4_096
+    idle_max: int = 1_024
+
+    @property
+    def requests_max(self) -> int:
+        """The largest number of requests that arrive, are in progress, or wait."""
+        return self.arriving_max + self.active_max + self.waiting_max
+
+    @property
+    def connections_max(self) -> int:
+        """The largest number of connections: one for each request, and ``idle_max`` without a request.
+
+        So if all connections are in use, at least ``idle_max`` of them have no request and can be closed for new ones.
+        """
+        return self.requests_max + self.idle_max
+
+    def body_ms(self, size: int) -> float:
+        """Return the time in which a body of ``size`` bytes must be complete."""
+        return self.read_ms + 1000 * size / self.read_bytes_per_s
 
 
 class Admission:
     """The counter of requests in progress. Long polls are counted separately, because they cost memory but no work.
 
-    A request is counted from its head on. If its body arrives slowly, it keeps its place until ``read_ms`` ends it.
+    A request is counted once its body is complete.
 
     Args:
-        active_max: the most requests that are read or answered at a time.
+        active_max: the most requests that are answered at a time.
         waiting_max: the most long polls that wait at a time.
     """
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final, Self
 from urllib.parse import unquote, unquote_to_bytes
@@ -67,7 +67,7 @@ class Arrived:
     path: str | None
     routed: str
     peer: str | None
-    headers: Headers
+    headers: Headers = field(repr=False)  # one of them has the token
 
     @classmethod
     def of_scope(cls, scope: Mapping[str, Any]) -> Self:

@@ -68,8 +68,8 @@ STOPPING: Final = Check(
 )
 LIMITS: Final = Check(
     "limits",
-    "requests go to another machine before one machine has too many",
-    'set [http_service.concurrency] type = "requests", hard_limit below TKDB_MAX_CONCURRENCY, then `fly deploy`',
+    "the proxy passes on as many requests as the authority accepts",
+    'set [http_service.concurrency] type = "requests", hard_limit = 6000, soft_limit = 5500, then `fly deploy`',
 )
 NO_SECRETS: Final = Check(
     "no-secrets",
@@ -191,19 +191,20 @@ def stopping(config: Config) -> Iterator[str]:
 
 
 def limits(config: Config) -> Iterator[str]:
-    """Yield a fault unless the proxy's limit is below the authority's.
+    """Yield a fault unless the proxy's limits are above the authority's.
 
-    Above the authority's own limit, callers get errors, even if another machine has room.
+    The proxy counts a request from its first byte on. With a lower limit, slow senders and long polls would use it up.
     """
-    own = _number(config, "TKDB_MAX_CONCURRENCY")
+    own = Limits(active_max=_number(config, "TKDB_MAX_CONCURRENCY")).requests_max
     for service in config.services or ():
         limit = service.concurrency
-        if limit is None or not limit.hard_limit:
-            yield "there is no hard_limit"
-        elif limit.type != "requests":
+        if limit is None:
+            continue
+        lowest = min(filter(None, (limit.hard_limit, limit.soft_limit)), default=own)
+        if limit.type != "requests":
             yield f"{limit.type} are counted, not requests"
-        elif max(limit.hard_limit, limit.soft_limit) >= own:
-            yield f"the limit is {max(limit.hard_limit, limit.soft_limit)}, but the authority's own limit is {own}"
+        elif lowest < own:
+            yield f"the limit is {lowest}, but the authority accepts {own} requests"
 
 
 def no_secrets(config: Config) -> Iterator[str]:

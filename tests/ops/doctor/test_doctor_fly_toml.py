@@ -35,7 +35,7 @@ def test_a_fly_toml_names_its_app_and_is_compared_with_the_running_machines(fly:
     report = examine(fly, "--config", path)
     assert report.code == 0, report.document
     del fly.config["env"]["TKDB_SIGNERS"]
-    fly.service["concurrency"]["hard_limit"] = 240
+    fly.service["concurrency"]["hard_limit"] = 6_500
     found = examine(fly, "--config", path).failure("alike")
     assert found == f"148e21 in iad differs from {path} in TKDB_SIGNERS and services"
 
@@ -73,7 +73,7 @@ TOML_FAULTS = [
     (r'auto_stop_machines( *)= "off"', 'auto_stop_machines = "suspend"', "awake"),
     (r'"/readyz"', '"/livez"', "readiness"),
     (r'kill_timeout( *)= "30s"', "kill_timeout = 5", "stopping"),
-    (r"hard_limit( *)= 250", "hard_limit = 400", "limits"),
+    (r"hard_limit( *)= 6000", "hard_limit = 400", "limits"),
     (r"internal_port( *)= 8080", "internal_port = 8081", "ports"),
     (r'"0.0.0.0:8080"', '"[::]:8080"', "bind"),
     (r'destination( *)= "/data"', 'destination = "/srv"', "volumes"),
