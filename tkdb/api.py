@@ -468,7 +468,7 @@ def decode_request(path: str, body: bytes | msgspec.Raw) -> Any:
     try:
         return _decoders[path].decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise errors.InvalidRequest(_problem(error), hint=f"see the methods of {path}") from None
+        raise errors.InvalidRequest(problem(error), hint=f"see the methods of {path}") from None
 
 
 def decode_answer(body: bytes) -> Answer:
@@ -503,8 +503,8 @@ def _unreadable(what: str) -> errors.ChannelError:
     return errors.ChannelError(f"the {what} can't be read", hint="upgrade this client if the authority is newer")
 
 
-def _problem(error: Exception) -> str:
+def problem(error: Exception) -> str:
     """Return the reason why a request can't be read, with the name of the field, if it is about one."""
-    problem, _, path = str(error).splitlines()[0][:200].partition(" - at `")
+    reason, _, path = str(error).splitlines()[0][:200].partition(" - at `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".")
-    return f"the field {field} can't be read: {problem}" if field else f"the request can't be read: {problem}"
+    return f"the field {field} can't be read: {reason}" if field else f"the request can't be read: {reason}"

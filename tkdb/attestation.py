@@ -251,6 +251,8 @@ def parse_public_key(text: str) -> Ed25519PublicKey:
     Raises:
         ConfigurationError: it is anything else.
     """
+    if not isinstance(text, str):
+        reject("text", text, "is not the text of a key", "pass the content of /.fly/fly-src.pub")
     try:
         return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text.strip()))
     except ValueError:

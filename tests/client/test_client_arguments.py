@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from tkdb import api, errors
+from tkdb.attestation import parse_public_key
+from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.restrictions import NAMES
+from tkdb.macaroon.token import Macaroon
 from tkdb_client import AsyncClient, Client, Policy, arguments
 from tkdb_client.testing import Authority, Clock, Down
 
@@ -319,6 +322,22 @@ def test_no_error_repeats_a_token_in_the_place_of_another_argument(clients: list
         with pytest.raises(errors.TkdbError) as raised:
             Client(**{"url": "http://tkdb.flycast", "authority": authority.identity, argument: [text]})
         assert text[10:50] not in str(raised.value), argument
+
+
+def test_reading_a_token_and_clearing_it_name_their_wrong_arguments(authority: Authority) -> None:
+    verified = authority.client(policy=Policy(organization="acme")).verify(authority.mint("acme"))
+    for wrong in (None, 5, [], {}, "r", object()):
+        for method in (verified.clear, verified.allows):
+            with pytest.raises(errors.ConfigurationError, match=r"^access( is |=)"):
+                method(wrong)  # type: ignore[arg-type]  # wrong types
+    for wrong in (None, 5, [], {}, object(), bytearray(b"x")):
+        for read in (Macaroon.parse, Bundle.parse):
+            with pytest.raises(errors.ConfigurationError, match=r"^token( is |=)"):
+                read(wrong)  # type: ignore[arg-type]
+        with pytest.raises(errors.ConfigurationError, match=r"^value( is |=)"):
+            Bundle.from_header(wrong)  # type: ignore[arg-type]
+        with pytest.raises(errors.ConfigurationError, match=r"^text( is |=)"):
+            parse_public_key(wrong)  # type: ignore[arg-type]
 
 
 def test_an_empty_list_of_tokens_has_an_empty_result(clients: list[Any]) -> None:

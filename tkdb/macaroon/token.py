@@ -17,11 +17,11 @@ Macaroon(tkdb.example, lineage 6b6b6b6b…/000000000000…, 1 caveat, m 0)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Self, Unpack
+from typing import Final, Self, Unpack
 
 import msgspec
 
-from tkdb.arguments import Duration
+from tkdb.arguments import Duration, reject
 from tkdb.errors import MalformedToken, OverLimit
 from tkdb.macaroon.caveats import AnyCaveat, Exp, decode_all, encode
 from tkdb.macaroon.chain import branch, walk
@@ -29,6 +29,8 @@ from tkdb.macaroon.identifier import IDENTIFIER_BYTES, ISSUED, KID, LINEAGE, NON
 from tkdb.macaroon.limits import DEFAULT, Limits
 from tkdb.macaroon.restrictions import Restrictions, appendable, expiry_s, written
 from tkdb.macaroon.wire import SIGNATURE_BYTES, Packet, ThirdParty, append, decode_text, encode_text, read
+
+_TEXTS: Final = (str, bytes)
 
 
 class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
@@ -49,7 +51,10 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
         Raises:
             TruncatedToken, MalformedToken, OverLimit: as in ``tkdb.macaroon.wire``.
+            ConfigurationError: it is neither text nor bytes.
         """
+        if not isinstance(token, _TEXTS):
+            reject("token", token, "is not a token", "pass its text, or the bytes of a macaroon")
         raw = decode_text(token, limits)
         location, identifier, packets = read(raw, limits)
         if len(identifier) != IDENTIFIER_BYTES or identifier[0] != VERSION:
