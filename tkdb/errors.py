@@ -10,7 +10,8 @@
     │   └── OverLimit            └── ForeignOrganization
     ├── Refused                  the request was understood and refused; repeating it can't help
     │   ├── InvalidRequest       ├── NotPermitted        ├── NotFound
-    │   └── Conflict             └── OutOfTime
+    │   ├── Conflict             ├── OutOfTime
+    │   └── OverQuota
     ├── Unavailable              the request may be fine: try again
     │   ├── Overloaded           ├── Draining            ├── StoreUnwritable
     │   ├── DeadlineExceeded     ├── OutcomeUnknown
@@ -207,6 +208,12 @@ class OutOfTime(Refused):
     """The request's time is too old, or in the future: a replay, or a wrong clock."""
 
     code = "out of time"
+
+
+class OverQuota(Refused):
+    """The organization has as many revocations of single tokens, or of subjects, as it may have."""
+
+    code = "over quota"
 
 
 class Unavailable(TkdbError):
