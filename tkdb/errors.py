@@ -10,7 +10,8 @@
     │   └── OverLimit            └── ForeignOrganization
     ├── Refused                  the request was understood and refused; repeating it can't help
     │   ├── InvalidRequest       ├── NotPermitted        ├── NotFound
-    │   └── Conflict             └── OutOfTime
+    │   ├── Conflict             ├── OutOfTime
+    │   └── OverQuota
     ├── Unavailable              the request may be fine: try again
     │   ├── Overloaded           ├── Draining            ├── StoreUnwritable
     │   ├── DeadlineExceeded     ├── OutcomeUnknown
@@ -218,6 +219,12 @@ class OutOfTime(Refused):
     def __init__(self, message: str, *, hint: str = "", authority_ms: int | None = None) -> None:
         super().__init__(message, hint=hint)
         self.authority_ms = authority_ms
+
+
+class OverQuota(Refused):
+    """The organization has as many revocations of single tokens, or of subjects, as it may have."""
+
+    code = "over quota"
 
 
 class Unavailable(TkdbError):

@@ -110,6 +110,7 @@ class Settings:
     database: Path | str
     bind: Address
     max_lifetime_s: int = defaults.MAX_LIFETIME_S
+    max_revocations: int = defaults.MAX_REVOCATIONS
     drain_ms: int = 4_500
     max_concurrency: int = 256
     log_level: str = "info"
@@ -313,6 +314,13 @@ SETTINGS: Final = (
         _integer(1, 10 * 366 * 86_400),
         _default("max_lifetime_s"),
         "The longest lifetime of any token, in seconds: 90 days.",
+    ),
+    Setting(
+        "TKDB_MAX_REVOCATIONS",
+        "max_revocations",
+        _integer(100, 10_000_000),
+        _default("max_revocations"),
+        "The quota of each organization: its revoked lineages and branches, and also its revoked subjects.",
     ),
     Setting(
         "TKDB_DRAIN_MS",
