@@ -34,8 +34,8 @@ def create(
     \b
     $ tkdb org create acme --max-lifetime 30d
     created acme
-      KEY                               GENERATION  STATE    UNTIL
-      9f86d081884c7d659a2feaa0c55ad015  1           signing
+      KEY                               GEN  STATE    UNTIL
+      9f86d081884c7d659a2feaa0c55ad015  1    signing
     """
     max_lifetime_s = None if max_lifetime is None else duration(max_lifetime)
     with connect() as client:
@@ -70,9 +70,9 @@ def rotate(output: Output, organization: Organization, request_id: RequestId = N
     \b
     $ tkdb org rotate acme
     rotated acme
-      KEY                               GENERATION  STATE      UNTIL
-      2c26b46b68ffc68ff99b453c1d304134  2           signing
-      9f86d081884c7d659a2feaa0c55ad015  1           verifying  2027-02-21 01:00:00 UTC
+      KEY                               GEN  STATE      UNTIL
+      2c26b46b68ffc68ff99b453c1d304134  2    signing
+      9f86d081884c7d659a2feaa0c55ad015  1    verifying  2027-02-21 01:00:00 UTC
     """
     with connect() as client:
         changed = client.rotate_key(organization, request_id=request_id)
@@ -85,8 +85,8 @@ def list_(output: Output) -> None:
 
     \b
     $ tkdb org list
-    NAME  MAX LIFETIME  CREATED                  KEYS  SIGNING
-    acme  90 d          2026-11-23 01:00:00 UTC  1     9f86d081884c7d659a2feaa0c55ad015
+    NAME  LIFETIME  CREATED                  KEYS  SIGNING
+    acme  90 d      2026-11-23 01:00:00 UTC  1     9f86d081884c7d659a2feaa0c55ad015
     """
     from tkdb.cli.formatting import moment
 
@@ -102,7 +102,7 @@ def list_(output: Output) -> None:
         )
         for each in found
     ]
-    header = ("NAME", "MAX LIFETIME", "CREATED", "KEYS", "SIGNING")
+    header = ("NAME", "LIFETIME", "CREATED", "KEYS", "SIGNING")
     output.result({"organizations": [_document(each) for each in found]}, Rows(rows, header=header))
 
 
@@ -139,7 +139,7 @@ def _keys(keys: Sequence[api.Key]) -> Rows:
         (key.kid.hex(), str(key.generation), key.state, "" if key.until_ms is None else moment(key.until_ms / 1000))
         for key in keys
     ]
-    return Rows(rows, header=("KEY", "GENERATION", "STATE", "UNTIL"), indent=2)
+    return Rows(rows, header=("KEY", "GEN", "STATE", "UNTIL"), indent=2)
 
 
 def _document(organization: api.Organization) -> Any:
