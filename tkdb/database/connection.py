@@ -18,7 +18,9 @@ from tkdb import errors
 from tkdb.database import file, sqlite_errors
 from tkdb.database.migrations import APPLICATION_ID, MIGRATIONS
 
-BUSY_TIMEOUT_MS: Final = 2_000
+BUSY_TIMEOUT_MS: Final = 400
+"""How long SQLite waits for another program's lock. A write may wait twice: for the round before it, and in its own.
+Both waits must end within a client's attempt, so that the caller learns that nothing was written, and why."""
 CHECKPOINT_PAGES: Final = 1_000
 """The length of the write-ahead log at which SQLite moves it into the file: 4 MB, which is SQLite's default."""
 

@@ -182,13 +182,14 @@ class Calls:
         course.begin_round()
         told: errors.Unavailable | None = None
         while untried := self._attempts.untried(course):
-            if told is not None and self._left_ms(course) < _LEAST_ATTEMPT_MS:
+            if told is not None and self._left_ms(course) < self._least_ms(course, told):
                 break
             try:
                 return (yield from self._turn(course, untried))
             except errors.Unavailable as error:
                 course.retry_after_ms = max(course.retry_after_ms, error.retry_after_ms or 0)
-                if told is None or type(error) is not errors.Unavailable:  # The authority's own error is more specific.
+                # The authority's own error is more specific, and the primary's reason more than a replica's.
+                if told is None or not (isinstance(told, errors.StoreUnwritable) or type(error) is errors.Unavailable):
                     told = error
         assert told is not None  # noqa: S101  a round that begins has a region to ask
         raise told
@@ -201,6 +202,16 @@ class Calls:
             timeout_ms = self._attempts.timeout_ms(region, untried[1], timeout_ms)
         return (yield from self._attempts.attempt(course, region, timeout_ms))
 
+    def _least_ms(self, course: CallState, error: errors.Unavailable) -> int:
+        """Return the time that another attempt after ``error`` needs at least.
+
+        If the disk can't be written, the next attempt also waits for it. A write that certainly wasn't done would end
+        in doubt if its attempt were cut short.
+        """
+        if isinstance(error, errors.StoreUnwritable) and not course.in_doubt:
+            return self._timing.attempt_timeout_ms
+        return _LEAST_ATTEMPT_MS
+
     def _left_ms(self, course: CallState) -> int:
         return course.deadline_ms - self._clock.monotonic_ms()
 
@@ -210,7 +221,7 @@ class Calls:
             raise _end(course, error)
         jitter = int.from_bytes(self._random(4)) / 2**32
         wait_ms = self._timing.backoff.wait_ms(course.rounds - 1, jitter=jitter, at_least_ms=course.retry_after_ms)
-        if wait_ms + _LEAST_ATTEMPT_MS > self._left_ms(course):
+        if wait_ms + self._least_ms(course, error) > self._left_ms(course):
             raise _end(course, _late(course, error))
         with self._lock:
             affordable = self._budget.withdraw(now_ms=self._clock.monotonic_ms())
