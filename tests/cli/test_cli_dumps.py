@@ -19,7 +19,8 @@ from tkdb.errors import ConfigurationError
 
 REPORT = (
     "import ctypes, resource, sys; from tkdb.cli.app import run; {before}; "
-    "run(['keys', 'generate', '--kind', 'seal']); print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE))"
+    "run(['keys', 'generate', '--kind', 'seal']); "
+    "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE))"
 )
 """A program that runs a command and prints whether its process can be dumped (PR_GET_DUMPABLE), and how much."""
 
