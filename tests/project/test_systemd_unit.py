@@ -12,7 +12,6 @@ import pytest
 from tkdb.server.limits import Limits
 from tkdb.server.listen import BACKLOG
 from tkdb.server.run import OTHER_FILES
-from tkdb.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "docs" / "tkdb.service"
@@ -46,14 +45,11 @@ def test_systemd_finds_the_unit_exposed_without_a_protection(directive: str, tmp
     assert exposed(weaker)
 
 
-def test_the_unit_fits_the_authority() -> None:
+def test_the_unit_allows_the_authoritys_files_and_no_core_dump() -> None:
     text = UNIT.read_text()
-    variables = set(re.findall(r"\b(TKDB_\w+?)(?:_FILE)?=", text))
-    assert variables <= {setting.variable for setting in SETTINGS}
     assert int(re.findall(r"^LimitNOFILE=(\d+)$", text, re.MULTILINE)[0]) > (
         Limits().connections_max + BACKLOG + OTHER_FILES
     )
-    assert int(re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)[0]) >= 30
     assert "LimitCORE=0\n" in text
 
 

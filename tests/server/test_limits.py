@@ -106,6 +106,11 @@ def test_requests_over_the_limit_get_a_503_with_retry_after(start: Any, run: Any
             assert response.status_code == 503
             assert response.json()["type"] == "urn:tkdb:problem:overloaded"
             assert response.headers["retry-after"] == "1"
+            assert response.headers["fly-replay"].startswith("elsewhere=true")
+            brought_back = await server.http.post(api.VERIFY, headers={"fly-replay-failed": "timeout"})
+            write = await server.post(api.WRITE, api.CreateOrganization("acme"))
+            assert [each.status_code for each in (brought_back, write)] == [503, 503]
+            assert not {"fly-replay"} & (brought_back.headers.keys() | write.headers.keys())
             assert (await server.http.get("/livez")).status_code == 200
             server.service.released.set()
             await asyncio.gather(*held)

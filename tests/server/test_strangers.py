@@ -84,7 +84,7 @@ def test_slow_bodies_in_places_deny_everyone(monkeypatch: pytest.MonkeyPatch, st
     read = Work.read
 
     async def read_in_a_place(self: Work, scope: Any, receive: Any) -> bytes:
-        with self.enter():
+        with self.enter(scope):
             return await read(self, scope, receive)
 
     monkeypatch.setattr(Work, "read", read_in_a_place)

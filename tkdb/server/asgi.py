@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -12,7 +13,11 @@ from tkdb.server.limits import Limits
 
 Header = tuple[bytes, bytes]
 
+APP: Final = "tkdb.app"
+"""The key of a scope under which the attested app of the caller is found. Without attestation there is none."""
+
 __all__ = [
+    "APP",
     "BodyTooLarge",
     "Disconnected",
     "Header",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,7 @@ from tkdb import api, errors, logs
 from tkdb.ports import Caller, Service
 from tkdb.server import problems
 from tkdb.server.arrivals import Arrivals, GivenUp
-from tkdb.server.asgi import BodyTooLarge, Disconnected, LengthRequired, Receive, Scope, read_body
+from tkdb.server.asgi import APP, BodyTooLarge, Disconnected, Header, LengthRequired, Receive, Scope, read_body
 from tkdb.server.limits import Admission, Limits, Permit
 from tkdb.server.problems import ProblemError, retry_after
 
@@ -32,17 +33,17 @@ class Work:
         self.arrivals = Arrivals(count_max=limits.arriving_max, bytes_max=limits.arriving_bytes)
         self._writes: set[asyncio.Task[msgspec.Struct]] = set()
 
-    def enter(self) -> Permit:
-        """Return a place for one request.
+    def enter(self, scope: Scope, *, overloaded: Iterable[Header] = ()) -> Permit:
+        """Return a place for one request. ``overloaded``: the headers of the response if there is none.
 
         Raises:
-            ProblemError: all places are taken.
+            ProblemError: there is no place for one more request of the caller's app.
         """
         try:
-            return self.gate.enter()
+            return self.gate.enter(scope.get(APP, ""))
         except errors.Overloaded as error:
             delay = retry_after(error.retry_after_ms or 0)
-            raise ProblemError(problems.OVERLOADED, str(error), headers=[delay]) from None
+            raise ProblemError(problems.OVERLOADED, str(error), headers=[delay, *overloaded]) from None
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Return the whole body.
