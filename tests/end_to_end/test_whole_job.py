@@ -56,11 +56,11 @@ def test_a_token_is_minted_narrowed_verified_cleared_and_revoked(connect: Callab
 
     verified = app.verify(child.text)
     assert (verified.organization, verified.subject) == ("acme", "ann")
-    verified.clear(Access(action="r", resource={"app": "shop"}))
+    verified.clear(Access(organization="acme", action="r", resource={"app": "shop"}))
     with pytest.raises(errors.CaveatUnmet, match="the request is w"):
-        verified.clear(Access(action="w", resource={"app": "shop"}))
+        verified.clear(Access(organization="acme", action="w", resource={"app": "shop"}))
     with pytest.raises(errors.CaveatUnmet):
-        verified.clear(Access(action="r", resource={"app": "bank"}))
+        verified.clear(Access(organization="acme", action="r", resource={"app": "bank"}))
 
     assert app.revoke(child) is False
     assert app.revoke(child) is True
