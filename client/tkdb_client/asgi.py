@@ -45,7 +45,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _REQUESTS = frozenset({"http", "websocket"})
 POLICY_VIOLATION = 1008
-"""The code for closing a WebSocket (RFC 6455, 7.4.1)."""
+INTERNAL_ERROR = 1011
+"""The codes for closing a WebSocket (RFC 6455, 7.4.1)."""
 
 
 class TokenMiddleware:
@@ -106,12 +107,14 @@ class TokenMiddleware:
             await reply.release()
             raise
         else:
-            if visit.rejection is not None and reply.is_held:
-                # Middleware in between has turned the rejection into an error of its own.
-                await reply.reject(self._gate.answer(visit.rejection))
+            # Middleware in between may have turned a rejection into an error of its own.
+            hidden = visit.hidden(reply.held_status)
+            if hidden is not None:
+                await reply.reject(self._gate.answer(hidden))
             await reply.release()
         finally:
-            scope[KEY] = outer
+            visit.leave()
+            scope[KEY] = outer  # Code of the outer app that runs after this one clears at its own gate.
 
     async def _admit(self, visit: Visit, scope: Scope) -> None:
         if not self._closed or (self._exempt is not None and self._exempt(scope)):
@@ -198,13 +201,13 @@ class _Reply:
         self.is_over = False
 
     @property
-    def is_held(self) -> bool:
-        """True if the app has sent an error of its own, which is held back."""
-        return bool(self._kept)
+    def held_status(self) -> int:
+        """The status of the app's own error, which is held back; 0 if there is none."""
+        return _error_status(self._kept[0]) if self._kept else 0
 
     async def send(self, message: Message) -> None:
         """Pass on a message of the app."""
-        if self._kept or (message["type"] == "http.response.start" and message["status"] >= 500):
+        if self._kept or _error_status(message):
             self._kept.append(message)
             return
         if message["type"] == "websocket.accept":
@@ -232,6 +235,13 @@ class _Reply:
         headers.append((b"content-length", b"%d" % len(answer.body)))
         await self._send({"type": f"{kind}.start", "status": answer.status, "headers": headers})
         await self._send({"type": f"{kind}.body", "body": answer.body})
+
+
+def _error_status(message: Message) -> int:
+    """Return the status of a message that begins the app's own error, or 0."""
+    if message["type"] in {"http.response.start", "websocket.http.response.start"} and message["status"] >= 500:
+        return int(message["status"])
+    return 500 if message["type"] == "websocket.close" and message.get("code") == INTERNAL_ERROR else 0
 
 
 _ENDS = {"http.response.start", "websocket.close", "websocket.http.response.start"}

@@ -16,10 +16,12 @@ The middleware passes all requests to the views, and sends the response if ``req
 from __future__ import annotations
 
 from asyncio import iscoroutinefunction
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from urllib.parse import unquote
 
 from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
@@ -29,7 +31,7 @@ from tkdb.macaroon.access import Access, AnyOrganization
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.verified import Verified
 from tkdb_client.web.facts import Arrived
-from tkdb_client.web.gate import Guard, Visit, not_guarded
+from tkdb_client.web.gate import KEY, Guard, Visit, not_guarded
 from tkdb_client.web.rejection import Answer, Rejection, Render
 
 __all__ = [
@@ -75,28 +77,43 @@ class TokenMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
-        visit = self._gate.visit(_live(request), outer=getattr(request, _VISIT, None))
-        setattr(request, _VISIT, visit)
+        # The outer gate is another middleware of Django, or that of an ASGI or WSGI app in which Django is mounted.
+        outer = getattr(request, _VISIT, None) or getattr(request, "scope", request.META).get(KEY)
+        visit = self._gate.visit(_live(request), outer=outer)
         if self._is_async:
             return self._awaited(request, visit)
-        if self._demands(request):
-            try:
-                self._admit(request, visit, visit.verified_blocking())
-            except Rejection as rejection:
-                return _response(self._gate.answer(rejection))
-        return self._checked(visit, self._get_response(request))
+        with self._inside(request, visit):
+            if self._demands(request):
+                try:
+                    self._admit(request, visit, visit.verified_blocking())
+                except Rejection as rejection:
+                    return _response(self._gate.answer(rejection))
+            return self._checked(visit, self._get_response(request))
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Return the response for a view in which ``cleared`` rejects. Django handles other errors."""
         return _response(self._gate.answer(exception)) if isinstance(exception, Rejection) else None
 
     async def _awaited(self, request: HttpRequest, visit: Visit) -> Any:
-        if self._demands(request):
-            try:
-                self._admit(request, visit, await visit.verified())
-            except Rejection as rejection:
-                return _response(self._gate.answer(rejection))
-        return self._checked(visit, await self._get_response(request))
+        with self._inside(request, visit):
+            if self._demands(request):
+                try:
+                    self._admit(request, visit, await visit.verified())
+                except Rejection as rejection:
+                    return _response(self._gate.answer(rejection))
+            return self._checked(visit, await self._get_response(request))
+
+    @staticmethod
+    @contextmanager
+    def _inside(request: HttpRequest, visit: Visit) -> Iterator[None]:
+        """Keep the visit on the request while inner code runs: outer code that runs later has its own gate."""
+        before = getattr(request, _VISIT, None)
+        setattr(request, _VISIT, visit)
+        try:
+            yield
+        finally:
+            visit.leave()
+            setattr(request, _VISIT, before)
 
     def _demands(self, request: HttpRequest) -> bool:
         """Return True if a token must be verified before any view."""
@@ -110,9 +127,8 @@ class TokenMiddleware:
 
     def _checked(self, visit: Visit, response: HttpResponse) -> HttpResponse:
         """Return the response, or the rejection that middleware in between has turned into an error of its own."""
-        if visit.rejection is None or response.status_code < 500:
-            return response
-        return _response(self._gate.answer(visit.rejection))
+        hidden = visit.hidden(response.status_code)
+        return response if hidden is None else _response(self._gate.answer(hidden))
 
 
 def token_middleware(
@@ -224,14 +240,16 @@ class require:  # noqa: N801 -- a decorator, read as one: @require(...)
 def _live(request: HttpRequest) -> Arrived:
     """Return the request as it is now. Django routes by ``path_info``, and views read ``method`` and ``path``: other
     middleware may have set each of them."""
-    method, routed = request.method or "", request.META.get("SCRIPT_NAME", "").rstrip("/") + request.path_info
+    method, routed = request.method or "", request.path_info
+    root = request.META.get("SCRIPT_NAME", "").rstrip("/")
     scope = getattr(request, "scope", None)
     if scope is None:
         found = Arrived.of_environ(request.META, method=method, routed=routed)
     else:
         found = replace(Arrived.of_scope(scope), method=method)
-    is_known = routed == request.path and routed == found.routed
-    return replace(found, path=found.path if is_known else None, routed=routed)
+    decoded = None if found.path is None else unquote(found.path)
+    is_known = root + routed == request.path == decoded
+    return replace(found, path=found.path if is_known else None, root=root, routed=routed)
 
 
 def _visit(request: HttpRequest) -> Visit:

@@ -35,6 +35,8 @@ __all__ = ["Access", "Answer", "Rejection", "Tokens", "Verified"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_VISIT = "tkdb_visit"
+
 
 class Tokens:
     """A Flask extension that accepts requests whose token allows the access.
@@ -95,7 +97,8 @@ class Tokens:
             @wraps(view)
             def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
                 visit = self._visit()
-                token = visit.clear(visit.verified_blocking(), access(*args, **kwargs), _live())
+                with visit.demanded():
+                    token = visit.clear(visit.verified_blocking(), access(*args, **kwargs), _live())
                 result: R = current_app.ensure_sync(view)(token, *args, **kwargs)
                 return result
 
@@ -120,32 +123,43 @@ class Tokens:
     def _enter(self) -> None:
         # The visit is kept on Flask's request: `g` is shared with a test client's request inside a view, and an
         # environment is shared with an app that a view calls.
-        visit = self._gate.visit(_live(), outer=request.environ.get(KEY))
-        request.environ[KEY] = request.tkdb_visit = visit  # type: ignore[attr-defined]  # our attribute
+        outer = getattr(request, _VISIT, None) or request.environ.get(KEY)
+        visit = self._gate.visit(_live(), outer=outer)
+        setattr(request, _VISIT, visit)
+        request.environ[KEY] = visit
         if not self._closed or (self._exempt is not None and self._exempt()):
             return
-        token = visit.verified_blocking()
-        if self._access is None:
-            visit.admit(token, _live())
-        else:
-            visit.clear(token, self._access(), _live())
+        with visit.demanded():
+            token = visit.verified_blocking()
+            if self._access is None:
+                visit.admit(token, _live())
+            else:
+                visit.clear(token, self._access(), _live())
 
     def _leave(self, response: Response) -> Response:
         """Return the response, or the rejection that an error handler of the app has turned into its own error."""
-        visit: Visit | None = getattr(request, "tkdb_visit", None)
-        if visit is None or visit.rejection is None or response.status_code < 500:
+        visit = self._found()
+        if visit is None:
             return response
-        return self._answer(visit.rejection)
+        hidden = visit.hidden(response.status_code)
+        visit.leave()
+        return response if hidden is None else self._answer(hidden)
 
     def _answer(self, rejection: Rejection) -> Response:
         answer = self._gate.answer(rejection)
         return Response(answer.body, answer.status, list(answer.headers))
 
-    @staticmethod
-    def _visit() -> Visit:
-        visit: Visit | None = getattr(request, "tkdb_visit", None)
+    def _visit(self) -> Visit:
+        visit = self._found()
         if visit is None:
             raise not_guarded()
+        return visit
+
+    def _found(self) -> Visit | None:
+        """Return the request's visit at this gate. One app may have several gates."""
+        visit: Visit | None = getattr(request, _VISIT, None)
+        while visit is not None and visit.gate is not self._gate:
+            visit = visit.outer
         return visit
 
 

@@ -70,11 +70,9 @@ class Guard:
             arrived: the request.
             outer: its visit at an outer gate. The attestation isn't checked again, because it counts once.
         """
-        if outer is None:
-            return Visit(self, arrived, arrived, origin(arrived, self._attestation))
-        if outer.gate._verifier is self._verifier:
-            return Visit(self, arrived, outer.first, outer.origin)
-        return Visit(self, arrived, outer.first, origin(arrived, self._attestation))
+        if outer is not None and outer.gate._verifier is self._verifier:
+            return Visit(self, arrived, outer, outer.origin)
+        return Visit(self, arrived, outer, origin(arrived, self._attestation))
 
     def bind(self, verified: Verified) -> Verified:
         """Return ``verified`` under the policy of this app."""
@@ -96,19 +94,50 @@ class Visit:
 
     Attributes:
         gate: the gate.
+        outer: its visit at an outer gate, or None.
         first: the request as it arrived at the outermost gate.
         origin: its attested facts.
-        rejection: the rejection that ended the last check; None if that check was passed, or there was none.
     """
 
-    __slots__ = ("_arrived", "first", "gate", "origin", "rejection")
+    __slots__ = ("_arrived", "_own_frames", "_rejection", "first", "gate", "origin", "outer")
 
-    def __init__(self, gate: Guard, arrived: Arrived, first: Arrived, known: Origin) -> None:
+    def __init__(self, gate: Guard, arrived: Arrived, outer: Visit | None, known: Origin) -> None:
         self.gate = gate
-        self.first = first
+        self.outer = outer
+        self.first = arrived if outer is None else outer.first
         self.origin = known
-        self.rejection: Rejection | None = None
         self._arrived = arrived
+        self._rejection: Rejection | None = None
+        self._own_frames = 1
+
+    def hidden(self, status: int) -> Rejection | None:
+        """Return the rejection that the app's response with this status hides, if it hides one.
+
+        That is so if the response is an error of the app, and the last check ended in a rejection that has left the
+        function that asked for the token: other code has then caught it together with all other errors. A rejection
+        that the function itself has caught has only one frame of the app in its traceback, and the error is the app's.
+        (Starlette removes the traceback once a handler of the app has answered.)
+        """
+        rejection = self._rejection
+        if rejection is None or status < 500 or status == rejection.status:
+            return None
+        frames, trace = 0, rejection.__traceback__
+        while trace is not None and not trace.tb_frame.f_globals.get("__name__", "").startswith("tkdb_client."):
+            frames, trace = frames + 1, trace.tb_next
+        return rejection if frames > self._own_frames else None
+
+    @contextmanager
+    def demanded(self) -> Iterator[None]:
+        """Check a token for a decorator: no function of the app has asked for it, so none catches its own rejection."""
+        try:
+            yield
+        except Rejection:
+            self._own_frames = 0
+            raise
+
+    def leave(self) -> None:
+        """Forget the rejection, because its traceback keeps the local variables of the request alive."""
+        self._rejection = None
 
     @property
     def has_token(self) -> bool:
@@ -180,26 +209,30 @@ class Visit:
     def _require_unchanged(self, live: Arrived) -> None:
         if not live.is_same(self.first):
             raise CaveatUnmet(
-                f"the request arrived as {self.first.method[:32]!a} {self.first.routed[:200]!a}, and was changed to "
-                f"{live.method[:32]!a} {live.routed[:200]!a}",
+                f"the request arrived as {self.first.shown}, and was changed to {live.shown}",
                 hint="put middleware that changes the method or the path outside tkdb's",
+            )
+        if not live.has_same_token(self.first):
+            raise CaveatUnmet(
+                "the Authorization header isn't the one with which the request arrived",
+                hint="put middleware that changes the header outside tkdb's",
             )
 
     @contextmanager
     def _rejecting(self, rejected: Callable[[Denied], Rejection]) -> Iterator[None]:
         """Turn errors about a token into rejections. Other errors are the app's own problem, and stay errors."""
-        self.rejection = None
+        self._rejection, self._own_frames = None, 1
         try:
             yield
         except Denied as denied:
-            self.rejection = rejected(denied)
+            self._rejection = rejected(denied)
         except Unavailable as unavailable:
             _clock_log.note(unavailable)
-            self.rejection = Rejection.unavailable(unavailable)
+            self._rejection = Rejection.unavailable(unavailable)
         except Rejection as rejection:
-            self.rejection = rejection
-        if self.rejection is not None:
-            raise self.rejection from None
+            self._rejection = rejection
+        if self._rejection is not None:
+            raise self._rejection from None
 
     def _text(self) -> str:
         text = bundle_text(self._arrived.values(b"authorization"))
