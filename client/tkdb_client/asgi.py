@@ -92,13 +92,17 @@ class TokenMiddleware:
                 raise ConfigurationError(f"a closed app can't take {scope['type']!a}", hint="use HTTP or WebSockets")
             await self._app(scope, receive, send)
             return
-        outer = scope.get(KEY)
+        outer: Visit | None = scope.get(KEY)
         visit = self._gate.visit(Arrived.of_scope(scope), outer=outer)
-        scope[KEY] = visit  # not in a copy, because outer middleware may read values that routing adds to the scope
+        # An inner gate keeps its visit in a copy of the scope, because code of the outer app may run at the same time
+        # (after BaseHTTPMiddleware's call_next) and clears at its own gate. The outermost gate makes no copy, because
+        # outer middleware may read values that routing adds to the scope.
+        inner = scope if outer is None else {**scope}
+        inner[KEY] = visit
         reply = _Reply(scope, send)
         try:
-            await self._admit(visit, scope)
-            await self._app(scope, receive, reply.send)
+            await self._admit(visit, inner)
+            await self._app(inner, receive, reply.send)
         except Rejection as rejection:
             if reply.is_over:
                 raise  # too late for a response
@@ -114,7 +118,7 @@ class TokenMiddleware:
             await reply.release()
         finally:
             visit.leave()
-            scope[KEY] = outer  # Code of the outer app that runs after this one clears at its own gate.
+            scope.update({**inner, KEY: outer})
 
     async def _admit(self, visit: Visit, scope: Scope) -> None:
         if not self._closed or (self._exempt is not None and self._exempt(scope)):

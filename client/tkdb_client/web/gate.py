@@ -104,7 +104,7 @@ class Visit:
     def __init__(self, gate: Guard, arrived: Arrived, outer: Visit | None, known: Origin) -> None:
         self.gate = gate
         self.outer = outer
-        self.first = arrived if outer is None else outer.first
+        self.first: Arrived = arrived if outer is None else outer.first
         self.origin = known
         self._arrived = arrived
         self._rejection: Rejection | None = None
