@@ -58,7 +58,7 @@ class TokenMiddleware:
         organization: the organization whose data the app holds; tokens of others never clear. An app that holds data of
             several leaves it out, and names the organization in each access. Default: the client's policy's.
         closed: whether only requests with a verified token reach the app: one of the app's organization that isn't
-            expired. Routes clear its other caveats.
+            expired, nor for another service. Routes clear its other caveats.
         access: returns an access from a request's scope, which every request must clear, too. It closes the app.
         exempt: returns True for a scope whose request needs no token, such as a health check or a CORS preflight.
         attestation: verifies Fly's attestation of the app's own callers. Without it, no ``src`` caveat clears.

@@ -19,7 +19,7 @@ from asyncio import iscoroutinefunction
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 from urllib.parse import unquote
 
@@ -132,7 +132,7 @@ class TokenMiddleware:
 
 
 def token_middleware(
-    client: Client | AsyncClient,
+    client: Client | AsyncClient | Callable[[], Client | AsyncClient],
     *,
     organization: str | AnyOrganization | None = None,
     closed: bool = False,
@@ -145,21 +145,30 @@ def token_middleware(
     """Return a middleware, to be listed in ``MIDDLEWARE`` by its dotted name.
 
     Args:
-        client: verifies tokens. Blocking views need a ``Client``; an async project may use an ``AsyncClient``.
+        client: verifies tokens. Blocking views need a ``Client``; an async project may use an ``AsyncClient``. If it is
+            a function, its result is used: it is called once, when Django first loads the middleware. The settings are
+            complete then, and commands that serve no requests (``migrate``) need no client.
         organization: the organization whose data the app holds; tokens of others never clear. An app that holds data of
             several leaves it out, and names the organization in each access. Default: the client's policy's.
         closed: whether only requests with a verified token reach a view: one of the app's organization that isn't
-            expired. Views clear its other caveats.
+            expired, nor for another service. Views clear its other caveats.
         access: returns an access from a request, which every request must clear, too. It closes the app.
         exempt: returns True for a request that needs no token.
         attestation: verifies Fly's attestation of the app's own callers. Without it, no ``src`` caveat clears.
         realm: the app's name in challenges.
         render: makes the responses to rejections, in place of tkdb's.
     """
-    gate = Guard(client, organization=organization, attestation=attestation, realm=realm, render=render)
+
+    @cache
+    def gate() -> Guard:
+        used = client if isinstance(client, Client | AsyncClient) else client()
+        return Guard(used, organization=organization, attestation=attestation, realm=realm, render=render)
+
+    if isinstance(client, Client | AsyncClient):
+        gate()  # A mistake in the arguments shows at once.
 
     def middleware(get_response: GetResponse) -> TokenMiddleware:
-        return TokenMiddleware(get_response, gate, closed=closed, access=access, exempt=exempt)
+        return TokenMiddleware(get_response, gate(), closed=closed, access=access, exempt=exempt)
 
     middleware.sync_capable = middleware.async_capable = True  # type: ignore[attr-defined]  # what Django looks for
     return middleware

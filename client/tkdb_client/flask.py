@@ -46,7 +46,7 @@ class Tokens:
         organization: the organization whose data the app holds; tokens of others never clear. An app that holds data of
             several leaves it out, and names the organization in each access. Default: the client's policy's.
         closed: whether only requests with a verified token reach a view: one of the app's organization that isn't
-            expired. Views clear its other caveats.
+            expired, nor for another service. Views clear its other caveats.
         access: returns an access, which every request must clear, too; it can use Flask's ``request``. It closes the
             app.
         exempt: returns True for a request that needs no token.

@@ -114,18 +114,21 @@ def require_organization(organization: str, access: Access, policy: Policy) -> N
 
 
 def admit(organization: str, caveats: Sequence[AnyCaveat], policy: Policy) -> None:
-    """Check a token before the access is known: it isn't expired, and it belongs to the policy's organization, if the
-    policy names one. Everything else stays to be cleared.
+    """Check the parts of a token that need no access: its times, its audience, and that it belongs to the policy's
+    organization, if the policy names one. Everything else stays to be cleared.
 
     Raises:
-        ForeignOrganization, ExpiredToken, NotYetValid: as ``clear``.
+        ForeignOrganization, ExpiredToken, NotYetValid, CaveatUnmet: as ``clear``.
         ConfigurationError: the policy doesn't give the time.
     """
     access = Access(organization=ANY_ORGANIZATION)
     require_organization(organization, access, policy)
     now_s = _now_s(access, policy)
     for caveat in caveats:
-        if isinstance(caveat, Exp | Nbf) and (why := _CHECKS[type(caveat)](caveat, access, policy, now_s)) is not None:
+        if (
+            isinstance(caveat, Exp | Nbf | Aud)
+            and (why := _CHECKS[type(caveat)](caveat, access, policy, now_s)) is not None
+        ):
             raise _denial(caveats, caveat, why)
 
 

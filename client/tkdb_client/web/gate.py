@@ -194,7 +194,8 @@ class Visit:
         return verified
 
     def admit(self, verified: Verified, live: Arrived) -> None:
-        """Return if a closed app may see the request: the token is one of its organization, and isn't expired.
+        """Return if a closed app may see the request: the token is one of its organization and for this service, and is
+        valid now.
 
         The other caveats stay to be cleared by the route, which knows the access.
 

@@ -20,7 +20,7 @@ from django.urls import clear_url_caches, path
 from tests.client.web.django_settings import URLS
 from tests.client.web.fake_server import Response, ask, ask_wsgi, bearer, environ, scope
 from tkdb import errors
-from tkdb.macaroon.caveats import Act, Ip, Req
+from tkdb.macaroon.caveats import Act, Aud, Ip, Req
 from tkdb_client import Access, Policy
 from tkdb_client.django import Verified, acleared, cleared, require, token_middleware
 from tkdb_client.testing import Authority, Down
@@ -272,3 +272,34 @@ def test_a_closed_app_admits_verified_tokens_of_its_organization_and_views_clear
     assert asked("/nowhere", token).status == 404
     assert asked("/apps/shop", token).status == 200
     assert asked("/apps/blog", token).status == 403
+
+
+# --- a client that is made later --------------------------------------------------------------------------------------
+
+
+def test_a_function_makes_the_client_once_when_django_loads_the_middleware(
+    serve: Callable[..., Ask], authority: Authority
+) -> None:
+    made: list[Any] = []
+
+    def client() -> Any:
+        assert settings.SHOP == "shop", "the settings must be complete"
+        made.append(authority.client(policy=Policy(organization="acme", audience=settings.SHOP)))
+        return made[-1]
+
+    later = token_middleware(client)
+    assert made == [], "importing the settings must make no client"
+    settings.SHOP = "shop"
+    for _ in range(2):  # Each handler loads the middleware.
+        asked = serve(later)
+        assert asked("/read", bearer(authority.mint("acme", Aud("shop")))).body == b"acme"
+        assert asked("/read", bearer(authority.mint("acme", Aud("billing")))).status == 403
+    assert len(made) == 1
+
+
+def test_a_setting_that_is_missing_is_an_error_of_the_start(serve: Callable[..., Ask]) -> None:
+    def client() -> Any:
+        raise errors.ConfigurationError("TKDB_URL isn't set")
+
+    with pytest.raises(errors.ConfigurationError, match="TKDB_URL"):
+        serve(token_middleware(client))

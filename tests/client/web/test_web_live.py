@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from tests.client.web.fake_server import ask, ask_wsgi, bearer, environ, scope
 from tkdb.errors import ConfigurationError
-from tkdb.macaroon.caveats import Act, Exp, Ip, Req, Res
+from tkdb.macaroon.caveats import Act, Aud, Exp, Ip, Req, Res
 from tkdb_client import Access, Client, Policy
 from tkdb_client.asgi import TokenMiddleware, cleared, cleared_if_presented
 from tkdb_client.flask import Tokens, Verified
@@ -145,15 +145,17 @@ def test_a_closed_app_admits_a_token_with_resources_and_its_routes_clear(client:
     assert ask(app, scope("/nowhere", bearer(authority.mint("acme", Res("app", {"blog": "r"}))))).status == 404
 
 
-def test_a_closed_app_rejects_a_foreign_and_an_expired_token(authority: Authority) -> None:
+def test_a_closed_app_rejects_a_foreign_and_an_expired_token_and_one_for_another_service(authority: Authority) -> None:
     authority.create_organization("evil")
-    client = authority.client()
+    client = authority.client(policy=Policy(audience="shop"))
     app = TokenMiddleware(show_ok, client, organization="acme", closed=True)
     assert ask(app, scope("/", bearer(authority.mint("acme")))).status == 200
     got = ask(app, scope("/", bearer(authority.mint("evil"))))
     assert (got.status, got.problem["reason"]) == (403, "foreign organization")
     got = ask(app, scope("/", bearer(authority.mint("acme").narrow(Exp(1)))))
     assert (got.status, got.problem["reason"]) == (401, "expired")
+    assert ask(app, scope("/", bearer(authority.mint("acme", Aud("shop"))))).status == 200
+    assert ask(app, scope("/", bearer(authority.mint("acme", Aud("billing"))))).status == 403
 
 
 # --- addresses ----------------------------------------------------------------------------------------------------
