@@ -20,7 +20,7 @@ import inspect
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final, TypeAlias
 
@@ -47,7 +47,7 @@ _RETRY_LEAST_S: Final = 1
 class _Held:
     """The token to narrow: when a new one should be fetched, and when it ends, in Unix seconds."""
 
-    token: Macaroon
+    token: Macaroon = field(repr=False)
     renew_s: float
     ends_s: float
 

@@ -36,7 +36,7 @@ def remembered(world: World, organization: str = "acme") -> int:
 def test_a_revocation_beyond_the_quota_is_refused_and_says_what_to_do(kind: str) -> None:
     async def test(world: World) -> None:
         await fill(world, LIMIT - 1)
-        token, next_token = await world.mint(), (await world.mint()).attenuate(Aud("shop"))
+        token, next_token = await world.mint(), (await world.mint()).narrow(Aud("shop"))
         target = branch if kind == "branch" else lineage
         assert await world.revoke(target(token)) is False
         position = world.position
@@ -159,9 +159,9 @@ def test_a_new_subject_beyond_the_quota_is_refused_and_a_known_one_is_not() -> N
 def test_a_lineage_in_place_of_its_branches_needs_no_room() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
-        await world.revoke(*(branch(token.attenuate(Aud(f"a{number}"))) for number in range(LIMIT)))
+        await world.revoke(*(branch(token.narrow(Aud(f"a{number}"))) for number in range(LIMIT)))
         with pytest.raises(errors.OverQuota):
-            await world.revoke(branch(token.attenuate(Aud("b"))))
+            await world.revoke(branch(token.narrow(Aud("b"))))
         assert await world.revoke(lineage(token)) is False
         assert (remembered(world), await world.outcome(token)) == (1, "revoked")
 
@@ -242,7 +242,7 @@ def test_a_restart_counts_the_same_revocations(tmp_path: Path) -> None:
         await fill(world)
         await fill(world, 7, "evil")
         token = await world.mint("evil")
-        await world.revoke(branch(token), branch(token.attenuate(Aud("shop"))))
+        await world.revoke(branch(token), branch(token.narrow(Aud("shop"))))
         await world.revoke(api.Before("acme"))
         world.advance(HOUR_S * 1000)
         await world.revoke(lineage(await world.mint("acme")))
