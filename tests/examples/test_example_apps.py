@@ -36,14 +36,14 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 @contextmanager
-def running(example: str, environment: dict[str, str], log: Path) -> Iterator[httpx.Client]:
+def running(example: str, environment: dict[str, str], log: Path, root: Path = ROOT) -> Iterator[httpx.Client]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     program, *arguments = (part.format(port=port) for part in EXAMPLES[example])
     with log.open("wb") as output:
         process = subprocess.Popen(
             [Path(sys.executable).with_name(program), *arguments],
-            cwd=ROOT,
+            cwd=root,
             env={"PATH": os.environ["PATH"], **environment},
             stdout=output,
             stderr=output,
@@ -112,6 +112,25 @@ def test_an_example_accepts_permitted_requests_and_refuses_others(example: str, 
         until(lambda: caller.get("/apps/shop", headers=bearer(token)).status_code != 200)
         revoked = caller.get("/apps/shop", headers=bearer(token))
         assert (revoked.status_code, revoked.json()["reason"]) == (401, "revoked")
+
+
+@pytest.mark.parametrize("example", ["starlette", "flask"])  # one of each kind of server
+def test_an_example_that_welcomes_every_organization_accepts_a_foreign_token(
+    example: str, node: Node, tmp_path: Path
+) -> None:
+    """The negative control: the same requests succeed if the example doesn't name its organization."""
+    code = (ROOT / f"docs/examples/{example}_shop.py").read_text()
+    careless = code.replace('organization="acme"', "organization=ANY_ORGANIZATION")
+    careless = careless.replace("from tkdb_client import Access", "from tkdb_client import ANY_ORGANIZATION, Access")
+    assert careless.count("ANY_ORGANIZATION") == 2
+    (tmp_path / "docs/examples").mkdir(parents=True)
+    (tmp_path / f"docs/examples/{example}_shop.py").write_text(careless)
+    environment = {"TKDB_URL": node.url, "TKDB_AUTHORITY": node.keys.identity.text()}
+    with node.client() as tkdb, running(example, environment, tmp_path / "log", tmp_path) as caller:
+        tkdb.create_organization(f"careless-{example}")
+        foreign = bearer(tkdb.mint(f"careless-{example}"))
+        assert caller.get("/apps/shop", headers=foreign).status_code == 200
+        assert caller.put("/apps/shop?count=0", headers=foreign).status_code == 200
 
 
 def test_an_app_without_an_authority_answers_503(node: Node, tmp_path: Path) -> None:
