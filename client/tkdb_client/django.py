@@ -92,7 +92,10 @@ class TokenMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Return the response for a view in which ``cleared`` rejects. Django handles other errors."""
-        return _response(self._gate.answer(exception)) if isinstance(exception, Rejection) else None
+        if not isinstance(exception, Rejection):
+            return None
+        _visit(request).leave()  # It is answered. A crash of other middleware after this is the app's own error.
+        return _response(self._gate.answer(exception))
 
     async def _awaited(self, request: HttpRequest, visit: Visit) -> Any:
         with self._inside(request, visit):
