@@ -12,6 +12,7 @@ import pytest
 
 from tests.client import fake_authority as fake
 from tests.client.fake_authority import FakeAuthority
+from tests.client.web.fake_server import scope
 from tkdb import api, errors
 from tkdb.channel.envelope import check_time
 from tkdb.macaroon.token import Macaroon
@@ -97,7 +98,7 @@ def test_the_web_app_answers_503_and_logs_the_clock_once(
     async def visits() -> None:
         for _ in range(3):
             with pytest.raises(Rejection) as rejected:
-                await guard.visit(Arrived("GET", "/", "/", "127.0.0.1", headers)).verified()
+                await guard.visit(Arrived.of_scope(scope("/", *headers))).verified()
             assert rejected.value.status == 503
         if isinstance(guard.client, AsyncClient):
             await guard.client.close()

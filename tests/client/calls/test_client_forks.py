@@ -27,6 +27,7 @@ from tests.background import Background
 from tests.client import fake_authority as fake
 from tests.client.cache.test_cache_client import RealmServer
 from tests.client.fake_authority import FakeAuthority
+from tests.client.web.fake_server import scope
 from tests.waiting import until
 from tkdb import api, errors
 from tkdb.attestation import Verifier
@@ -281,7 +282,7 @@ def test_a_closed_client_stays_closed_in_a_child(client: Client, server: RealmSe
 
 def test_a_child_checks_attestations_although_its_parent_held_the_lock() -> None:
     attestation = Attestation(Verifier(Ed25519PrivateKey.generate().public_key(), apps=["shop"]))
-    arrived = Arrived("GET", "/", "/", "127.0.0.1", ())
+    arrived = Arrived.of_scope(scope("/", client=("127.0.0.1", 40_000)))
     with attestation._lock:
         child = Child(lambda: attestation.source(arrived))
     assert child.result() is None
