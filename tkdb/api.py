@@ -29,11 +29,12 @@ from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeVar
 import msgspec
 
 from tkdb import errors
+from tkdb.arguments import ORGANIZATION
 from tkdb.failure import DENIALS, Failure
 
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
-OrganizationName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
+OrganizationName = Annotated[str, msgspec.Meta(pattern=rf"^{ORGANIZATION}\Z")]
 
 MAX_BUNDLES: Final = 200
 MAX_KIDS: Final = 1024

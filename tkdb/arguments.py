@@ -27,6 +27,9 @@ from tkdb.errors import ConfigurationError, TkdbError
 Duration: TypeAlias = float | timedelta
 """A number of the unit in the argument's name, or a ``timedelta``."""
 
+ORGANIZATION: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
+"""The pattern of an organization's name."""
+
 MOST: Final = 2**53 - 1
 """The largest number that every reader of a message reads exactly."""
 
@@ -34,6 +37,14 @@ _NUMBERS: Final = (int, float)
 _SHOWN: Final = (str, int, float, list, tuple, dict, set, frozenset, type(None))
 _SHOWN_MOST: Final = 100
 _SECRET = compile_pattern(r"tkdb[a-z]*_[\w-]{8,}|[\w-]{40,}", ASCII).search
+
+
+_ORGANIZATION = compile_pattern(ORGANIZATION).fullmatch
+
+
+def is_organization(name: str) -> bool:
+    """Return True if an organization can have this name."""
+    return _ORGANIZATION(name) is not None
 
 
 def shown(value: object) -> str:

@@ -26,11 +26,12 @@ from typing import Annotated, Final, Literal, Self
 import msgspec
 
 from tkdb import errors
+from tkdb.arguments import ORGANIZATION
 from tkdb.channel.keys import SignerPublic
 
 Permission = Literal["mint", "revoke", "organizations", "reseal", "restore", "promote"]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
-Organization = Annotated[str, msgspec.Meta(pattern=r"^(\*|[a-z0-9][a-z0-9._-]{0,62})\Z")]
+Organization = Annotated[str, msgspec.Meta(pattern=rf"^(\*|{ORGANIZATION})\Z")]
 
 ALL: Final = "*"
 _EVERY: Final = frozenset({ALL})

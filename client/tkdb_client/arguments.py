@@ -19,19 +19,17 @@ from re import compile as compile_pattern
 from typing import Any, Final, TypeAlias, TypeVar
 
 from tkdb import api, errors
-from tkdb.arguments import members, reject, whole, whole_seconds
+from tkdb.arguments import is_organization, members, reject, whole, whole_seconds
+from tkdb.channel.envelope import REQUEST_ID_BYTES
+from tkdb.macaroon.identifier import KID_BYTES
 from tkdb.macaroon.token import Macaroon
 
 Token: TypeAlias = Macaroon | str
 RequestId: TypeAlias = bytes | str
 """16 random bytes, or their hexadecimal text: ``OutcomeUnknown`` has the one, and its text shows the other."""
 
-REQUEST_ID_BYTES: Final = 16
-KID_BYTES: Final = 16
-
 T = TypeVar("T", bound=api.Call[Any])
 
-_ORGANIZATION = compile_pattern(r"[a-z0-9][a-z0-9._-]{0,62}", ASCII).fullmatch
 _MACHINE = compile_pattern(r"[A-Za-z0-9._-]{1,64}", ASCII).fullmatch
 _HEX = compile_pattern(r"[0-9a-fA-F]{32}", ASCII).fullmatch
 _TOKENS: Final = (str, Macaroon)
@@ -93,7 +91,7 @@ def organization(value: object, name: str = "organization") -> str:
     Raises:
         ConfigurationError: it can't be one.
     """
-    if not isinstance(value, str) or not _ORGANIZATION(value):
+    if not isinstance(value, str) or not is_organization(value):
         reject(name, value, "is not the name of an organization", "write 1 to 63 of a-z, 0-9, dot, dash and underscore")
     return value
 

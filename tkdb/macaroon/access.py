@@ -17,13 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from re import compile as compile_pattern
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 import msgspec
 
-from tkdb.arguments import Duration, reject, seconds
+from tkdb.arguments import Duration, is_organization, reject, seconds
 from tkdb.macaroon.caveats import ACTIONS, is_app_name, is_kind
 
 
@@ -46,7 +45,6 @@ class AnyOrganization(Enum):
 ANY_ORGANIZATION: Final = AnyOrganization.ANY_ORGANIZATION
 """As an organization: tokens of every organization are welcome, because the data isn't any organization's own."""
 
-_ORGANIZATION = compile_pattern(r"[a-z0-9][a-z0-9._-]{0,62}").fullmatch
 _LETTERS: Final = frozenset(ACTIONS)
 
 
@@ -145,7 +143,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_organization(self.organization)
-        if isinstance(self.organization, str) and not _ORGANIZATION(self.organization):
+        if isinstance(self.organization, str) and not is_organization(self.organization):
             reject("organization", self.organization, "can't be the name of an organization", 'write "acme"')
         if self.clock is not None and not callable(self.clock):
             reject("clock", self.clock, "is not a function", "pass time.time, or leave it out")

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from tkdb import api, errors
 from tkdb.channel.client import Initiator
-from tkdb.channel.envelope import MAX_AGE_MS, MAX_AHEAD_MS
+from tkdb.channel.envelope import MAX_AGE_MS, MAX_AHEAD_MS, REQUEST_ID_BYTES
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.net.url import Url
-from tkdb_client.arguments import REQUEST_ID_BYTES, request_id_of_part
+from tkdb_client.arguments import request_id_of_part
 from tkdb_client.calls.effects import Steps
 from tkdb_client.calls.regions import Region, Regions
 from tkdb_client.calls.transport import Lost, Send

@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from tkdb import api, errors
+from tkdb.channel.envelope import REQUEST_ID_BYTES
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.net.backoff import Backoff
 from tkdb.net.url import Url
-from tkdb_client.arguments import REQUEST_ID_BYTES
 from tkdb_client.calls.attempt import Attempts, CallState, Reply
 from tkdb_client.calls.effects import Background, Sleep, Steps
 from tkdb_client.calls.regions import Region
