@@ -118,7 +118,9 @@ class TokenMiddleware:
             await reply.release()
         finally:
             visit.leave()
-            scope.update({**inner, KEY: outer})
+            if inner is not scope:
+                scope.update(inner)
+            scope[KEY] = outer
 
     async def _admit(self, visit: Visit, scope: Scope) -> None:
         if not self._closed or (self._exempt is not None and self._exempt(scope)):

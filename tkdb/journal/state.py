@@ -103,8 +103,10 @@ class State:
             case KeyRow():
                 self._put_key(change)
             case OrganizationRow():
+                before = self.organizations.get(change.name)
                 self.organizations[change.name] = change
-                self._untidy.add(change.name)
+                if change.issued_from_ms > (0 if before is None else before.issued_from_ms):
+                    self._untidy.add(change.name)
                 self.longest_lifetime_s = max(self.longest_lifetime_s, change.longest_lifetime_s)
             case SubjectRow():
                 self._subjects.setdefault(change.organization, {})[change.subject] = change.issued_from_ms

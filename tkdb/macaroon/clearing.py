@@ -22,7 +22,7 @@ tkdb.errors.ForeignOrganization: the token belongs to the organization other; th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from re import ASCII
@@ -85,11 +85,7 @@ def clear(organization: str, caveats: Sequence[AnyCaveat], access: Access, polic
         ConfigurationError: neither the access nor the policy names an organization, or neither gives the time.
     """
     require_organization(organization, access, policy)
-    now_s = _now_s(access, policy)
-    for caveat in caveats:
-        why = _CHECKS.get(type(caveat), _foreign)(caveat, access, policy, now_s)
-        if why is not None:
-            raise _denial(caveats, caveat, why)
+    _require(caveats, caveats, access, policy)
 
 
 def require_organization(organization: str, access: Access, policy: Policy) -> None:
@@ -121,15 +117,8 @@ def admit(organization: str, caveats: Sequence[AnyCaveat], policy: Policy) -> No
         ForeignOrganization, ExpiredToken, NotYetValid, CaveatUnmet: as ``clear``.
         ConfigurationError: the policy doesn't give the time.
     """
-    access = Access(organization=ANY_ORGANIZATION)
-    require_organization(organization, access, policy)
-    now_s = _now_s(access, policy)
-    for caveat in caveats:
-        if (
-            isinstance(caveat, Exp | Nbf | Aud)
-            and (why := _CHECKS[type(caveat)](caveat, access, policy, now_s)) is not None
-        ):
-            raise _denial(caveats, caveat, why)
+    require_organization(organization, _NO_ACCESS, policy)
+    _require(filter(_needs_no_access, caveats), caveats, _NO_ACCESS, policy)
 
 
 def explain(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> list[str | None]:
@@ -152,6 +141,22 @@ def describe(caveat: AnyCaveat) -> str:
 def printable(text: str) -> str:
     """Return a form of ``text``, which comes from a token's holder or a request, that is safe to show."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+_NO_ACCESS: Final = Access(organization=ANY_ORGANIZATION)
+
+
+def _needs_no_access(caveat: AnyCaveat) -> bool:
+    return isinstance(caveat, Exp | Nbf | Aud)
+
+
+def _require(checked: Iterable[AnyCaveat], caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
+    """Check that each of ``checked``, which are among the token's ``caveats``, clears."""
+    now_s = _now_s(access, policy)
+    for caveat in checked:
+        why = _CHECKS.get(type(caveat), _foreign)(caveat, access, policy, now_s)
+        if why is not None:
+            raise _denial(caveats, caveat, why)
 
 
 def _now_s(access: Access, policy: Policy) -> float:
