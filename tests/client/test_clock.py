@@ -13,6 +13,7 @@ from tests.client.cache.test_cache_client import RealmServer
 from tests.client.conftest import Caller
 from tests.client.fake_authority import FakeAuthority
 from tkdb import api, errors
+from tkdb.macaroon.token import Macaroon
 from tkdb_client import clock as clocks
 from tkdb_client.clock import BACK_MS, WINDOW_MS, Clock
 
@@ -144,12 +145,18 @@ def cached(connect: Any, machine: Machine) -> Caller:
     return made
 
 
-def test_a_token_that_was_revoked_while_the_machine_was_suspended_is_denied(
-    connect: Any, machine: Machine, server: RealmServer
-) -> None:
+def with_a_revoked_token(connect: Any, machine: Machine, server: RealmServer) -> tuple[Caller, Macaroon]:
+    """Return a caller that has a token in its cache, and the token, which was revoked after that."""
     caller, token = cached(connect, machine), server.realm.mint()
     caller.call("verify", token.text)
     server.realm.revoke(api.Lineage(token.kid, token.nonce))
+    return caller, token
+
+
+def test_a_token_that_was_revoked_while_the_machine_was_suspended_is_denied(
+    connect: Any, machine: Machine, server: RealmServer
+) -> None:
+    caller, token = with_a_revoked_token(connect, machine, server)
     machine.suspend(BOUND_MS + 1)
     with pytest.raises(errors.RevokedToken):
         caller.call("verify", token.text)
@@ -159,9 +166,7 @@ def test_with_the_monotonic_clock_alone_a_revoked_token_is_accepted_after_a_susp
     connect: Any, machine: Machine, server: RealmServer
 ) -> None:
     object.__setattr__(machine.clock, "elapsed_ms", machine.clock.monotonic_ms)
-    caller, token = cached(connect, machine), server.realm.mint()
-    caller.call("verify", token.text)
-    server.realm.revoke(api.Lineage(token.kid, token.nonce))
+    caller, token = with_a_revoked_token(connect, machine, server)
     machine.suspend(BOUND_MS + 1)
     assert caller.call("verify", token.text).macaroon == token
 
@@ -181,9 +186,7 @@ def test_a_clock_that_is_set_forwards_costs_one_verification(
 def test_a_clock_that_is_set_back_does_not_make_data_fresher(
     connect: Any, machine: Machine, server: RealmServer
 ) -> None:
-    caller, token = cached(connect, machine), server.realm.mint()
-    caller.call("verify", token.text)
-    server.realm.revoke(api.Lineage(token.kid, token.nonce))
+    caller, token = with_a_revoked_token(connect, machine, server)
     machine.wall_ms -= 3_600_000
     machine.run(BOUND_MS + 1)
     with pytest.raises(errors.RevokedToken):

@@ -145,3 +145,18 @@ def ask_wsgi(app: Callable[..., Iterable[bytes]], request: dict[str, Any]) -> Re
     for chunk in app(request, start):
         got.messages.append({"body": chunk})
     return got
+
+
+class CatchAll:
+    """ASGI middleware that answers every error of the app inside it with its own messages."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], *, messages: Iterable[Message]) -> None:
+        self._app = app
+        self._messages = messages
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception:  # noqa: BLE001  this is what such middleware does
+            for message in self._messages:
+                await send(message)

@@ -30,7 +30,7 @@ from starlette.websockets import WebSocket
 import tkdb_client.django as on_django
 from tests.client.web import fake_server
 from tests.client.web.django_settings import URLS
-from tests.client.web.fake_server import PROXY, ask, ask_wsgi, attested, bearer, environ, scope
+from tests.client.web.fake_server import PROXY, CatchAll, ask, ask_wsgi, attested, bearer, environ, scope
 from tkdb.attestation import Verifier
 from tkdb.errors import ConfigurationError
 from tkdb.macaroon.caveats import Act, Req, Src
@@ -230,18 +230,9 @@ def test_a_websocket_that_a_catch_all_closes_is_rejected(client: Any) -> None:
     async def live(socket: WebSocket) -> None:
         await cleared(socket, READ)
 
-    class Closes:
-        def __init__(self, app: Any) -> None:
-            self.app = app
-
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            try:
-                await self.app(scope, receive, send)
-            except Exception:  # noqa: BLE001 -- this is what such middleware does
-                await send({"type": "websocket.close", "code": 1011})
-
+    closes = Middleware(CatchAll, messages=[{"type": "websocket.close", "code": 1011}])
     routes = [WebSocketRoute("/", live)]
-    app = Starlette(routes=routes, middleware=[Middleware(TokenMiddleware, client=client), Middleware(Closes)])
+    app = Starlette(routes=routes, middleware=[Middleware(TokenMiddleware, client=client), closes])
     connect = [{"type": "websocket.connect"}]
     assert [m.get("code") for m in ask(app, scope("/", kind="websocket"), connect).messages] == [1008]
     answering = scope("/", kind="websocket", extensions={"websocket.http.response": {}})

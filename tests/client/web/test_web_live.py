@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from tests.client.web.fake_server import ask, ask_wsgi, bearer, environ, scope
+from tests.client.web.fake_server import CatchAll, ask, ask_wsgi, bearer, environ, scope
 from tkdb.errors import ConfigurationError
 from tkdb.macaroon.caveats import Act, Aud, Exp, Ip, Req, Res
 from tkdb_client import Access, Client, Policy
@@ -251,21 +251,14 @@ def test_a_dispatched_app_clears_the_whole_path(tokens: Tokens, authority: Autho
 # --- catch-all error handlers -------------------------------------------------------------------------------------
 
 
-class CatchAll:
-    """Middleware that answers every error itself."""
-
-    def __init__(self, app: ASGI) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await self.app(scope, receive, send)
-        except Exception:  # noqa: BLE001  this is what such middleware does
-            await PlainTextResponse("something went wrong", 500)(scope, receive, send)
+WENT_WRONG = [
+    {"type": "http.response.start", "status": 500, "headers": []},
+    {"type": "http.response.body", "body": b"something went wrong"},
+]
 
 
 def test_a_catch_all_middleware_hides_no_rejection(client: Any, authority: Authority) -> None:
-    app = app_of(client, Middleware(CatchAll))
+    app = app_of(client, Middleware(CatchAll, messages=WENT_WRONG))
     assert ask(app, scope("/apps/shop")).problem["status"] == 401
     assert ask(app, scope("/apps/shop", bearer(authority.mint("acme", Act("w"))))).problem["status"] == 403
     assert ask(app, scope("/apps/shop", bearer(authority.mint("acme")))).status == 200
