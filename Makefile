@@ -12,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 METERED = $(BIN)/python -I -S tests/metered.py
 
-.PHONY: help venv demo dev test lint types imports pytest nightly again fuzz simulate chaos drill bench clean
+.PHONY: help venv demo dev test lint types imports pytest nightly lowest again fuzz simulate chaos drill bench clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +47,14 @@ pytest: venv  # Files run in parallel, because tests of real machines mostly wai
 	@$(METERED) pytest-collect $(BIN)/python -m pytest --collect-only -p no:cacheprovider >/dev/null || true
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cpu-budget $(CPU_BUDGET_S)
 
-nightly: venv  ## All tests, with all random schedules, properties and fuzzing at full length. See tests/profiles.py.
+nightly: venv lowest  ## All tests, with all random schedules, properties and fuzzing at full length. See tests/profiles.py.
 	TESTS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --timeout 3600
+
+lowest: venv  ## Live a token's life with the lowest versions that pyproject.toml allows, in .venv/lowest.
+	rm -rf .venv/lowest
+	UV_PYTHON_DOWNLOADS=never .uv/bin/uv venv --quiet --python $(BIN)/python .venv/lowest
+	VIRTUAL_ENV=.venv/lowest UV_SYSTEM_CERTS=true .uv/bin/uv pip install --quiet --resolution lowest-direct ".[server]"
+	timeout 120 .venv/lowest/bin/python -I tests/project/token_life.py
 
 again: venv  ## Run the tests that failed last once more, one at a time, and record them.
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --maxfail 1 --again

@@ -8,6 +8,7 @@ SQLite runs in WAL mode with ``synchronous=FULL``: an acknowledged commit is on 
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +47,9 @@ async def connect(path: Path | None, access: file.Access, *, checkpoints: bool) 
         connection = aiosqlite.connect(target, uri=True, isolation_level=None)
         # A process that fails must end, so that it can be started again. It must not wait for a thread that nobody
         # stops. Nothing is lost: each acknowledged write has been committed.
-        connection._thread.daemon = True
+        # The attribute is private: a test checks that it exists, and without it the program still works.
+        if isinstance(thread := getattr(connection, "_thread", None), threading.Thread):
+            thread.daemon = True
         await connection
         try:
             await _prepare(connection, name, access)
