@@ -85,7 +85,7 @@ def ours(tokens: int) -> Iterator[tuple[Job, Pass]]:
         nonlocal number
         number += tokens
         # Each token is a separate text object, as if it came from the network.
-        return [token.attenuate(*further(count, number + each)).text for each in range(tokens)]
+        return [token.narrow(*further(count, number + each)).text for each in range(tokens)]
 
     def verified(text: str) -> None:
         known = cache.get(text)

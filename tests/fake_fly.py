@@ -28,6 +28,17 @@ PUBLIC_V6 = PRIVATE | {"ip": "2a09:8280:1::1c:9a01:0", "network": None}
 SHARED_V4 = PRIVATE | {"ip": "66.241.125.9", "shared": True, "network": None}
 
 
+SIGNER_KEY = (
+    "tkdbsignerpub_zfL76nbtJj_ARzVHuceHGyRTiys_a5h7jByRzA8HuHJ2-lq1zoqTeoMbbwE600Yu7P_DZmpynC9M-tiQEfKsTQ0s4gxF"
+)
+
+
+def filled(toml: str) -> str:
+    """Return this repository's fly.toml with a signer's key instead of the placeholder."""
+    assert toml.count("tkdbsignerpub_…") == 1
+    return toml.replace("tkdbsignerpub_…", SIGNER_KEY)
+
+
 def machine(name: str, region: str) -> dict[str, Any]:
     """A machine as `fly deploy` creates it from fly.toml."""
     return {
@@ -81,7 +92,7 @@ def machine(name: str, region: str) -> dict[str, Any]:
                             "path": "/readyz",
                         }
                     ],
-                    "concurrency": {"type": "requests", "hard_limit": 250, "soft_limit": 200},
+                    "concurrency": {"type": "requests", "hard_limit": 6_000, "soft_limit": 5_500},
                     "force_instance_key": None,
                 }
             ],

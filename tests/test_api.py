@@ -85,6 +85,13 @@ def test_an_unknown_field_is_refused(path: str, call: Any) -> None:
         api.decode_request(path, msgspec.msgpack.encode(fields))
 
 
+def test_a_wrong_field_is_named_without_the_validators_path() -> None:
+    body = msgspec.msgpack.encode({"method": "mint", "organization": 5})
+    with pytest.raises(errors.InvalidRequest, match=r"^the field organization can't be read: ") as raised:
+        api.decode_request(api.SIGN, body)
+    assert "$" not in str(raised.value)
+
+
 @pytest.mark.parametrize(("path", "call"), CASES, ids=ids)
 def test_a_truncated_or_extended_request_is_refused(path: str, call: Any) -> None:
     body = api.encode(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -90,6 +91,37 @@ def test_an_unlisted_app_or_organization_is_refused_and_not_remembered(lists: di
     with pytest.raises(NotPermitted, match="isn't allowed"):
         verifier.verify(presented(), now_s=SOURCE.ts)
     assert verifier.remembered == 0
+
+
+WRONG_LISTS: list[tuple[str, Any]] = [
+    *((name, empty) for name in ("apps", "orgs", "proxies") for empty in ([], (), set(), "", b"", {}, iter(()))),
+    *((name, wrong) for name in ("apps", "orgs") for wrong in ("web", 5, [5], [""], ["a b"], [None], [b"web"])),
+    ("proxies", "172.16.0.0/16"),
+    ("proxies", None),
+    ("key", b"k" * 32),
+    ("key", None),
+    ("seen_max", 0),
+    ("seen_max", "5"),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONG_LISTS)
+def test_an_empty_list_and_a_wrong_type_are_refused_by_name(name: str, wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{name}( is |=)"):
+        Verifier(**{"key": KEY.public_key(), name: wrong})
+
+
+def test_none_allows_any_app_and_organization() -> None:
+    assert Verifier(KEY.public_key(), apps=None, orgs=None).verify(presented(), now_s=SOURCE.ts) == SOURCE
+
+
+@pytest.mark.parametrize("name", ["apps", "orgs"])
+def test_without_the_refusal_an_empty_list_allows_nothing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The negative control: a list that is empty in spite of the refusal doesn't count as None."""
+    monkeypatch.setattr("tkdb.attestation._names", lambda _, names: names and frozenset(names))
+    verifier = Verifier(KEY.public_key(), **{name: []})
+    with pytest.raises(NotPermitted, match="isn't allowed"):
+        verifier.verify(presented(), now_s=SOURCE.ts)
 
 
 def test_a_listed_app_and_organization_are_accepted() -> None:

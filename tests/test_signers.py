@@ -47,6 +47,25 @@ def test_signers_are_found_by_key_and_by_name() -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"may": "[]"},
+        {"retired": "true"},
+        {"retired": "true", "may": None},
+        {"retired": "true", "may": "[]", "organizations": '["*"]'},
+    ],
+)
+def test_a_retired_signer_keeps_its_key_and_name_and_can_do_nothing(changes: dict[str, str | None]) -> None:
+    signers = Signers.parse_toml(table(**changes) + table(name='"ops"', key=f'"{OTHER.text()}"'))
+    retired = signers.by_name("api")
+    assert (retired.key, retired.retired) == (KEY, True)
+    assert not any(retired.permits(permission, "acme") for permission in get_args(Permission))
+    assert not retired.acts_for("acme")
+    assert signers.active_keys() == [OTHER]
+    assert [signer.key for signer in signers] == [KEY, OTHER]  # the audit has both
+
+
+@pytest.mark.parametrize(
     ("text", "named"),
     [
         (table(name='"a b"'), "field name"),
@@ -59,10 +78,13 @@ def test_signers_are_found_by_key_and_by_name() -> None:
         (table(organizations='["*", "acme"]'), "signer api, field organizations"),
         (table(organizations='["acme", "acme"]'), "signer api, field organizations"),
         (table(organizations='"acme"'), "signer api, field organizations"),
-        (table(may="[]"), "signer api, field may"),
         (table(may='["*"]'), "signer api, field may"),
         (table(may='["mint", "mint"]'), "signer api, field may"),
-        (table(may=None), "signer api.*`may`"),
+        (table(may=None), "signer api, field may: it is missing"),
+        (table(may=None, retired="false"), "signer api, field may: it is missing"),
+        (table(retired='"yes"'), "signer api, field retired"),
+        (table(retired="true", may='["anything"]'), "signer api, field may"),
+        (table(retired="true") + table(name='"api2"'), "signer api2, field key: api has it"),
         (table(maybe='["mint"]'), "signer api.*`maybe`"),
         (table() + table(key=f'"{OTHER.text()}"'), "signer api, field name"),
         (table() + table(name='"ops"'), "signer ops, field key: api has it"),

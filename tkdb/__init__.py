@@ -3,11 +3,13 @@
 ARCHITECTURE.md has the map of the packages.
 
 ``api``          The methods of the authority, as messages
+``arguments``    Checks of arguments: each argument of the Python API that can't be meant raises an error with its name
 ``armor``        Armor: bytes as text that secret scanners can find, with a checksum that detects a cut-off text
 ``attestation``  Fly-Src: the proxy's attestation of the sender of a request on the private network
 ``bootstrap``    From settings to an open authority, with the clocks and the randomness of this system
 ``defaults``     The defaults that several packages share
 ``errors``       Every error that tkdb raises, as one tree
+``extras``       The hint that installs an optional part of tkdb
 ``failure``      An error on the wire: the code of its class in ``tkdb.errors``, and its texts
 ``logs``         Structured logs on stderr: JSON lines for programs, short lines for a terminal
 ``ports``        The interfaces between the parts of the authority, as Protocols

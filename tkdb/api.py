@@ -19,7 +19,7 @@ Mint(organization='acme', caveats=[b'["act","r"]'], expires_in_s=None)
 >>> decode_request("/v1/verify", body)
 Traceback (most recent call last):
 ...
-tkdb.errors.InvalidRequest: Invalid value 'mint' - at `$.method`: see the methods of /v1/verify
+tkdb.errors.InvalidRequest: the field method can't be read: Invalid value 'mint': see the methods of /v1/verify
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ OrganizationName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,
 
 MAX_BUNDLES: Final = 200
 MAX_KIDS: Final = 1024
+MAX_SUBJECT: Final = 256
 MAX_TARGETS: Final = 1024
+MAX_CAVEATS: Final = 63
 MAX_FEED_BYTES: Final = 65_000
 """The largest size of one entry's revocations, so that one message can carry them: entries aren't split."""
 MAX_TOLD_BRANCHES: Final = 8
@@ -161,8 +163,10 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The machines' head, as the answering machine last saw it.
 
     ``epoch`` counts primaries, ``rev`` counts changes of the head, and ``seq`` is the last entry that it names.
-    ``primary`` is the machine that takes writes, in ``region``; empty if none is known. The head's last change was seen
-    ``unchanged_ms`` ago. If that is more than ``lease_ms``, another machine may take over.
+    ``primary`` is the machine that takes writes, in ``region``; empty if none is known. The last change was seen
+    ``unchanged_ms`` before the last read, which was ``read_ms`` ago. If ``unchanged_ms`` is more than ``lease_ms``,
+    another machine may take over. If ``read_ms`` is more than ``bound_ms``, the machine's bound, nobody may rely on any
+    of this: the store may be out of reach, and another machine may be primary.
     """
 
     epoch: Count
@@ -172,6 +176,13 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     region: str
     lease_ms: Count
     unchanged_ms: Count
+    read_ms: Count
+    bound_ms: Count
+
+    @property
+    def is_current(self) -> bool:
+        """True if the head was read within the bound."""
+        return self.read_ms <= self.bound_ms
 
 
 class StatusReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -241,7 +252,7 @@ class Mint(Call[Minted], frozen=True, tag="mint"):
 
     result: ClassVar = Minted
     organization: OrganizationName
-    caveats: Annotated[list[bytes], msgspec.Meta(max_length=63)] = []
+    caveats: Annotated[list[bytes], msgspec.Meta(max_length=MAX_CAVEATS)] = []
     expires_in_s: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)] | None = None
 
 
@@ -336,7 +347,7 @@ class Before(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="befor
 
     organization: OrganizationName
     before_ms: Count | None = None
-    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    subject: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SUBJECT)] | None = None
 
 
 class RetireKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="key"):
@@ -457,7 +468,7 @@ def decode_request(path: str, body: bytes | msgspec.Raw) -> Any:
     try:
         return _decoders[path].decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise errors.InvalidRequest(_first_line(error), hint=f"see the methods of {path}") from None
+        raise errors.InvalidRequest(problem(error), hint=f"see the methods of {path}") from None
 
 
 def decode_answer(body: bytes) -> Answer:
@@ -492,5 +503,8 @@ def _unreadable(what: str) -> errors.ChannelError:
     return errors.ChannelError(f"the {what} can't be read", hint="upgrade this client if the authority is newer")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] or type(error).__name__
+def problem(error: Exception) -> str:
+    """Return the reason why a request can't be read, with the name of the field, if it is about one."""
+    reason, _, path = str(error).splitlines()[0][:200].partition(" - at `")
+    field = path.rstrip("`").removeprefix("$").removeprefix(".")
+    return f"the field {field} can't be read: {reason}" if field else f"the request can't be read: {reason}"

@@ -79,6 +79,9 @@ class Stem(msgspec.Struct, frozen=True, gc=False):
     checksum: int
     beyond: bytes
 
+    def __repr__(self) -> str:
+        return f"<Stem of {len(self.text)} characters>"  # they are the beginning of a token
+
     @classmethod
     def from_bytes(cls, prefix: str, raw: bytes) -> Self:
         """Return the stem of all texts with ``prefix`` whose bytes begin with ``raw``."""

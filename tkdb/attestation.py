@@ -34,13 +34,14 @@ import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from tkdb import errors
+from tkdb.arguments import members, reject, whole
 
 PROXIES: Final = IPv4Network("172.16.0.0/16")
 """The addresses of Fly's proxy. Its headers are trusted only from there."""
@@ -62,6 +63,7 @@ KEY_FILE: Final = "/.fly/fly-src.pub"
 
 _UNIQUE: Final = ("fly-request-id", "fly-replay-src", "fly-replay-failed")
 _LENGTH_MAX: Final = 512
+_NAME: Final = re.compile(NAME).fullmatch
 _SOURCE: Final = re.compile(rf"instance=({NAME});app=({NAME});org=({NAME});ts=([1-9][0-9]{{0,15}})").fullmatch
 
 
@@ -124,24 +126,32 @@ class Verifier:
 
     Args:
         key: the proxy's public key.
-        apps: the apps whose requests are accepted; empty for any.
-        orgs: the organizations whose requests are accepted; empty for any.
+        apps: the apps whose requests are accepted. None: any.
+        orgs: the organizations whose requests are accepted. None: any.
         proxies: the addresses of the proxy.
         seen_max: the largest number of remembered requests. Beyond that the oldest are forgotten.
+
+    Raises:
+        ConfigurationError: an argument has a wrong type, or a list is empty.
     """
 
     def __init__(
         self,
         key: Ed25519PublicKey,
         *,
-        apps: Collection[str] = (),
-        orgs: Collection[str] = (),
+        apps: Collection[str] | None = None,
+        orgs: Collection[str] | None = None,
         proxies: IPv4Network = PROXIES,
         seen_max: int = SEEN_MAX,
     ) -> None:
+        if not isinstance(key, Ed25519PublicKey):
+            reject("key", key, "is not the proxy's public key", "pass parse_public_key(text)")
+        if not isinstance(proxies, IPv4Network | IPv6Network):
+            reject("proxies", proxies, "is not a network", 'pass ip_network("172.16.0.0/16"), or leave it out')
+        whole("seen_max", seen_max, least=1, hint="pass a number of requests")
         self._key = key
-        self._apps = frozenset(apps)
-        self._orgs = frozenset(orgs)
+        self._apps = _names("apps", apps)
+        self._orgs = _names("orgs", orgs)
         self._proxies = proxies
         self._seen_max = seen_max
         self._seen: OrderedDict[bytes, int] = OrderedDict()
@@ -195,7 +205,8 @@ class Verifier:
             raise errors.NotPermitted("Fly-Src isn't signed by the proxy", hint=_ASK) from None
 
     def _check_listed(self, source: Source) -> None:
-        if (self._apps and source.app not in self._apps) or (self._orgs and source.org not in self._orgs):
+        allowed = (self._apps is None or source.app in self._apps) and (self._orgs is None or source.org in self._orgs)
+        if not allowed:
             raise errors.NotPermitted(
                 "the calling app or organization isn't allowed",
                 hint="allow it in the configuration",
@@ -217,6 +228,17 @@ _ASK: Final = "ask over flycast"
 _SIGNATURE_LENGTH: Final = 88
 
 
+def _names(argument: str, names: Collection[str] | None) -> frozenset[str] | None:
+    if names is None:
+        return None
+    hint = "pass a list of names, or None for any"
+    found = members(argument, names, hint=hint)
+    for name in found:
+        if not isinstance(name, str) or not _NAME(name):
+            reject(argument, name, "is not a name", hint)
+    return frozenset(found)
+
+
 def sign(key: Ed25519PrivateKey, source: Source) -> tuple[str, str]:
     """Return Fly-Src and Fly-Src-Signature, as the proxy writes them."""
     text = str(source)
@@ -229,6 +251,8 @@ def parse_public_key(text: str) -> Ed25519PublicKey:
     Raises:
         ConfigurationError: it is anything else.
     """
+    if not isinstance(text, str):
+        reject("text", text, "is not the text of a key", "pass the content of /.fly/fly-src.pub")
     try:
         return Ed25519PublicKey.from_public_bytes(bytes.fromhex(text.strip()))
     except ValueError:

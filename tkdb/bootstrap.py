@@ -30,6 +30,7 @@ def profile_of(settings: Settings) -> Profile:
         settings.name,
         settings.seal_keys,
         max_lifetime_s=settings.max_lifetime_s,
+        max_revocations=settings.max_revocations,
         region=settings.region,
         machine=settings.machine,
         attested=settings.fly_src_required,

@@ -10,7 +10,8 @@
     │   └── OverLimit            └── ForeignOrganization
     ├── Refused                  the request was understood and refused; repeating it can't help
     │   ├── InvalidRequest       ├── NotPermitted        ├── NotFound
-    │   └── Conflict             └── OutOfTime
+    │   ├── Conflict             ├── OutOfTime
+    │   └── OverQuota
     ├── Unavailable              the request may be fine: try again
     │   ├── Overloaded           ├── Draining            ├── StoreUnwritable
     │   ├── DeadlineExceeded     ├── OutcomeUnknown
@@ -220,6 +221,12 @@ class OutOfTime(Refused):
         self.authority_ms = authority_ms
 
 
+class OverQuota(Refused):
+    """The organization has as many revocations of single tokens, or of subjects, as it may have."""
+
+    code = "over quota"
+
+
 class Unavailable(TkdbError):
     """The authority couldn't be reached, or can't answer now. Try again.
 
@@ -270,9 +277,22 @@ class DeadlineExceeded(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """A write was sent, and its outcome is unknown. It is safe to repeat it with its request id."""
+    """A write was sent, and its outcome is unknown. It is safe to repeat it with its request id.
+
+    Args:
+        message: the problem.
+        hint: one thing to try.
+        retry_after_ms: the shortest time to wait before the next try, or None.
+        request_id: the request id of the write: 16 bytes, or None on the authority's side.
+    """
 
     code = "outcome unknown"
+
+    def __init__(
+        self, message: str, *, hint: str = "", retry_after_ms: int | None = None, request_id: bytes | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after_ms=retry_after_ms)
+        self.request_id = request_id
 
 
 class NoPrimary(Unavailable):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
@@ -26,8 +26,8 @@ class Caller:
     path: str
     request_id: bytes
     signed_ms: int
-    signature: bytes
-    body: bytes
+    signature: bytes = field(repr=False)
+    body: bytes = field(repr=False)  # it may contain a token
 
 
 class Service(Protocol):

@@ -110,6 +110,7 @@ class Settings:
     database: Path | str
     bind: Address
     max_lifetime_s: int = defaults.MAX_LIFETIME_S
+    max_revocations: int = defaults.MAX_REVOCATIONS
     drain_ms: int = 4_500
     max_concurrency: int = 256
     log_level: str = "info"
@@ -120,8 +121,8 @@ class Settings:
     bound_ms: int = defaults.BOUND_MS
     lease_ms: int = defaults.LEASE_MS
     fly_src_required: bool = False
-    fly_src_apps: tuple[str, ...] = ()
-    fly_src_orgs: tuple[str, ...] = ()
+    fly_src_apps: tuple[str, ...] | None = None
+    fly_src_orgs: tuple[str, ...] | None = None
     fly_src_key_file: Path = Path(attestation.KEY_FILE)
 
     @classmethod
@@ -147,6 +148,23 @@ class Settings:
             lines = "".join(f"\n  {problem}" for problem in problems)
             raise errors.ConfigurationError(f"{count} wrong{lines}\nsee docs/configuration.md")
         return cls(**values)
+
+
+def problems(environment: Mapping[str, str]) -> list[str]:
+    """Return the problem of each variable in ``environment`` that ``Settings.parse`` wouldn't accept.
+
+    A missing variable is no problem here, because a part of the configuration may be kept in another place, as secrets
+    are. No file is read.
+    """
+    found = _unknown(environment)
+    for setting in SETTINGS:
+        in_file = setting.variable + _FILE in environment
+        if setting.variable in environment or (setting.instead in environment and not in_file):
+            try:
+                setting.parse(_text(setting, environment, _read))
+            except errors.ConfigurationError as error:
+                found.append(f"{setting.variable}: {error}")
+    return found
 
 
 def _text(setting: Setting, environment: Mapping[str, str], read_file: Callable[[str], str]) -> str:
@@ -236,8 +254,10 @@ def _required(text: str) -> bool:
     return text == "require"
 
 
-def _source_names(text: str) -> tuple[str, ...]:
-    names = () if text == ANY else tuple(part.strip() for part in text.split(","))
+def _source_names(text: str) -> tuple[str, ...] | None:
+    if text == ANY:
+        return None
+    names = tuple(part.strip() for part in text.split(","))
     if not all(_SOURCE_NAME(name) for name in names):
         raise errors.ConfigurationError(
             "comma-separated names of letters, digits, dashes and underscores, or any, are expected"
@@ -294,6 +314,13 @@ SETTINGS: Final = (
         _integer(1, 10 * 366 * 86_400),
         _default("max_lifetime_s"),
         "The longest lifetime of any token, in seconds: 90 days.",
+    ),
+    Setting(
+        "TKDB_MAX_REVOCATIONS",
+        "max_revocations",
+        _integer(100, 10_000_000),
+        _default("max_revocations"),
+        "The quota of each organization: its revoked lineages and branches, and also its revoked subjects.",
     ),
     Setting(
         "TKDB_DRAIN_MS",

@@ -11,6 +11,9 @@
 True
 >>> signers.by_name("api").permits("mint", "initech")
 False
+
+A retired signer (``retired = true``, or an empty ``may``) can do nothing, and the channel opens no message of it. The
+list keeps its key and its name, so that an audit can still check its entries.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ _EVERY: Final = frozenset({ALL})
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """One signer: its key, its organizations, and its permissions.
+    """One signer: its key, its organizations, and its permissions. A signer without a permission is retired.
 
     ``organizations`` contains names, or is exactly ``{"*"}`` for all organizations, including future ones.
     """
@@ -45,13 +48,18 @@ class Signer:
     organizations: frozenset[str]
     may: frozenset[Permission]
 
+    @property
+    def retired(self) -> bool:
+        """True if the signer can do nothing. It is listed only for the audit."""
+        return not self.may
+
     def permits(self, permission: Permission, organization: str) -> bool:
         """Return True if the signer has this permission for ``organization``."""
         return permission in self.may and self.acts_for(organization)
 
     def acts_for(self, organization: str) -> bool:
         """Return True if the signer may act for ``organization``."""
-        return self.organizations == _EVERY or organization in self.organizations
+        return not self.retired and (self.organizations == _EVERY or organization in self.organizations)
 
 
 class Signers:
@@ -98,8 +106,12 @@ class Signers:
             raise errors.ConfigurationError("[signer] is one table", hint="write [[signer]], with two brackets")
         return cls(_signer(table, place) for place, table in enumerate(tables, start=1))
 
+    def active_keys(self) -> list[SignerPublic]:
+        """Return the keys that the channel opens messages of: those of all signers that aren't retired."""
+        return [signer.key for signer in self if not signer.retired]
+
     def by_key(self, key: SignerPublic) -> Signer:
-        """Return the signer with this key. The key comes from the channel, which opens only for listed keys."""
+        """Return the signer with this key. The key comes from the channel, which opens only for active keys."""
         return self._by_key[key]
 
     def by_name(self, name: str) -> Signer:
@@ -126,7 +138,8 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     key: str
     organizations: Annotated[list[Organization], msgspec.Meta(min_length=1)]
-    may: Annotated[list[Permission], msgspec.Meta(min_length=1)]
+    may: list[Permission] | None = None
+    retired: bool = False
 
 
 def _signer(table: object, place: int) -> Signer:
@@ -137,7 +150,10 @@ def _signer(table: object, place: int) -> Signer:
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$.")
         raise _unusable(name, path.rstrip("`").partition("[")[0] or "fields", problem) from None
-    for field, values in (("organizations", read.organizations), ("may", read.may)):
+    if read.may is None and not read.retired:
+        raise _unusable(name, "may", "it is missing")
+    may = read.may or []
+    for field, values in (("organizations", read.organizations), ("may", may)):
         if len(set(values)) != len(values):
             raise _unusable(name, field, "one is listed twice")
     if ALL in read.organizations and len(read.organizations) > 1:
@@ -146,7 +162,7 @@ def _signer(table: object, place: int) -> Signer:
         key = SignerPublic.parse(read.key)
     except errors.ConfigurationError as error:
         raise _unusable(name, "key", str(error)) from None
-    return Signer(read.name, key, frozenset(read.organizations), frozenset(read.may))
+    return Signer(read.name, key, frozenset(read.organizations), frozenset() if read.retired else frozenset(may))
 
 
 def _unusable(name: str, field: str, problem: str) -> errors.ConfigurationError:

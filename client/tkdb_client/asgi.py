@@ -14,8 +14,8 @@
         token = await cleared(request, Access(action="r", resource={"app": request.path_params["app_id"]}))
 
 The middleware passes all requests to the app, and sends the response if ``require`` or ``cleared`` rejects one. With
-``access=`` the app is closed: only requests that clear reach it. You needn't give method, path, address and source:
-they come from the request (`tkdb_client.web.facts`).
+``closed=True`` only requests with a verified token of the app's organization reach the app, and its routes clear. You
+needn't give method, path, address and source: they come from the request (`tkdb_client.web.facts`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tkdb_client.web.rejection import Answer, Rejection, Render
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
-__all__ = ["Access", "Answer", "Rejection", "TokenMiddleware", "Verified", "cleared", "require"]
+__all__ = ["Access", "Answer", "Rejection", "TokenMiddleware", "Verified", "cleared", "cleared_if_presented", "require"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -43,6 +43,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_REQUESTS = frozenset({"http", "websocket"})
 POLICY_VIOLATION = 1008
 """The code for closing a WebSocket (RFC 6455, 7.4.1)."""
 
@@ -55,10 +56,10 @@ class TokenMiddleware:
         client: verifies tokens. A blocking client runs in a thread; an ``AsyncClient`` needs none.
         organization: the organization whose data the app holds; tokens of others never clear. An app that holds data of
             several leaves it out, and names the organization in each access. Default: the client's policy's.
-        access: returns a request's access from its scope. Every request must then clear it, and ``require`` in a route
-            can only demand more. Without it, each route demands its own.
-        exempt: returns True for a scope whose request needn't clear ``access``, such as a health check or a CORS
-            preflight.
+        closed: whether only requests with a verified token reach the app: one of the app's organization that isn't
+            expired. Routes clear its other caveats.
+        access: returns an access from a request's scope, which every request must clear, too. It closes the app.
+        exempt: returns True for a scope whose request needs no token, such as a health check or a CORS preflight.
         attestation: verifies Fly's attestation of the app's own callers. Without it, no ``src`` caveat clears.
         realm: the app's name in challenges.
         render: makes the responses to rejections, in place of tkdb's. (An exception handler for ``Rejection`` also
@@ -71,6 +72,7 @@ class TokenMiddleware:
         client: AsyncClient | Client,
         *,
         organization: str | AnyOrganization | None = None,
+        closed: bool = False,
         access: Callable[[Scope], Access] | None = None,
         exempt: Callable[[Scope], bool] | None = None,
         attestation: Verifier | None = None,
@@ -79,19 +81,22 @@ class TokenMiddleware:
     ) -> None:
         self._app = app
         self._gate = Guard(client, organization=organization, attestation=attestation, realm=realm, render=render)
+        self._closed = closed or access is not None
         self._access = access
         self._exempt = exempt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in {"http", "websocket"}:
+        if scope["type"] not in _REQUESTS:
+            if self._closed and scope["type"] != "lifespan":
+                raise ConfigurationError(f"a closed app can't take {scope['type']!a}", hint="use HTTP or WebSockets")
             await self._app(scope, receive, send)
             return
-        visit = self._gate.visit(Arrived.of_scope(scope), outer=scope.get(KEY))
+        outer = scope.get(KEY)
+        visit = self._gate.visit(Arrived.of_scope(scope), outer=outer)
         scope[KEY] = visit  # not in a copy, because outer middleware may read values that routing adds to the scope
         reply = _Reply(scope, send)
         try:
-            if self._access is not None and not (self._exempt is not None and self._exempt(scope)):
-                visit.clear(await visit.verified(), self._access(scope))
+            await self._admit(visit, scope)
             await self._app(scope, receive, reply.send)
         except Rejection as rejection:
             if reply.is_over:
@@ -101,11 +106,26 @@ class TokenMiddleware:
             await reply.release()
             raise
         else:
+            if visit.rejection is not None and reply.is_held:
+                # Middleware in between has turned the rejection into an error of its own.
+                await reply.reject(self._gate.answer(visit.rejection))
             await reply.release()
+        finally:
+            scope[KEY] = outer
+
+    async def _admit(self, visit: Visit, scope: Scope) -> None:
+        if not self._closed or (self._exempt is not None and self._exempt(scope)):
+            return
+        token = await visit.verified()
+        if self._access is None:
+            visit.admit(token, Arrived.of_scope(scope))
+        else:
+            visit.clear(token, self._access(scope), Arrived.of_scope(scope))
 
 
 async def cleared(connection: Mapping[str, Any], access: Access) -> Verified:
-    """Return the verified token of the request, if it allows ``access``.
+    """Return the verified token of the request, if it allows ``access``. For a route that works without a token, too:
+    ``cleared_if_presented``.
 
     A WebSocket that stays open may call this again: a token that was revoked or has expired in the meantime is
     rejected.
@@ -119,16 +139,23 @@ async def cleared(connection: Mapping[str, Any], access: Access) -> Verified:
         ConfigurationError: there is no middleware.
     """
     visit = _visit(connection)
-    return visit.clear(await visit.verified(), access)
+    return visit.clear(await visit.verified(), access, Arrived.of_scope(connection))
 
 
-def require(access: Callable[[HTTPConnection], Access]) -> Any:
+async def cleared_if_presented(connection: Mapping[str, Any], access: Access) -> Verified | None:
+    """As ``cleared``, but return None if the request presents no token. A token that is presented must clear."""
+    return await cleared(connection, access) if _visit(connection).has_token else None
+
+
+def require(access: Callable[[HTTPConnection], Access], *, optional: bool = False) -> Any:
     """Return a FastAPI dependency that requires a token and yields the ``Verified`` one.
 
     The OpenAPI document shows the route as one that takes a bearer token.
 
     Args:
         access: returns the access from the request (or the WebSocket). It is called once the token is verified.
+        optional: whether a request without a token is let in: the dependency then yields None. A token that is
+            presented must clear.
 
     Raises:
         ConfigurationError: FastAPI isn't installed.
@@ -140,9 +167,11 @@ def require(access: Callable[[HTTPConnection], Access]) -> Any:
             "require() is for FastAPI, which isn't installed", hint="install it, or await cleared(request, access)"
         ) from None
 
-    async def token(connection: HTTPConnection) -> Verified:
+    async def token(connection: HTTPConnection) -> Verified | None:
         visit = _visit(connection)
-        return visit.clear(await visit.verified(), access(connection))
+        if optional and not visit.has_token:
+            return None
+        return visit.clear(await visit.verified(), access(connection), Arrived.of_scope(connection))
 
     return depends(token)
 
@@ -157,8 +186,8 @@ def _visit(connection: Mapping[str, Any]) -> Visit:
 class _Reply:
     """The sent part of one request's response, and the rejection in place of the rest.
 
-    An app that is mounted within the app turns an unknown error into its own 500 before it raises the error again. So a
-    500 is held back until it is known which error the app raises.
+    An app that is mounted within the app turns an unknown error into its own 500 before it raises the error again, and
+    middleware in between may catch every error. So a 5xx is held back until it is known whether a rejection caused it.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -168,9 +197,14 @@ class _Reply:
         self._accepted = False
         self.is_over = False
 
+    @property
+    def is_held(self) -> bool:
+        """True if the app has sent an error of its own, which is held back."""
+        return bool(self._kept)
+
     async def send(self, message: Message) -> None:
         """Pass on a message of the app."""
-        if self._kept or (message["type"] == "http.response.start" and message["status"] == 500):
+        if self._kept or (message["type"] == "http.response.start" and message["status"] >= 500):
             self._kept.append(message)
             return
         if message["type"] == "websocket.accept":
@@ -183,6 +217,7 @@ class _Reply:
         """Pass on the messages that were held back."""
         for message in self._kept:
             await self._send(message)
+        self._kept.clear()
 
     async def reject(self, answer: Answer) -> None:
         """Send the response in the app's place."""

@@ -10,13 +10,14 @@
     def show(request: HttpRequest, token: Verified, app_id: str) -> HttpResponse: ...
 
 The middleware passes all requests to the views, and sends the response if ``require`` or ``cleared`` rejects one. With
-``access=`` the app is closed: only requests that clear reach a view.
+``closed=True`` only requests with a verified token of the app's organization reach a view, and views clear.
 """
 
 from __future__ import annotations
 
 from asyncio import iscoroutinefunction
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
@@ -31,7 +32,18 @@ from tkdb_client.web.facts import Arrived
 from tkdb_client.web.gate import Guard, Visit, not_guarded
 from tkdb_client.web.rejection import Answer, Rejection, Render
 
-__all__ = ["Access", "Answer", "Rejection", "Verified", "acleared", "cleared", "require", "token_middleware"]
+__all__ = [
+    "Access",
+    "Answer",
+    "Rejection",
+    "Verified",
+    "acleared",
+    "acleared_if_presented",
+    "cleared",
+    "cleared_if_presented",
+    "require",
+    "token_middleware",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,11 +60,14 @@ class TokenMiddleware:
         self,
         get_response: GetResponse,
         gate: Guard,
+        *,
+        closed: bool,
         access: Callable[[HttpRequest], Access] | None,
         exempt: Callable[[HttpRequest], bool] | None,
     ) -> None:
         self._get_response = get_response
         self._gate = gate
+        self._closed = closed or access is not None
         self._access = access
         self._exempt = exempt
         self._is_async = iscoroutinefunction(get_response)
@@ -60,43 +75,51 @@ class TokenMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
-        visit = self._gate.visit(_arrived(request), outer=getattr(request, _VISIT, None))
+        visit = self._gate.visit(_live(request), outer=getattr(request, _VISIT, None))
         setattr(request, _VISIT, visit)
         if self._is_async:
             return self._awaited(request, visit)
-        access = self._asked(request)
-        if access is not None:
+        if self._demands(request):
             try:
-                visit.clear(visit.verified_blocking(), access())
+                self._admit(request, visit, visit.verified_blocking())
             except Rejection as rejection:
                 return _response(self._gate.answer(rejection))
-        return self._get_response(request)
+        return self._checked(visit, self._get_response(request))
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Return the response for a view in which ``cleared`` rejects. Django handles other errors."""
         return _response(self._gate.answer(exception)) if isinstance(exception, Rejection) else None
 
     async def _awaited(self, request: HttpRequest, visit: Visit) -> Any:
-        access = self._asked(request)
-        if access is not None:
+        if self._demands(request):
             try:
-                visit.clear(await visit.verified(), access())
+                self._admit(request, visit, await visit.verified())
             except Rejection as rejection:
                 return _response(self._gate.answer(rejection))
-        return await self._get_response(request)
+        return self._checked(visit, await self._get_response(request))
 
-    def _asked(self, request: HttpRequest) -> Callable[[], Access] | None:
-        """Return the function that gives a request's access, if it must be known before any view."""
-        access = self._access
-        if access is None or (self._exempt is not None and self._exempt(request)):
-            return None
-        return lambda: access(request)
+    def _demands(self, request: HttpRequest) -> bool:
+        """Return True if a token must be verified before any view."""
+        return self._closed and not (self._exempt is not None and self._exempt(request))
+
+    def _admit(self, request: HttpRequest, visit: Visit, token: Verified) -> None:
+        if self._access is None:
+            visit.admit(token, _live(request))
+        else:
+            visit.clear(token, self._access(request), _live(request))
+
+    def _checked(self, visit: Visit, response: HttpResponse) -> HttpResponse:
+        """Return the response, or the rejection that middleware in between has turned into an error of its own."""
+        if visit.rejection is None or response.status_code < 500:
+            return response
+        return _response(self._gate.answer(visit.rejection))
 
 
 def token_middleware(
     client: Client | AsyncClient,
     *,
     organization: str | AnyOrganization | None = None,
+    closed: bool = False,
     access: Callable[[HttpRequest], Access] | None = None,
     exempt: Callable[[HttpRequest], bool] | None = None,
     attestation: Verifier | None = None,
@@ -109,8 +132,10 @@ def token_middleware(
         client: verifies tokens. Blocking views need a ``Client``; an async project may use an ``AsyncClient``.
         organization: the organization whose data the app holds; tokens of others never clear. An app that holds data of
             several leaves it out, and names the organization in each access. Default: the client's policy's.
-        access: returns a request's access. Every request must then clear it. Without it, each view demands its own.
-        exempt: returns True for a request that needn't clear ``access``.
+        closed: whether only requests with a verified token reach a view: one of the app's organization that isn't
+            expired. Views clear its other caveats.
+        access: returns an access from a request, which every request must clear, too. It closes the app.
+        exempt: returns True for a request that needs no token.
         attestation: verifies Fly's attestation of the app's own callers. Without it, no ``src`` caveat clears.
         realm: the app's name in challenges.
         render: makes the responses to rejections, in place of tkdb's.
@@ -118,7 +143,7 @@ def token_middleware(
     gate = Guard(client, organization=organization, attestation=attestation, realm=realm, render=render)
 
     def middleware(get_response: GetResponse) -> TokenMiddleware:
-        return TokenMiddleware(get_response, gate, access, exempt)
+        return TokenMiddleware(get_response, gate, closed=closed, access=access, exempt=exempt)
 
     middleware.sync_capable = middleware.async_capable = True  # type: ignore[attr-defined]  # what Django looks for
     return middleware
@@ -132,13 +157,23 @@ def cleared(request: HttpRequest, access: Access) -> Verified:
         ConfigurationError: there is no middleware, or its client is an AsyncClient.
     """
     visit = _visit(request)
-    return visit.clear(visit.verified_blocking(), access)
+    return visit.clear(visit.verified_blocking(), access, _live(request))
+
+
+def cleared_if_presented(request: HttpRequest, access: Access) -> Verified | None:
+    """As ``cleared``, but return None if the request presents no token. A token that is presented must clear."""
+    return cleared(request, access) if _visit(request).has_token else None
+
+
+async def acleared_if_presented(request: HttpRequest, access: Access) -> Verified | None:
+    """As ``cleared_if_presented``, for async views."""
+    return await acleared(request, access) if _visit(request).has_token else None
 
 
 async def acleared(request: HttpRequest, access: Access) -> Verified:
     """As ``cleared``, for async views."""
     visit = _visit(request)
-    return visit.clear(await visit.verified(), access)
+    return visit.clear(await visit.verified(), access, _live(request))
 
 
 class require:  # noqa: N801 -- a decorator, read as one: @require(...)
@@ -169,7 +204,7 @@ class require:  # noqa: N801 -- a decorator, read as one: @require(...)
         def blocking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             visit = _visit(request)
             try:
-                token = visit.clear(visit.verified_blocking(), access(request, *args, **kwargs))
+                token = visit.clear(visit.verified_blocking(), access(request, *args, **kwargs), _live(request))
             except Rejection as rejection:
                 return _response(visit.gate.answer(rejection))
             return view(request, token, *args, **kwargs)
@@ -178,7 +213,7 @@ class require:  # noqa: N801 -- a decorator, read as one: @require(...)
         async def awaited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             visit = _visit(request)
             try:
-                token = visit.clear(await visit.verified(), access(request, *args, **kwargs))
+                token = visit.clear(await visit.verified(), access(request, *args, **kwargs), _live(request))
             except Rejection as rejection:
                 return _response(visit.gate.answer(rejection))
             return await view(request, token, *args, **kwargs)
@@ -186,9 +221,17 @@ class require:  # noqa: N801 -- a decorator, read as one: @require(...)
         return awaited if iscoroutinefunction(view) else blocking
 
 
-def _arrived(request: HttpRequest) -> Arrived:
+def _live(request: HttpRequest) -> Arrived:
+    """Return the request as it is now. Django routes by ``path_info``, and views read ``method`` and ``path``: other
+    middleware may have set each of them."""
+    method, routed = request.method or "", request.META.get("SCRIPT_NAME", "").rstrip("/") + request.path_info
     scope = getattr(request, "scope", None)
-    return Arrived.of_environ(request.META) if scope is None else Arrived.of_scope(scope)
+    if scope is None:
+        found = Arrived.of_environ(request.META, method=method, routed=routed)
+    else:
+        found = replace(Arrived.of_scope(scope), method=method)
+    is_known = routed == request.path and routed == found.routed
+    return replace(found, path=found.path if is_known else None, routed=routed)
 
 
 def _visit(request: HttpRequest) -> Visit:

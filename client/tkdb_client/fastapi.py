@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from tkdb_client.verified import Verified
 
-Token = Callable[[HTTPConnection], Awaitable[Verified]]
+Token = Callable[[HTTPConnection], Awaitable[Verified | None]]
 
 
 class Bearer(SecurityBase):
@@ -26,7 +26,7 @@ class Bearer(SecurityBase):
         self.scheme_name = "tkdb"
         self._token = token
 
-    async def __call__(self, connection: HTTPConnection) -> Verified:
+    async def __call__(self, connection: HTTPConnection) -> Verified | None:
         return await self._token(connection)
 
 

@@ -3,8 +3,8 @@
 >>> from tkdb.macaroon.mint import mint
 >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[])
 >>> narrowing = Narrowing()
->>> child = narrowing.narrow(token.text, now_s=1_000.0, act="r", for_s=60)
->>> narrowing.narrow(token.text, now_s=1_001.0, act="r", for_s=60) is child
+>>> child = narrowing.narrow(token.text, now_s=1_000.0, expires_in_s=60, action="r")
+>>> narrowing.narrow(token.text, now_s=1_001.0, expires_in_s=60, action="r") is child
 True
 >>> child.caveats
 (Act(actions='r'), Exp(at_s=1065))
@@ -12,15 +12,19 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Hashable, Iterable
+from types import MappingProxyType
+from typing import Any, Final, Unpack
 
-from tkdb.macaroon.token import Macaroon, expiry_s
-
-Resources: TypeAlias = Mapping[str, Mapping[str, str]]
-"""Kind to id to actions, as in ``{"app": {"shop": "rw"}}``."""
+from tkdb.arguments import Duration
+from tkdb.macaroon.caveats import AnyCaveat, encode
+from tkdb.macaroon.restrictions import Restrictions, checked, expiry_s
+from tkdb.macaroon.token import Macaroon
+from tkdb_client import arguments
 
 MOST: Final = 1_024
+
+_MAPS: Final = (dict, MappingProxyType)
 
 
 class Narrowing:
@@ -32,30 +36,43 @@ class Narrowing:
     def narrow(
         self,
         token: Macaroon | str,
-        *,
+        *caveats: AnyCaveat,
         now_s: float,
-        act: str | None = None,
-        res: Resources | None = None,
-        aud: str | None = None,
-        method: str | None = None,
-        path: str | None = None,
-        for_s: float | None = None,
+        expires_in_s: Duration | None = None,
+        **given: Unpack[Restrictions],
     ) -> Macaroon:
         """Return ``token`` narrowed, as ``Macaroon.narrow`` does it.
 
         Raises:
-            InvalidCaveat: an argument isn't a valid caveat.
+            InvalidCaveat, ConfigurationError: an argument isn't valid. The message names it.
             TruncatedToken, MalformedToken, OverLimit: the token can't be read, or becomes too large.
         """
-        ends_s = None if for_s is None else expiry_s(for_s, now_s)
-        resources = res and tuple((kind, tuple(ids.items())) for kind, ids in res.items())
-        key = token if isinstance(token, str) else token.raw, act, resources, aud, method, path, ends_s
-        narrowed = self._known.get(key)
+        parent = arguments.token(token)
+        ends_s = None if expires_in_s is None else expiry_s(expires_in_s, now_s)
+        networks = given.get("ip")
+        if networks is not None and not isinstance(networks, str) and isinstance(networks, Iterable):
+            given = {**given, "ip": tuple(networks)}  # it is read twice, and an iterator can be read once
+        key: Hashable = None
+        try:
+            key = (
+                parent if isinstance(parent, str) else parent.raw,
+                tuple(map(encode, checked(caveats))) if caveats else (),
+                ends_s,
+                *given,
+                *[_frozen(value) if type(value) in _MAPS else value for value in given.values()],
+            )
+            narrowed = self._known.get(key)
+        except (TypeError, AttributeError):
+            narrowed = None  # A value of a wrong type can't be in a key. The error is raised below, with its name.
         if narrowed is None:
-            macaroon = Macaroon.parse(token) if isinstance(token, str) else token
-            given = {"act": act, "res": res, "aud": aud, "method": method, "path": path}
-            narrowed = macaroon.narrow(**given, for_s=for_s, now_s=now_s)  # type: ignore[arg-type]  # as above
+            macaroon = Macaroon.parse(parent) if isinstance(parent, str) else parent
+            narrowed = macaroon.narrow(*caveats, expires_in_s=expires_in_s, now_s=now_s, **given)
             if len(self._known) >= MOST:
                 self._known.clear()  # tokens still in use are made once again
             self._known[key] = narrowed
         return narrowed
+
+
+def _frozen(grants: Any) -> Hashable:
+    """Return a map from kind to id to actions in a form that can be in a key."""
+    return tuple([(kind, tuple(ids.items())) for kind, ids in grants.items()])

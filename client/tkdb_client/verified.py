@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from tkdb.arguments import reject
 from tkdb.errors import Denied
 from tkdb.macaroon import clearing, verify
 from tkdb.macaroon.access import Access, Policy
@@ -53,9 +54,15 @@ class Verified(verify.Verified, frozen=True, kw_only=True):
             ForeignOrganization: the access is for the data of another organization. The message names both.
             ExpiredToken, NotYetValid, CaveatUnmet: the first caveat that doesn't allow it. The message has its number
                 and the values.
-            ConfigurationError: neither the access nor the policy names an organization.
+            ConfigurationError: neither the access nor the policy names an organization, or ``access`` isn't an
+                ``Access``.
         """
-        clearing.clear(self.organization, self.caveats, access, self.policy)
+        try:
+            clearing.clear(self.organization, self.caveats, access, self.policy)
+        except (AttributeError, TypeError):
+            if not isinstance(access, Access):  # checked only here, because clearing is the hot path
+                reject("access", access, "is not an Access", 'pass Access(action="r", resource={"app": "shop"})')
+            raise
 
     def allows(self, access: Access) -> bool:
         """Return True if ``clear`` would return, False if it would deny. For a page that shows only usable buttons.

@@ -25,7 +25,7 @@ async def _settle() -> None:
 def test_the_feed_contains_each_kind_of_revocation_in_order() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
-        child = token.attenuate(Act("r"))
+        child = token.narrow(Act("r"))
         start = world.position
         await world.revoke(branch(child), lineage(token))
         await world.revoke(*(api.Before("acme", START_MS, subject) for subject in (None, "ann")))
@@ -122,15 +122,14 @@ def test_a_poll_returns_on_a_revocation_of_its_own_keys_and_on_no_other() -> Non
 
 def test_an_empty_poll_returns_the_position_after_revocations_of_other_keys() -> None:
     async def test(world: World) -> None:
-        token, theirs = await world.mint(), await world.mint("evil")
-        start = world.position
+        token, start = await world.mint(), world.position
         poll = asyncio.create_task(world.feed(token.kid, after=start, wait_ms=FOREVER_MS))
         await _settle()
         for _ in range(3):
             await world.revoke(api.Before("evil"))
         await _settle()
         world.advance(FOREVER_MS)
-        await world.revoke(lineage(theirs))
+        await world.revoke(lineage(await world.mint("evil")))
         assert await poll == api.Feed(position=start + 4, revocations=[], more=False)
 
     run(test)

@@ -37,7 +37,7 @@ class Token:
     revoked: bool = False
 
     def attenuated(self, *caveats: Any) -> Token:
-        child = self.macaroon.attenuate(*caveats)
+        child = self.macaroon.narrow(*caveats)
         return Token(
             child, self.organization, self.subject, self.expires_ms, self.branches | {child.branch}, self.revoked
         )

@@ -60,7 +60,7 @@ def test_a_restore_undoes_no_revocation() -> None:
     async def test(world: World) -> None:
         await world.create("gone")
         tokens = [await world.mint("acme", *([Sub("ann")] if at == 3 else [])) for at in range(4)]
-        child, gone = tokens[1].attenuate(Act("r")), await world.mint("gone")
+        child, gone = tokens[1].narrow(Act("r")), await world.mint("gone")
         evil = await world.mint("evil")
         position = world.position
         await world.revoke(lineage(tokens[0]), branch(child), api.Before("acme", subject="ann"))

@@ -35,7 +35,7 @@ def with_packet(token: Macaroon, packet: Any) -> Macaroon:
 def test_revoking_a_lineage_revokes_all_its_branches_and_no_other_lineage() -> None:
     async def test(world: World) -> None:
         token, other = await world.mint(), await world.mint()
-        child = token.attenuate(Act("r"))
+        child = token.narrow(Act("r"))
         assert await world.revoke(lineage(token)) is False
         assert await world.outcome(token) == await world.outcome(child) == "revoked"
         assert await world.outcome(other) == "valid"
@@ -46,8 +46,8 @@ def test_revoking_a_lineage_revokes_all_its_branches_and_no_other_lineage() -> N
 def test_revoking_a_branch_revokes_its_descendants_but_no_parent_or_sibling() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
-        child, sibling = token.attenuate(Act("r")), token.attenuate(Act("w"))
-        grandchild = child.attenuate(Aud("shop"))
+        child, sibling = token.narrow(Act("r")), token.narrow(Act("w"))
+        grandchild = child.narrow(Aud("shop"))
         await world.revoke(branch(child))
         assert [await world.outcome(each) for each in (token, sibling)] == ["valid"] * 2
         assert [await world.outcome(each) for each in (child, grandchild)] == ["revoked"] * 2
@@ -58,14 +58,14 @@ def test_revoking_a_branch_revokes_its_descendants_but_no_parent_or_sibling() ->
 def test_a_repeated_revocation_is_reported_as_already_done_and_writes_nothing() -> None:
     async def test(world: World) -> None:
         token, other = await world.mint(), await world.mint()
-        child = token.attenuate(Act("r"))
+        child = token.narrow(Act("r"))
         before = [api.Before("evil", before_ms=START_MS), api.Before("acme", before_ms=START_MS, subject="ann")]
         targets = [branch(child), lineage(other), *before]
         assert await world.revoke(*targets) is False
         position = world.position
         assert await world.revoke(*targets) is True
         assert world.position == position
-        assert await world.revoke(branch(child.attenuate(Act("r"))), branch(child)) is False
+        assert await world.revoke(branch(child.narrow(Act("r"))), branch(child)) is False
         assert await world.revoke(lineage(token)) is False
         # The branches of a revoked lineage are revoked already, too.
         assert await world.revoke(branch(child), branch(token)) is True
@@ -232,7 +232,7 @@ async def _purge_at(world: World, ms: int) -> None:
 def test_a_short_expiry_appended_by_a_holder_does_not_shorten_retention(kind: str) -> None:
     async def test(world: World) -> None:
         token = await world.mint("acme", expires_in_s=90 * DAY_S)
-        child = token.attenuate(Exp(START_S + 1))
+        child = token.narrow(Exp(START_S + 1))
         if kind == "own":
             await world.revoke_own(child)
         else:
@@ -310,8 +310,8 @@ def test_a_subjects_revocation_outlives_the_last_second_of_the_longest_token() -
 def test_revoking_by_possession_revokes_exactly_the_presented_branch() -> None:
     async def test(world: World) -> None:
         token = await world.mint()
-        child, sibling = token.attenuate(Act("r")), token.attenuate(Act("w"))
-        grandchild = child.attenuate(Aud("shop"))
+        child, sibling = token.narrow(Act("r")), token.narrow(Act("w"))
+        grandchild = child.narrow(Aud("shop"))
         assert await world.revoke_own(child) is False
         assert [await world.outcome(each) for each in (token, sibling)] == ["valid"] * 2
         assert [await world.outcome(each) for each in (child, grandchild)] == ["revoked"] * 2
@@ -323,12 +323,12 @@ def test_revoking_by_possession_revokes_exactly_the_presented_branch() -> None:
 
 def test_repeated_revocations_by_possession_write_nothing() -> None:
     async def test(world: World) -> None:
-        token = (await world.mint()).attenuate(Act("r"))
+        token = (await world.mint()).narrow(Act("r"))
         await world.revoke_own(token)
         position = world.position
         for _ in range(3 * OWN_BURST):
             assert await world.revoke_own(token) is True
-            assert await world.revoke_own(token.attenuate(Act("r"))) is True
+            assert await world.revoke_own(token.narrow(Act("r"))) is True
         assert world.position == position
 
     run(test)
@@ -348,7 +348,7 @@ def test_concurrent_revocations_of_one_token_by_possession_are_one_entry() -> No
 def test_a_holder_cannot_fill_the_journal_with_branches() -> None:
     async def test(world: World) -> None:
         token, other = await world.mint(), await world.mint()
-        children = [token.attenuate(Aud(f"a{index}")) for index in range(OWN_BURST + 2)]
+        children = [token.narrow(Aud(f"a{index}")) for index in range(OWN_BURST + 2)]
         for child in children[:OWN_BURST]:
             await world.revoke_own(child)
         position = world.position
@@ -373,7 +373,7 @@ def test_a_token_that_cannot_clear_can_still_be_revoked() -> None:
             with_packet(token, b"caveat of a version to come"),
             with_packet(token, ThirdParty(b"https://idp.example", b"ticket", bytes(72))),
             token.extend([Sub("admin")]),
-            token.attenuate(Exp(0)),
+            token.narrow(Exp(0)),
         ]
         assert [await world.outcome(each) for each in strange] == [
             "unknown caveat",

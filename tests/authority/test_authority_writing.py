@@ -113,7 +113,7 @@ async def _served(world: World, tokens: list[Macaroon]) -> Any:
 
 async def _check_failed_writes_change_nothing(world: World, obstacle: Any) -> None:
     token = await world.mint()
-    tokens = [token, token.attenuate(Act("r")), await world.mint("evil")]
+    tokens = [token, token.narrow(Act("r")), await world.mint("evil")]
     before = await _served(world, tokens)
     padding = [api.Lineage(token.kid, token.nonce[:6] + index.to_bytes(10)) for index in range(500)]
     attempts = [
@@ -245,7 +245,7 @@ def test_a_cancelled_write_leaves_the_authority_consistent(tmp_path: Path) -> No
 def test_a_restart_serves_the_same_data(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         token, other = await world.mint(), await world.mint("evil")
-        child = token.attenuate(Act("r"))
+        child = token.narrow(Act("r"))
         await world.revoke_own(child)
         await world.revoke(api.Before("evil"))
         await world.ask(api.RotateKey("acme"))

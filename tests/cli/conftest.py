@@ -21,4 +21,4 @@ def dev() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def token(dev: dict[str, str]) -> str:
     """Return a token of the organization ``dev`` that allows reads and writes of app shop."""
-    return quick("token", "mint", "dev", "--act", "rw", "--res", "app:shop=rw", env=dev).out.strip()
+    return quick("token", "mint", "dev", "--action", "rw", "--resource", "app:shop=rw", env=dev).out.strip()

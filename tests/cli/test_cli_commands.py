@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.cli.processes import quick, tkdb
-from tkdb.cli.output import exit_code
+from tkdb import errors
+from tkdb.cli.output import Output, exit_code
 from tkdb.errors import TkdbError
 from tkdb.macaroon.caveats import Act, Sub
 from tkdb.macaroon.token import Macaroon
@@ -30,7 +31,7 @@ def test_organizations_can_be_created_configured_rotated_listed_and_deleted(dev:
     assert quick("org", "create", "shop", env=dev).code == 1
     changed = json.loads(quick("org", "configure", "shop", "--max-lifetime", "1d", "--json", env=dev).out)
     assert changed["max_lifetime_s"] == 86_400
-    assert quick("token", "mint", "shop", "--for", "2d", env=dev).code == 1
+    assert quick("token", "mint", "shop", "--expires-in", "2d", env=dev).code == 1
     rotated = json.loads(quick("org", "rotate", "shop", "--json", env=dev).out)
     assert [key["state"] for key in rotated["keys"]] == ["signing", "verifying"]
     listed = json.loads(quick("org", "list", "--json", env=dev).out)["organizations"]
@@ -41,9 +42,20 @@ def test_organizations_can_be_created_configured_rotated_listed_and_deleted(dev:
 
 
 def test_each_caveat_option_adds_its_caveat(token: str) -> None:
-    options = ["--aud", "shop", "--act", "r", "--res", "app:a=r", "--res", "app:b:c=rw", "--ip", "10.0.0.0/8"]
-    options += ["--method", "GET", "--path", "/v1/*", "--caveat", '["x:plan",{"size":3}]', "--for", "90s"]
-    attenuated = quick("token", "attenuate", *options, stdin=token)
+    options = [
+        "--audience",
+        "shop",
+        "--action",
+        "r",
+        "--resource",
+        "app:a=r",
+        "--resource",
+        "app:b:c=rw",
+        "--ip",
+        "10.0.0.0/8",
+    ]
+    options += ["--method", "GET", "--path", "/v1/*", "--caveat", '["x:plan",{"size":3}]', "--expires-in", "90s"]
+    attenuated = quick("token", "narrow", *options, stdin=token)
     shown = json.loads(quick("token", "inspect", "--json", stdin=attenuated.out).out)["macaroons"][0]
     added = [caveat["text"] for caveat in shown["caveats"] if caveat["by"] == "holder"]
     assert added[:-1] == [
@@ -55,13 +67,46 @@ def test_each_caveat_option_adds_its_caveat(token: str) -> None:
         '["x:plan",{"size":3}]',
     ]
     assert added[-1].startswith('["exp",')
-    assert shown["attenuated"]
+    assert shown["narrowed"]
     assert shown["m"] == 3
 
 
+CAVEAT_OPTIONS = (
+    *("--action", "--resource", "--prefix", "--audience", "--ip", "--method", "--path", "--caveat", "--expires-in"),
+)
+
+
+@pytest.mark.parametrize("option", CAVEAT_OPTIONS)
+def test_an_empty_restriction_is_refused(option: str, token: str, dev: dict[str, str]) -> None:
+    for command, given in ((("narrow",), token), (("mint", "dev"), "")):
+        ran = quick("token", *command, option, "", stdin=given, env=dev)
+        assert (ran.code, ran.out) == (2, "")
+        assert quick("token", *command, "--otherwise", "r", option, "", stdin=given, env=dev).code == 2
+
+
+@pytest.mark.parametrize("option", ["--action", "--resource", "--audience", "--at"])
+def test_an_empty_part_of_an_access_is_refused(option: str, token: str, dev: dict[str, str]) -> None:
+    assert quick("token", "verify", option, "", stdin=token, env=dev).code == 2
+    assert quick("token", "explain", option, "", stdin=token).code == 2
+
+
+@pytest.mark.parametrize("option", ["--method", "--path", "--ip"])
+def test_an_empty_part_of_a_request_is_cleared_against(option: str, token: str, dev: dict[str, str]) -> None:
+    """It would leave the caveats uncleared if it counted as not given."""
+    ran = quick("token", "verify", option, "", "--json", stdin=token, env=dev)
+    assert (ran.code, json.loads(ran.out)["cleared"]) == (1, False)
+
+
+def test_prefixes_and_the_actions_otherwise_are_caveats_too(token: str) -> None:
+    ran = quick("token", "narrow", "--prefix", "object:logs/=r", "--otherwise", "rw", stdin=token)
+    assert Macaroon.parse(ran.out.strip()).packets[-1] == b'["if",[["pre","object",{"logs/":"r"}]],"rw"]'
+    ran = quick("token", "narrow", "--otherwise", "rw", stdin=token)
+    assert (ran.code, ran.err.splitlines()[0]) == (2, "error: otherwise='rw' is given without resource and prefix")
+
+
 def test_each_access_option_is_checked(token: str, dev: dict[str, str]) -> None:
-    options = ["--act", "r", "--aud", "shop", "--ip", "10.0.0.0/8", "--method", "GET", "--path", "/v1/*"]
-    attenuated = quick("token", "attenuate", *options, stdin=token).out
+    options = ["--action", "r", "--audience", "shop", "--ip", "10.0.0.0/8", "--method", "GET", "--path", "/v1/*"]
+    attenuated = quick("token", "narrow", *options, stdin=token).out
     right = {"action": "r", "resource": "app=shop", "audience": "shop", "ip": "10.1.2.3"}
     right |= {"method": "GET", "path": "/v1/a"}
     arguments = [f"--{name}={value}" for name, value in right.items()]
@@ -93,7 +138,7 @@ def test_verify_distinguishes_a_truncated_token_from_a_forged_one(token: str, de
 def test_a_token_is_read_from_a_file_stdin_or_the_environment_in_this_order(token: str, tmp_path: Path) -> None:
     path = tmp_path / "token.txt"
     path.write_text(token + "\n")
-    other = quick("token", "attenuate", "--act", "r", stdin=token).out
+    other = quick("token", "narrow", "--action", "r", stdin=token).out
 
     def caveats(*arguments: str, **given: Any) -> int:
         shown = tkdb("token", "inspect", "--json", *arguments, **given)
@@ -147,7 +192,7 @@ def test_the_content_of_a_token_cannot_control_the_terminal(token: str) -> None:
 
 
 def test_revoking_without_a_signer_key_revokes_only_the_branch(token: str, dev: dict[str, str]) -> None:
-    child = quick("token", "attenuate", "--act", "r", stdin=token).out
+    child = quick("token", "narrow", "--action", "r", stdin=token).out
     holder = {name: value for name, value in dev.items() if name != "TKDB_SIGNER"}
     assert quick("token", "revoke", stdin=child, env=holder).code == 0
     assert quick("token", "verify", stdin=child, env=dev).code == 1
@@ -156,7 +201,7 @@ def test_revoking_without_a_signer_key_revokes_only_the_branch(token: str, dev: 
 
 def test_a_branch_a_lineage_a_subject_or_a_key_can_be_revoked_by_name(token: str, dev: dict[str, str]) -> None:
     parsed = Macaroon.parse(token)
-    child = parsed.attenuate(Act("r"))
+    child = parsed.narrow(Act("r"))
     lineage = parsed.lineage.hex()
     assert quick("token", "revoke", "--lineage", lineage, "--branch", child.branch.hex(), env=dev).code == 0
     assert quick("token", "verify", stdin=child.text, env=dev).code == 1
@@ -164,11 +209,11 @@ def test_a_branch_a_lineage_a_subject_or_a_key_can_be_revoked_by_name(token: str
     assert quick("token", "revoke", "--lineage", lineage, env=dev).code == 0
     assert quick("token", "verify", stdin=token, env=dev).code == 1
     quick("org", "create", "short", env=dev)
-    other = quick("token", "mint", "short", "--sub", "kim", env=dev).out
-    assert quick("token", "revoke", "--organization", "short", "--subject", "kim", env=dev).code == 0
+    other = quick("token", "mint", "short", "--subject", "kim", env=dev).out
+    assert quick("token", "revoke", "--organization", "short", "--subject", "kim", "--yes", env=dev).code == 0
     assert quick("token", "verify", stdin=other, env=dev).code == 1
     fresh = quick("token", "mint", "short", env=dev).out.strip()
-    assert quick("token", "revoke", "--key", Macaroon.parse(fresh).kid.hex(), env=dev).code == 0
+    assert quick("token", "revoke", "--key", Macaroon.parse(fresh).kid.hex(), "--yes", env=dev).code == 0
     assert quick("token", "verify", stdin=fresh, env=dev).code == 1
 
 
@@ -237,3 +282,22 @@ def test_a_restore_without_exactly_one_valid_target_exits_with_2(dev: dict[str, 
 def test_a_restore_to_a_time_after_the_last_entry_is_refused(dev: dict[str, str]) -> None:
     refused = quick("restore", "--at", "2100-01-01", "--yes", env=dev)
     assert (refused.code, "there is no entry after that time" in refused.err) == (1, True)
+
+
+def test_a_write_is_repeated_by_its_request_id(dev: dict[str, str]) -> None:
+    chosen = "0123456789abcdef" * 2
+    made = quick("org", "create", "once", "--request-id", chosen, env=dev)
+    again = quick("org", "create", "once", "--request-id", chosen, env=dev)
+    assert (made.code, again.code) == (0, 0)
+    assert made.out == again.out
+    assert quick("org", "create", "once", env=dev).code == 1
+    assert quick("org", "rotate", "once", "--request-id", chosen, env=dev).code == 1
+    for wrong in ("", "xyz", chosen[1:]):
+        ran = quick("org", "rotate", "once", "--request-id", wrong, env=dev)
+        assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: request_id={wrong!r} is not a request id")
+
+
+def test_an_unknown_outcome_shows_its_request_id(capsys: pytest.CaptureFixture[str]) -> None:
+    error = errors.OutcomeUnknown("its outcome is unknown", request_id=bytes(16))
+    assert Output(json=True).fail(error) == 3
+    assert json.loads(capsys.readouterr().out)["error"]["request_id"] == "00" * 16

@@ -21,9 +21,9 @@ def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_another_process_can_use_the_authority_that_dev_prints(dev: dict[str, str]) -> None:
-    minted = tkdb("token", "mint", "dev", "--act", "rw", "--res", "app:shop=rw", "--for", "5m", env=dev)
+    minted = tkdb("token", "mint", "dev", "--action", "rw", "--resource", "app:shop=rw", "--expires-in", "5m", env=dev)
     assert (minted.code, minted.err) == (0, "")
-    attenuated = tkdb("token", "attenuate", "--act", "r", stdin=minted.out)
+    attenuated = tkdb("token", "narrow", "--action", "r", stdin=minted.out)
     assert attenuated.code == 0
     verified = tkdb("token", "verify", "--action", "r", "--resource", "app=shop", stdin=attenuated.out, env=dev)
     assert (verified.code, verified.err) == (0, "")

@@ -33,7 +33,7 @@ class Cluster:
 
     def __init__(self, stack: ExitStack, *names: str) -> None:
         brain = Brain()
-        self.head: api.Cluster | None = api.Cluster(7, 31044, 1412, names[-1], "iad", 9_000, 1_200)
+        self.head: api.Cluster | None = api.Cluster(7, 31044, 1412, names[-1], "iad", 9_000, 1_200, 100, 5_000)
         self.moves: list[dict[str, Any]] = []
         self.moving = False
         self.asked: list[tuple[str, Any]] = []
@@ -91,14 +91,15 @@ def cells(ran: CommandResult) -> list[list[str]]:
 def test_status_prints_a_row_for_each_machine_and_a_line_for_the_head(cluster: Cluster) -> None:
     ran = cluster.run("status")
     assert (ran.code, ran.err) == (0, "")
-    header, *rows, head = ran.out.splitlines()
+    header, *rows, head, lease = ran.out.splitlines()
     assert header.split() == ["REGION", "MACHINE", "ROLE", "SEQ", "LAG", "FRESH", "HEALTH", "ANSWERED"]
     assert {tuple(row.split()[:8]) for row in rows} == {
         ("syd", "syd-1", "replica", "1412", "0", "0.2", "s", "ok"),
         ("ams", "ams-1", "replica", "1412", "0", "0.2", "s", "ok"),
         ("iad", "iad-1", "primary", "1412", "0", "0.2", "s", "ok"),
     }
-    assert head == "primary iad-1 in iad · epoch 7 · rev 31044 · seq 1412 · lease 9.0 s, last change seen 1.2 s ago"
+    assert head == "primary iad-1 in iad · epoch 7 · rev 31044 · seq 1412"
+    assert lease == "lease 9.0 s · last change 1.3 s ago · read 0.1 s ago"
 
 
 def test_url_options_take_precedence_over_the_environment(cluster: Cluster) -> None:
@@ -128,7 +129,7 @@ def test_status_shows_lagging_stale_and_unreachable_machines_and_exits_with_3(cl
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"), [({"primary": ""}, "no primary"), ({"unchanged_ms": 9_001}, "may take")]
+    ("change", "expected"), [({"primary": ""}, "primary none"), ({"unchanged_ms": 9_001}, "may take")]
 )
 def test_status_without_a_primary_exits_with_3(cluster: Cluster, change: dict[str, Any], expected: str) -> None:
     assert cluster.head is not None
@@ -136,14 +137,40 @@ def test_status_without_a_primary_exits_with_3(cluster: Cluster, change: dict[st
     for machines in ((), ("syd-1",)):
         ran = cluster.run("status", machines=machines)
         assert ran.code == 3
-        assert expected in ran.out.splitlines()[-1]
+        assert any(expected in line for line in ran.out.splitlines()[-2:])
+
+
+@pytest.mark.parametrize("machines", [(), ("iad-1",)])
+def test_status_past_the_bound_shows_the_primary_as_unknown(cluster: Cluster, machines: tuple[str, ...]) -> None:
+    assert cluster.head is not None
+    cluster.head = msgspec.structs.replace(cluster.head, read_ms=42_000)
+    ran = cluster.run("status", machines=machines)
+    assert ran.code == 3
+    *shown, head, last = ran.out.splitlines()
+    assert head == "primary unknown · read 42.0 s ago, the bound is 5.0 s"
+    assert last == "at that time the primary was iad-1 in iad · epoch 7 · rev 31044 · seq 1412"
+    assert not any(" primary" in line or " replica" in line for line in shown)
+    assert any("unknown" in line for line in shown)
+    assert cluster.run("promote", "iad-1", "--dry-run").code == 0
+    regions = cluster.run("regions")
+    assert "primary" not in regions.out
+    assert "unknown" in regions.out
+
+
+def test_without_the_bound_status_would_show_the_primary_of_an_old_reading(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cluster.head is not None
+    cluster.head = msgspec.structs.replace(cluster.head, read_ms=42_000)
+    monkeypatch.setattr(api.Cluster, "is_current", True)
+    assert "primary iad-1 in iad" in cluster.run("status").out
 
 
 def test_status_of_one_machine_shows_its_details_and_the_head(cluster: Cluster) -> None:
     ran = cluster.run("status", machines=("syd-1",))
     assert ran.code == 0
     words = [line.split()[0] for line in ran.out.splitlines()]
-    assert words == ["ok", "role", "region", "machine", "seq", "fresh", "version", "up", "answered", "primary"]
+    assert words == ["ok", "role", "region", "machine", "seq", "fresh", "version", "up", "answered", "primary", "lease"]
     cluster.set_report("syd-1", fault="the head is broken")
     faulty = cluster.run("status", machines=("syd-1",))
     assert (faulty.code, faulty.out.splitlines()[1]) == (3, "why       the head is broken")
@@ -186,10 +213,42 @@ def test_promote_asks_the_primary_and_waits_for_the_new_one(cluster: Cluster) ->
 
 def test_promote_through_a_proxy_asks_the_machine_that_answers(cluster: Cluster) -> None:
     cluster.moves = [{"primary": "ams-1", "epoch": 8}]
-    ran = cluster.run("promote", "ams-1", "--json", machines=("syd-1",))
+    ran = cluster.run("promote", "ams-1", "--json", "--yes", machines=("syd-1",))
     document = json.loads(ran.out)
     assert (document.pop("took_ms") >= 0, document) == (True, {"primary": "ams-1", "epoch": 8, "moved": True})
     assert cluster.asked == [("syd-1", api.HandOver("ams-1"))]
+
+
+def test_promote_refuses_a_name_that_no_answering_machine_has(cluster: Cluster) -> None:
+    for machines in ((), ("syd-1",)):
+        ran = cluster.run("promote", "ams-9", machines=machines)
+        assert ran.code == 2
+        assert "no machine that answers is named ams-9, only " in ran.err
+        assert "syd-1" in ran.err
+    assert cluster.asked == []
+
+
+def test_without_the_check_promote_sends_an_unknown_name(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promote, "_is_known", lambda *_: True)
+    cluster.moves = [{"primary": "syd-1", "epoch": 8}]
+    assert cluster.run("promote", "ams-9").code == 3
+    assert cluster.asked == [("iad-1", api.HandOver("ams-9"))]
+
+
+@pytest.mark.parametrize("arguments", [("ams-1",), ("ams-9",), ("--take-over", "--url")])
+def test_promote_with_dry_run_changes_nothing(cluster: Cluster, arguments: tuple[str, ...]) -> None:
+    url = (cluster.machines["ams-1"].url,) if "--url" in arguments else ()
+    ran = cluster.run("promote", *arguments, *url, "--dry-run")
+    assert (ran.code, ran.err) == (0, "nothing was changed\n")
+    assert arguments[0] in ran.out or "ams-1 takes over from iad-1" in ran.out
+    assert cluster.asked == []
+
+
+def test_a_takeover_without_consent_is_refused(cluster: Cluster) -> None:
+    ran = cluster.run("promote", "--take-over", machines=("ams-1",))
+    assert ran.code == 2
+    assert "--yes" in ran.err
+    assert cluster.asked == []
 
 
 def test_promote_changes_nothing_if_the_machine_is_already_primary(cluster: Cluster) -> None:
@@ -200,7 +259,7 @@ def test_promote_changes_nothing_if_the_machine_is_already_primary(cluster: Clus
 
 def test_promote_names_the_machine_that_took_over_instead(cluster: Cluster) -> None:
     cluster.moves = [{"primary": ""}, {"primary": "syd-1", "region": "syd", "epoch": 8}]
-    ran = cluster.run("promote", "nowhere")
+    ran = cluster.run("promote", "nowhere", "--yes")
     assert ran.code == 3
     assert "nowhere is not primary: syd-1 in syd took over, epoch 8" in ran.err
     assert "check with `tkdb status` that nowhere runs" in ran.err
@@ -215,7 +274,7 @@ def test_promote_names_the_current_primary_after_its_timeout(
 ) -> None:
     monkeypatch.setattr(promote, "WAIT_MS", 20)
     cluster.moves = [move]
-    ran = cluster.run("promote", "ams-1", machines=("syd-1",))
+    ran = cluster.run("promote", "ams-1", "--yes", machines=("syd-1",))
     assert ran.code == 3
     assert expected in ran.err
 
@@ -242,13 +301,13 @@ def test_a_signer_without_permission_to_promote_is_refused(cluster: Cluster) -> 
 
     cluster.machines["iad-1"].handler = refusing
     for arguments in (["ams-1"], ["--take-over"]):
-        ran = cluster.run("promote", *arguments, machines=("iad-1",))
+        ran = cluster.run("promote", *arguments, "--yes", machines=("iad-1",))
         assert (ran.code, ran.out) == (1, "")
         assert "may not promote" in ran.err
 
 
 def test_a_takeover_asks_only_the_given_machine(cluster: Cluster) -> None:
-    ran = cluster.run("promote", "--take-over", machines=("ams-1",))
+    ran = cluster.run("promote", "--take-over", "--yes", machines=("ams-1",))
     assert ran.code == 0
     assert ran.out.startswith("ams-1 is primary, of epoch 8, after ")
     assert "no acknowledged write is lost" in ran.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.processes import quick, running
+from tkdb.channel.keys import SignerPublic
 
 
 @pytest.fixture
@@ -73,6 +75,25 @@ def test_an_audit_fails_after_an_entry_was_altered(machine_env: dict[str, str], 
     (tmp_path / "other").write_bytes(b"not a database" * 100)
     assert quick("audit", "verify", str(tmp_path / "other"), env=machine_env).code == 2
     assert quick("audit", "verify", str(tmp_path / "missing"), env=machine_env).code == 3
+
+
+def test_an_audit_checks_a_retired_signer_and_is_strict_about_a_removed_one(machine_env: dict[str, str]) -> None:
+    with running("serve", "--json", env=machine_env) as process:
+        assert quick("org", "create", "acme", env=machine_env | client_variables(process)).code == 0
+    listed = Path(machine_env.pop("TKDB_SIGNERS_FILE")).read_text()
+    retired = machine_env | {"TKDB_SIGNERS": listed + "retired = true\n"}
+    with running("serve", "--json", env=retired) as process:
+        assert quick("org", "create", "initech", env=retired | client_variables(process)).code == 3
+    checked = quick("audit", "verify", "--strict", "--json", env=retired)
+    assert (checked.code, json.loads(checked.out)["signed"]) == (0, 1)
+    signer = SignerPublic.parse(re.findall(r'"(tkdbsignerpub_[^"]+)"', listed)[0]).thumbprint.hex()
+    for removed in (machine_env, machine_env | {"TKDB_SIGNERS": ""}):
+        report = json.loads(quick("audit", "verify", "--json", env=removed).out)
+        assert report["unknown_signers"] == [{"signer": signer, "entries": 1, "first": 2, "last": 2}]
+        shown = quick("audit", "verify", env=removed)
+        assert (shown.code, signer in shown.out, "1 signatures couldn't be checked" in shown.err) == (0, True, True)
+        strict = quick("audit", "verify", "--strict", env=removed)
+        assert (strict.code, strict.out) == (1, shown.out)
 
 
 def test_serve_ignores_the_variables_of_other_commands(machine_env: dict[str, str]) -> None:

@@ -62,7 +62,7 @@ def test_paths_and_public_keys_are_accepted_as_arguments(harmless: str) -> None:
 @settings(max_examples=profiles.CURRENT.few_examples)
 def test_any_text_as_a_token_gives_output_or_an_error(presented: str | bytes) -> None:
     given = presented.encode("utf-8", "surrogatepass") if isinstance(presented, str) else presented
-    for arguments in (["inspect"], ["explain", "--action", "r"], ["attenuate", "--act", "r"], ["inspect", "--json"]):
+    for arguments in (["inspect"], ["explain", "--action", "r"], ["narrow", "--action", "r"], ["inspect", "--json"]):
         ran = quick("token", *arguments, stdin=given)
         assert ran.code in {0, 1, 2}
         assert ran.out or "error: " in ran.err
@@ -79,13 +79,13 @@ def test_any_bytes_in_a_macaroon_are_shown_escaped(raw: bytes, location: bytes) 
 
 
 ACCESS = ["--action", "--resource", "--audience", "--method", "--path", "--ip", "--at"]
-OPTIONS = ["--act", "--res", "--aud", "--method", "--path", "--ip", "--caveat", "--for"]
+OPTIONS = ["--action", "--resource", "--audience", "--method", "--path", "--ip", "--caveat", "--expires-in"]
 
 
 @given(option=st.sampled_from(OPTIONS), value=texts)
 @settings(max_examples=profiles.CURRENT.few_examples)
 def test_any_text_as_a_caveat_is_written_or_refused(option: str, value: str) -> None:
-    ran = quick("token", "attenuate", f"{option}={value}", stdin=TOKEN.text)
+    ran = quick("token", "narrow", f"{option}={value}", stdin=TOKEN.text)
     assert ran.code in {0, 1, 2}
     if ran.code:
         assert ran.err.startswith("error: ")

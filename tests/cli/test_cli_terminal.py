@@ -62,7 +62,7 @@ def test_tkdb_names_the_package_to_install_if_typer_is_missing(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "pip install 'tkdb[server]'" in capsys.readouterr().err
+    assert "run `pip install '.[cli]'` in a checkout of tkdb" in capsys.readouterr().err
 
 
 def test_tkdb_names_the_package_to_install_if_the_server_is_missing() -> None:
@@ -71,4 +71,4 @@ def test_tkdb_names_the_package_to_install_if_the_server_is_missing() -> None:
         [sys.executable, "-c", code], env=BARE, capture_output=True, text=True, timeout=30, check=False
     )
     assert ran.returncode == 2
-    assert "pip install" in ran.stderr
+    assert "run `pip install '.[server]'` in a checkout of tkdb" in ran.stderr

@@ -28,7 +28,7 @@ def test_a_verified_token_clears_and_denies_by_its_caveats(
     client: Any, authority: FakeAuthority, token: Macaroon
 ) -> None:
     authority.handler = valid
-    verified = client.call("verify", client.client.narrow(token, act="r", for_s=60))
+    verified = client.call("verify", client.client.narrow(token, action="r", expires_in_s=60))
     assert verified.organization == "acme"
     verified.clear(Access(organization="acme", action="r"))
     with pytest.raises(errors.CaveatUnmet, match="the request is w"):
@@ -125,7 +125,14 @@ def test_mint_sends_its_caveats_in_a_stable_order(client: Any, authority: FakeAu
     authority.handler = lambda _: api.Minted(token=token.text, expires_s=FAR_S)
     extra = App("ticket", 7)
     minted = client.call(
-        "mint", "acme", extra, res={"app": {"shop": "rw"}}, act="rw", aud="shop", sub="kim", expires_in_s=3600
+        "mint",
+        "acme",
+        extra,
+        resource={"app": {"shop": "rw"}},
+        action="rw",
+        audience="shop",
+        subject="kim",
+        expires_in_s=3600,
     )
     assert minted == token
     (call,) = calls(authority)
@@ -141,7 +148,7 @@ def test_mint_sends_its_caveats_in_a_stable_order(client: Any, authority: FakeAu
 
 def test_an_invalid_caveat_is_refused_before_a_request_is_sent(client: Any, authority: FakeAuthority) -> None:
     with pytest.raises(errors.InvalidCaveat):
-        client.call("mint", "acme", act="everything")
+        client.call("mint", "acme", action="everything")
     assert authority.requests == []
 
 
@@ -149,7 +156,7 @@ def test_a_signer_revokes_the_lineage_of_a_minted_token_and_the_branch_of_an_att
     client: Any, authority: FakeAuthority, token: Macaroon
 ) -> None:
     authority.handler = lambda _: api.Revoked(already=False)
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     client.call("revoke", token)
     client.call("revoke", child.text)
     assert [call.targets for call in calls(authority)] == [
@@ -173,7 +180,7 @@ def test_many_revocations_are_split_into_requests_that_fit(
 ) -> None:
     answers = iter([True, False])
     authority.handler = lambda _: api.Revoked(already=next(answers))
-    tokens = [mint_one(Exp(FAR_S)).attenuate(Act("r")) for _ in range(1000)]
+    tokens = [mint_one(Exp(FAR_S)).narrow(Act("r")) for _ in range(1000)]
     assert client.call("revoke_many", tokens) is False
     assert sum(len(call.targets) for call in calls(authority)) == 1000
     assert len(authority.requests) == 2

@@ -10,46 +10,52 @@ from hypothesis import strategies as st
 
 from tests.client.cache.model.realm import Realm
 from tkdb import errors
+from tkdb.macaroon.caveats import Act, AnyCaveat, App
 from tkdb_client import narrowing
 from tkdb_client.narrowing import Narrowing
 
 TOKENS = [Realm().mint(number=number) for number in range(2)]
 arguments = st.fixed_dictionaries(
     {
-        "act": st.sampled_from([None, "r", "rw"]),
-        "res": st.sampled_from(
+        "action": st.sampled_from([None, "r", "rw"]),
+        "resource": st.sampled_from(
             [None, {"app": {"a": "r", "b": "w"}}, {"app": {"b": "w", "a": "r"}}, {"job": {"*": "r"}}]
         ),
-        "aud": st.sampled_from([None, "shop"]),
+        "audience": st.sampled_from([None, "shop"]),
+        "prefix": st.sampled_from([None, {"object": {"logs/": "r"}}]),
+        "ip": st.sampled_from([None, "10.0.0.0/8", ["10.0.0.0/8", "2001:db8::/32"]]),
         "method": st.sampled_from([None, "GET"]),
         "path": st.sampled_from([None, "/a", "/**"]),
-        "for_s": st.sampled_from([None, 1, 7.5, 60]),
+        "expires_in_s": st.sampled_from([None, 1, 7.5, 60]),
     }
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from(TOKENS), arguments, st.floats(0, 200), st.booleans()), max_size=30))
+further = st.lists(st.sampled_from([App("plan", "pro"), App("plan", {"a": 1}), Act("r")]), max_size=2)
+
+
+@given(st.lists(st.tuples(st.sampled_from(TOKENS), arguments, further, st.floats(0, 200), st.booleans()), max_size=30))
 def test_remembered_narrowing_gives_the_same_token_as_narrow(
-    calls: list[tuple[Any, dict[str, Any], float, bool]],
+    calls: list[tuple[Any, dict[str, Any], list[AnyCaveat], float, bool]],
 ) -> None:
     remembers = Narrowing()
-    for token, given_, now_s, as_text in calls:
-        narrowed = remembers.narrow(token.text if as_text else token, now_s=now_s, **given_)
-        assert narrowed == token.narrow(now_s=now_s, **given_)
+    for token, given_, caveats, now_s, as_text in calls:
+        narrowed = remembers.narrow(token.text if as_text else token, *caveats, now_s=now_s, **given_)
+        assert narrowed == token.narrow(*caveats, now_s=now_s, **given_)
 
 
 def test_an_invalid_argument_is_refused_each_time() -> None:
     remembers = Narrowing()
     for _ in range(2):
         with pytest.raises(errors.InvalidCaveat):
-            remembers.narrow(TOKENS[0], now_s=0, act="x")
+            remembers.narrow(TOKENS[0], now_s=0, action="x")
         with pytest.raises(errors.InvalidCaveat):
-            remembers.narrow(TOKENS[0], now_s=0, for_s=0)
+            remembers.narrow(TOKENS[0], now_s=0, expires_in_s=0)
 
 
 def test_narrowing_remembers_at_most_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(narrowing, "MOST", 5)
     remembers = Narrowing()
-    for for_s in range(1, 50):
-        remembers.narrow(TOKENS[0], now_s=0, for_s=for_s)
+    for expires_in_s in range(1, 50):
+        remembers.narrow(TOKENS[0], now_s=0, expires_in_s=expires_in_s)
         assert len(remembers._known) <= 5

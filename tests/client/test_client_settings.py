@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from tkdb import errors
 from tkdb.channel.keys import SignerSecret
 from tkdb.net.url import Url
 from tkdb_client import AsyncClient, Client
-from tkdb_client.settings import Settings
+from tkdb_client.settings import NO_SIGNER, Settings
 
 BRAIN = Brain()
 URL = "http://tkdb.flycast"
@@ -213,7 +214,31 @@ def test_importing_the_client_loads_no_server() -> None:
     assert ran.stdout.strip() == "set()"
 
 
-def test_an_empty_signer_argument_overrides_the_environment() -> None:
+def test_no_signer_overrides_the_environment() -> None:
     environ = {"TKDB_URL": URL, "TKDB_AUTHORITY": AUTHORITY, "TKDB_SIGNER": SIGNER}
     assert Settings.read(None, None, None, environ).signer is not None
-    assert Settings.read(None, None, "", environ).signer is None
+    for none in (NO_SIGNER, ""):
+        assert Settings.read(None, None, none, environ).signer is None
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\n"])
+@pytest.mark.parametrize("variable", ["TKDB_URL", "TKDB_AUTHORITY", "TKDB_SIGNER", "TKDB_SIGNER_FILE"])
+def test_a_variable_that_is_set_but_empty_is_refused(variable: str, empty: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=f"{variable} is set, but it is empty"):
+        read(**{"TKDB_URL": URL, "TKDB_AUTHORITY": AUTHORITY, variable: empty})
+
+
+def test_an_empty_argument_never_falls_back_on_the_environment() -> None:
+    environ = {"TKDB_URL": URL, "TKDB_AUTHORITY": AUTHORITY, "TKDB_SIGNER": SIGNER}
+    assert list(map(str, Settings.read(None, None, None, environ).urls)) == [URL]
+    empty: list[tuple[Any, Any, Any]] = [([], None, None), ("", None, None), (None, "", None), (None, None, " ")]
+    for url, authority, signer in empty:
+        with pytest.raises(errors.ConfigurationError):
+            Settings.read(url, authority, signer, environ)
+
+
+def test_an_empty_file_of_a_signer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "signer"
+    path.write_text("\n")
+    with pytest.raises(errors.ConfigurationError, match="is empty"):
+        read(TKDB_URL=URL, TKDB_AUTHORITY=AUTHORITY, TKDB_SIGNER_FILE=str(path))

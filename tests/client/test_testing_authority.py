@@ -70,7 +70,7 @@ def client(request: pytest.FixtureRequest, authority: Authority) -> Iterator[InP
 
 
 def test_a_token_verifies_clears_and_is_denied_as_in_production(client: InProcess, authority: Authority) -> None:
-    token = authority.mint("acme", Sub("kim"), act="r")
+    token = authority.mint("acme", Sub("kim"), action="r")
     verified = client.call("verify", token)
     assert (verified.organization, verified.subject) == ("acme", "kim")
     verified.clear(Access(organization="acme", action="r"))
@@ -99,7 +99,7 @@ def test_every_way_to_revoke_denies_the_token(client: InProcess, authority: Auth
 
 def test_revoking_a_child_leaves_its_parent_valid(client: InProcess, authority: Authority) -> None:
     token = authority.mint("acme")
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     assert authority.revoke(child) is False
     assert authority.revoke(child) is True
     client.call("verify", token)
@@ -115,7 +115,7 @@ def test_the_test_moves_the_clock_and_tokens_expire_by_it(client: InProcess, aut
     authority.clock.advance(1)
     with pytest.raises(errors.ExpiredToken):
         client.call("verify", token).clear(Access(organization="acme"))
-    with pytest.raises(ValueError, match="back"):
+    with pytest.raises(errors.ConfigurationError, match="seconds=-1 is not a duration"):
         authority.clock.advance(-1)
 
 
@@ -149,9 +149,9 @@ def test_environment_variables_for_another_authority_are_ignored(
 
 def test_the_policy_of_an_app_is_used_except_for_its_clock(authority: Authority) -> None:
     client = authority.client(policy=Policy(organization="acme", clock=lambda: 0.0, audience="shop"))
-    client.verify(authority.mint("acme", aud="shop")).clear(Access(organization="acme"))
+    client.verify(authority.mint("acme", audience="shop")).clear(Access(organization="acme"))
     with pytest.raises(errors.CaveatUnmet):
-        client.verify(authority.mint("acme", aud="billing")).clear(Access(organization="acme"))
+        client.verify(authority.mint("acme", audience="billing")).clear(Access(organization="acme"))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,10 @@ def test_calls_avoid_a_region_that_is_down(client: InProcess, authority: Authori
     with authority.faulty(Down(), "iad"):
         client.call("verify", token)
         assert [each.fault == "" for each in client.call("regions")] == [True, False]
-    with pytest.raises(errors.ConfigurationError, match="no region mars"), authority.faulty(Down(), "mars"):
+    with (
+        pytest.raises(errors.ConfigurationError, match="regions='mars' is not a region"),
+        authority.faulty(Down(), "mars"),
+    ):
         pass
 
 

@@ -97,7 +97,7 @@ def test_the_web_app_answers_503_and_logs_the_clock_once(
     async def visits() -> None:
         for _ in range(3):
             with pytest.raises(Rejection) as rejected:
-                await guard.visit(Arrived("GET", "/", "127.0.0.1", headers)).verified()
+                await guard.visit(Arrived("GET", "/", "/", "127.0.0.1", headers)).verified()
             assert rejected.value.status == 503
         if isinstance(guard.client, AsyncClient):
             await guard.client.close()

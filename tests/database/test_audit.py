@@ -22,7 +22,7 @@ from tests.journal.scribe import (
     nonce_at,
 )
 from tkdb import api, errors
-from tkdb.database.audit import AuditReport, audit
+from tkdb.database.audit import AuditReport, UnknownSigner, audit
 from tkdb.database.database import Database
 from tkdb.journal import entry as entry_module
 from tkdb.journal.entry import START, Entry, Origin, link
@@ -68,7 +68,26 @@ def tamper(path: Path, script: str) -> None:
 
 def test_an_unaltered_database_passes_the_audit(path: Path) -> None:
     report = asyncio.run(run_audit(path, verify=lambda entry: True if entry.signer == ANN.signer else None))
-    assert (report.entries, report.signed, report.unknown, report.head.seq) == (8, 1, 5, 8)
+    assert (report.entries, report.signed, report.unknown_entries, report.head.seq) == (8, 1, 5, 8)
+
+
+def test_the_audit_lists_each_unknown_signer_with_its_entries(tmp_path: Path) -> None:
+    async def write() -> None:
+        async with await Database.open(tmp_path / "tkdb.db") as database:
+            s = Scribe(database)
+            await s.begin()
+            for number, origin in enumerate([ANN, BOB, ANN, BOB, BOB]):
+                request = msgspec.structs.replace(origin, request_id=bytes([number]) * 16)
+                await s.create(f"o{number}", origin=request)
+
+    asyncio.run(write())
+    report = asyncio.run(run_audit(tmp_path / "tkdb.db"))
+    assert report.unknown == [
+        UnknownSigner(ANN.signer, entries=2, first=2, last=4),
+        UnknownSigner(BOB.signer, entries=3, first=3, last=6),
+    ]
+    report = asyncio.run(run_audit(tmp_path / "tkdb.db", verify=lambda entry: entry.signer == BOB.signer or None))
+    assert [each.signer for each in report.unknown] == [ANN.signer]
 
 
 TAMPERINGS = {

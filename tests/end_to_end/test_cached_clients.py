@@ -25,8 +25,8 @@ def is_revoked(client: Client, token: Macaroon) -> bool:
 def test_every_kind_of_revocation_reaches_a_client_that_has_cached_the_token(node: Node) -> None:
     with node.client() as signer, node.client(signer=None, cache_bytes=1 << 20) as app:
         signer.create_organization("cached")
-        tokens = [signer.mint("cached", act="rw", sub=f"user-{number}", expires_in_s=600) for number in range(5)]
-        children = [app.narrow(token, act="r") for token in tokens]
+        tokens = [signer.mint("cached", action="rw", subject=f"user-{number}", expires_in_s=600) for number in range(5)]
+        children = [app.narrow(token, action="r") for token in tokens]
         for each in (*tokens, *children, *children):
             app.verify(each.text)
         misses = app.cache_info().misses
@@ -45,11 +45,11 @@ def test_every_kind_of_revocation_reaches_a_client_that_has_cached_the_token(nod
 
 def test_a_new_client_gets_the_branches_that_were_revoked_earlier(node: Node) -> None:
     with node.client() as signer, node.client(signer=None, cache_bytes=1 << 20) as app:
-        token = signer.mint("acme", act="rw")
-        child = app.narrow(token, act="r")
+        token = signer.mint("acme", action="rw")
+        child = app.narrow(token, action="r")
         signer.revoke(child)
         app.verify(token.text)
-        for dead in (child, app.narrow(child, aud="shop")):
+        for dead in (child, app.narrow(child, audience="shop")):
             with pytest.raises(errors.RevokedToken):
                 app.verify(dead.text)
         assert app.cache_info().misses == 1  # The client already has the branch's revocation.
@@ -58,7 +58,7 @@ def test_a_new_client_gets_the_branches_that_were_revoked_earlier(node: Node) ->
 def test_cached_tokens_are_accepted_until_the_bound_after_the_authority_is_killed(tmp_path: Path) -> None:
     with Node(tmp_path / "tkdb.db") as node, node.client() as signer:
         signer.create_organization("acme")
-        token = signer.mint("acme", act="r")
+        token = signer.mint("acme", action="r")
         with node.client(signer=None, cache_bytes=1 << 20, when_stale="refuse") as app:
             app.verify(token.text)
             node.kill()

@@ -37,8 +37,8 @@ def _key_forms(text: str) -> set[bytes]:
 def _use(signer: Client, holder: Client) -> list[Macaroon]:
     """Make successful and failing calls of many methods. Return every token that was used."""
     signer.create_organization("acme")
-    token = signer.mint("acme", act="rw", sub="ann.subject@example.com")
-    child, dead = token.attenuate(Act("r")), signer.mint("acme")
+    token = signer.mint("acme", action="rw", subject="ann.subject@example.com")
+    child, dead = token.narrow(Act("r")), signer.mint("acme")
     forged = Macaroon.parse(token.raw[:-32] + os.urandom(32))
     for each in (token, child):
         holder.verify(each)

@@ -51,16 +51,16 @@ def connect(request: pytest.FixtureRequest, node: Node) -> Iterator[Callable[...
 
 def test_a_token_is_minted_narrowed_verified_cleared_and_revoked(connect: Callable[..., Any]) -> None:
     signer, app = connect(), connect(signer=None)
-    token = signer.mint("acme", act="rw", res={"app": {"shop": "rw"}}, sub="ann", expires_in_s=600)
-    child = app.narrow(token, act="r", for_s=60)
+    token = signer.mint("acme", action="rw", resource={"app": {"shop": "rw"}}, subject="ann", expires_in_s=600)
+    child = app.narrow(token, action="r", expires_in_s=60)
 
     verified = app.verify(child.text)
     assert (verified.organization, verified.subject) == ("acme", "ann")
-    verified.clear(Access(action="r", resource={"app": "shop"}))
+    verified.clear(Access(organization="acme", action="r", resource={"app": "shop"}))
     with pytest.raises(errors.CaveatUnmet, match="the request is w"):
-        verified.clear(Access(action="w", resource={"app": "shop"}))
+        verified.clear(Access(organization="acme", action="w", resource={"app": "shop"}))
     with pytest.raises(errors.CaveatUnmet):
-        verified.clear(Access(action="r", resource={"app": "bank"}))
+        verified.clear(Access(organization="acme", action="r", resource={"app": "bank"}))
 
     assert app.revoke(child) is False
     assert app.revoke(child) is True
@@ -68,7 +68,7 @@ def test_a_token_is_minted_narrowed_verified_cleared_and_revoked(connect: Callab
         app.verify(child)
     app.verify(token)
     assert signer.revoke(token) is False
-    for dead in (token, app.narrow(token, act="w")):
+    for dead in (token, app.narrow(token, action="w")):
         with pytest.raises(errors.RevokedToken):
             app.verify(dead)
 

@@ -77,7 +77,7 @@ def bearer(token: Macaroon) -> dict[str, str]:
 def test_an_example_accepts_permitted_requests_and_refuses_others(example: str, node: Node, tmp_path: Path) -> None:
     environment = {"TKDB_URL": node.url, "TKDB_AUTHORITY": node.keys.identity.text()}
     with node.client() as tkdb, running(example, environment, tmp_path / "log") as caller:
-        token = tkdb.mint("acme", act="rw", res={"app": {"shop": "rw", "blog": "r"}}, aud="shop")
+        token = tkdb.mint("acme", action="rw", resource={"app": {"shop": "rw", "blog": "r"}}, audience="shop")
         assert caller.get("/apps/shop").headers["www-authenticate"] == 'Bearer realm="shop"'
         assert caller.get("/apps/shop", headers=bearer(token)).json()["organization"] == "acme"
         assert caller.put("/apps/shop?count=9", headers=bearer(token)).json()["stock"] == 9
@@ -85,7 +85,7 @@ def test_an_example_accepts_permitted_requests_and_refuses_others(example: str, 
         assert (unmet.status_code, unmet.json()["reason"]) == (403, "caveat unmet")
         assert unmet.headers["content-type"] == "application/problem+json"
 
-        narrowed = bearer(tkdb.narrow(token, method="GET", path="/apps/*", for_s=60))
+        narrowed = bearer(tkdb.narrow(token, method="GET", path="/apps/*", expires_in_s=60))
         assert caller.get("/apps/shop", headers=narrowed).status_code == 200
         assert caller.put("/apps/shop?count=1", headers=narrowed).status_code == 403
         elsewhere = bearer(tkdb.narrow(token, method="GET", path="/other/*"))
@@ -93,7 +93,18 @@ def test_an_example_accepts_permitted_requests_and_refuses_others(example: str, 
 
         twice = caller.get("/apps/shop", headers=[("Authorization", f"Bearer {token.text}")] * 2)
         assert twice.status_code == 400
-        billing = tkdb.mint("acme", aud="billing")
+        tkdb.create_organization(f"evil-{example}")
+        for foreign in (
+            tkdb.mint(f"evil-{example}"),
+            tkdb.mint(f"evil-{example}", action="rw", resource={"app": {"shop": "rw"}}),
+        ):
+            for denied in (
+                caller.get("/apps/shop", headers=bearer(foreign)),
+                caller.put("/apps/shop?count=0", headers=bearer(foreign)),
+            ):
+                assert (denied.status_code, denied.json()["reason"]) == (403, "foreign organization")
+                assert f"evil-{example}" in denied.json()["detail"]
+        billing = tkdb.mint("acme", audience="billing")
         assert caller.get("/apps/shop", headers=bearer(billing)).status_code == 403
 
         tkdb.revoke(token)

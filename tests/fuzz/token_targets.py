@@ -85,9 +85,9 @@ TOKEN = AUTHORITY.mint(CAVEATS[0], Sub("kim"))
 THIRD = ThirdParty(b"https://login.example", b"ticket", b"v" * 72)
 TOKENS = [
     TOKEN,
-    TOKEN.attenuate(*CAVEATS[2:6]),
+    TOKEN.narrow(*CAVEATS[2:6]),
     with_third_party(TOKEN, THIRD),
-    TOKEN.attenuate(App("long", "a" * 300)),
+    TOKEN.narrow(App("long", "a" * 300)),
 ]
 TOKEN_BYTES = len(TOKEN.raw) - TRAILER_BYTES
 STEM = Stem.from_bytes(PREFIX, TOKEN.raw[:TOKEN_BYTES])

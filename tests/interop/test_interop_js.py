@@ -107,12 +107,12 @@ def test_their_tokens_verify_here(peer: Peer) -> None:
     raw = peer.run()["raw"]
     verified = Authority().verify(raw)
     assert (verified.subject, verified.caveats) == ("kim", tuple(caveats))
-    assert verified.macaroon == Authority().mint(*caveats[:2]).attenuate(*caveats[2:])
-    assert Authority().verify(Macaroon.parse(raw).attenuate(Act("r"))).caveats[-1] == Act("r")
+    assert verified.macaroon == Authority().mint(*caveats[:2]).narrow(*caveats[2:])
+    assert Authority().verify(Macaroon.parse(raw).narrow(Act("r"))).caveats[-1] == Act("r")
 
 
 def test_our_tokens_verify_there(peer: Peer) -> None:
-    token = Authority().mint(EXP, Sub("kim"), LONG).attenuate(Act("r"), Aud("billing"))
+    token = Authority().mint(EXP, Sub("kim"), LONG).narrow(Act("r"), Aud("billing"))
     answer = peer.then("import", raw=token.raw).run(verify_with=ROOT_KEY)
     assert answer["error"] is None
     assert answer["raw"] == token.raw
@@ -129,7 +129,7 @@ def test_our_token_attenuated_there_verifies_here(peer: Peer) -> None:
     peer.then("import", raw=token.raw).then("attenuate", caveat=encode(Act("r"))).then("attenuate", caveat=encode(LONG))
     answer = peer.run()
     raw = answer["raw"]
-    assert answer["binary"] == raw.hex() == token.attenuate(Act("r"), LONG).raw.hex()
+    assert answer["binary"] == raw.hex() == token.narrow(Act("r"), LONG).raw.hex()
     assert Authority().verify(raw).caveats == (EXP, Act("r"), LONG)
     with pytest.raises(BadSignature):
         Authority().verify(raw[:-32] + token.tail)
@@ -143,7 +143,7 @@ def test_a_third_party_caveat_added_there_is_kept_and_needs_a_discharge(peer: Pe
     third = read.packets[-1]
     assert isinstance(third, ThirdParty)
     assert (third.location, third.ticket, len(third.vid)) == (b"https://login.example", b"t" * 300, 72)
-    child = read.attenuate(Act("r"))
+    child = read.narrow(Act("r"))
     assert child.raw.startswith(raw[:-35])
     with pytest.raises(DischargeMissing, match="caveat 2"):
         Authority().verify(child)

@@ -56,7 +56,7 @@ def caveats_verified_there(raw: bytes, key: bytes = ROOT_KEY) -> list[bytes]:
 @given(st.lists(MINTABLE, max_size=4), st.lists(RESTRICTIONS, max_size=3))
 def test_both_libraries_make_the_same_bytes(own: list[AnyCaveat], appended: list[AnyCaveat]) -> None:
     try:
-        ours = Authority().mint(EXP, *own).attenuate(*appended)
+        ours = Authority().mint(EXP, *own).narrow(*appended)
     except InvalidCaveat:
         return  # two subjects
     assert raw_of(minted(EXP, *own, *appended, m=1 + len(own))) == ours.raw
@@ -64,7 +64,7 @@ def test_both_libraries_make_the_same_bytes(own: list[AnyCaveat], appended: list
 
 @given(st.lists(RESTRICTIONS, min_size=1, max_size=4))
 def test_our_tokens_verify_there(caveats: list[AnyCaveat]) -> None:
-    token = Authority().mint(EXP).attenuate(*caveats)
+    token = Authority().mint(EXP).narrow(*caveats)
     assert caveats_verified_there(token.raw) == list(token.packets)
     assert raw_of(reference_of(token.raw)) == token.raw
 
@@ -94,7 +94,7 @@ def test_each_library_reads_the_others_text() -> None:
 def test_each_library_attenuates_tokens_that_the_other_attenuated() -> None:
     reference = reference_of(Authority().mint(EXP).raw)
     reference.add_first_party_caveat(encode(Act("rw")))
-    token = Macaroon.parse(raw_of(reference)).attenuate(Act("r"))
+    token = Macaroon.parse(raw_of(reference)).narrow(Act("r"))
     reference = reference_of(token.raw)
     reference.add_first_party_caveat(encode(App("tier", "gold")))
     raw = raw_of(reference)
@@ -105,7 +105,7 @@ def test_each_library_attenuates_tokens_that_the_other_attenuated() -> None:
 @pytest.mark.parametrize("size", LENGTHS)
 def test_caveats_of_every_length_have_the_same_bytes(size: int) -> None:
     caveat = App("a", "x" * size)
-    for m, ours in ((1, Authority().mint(caveat)), (0, Macaroon.parse(raw_of(minted())).attenuate(caveat))):
+    for m, ours in ((1, Authority().mint(caveat)), (0, Macaroon.parse(raw_of(minted())).narrow(caveat))):
         assert ours.raw == raw_of(minted(caveat, m=m))
         assert caveats_verified_there(ours.raw) == [encode(caveat)]
 
@@ -120,7 +120,7 @@ def test_a_third_party_caveat_added_there_is_kept_and_needs_a_discharge(size: in
     assert isinstance(third, ThirdParty)
     assert (third.location, third.ticket, len(third.vid)) == (b"https://login.example", b"t" * size, 72)
 
-    child = read.attenuate(Act("r"), App("tier", "gold"))
+    child = read.narrow(Act("r"), App("tier", "gold"))
     reference.add_first_party_caveat(encode(Act("r")))
     reference.add_first_party_caveat(encode(App("tier", "gold")))
     assert child.raw == raw_of(reference)
@@ -132,7 +132,7 @@ def test_a_third_party_caveat_added_there_is_kept_and_needs_a_discharge(size: in
 def test_a_third_party_caveat_that_we_kept_is_discharged_there() -> None:
     reference = reference_of(Authority().mint(EXP).raw)
     reference.add_third_party_caveat("https://login.example", "shared key", "ticket")
-    child = Macaroon.parse(raw_of(reference)).attenuate(Act("r"))
+    child = Macaroon.parse(raw_of(reference)).narrow(Act("r"))
     discharge = Reference(location="https://login.example", identifier="ticket", key="shared key", version=MACAROON_V2)
     root = reference_of(child.raw)
     verifier = Verifier()

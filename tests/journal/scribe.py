@@ -45,7 +45,8 @@ def nonce_at(time_ms: int, tail: bytes = b"0123456789") -> bytes:
 
 
 def snapshot(state: State) -> dict[str, Any]:
-    """Return all the data of a state, for comparison."""
+    """Return all the data of a state, for comparison: tidy, as a machine serves it."""
+    state.tidy()
     return dict(vars(state))
 
 

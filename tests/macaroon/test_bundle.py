@@ -88,7 +88,7 @@ def test_a_bundle_at_its_byte_limit_is_read_and_a_larger_one_is_denied() -> None
     limits = Limits(bundle_bytes=len(TOKEN.raw) + len(DISCHARGE))
     assert Bundle.parse(PAIR, limits).discharges == (DISCHARGE,)
     with pytest.raises(OverLimit, match="more than the"):
-        Bundle.parse(f"{TOKEN.attenuate(Act('r')).text},{encode_text(DISCHARGE)}", limits)
+        Bundle.parse(f"{TOKEN.narrow(Act('r')).text},{encode_text(DISCHARGE)}", limits)
 
 
 def test_the_token_limits_hold_for_each_token_of_a_bundle() -> None:
@@ -98,7 +98,7 @@ def test_the_token_limits_hold_for_each_token_of_a_bundle() -> None:
         with pytest.raises(OverLimit):
             Bundle.parse(f"{TOKEN.text},{discharge}")
     with pytest.raises(OverLimit):
-        TOKEN.attenuate(App("long", "a" * 16_384))
+        TOKEN.narrow(App("long", "a" * 16_384))
 
 
 def test_the_repr_of_a_bundle_contains_no_token() -> None:

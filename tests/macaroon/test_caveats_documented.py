@@ -11,7 +11,7 @@ import pytest
 
 from tkdb.errors import CaveatUnmet
 from tkdb.macaroon.access import ANY, Access, Policy, Source
-from tkdb.macaroon.caveats import App, Req, Standard, decode, encode
+from tkdb.macaroon.caveats import App, Pre, Req, Standard, decode, encode
 from tkdb.macaroon.clearing import clear
 
 PAGE = Path(__file__, "../../../docs/caveats.md").resolve().read_text(encoding="utf-8")
@@ -83,6 +83,26 @@ def test_a_listing_needs_every_prefix_as_documented() -> None:
     assert example in PAGE
     caveat = decode(example.encode())
     clear("acme", [caveat], Access(action="r", resource={"object": "public/1"}), POLICY)
-    for wanted in ("private/1", ANY):
+    for wanted in ("private/1", "/private/1", ANY):
         with pytest.raises(CaveatUnmet):
             clear("acme", [caveat], Access(action="r", resource={"object": wanted}), POLICY)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "wanted", "matches"),
+    [
+        ("logs/", "logs/../secret", False),
+        ("logs/", "logs/%2e%2e/secret", False),
+        ("https://acme.com/", "https://acme.com/a", True),
+        ("https://acme.com/", "https://acme.com//a", False),
+    ],
+)
+def test_ambiguous_ids_are_denied_as_documented(prefix: str, wanted: str, *, matches: bool) -> None:
+    assert f"`{prefix}`" in PAGE
+    assert f"`{wanted}`" in PAGE
+    access = Access(action="r", resource={"object": wanted})
+    if matches:
+        clear("acme", [Pre("object", {prefix: "r"})], access, POLICY)
+    else:
+        with pytest.raises(CaveatUnmet):
+            clear("acme", [Pre("object", {prefix: "r"})], access, POLICY)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.macaroon.single_caveat import clears, denial
+from tkdb.macaroon import clearing
 from tkdb.macaroon.access import Access
 from tkdb.macaroon.caveats import Req
 
@@ -67,6 +68,9 @@ def test_methods_are_compared_exactly(methods: tuple[str, ...], method: str | No
         ("/a", "/%61", False),  # compared as sent, so an escape doesn't match its character
         ("/%61", "/%61", True),
         ("/a/*", "/a/b%20c", True),
+        ("/a/*", "/a/%c3%a4", True),
+        ("/%E6%97%A5", "/%E6%97%A5", True),
+        ("/a/*", "/a/%f0%9f%98%80", True),
         ("/a/*", "/a/..b", True),
         ("/a/*", "/a/.b", True),
         ("/a/*", "/a/...", True),
@@ -80,6 +84,9 @@ AMBIGUOUS = [
     "//", "//a", "/a//b", "/a/b//", "/.", "/..", "/./a", "/a/.", "/a/..", "/a/../b", "/a/./b", "/..;/a", "/a/..;x=1/b",
     "/.;/a", "/a/..;", "/a%2fb", "/a%2Fb", "/%2e", "/%2E%2e/a", "/a/%2e%2e/b", "/a%5cb", "/a%5Cb", "/a\\b", "/a%252fb",
     "/a%252e", "/a%00", "/a%3bb", "/a%3Fb", "/a%23b", "/a%c0%afb", "/a%C1%9cb", "/a%u002e", "/a%", "/a%zz", "/a%2",
+    "/a%e0%80%afb", "/a%E0%9F%BFb", "/%e0%80%ae%e0%80%ae/a", "/a%f0%80%80%afb", "/%F0%80%80%AE./a", "/a%f0%8f%bf%bfb",
+    "/a%f8%80%80%80%afb", "/a%fc%80%80%80%80%afb", "/a%ed%a0%80b", "/a%ed%af%80%ed%b0%af", "/a%f4%90%80%80", "/a%ff",
+    "/a%fc", "/a%c3", "/a%c3/%a4", "/a%c3%28", "/a%80",
     "/a?b", "/a#b", "/a b", "/a\tb", "/a\n", "/a\x00b", "/a\x7f", "/é", "/a\u2215b",
     "/\uff0e\uff0e/a", "/\ud800",
 ]  # fmt: skip
@@ -89,6 +96,13 @@ AMBIGUOUS = [
 def test_a_path_that_routers_read_differently_never_matches(path: str) -> None:
     globs = ("/**", "/*", "/*/*", "/*/*/*", "/", "/*/", "/*/*/")
     assert "the request's path is ambiguous" in denial(Req(("*",), globs), Access(method="GET", path=path))
+
+
+def test_without_the_check_of_utf_8_an_overlong_slash_matches(monkeypatch: pytest.MonkeyPatch) -> None:
+    access = Access(method="GET", path="/a/..%e0%80%afsecret")
+    assert not clears(Req(("GET",), ("/a/*",)), access)
+    monkeypatch.setattr(clearing, "_unescaped", lambda text: text)
+    assert clears(Req(("GET",), ("/a/*",)), access)
 
 
 @given(st.text(st.sampled_from("ab/.%2eEfF5c;\\?# *"), max_size=12).map("/".__add__))

@@ -11,6 +11,7 @@ import yaml
 
 from tests.cli.processes import tkdb
 from tkdb.errors import ConfigurationError
+from tkdb.server.limits import Limits
 from tkdb.settings import SETTINGS, Settings
 from tkdb_replication.bucket.settings import Bucket
 
@@ -149,14 +150,15 @@ def test_the_service_selects_the_machines_of_every_region(shared: dict[str, Any]
     assert seen == {"tkdb-iad", "tkdb-syd"}
 
 
-def test_the_authority_has_time_to_drain_and_accepts_more_than_the_proxy_sends(
+def test_the_authority_has_time_to_drain_and_the_proxy_sends_as_much_as_it_accepts(
     shared: dict[str, Any], region: dict[str, Any]
 ) -> None:
     defaults = {setting.variable: setting.default for setting in SETTINGS}
     grace_s = region["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert grace_s * 1000 > 2 * int(defaults["TKDB_DRAIN_MS"] or 0)
-    hard = shared["Service"]["metadata"]["annotations"]["service.fly.io/concurrency-limit-hard"]
-    assert int(hard) < int(defaults["TKDB_MAX_CONCURRENCY"] or 0)
+    annotations = shared["Service"]["metadata"]["annotations"]
+    for kind in ("hard", "soft"):
+        assert int(annotations[f"service.fly.io/concurrency-limit-{kind}"]) > Limits().requests_max
 
 
 def test_pods_run_as_the_images_user_without_privileges() -> None:

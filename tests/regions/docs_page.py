@@ -42,7 +42,7 @@ def run_page(page: str, folder: Path, *, ports: Iterable[int], timeout_s: float 
         process = subprocess.Popen(
             ["bash", "-u", "-c", script],
             cwd=folder,
-            env={**environment, "TKDB_LEASE_MS": "3000", "TKDB_DRAIN_MS": "200"},
+            env={**environment, "TKDB_LEASE_MS": "3000", "TKDB_DRAIN_MS": "200", "TMPDIR": str(folder)},
             stdout=out,
             stderr=out,
             start_new_session=True,

@@ -95,6 +95,6 @@ def test_a_single_machine_becomes_a_cluster_with_the_same_tokens_and_revocations
                 client.verify(token)
                 with pytest.raises(errors.RevokedToken):
                     client.verify(revoked)
-        assert cluster.run("gc").count("kept: the head names it") == 1
+        assert cluster.run("gc", "--yes").count("kept: the head names it") == 1
     finally:
         kill_all(cluster)

@@ -65,7 +65,7 @@ def test_with_manual_promotion_no_replica_takes_over_before_the_command(empty_bu
         with cluster.nodes[other].client(timeout_ms=REFUSAL_TIMEOUT_MS) as client, pytest.raises(errors.NoPrimary):
             client.create_organization("unacknowledged")
         ledger.assert_kept()
-        output = cluster.run("promote", "--take-over", **operator(cluster, other))
+        output = cluster.run("promote", "--take-over", "--yes", **operator(cluster, other))
         assert f"{other} is primary" in output
         with cluster.nodes[other].client() as client:
             ledger.write(client, "beta")

@@ -59,6 +59,7 @@ def test_without_the_store_reads_continue_until_the_bound_and_are_then_refused(
         for text in (cluster.readyz("m1")[1], client.status().fault):
             assert "can't prove that it is up to date" in text
             assert "couldn't be reached" in text
+        until(lambda: not client.status().cluster.is_current)
     store.rule = rules.honest
     cluster.settled()
     ledger.assert_kept()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +15,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.waiting import until_awaited
 from tkdb import api
 from tkdb.attestation import Source, sign
-from tkdb.errors import ConfigurationError
+from tkdb.errors import ConfigurationError, Overloaded
+from tkdb.server.limits import Admission, Limits
 from tkdb.server.run import serve
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -120,3 +124,81 @@ def test_the_server_does_not_start_without_a_readable_fly_src_key(
         file.write_text(text, encoding="latin-1")
     with pytest.raises(ConfigurationError, match="public key of Fly-Src"):
         run(serve(replace(settings, **{**required, "fly_src_key_file": file})))
+
+
+async def take_all(server: Any, count: int) -> list[asyncio.Task[Any]]:
+    """Let the app ``web`` take ``count`` places, and keep them."""
+    server.service.released.clear()
+    held = [asyncio.create_task(post(server, "web", f"held-{number}")) for number in range(count)]
+    await until_awaited(lambda: len(server.service.calls) == count)
+    return held
+
+
+async def post(server: Any, app: str, request: str) -> int:
+    """Return the status of a verification that the proxy attests for ``app``."""
+    initiator, now_ms = server.anonymous, time.time_ns() // 1_000_000
+    call = api.encode(api.Verify(["tkdb_x"]))
+    sealed = initiator.seal("/v1/verify", call, request_id=os.urandom(16), now_ms=now_ms)
+    headers = {**sealed.headers, **attested(app, request=request)}
+    return int((await server.http.post("/v1/verify", content=sealed.message, headers=headers)).status_code)
+
+
+def test_an_app_that_takes_all_places_keeps_out_no_other(start: Any, run: Any, required: Any) -> None:
+    async def test() -> None:
+        limits = Limits(active_max=4)
+        async with start(proxies=LOOPBACK, limits=limits, **{**required, "fly_src_apps": ("web", "api")}) as server:
+            held = await take_all(server, 4)
+            assert await post(server, "web", "one-more") == 503
+            others = [asyncio.create_task(post(server, "api", f"other-{number}")) for number in range(2)]
+            await until_awaited(lambda: len(server.service.calls) == 6)
+            assert await post(server, "api", "above-its-share") == 503
+            server.service.released.set()
+            assert set(await asyncio.gather(*held, *others)) == {200}
+            assert await post(server, "web", "afterwards") == 200
+
+    run(test())
+
+
+def test_without_shares_one_app_keeps_out_the_others(
+    monkeypatch: pytest.MonkeyPatch, start: Any, run: Any, required: Any
+) -> None:
+    """The negative control of the previous test."""
+    monkeypatch.setattr("tkdb.server.work.APP", "unknown")
+
+    async def test() -> None:
+        limits = Limits(active_max=4)
+        async with start(proxies=LOOPBACK, limits=limits, **{**required, "fly_src_apps": ("web", "api")}) as server:
+            held = await take_all(server, 4)
+            assert await post(server, "api", "other") == 503
+            server.service.released.set()
+            await asyncio.gather(*held)
+
+    run(test())
+
+
+def test_places_are_shared_equally_and_an_app_has_as_many_polls_as_are_left() -> None:
+    gate = Admission(active_max=12, waiting_max=8)
+    assert [taken(gate, app) for app in ("a", "b", "c", "a")] == [12, 6, 4, 0]
+    polls = Admission(active_max=100, waiting_max=8)
+    assert [waiting(polls, app) for app in ("a", "b", "c")] == [4, 2, 1]
+    assert waiting(Admission(active_max=100, waiting_max=8), "") == 8
+
+
+def taken(gate: Admission, app: str) -> int:
+    """Return how many places ``app`` gets."""
+    for count in range(100):
+        try:
+            gate.enter(app)
+        except Overloaded:
+            return count
+    raise AssertionError
+
+
+def waiting(gate: Admission, app: str) -> int:
+    """Return how many long polls ``app`` gets."""
+    for count in range(100):
+        try:
+            gate.enter(app).wait()
+        except Overloaded:
+            return count
+    raise AssertionError

@@ -10,6 +10,7 @@ One writer changes the journal, and many readers answer from memory. Other packa
 ``minting``        Minting: the decision on a new token's caveats, key and nonce
 ``point_in_time``  A point in time: the rows after an entry of the journal, and the changes that a restore to it makes
 ``publisher``      The publisher: it acknowledges committed entries
+``quota``          The quota of revocations: the largest number that every machine must remember for one organization
 ``service``        The authority on one machine: it passes each call to the part that answers it
 ``verification``   Verification: the authority's verdict on each bundle
 ``view``           The view: the data that this machine serves

@@ -16,11 +16,12 @@ import msgspec
 from tkdb import api
 from tkdb.authority.keyring import Keyring, no_organization
 from tkdb.authority.point_in_time import differences
+from tkdb.authority.quota import Growth, near, require_room_of_holders
 from tkdb.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from tkdb.journal.additions import Created, Made, Replaced, Replacement, Resealed, Restored, Rotated, encode_made
 from tkdb.journal.feed import largest_bytes
 from tkdb.journal.fold import CLOCK_SKEW_MS, Rows, next_generation
-from tkdb.journal.rows import KeyRow, OrganizationRow
+from tkdb.journal.rows import KeyRow, OrganizationRow, is_covered
 from tkdb.journal.seal import KEY_BYTES, NONCE_BYTES, ChainKey, RootKey, SealKeys
 from tkdb.journal.state import State
 from tkdb.macaroon.identifier import KID_BYTES
@@ -67,6 +68,7 @@ class Decisions:
         seal_keys: seals new keys.
         random: returns ``n`` random bytes.
         max_lifetime_s: the longest lifetime that an organization may set for its tokens.
+        max_revocations: the quota of revocations of each organization.
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class Decisions:
         seal_keys: SealKeys,
         random: Callable[[int], bytes],
         max_lifetime_s: int,
+        max_revocations: int,
     ) -> None:
         self._keyring = keyring
         self._seal_keys = seal_keys
         self._random = random
         self._max_lifetime_s = max_lifetime_s
+        self._max_revocations = max_revocations
 
     def decide(self, rows: Rows, call: Immediate, signer: Signer, now_ms: int) -> Write | Decision:
         """Decide on a signer's request.
@@ -89,6 +93,7 @@ class Decisions:
             NotFound: the request names something that doesn't exist.
             Conflict: the request would create something that exists.
             InvalidRequest: an argument isn't valid.
+            OverQuota: the organization has as many revocations as it may have.
             WrongSealKey: a key that must be sealed again can't be unsealed.
         """
         match call:
@@ -113,6 +118,22 @@ class Decisions:
             case api.Reseal():
                 permit(signer, "reseal", ALL)
                 return self._reseal(rows, call.limit)
+
+    def revoke_branch(self, rows: Rows, branch: api.Branch) -> Write | Decision:
+        """Decide on a holder's request to revoke a branch. The token was already verified.
+
+        Raises:
+            OverQuota: holders have used their part of the organization's quota.
+        """
+        key = rows.key(branch.kid)
+        if key is None or self._is_revoked(rows, branch, key):
+            return Decision(api.Revoked(already=True))
+        require_room_of_holders(rows, key.organization, self._max_revocations)
+        return Write()
+
+    def near_quota(self, rows: Rows, call: api.WriteCall) -> list[tuple[str, int]]:
+        """Return each organization that ``call`` revokes in and that has most of its quota, with its count."""
+        return near(rows, call.targets, self._max_revocations) if isinstance(call, api.Revoke) else []
 
     def restore(self, rows: Rows, past: State) -> Write | Decision:
         """Decide on a restore to ``past`` (``tkdb.authority.point_in_time``). The signer's permission was already
@@ -163,11 +184,14 @@ class Decisions:
 
     def _revoke(self, rows: Rows, call: api.Revoke, signer: Signer, now_ms: int) -> Write | Decision:
         replacements: dict[str, Replacement] = {}
+        growth = Growth(rows)
         news, not_before_ms = False, 0
-        for target in call.targets:
+        for target in dict.fromkeys(call.targets):  # a repeated target would cost its work again
             if isinstance(target, api.Before):
                 permit(signer, "revoke", target.organization)
                 time_ms = self._before(rows, target, now_ms)
+                if target.subject is not None:
+                    growth.revoke_subject(target.organization, subject_digest(target.subject))
                 news |= time_ms is not None
                 not_before_ms = max(not_before_ms, time_ms or 0)
                 continue
@@ -181,10 +205,12 @@ class Decisions:
                     replacements[key.organization] = Replacement(
                         key.organization, *self._new_key(rows, key.organization)
                     )
-            else:
-                news |= self._lineage(rows, target, key, now_ms)
+            elif self._lineage(rows, target, key, now_ms):
+                news = True
+                growth.revoke(key.organization, key.kid + target.nonce, _branch(target))
         if not news:
             return Decision(api.Revoked(already=True))
+        growth.require_room(self._max_revocations)
         if largest_bytes(call) > api.MAX_FEED_BYTES:
             raise InvalidRequest(
                 "these targets, with the keys that they affect, don't fit one message of the feed",
@@ -217,8 +243,13 @@ class Decisions:
             raise InvalidRequest(
                 "a nonce to revoke is in the future", hint="check it: no accepted token has this nonce"
             )
-        branch = target.branch if isinstance(target, api.Branch) else b""
-        return key.state != "retired" and not rows.is_revoked(key.kid + target.nonce, branch)
+        return not self._is_revoked(rows, target, key)
+
+    @staticmethod
+    def _is_revoked(rows: Rows, target: api.Lineage | api.Branch, key: KeyRow) -> bool:
+        if is_covered(rows.organization(key.organization), key, target.nonce):
+            return True
+        return rows.is_revoked(key.kid + target.nonce, _branch(target))
 
     def _reseal(self, rows: Rows, limit: int) -> Write | Decision:
         records = list(islice(rows.sealed_otherwise(self._seal_keys.first_id), limit + 1))
@@ -269,6 +300,10 @@ class Decisions:
                 f"max_lifetime_s is {lifetime_s}; this authority allows {self._max_lifetime_s}",
                 hint="use a smaller value, or configure TKDB_MAX_LIFETIME_S",
             )
+
+
+def _branch(target: api.Lineage | api.Branch) -> bytes:
+    return target.branch if isinstance(target, api.Branch) else b""
 
 
 def permit(signer: Signer, permission: Permission, organization: str) -> None:

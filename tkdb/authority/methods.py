@@ -35,6 +35,7 @@ class Profile:
         name: the authority's name, which is the location of its macaroons.
         seal_keys: the sealing secrets.
         max_lifetime_s: the longest lifetime that an organization may set for its tokens.
+        max_revocations: the quota of revocations of each organization (`tkdb.authority.quota`).
         region: the machine's region, as ``status`` reports it.
         machine: the machine's name, as ``status`` reports it.
         attested: whether only attested callers reach the machine, as ``status`` reports it.
@@ -43,6 +44,7 @@ class Profile:
     name: str
     seal_keys: SealKeys
     max_lifetime_s: int = defaults.MAX_LIFETIME_S
+    max_revocations: int = defaults.MAX_REVOCATIONS
     region: str = ""
     machine: str = ""
     attested: bool = False

@@ -48,7 +48,9 @@ class Authority:
         self._state = served.state
         self._clock = clock
         self._profile = profile
-        decisions = Decisions(served.keyring, profile.seal_keys, random, profile.max_lifetime_s)
+        decisions = Decisions(
+            served.keyring, profile.seal_keys, random, profile.max_lifetime_s, profile.max_revocations
+        )
         self._writer = Writer(served, decisions, publisher, clock)
         self._methods = Methods(profile, served.state, served.keyring, clock, random)
         self._own_rate = RateLimiter(burst=OWN_BURST, every_ms=OWN_EVERY_MS, monotonic_ms=clock.monotonic_ms)
@@ -193,7 +195,7 @@ class Authority:
             raise Overloaded(
                 "many tokens of this lineage were revoked just now", hint="revoke the lineage", retry_after_ms=wait_ms
             )
-        return api.Revoked(already=await self._writer.revoke_branch(branch.kid, branch.nonce, branch.branch))
+        return api.Revoked(already=await self._writer.revoke_branch(branch))
 
     async def _maintain(self) -> None:
         while True:

@@ -41,6 +41,7 @@ class View:
     def __init__(self, database: Database, state: State, seal_keys: SealKeys) -> None:
         self.database = database
         self.state = state
+        state.tidy()
         self.keyring = Keyring(state, seal_keys)
         self.feed = Feed(database, state)
         self.turn = asyncio.Lock()
@@ -73,6 +74,7 @@ class View:
     def replace(self, state: State) -> None:
         """Show ``state`` instead of the current state."""
         self.state.become(state)
+        self.state.tidy()
         self.keyring.forget()
         self.feed.restart()
         self._tell()
@@ -90,6 +92,7 @@ class View:
                 self.state.apply(entry)
                 self.keyring.forget()
                 self.feed.add(entry)
+            self.state.tidy()
             self._tell()
 
     def _is_at(self, seq: int, digest: bytes) -> bool:

@@ -8,12 +8,13 @@ is acknowledged: a failed write leaves no trace there, and an answered write can
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
-from tkdb import api
+from tkdb import api, logs
 from tkdb.authority.clock import Clock
 from tkdb.authority.decisions import Decision, Decisions, Write, is_timed, permit
 from tkdb.authority.point_in_time import read_past
@@ -35,7 +36,7 @@ class _Request:
     """A requested write. ``outcome``: the data that was added to it, or the reason why nothing needed to be written."""
 
     decide: Callable[[Rows, int], Write | Decision]
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)  # it may contain a token
     origin: Origin = field(default_factory=Origin)
     timed: bool = True
     outcome: asyncio.Future[Made | Decision | None] = field(
@@ -131,30 +132,24 @@ class Writer:
                 timed=is_timed(call),
             )
         )
-        return (
-            outcome.result
-            if isinstance(outcome, Decision)
-            else self._decisions.result(self._served.state, call, outcome)
-        )
+        if isinstance(outcome, Decision):
+            return outcome.result
+        for organization, revocations in self._decisions.near_quota(self._served.state, call):
+            logs.event(logging.WARNING, "revocations near quota", organization=organization, revocations=revocations)
+        return self._decisions.result(self._served.state, call, outcome)
 
-    async def revoke_branch(self, kid: bytes, nonce: bytes, branch: bytes) -> bool:
+    async def revoke_branch(self, branch: api.Branch) -> bool:
         """Revoke a branch whose token the caller holds. The journal records no signer for it.
 
         Return True if it was already revoked, perhaps by another request while this one waited.
 
         Raises:
+            OverQuota: as ``Decisions.revoke_branch``.
             Unavailable, NoPrimary, Overloaded, OutcomeUnknown: as ``write``.
         """
-        body = api.encode(api.Revoke([api.Branch(kid, nonce, branch)]))
-        done = Decision(api.Revoked(already=True))
-        outcome = await self._ask(
-            _Request(
-                decide=lambda rows, _: done if rows.is_revoked(kid + nonce, branch) else Write(),
-                body=body,
-                timed=False,
-            )
-        )
-        return outcome is done
+        body = api.encode(api.Revoke([branch]))
+        request = _Request(lambda rows, _: self._decisions.revoke_branch(rows, branch), body, timed=False)
+        return isinstance(await self._ask(request), Decision)
 
     async def purge(self) -> None:
         """Forget data that no longer has any effect, if there is any.

@@ -47,6 +47,9 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     body: bytes
     signature: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
+    def __repr__(self) -> str:
+        return f"<Envelope {self.request_id.hex()} of {self.time_ms}>"  # the body may contain a token
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)

@@ -70,6 +70,12 @@ class _Key:
                 f"{cls.KIND} ({cls.PREFIX}…) was expected, and this one was cut short or altered", hint="copy it again"
             ) from None
         except ArmorError:
+            if text.startswith(cls.PREFIX):
+                raise errors.ConfigurationError(
+                    f"{cls.KIND} ({cls.PREFIX}…) was expected, and this text only begins as one: it is a placeholder,"
+                    " or it was altered",
+                    hint="copy the whole key",
+                ) from None
             raise errors.ConfigurationError(
                 f"{cls.KIND} ({cls.PREFIX}…) was expected, and {_kind_of(text)} was given"
             ) from None

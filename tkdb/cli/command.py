@@ -14,8 +14,10 @@ from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
+from tkdb.cli import dumps
 from tkdb.cli.output import Output
 from tkdb.errors import ConfigurationError, TkdbError
+from tkdb.extras import install_hint
 
 Function = Callable[..., None]
 
@@ -26,7 +28,8 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], F
     """Return a decorator that makes a function a command of ``app``.
 
     The function is called with an ``Output`` first, and then with its parameters. If it raises a ``TkdbError``, the
-    error is shown, and determines the exit code.
+    error is shown, and determines the exit code. Before it is called, dumps of this process are switched off: most
+    commands read secrets.
     """
 
     def register(function: Function) -> Function:
@@ -40,6 +43,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], F
             for parameter, group in groups.items():
                 values[parameter] = group(**{field.name: values.pop(field.name) for field in fields(group)})
             try:
+                dumps.switch_off()
                 function(output, **values)
             except TkdbError as error:
                 raise typer.Exit(output.fail(error)) from None
@@ -70,8 +74,8 @@ def _flat(function: Function, hints: dict[str, Any]) -> Iterator[inspect.Paramet
 
 
 def _missing(error: ModuleNotFoundError) -> ConfigurationError:
-    """Return the error for a command whose dependencies, which only the server needs, aren't installed."""
-    return ConfigurationError(f"this command needs {error.name}", hint="pip install 'tkdb[server]'")
+    """Return the error for a command whose dependencies, which only an extra has, aren't installed."""
+    return ConfigurationError(f"this command needs {error.name}", hint=install_hint("server"))
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -90,7 +90,8 @@ def run(
     """Run a drill: inject a fault while clients in several regions mint, verify and revoke.
 
     The clients' results are checked against objectives, and shown in a report, a single HTML page. Exit 1: an
-    objective was missed. Exit 3: a drill could not be run. At the end, everything is put back, also after Ctrl-C.
+    objective was missed. Exit 3: a drill could not be run, or this machine is too busy to measure it. At the end,
+    everything is put back, also after Ctrl-C.
 
     \b
     $ tkdb drill run primary-killed
@@ -123,8 +124,10 @@ def run(
         raise typer.Abort
     if len(results) < len(drills):
         raise typer.Exit(3)
-    if not all(each.verdict.passed for each in results):
+    if any(each.verdict.failed for each in results):
         raise typer.Exit(1)
+    if any(each.verdict.unmeasurable for each in results):
+        raise typer.Exit(3)
 
 
 def _possible(target: Where) -> list[Drill]:
@@ -147,6 +150,8 @@ def _opening(target: Where, fly: OnFly) -> Open:
             hint="give the app's name in --app, and again in --i-consent-to-break",
         )
     only = tuple(filter(None, (each.strip() for each in (fly.only or "").split(","))))
+    if fly.only is not None and not only:
+        raise UsageError("--only names no machine", hint="name one, or leave --only out for every machine")
     return lambda: drill_progress.fly(Consent(fly.app or "", only))
 
 

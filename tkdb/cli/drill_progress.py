@@ -187,7 +187,8 @@ def verdicts(ended: Sequence[Result | FailedRun]) -> Iterator[Part]:
             rows.append((bad("not run"), each.drill.name, each.message))
             continue
         missed = "; ".join(finding.text for finding in each.verdict.findings if not finding.met)
-        mark = good("pass") if each.verdict.passed else bad("fail")
+        unmeasurable = Marked("not measurable here", "yellow")
+        mark = good("pass") if each.verdict.passed else unmeasurable if each.verdict.unmeasurable else bad("fail")
         rows.append((mark, each.record.drill, missed) if missed else (mark, each.record.drill))
     yield Rows(rows)
 
@@ -211,6 +212,7 @@ def document(result: Result | FailedRun) -> dict[str, Any]:
     return {
         "drill": run.drill,
         "passed": run.passed,
+        "delay": result.record.delay,
         "target": run.target,
         "seed": run.seed,
         "began": run.began,
@@ -225,6 +227,10 @@ def document(result: Result | FailedRun) -> dict[str, Any]:
 def _verdict(result: Result) -> Part:
     passed = result.verdict.passed
     shown = [each for each in result.verdict.findings if (each.objective in _HEADLINES if passed else not each.met)]
+    if result.verdict.unmeasurable:
+        return Marked(
+            f"verdict: not measurable here, because this machine is too busy: {result.record.delay}", "yellow"
+        )
     shown_text = "   ".join(f"{each.text} {'✓' if each.met else '✗'}" for each in shown)
     return good(f"verdict: pass   {shown_text}") if passed else bad(f"verdict: fail   {shown_text}")
 

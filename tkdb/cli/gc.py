@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from tkdb.cli.cluster import bucket_only, size
+from tkdb.cli.consent import ConsentOptions, Loss, is_agreed
 from tkdb.cli.formatting import moment
 from tkdb.cli.output import Cell, Marked, Output, Rows, faint, good
 
@@ -27,15 +28,14 @@ KeepDays = Annotated[
         help="The number of days for which superseded backups are kept.",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted, and delete nothing.")]
 
 
-def gc(output: Output, keep_days: KeepDays = 7, dry_run: DryRun = False) -> None:
+def gc(output: Output, keep_days: KeepDays = 7, *, consent: ConsentOptions) -> None:
     """Delete objects from the bucket that nothing needs any more.
 
     Each takeover begins a new path in the bucket. The path that the head names is never deleted. The others are backups
-    for `tkdb recover` until they have been superseded for --keep-days, and for an hour at least. This needs
-    TKDB_SEAL_KEYS, to authenticate the head, and the bucket's variables.
+    for `tkdb recover` until they have been superseded for --keep-days, and for an hour at least. This shows the paths
+    that would be deleted, and asks. It needs TKDB_SEAL_KEYS, to authenticate the head, and the bucket's variables.
 
     \b
     $ tkdb gc --dry-run
@@ -44,7 +44,15 @@ def gc(output: Output, keep_days: KeepDays = 7, dry_run: DryRun = False) -> None
     epochs/00000001-9f86d081884c7d65  1      60.2 kB  2026-11-02 10:02:11 UTC  to be deleted
     1 of 2 paths would be deleted, 60.2 kB
     """
-    collection = asyncio.run(_collect(keep_days, rehearse=dry_run))
+    summary = "this permanently deletes the backups that a newer one supersedes"
+    if is_agreed(output, consent, summary, lambda: _loss(_collect(keep_days, rehearse=True), dry_run=True)):
+        loss = _loss(_collect(keep_days, rehearse=False), dry_run=False)
+        output.result(loss.document, *loss.parts)
+
+
+def _loss(collecting: Coroutine[Any, Any, Collection], *, dry_run: bool) -> Loss:
+    """Return the paths that are deleted, or that would be."""
+    collection = asyncio.run(collecting)
     garbage = [each.backup for each in collection.paths if each.fate.value == "garbage"]
     freed_bytes = sum(backup.size_bytes for backup in garbage)
     paths = [
@@ -61,7 +69,7 @@ def gc(output: Output, keep_days: KeepDays = 7, dry_run: DryRun = False) -> None
     would = "would be" if dry_run else "were"
     probes = f" and {collection.probes} objects of old probes" if collection.probes else ""
     total = f"{len(garbage)} of {len(paths)} paths{probes} {would} deleted, {size(freed_bytes)}"
-    output.result(document, _table(collection, dry_run=dry_run), good(total))
+    return Loss(document, (_table(collection, dry_run=dry_run), good(total)))
 
 
 async def _collect(keep_days: float, *, rehearse: bool) -> Collection:

@@ -13,6 +13,7 @@ import typer
 from tkdb.cli import inputs
 from tkdb.cli.command import command
 from tkdb.cli.connect import connect
+from tkdb.cli.options import RequestId
 from tkdb.cli.output import Output, UsageError, faint, good
 from tkdb.errors import ConfigurationError
 
@@ -51,15 +52,15 @@ def generate(output: Output, kind: KindOption = Kind.ALL, directory: Directory =
     """Generate secrets, and print them or write them to files.
 
     A secret is the authority's key, a signer's key, or a sealing secret. A first machine needs all three, which is the
-    default.
+    default. A folder in a Git repository is refused.
 
     \b
-    $ tkdb keys generate --directory keys
-    keys/authority.key
-    keys/seal.key
-    keys/signer.key
-    keys/signers.toml
-    next: TKDB_NAME=tkdb.example TKDB_AUTHORITY_KEY_FILE=keys/authority.key … tkdb serve
+    $ tkdb keys generate --directory ../keys
+    ../keys/authority.key
+    ../keys/seal.key
+    ../keys/signer.key
+    ../keys/signers.toml
+    next: TKDB_NAME=tkdb.example TKDB_AUTHORITY_KEY_FILE=../keys/authority.key … tkdb serve
     """
     secrets = {each: _generate(each) for each in VARIABLES if kind in {each, Kind.ALL}}
     if directory is None:
@@ -101,6 +102,7 @@ def _write(directory: Path, files: dict[str, str]) -> list[str]:
     if taken:
         raise ConfigurationError(f"{', '.join(taken)} already exists", hint="give another --directory")
     try:
+        _require_no_repository(directory.resolve())
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, text in files.items():
             path = directory / name
@@ -113,6 +115,20 @@ def _write(directory: Path, files: dict[str, str]) -> list[str]:
     except ValueError:
         raise UsageError("a path is expected, and this can't be a path") from None
     return [str(directory / name) for name in files]
+
+
+def _require_no_repository(directory: Path) -> None:
+    """Return if ``directory`` is in no Git repository, whose files are soon committed or copied into an image.
+
+    Raises:
+        UsageError: it is in one.
+    """
+    for folder in (directory, *directory.parents):
+        if (folder / ".git").exists():
+            raise UsageError(
+                f"{directory} is in the Git repository {folder}, and secrets there are soon committed",
+                hint="give a --directory outside of it, such as ~/tkdb-keys",
+            )
 
 
 def _next(kind: Kind, directory: Path) -> str:
@@ -135,7 +151,7 @@ def public(output: Output, file: SecretFile = None, name: NameOption = None) -> 
     For an authority's key, it is NAME=tkdbpub_…, which clients need.
 
     \b
-    $ tkdb keys public --name tkdb.example < keys/authority.key
+    $ tkdb keys public --name tkdb.example < ../keys/authority.key
     tkdb.example=tkdbpub_j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiE4KF84MRDEv
     """
     from tkdb.channel.keys import AuthorityIdentity, AuthoritySecret, SignerSecret
@@ -157,7 +173,7 @@ def public(output: Output, file: SecretFile = None, name: NameOption = None) -> 
 
 
 @command(app)
-def reseal(output: Output) -> None:
+def reseal(output: Output, request_id: RequestId = None) -> None:
     """Seal all records under the newest secret.
 
     Every record that is sealed under an older secret is sealed again, under the first of the authority's
@@ -170,7 +186,9 @@ def reseal(output: Output) -> None:
     resealed 1,204 records; none is left under an older secret
     """
     with connect() as client:
-        count = client.reseal(lambda step: output.note(faint(f"{step.remaining:,} records left")))
+        count = client.reseal(
+            lambda step: output.note(faint(f"{step.remaining:,} records left")), request_id=request_id
+        )
     output.result(
         {"resealed": count, "remaining": 0}, good(f"resealed {count:,} records; none is left under an older secret")
     )

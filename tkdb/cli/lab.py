@@ -13,8 +13,8 @@ import msgspec
 import typer
 
 from tkdb.cli.command import command
-from tkdb.cli.machines import seconds
-from tkdb.cli.output import Cell, Marked, Output, Rows, bad, faint, good
+from tkdb.cli.machines import role_cell, seconds
+from tkdb.cli.output import Cell, Output, Rows, bad, faint, good
 
 if TYPE_CHECKING:
     from tkdb_ops.lab.control import What
@@ -258,7 +258,7 @@ def _row(machine: dict[str, Any]) -> Sequence[Cell]:
     return (
         machine["region"],
         machine["machine"],
-        Marked(machine["role"], "bold") if machine["role"] == "primary" else machine["role"],
+        "" if not machine["role"] else role_cell(machine["role"] if machine["is_current"] else ""),
         "" if machine["seq"] is None else str(machine["seq"]),
         "" if machine["lag"] is None else str(machine["lag"]),
         "" if age_ms is None else seconds(age_ms),

@@ -114,12 +114,12 @@ class Machines:
 def newest(asked: Iterable[Asked]) -> api.Cluster | None:
     """Return the newest head that any machine knows, or None if none of them knows a head."""
     known = [each.report.cluster for each in asked if each.report is not None and each.report.cluster is not None]
-    return max(known, key=lambda head: (head.rev, -head.unchanged_ms), default=None)
+    return max(known, key=lambda head: (head.rev, -head.read_ms, -head.unchanged_ms), default=None)
 
 
 def is_led(head: api.Cluster) -> bool:
-    """Return True if there is a primary whose lease hasn't run out."""
-    return bool(head.primary) and head.unchanged_ms <= head.lease_ms
+    """Return True if the head was read within the bound, and names a primary whose lease hasn't run out."""
+    return head.is_current and bool(head.primary) and head.unchanged_ms <= head.lease_ms
 
 
 def seconds(ms: int) -> str:
@@ -127,8 +127,15 @@ def seconds(ms: int) -> str:
     return f"{ms / 1000:.1f} s"
 
 
+def role_of(report: api.StatusReport) -> str:
+    """Return a machine's role; empty if the machine hasn't read the head within its bound."""
+    return report.role if report.cluster is None or report.cluster.is_current else ""
+
+
 def role_cell(role: str) -> Cell:
-    """Return a machine's role. The primary is set off."""
+    """Return a machine's role, ``unknown`` if it is empty. The primary is set off."""
+    if not role:
+        return bad("unknown")
     return Marked(role, "bold") if role == "primary" else role
 
 

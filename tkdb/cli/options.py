@@ -1,12 +1,11 @@
 """Options that several commands share, as dataclasses with one field for each option.
 
->>> CaveatOptions(act="r", res=["app:shop=r"]).restrictions(now_s=0)
-[Act(actions='r'), Res(kind='app', ids=mappingproxy({'shop': 'r'}))]
+>>> CaveatOptions(action="r", resource=["app:shop=r"]).restrictions()["resource"]
+{'app': {'shop': 'r'}}
 """
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -20,10 +19,19 @@ from tkdb.errors import InvalidCaveat, UnknownCaveat
 if TYPE_CHECKING:
     from tkdb.macaroon.access import Access, AnyId, Policy
     from tkdb.macaroon.caveats import AnyCaveat
+    from tkdb.macaroon.restrictions import Restrictions
 
 TokenFile = Annotated[
     str | None,
     typer.Option("--token-file", metavar="PATH", help="The file with the token; - is stdin. Never an argument."),
+]
+RequestId = Annotated[
+    str | None,
+    typer.Option(
+        "--request-id",
+        metavar="HEX",
+        help="Repeat a write whose outcome was unknown: 32 hex digits, from its error. Default: a new id.",
+    ),
 ]
 Organization = Annotated[str, typer.Argument(help="The organization's name.", show_default=False)]
 
@@ -32,50 +40,68 @@ Organization = Annotated[str, typer.Argument(help="The organization's name.", sh
 class CaveatOptions:
     """The restrictions of a token."""
 
-    act: Annotated[str | None, typer.Option(help="Actions out of rwcdC: read write create delete control.")] = None
-    res: Annotated[
+    action: Annotated[str | None, typer.Option(help="Actions out of rwcdC: read write create delete control.")] = None
+    resource: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND:ID=ACTIONS", help="A resource; repeat it for more. The ID * is any."),
     ] = None
-    aud: Annotated[str | None, typer.Option(help="The service that may accept it.")] = None
+    prefix: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND:PREFIX=ACTIONS", help="Resources by a prefix of their id; repeat it for more."),
+    ] = None
+    otherwise: Annotated[
+        str | None,
+        typer.Option(metavar="ACTIONS", help="Actions on anything but the kinds of --resource and --prefix."),
+    ] = None
+    audience: Annotated[str | None, typer.Option(help="The service that may accept it.")] = None
+    ip: Annotated[list[str] | None, typer.Option(metavar="CIDR", help="A client network; repeat it for more.")] = None
     method: Annotated[str | None, typer.Option(help="The HTTP method.")] = None
     path: Annotated[str | None, typer.Option(help="A path glob, such as /v1/apps/*.")] = None
-    ip: Annotated[list[str] | None, typer.Option(metavar="CIDR", help="A client network; repeat it for more.")] = None
     caveat: Annotated[
         list[str] | None,
         typer.Option(metavar="JSON", help='Any caveat, such as \'["x:plan","pro"]\'; repeat it for more.'),
     ] = None
-    for_: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="The token's lifetime: 60s, 5m, 1h, 7d.")
+    expires_in: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="The token's lifetime: 60s, 5m, 1h, 7d.")
     ] = None
 
-    def restrictions(self, *, now_s: float | None) -> list[AnyCaveat]:
-        """Return the caveats, the stable ones first. Without ``now_s``, the authority applies ``--for``.
+    def restrictions(self) -> Restrictions:
+        """Return the restrictions, as ``mint`` and ``narrow`` take them.
 
         Raises:
-            InvalidCaveat, UsageError: an option isn't a valid caveat.
+            UsageError: an option can't be read.
         """
-        from tkdb.macaroon.caveats import Act, Aud, Exp, Ip, Req, Res
-
-        caveats: list[AnyCaveat] = []
-        if self.aud is not None:
-            caveats.append(Aud(self.aud))
-        if self.act is not None:
-            caveats.append(Act(self.act))
-        caveats += [Res(kind, ids) for kind, ids in resources(self.res or ()).items()]
-        if self.ip:
-            caveats.append(Ip(tuple(self.ip)))
-        if self.method is not None or self.path is not None:
-            caveats.append(Req((self.method or "*",), (self.path or "/**",)))
-        caveats += [_caveat(text) for text in self.caveat or ()]
-        if now_s is not None and self.lifetime_s is not None:
-            caveats.append(Exp(math.ceil(now_s + self.lifetime_s)))
-        return caveats
+        given: Restrictions = {
+            "action": self.action,
+            "resource": resources(self.resource) if self.resource else None,
+            "prefix": resources(self.prefix) if self.prefix else None,
+            "otherwise": self.otherwise,
+            "audience": self.audience,
+            "ip": self.ip or None,  # an option that isn't given is an empty list
+            "method": self.method,
+            "path": self.path,
+        }
+        return given
 
     @property
-    def lifetime_s(self) -> int | None:
+    def caveats(self) -> list[AnyCaveat]:
+        """The caveats that are given as JSON.
+
+        Raises:
+            InvalidCaveat: one can't be read.
+        """
+        return [_caveat(text) for text in self.caveat or ()]
+
+    @property
+    def expires_in_s(self) -> int | None:
         """The requested lifetime of the token, in seconds."""
-        return None if self.for_ is None else duration(self.for_)
+        return None if self.expires_in is None else duration(self.expires_in)
+
+    @property
+    def given(self) -> bool:
+        """True if any option was given."""
+        named = any(value is not None for value in self.restrictions().values())
+        return named or bool(self.caveat) or self.expires_in is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +124,8 @@ class AccessOptions:
     @property
     def given(self) -> bool:
         """True if any option was given."""
-        return any((self.action, self.resource, self.audience, self.method, self.path, self.ip, self.at))
+        texts = (self.action, self.audience, self.method, self.path, self.ip, self.at)
+        return bool(self.resource) or any(text is not None for text in texts)
 
     def access(self, organization: str | None = None) -> Access:
         """Return the access to data of ``organization``; None: tokens of every organization are welcome.
@@ -135,7 +162,7 @@ class AccessOptions:
             ("ip", self.ip),
             ("at", self.at),
         ]
-        return " · ".join(f"{name} {value}" for name, value in pairs if value) or "nothing"
+        return " · ".join(f"{name} {value}" for name, value in pairs if value is not None) or "nothing"
 
 
 def _touched(text: str) -> tuple[str, str | AnyId]:

@@ -9,9 +9,10 @@ import typer
 
 from tkdb.cli.command import command
 from tkdb.cli.connect import connect
+from tkdb.cli.consent import ConsentOptions, is_agreed
 from tkdb.cli.inputs import duration
-from tkdb.cli.options import Organization
-from tkdb.cli.output import Output, Rows, UsageError, good
+from tkdb.cli.options import Organization, RequestId
+from tkdb.cli.output import Output, Rows, good
 
 if TYPE_CHECKING:
     from tkdb import api
@@ -25,23 +26,27 @@ NewLifetime = Annotated[str, typer.Option("--max-lifetime", metavar="DURATION", 
 
 
 @command(app)
-def create(output: Output, organization: Organization, max_lifetime: MaxLifetime = None) -> None:
+def create(
+    output: Output, organization: Organization, max_lifetime: MaxLifetime = None, request_id: RequestId = None
+) -> None:
     """Create an organization, with its first root key.
 
     \b
     $ tkdb org create acme --max-lifetime 30d
     created acme
-      KEY                               GENERATION  STATE    UNTIL
-      9f86d081884c7d659a2feaa0c55ad015  1           signing
+      KEY                               GEN  STATE    UNTIL
+      9f86d081884c7d659a2feaa0c55ad015  1    signing
     """
     max_lifetime_s = None if max_lifetime is None else duration(max_lifetime)
     with connect() as client:
-        made = client.create_organization(organization, max_lifetime_s=max_lifetime_s)
+        made = client.create_organization(organization, max_lifetime_s=max_lifetime_s, request_id=request_id)
     _show(output, "created", made)
 
 
 @command(app)
-def configure(output: Output, organization: Organization, max_lifetime: NewLifetime) -> None:
+def configure(
+    output: Output, organization: Organization, max_lifetime: NewLifetime, request_id: RequestId = None
+) -> None:
     """Change the maximum lifetime of tokens.
 
     It applies to tokens minted from now on.
@@ -52,12 +57,12 @@ def configure(output: Output, organization: Organization, max_lifetime: NewLifet
     """
     max_lifetime_s = duration(max_lifetime)
     with connect() as client:
-        changed = client.configure_organization(organization, max_lifetime_s=max_lifetime_s)
+        changed = client.configure_organization(organization, max_lifetime_s=max_lifetime_s, request_id=request_id)
     _show(output, "configured", changed)
 
 
 @command(app)
-def rotate(output: Output, organization: Organization) -> None:
+def rotate(output: Output, organization: Organization, request_id: RequestId = None) -> None:
     """Mint under a new root key from now on.
 
     The old root key verifies until every token under it has expired.
@@ -65,12 +70,12 @@ def rotate(output: Output, organization: Organization) -> None:
     \b
     $ tkdb org rotate acme
     rotated acme
-      KEY                               GENERATION  STATE      UNTIL
-      2c26b46b68ffc68ff99b453c1d304134  2           signing
-      9f86d081884c7d659a2feaa0c55ad015  1           verifying  2027-02-21 01:00:00 UTC
+      KEY                               GEN  STATE      UNTIL
+      2c26b46b68ffc68ff99b453c1d304134  2    signing
+      9f86d081884c7d659a2feaa0c55ad015  1    verifying  2027-02-21 01:00:00 UTC
     """
     with connect() as client:
-        changed = client.rotate_key(organization)
+        changed = client.rotate_key(organization, request_id=request_id)
     _show(output, "rotated", changed)
 
 
@@ -80,8 +85,8 @@ def list_(output: Output) -> None:
 
     \b
     $ tkdb org list
-    NAME  MAX LIFETIME  CREATED                  KEYS  SIGNING
-    acme  90 d          2026-11-23 01:00:00 UTC  1     9f86d081884c7d659a2feaa0c55ad015
+    NAME  LIFETIME  CREATED                  KEYS  SIGNING
+    acme  90 d      2026-11-23 01:00:00 UTC  1     9f86d081884c7d659a2feaa0c55ad015
     """
     from tkdb.cli.formatting import moment
 
@@ -97,31 +102,29 @@ def list_(output: Output) -> None:
         )
         for each in found
     ]
-    header = ("NAME", "MAX LIFETIME", "CREATED", "KEYS", "SIGNING")
+    header = ("NAME", "LIFETIME", "CREATED", "KEYS", "SIGNING")
     output.result({"organizations": [_document(each) for each in found]}, Rows(rows, header=header))
 
 
 @command(app)
 def delete(
-    output: Output,
-    organization: Organization,
-    yes: Annotated[bool, typer.Option("--yes", help="Your consent.")] = False,
+    output: Output, organization: Organization, request_id: RequestId = None, *, consent: ConsentOptions
 ) -> None:
     """Delete an organization permanently.
 
-    All of its tokens are revoked, and its name can never be used again.
+    All of its tokens are revoked, and its name can never be used again. This shows what ends, and asks.
 
     \b
     $ tkdb org delete acme --yes
     deleted acme
     """
-    if not yes:
-        raise UsageError(
-            f"this permanently revokes every token of {organization}",
-            hint=f"to go ahead, run: tkdb org delete {organization} --yes",
-        )
+    from tkdb.cli import losses
+
+    summary = f"this permanently revokes every token of {organization}"
     with connect() as client:
-        client.delete_organization(organization)
+        if not is_agreed(output, consent, summary, lambda: losses.of_organization(client, organization)):
+            return
+        client.delete_organization(organization, request_id=request_id)
     output.result({"deleted": organization}, good(f"deleted {organization}"))
 
 
@@ -136,7 +139,7 @@ def _keys(keys: Sequence[api.Key]) -> Rows:
         (key.kid.hex(), str(key.generation), key.state, "" if key.until_ms is None else moment(key.until_ms / 1000))
         for key in keys
     ]
-    return Rows(rows, header=("KEY", "GENERATION", "STATE", "UNTIL"), indent=2)
+    return Rows(rows, header=("KEY", "GEN", "STATE", "UNTIL"), indent=2)
 
 
 def _document(organization: api.Organization) -> Any:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PIPED_WIDTH: Final = 100_000
+_GAP: Final = 2
+"""The number of spaces between two columns."""
 
 _EXIT_CODES: Final[tuple[tuple[type[errors.TkdbError], int], ...]] = (
     (errors.Denied, 1),
@@ -126,12 +129,14 @@ class Output:
         from rich.live import Live
 
         with Live(console=_console(sys.stdout), auto_refresh=False) as shown:
-            yield lambda rows: shown.update(_grid(rows), refresh=True)
+            yield lambda rows: shown.update(_grid(rows, shown.console.width), refresh=True)
 
     def fail(self, error: errors.TkdbError) -> int:
         """Print an error, and return its exit code."""
         if self.json:
             fields = {"code": error.code, "message": clean(error.message), "hint": clean(error.hint)}
+            if isinstance(error, errors.OutcomeUnknown) and error.request_id is not None:
+                fields["request_id"] = error.request_id.hex()
             _write(sys.stdout, msgspec.json.encode({"error": fields}).decode())
         _write(sys.stderr, _rendered(bad("error:"), sys.stderr) + " " + clean(error.message))
         if error.hint:
@@ -162,7 +167,9 @@ def _rendered(part: Part, stream: TextIO) -> str:
 
     console = _console(stream)
     with console.capture() as capture:
-        console.print(Text(clean(part.text), style=part.style) if isinstance(part, Marked) else _grid(part))
+        console.print(
+            Text(clean(part.text), style=part.style) if isinstance(part, Marked) else _grid(part, console.width)
+        )
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
@@ -177,14 +184,41 @@ def _console(stream: TextIO) -> Console:
     )
 
 
-def _grid(part: Rows) -> Any:
+def _grid(part: Rows, width: int) -> Any:
+    """Return a table. If it has a header and is wider than ``width``, each row becomes a block of lines."""
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    for row in ([Marked(title, "bold") for title in part.header], *part.rows):
+    rows: list[Sequence[Cell]] = [[Marked(title, "bold") for title in part.header], *part.rows]
+    if part.header and _natural_width(rows) + part.indent > width:
+        rows = list(_stacked(rows))
+    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    for row in rows:
         cells = [Text(clean(cell)) if isinstance(cell, str) else Text(clean(cell.text), cell.style) for cell in row]
         if cells:
             grid.add_row(*cells)
     return Padding(grid, (0, 0, 0, part.indent), expand=False)
+
+
+def _natural_width(rows: Sequence[Sequence[Cell]]) -> int:
+    from rich.cells import cell_len
+
+    columns = zip_longest(*rows, fillvalue="")
+    widths = [
+        max(cell_len(clean(cell if isinstance(cell, str) else cell.text)) for cell in column) for column in columns
+    ]
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _stacked(rows: Sequence[Sequence[Cell]]) -> Iterator[Sequence[Cell]]:
+    """Yield a line for each cell that isn't empty, with its title, and an empty line between two rows."""
+    header, *rest = rows
+    for index, row in enumerate(rest):
+        if index:
+            yield ("", "")
+        yield from (
+            (title, cell)
+            for title, cell in zip(header, row, strict=False)
+            if (cell if isinstance(cell, str) else cell.text)
+        )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from tkdb.cli.connect import connect
+from tkdb.cli.consent import ConsentOptions, Loss, is_agreed
 from tkdb.cli.machines import Asked, Machines, Urls, is_led, newest, seconds, urls
-from tkdb.cli.output import Output, UsageError, faint, good
+from tkdb.cli.output import Output, Rows, UsageError, faint, good
 from tkdb.errors import OutcomeUnknown, TkdbError, Unavailable
 
 if TYPE_CHECKING:
@@ -27,13 +28,21 @@ TakeOver = Annotated[
 ]
 
 
-def promote(output: Output, machine: MachineName = None, take_over: TakeOver = False, url: Urls = None) -> None:
+def promote(
+    output: Output,
+    machine: MachineName = None,
+    take_over: TakeOver = False,
+    url: Urls = None,
+    *,
+    consent: ConsentOptions,
+) -> None:
     """Make a machine the primary.
 
     With MACHINE, the primary publishes its entries and hands over to MACHINE, within about a second. If MACHINE doesn't
-    take over, a lease runs out, and then another machine takes over. With --take-over, the machine at the URL takes
-    over without asking the primary: no acknowledged write is lost, and writes in flight at the primary end with an
-    unknown outcome. This needs a signer that may promote.
+    take over, a lease runs out, and then another machine takes over. So the command asks first if no machine that
+    answers has this name. With --take-over, the machine at the URL takes over without asking the primary: no
+    acknowledged write is lost, and writes in flight at the primary end with an unknown outcome. So the command asks
+    first. This needs a signer that may promote.
 
     \b
     $ tkdb promote m-3c4d
@@ -45,22 +54,37 @@ def promote(output: Output, machine: MachineName = None, take_over: TakeOver = F
             "exactly one of a machine's name and --take-over is expected", hint="see `tkdb promote --help`"
         )
     if machine is not None:
-        _hand_over(output, where, machine)
+        _hand_over(output, where, machine, consent)
     else:
-        _take_over(output, where)
+        _take_over(output, where, consent)
 
 
-def _take_over(output: Output, where: Sequence[str]) -> None:
+def _take_over(output: Output, where: Sequence[str], consent: ConsentOptions) -> None:
     if len(where) > 1:
         raise UsageError("--take-over needs the URL of exactly one machine", hint="give it with --url")
-    output.note(faint("no acknowledged write is lost; writes in flight at the primary end with an unknown outcome"))
+    cost = "no acknowledged write is lost; writes in flight at the primary end with an unknown outcome"
     with connect(url=where[0]) as client:
+        summary = "this makes another machine primary without asking the primary"
+        if not is_agreed(output, consent, summary, lambda: _loss(client.status(), cost)):
+            return
+        output.note(faint(cost))
         started = time.monotonic()
         taken = client.take_over()
     _say(output, taken.machine, taken.epoch, _ms_since(started))
 
 
-def _hand_over(output: Output, where: Sequence[str], machine: str) -> None:
+def _loss(report: api.StatusReport, cost: str) -> Loss:
+    primary = "" if report.cluster is None else report.cluster.primary
+    return Loss(
+        {"take_over": report.machine, "primary": primary},
+        (
+            f"{report.machine} takes over from {primary or 'nobody: no primary is known'}",
+            Rows([("cost", cost)], indent=2),
+        ),
+    )
+
+
+def _hand_over(output: Output, where: Sequence[str], machine: str, consent: ConsentOptions) -> None:
     if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", machine) is None:
         raise UsageError("a machine's name has 1 to 64 characters of A-Z a-z 0-9 . _ -", hint="see `tkdb status`")
     with Machines(where) as machines:
@@ -73,6 +97,8 @@ def _hand_over(output: Output, where: Sequence[str], machine: str) -> None:
             )
             return
         client = machines.client(_nearest_to_primary(asked, head))
+        if not _is_known(output, asked, machine, consent):
+            return
         started = time.monotonic()
         try:
             client.hand_over(machine)
@@ -80,6 +106,22 @@ def _hand_over(output: Output, where: Sequence[str], machine: str) -> None:
             output.note(faint(f"{error.message}; checking which machine is the primary"))
         reached = _wait(machines, machine, 0 if head is None else head.epoch, started)
     _say(output, machine, reached.epoch, _ms_since(started))
+
+
+def _is_known(output: Output, asked: Sequence[Asked], machine: str, consent: ConsentOptions) -> bool:
+    """Return True if ``machine`` has just answered, or if the operator agrees to a machine that hasn't.
+
+    A proxy may hide the other machines of a region, so a name that wasn't seen isn't always wrong.
+    """
+    names = sorted({each.report.machine for each in asked if each.report is not None})
+    seen = machine in names
+    if seen and not consent.dry_run:
+        return True
+    cost = "if it doesn't take over, nobody is primary until a lease has run out"
+    title = f"the primary hands over to {machine}" if seen else f"no machine that answers is named {machine}"
+    rows = Rows([("answered", ", ".join(names)), ("cost", cost)], indent=2)
+    loss = Loss({"hand_over": machine, "answered": names}, (title, rows))
+    return is_agreed(output, consent, f"{title}, only {', '.join(names)}; {cost}", lambda: loss)
 
 
 def _nearest_to_primary(asked: Sequence[Asked], head: api.Cluster | None) -> str:

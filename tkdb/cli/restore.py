@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from tkdb.cli.connect import connect
+from tkdb.cli.consent import ConsentOptions, is_agreed
 from tkdb.cli.inputs import instant
+from tkdb.cli.options import RequestId
 from tkdb.cli.output import Output, UsageError, good
 
 
@@ -17,13 +19,15 @@ def restore(
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="The time whose last entry to go back to: 2026-01-31T12:00:00Z.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Your consent.")] = False,
+    *,
+    consent: ConsentOptions,
+    request_id: RequestId = None,
 ) -> None:
     """Restore organizations and keys to an earlier state.
 
     That is the state after one entry of the journal. Organizations and keys made since then are permanently lost.
-    Revocations, retired keys and deleted organizations since then stay as they are. This needs a signer that may
-    restore.
+    Revocations, retired keys and deleted organizations since then stay as they are. This shows what ends, and asks. It
+    needs a signer that may restore.
 
     \b
     $ tkdb restore --at 2026-11-22T10:00:00Z --yes
@@ -32,12 +36,13 @@ def restore(
     if (seq is None) == (at is None):
         raise UsageError("exactly one of --seq and --at is expected", hint="give --seq N or --at TIME")
     at_ms = None if at is None else int(instant(at) * 1000)
-    if not yes:
-        raise UsageError(
-            "this permanently ends every organization and key made since then", hint="to go ahead, add --yes"
-        )
+    from tkdb.cli import losses
+
+    summary = "this permanently ends every organization and key made since then"
     with connect() as client:
-        restored = client.restore(seq=seq, at_ms=at_ms)
+        if not is_agreed(output, consent, summary, lambda: losses.of_restore(client, seq, at_ms)):
+            return
+        restored = client.restore(seq=seq, at_ms=at_ms, request_id=request_id)
     what = f"{restored.changed:,} organizations and keys changed" if restored.changed else "nothing differed"
     output.result(
         {"seq": restored.seq, "changed": restored.changed}, good(f"restored to entry {restored.seq:,}: {what}")

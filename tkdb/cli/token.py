@@ -1,7 +1,8 @@
-"""``tkdb token``: the commands that mint, attenuate, verify, inspect, explain and revoke tokens."""
+"""``tkdb token``: the commands that mint, narrow, verify, inspect, explain and revoke tokens."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,16 +12,17 @@ import typer
 from tkdb.cli import inputs
 from tkdb.cli.command import command
 from tkdb.cli.connect import connect
-from tkdb.cli.options import AccessOptions, CaveatOptions, Organization, TokenFile
+from tkdb.cli.consent import ConsentOptions, is_agreed
+from tkdb.cli.options import AccessOptions, CaveatOptions, Organization, RequestId, TokenFile
 from tkdb.cli.output import Output, Rows, UsageError, faint, good
 from tkdb.errors import Denied
 
 if TYPE_CHECKING:
     from tkdb.cli.token_report import Trial
     from tkdb.macaroon.token import Macaroon
-    from tkdb_client import Verified
+    from tkdb_client import Client, Verified
 
-app = typer.Typer(name="token", help="Mint, attenuate, verify, inspect, explain and revoke tokens.")
+app = typer.Typer(name="token", help="Mint, narrow, verify, inspect, explain and revoke tokens.")
 
 Owner = Annotated[
     str | None, typer.Option("--organization", help="The organization whose data the request touches. Default: any.")
@@ -29,38 +31,38 @@ Subject = Annotated[str | None, typer.Option(help="The token's subject: a fact t
 
 
 @command(app)
-def mint(output: Output, organization: Organization, caveats: CaveatOptions, sub: Subject = None) -> None:
+def mint(output: Output, organization: Organization, caveats: CaveatOptions, subject: Subject = None) -> None:
     """Mint a token, and print it.
 
     The token is the secret to hand out. This needs a signer's key (TKDB_SIGNER).
 
     \b
-    $ tkdb token mint acme --act rw --res app:shop=rw --for 1h
+    $ tkdb token mint acme --action rw --resource app:shop=rw --expires-in 1h
     tkdb_AgELdGtkYi5leGFtcGxl…
     """
-    from tkdb.macaroon.caveats import Sub
-
-    given = caveats.restrictions(now_s=None)
-    facts = [] if sub is None else [Sub(sub)]
+    given, further, lifetime_s = caveats.restrictions(), caveats.caveats, caveats.expires_in_s
     with connect() as client:
-        token = client.mint(organization, *facts, *given, expires_in_s=caveats.lifetime_s)
+        token = client.mint(organization, *further, subject=subject, expires_in_s=lifetime_s, **given)
     _print(output, token)
 
 
 @command(app)
-def attenuate(output: Output, caveats: CaveatOptions, token_file: TokenFile = None) -> None:
+def narrow(output: Output, caveats: CaveatOptions, token_file: TokenFile = None) -> None:
     """Restrict a token further, and print the result. This works offline, and needs no key.
 
     \b
-    $ tkdb token attenuate < token.txt --act r --for 5m
+    $ tkdb token narrow < token.txt --action r --expires-in 5m
     tkdb_AgELdGtkYi5leGFtcGxl…
     """
     from tkdb.cli.token_report import root_of
+    from tkdb.macaroon.caveats import Exp
 
-    given = caveats.restrictions(now_s=time.time())
-    if not given:
-        raise UsageError("no restriction is given", hint="add one, such as --act r or --for 5m")
-    _print(output, root_of(inputs.token(token_file)).attenuate(*given))
+    if not caveats.given:
+        raise UsageError("no restriction is given", hint="add one, such as --action r or --expires-in 5m")
+    given, further, lifetime_s = caveats.restrictions(), caveats.caveats, caveats.expires_in_s
+    # The exact second, because no other call repeats this one.
+    expiry = [] if lifetime_s is None else [Exp(math.ceil(time.time() + lifetime_s))]
+    _print(output, root_of(inputs.token(token_file)).narrow(*further, *expiry, **given))
 
 
 @command(app)
@@ -143,7 +145,7 @@ def inspect(output: Output, token_file: TokenFile = None) -> None:
     \b
     $ tkdb token inspect < token.txt
     authority  tkdb.example
-    kind       attenuated: 1 of its caveats were added by holders
+    kind       narrowed: 1 of its caveats were added by holders
     …
     #  WRITTEN BY  TAG  MEANS
     1  authority   exp  ends 2026-11-23 02:14:07 UTC (in 57 min)
@@ -224,23 +226,55 @@ def revoke(
     before: Annotated[
         str | None, typer.Option(metavar="TIME", help="With --organization: only before this time.")
     ] = None,
+    request_id: RequestId = None,
+    *,
+    consent: ConsentOptions,
 ) -> None:
     """Revoke a token and all of its descendants.
 
     The revocation is durable when this returns. With a signer's key, a token as it was minted is revoked with its whole
     lineage. Without a signer's key, possession is enough: this revokes exactly the given token and its descendants.
 
+    With --key or --organization, this shows which tokens will be denied, and asks.
+
     \b
     $ tkdb token revoke < token.txt
     revoked
-    $ tkdb token revoke --organization acme --subject kim
+    $ tkdb token revoke --organization acme --subject kim --yes
     revoked
     """
     target = _target(lineage, branch, key, organization, subject, before)
     presented = inputs.token(token_file) if target is None else None
     with connect() as client:
-        already = client.revoke(presented) if presented is not None else client.revoke_many([target])
+        if not _is_agreed(output, consent, client, target):
+            return
+        if presented is not None:
+            already = client.revoke(presented, request_id=request_id)
+        else:
+            already = client.revoke_many([target], request_id=request_id)
     output.result({"revoked": True, "already": already}, good("already revoked" if already else "revoked"))
+
+
+def _is_agreed(output: Output, consent: ConsentOptions, client: Client, target: Any) -> bool:
+    """Return True if the operator agrees to the revocation. A token, a lineage or a branch needs no consent."""
+    from tkdb import api
+    from tkdb.cli import losses
+
+    if isinstance(target, api.Before):
+        whose = target.organization + ("" if target.subject is None else f" that was minted for {target.subject}")
+        when = "" if target.before_ms is None else ", if it was issued before the given time"
+        return is_agreed(
+            output,
+            consent,
+            f"this permanently revokes every token of {whose}{when}",
+            lambda: losses.of_time(client, target.organization, target.subject, target.before_ms),
+        )
+    if isinstance(target, api.RetireKey):
+        summary = f"this permanently revokes every token under the key {target.kid.hex()}"
+        return is_agreed(output, consent, summary, lambda: losses.of_key(client, target.kid))
+    if consent.dry_run:
+        raise UsageError("--dry-run goes with --key or --organization", hint="see `tkdb token inspect` for a token")
+    return True
 
 
 def _target(

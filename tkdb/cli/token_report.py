@@ -74,7 +74,7 @@ class Shown(msgspec.Struct, frozen=True):
             kind = "a discharge, or another system's macaroon"
             return Rows([("location", where), ("kind", kind), ("identifier", text(self.identifier)), ("size", sizes)])
         added = len(self.packets) - root.m
-        kind = "as minted" if not added else f"attenuated: {added} of its caveats were added by holders"
+        kind = "as minted" if not added else f"narrowed: {added} of its caveats were added by holders"
         return Rows(
             [
                 ("authority", where),
@@ -137,7 +137,7 @@ def _ids(root: Macaroon) -> dict[str, Any]:
         "minted_ms": root.issued_ms,
         "expires_s": expiry(root),
         "m": root.m,
-        "attenuated": not root.minted,
+        "narrowed": not root.minted,
     }
 
 

@@ -24,17 +24,34 @@ from tkdb.journal.fold import read_call
 from tkdb.journal.seal import SealKeys
 
 
+class UnknownSigner(msgspec.Struct, frozen=True):
+    """A signer whose public key the audit doesn't have: its thumbprint, and its entries.
+
+    ``first`` and ``last`` are the positions of the first and of the last of these ``entries``.
+    """
+
+    signer: bytes
+    entries: int
+    first: int
+    last: int
+
+
 class AuditReport(msgspec.Struct, frozen=True):
     """The result of an audit that found nothing wrong.
 
-    ``signed`` entries have a signature that was checked. ``unknown`` entries have a signature, but the audit doesn't
-    have the signer's key. The others are the authority's own, or were requested by the holder of a token.
+    ``signed`` entries have a signature that was checked. The entries of the signers in ``unknown`` have a signature
+    that couldn't be checked. The others are the authority's own, or were requested by the holder of a token.
     """
 
     entries: int
     signed: int
-    unknown: int
+    unknown: list[UnknownSigner]
     head: Tip
+
+    @property
+    def unknown_entries(self) -> int:
+        """The number of entries whose signature couldn't be checked."""
+        return sum(signer.entries for signer in self.unknown)
 
 
 async def audit(database: Database, seal_keys: SealKeys, verify: Callable[[Entry], bool | None]) -> AuditReport:
@@ -50,16 +67,19 @@ async def audit(database: Database, seal_keys: SealKeys, verify: Callable[[Entry
         WrongSealKey: the sealing secret of a chain key isn't given.
         StoreError: the database can't be read.
     """
-    signed = unknown = 0
+    signed = 0
+    unknown: dict[bytes, UnknownSigner] = {}
 
     def check(entry: Entry) -> None:
-        nonlocal signed, unknown
+        nonlocal signed
         verdict = _check_signature(entry, verify)
         signed += verdict is True
-        unknown += verdict is None
+        if verdict is None:
+            so_far = unknown.get(entry.signer) or UnknownSigner(entry.signer, 0, entry.seq, entry.seq)
+            unknown[entry.signer] = UnknownSigner(entry.signer, so_far.entries + 1, so_far.first, entry.seq)
 
     head = (await prove(database, seal_keys, check)).state.head
-    return AuditReport(entries=head.seq, signed=signed, unknown=unknown, head=head)
+    return AuditReport(entries=head.seq, signed=signed, unknown=list(unknown.values()), head=head)
 
 
 def verifier(name: str, keys: Iterable[SignerPublic]) -> Callable[[Entry], bool | None]:
@@ -67,7 +87,7 @@ def verifier(name: str, keys: Iterable[SignerPublic]) -> Callable[[Entry], bool 
 
     Args:
         name: the authority's name.
-        keys: the public keys of present and former signers.
+        keys: the public keys of present and retired signers.
     """
     known = {key.thumbprint: key for key in keys}
     context = prologue(api.WRITE, name)

@@ -8,8 +8,8 @@ SQLite runs in WAL mode with ``synchronous=FULL``: an acknowledged commit is on 
 from __future__ import annotations
 
 import logging
-import threading
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 import aiosqlite
@@ -18,7 +18,9 @@ from tkdb import errors
 from tkdb.database import file, sqlite_errors
 from tkdb.database.migrations import APPLICATION_ID, MIGRATIONS
 
-BUSY_TIMEOUT_MS: Final = 2_000
+BUSY_TIMEOUT_MS: Final = 400
+"""How long SQLite waits for another program's lock. A write may wait twice: for the round before it, and in its own.
+Both waits must end within a client's attempt, so that the caller learns that nothing was written, and why."""
 CHECKPOINT_PAGES: Final = 1_000
 """The length of the write-ahead log at which SQLite moves it into the file: 4 MB, which is SQLite's default."""
 
@@ -45,11 +47,7 @@ async def connect(path: Path | None, access: file.Access, *, checkpoints: bool) 
         name, target = str(path), file.uri(path, access)
     with sqlite_errors.writing(name) if access == "write" else sqlite_errors.reading(name):
         connection = aiosqlite.connect(target, uri=True, isolation_level=None)
-        # A process that fails must end, so that it can be started again. It must not wait for a thread that nobody
-        # stops. Nothing is lost: each acknowledged write has been committed.
-        # The attribute is private: a test checks that it exists, and without it the program still works.
-        if isinstance(thread := getattr(connection, "_thread", None), threading.Thread):
-            thread.daemon = True
+        _never_hold_the_process(connection)
         await connection
         try:
             await _prepare(connection, name, access)
@@ -58,6 +56,18 @@ async def connect(path: Path | None, access: file.Access, *, checkpoints: bool) 
             await connection.close()
             raise
     return connection
+
+
+def _never_hold_the_process(connection: aiosqlite.Connection) -> None:
+    """Let the process end although the connection's thread runs.
+
+    A process that fails must end, so that it can be started again. It must not wait for a thread that nobody stops.
+    Nothing is lost: each acknowledged write has been committed.
+    """
+    # aiosqlite has no public way to say so. Without this attribute, only the end of a failed process may hang.
+    thread = getattr(connection, "_thread", None)
+    if isinstance(thread, Thread):
+        thread.daemon = True
 
 
 async def let_checkpoint(connection: aiosqlite.Connection, *, on: bool) -> None:

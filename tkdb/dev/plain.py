@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import inspect
 
-from tkdb import errors
+from tkdb import api, errors
 
 HEX_PATTERN: Final = "^[0-9a-f]{32}$"
 _HEX: Final = re.compile(r"[0-9a-f]{32}")
@@ -35,7 +35,7 @@ def read(kind: type[S], value: object) -> S:
     try:
         return msgspec.convert(_with_bytes(inspect.type_info(kind), value), kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
-        raise errors.InvalidRequest(str(error), hint="see /openapi.json") from None
+        raise errors.InvalidRequest(api.problem(error), hint="see /openapi.json") from None
 
 
 def write(message: msgspec.Struct) -> Any:

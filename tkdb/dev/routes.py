@@ -122,8 +122,8 @@ class Method:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name: str = scope["path_params"]["method"]
-        with self._work.enter() as place:
-            body = await self._work.read(scope, receive)
+        body = await self._work.read(scope, receive)
+        with self._work.enter(scope) as place:
             service, _ = self._lifecycle.serving()
             if name not in BY_NAME:
                 raise ProblemError(problems.NOT_FOUND, f"there is no method {name[:64]!r}; see /openapi.json")

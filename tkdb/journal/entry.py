@@ -72,6 +72,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     made: bytes
     hash: Hash
 
+    def __repr__(self) -> str:
+        return f"<Entry {self.seq} of epoch {self.epoch}>"  # the body may contain a token
+
     @property
     def head(self) -> Tip:
         """The journal's tip when this entry is the last one."""

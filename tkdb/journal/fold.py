@@ -10,6 +10,7 @@ example). Such an entry is rejected as a whole.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
@@ -116,15 +117,27 @@ class Rows(Protocol):
     def is_revoked(self, lineage: bytes, branch: bytes) -> bool:
         """Return True if a whole lineage or exactly this branch of it is revoked. An empty ``branch`` is no branch."""
 
+    def branches_of(self, lineage: bytes) -> int:
+        """Return the number of revoked branches of a lineage; 0 if the whole lineage is revoked."""
+
+    def remembered(self, name: str) -> int:
+        """Return the number of an organization's revoked lineages and branches, without covered ones."""
+
     def subjects_of(self, name: str) -> Mapping[bytes, int] | None:
         """Return an organization's subjects with revoked tokens, with their ``issued_from``; None if there are none."""
+
+    def count_subjects(self, name: str) -> int:
+        """Return the number of an organization's subjects with revoked tokens."""
 
     def sealed_otherwise(self, first_id: bytes) -> Iterator[KeyRow | ChainKeyRow]:
         """Yield the rows with a key under another sealing secret than ``first_id``: root keys, then chain keys."""
 
 
 class Draft:
-    """The rows of ``base`` with further changes that aren't applied to ``base``. A draft can be a base itself."""
+    """The rows of ``base`` with further changes that aren't applied to ``base``. A draft can be a base itself.
+
+    Its numbers of revocations may be too high, because they don't follow changes that cover or forget revocations.
+    """
 
     def __init__(self, base: Rows) -> None:
         self._base = base
@@ -137,6 +150,7 @@ class Draft:
         self._subjects: dict[tuple[str, bytes], int] = {}
         self._chain_keys: dict[int, ChainKeyRow] = {}
         self._revoked: set[tuple[bytes, bytes]] = set()
+        self._added: Counter[str] = Counter()
         self._horizon_ms = -1
 
     def put(self, change: Change) -> None:
@@ -153,7 +167,10 @@ class Draft:
             case ChainKeyRow():
                 self._chain_keys[change.generation] = change
             case RevocationRow():
-                self._revoked.add((change.kid + change.nonce, change.branch))
+                key, lineage = self.key(change.kid), change.kid + change.nonce
+                if key is not None and not self.is_revoked(lineage, change.branch):
+                    self._added[key.organization] += 1
+                self._revoked.add((lineage, change.branch))
             case AuthorityRow():
                 self.journal, self.name = change.journal, change.name
             case Forget():
@@ -197,6 +214,17 @@ class Draft:
     def is_revoked(self, lineage: bytes, branch: bytes) -> bool:
         here = (lineage, b"") in self._revoked or (bool(branch) and (lineage, branch) in self._revoked)
         return here or self._base.is_revoked(lineage, branch)
+
+    def branches_of(self, lineage: bytes) -> int:
+        return self._base.branches_of(lineage)
+
+    def remembered(self, name: str) -> int:
+        return self._base.remembered(name) + self._added[name]
+
+    def count_subjects(self, name: str) -> int:
+        return self._base.count_subjects(name) + sum(
+            owner == name and not self._base.issued_from(owner, subject) for owner, subject in self._subjects
+        )
 
     def subjects_of(self, name: str) -> Mapping[bytes, int] | None:
         theirs = (self._base.subjects_of(name) or {}).items()

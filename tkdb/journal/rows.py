@@ -98,6 +98,16 @@ Row = AuthorityRow | ChainKeyRow | OrganizationRow | KeyRow | RevocationRow | Su
 Change = Row | Forget
 
 
+def is_covered(organization: OrganizationRow | None, key: KeyRow, nonce: bytes) -> bool:
+    """Return True if no token of this nonce can be valid under ``key``, whichever lineages are revoked.
+
+    This never ends: a retired key stays retired, and ``issued_from_ms`` only grows.
+    """
+    if key.state == "retired":
+        return True
+    return organization is not None and int.from_bytes(nonce[:6]) < organization.issued_from_ms
+
+
 def bucket(nonce: bytes) -> bytes:
     """Return the name of the bucket that holds the revocations of ``nonce``."""
     return nonce[:BUCKET_BYTES]

@@ -29,9 +29,10 @@ from tkdb.journal.rows import (
     RevocationRow,
     SubjectRow,
     bucket,
+    is_covered,
 )
 
-Revoked = frozenset[bytes] | Literal[True]
+Revoked = set[bytes] | Literal[True]
 """The revoked part of a lineage: these branches, or the whole lineage (True)."""
 
 _EMPTY: Final[dict[bytes, Revoked]] = {}
@@ -46,7 +47,8 @@ class State:
         head: the last entry applied.
         organizations: by name, including deleted ones.
         keys: root keys by kid, sealed; including retired ones, without their key.
-        revoked: by bucket (``rows.bucket``), then by lineage (``lineage_key``): the revoked part of the lineage.
+        revoked: by bucket (``rows.bucket``), then by lineage (``lineage_key``): the revoked part of the lineage. After
+            ``tidy``, it contains no revocation that is covered (``rows.is_covered``).
         chain_keys: sealed, by generation.
         longest_lifetime_s: the longest lifetime that any organization's tokens could ever have.
     """
@@ -61,6 +63,10 @@ class State:
         self.revoked: dict[bytes, dict[bytes, Revoked]] = {}
         self.chain_keys: dict[int, ChainKeyRow] = {}
         self._subjects: dict[str, dict[bytes, int]] = {}
+        # The number of each organization's revocations in each bucket.
+        self._remembered: dict[str, dict[bytes, int]] = {}
+        # The organizations that may have covered revocations.
+        self._untidy: set[str] = set()
         # The kids of an organization, joined, the newest first. With one key, the common case, it is that kid itself.
         self._kids: dict[str, bytes] = {}
         self._verifying: set[bytes] = set()
@@ -76,6 +82,15 @@ class State:
             self.put(change)
         self.head = entry.head
 
+    def tidy(self) -> None:
+        """Drop the revocations that are covered now, because they only take memory.
+
+        Call it after several entries: it looks at all revocations of the buckets that these organizations use.
+        """
+        for name in self._untidy:
+            self._drop_covered(name)
+        self._untidy.clear()
+
     def become(self, other: State) -> None:
         """Take over the content of ``other``: all users of this state see it. Don't use ``other`` afterwards."""
         self.__dict__.update(other.__dict__)
@@ -89,6 +104,7 @@ class State:
                 self._put_key(change)
             case OrganizationRow():
                 self.organizations[change.name] = change
+                self._untidy.add(change.name)
                 self.longest_lifetime_s = max(self.longest_lifetime_s, change.longest_lifetime_s)
             case SubjectRow():
                 self._subjects.setdefault(change.organization, {})[change.subject] = change.issued_from_ms
@@ -140,6 +156,19 @@ class State:
         """
         return self._subjects.get(organization, {}).get(subject, 0)
 
+    def branches_of(self, lineage: bytes) -> int:
+        """Return the number of revoked branches of a lineage; 0 if the whole lineage is revoked."""
+        revoked = self.revocation(lineage)
+        return len(revoked) if isinstance(revoked, set) else 0
+
+    def remembered(self, name: str) -> int:
+        """Return the number of an organization's revoked lineages and branches, without covered ones."""
+        return sum(self._remembered.get(name, {}).values())
+
+    def count_subjects(self, name: str) -> int:
+        """Return the number of an organization's subjects with revoked tokens."""
+        return len(self._subjects.get(name, ()))
+
     def subjects_of(self, organization: str) -> Mapping[bytes, int] | None:
         """Return an organization's subjects with revoked tokens, with their ``issued_from``; None if there are none."""
         return self._subjects.get(organization)
@@ -162,14 +191,40 @@ class State:
                 yield chain_key
 
     def _put_revocation(self, row: RevocationRow) -> None:
-        lineages = self.revoked.setdefault(bucket(row.nonce), {})
-        lineage = lineage_key(row.kid, row.nonce)
-        if not row.branch:
-            lineages[lineage] = True
+        key = self.keys.get(row.kid)
+        if key is not None and is_covered(self.organizations.get(key.organization), key, row.nonce):
             return
-        branches = lineages.get(lineage, frozenset())
-        if branches is not True:
-            lineages[lineage] = branches | {row.branch}
+        span, lineage = bucket(row.nonce), lineage_key(row.kid, row.nonce)
+        lineages = self.revoked.setdefault(span, {})
+        there = lineages.get(lineage)
+        if there is True:
+            return
+        count = _weight(there)
+        if row.branch and there is not None:
+            there.add(row.branch)
+        else:
+            lineages[lineage] = {row.branch} if row.branch else True
+        if key is not None:
+            spans = self._remembered.setdefault(key.organization, {})
+            spans[span] = spans.get(span, 0) + _weight(lineages[lineage]) - count
+
+    def _drop_covered(self, name: str) -> None:
+        spans = self._remembered.get(name)
+        if not spans:
+            return
+        organization, keys = self.organizations.get(name), {key.kid[1:]: key for key in self.keys_of(name)}
+        for span in list(spans):
+            lineages = self.revoked[span]
+            for lineage in list(lineages):
+                key = keys.get(lineage[:15])
+                if key is not None and is_covered(organization, key, lineage[15:]):
+                    spans[span] -= _weight(lineages.pop(lineage))
+            if not lineages:
+                del self.revoked[span]
+            if not spans[span]:
+                del spans[span]
+        if not spans:
+            del self._remembered[name]
 
     def _put_key(self, row: KeyRow) -> None:
         if row.kid not in self.keys:
@@ -181,17 +236,30 @@ class State:
             self._verifying.add(row.kid)
         else:
             self._verifying.discard(row.kid)
+        if row.state == "retired":
+            self._untidy.add(row.organization)
 
     def _forget(self, forget: Forget) -> None:
         first = forget.first_bucket
         for name in [name for name in self.revoked if name < first]:
             del self.revoked[name]
+        for organization, spans in list(self._remembered.items()):
+            left = {span: count for span, count in spans.items() if span >= first}
+            if left:
+                self._remembered[organization] = left
+            else:
+                del self._remembered[organization]
         for organization, subjects in list(self._subjects.items()):
             kept = {subject: ms for subject, ms in subjects.items() if ms > forget.horizon_ms}
             if kept:
                 self._subjects[organization] = kept
             else:
                 del self._subjects[organization]
+
+
+def _weight(revoked: Revoked | None) -> int:
+    """Return the number of revocations in the revoked part of a lineage."""
+    return 0 if revoked is None else 1 if revoked is True else len(revoked)
 
 
 def lineage_key(kid: bytes, nonce: bytes) -> bytes:

@@ -23,7 +23,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from tkdb.errors import ConfigurationError
+from tkdb.arguments import Duration, reject, seconds
 from tkdb.macaroon.caveats import ACTIONS, is_app_name, is_kind
 
 
@@ -56,6 +56,12 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     organization: str | None = None
     app: str | None = None
     machine: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                reject(name, value, "is not text", "pass a str, or leave it out if it is unknown")
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +100,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         _check_organization(self.organization)
         action = self.action
         if action is not None and not (isinstance(action, str) and action and _LETTERS.issuperset(action)):
-            _reject("action", action, "names no actions", f'write letters out of {ACTIONS}, such as "r" or "rw"')
+            reject("action", action, "names no actions", f'write letters out of {ACTIONS}, such as "r" or "rw"')
         if self.resource:
             _check_resource(self)
         elif not isinstance(self.resource, Mapping):
@@ -102,11 +108,11 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         for name in _TEXTS:
             text = getattr(self, name)
             if text is not None and not isinstance(text, str):
-                _reject(name, text, "is not text", "pass a str, or leave it out if it is unknown")
+                reject(name, text, "is not text", "pass a str, or leave it out if it is unknown")
         if self.source is not None and not isinstance(self.source, Source):
-            _reject("source", self.source, "is not a Source", 'write Source(organization="acme", app="web")')
+            reject("source", self.source, "is not a Source", 'write Source(organization="acme", app="web")')
         if self.now_s is not None and (isinstance(self.now_s, bool) or not isinstance(self.now_s, int | float)):
-            _reject("now_s", self.now_s, "is not a time", "pass Unix seconds, or leave it out")
+            reject("now_s", self.now_s, "is not a time", "pass Unix seconds, or leave it out")
 
 
 Checker = Callable[[Any, Access], bool]
@@ -123,7 +129,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             tokens of every organization are welcome.
         clock: returns Unix seconds. Default: the client's clock.
         audience: the name of this app as a service, for ``aud``.
-        skew_s: how far the clocks of the minter and the app may differ, for ``nbf`` and ``exp``.
+        skew_s: how far the clocks of the minter and the app may differ, for ``nbf`` and ``exp``: seconds, or a
+            ``timedelta``.
         checkers: the checker for each of the app's own caveats ``x:NAME``, under NAME.
 
     Raises:
@@ -133,24 +140,23 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     organization: str | AnyOrganization | None = None
     clock: Callable[[], float] | None = None
     audience: str | None = None
-    skew_s: float = 0
+    skew_s: Duration = 0
     checkers: Mapping[str, Checker] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         _check_organization(self.organization)
         if isinstance(self.organization, str) and not _ORGANIZATION(self.organization):
-            _reject("organization", self.organization, "can't be the name of an organization", 'write "acme"')
+            reject("organization", self.organization, "can't be the name of an organization", 'write "acme"')
         if self.clock is not None and not callable(self.clock):
-            _reject("clock", self.clock, "is not a function", "pass time.time, or leave it out")
+            reject("clock", self.clock, "is not a function", "pass time.time, or leave it out")
         if self.audience is not None and not (isinstance(self.audience, str) and self.audience):
-            _reject("audience", self.audience, "is not the name of a service", "pass text, or leave it out")
-        if isinstance(self.skew_s, bool) or not isinstance(self.skew_s, int | float) or not self.skew_s >= 0:
-            _reject("skew_s", self.skew_s, "is not a number of seconds", "pass a number from 0 on")
+            reject("audience", self.audience, "is not the name of a service", "pass text, or leave it out")
+        msgspec.structs.force_setattr(self, "skew_s", seconds("skew_s", self.skew_s))
         if not isinstance(self.checkers, Mapping) or not all(map(callable, self.checkers.values())):
-            _reject("checkers", self.checkers, "is not a map from names to functions", 'write {"plan": check_plan}')
+            reject("checkers", self.checkers, "is not a map from names to functions", 'write {"plan": check_plan}')
         for name in self.checkers:
             if not is_app_name(name):
-                _reject("checkers", name, "has a name that no caveat can have", 'write "plan" for the caveat x:plan')
+                reject("checkers", name, "has a name that no caveat can have", 'write "plan" for the caveat x:plan')
 
 
 _TEXTS: Final = ("method", "path", "ip", "key_thumbprint")
@@ -158,7 +164,7 @@ _TEXTS: Final = ("method", "path", "ip", "key_thumbprint")
 
 def _check_organization(name: object) -> None:
     if not (name is None or name is ANY_ORGANIZATION or isinstance(name, str)):
-        _reject("organization", name, "is not the name of an organization", 'write "acme", or ANY_ORGANIZATION')
+        reject("organization", name, "is not the name of an organization", 'write "acme", or ANY_ORGANIZATION')
 
 
 def _check_resource(access: Access) -> None:
@@ -168,20 +174,16 @@ def _check_resource(access: Access) -> None:
     numbers = False
     for kind, name in resource.items():
         if not isinstance(kind, str) or not is_kind(kind):
-            _reject("resource", kind, "has a kind that no token can name", 'write a short ASCII name, such as "app"')
+            reject("resource", kind, "has a kind that no token can name", 'write a short ASCII name, such as "app"')
         if isinstance(name, int) and not isinstance(name, bool):
             numbers = True
         elif name is not None and name is not ANY and not isinstance(name, str):
             hint = "pass text or an integer, ANY for every id, or None for no id"
-            _reject("resource", {kind: name}, "has an id of a wrong type", hint)
+            reject("resource", {kind: name}, "has an id of a wrong type", hint)
     if numbers:
         ids = {kind: str(name) if isinstance(name, int) else name for kind, name in resource.items()}
         msgspec.structs.force_setattr(access, "resource", ids)
 
 
 def _reject_resource(value: object) -> NoReturn:
-    _reject("resource", value, "is not a map from kinds to ids", 'write {"app": "shop"}')
-
-
-def _reject(name: str, value: object, problem: str, hint: str) -> NoReturn:
-    raise ConfigurationError(f"{name}={ascii(value)[:100]} {problem}", hint=hint)
+    reject("resource", value, "is not a map from kinds to ids", 'write {"app": "shop"}')

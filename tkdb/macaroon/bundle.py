@@ -15,6 +15,7 @@ from typing import Self
 
 import msgspec
 
+from tkdb.arguments import reject
 from tkdb.errors import MalformedToken, OverLimit
 from tkdb.macaroon.limits import DEFAULT, Limits
 from tkdb.macaroon.token import Macaroon
@@ -46,6 +47,8 @@ class Bundle(msgspec.Struct, frozen=True):
             MalformedToken: the scheme isn't Bearer; or as ``parse``.
             TruncatedToken, OverLimit: as ``parse``.
         """
+        if not isinstance(value, str):
+            reject("value", value, "is not the value of a header", "pass its text")
         if value[: len(_SCHEME)].lower() != _SCHEME:
             raise MalformedToken("the Authorization header's scheme is not Bearer")
         return cls.parse(value[len(_SCHEME) :].strip(" "), limits)
@@ -66,7 +69,7 @@ def read_bundle(text: str | bytes, limits: Limits = DEFAULT) -> tuple[Macaroon, 
         TruncatedToken, MalformedToken: one of the tokens can't be read.
         OverLimit: the bundle has more bytes, tokens or caveats than the limits allow.
     """
-    if isinstance(text, bytes) or "," not in text:
+    if not isinstance(text, str) or "," not in text:
         return Macaroon.parse(text, limits), ()
     if len(text) > 2 * limits.bundle_bytes:
         raise OverLimit(f"this bundle has {len(text)} characters; at most {limits.bundle_bytes} bytes are read")

@@ -96,7 +96,7 @@ class Res(Caveat, frozen=True, tag="res"):
 
 class Pre(Caveat, frozen=True, tag="pre"):
     """The same as ``Res``, with prefixes of ids (object paths). The longest matching prefix decides; ``*`` matches any
-    id, and counts as the shortest prefix."""
+    id, and counts as the shortest prefix. An id that a store may read as another id needs what every id needs."""
 
     kind: str
     ids: Mapping[str, str]
@@ -141,6 +141,7 @@ class Ip(Caveat, frozen=True, tag="ip"):
     networks: Annotated[tuple[str, ...], Some]
 
     def __post_init__(self) -> None:
+        _make_tuple(self, "networks")
         if len(self.networks) > MAX_NETWORKS or len(set(self.networks)) < len(self.networks):
             raise InvalidCaveat(
                 f"an ip caveat names a network twice, or more than {MAX_NETWORKS} of them",
@@ -183,6 +184,10 @@ class Req(Caveat, frozen=True, tag="req"):
     paths: Annotated[tuple[str, ...], Some]
 
     def __post_init__(self) -> None:
+        _make_tuple(self, "methods")
+        _make_tuple(self, "paths")
+        if not all(isinstance(each, str) for each in (*self.methods, *self.paths)):
+            raise InvalidCaveat("a req caveat has a method or a path that isn't text", hint="write GET and /v1/apps/*")
         if not all(map(_METHOD, self.methods)) or ("*" in self.methods and len(self.methods) > 1):
             raise InvalidCaveat("a req caveat names no HTTP method", hint="write GET, in capitals, or * alone")
         for path in self.paths:
@@ -370,8 +375,18 @@ def _immutable(value: Any) -> Any:
 
 
 def _check_actions(actions: str) -> None:
-    if actions not in _MASKS:
+    if not isinstance(actions, str) or actions not in _MASKS:
         raise InvalidCaveat("its actions are not letters out of rwcdC, in that order", hint="write rw, not wr")
+
+
+def _make_tuple(caveat: Ip | Req, name: str) -> None:
+    """Make a field's texts immutable. A reader's are already."""
+    texts = getattr(caveat, name)
+    if type(texts) is tuple and texts:
+        return
+    if not isinstance(texts, list) or not texts:
+        raise InvalidCaveat(f"the {name} are not a list of texts", hint="name at least one, in a list")
+    msgspec.structs.force_setattr(caveat, name, tuple(texts))
 
 
 def _check_text(text: str) -> None:
@@ -381,7 +396,7 @@ def _check_text(text: str) -> None:
 
 def _check_bytes(text: str, size: int) -> None:
     try:
-        good = len(b64url_bytes(text.encode("ascii", "replace"))) == size
+        good = isinstance(text, str) and len(b64url_bytes(text.encode("ascii", "replace"))) == size
     except ArmorError:
         good = False
     if not good:
@@ -390,7 +405,7 @@ def _check_bytes(text: str, size: int) -> None:
 
 def _check_grants(caveat: Res | Pre) -> None:
     if not isinstance(caveat.kind, str) or not is_kind(caveat.kind):
-        raise InvalidCaveat("a kind of resource is not a short ASCII name")
+        raise InvalidCaveat("a kind of resource is not a short ASCII name", hint='write "app", for example')
     if not isinstance(caveat.ids, Mapping) or not caveat.ids:
         raise InvalidCaveat("no resource is named", hint="name one, or * for any")
     for name, actions in caveat.ids.items():

@@ -25,11 +25,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from re import ASCII
 from re import compile as compile_pattern
 from typing import Any, Final, TypeGuard
+from urllib.parse import unquote_to_bytes
 
 from tkdb.errors import CaveatUnmet, ConfigurationError, Denied, ExpiredToken, ForeignOrganization, NotYetValid
-from tkdb.macaroon.access import ANY, Access, AnyId, Policy
+from tkdb.macaroon.access import ANY, ANY_ORGANIZATION, Access, AnyId, Policy
 from tkdb.macaroon.caveats import (
     ANY_ID,
     Act,
@@ -54,10 +56,23 @@ from tkdb.macaroon.caveats import (
 
 # No glob matches these: empty or dot segments, backslashes, characters outside printable ASCII, and escapes that some
 # router may turn into a separator or a dot after the check. Those are %2f %5c %2e %3b %3f %23 %00, %25 (it can hide one
-# of them), the lead bytes of overlong UTF-8 (%c0 %c1), and invalid escapes (%u002e).
+# of them), and invalid escapes (%u002e). Nor does any glob match escapes that aren't UTF-8: see _unescaped.
 _UNSAFE_PATH = compile_pattern(
-    r"//|/\.\.?(?:[/;]|\Z)|[^!-~]|[\\?#]|%(?:2[fFeE53]|5[cC]|3[bBfF]|00|[cC][01]|(?![0-9A-Fa-f]{2}))"
+    r"//|/\.\.?(?:[/;]|\Z)|[^!-~]|[\\?#]|%(?:2[fFeE53]|5[cC]|3[bBfF]|00|(?![0-9A-Fa-f]{2}))"
 ).search
+
+# After the part that its prefix spells out, an id with one of these is ambiguous: empty or dot segments, backslashes,
+# control characters (URL parsers drop some of them, and NUL ends a file's name), lone surrogates (the bytes of a name
+# that isn't UTF-8), and escapes that hide a separator or another escape. _is_ambiguous decodes the other escapes. Ids
+# aren't always paths of URLs, so they may contain spaces, letters of any language, and a "%" that begins no escape.
+_UNSAFE_ID = compile_pattern(
+    r"//|(?:\A|/) *\.\.? *(?:[/;?#]|\Z)|[\x00-\x1f\x7f\\\ud800-\udfff]"
+    r"|%(?:2[fF5]|[0-9A-Fa-f]?%|[uU][0-9A-Fa-f]{4})"
+).search
+
+# Most ids look like this: slashes between segments of letters and digits. None of them matches _UNSAFE_ID, and this
+# pattern is the faster one.
+_PLAIN_ID = compile_pattern(r"/?+[\w-][\w.-]*+(?:/[\w-][\w.-]*+)*+/?+", ASCII).fullmatch
 
 
 def clear(organization: str, caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> None:
@@ -96,6 +111,22 @@ def require_organization(organization: str, access: Access, policy: Policy) -> N
                 f"the token belongs to the organization {organization}; the request is for data of "
                 f"{printable(wanted)[:63] or 'an organization without a name'}"
             )
+
+
+def admit(organization: str, caveats: Sequence[AnyCaveat], policy: Policy) -> None:
+    """Check a token before the access is known: it isn't expired, and it belongs to the policy's organization, if the
+    policy names one. Everything else stays to be cleared.
+
+    Raises:
+        ForeignOrganization, ExpiredToken, NotYetValid: as ``clear``.
+        ConfigurationError: the policy doesn't give the time.
+    """
+    access = Access(organization=ANY_ORGANIZATION)
+    require_organization(organization, access, policy)
+    now_s = _now_s(access, policy)
+    for caveat in caveats:
+        if isinstance(caveat, Exp | Nbf) and (why := _CHECKS[type(caveat)](caveat, access, policy, now_s)) is not None:
+            raise _denial(caveats, caveat, why)
 
 
 def explain(caveats: Sequence[AnyCaveat], access: Access, policy: Policy) -> list[str | None]:
@@ -149,13 +180,13 @@ _WILD: Final = frozenset({"*", "**"})
 
 
 def _nbf(caveat: Nbf, _access: Access, policy: Policy, now_s: float) -> str | None:
-    if now_s + policy.skew_s >= caveat.at_s:
+    if now_s + policy.skew_s >= caveat.at_s:  # type: ignore[operator]  # the policy made it a number
         return None
     return f"valid in {caveat.at_s - now_s:.0f} s"
 
 
 def _exp(caveat: Exp, _access: Access, policy: Policy, now_s: float) -> str | None:
-    if now_s - policy.skew_s <= caveat.at_s:
+    if now_s - policy.skew_s <= caveat.at_s:  # type: ignore[operator]  # the policy made it a number
         return None
     return f"expired {now_s - caveat.at_s:.0f} s ago"
 
@@ -181,18 +212,54 @@ def _pre(caveat: Pre, access: Access, _policy: Policy, _now_s: float) -> str | N
     if not _names(wanted):
         return _unspecified(caveat.kind, wanted)
     if wanted is ANY:
-        # A request for all ids is allowed only if every prefix allows the action, including the longer prefixes.
-        if ANY_ID not in caveat.ids:
-            return f"the request is for every {caveat.kind}; only some are allowed"
-        return next((why for actions in caveat.ids.values() if (why := _allowed(actions, access.action))), None)
-    longest, actions = -1, None
-    for prefix, allowed in caveat.ids.items():
+        return _every_id(caveat, access, f"the request is for every {caveat.kind}; only some are allowed")
+    prefix = _longest_prefix(caveat, wanted)
+    if prefix is None:
+        return f"the request's {caveat.kind} is {_shown(wanted)}, which has none of the prefixes allowed"
+    if _is_ambiguous(wanted, prefix, caveat):
+        # A store may read it as any other id.
+        why = f"the request's {caveat.kind} {_shown(wanted)} is ambiguous: a store may read it as another id"
+        return why if _every_id(caveat, access, why) else None
+    return _allowed(caveat.ids[prefix], access.action)
+
+
+def _every_id(caveat: Pre, access: Access, unless: str) -> str | None:
+    """Allow every id only if every prefix allows the action, including the longer prefixes."""
+    if ANY_ID not in caveat.ids:
+        return unless
+    return next((why for actions in caveat.ids.values() if (why := _allowed(actions, access.action))), None)
+
+
+def _longest_prefix(caveat: Pre, wanted: str) -> str | None:
+    longest, found = -1, None
+    for prefix in caveat.ids:
         size = 0 if prefix == ANY_ID else len(prefix)
         if size > longest and (prefix == ANY_ID or wanted.startswith(prefix)):
-            longest, actions = size, allowed
-    if actions is None:
-        return f"the request's {caveat.kind} is {_shown(wanted)}, which has none of the prefixes allowed"
-    return _allowed(actions, access.action)
+            longest, found = size, prefix
+    return found
+
+
+def _is_ambiguous(wanted: str, prefix: str, caveat: Pre) -> bool:
+    """Return True if a store may read this id as an id that another prefix, or none, decides about. The part that the
+    prefix spells out is meant as it is, up to its last slash."""
+    if prefix == ANY_ID and len(caveat.ids) > 1:
+        # Many stores ignore a slash at the beginning. So an id with one may be an id that a prefix without one names.
+        rooted = wanted.startswith("/")
+        if any(other != ANY_ID and other.startswith("/") is not rooted for other in caveat.ids):
+            return True
+    if _PLAIN_ID(wanted):
+        return False
+    spelled = "" if prefix == ANY_ID else prefix
+    start = max(spelled.rfind("/"), 0)
+    if _UNSAFE_ID(wanted, start):
+        return True
+    if "%" not in wanted:
+        return False
+    rest = _unescaped(wanted[len(spelled) :])
+    if rest is None:
+        return True
+    decoded = spelled + rest
+    return _UNSAFE_ID(decoded, start) is not None or _longest_prefix(caveat, decoded) != prefix
 
 
 def _if(caveat: If, access: Access, policy: Policy, now_s: float) -> str | None:
@@ -240,7 +307,7 @@ def _req(caveat: Req, access: Access, _policy: Policy, _now_s: float) -> str | N
         return "the request's method or path is not known"
     if method not in caveat.methods and caveat.methods != ("*",):
         return f"it allows {' '.join(caveat.methods)}; the request is {method[:32]!a}"
-    if path[:1] != "/" or _UNSAFE_PATH(path):
+    if path[:1] != "/" or _UNSAFE_PATH(path) or ("%" in path and _unescaped(path) is None):
         return "the request's path is ambiguous: it has an empty, dotted or escaped part"
     segments = path.split("/")
     if any(_matches(glob.split("/"), segments) for glob in caveat.paths):
@@ -310,6 +377,15 @@ def _unspecified(kind: str, wanted: object) -> str:
     if wanted is None:
         return f"resource unspecified: the request names no {kind}"
     return f"resource unspecified: {ascii(wanted)[:200]} is not an id of the kind {kind}; ids are text; ANY means all"
+
+
+def _unescaped(text: str) -> str | None:
+    """Return ``text`` with its percent-escapes decoded, or None if they aren't UTF-8. Overlong forms aren't: a lenient
+    decoder reads ``%c0%af``, ``%e0%80%af`` and ``%f0%80%80%af`` as slashes."""
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeError:
+        return None
 
 
 def _shown(wanted: str | AnyId) -> str:

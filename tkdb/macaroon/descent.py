@@ -7,7 +7,7 @@ recovered.)
 >>> from tkdb.macaroon.caveats import Act
 >>> from tkdb.macaroon.mint import mint
 >>> token = mint("tkdb.example", b"r" * 32, kid=b"k" * 16, time_ms=1_000, random=bytes(10), caveats=[Act("rw")])
->>> child = token.attenuate(Act("r"))
+>>> child = token.narrow(Act("r"))
 >>> at = len(token.raw) - TRAILER_BYTES
 >>> child.raw.startswith(token.raw[:at])
 True

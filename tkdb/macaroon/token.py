@@ -5,7 +5,7 @@
 >>> from tkdb.macaroon.wire import write
 >>> raw = write(b"tkdb.example", build(kid=b"k" * 16, time_ms=0, random=bytes(10), m=0), [], bytes(32))
 >>> token = Macaroon.parse(raw)
->>> child = token.attenuate(Act("r"))
+>>> child = token.narrow(Act("r"))
 >>> child.caveats
 (Act(actions='r'),)
 >>> Macaroon.parse(child.text) == child
@@ -16,31 +16,21 @@ Macaroon(tkdb.example, lineage 6b6b6b6b…/000000000000…, 1 caveat, m 0)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from math import ceil
-from typing import Self
+from collections.abc import Iterable
+from typing import Final, Self, Unpack
 
 import msgspec
 
-from tkdb.errors import InvalidCaveat, MalformedToken, OverLimit
-from tkdb.macaroon.caveats import Act, AnyCaveat, Aud, Bind, Exp, Req, Res, decode_all, encode
+from tkdb.arguments import Duration, reject
+from tkdb.errors import MalformedToken, OverLimit
+from tkdb.macaroon.caveats import AnyCaveat, Exp, decode_all, encode
 from tkdb.macaroon.chain import branch, walk
 from tkdb.macaroon.identifier import IDENTIFIER_BYTES, ISSUED, KID, LINEAGE, NONCE, VERSION, M
 from tkdb.macaroon.limits import DEFAULT, Limits
+from tkdb.macaroon.restrictions import Restrictions, appendable, expiry_s, written
 from tkdb.macaroon.wire import SIGNATURE_BYTES, Packet, ThirdParty, append, decode_text, encode_text, read
 
-
-def expiry_s(for_s: float, now_s: float | None) -> int:
-    """Return the Unix second up to which a token is valid if it is narrowed to ``for_s`` seconds. The lifetime is
-    rounded up by a quarter at most, so that calls within a short time give the same second.
-
-    Raises:
-        InvalidCaveat: an argument is missing or out of range.
-    """
-    if now_s is None or not (1 <= for_s < 2**40 and 0 <= now_s < 2**40):
-        raise InvalidCaveat("for_s is not a number of seconds from 1 on, or now_s is missing or not a time")
-    bucket_s = max(1, int(for_s) // 4)
-    return ceil((now_s + for_s) / bucket_s) * bucket_s
+_TEXTS: Final = (str, bytes)
 
 
 class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
@@ -61,7 +51,10 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
         Raises:
             TruncatedToken, MalformedToken, OverLimit: as in ``tkdb.macaroon.wire``.
+            ConfigurationError: it is neither text nor bytes.
         """
+        if not isinstance(token, _TEXTS):
+            reject("token", token, "is not a token", "pass its text, or the bytes of a macaroon")
         raw = decode_text(token, limits)
         location, identifier, packets = read(raw, limits)
         if len(identifier) != IDENTIFIER_BYTES or identifier[0] != VERSION:
@@ -129,27 +122,12 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         """
         return decode_all(self.packets)
 
-    def attenuate(self, *caveats: AnyCaveat, limits: Limits = DEFAULT) -> Self:
-        """Return a token with these additional caveats. It works offline: no key, no network.
-
-        Raises:
-            InvalidCaveat: a caveat can't be written, belongs in a discharge, or states a fact, which only the authority
-                may do.
-            OverLimit: the result would be larger than readers accept.
-        """
-        for caveat in caveats:
-            if caveat.fact:
-                raise InvalidCaveat(f"{type(caveat).__name__} states a fact, which only the authority may do")
-            if isinstance(caveat, Bind):
-                raise InvalidCaveat("a bind caveat is allowed only in a discharge; here it would deny everything")
-        return self.extend(caveats, limits)
-
     def extend(self, caveats: Iterable[AnyCaveat], limits: Limits = DEFAULT) -> Self:
-        """Return the token with ``caveats`` after its present ones. Unlike ``attenuate``, it allows facts, because
+        """Return the token with ``caveats`` after its present ones. Unlike ``narrow``, it allows facts, because
         minting uses it.
 
         Raises:
-            InvalidCaveat, OverLimit: as ``attenuate``.
+            InvalidCaveat, OverLimit: as ``narrow``.
         """
         cids = tuple(map(encode, caveats))
         packets = self.packets + cids
@@ -163,42 +141,34 @@ class Macaroon(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
     def narrow(
         self,
-        *,
-        act: str | None = None,
-        res: Mapping[str, Mapping[str, str]] | None = None,
-        aud: str | None = None,
-        method: str | None = None,
-        path: str | None = None,
-        for_s: float | None = None,
+        *caveats: AnyCaveat,
+        expires_in_s: Duration | None = None,
         now_s: float | None = None,
+        limits: Limits = DEFAULT,
+        **restrictions: Unpack[Restrictions],
     ) -> Self:
-        """Return the token attenuated to what one call needs. The same call gives the same token, so that verifiers'
-        caches hit.
+        """Return the token restricted further. It works offline: no key, no network. The same call gives the same
+        token, so that verifiers' caches hit.
 
         Args:
-            act: the actions, out of ``rwcdC``.
-            res: the resources: a map from kind to id to actions.
-            aud: the service that is called.
-            method: the HTTP method. Without ``path``, any path is allowed.
-            path: a path glob. Without ``method``, any method is allowed.
-            for_s: the lifetime of the result, in seconds from ``now_s``, rounded up by a quarter at most.
-            now_s: the time, in Unix seconds; required with ``for_s``.
+            caveats: caveats of any kind, after those of ``restrictions``.
+            expires_in_s: the lifetime of the result from ``now_s`` on, in seconds or as a ``timedelta``. It is rounded
+                up by a quarter at most.
+            now_s: the time, in Unix seconds; required with ``expires_in_s``.
+            limits: the maximum sizes that readers accept.
+            restrictions: ``action``, ``resource``, ``prefix``, ``otherwise``, ``audience``, ``ip``, ``method`` and
+                ``path``: see ``Restrictions``.
 
         Raises:
-            InvalidCaveat, OverLimit: as ``attenuate``.
+            InvalidCaveat: a caveat can't be written, belongs in a discharge, or states a fact, which only the authority
+                may do. If an argument is the reason, the message names it.
+            OverLimit: the result would be larger than readers accept.
         """
         # Caveats that stay the same from call to call are first, so that narrowed tokens share the longest prefix.
-        caveats: list[AnyCaveat] = []
-        if aud is not None:
-            caveats.append(Aud(aud))
-        if act is not None:
-            caveats.append(Act(act))
-        caveats += [Res(kind, dict(sorted(ids.items()))) for kind, ids in sorted((res or {}).items())]
-        if method is not None or path is not None:
-            caveats.append(Req((method or "*",), ("/", "/**") if path is None else (path,)))
-        if for_s is not None:
-            caveats.append(Exp(expiry_s(for_s, now_s)))
-        return self.attenuate(*caveats)
+        added = [*written(restrictions), *appendable(caveats)]
+        if expires_in_s is not None:
+            added.append(Exp(expiry_s(expires_in_s, now_s)))
+        return self.extend(added, limits)
 
     def __repr__(self) -> str:
         size = len(self.packets)

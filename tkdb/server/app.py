@@ -54,7 +54,7 @@ def build(
         Route("/readyz", Ready(lifecycle), methods=["GET"]),
         Route("/livez/replication", Replicating(lifecycle), methods=["GET"]),
     ]
-    middleware = [Middleware(Around, lifecycle=lifecycle, limits=work.limits)]
+    middleware = [Middleware(Around, lifecycle=lifecycle, work=work)]
     if verifier is not None:
         middleware.append(Middleware(Attested, verifier=verifier, now_ms=now_ms))
     app = Starlette(
@@ -72,10 +72,11 @@ class Around:
     While the machine drains, it also closes connections.
     """
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, work: Work) -> None:
         self._app = app
         self._lifecycle = lifecycle
-        self._limits = limits
+        self._limits = work.limits
+        self._arrivals = work.arrivals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -105,7 +106,9 @@ class Around:
             return
         body = error.problem.body(error.detail)
         status, headers = error.problem.status, list(error.headers)
-        await respond_and_close(answer, receive, self._limits, status, problems.CONTENT_TYPE, body, headers)
+        await respond_and_close(
+            answer, receive, self._limits, self._arrivals, status, problems.CONTENT_TYPE, body, headers
+        )
 
 
 class Answer:
@@ -135,7 +138,7 @@ def _check_head(scope: Scope, limits: Limits) -> None:
         ProblemError: the head is too large, or isn't of HTTP/1.1.
     """
     if not scope["http_version"].startswith("1"):
-        raise ProblemError(problems.HTTP_VERSION, f"the request uses HTTP/{scope['http_version']}")
+        raise ProblemError(problems.HTTP_VERSION, f"the request uses HTTP/{scope['http_version']}", close=True)
     size = len(scope["raw_path"]) + len(scope["query_string"])
     for name, value in scope["headers"]:
         size += len(name) + len(value)

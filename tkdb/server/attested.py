@@ -1,6 +1,7 @@
 """The check of callers: with a verifier, only callers that Fly's proxy attests may send requests to ``/v1/``.
 
-This is defence in depth. The attestation has no other effect: it clears no caveat, and it replaces no signature.
+This is defence in depth. The attestation clears no caveat and replaces no signature. Its only other effect is that the
+places of requests are shared fairly among the attested apps (`tkdb.server.limits`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp
 from tkdb import errors, logs
 from tkdb.attestation import Presented, Verifier, parse_public_key
 from tkdb.server import problems
-from tkdb.server.asgi import Receive, Scope, Send
+from tkdb.server.asgi import APP, Receive, Scope, Send
 from tkdb.server.problems import ProblemError
 from tkdb.settings import Settings
 
@@ -44,11 +45,12 @@ class Attested:
     def _check(self, scope: Scope) -> None:
         peer = scope["client"][0] if scope["client"] else ""
         try:
-            self._verifier.verify(Presented.from_headers(peer, scope["headers"]), now_s=self._now_ms() / 1000)
+            source = self._verifier.verify(Presented.from_headers(peer, scope["headers"]), now_s=self._now_ms() / 1000)
         except errors.NotPermitted as error:
             # It is safe to log the reasons: they are fixed texts, and contain nothing from the headers.
             logs.event(logging.INFO, "not attested", reason=error.message)
             raise ProblemError(problems.NOT_ATTESTED, str(error), close=True) from None
+        scope[APP] = f"{source.org}/{source.app}"
 
 
 def verifier_of(settings: Settings, proxies: IPv4Network) -> Verifier | None:

@@ -59,12 +59,15 @@ class Exchange:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         path: str = scope["path"]
-        with self._work.enter() as place:
-            message = await self._work.read(scope, receive)
+        message = await self._work.read(scope, receive)
+        may_pass_on = not replay.passed_on(scope)
+        # A write would reach a replica, which may not pass it on to the primary again.
+        overloaded = (replay.ELSEWHERE,) if may_pass_on and path not in api.WRITING_PATHS else ()
+        with self._work.enter(scope, overloaded=overloaded) as place:
             service, responder = self._lifecycle.serving()
             opened = _open(responder, path, scope, message)
             method, outcome, primary = path, "ok", None
-            headers, may_pass_on = _HEADERS, not replay.passed_on(scope)
+            headers = _HEADERS
             try:
                 primary = service.replay_to(path) if may_pass_on else None
                 if primary is not None:  # before the request is decoded, because the primary may have a newer version

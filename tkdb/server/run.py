@@ -20,18 +20,17 @@ from ipaddress import IPv4Network
 from typing import Any, Final, cast
 
 import uvloop
-from hypercorn.asyncio import serve as hypercorn_serve
-from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
 from starlette.routing import BaseRoute
 
-from tkdb import logs
+from tkdb import errors, logs
 from tkdb.attestation import PROXIES, Verifier
 from tkdb.bootstrap import open_authority, system_clock
 from tkdb.channel.server import Responder
 from tkdb.ports import Service
 from tkdb.server.app import build
 from tkdb.server.attested import verifier_of
+from tkdb.server.connections import Connections
 from tkdb.server.lifecycle import Lifecycle
 from tkdb.server.limits import Limits
 from tkdb.server.listen import BACKLOG, listen
@@ -42,8 +41,8 @@ Open = Callable[[Settings], Coroutine[Any, Any, Service]]
 Ready = Callable[[Address], None]
 ExtraRoutes = Callable[[Lifecycle, Work, Settings], Sequence[BaseRoute]]
 
-KEEP_ALIVE_REQUESTS: Final = 1_000_000
-"""The requests after which a connection is closed. Hypercorn's default of 1,000 costs a proxy's pool connections."""
+OTHER_FILES: Final = 512
+"""The files that the process needs for everything but connections: the database, Litestream, the object store."""
 
 
 class Stop:
@@ -96,24 +95,25 @@ async def serve(
         proxies: the addresses from which attested requests come, if they aren't Fly's.
 
     Raises:
-        ConfigurationError: it can't listen at ``settings.bind``, or the key that attests callers can't be read.
+        ConfigurationError: it can't listen at ``settings.bind``, the key that attests callers can't be read, or the
+            process may not have as many open files as there may be connections.
         TkdbError: any error of ``open_service`` or ``extra_routes``, or the error because of which the service can't
             continue.
     """
     lifecycle = Lifecycle()
     work = Work(limits or Limits(active_max=settings.max_concurrency))
+    _raise_file_limit(work.limits)
     app = _app(lifecycle, work, settings, extra_routes, verifier_of(settings, proxies))
     listener, address = listen(settings.bind)
     asyncio.get_running_loop().set_exception_handler(_log_unhandled)
     with _signalled(stop) as stopping:
         trigger = partial(stopping.wait, lifecycle, settings.drain_ms)
-        config = _config(listener.detach(), work.limits)
-        server = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=trigger, mode="asgi"))
+        server = asyncio.create_task(Connections(app, work.limits).serve(listener, trigger))
         service: Service | None = None
         try:
             service = await _opened(open_service(settings), server)
             if service is not None:
-                keys = [signer.key for signer in settings.signers]
+                keys = settings.signers.active_keys()
                 lifecycle.start(service, Responder(settings.name, settings.authority_keys, keys, random=os.urandom))
                 ready(address)
                 await _until_ended(server, service)
@@ -128,7 +128,6 @@ async def serve(
 
 def run(settings: Settings, **options: Any) -> None:
     """Run ``serve`` on a new event loop (uvloop); ``options`` are its keyword arguments."""
-    _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, **options))
 
@@ -166,23 +165,6 @@ async def _until_ended(server: asyncio.Task[None], service: Service) -> None:
     ended.cancel()
 
 
-def _config(listener: int, limits: Limits) -> Config:
-    config = Config()
-    config.bind = [f"fd://{listener}"]  # already bound, so the actual port is known, and a taken port was reported
-    config.backlog = BACKLOG
-    config.accesslog = None
-    config.errorlog = logs.HYPERCORN
-    config.include_server_header = False
-    config.h11_max_incomplete_size = limits.header_bytes
-    config.keep_alive_timeout = limits.keep_alive_ms / 1000
-    config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
-    config.graceful_timeout = limits.answer_ms / 1000
-    # No limit. With one, Hypercorn's reader waits forever on the queue of an app that has responded early, and the
-    # connection is never closed. The response to an unread body closes the connection, so the queue can't grow.
-    config.max_app_queue_size = 0
-    return config
-
-
 @contextmanager
 def _signalled(stop: Stop | None) -> Iterator[Stop]:
     """Yield the given ``Stop``, or a new one that SIGTERM and SIGINT trigger during this context."""
@@ -209,8 +191,23 @@ def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
         logs.event(logging.ERROR, "unhandled")
 
 
-def _raise_file_limit() -> None:
-    """Allow the most open connections that the system permits this process, because there may be many long polls."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _raise_file_limit(limits: Limits) -> None:
+    """Allow as many open files as there may be connections, and those that the process needs for other things.
+
+    Otherwise, callers who hold connections would take the files that the database and the object store need.
+
+    Raises:
+        ConfigurationError: the system doesn't permit so many.
+    """
+    # A burst of new connections takes files before the old ones are closed.
+    needed = limits.connections_max + BACKLOG + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    except (ValueError, OSError):
+        raise errors.ConfigurationError(
+            f"this process may have at most {hard} open files, and needs {needed} for its connections",
+            hint="raise the hard limit of open files (`ulimit -Hn`, or LimitNOFILE= of systemd)",
+        ) from None

@@ -1,9 +1,13 @@
-"""The work for one request, in any form (Noise or plain JSON): its place, its body and its deadline."""
+"""The work for one request, in any form (Noise or plain JSON): its body, its place and its deadline.
+
+A request gets a place once its body is complete. So callers who send slowly take no place from anyone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +15,8 @@ import msgspec
 from tkdb import api, errors, logs
 from tkdb.ports import Caller, Service
 from tkdb.server import problems
-from tkdb.server.asgi import BodyTooLarge, Disconnected, Receive, Scope, read_body
+from tkdb.server.arrivals import Arrivals, GivenUp
+from tkdb.server.asgi import APP, BodyTooLarge, Disconnected, Header, LengthRequired, Receive, Scope, read_body
 from tkdb.server.limits import Admission, Limits, Permit
 from tkdb.server.problems import ProblemError, retry_after
 
@@ -25,35 +30,45 @@ class Work:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.gate = Admission(active_max=limits.active_max, waiting_max=limits.waiting_max)
+        self.arrivals = Arrivals(count_max=limits.arriving_max, bytes_max=limits.arriving_bytes)
         self._writes: set[asyncio.Task[msgspec.Struct]] = set()
 
-    def enter(self) -> Permit:
-        """Return a place for one request.
+    def enter(self, scope: Scope, *, overloaded: Iterable[Header] = ()) -> Permit:
+        """Return a place for one request. ``overloaded``: the headers of the response if there is none.
 
         Raises:
-            ProblemError: all places are taken.
+            ProblemError: there is no place for one more request of the caller's app.
         """
         try:
-            return self.gate.enter()
+            return self.gate.enter(scope.get(APP, ""))
         except errors.Overloaded as error:
             delay = retry_after(error.retry_after_ms or 0)
-            raise ProblemError(problems.OVERLOADED, str(error), headers=[delay], close=True) from None
+            raise ProblemError(problems.OVERLOADED, str(error), headers=[delay, *overloaded]) from None
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Return the whole body.
 
         Raises:
-            ProblemError: it is too large, or arrives too slowly.
+            ProblemError: it has no length, is too large, arrives too slowly, or was given up for newer ones.
             Disconnected: the caller disconnected.
         """
         try:
-            return await read_body(scope, receive, self.limits)
+            return await read_body(scope, receive, self.limits, self.arrivals)
+        except LengthRequired:
+            detail = "a body must be sent with a Content-Length, not in chunks"
+            raise ProblemError(problems.LENGTH_REQUIRED, detail, close=True) from None
         except BodyTooLarge:
             detail = f"a body may have at most {self.limits.body_bytes} bytes"
             raise ProblemError(problems.TOO_LARGE, detail, close=True) from None
         except TimeoutError:
-            detail = f"a body must be complete within {self.limits.read_ms} ms"
+            detail = (
+                f"a body must be complete within {self.limits.read_ms} ms, "
+                f"and 1 s more for each {self.limits.read_bytes_per_s} bytes"
+            )
             raise ProblemError(problems.SLOW_REQUEST, detail, close=True) from None
+        except GivenUp:
+            detail = "too many bodies are arriving, and this is the oldest"
+            raise ProblemError(problems.OVERLOADED, detail, headers=[retry_after(0)], close=True) from None
 
     async def catch_up(self, service: Service, position: int, place: Permit) -> None:
         """Wait until ``service`` serves ``position``.

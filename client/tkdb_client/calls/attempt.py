@@ -18,6 +18,7 @@ from tkdb.channel.client import Initiator
 from tkdb.channel.envelope import MAX_AGE_MS, MAX_AHEAD_MS
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.net.url import Url
+from tkdb_client.arguments import REQUEST_ID_BYTES, request_id_of_part
 from tkdb_client.calls.effects import Steps
 from tkdb_client.calls.regions import Region, Regions
 from tkdb_client.calls.transport import Lost, Send
@@ -54,6 +55,8 @@ class CallState:
         path: the call's path.
         body: the request.
         request_id: 16 bytes.
+        call_id: the request id of the whole operation, of which this call may be one part.
+        once: whether the authority carries out this request id only once, whenever it is repeated.
         deadline_ms: when the call ends, by the monotonic clock.
         wait_ms: how long the authority may hold the answer back on purpose (a long poll).
         max_age_ms: the largest age of the answer's data on arrival; None: any.
@@ -69,6 +72,8 @@ class CallState:
     path: str
     body: bytes = field(repr=False)  # it may contain tokens
     request_id: bytes
+    call_id: bytes
+    once: bool
     deadline_ms: int
     wait_ms: int = 0
     max_age_ms: int | None = None
@@ -130,11 +135,28 @@ class Attempts:
         self._positions: dict[bytes, int] = {}
 
     def course(
-        self, path: str, call: api.Call[Any], *, timeout_ms: int, wait_ms: int = 0, max_age_ms: int | None = None
+        self,
+        path: str,
+        call: api.Call[Any],
+        *,
+        timeout_ms: int,
+        wait_ms: int = 0,
+        max_age_ms: int | None = None,
+        request_id: bytes | None = None,
+        part: int = 0,
     ) -> CallState:
         """Return the state of a new call. ``timeout_ms`` is its timeout, in addition to ``wait_ms``."""
-        deadline_ms = self._clock.monotonic_ms() + timeout_ms + wait_ms
-        return CallState(path, api.encode(call), self._random(16), deadline_ms, wait_ms, max_age_ms)
+        call_id = self._random(REQUEST_ID_BYTES) if request_id is None else request_id
+        return CallState(
+            path=path,
+            body=api.encode(call),
+            request_id=request_id_of_part(call_id, part),
+            call_id=call_id,
+            once=isinstance(call, api.WriteCall),
+            deadline_ms=self._clock.monotonic_ms() + timeout_ms + wait_ms,
+            wait_ms=wait_ms,
+            max_age_ms=max_age_ms,
+        )
 
     def untried(self, course: CallState) -> list[int]:
         """Return the regions that this round has yet to ask, the next one first.
@@ -226,7 +248,7 @@ class Attempts:
             url=str(self._urls[region]),
             region=report.region,
             machine=report.machine,
-            role=report.role,
+            role=report.role if report.cluster is None or report.cluster.is_current else "",
             rtt_ms=rtt_ms,
             seq=report.position,
             age_ms=report.age_ms,

@@ -25,6 +25,7 @@ from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.net.backoff import Backoff
 from tkdb.net.url import Url
+from tkdb_client.arguments import REQUEST_ID_BYTES
 from tkdb_client.calls.attempt import Attempts, CallState, Reply
 from tkdb_client.calls.effects import Background, Sleep, Steps
 from tkdb_client.calls.regions import Region
@@ -87,6 +88,10 @@ class Calls:
         # State that calls leave for later ones. The lock that protects it is never held across an effect.
         self._budget = RetryBudget()
 
+    def new_request_id(self) -> bytes:
+        """Return a request id that was never used."""
+        return self._random(REQUEST_ID_BYTES)
+
     def ask(
         self,
         path: str,
@@ -95,6 +100,8 @@ class Calls:
         wait_ms: int = 0,
         max_age_ms: int | None = None,
         timeout_ms: int | None = None,
+        request_id: bytes | None = None,
+        part: int = 0,
     ) -> Steps[tuple[R, Reply]]:
         """Return the result of ``call``, and the attempt that brought it.
 
@@ -104,6 +111,8 @@ class Calls:
             wait_ms: how long the authority may hold the answer back on purpose (a long poll).
             max_age_ms: the largest age of the answer's data on arrival; None: any.
             timeout_ms: a shorter timeout of the call than the client's; None: the client's.
+            request_id: the request id of the operation, if it may be a repeated one. Default: a new one.
+            part: the number of this request among those of the operation, from 0.
 
         Raises:
             Denied, Refused: the authority's answer.
@@ -113,7 +122,7 @@ class Calls:
             ChannelError: the authority's answer can't be read. It may be a newer version's.
             ConfigurationError: the call needs a signer's key.
         """
-        course = self._start(path, call, wait_ms, max_age_ms, timeout_ms)
+        course = self._start(path, call, wait_ms, max_age_ms, timeout_ms, request_id, part)
         while True:
             due = self._attempts.due()
             if due is not None:
@@ -144,27 +153,43 @@ class Calls:
         return self._attempts.probe(region, self._timing.attempt_timeout_ms)
 
     def _start(
-        self, path: str, call: api.Call[R], wait_ms: int, max_age_ms: int | None, at_most_ms: int | None
+        self,
+        path: str,
+        call: api.Call[R],
+        wait_ms: int,
+        max_age_ms: int | None,
+        at_most_ms: int | None,
+        request_id: bytes | None,
+        part: int,
     ) -> CallState:
         if path in api.SIGNED_PATHS and not self.is_signer:
             raise errors.ConfigurationError("this call needs a signer's key", hint="set TKDB_SIGNER or pass signer=")
         with self._lock:
             self._budget.deposit()
         timeout_ms = self._timing.timeout_ms if at_most_ms is None else min(at_most_ms, self._timing.timeout_ms)
-        return self._attempts.course(path, call, timeout_ms=timeout_ms, wait_ms=wait_ms, max_age_ms=max_age_ms)
+        return self._attempts.course(
+            path,
+            call,
+            timeout_ms=timeout_ms,
+            wait_ms=wait_ms,
+            max_age_ms=max_age_ms,
+            request_id=request_id,
+            part=part,
+        )
 
     def _round(self, course: CallState) -> Steps[Reply]:
         """Ask one region after the other until one answers. If none does, raise the most specific error."""
         course.begin_round()
         told: errors.Unavailable | None = None
         while untried := self._attempts.untried(course):
-            if told is not None and self._left_ms(course) < _LEAST_ATTEMPT_MS:
+            if told is not None and self._left_ms(course) < self._least_ms(course, told):
                 break
             try:
                 return (yield from self._turn(course, untried))
             except errors.Unavailable as error:
                 course.retry_after_ms = max(course.retry_after_ms, error.retry_after_ms or 0)
-                if told is None or type(error) is not errors.Unavailable:  # The authority's own error is more specific.
+                # The authority's own error is more specific, and the primary's reason more than a replica's.
+                if told is None or not (isinstance(told, errors.StoreUnwritable) or type(error) is errors.Unavailable):
                     told = error
         assert told is not None  # noqa: S101  a round that begins has a region to ask
         raise told
@@ -177,6 +202,16 @@ class Calls:
             timeout_ms = self._attempts.timeout_ms(region, untried[1], timeout_ms)
         return (yield from self._attempts.attempt(course, region, timeout_ms))
 
+    def _least_ms(self, course: CallState, error: errors.Unavailable) -> int:
+        """Return the time that another attempt after ``error`` needs at least.
+
+        If the disk can't be written, the next attempt also waits for it. A write that certainly wasn't done would end
+        in doubt if its attempt were cut short.
+        """
+        if isinstance(error, errors.StoreUnwritable) and not course.in_doubt:
+            return self._timing.attempt_timeout_ms
+        return _LEAST_ATTEMPT_MS
+
     def _left_ms(self, course: CallState) -> int:
         return course.deadline_ms - self._clock.monotonic_ms()
 
@@ -186,7 +221,7 @@ class Calls:
             raise _end(course, error)
         jitter = int.from_bytes(self._random(4)) / 2**32
         wait_ms = self._timing.backoff.wait_ms(course.rounds - 1, jitter=jitter, at_least_ms=course.retry_after_ms)
-        if wait_ms + _LEAST_ATTEMPT_MS > self._left_ms(course):
+        if wait_ms + self._least_ms(course, error) > self._left_ms(course):
             raise _end(course, _late(course, error))
         with self._lock:
             affordable = self._budget.withdraw(now_ms=self._clock.monotonic_ms())
@@ -206,7 +241,9 @@ def _unreadable(course: CallState, error: errors.ChannelError) -> errors.TkdbErr
     """Return the error of a call whose answer is the authority's, but in an unknown format."""
     if not course.writes:
         return error
-    return errors.OutcomeUnknown(f"the write was answered, but {error.message}", hint=error.hint)
+    return errors.OutcomeUnknown(
+        f"the write was answered, but {error.message}", hint=error.hint, request_id=course.call_id
+    )
 
 
 def _late(course: CallState, last: errors.Unavailable) -> errors.Unavailable:
@@ -229,8 +266,15 @@ def _end(course: CallState, error: errors.Unavailable) -> errors.Unavailable:
     never_opened = course.unopened == course.attempts
     return errors.OutcomeUnknown(
         f"the write was sent and its outcome is unknown: {error.message}",
-        hint=error.hint
-        if never_opened
-        else "a revocation can be repeated; before you repeat another write, check whether it was done",
+        hint=error.hint if never_opened else _repeat(course),
         retry_after_ms=error.retry_after_ms,
+        request_id=course.call_id,
     )
+
+
+def _repeat(course: CallState) -> str:
+    if course.once:
+        return f"repeat it with its request id {course.call_id.hex()}, and it is done only once"
+    if course.path == api.REVOKE:
+        return "revoke it again, which is harmless"
+    return "check the status before you repeat it"

@@ -46,7 +46,7 @@ class Region:
         url: the URL that was asked.
         region: its name.
         machine: the machine that answered.
-        role: ``primary`` or ``replica``.
+        role: ``primary`` or ``replica``; empty if the machine hasn't read the head within its bound.
         rtt_ms: the average round trip to it.
         seq: the last entry of the journal that it serves.
         age_ms: the largest possible age of that data.

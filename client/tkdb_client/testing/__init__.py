@@ -4,7 +4,7 @@
 >>> from tkdb_client.testing import Authority, Down
 >>> authority = Authority()                                      # with the organizations acme and other
 >>> client = authority.client(policy=Policy(organization="acme"))  # a real Client: give it to the app
->>> token = authority.mint("acme", act="r", expires_in_s=60)
+>>> token = authority.mint("acme", action="r", expires_in_s=60)
 >>> client.verify(token).clear(Access(action="r"))
 >>> authority.clock.advance(61)                                  # seconds, at once
 >>> client.verify(token).clear(Access(action="r"))

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 import msgspec
 
 from tkdb import api
+from tkdb.arguments import Duration, members, reject, text
 from tkdb.channel.keys import AuthorityIdentity, SignerSecret
 from tkdb.errors import ConfigurationError
 from tkdb.macaroon.access import Policy
 from tkdb.macaroon.caveats import AnyCaveat
+from tkdb.macaroon.restrictions import Restrictions
 from tkdb.macaroon.token import Macaroon
+from tkdb_client.arguments import Token
 from tkdb_client.calls.call import ATTEMPT_TIMEOUT_MS, TIMEOUT_MS
 from tkdb_client.calls.runners import AsyncRunner, Runner
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.clock import Clock as ClientClock
-from tkdb_client.narrowing import Resources
-from tkdb_client.operations import Token
+from tkdb_client.settings import NO_SIGNER
 from tkdb_client.testing.clock import Clock
 from tkdb_client.testing.driving import AsyncTimeless, AsyncWire, Timeless, Wire
 from tkdb_client.testing.faults import Fault
@@ -29,6 +32,8 @@ from tkdb_client.testing.network import Network
 
 BOUND_S: Final = 5.001
 """The published bound, and a moment more: after this time, every client refuses a revoked token."""
+
+_REGIONS: Final = 'pass names, such as ("syd", "ams")'
 
 DEFAULT_ORGANIZATIONS: Final = ("acme", "other")
 """The organizations of an authority whose test names none."""
@@ -67,9 +72,14 @@ class Authority:
                 "tkdb_client.testing doesn't run on a Fly Machine: its tokens prove nothing",
                 hint="give the app a tkdb_client.Client",
             )
+        names = [text("regions", each, hint=_REGIONS) for each in members("regions", regions, hint=_REGIONS)]
+        if clock is not None and not isinstance(clock, Clock):
+            reject("clock", clock, "is not a Clock", "pass tkdb_client.testing.Clock()")
+        if not callable(random):
+            reject("random", random, "is not a function", "pass os.urandom, or leave it out")
         self.clock = clock or Clock()
         self._random = random
-        self._network = Network(regions, self.clock, random)
+        self._network = Network(names, self.clock, random)
         self._operator = self._make(Wire(self._network, faulty=False), signer=self.signer)
         for organization in organizations or DEFAULT_ORGANIZATIONS:
             self.create_organization(organization)
@@ -94,8 +104,8 @@ class Authority:
         *,
         signer: SignerSecret | None = None,
         policy: Policy | None = None,
-        timeout_ms: int = TIMEOUT_MS,
-        attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS,
+        timeout_ms: int | timedelta = TIMEOUT_MS,
+        attempt_timeout_ms: int | timedelta = ATTEMPT_TIMEOUT_MS,
     ) -> Client:
         """Return a client of this authority, for the app.
 
@@ -112,8 +122,8 @@ class Authority:
         *,
         signer: SignerSecret | None = None,
         policy: Policy | None = None,
-        timeout_ms: int = TIMEOUT_MS,
-        attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS,
+        timeout_ms: int | timedelta = TIMEOUT_MS,
+        attempt_timeout_ms: int | timedelta = ATTEMPT_TIMEOUT_MS,
     ) -> AsyncClient:
         """As ``client``, awaited."""
         network, clock = self._network, self.clock
@@ -128,16 +138,12 @@ class Authority:
         self,
         organization: str,
         *caveats: AnyCaveat,
-        act: str | None = None,
-        res: Resources | None = None,
-        sub: str | None = None,
-        aud: str | None = None,
-        expires_in_s: int | None = None,
+        subject: str | None = None,
+        expires_in_s: Duration | None = None,
+        **restrictions: Unpack[Restrictions],
     ) -> Macaroon:
         """Mint a token, as ``Client.mint``. Faults don't affect the test's own calls."""
-        return self._operator.mint(
-            organization, *caveats, act=act, res=res, sub=sub, aud=aud, expires_in_s=expires_in_s
-        )
+        return self._operator.mint(organization, *caveats, subject=subject, expires_in_s=expires_in_s, **restrictions)
 
     def revoke(self, token: Token) -> bool:
         """Revoke a token, as a signer. Return True if that had been done before.
@@ -149,7 +155,7 @@ class Authority:
         self.clock.advance(BOUND_S)
         return already
 
-    def create_organization(self, name: str, *, max_lifetime_s: int | None = None) -> api.Organization:
+    def create_organization(self, name: str, *, max_lifetime_s: Duration | None = None) -> api.Organization:
         """Create an organization, as ``Client.create_organization``."""
         return self._operator.create_organization(name, max_lifetime_s=max_lifetime_s)
 
@@ -160,10 +166,12 @@ class Authority:
         Raises:
             ConfigurationError: there is no such region.
         """
+        if isinstance(fault, type) or not callable(getattr(fault, "meet", None)):
+            reject("fault", fault, "is not a fault", "pass Down(), or another fault of tkdb_client.testing")
         faults = self._network.faults
-        unknown = set(regions) - faults.keys()
-        if unknown:
-            raise ConfigurationError(f"there is no region {min(unknown)}", hint=f"there are: {', '.join(faults)}")
+        for region in regions:
+            if not isinstance(region, str) or region not in faults:
+                reject("regions", region, "is not a region of this authority", f"there are: {', '.join(faults)}")
         named = regions or tuple(faults)
         for region in named:
             faults[region].append(fault)
@@ -192,8 +200,8 @@ class Authority:
         wire: Wire,
         signer: SignerSecret | None,
         policy: Policy | None = None,
-        timeout_ms: int = TIMEOUT_MS,
-        attempt_timeout_ms: int = ATTEMPT_TIMEOUT_MS,
+        timeout_ms: int | timedelta = TIMEOUT_MS,
+        attempt_timeout_ms: int | timedelta = ATTEMPT_TIMEOUT_MS,
     ) -> Client:
         clock = self.clock
 
@@ -204,12 +212,20 @@ class Authority:
         return InProcess(**self._settings(signer, policy, timeout_ms, attempt_timeout_ms))
 
     def _settings(
-        self, signer: SignerSecret | None, policy: Policy | None, timeout_ms: int, attempt_timeout_ms: int
+        self,
+        signer: SignerSecret | None,
+        policy: Policy | None,
+        timeout_ms: int | timedelta,
+        attempt_timeout_ms: int | timedelta,
     ) -> dict[str, Any]:
+        if policy is not None and not isinstance(policy, Policy):
+            reject("policy", policy, "is not a Policy", 'pass Policy(organization="acme")')
         return {
             "url": [str(url) for url in self._network.urls.values()],
             "authority": self.identity,
-            "signer": signer or "",  # not None, because a developer's exported signer belongs to another authority
+            "signer": NO_SIGNER
+            if signer is None
+            else signer,  # not None, because a developer's exported signer belongs to another authority
             "policy": msgspec.structs.replace(policy or Policy(), clock=self.clock.now_s),
             "timeout_ms": timeout_ms,
             "attempt_timeout_ms": attempt_timeout_ms,

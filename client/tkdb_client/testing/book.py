@@ -45,7 +45,7 @@ class Book:
         profile = Profile(name, seal_keys)
         self._keyring = Keyring(self.state, seal_keys)
         self._feed = Feed(self, self.state)
-        self._decisions = Decisions(self._keyring, seal_keys, random, profile.max_lifetime_s)
+        self._decisions = Decisions(self._keyring, seal_keys, random, profile.max_lifetime_s, profile.max_revocations)
         self._methods = Methods(profile, self.state, self._keyring, clock, random)
         self._chain_key = ChainKey(random(KEY_BYTES))
         journal = random(16)
@@ -80,7 +80,7 @@ class Book:
 
     def _revoke_own(self, text: str) -> api.Revoked:
         branch = self._methods.branch_to_revoke(text)
-        if branch is None:
+        if branch is None or isinstance(self._decisions.revoke_branch(self.state, branch), Decision):
             return api.Revoked(already=True)
         body = api.encode(api.Revoke([branch]))
         self._append(link(self.state.head, self._chain_key, now_ms=self._now_ms, epoch=1, body=body))
@@ -120,6 +120,7 @@ class Book:
     def _append(self, entry: Entry) -> None:
         self._entries.append(entry)
         self.state.apply(entry)
+        self.state.tidy()
         self._keyring.forget()
         self._feed.add(entry)
 

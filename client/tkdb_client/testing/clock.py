@@ -12,6 +12,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from tkdb import arguments
+from tkdb.arguments import Duration
+
 START_S: Final = 1_900_000_000
 """The start of every test, in Unix seconds: March 2030."""
 
@@ -24,20 +27,20 @@ class Clock:
     """
 
     def __init__(self, at_s: float = START_S) -> None:
+        arguments.seconds("at_s", at_s)
         self._start_ms = self._now_ms = round(at_s * 1000)
         self._lock = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
 
-    def advance(self, seconds: float) -> None:
-        """Move the time forward, at once.
+    def advance(self, seconds: Duration) -> None:
+        """Move the time forward, at once, by seconds or by a ``timedelta``.
 
         Raises:
-            ValueError: ``seconds`` is negative.
+            ConfigurationError: ``seconds`` isn't a duration, or is negative: time doesn't go back.
         """
-        if seconds < 0:
-            raise ValueError("time doesn't go back")
+        ms = round(arguments.seconds("seconds", seconds) * 1000)
         with self._lock:
-            self._now_ms += round(seconds * 1000)
+            self._now_ms += ms
         for listener in self._listeners:
             listener()
 

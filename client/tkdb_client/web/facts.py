@@ -4,9 +4,11 @@ Only facts that the caller can't invent count, and an unknown fact denies:
 
 - The **path** is the received one, with its escapes. It is known only if the server provides it *and* it decodes to
   exactly the path that the app uses. If a part in between has rewritten one of them, the path is unknown.
-- The **address** is the connection's, unless a header claims the same one: then a server may have copied it from there,
-  and it is unknown. There is one exception. If the app has a verifier of Fly's attestation, the address is the proxy's
-  ``Fly-Client-IP``, and only in an attested request.
+- **Method and path** are those of the request as it is when it is cleared, because that is what the app runs. If they
+  aren't those with which it arrived at the outermost gate, nothing clears.
+- The **address** is the connection's. If any header claims an address, a server may have copied it from there, so the
+  address is unknown. There is one exception. If the app has a verifier of Fly's attestation, the address is the
+  proxy's ``Fly-Client-IP``, and only in an attested request.
 - The **source** is the one that Fly's proxy attests for *this* request. (The authority checks its own callers itself:
   `tkdb.server.attested`.)
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final, Self
 from urllib.parse import unquote, unquote_to_bytes
@@ -29,7 +31,20 @@ from tkdb.macaroon.access import Access, Source
 from tkdb_client.forks import renewed_after_fork
 
 CLIENT_IP: Final = b"fly-client-ip"
-_CLAIMS: Final = frozenset({b"x-forwarded-for", b"x-real-ip", b"forwarded", CLIENT_IP})
+CLAIMS: Final = frozenset(
+    {
+        *(b"forwarded", b"forwarded-for", b"x-forwarded", b"x-forwarded-for", b"x-original-forwarded-for"),
+        *(b"x-real-ip", b"client-ip", b"x-client-ip", b"true-client-ip", b"x-cluster-client-ip", b"x-remote-addr"),
+        *(
+            b"x-remote-ip",
+            b"x-originating-ip",
+            b"x-envoy-external-address",
+            b"x-azure-clientip",
+            b"x-appengine-user-ip",
+        ),
+        *(b"cf-connecting-ip", b"cf-connecting-ipv6", b"fastly-client-ip", CLIENT_IP),
+    }
+)
 """Headers that claim the address of a request."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -43,32 +58,49 @@ class Arrived:
     Attributes:
         method: the HTTP method; GET for a WebSocket's handshake.
         path: the received path, or None if it is unknown.
-        peer: the address of the connection, or None.
+        routed: the whole path by which the app routes, decoded.
+        peer: the address of the connection as the server gives it, or None. A server may have taken it from a header.
         headers: all its headers.
     """
 
     method: str
     path: str | None
+    routed: str
     peer: str | None
-    headers: Headers
+    headers: Headers = field(repr=False)  # one of them has the token
 
     @classmethod
     def of_scope(cls, scope: Mapping[str, Any]) -> Self:
         """Return the request in an ASGI scope, for HTTP or a WebSocket."""
-        headers, client = tuple(scope["headers"]), scope.get("client")
-        peer = _peer(client[0] if client else None, headers)
-        return cls(scope.get("method", "GET"), _scope_path(scope), peer, headers)
+        client = scope.get("client")
+        peer = client[0] if client else None
+        return cls(scope.get("method", "GET"), _scope_path(scope), _routed(scope), peer, tuple(scope["headers"]))
 
     @classmethod
-    def of_environ(cls, environ: Mapping[str, Any]) -> Self:
-        """Return the request in a WSGI environment (PEP 3333)."""
+    def of_environ(cls, environ: Mapping[str, Any], *, method: str, routed: str | None = None) -> Self:
+        """Return the request in a WSGI environment (PEP 3333).
+
+        Args:
+            environ: the environment.
+            method: the method that the app sees.
+            routed: the path by which the app routes, as text, if it isn't the environment's.
+        """
         headers = tuple(
             (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in environ.items()
             if name.startswith("HTTP_")
         )
-        peer = _peer(environ.get("REMOTE_ADDR"), headers)
-        return cls(environ["REQUEST_METHOD"], _environ_path(environ), peer, headers)
+        raw = _raw_path(environ)
+        if routed is None:
+            routed = str(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+            decoded = unquote_to_bytes(raw).decode("latin-1")  # which is how WSGI has bytes as text
+        else:
+            decoded = unquote(raw)
+        return cls(method, raw if raw and decoded == routed else None, routed, environ.get("REMOTE_ADDR"), headers)
+
+    def is_same(self, other: Arrived) -> bool:
+        """Return True if the app would run the same for both: method and path are the same."""
+        return (self.method, self.path, self.routed) == (other.method, other.path, other.routed)
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of all headers with this lower-case name."""
@@ -76,20 +108,18 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """The facts about a request that are known without the app."""
+class Origin:
+    """The attested facts about a request, which are used up by the outermost gate: its address and its source."""
 
-    method: str
-    path: str | None
     ip: str | None
     source: Source | None
 
-    def complete(self, access: Access) -> Access:
+    def complete(self, access: Access, live: Arrived) -> Access:
         """Return the access, with the known facts for the fields that the app has left out."""
         return msgspec.structs.replace(
             access,
-            method=self.method if access.method is None else access.method,
-            path=self.path if access.path is None else access.path,
+            method=live.method if access.method is None else access.method,
+            path=live.path if access.path is None else access.path,
             ip=self.ip if access.ip is None else access.ip,
             source=self.source if access.source is None else access.source,
         )
@@ -123,24 +153,22 @@ class Attestation:
         return Source(organization=source.org, app=source.app, machine=source.instance)
 
 
-def facts(arrived: Arrived, attestation: Attestation | None) -> Facts:
-    """Return the facts about a request. This uses up its attestation, so call it once."""
+def origin(arrived: Arrived, attestation: Attestation | None) -> Origin:
+    """Return the origin of a request. This uses up its attestation, so call it once."""
     if attestation is None:
-        return Facts(arrived.method, arrived.path, arrived.peer, None)
+        return Origin(_address(arrived), None)
     source = attestation.source(arrived)
-    ip = None if source is None else _client_ip(arrived)
-    return Facts(arrived.method, arrived.path, ip, source)
+    return Origin(None if source is None else _client_ip(arrived), source)
 
 
-def _peer(address: str | None, headers: Headers) -> str | None:
+def _address(arrived: Arrived) -> str | None:
     """Return the address of the connection, or None if a server may have replaced it with a header's value.
 
-    uvicorn does so with X-Forwarded-For, by default if the proxy is local, and so does Werkzeug's ProxyFix.
+    uvicorn does so with X-Forwarded-For, by default if the proxy is local, and so does Werkzeug's ProxyFix. What they
+    make of a header isn't always a part of its text (RFC 7239 has quoted pairs), so the presence of a header decides.
     """
-    if not address:
-        return None
-    said = address.encode("latin-1", "replace")
-    return None if any(said in value for name, value in headers if name.lower() in _CLAIMS) else address
+    is_claimed = any(name.lower().replace(b"_", b"-") in CLAIMS for name, _ in arrived.headers)
+    return None if is_claimed else arrived.peer or None
 
 
 def _client_ip(arrived: Arrived) -> str | None:
@@ -153,18 +181,22 @@ def _client_ip(arrived: Arrived) -> str | None:
         return None
 
 
+def _routed(scope: Mapping[str, Any]) -> str:
+    # Before 2024, servers and frameworks left the prefix of a mounted app out of the path.
+    prefix, path = scope.get("root_path", ""), str(scope.get("path", ""))
+    return path if path.startswith(prefix) else prefix + path
+
+
 def _scope_path(scope: Mapping[str, Any]) -> str | None:
     raw = scope.get("raw_path")
     if not raw or not raw.isascii():
         return None
     text: str = raw.decode("ascii")
-    routed = scope["path"]
-    # Before 2024, servers and frameworks left the prefix of a mounted app out of the path.
-    return text if unquote(text) in {routed, scope.get("root_path", "") + routed} else None
+    return text if unquote(text) in {scope["path"], scope.get("root_path", "") + scope["path"]} else None
 
 
-def _environ_path(environ: Mapping[str, Any]) -> str | None:
+def _raw_path(environ: Mapping[str, Any]) -> str:
+    """Return the received path, or "" if the server doesn't pass it on."""
     # Not in PEP 3333: gunicorn and werkzeug use RAW_URI; uWSGI, mod_wsgi and werkzeug use REQUEST_URI.
     text = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
-    routed = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    return text if text and text.isascii() and unquote_to_bytes(text) == routed.encode("latin-1") else None
+    return text if text.isascii() else ""

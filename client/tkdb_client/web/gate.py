@@ -17,11 +17,12 @@ from typing import Final
 import msgspec
 
 from tkdb.attestation import Verifier
-from tkdb.errors import ConfigurationError, Denied, Unavailable, WrongClock
+from tkdb.errors import CaveatUnmet, ConfigurationError, Denied, Unavailable, WrongClock
+from tkdb.macaroon import clearing
 from tkdb.macaroon.access import Access, AnyOrganization, Policy
 from tkdb_client.client import AsyncClient, Client
 from tkdb_client.verified import Verified
-from tkdb_client.web.facts import Arrived, Attestation, Facts, facts
+from tkdb_client.web.facts import Arrived, Attestation, Origin, origin
 from tkdb_client.web.header import bundle_text
 from tkdb_client.web.rejection import Answer, Rejection, Render, render
 
@@ -69,9 +70,11 @@ class Guard:
             arrived: the request.
             outer: its visit at an outer gate. The attestation isn't checked again, because it counts once.
         """
-        if outer is not None and outer.gate._verifier is self._verifier:
-            return Visit(self, arrived, outer.facts)
-        return Visit(self, arrived, facts(arrived, self._attestation))
+        if outer is None:
+            return Visit(self, arrived, arrived, origin(arrived, self._attestation))
+        if outer.gate._verifier is self._verifier:
+            return Visit(self, arrived, outer.first, outer.origin)
+        return Visit(self, arrived, outer.first, origin(arrived, self._attestation))
 
     def bind(self, verified: Verified) -> Verified:
         """Return ``verified`` under the policy of this app."""
@@ -93,15 +96,24 @@ class Visit:
 
     Attributes:
         gate: the gate.
-        facts: the facts about the request.
+        first: the request as it arrived at the outermost gate.
+        origin: its attested facts.
+        rejection: the rejection that ended the last check; None if that check was passed, or there was none.
     """
 
-    __slots__ = ("_arrived", "facts", "gate")
+    __slots__ = ("_arrived", "first", "gate", "origin", "rejection")
 
-    def __init__(self, gate: Guard, arrived: Arrived, known: Facts) -> None:
+    def __init__(self, gate: Guard, arrived: Arrived, first: Arrived, known: Origin) -> None:
         self.gate = gate
-        self.facts = known
+        self.first = first
+        self.origin = known
+        self.rejection: Rejection | None = None
         self._arrived = arrived
+
+    @property
+    def has_token(self) -> bool:
+        """True if the request presents something as a token, even if it can't be read."""
+        return bool(self._arrived.values(b"authorization"))
 
     async def verified(self) -> Verified:
         """Return the verified token of the request, without blocking the event loop.
@@ -109,9 +121,9 @@ class Visit:
         Raises:
             Rejection: there is no token, it is denied, or it can't be verified now.
         """
-        text = self._text()
-        client = self.gate.client
-        with _judging():
+        with self._rejecting(Rejection.denied):
+            text = self._text()
+            client = self.gate.client
             if isinstance(client, AsyncClient):
                 return await client.verify(text)
             known = client.known(text)  # most tokens are cached, and a lookup costs less than another thread
@@ -124,26 +136,70 @@ class Visit:
             Rejection: as ``verified``.
             ConfigurationError: the app's client is an AsyncClient.
         """
-        text = self._text()
-        client = self.gate.client
-        if isinstance(client, AsyncClient):
-            raise ConfigurationError("an AsyncClient can't be used in blocking code", hint="give a tkdb_client.Client")
-        with _judging():
+        with self._rejecting(Rejection.denied):
+            text = self._text()
+            client = self.gate.client
+            if isinstance(client, AsyncClient):
+                raise ConfigurationError(
+                    "an AsyncClient can't be used in blocking code", hint="give a tkdb_client.Client"
+                )
             return client.verify(text)
 
-    def clear(self, verified: Verified, access: Access) -> Verified:
+    def clear(self, verified: Verified, access: Access, live: Arrived) -> Verified:
         """Return ``verified`` if it allows ``access``, completed with the facts about the request.
 
+        Args:
+            verified: the token.
+            access: the access.
+            live: the request as it is now, which is what the app runs.
+
         Raises:
-            Rejection: it is another organization's, or a caveat doesn't allow it.
+            Rejection: the request was changed after it arrived, the token is another organization's, or a caveat
+                doesn't allow the access.
             ConfigurationError: neither the app nor the access names an organization.
         """
         verified = self.gate.bind(verified)
-        try:
-            verified.clear(self.facts.complete(access))
-        except Denied as denied:
-            raise Rejection.unmet(denied) from None
+        with self._rejecting(Rejection.unmet):
+            self._require_unchanged(live)
+            verified.clear(self.origin.complete(access, live))
         return verified
+
+    def admit(self, verified: Verified, live: Arrived) -> None:
+        """Return if a closed app may see the request: the token is one of its organization, and isn't expired.
+
+        The other caveats stay to be cleared by the route, which knows the access.
+
+        Raises:
+            Rejection: it may not.
+        """
+        verified = self.gate.bind(verified)
+        with self._rejecting(Rejection.unmet):
+            self._require_unchanged(live)
+            clearing.admit(verified.organization, verified.caveats, verified.policy)
+
+    def _require_unchanged(self, live: Arrived) -> None:
+        if not live.is_same(self.first):
+            raise CaveatUnmet(
+                f"the request arrived as {self.first.method[:32]!a} {self.first.routed[:200]!a}, and was changed to "
+                f"{live.method[:32]!a} {live.routed[:200]!a}",
+                hint="put middleware that changes the method or the path outside tkdb's",
+            )
+
+    @contextmanager
+    def _rejecting(self, rejected: Callable[[Denied], Rejection]) -> Iterator[None]:
+        """Turn errors about a token into rejections. Other errors are the app's own problem, and stay errors."""
+        self.rejection = None
+        try:
+            yield
+        except Denied as denied:
+            self.rejection = rejected(denied)
+        except Unavailable as unavailable:
+            _clock_log.note(unavailable)
+            self.rejection = Rejection.unavailable(unavailable)
+        except Rejection as rejection:
+            self.rejection = rejection
+        if self.rejection is not None:
+            raise self.rejection from None
 
     def _text(self) -> str:
         text = bundle_text(self._arrived.values(b"authorization"))
@@ -191,16 +247,3 @@ class ClockLog:
 
 
 _clock_log = ClockLog()
-
-
-@contextmanager
-def _judging() -> Iterator[None]:
-    """Turn the client's errors about a token into rejections. Other errors are the app's own problem, and stay
-    errors."""
-    try:
-        yield
-    except Denied as denied:
-        raise Rejection.denied(denied) from None
-    except Unavailable as unavailable:
-        _clock_log.note(unavailable)
-        raise Rejection.unavailable(unavailable) from None

@@ -16,9 +16,10 @@ import msgspec
 
 from tkdb import errors
 from tkdb.server.limits import Limits
-from tkdb.settings import SETTINGS, Address
+from tkdb.settings import SETTINGS, Address, problems
 from tkdb_ops.doctor.deployment import KILL_TIMEOUT_MS, Config, Service, Setup, StopConfig, duration_ms
 from tkdb_ops.doctor.findings import Absent, Check, Finding, listed
+from tkdb_replication.bucket.settings import Bucket
 
 Rule = Callable[[Config], Iterable[str]]
 """A rule that yields the faults of one configuration, each as a clause."""
@@ -67,14 +68,23 @@ STOPPING: Final = Check(
 )
 LIMITS: Final = Check(
     "limits",
-    "requests go to another machine before one machine has too many",
-    'set [http_service.concurrency] type = "requests", hard_limit below TKDB_MAX_CONCURRENCY, then `fly deploy`',
+    "the proxy passes on as many requests as the authority accepts",
+    'set [http_service.concurrency] type = "requests", hard_limit = 6000, soft_limit = 5500, then `fly deploy`',
 )
 NO_SECRETS: Final = Check(
     "no-secrets",
     "plain configuration contains no secret",
     "remove it from [env], `fly secrets set` a new one, and stop using the old one",
 )
+
+READABLE: Final = Check(
+    "settings",
+    "`tkdb serve` accepts every variable",
+    "correct it in [env], then `fly deploy`",
+)
+
+_ANY_BUCKET: Final = {"BUCKET_NAME": "any", "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+"""The variables that a bucket must have. They stand in for those that are secrets, and so aren't in [env]."""
 
 _DEFAULTS: Final = {setting.variable: setting.default or "" for setting in SETTINGS}
 
@@ -181,19 +191,20 @@ def stopping(config: Config) -> Iterator[str]:
 
 
 def limits(config: Config) -> Iterator[str]:
-    """Yield a fault unless the proxy's limit is below the authority's.
+    """Yield a fault unless the proxy's limits are above the authority's.
 
-    Above the authority's own limit, callers get errors, even if another machine has room.
+    The proxy counts a request from its first byte on. With a lower limit, slow senders and long polls would use it up.
     """
-    own = _number(config, "TKDB_MAX_CONCURRENCY")
+    own = Limits(active_max=_number(config, "TKDB_MAX_CONCURRENCY")).requests_max
     for service in config.services or ():
         limit = service.concurrency
-        if limit is None or not limit.hard_limit:
-            yield "there is no hard_limit"
-        elif limit.type != "requests":
+        if limit is None:
+            continue
+        lowest = min(filter(None, (limit.hard_limit, limit.soft_limit)), default=own)
+        if limit.type != "requests":
             yield f"{limit.type} are counted, not requests"
-        elif max(limit.hard_limit, limit.soft_limit) >= own:
-            yield f"the limit is {max(limit.hard_limit, limit.soft_limit)}, but the authority's own limit is {own}"
+        elif lowest < own:
+            yield f"the limit is {lowest}, but the authority accepts {own} requests"
 
 
 def no_secrets(config: Config) -> Iterator[str]:
@@ -202,6 +213,15 @@ def no_secrets(config: Config) -> Iterator[str]:
     The fault doesn't repeat the value.
     """
     return (f"{name} is readable" for name in sorted(SECRETS & config.env.keys()))
+
+
+def readable(config: Config) -> Iterator[str]:
+    """Yield a fault for each variable that ``tkdb serve`` wouldn't accept, by its own parsers: a placeholder is one."""
+    yield from problems(config.env)
+    try:
+        Bucket.parse(_ANY_BUCKET | config.env)
+    except errors.ConfigurationError as error:
+        yield str(error)
 
 
 RULES: Final[Mapping[Check, Rule]] = {
@@ -214,6 +234,7 @@ RULES: Final[Mapping[Check, Rule]] = {
     STOPPING: stopping,
     LIMITS: limits,
     NO_SECRETS: no_secrets,
+    READABLE: readable,
 }
 """The rule of each check."""
 

@@ -95,6 +95,9 @@ class Config(msgspec.Struct, frozen=True):
     stop_config: StopConfig | None = None
     metadata: dict[str, str] | None = None
 
+    def __repr__(self) -> str:
+        return f"<Config with {len(self.env)} variables>"  # one of them may be a secret by mistake
+
 
 class ImageRef(msgspec.Struct, frozen=True):
     """The image that a machine runs."""

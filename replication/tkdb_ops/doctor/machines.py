@@ -232,7 +232,9 @@ def _leadership(reports: Sequence[api.StatusReport]) -> list[str]:
     leaders = sorted({each.machine for each in reports if each.role == "primary" and each.cluster is not None})
     if len(leaders) > 1:
         return [f"{listed(leaders)} are all primary"]
-    newest = max(heads, key=lambda head: head.rev)
+    newest = max(heads, key=lambda head: (head.rev, -head.read_ms))
+    if not newest.is_current:
+        return [f"the primary is unknown: no machine has read the head for {newest.read_ms / 1000:.1f} s"]
     at_once = sorted({head.primary for head in heads if head.epoch == newest.epoch and head.primary})
     if len(at_once) > 1:
         return [f"in epoch {newest.epoch}, some follow {at_once[0]} and some {at_once[1]}"]
@@ -248,7 +250,7 @@ def _clusters(reports: Iterable[api.StatusReport]) -> list[api.Cluster]:
 
 
 def _newest(reports: Iterable[api.StatusReport]) -> api.Cluster | None:
-    return max(_clusters(reports), key=lambda head: head.rev, default=None)
+    return max(_clusters(reports), key=lambda head: (head.rev, -head.read_ms), default=None)
 
 
 def _reason(seen: SeenMachine) -> NoAnswerReason | None:

@@ -19,6 +19,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     configured.PORTS_SERVED,
     configured.PLAIN_HTTP,
     configured.NO_SECRETS,
+    configured.READABLE,
     machines.IDENTITY,
     machines.ANSWERING,
     hosted.HOSTED,

@@ -5,6 +5,7 @@ Everything but the load, the targets and the run is pure.
 ``audit``         The final check of a machine: does it have every acknowledged write? No failure is excused here
 ``catalogue``     The catalogue of drills, in the order in which ``tkdb drill run all`` runs them
 ``chart``         The chart of one drill over time
+``delay``         The scheduling delay of this machine, sampled by a thread during a drill
 ``drill``         A drill as data: the fault, the repair, and the objectives
 ``figures``       The figures of a record: those that decide the verdict, and those that explain it
 ``fly_machines``  The machines of one app on Fly, for drills

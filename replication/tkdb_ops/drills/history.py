@@ -28,14 +28,14 @@ _FURTHER: Final = ("detected_ms", "took_over_ms", "refused_ms", "revoked_in_faul
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One line of the history. A figure is None if it wasn't measured."""
+    """One line of the history. A figure is None if it wasn't measured, and ``passed`` if the machine was too busy."""
 
     began: str
     drill: str
     target: str
     seed: int
     versions: dict[str, str]
-    passed: bool
+    passed: bool | None
     missed: tuple[str, ...]
     figures: dict[str, int | None]
 
@@ -43,7 +43,8 @@ class Run(msgspec.Struct, frozen=True):
     def from_record(cls, record: Record, verdict: Verdict) -> Self:
         """Return the line for a record and its verdict."""
         return cls(
-            record.began, record.drill, record.target, record.seed, record.versions, verdict.passed,
+            record.began, record.drill, record.target, record.seed, record.versions,
+            None if verdict.unmeasurable else verdict.passed,
             tuple(finding.objective for finding in verdict.findings if not finding.met),
             {name: getattr(verdict.figures, name) for name in (*USUAL, *ALWAYS, *_FURTHER)},
         )  # fmt: skip

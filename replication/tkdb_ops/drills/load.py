@@ -134,7 +134,9 @@ class Load:
             async with asyncio.timeout(_PREPARE_S):
                 await _until_done(lambda: first.create_organization(self.organization))
                 for _ in range(_HOT):
-                    macaroon = await _until_done(lambda: first.mint(self.organization, act="rw", expires_in_s=86_400))
+                    macaroon = await _until_done(
+                        lambda: first.mint(self.organization, action="rw", expires_in_s=86_400)
+                    )
                     self._hot.append(self._number(macaroon))
                 texts = [token.macaroon for token in self._hot]
                 await asyncio.gather(
@@ -213,7 +215,7 @@ class Load:
 
     async def _mint(self, region: str) -> None:
         outcome, macaroon = await self._call(
-            region, CallKind.MINT, lambda client: client.mint(self.organization, act="rw")
+            region, CallKind.MINT, lambda client: client.mint(self.organization, action="rw")
         )
         if outcome is CallOutcome.OK:
             token = self._number(macaroon)
@@ -262,7 +264,7 @@ class Load:
         """Mint another token that all callers verify."""
         while not self._over.is_set():
             outcome, macaroon = await self._call(
-                region, CallKind.MINT, lambda client: client.mint(self.organization, act="rw", expires_in_s=86_400)
+                region, CallKind.MINT, lambda client: client.mint(self.organization, action="rw", expires_in_s=86_400)
             )
             if outcome is CallOutcome.OK:
                 self._hot.append(self._number(macaroon))

@@ -11,9 +11,13 @@ authority's machines aren't used.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+
+DELAY_P99_MS: Final = 100
+DELAY_LONGEST_MS: Final = 1_000
+"""The largest delays with which times can be measured. The shortest limit in time is 1 s, and the next is 2 s."""
 
 
 class CallKind(StrEnum):
@@ -154,6 +158,31 @@ class Audit(msgspec.Struct, frozen=True):
     said: str = ""
 
 
+class Delay(msgspec.Struct, frozen=True):
+    """How late the machine that ran the drill woke a thread which only sleeps: 99 % of the samples, and the longest.
+
+    >>> Delay(3_000, 12, 400).is_too_long, Delay(3_000, 120, 400).is_too_long, Delay(3_000, 12, 1_500).is_too_long
+    (False, True, True)
+    """
+
+    samples: int = 0
+    p99_ms: int = 0
+    longest_ms: int = 0
+
+    @property
+    def is_too_long(self) -> bool:
+        """True if the machine was so busy that its own delay, and not the authority's, may have missed a limit in time.
+
+        A call takes several steps in several processes, and each of them waits for a core.
+        """
+        return self.p99_ms > DELAY_P99_MS or self.longest_ms > DELAY_LONGEST_MS
+
+    def __str__(self) -> str:
+        return (
+            f"1 % of {self.samples:,} samples were at least {self.p99_ms:,} ms late, the latest {self.longest_ms:,} ms"
+        )
+
+
 class MachineRecord(msgspec.Struct, frozen=True):
     """A machine and its region."""
 
@@ -179,6 +208,7 @@ class Record(msgspec.Struct, frozen=True):
         end_ms: when the load ended.
         again: the command that runs the drill again.
         undone: the steps that the drill couldn't carry out, such as a machine that didn't come back.
+        delay: the scheduling delay of the machine that ran the drill.
     """
 
     drill: str
@@ -195,6 +225,7 @@ class Record(msgspec.Struct, frozen=True):
     end_ms: int
     again: str = ""
     undone: tuple[str, ...] = ()
+    delay: Delay = Delay()
     calls: tuple[CallRecord, ...] = ()
     writes: tuple[WriteRecord, ...] = ()
     events: tuple[Event, ...] = ()

@@ -47,7 +47,7 @@ def page(results: Sequence[Result]) -> str:
     one = results[0] if len(results) == 1 else None
     title = one.drill.title if one else f"{len(results)} failover drills"
     passed = sum(each.verdict.passed for each in results)
-    verdict = _badge(passed == len(results), "" if one else f"{passed} of {len(results)} passed")
+    verdict = _outcome(one.verdict) if one else _badge(passed == len(results), f"{passed} of {len(results)} passed")
     style = files("tkdb_ops.drills").joinpath("report.css").read_text("utf-8")
     first = results[0].record
     about = f"{_when(first.began)} · {escape(first.target)} · seed {first.seed}"
@@ -68,7 +68,7 @@ def _section(result: Result, *, alone: bool) -> str:
     heading = (
         f'<p class="lead">{escape(result.drill.shows)}</p>'
         if alone
-        else f'<h2 id="{escape(record.drill)}">{escape(result.drill.title)} {_badge(verdict.passed)}</h2>'
+        else f'<h2 id="{escape(record.drill)}">{escape(result.drill.title)} {_outcome(verdict)}</h2>'
         f'<p class="lead">{escape(result.drill.shows)}</p>'
     )
     return (
@@ -86,7 +86,7 @@ def _summary(results: Sequence[Result]) -> str:
         f'<tr><td><a href="#{escape(each.record.drill)}">{escape(each.record.drill)}</a></td>'
         f'<td class="wide">{escape(each.drill.title)}</td>'
         + "".join(_cell(_finding(each.verdict.findings, name)) for name in _TILES)
-        + f"<td>{_badge(each.verdict.passed)}</td></tr>"
+        + f"<td>{_outcome(each.verdict)}</td></tr>"
         for each in results
     )
     names = "".join(f"<th>{escape(_finding(results[0].verdict.findings, name).name)}</th>" for name in _TILES)
@@ -139,6 +139,7 @@ def _remarks(result: Result) -> str:
         else "",
         figures.old_primary,
         f"published bound: {record.bound_ms / 1000:g} s",
+        f"scheduling delay of the machine that ran the drill: {record.delay}" if record.delay.samples else "",
     ]
     return "<ul class=remarks>" + "".join(f"<li>{escape(each)}</li>" for each in remarks if each) + "</ul>"
 
@@ -191,8 +192,12 @@ def _footer(record: Record) -> str:
     )
 
 
-def _badge(passed: bool, text: str = "") -> str:
-    word = text or ("pass" if passed else "fail")
+def _outcome(verdict: Verdict) -> str:
+    word = "pass" if verdict.passed else "not measurable here" if verdict.unmeasurable else "fail"
+    return _badge(verdict.passed, word)
+
+
+def _badge(passed: bool, word: str) -> str:
     return f'<span class="badge {"pass" if passed else "fail"}">{escape(word)}</span>'
 
 

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from tkdb import errors
+from tkdb_ops.drills.delay import DelaySampler
 from tkdb_ops.drills.drill import Drill, Role, Step, Verb
 from tkdb_ops.drills.load import Load, Rates
 from tkdb_ops.drills.operator import ERRANDS, Operator
@@ -131,8 +132,12 @@ class Running:
         Raises:
             TkdbError: the target isn't healthy before the drill, or can't be used for it.
         """
+        await self._target.ready()
+        with DelaySampler() as delays:
+            return msgspec.structs.replace(await self._run(), delay=delays.delay)
+
+    async def _run(self) -> Record:
         target, drill = self._target, self.drill
-        await target.ready()
         began = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         load = self._load = self._new_load()
         await load.prepare()

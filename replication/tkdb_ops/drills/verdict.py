@@ -15,7 +15,10 @@ import msgspec
 
 from tkdb_ops.drills.figures import Figures, measure
 from tkdb_ops.drills.objectives import ALWAYS, USUAL, Objectives
-from tkdb_ops.drills.record import Record
+from tkdb_ops.drills.record import Delay, Record
+
+TIMED: Final = frozenset({*USUAL, "undone_steps"})
+"""The objectives that a delay can miss: those in time, failed reads (which have a time limit), and steps (as well)."""
 
 _NAMES: Final = {
     "failed_reads": "failed reads",
@@ -72,11 +75,26 @@ class Verdict(msgspec.Struct, frozen=True):
 
     findings: tuple[ObjectiveFinding, ...]
     figures: Figures
+    delay: Delay = Delay()
 
     @property
     def passed(self) -> bool:
         """True if every objective was met."""
         return all(finding.met for finding in self.findings)
+
+    @property
+    def failed(self) -> bool:
+        """True if an objective was missed, and this machine's delay can't be the reason."""
+        return not self.passed and not self.unmeasurable
+
+    @property
+    def unmeasurable(self) -> bool:
+        """True if only objectives in time were missed, on a machine that is too busy to measure them.
+
+        A lost write or an accepted revoked token is a failure on any machine.
+        """
+        missed = {finding.objective for finding in self.findings if not finding.met}
+        return bool(missed) and missed <= TIMED and self.delay.is_too_long
 
 
 def judge(record: Record, objectives: Objectives) -> Verdict:
@@ -85,7 +103,7 @@ def judge(record: Record, objectives: Objectives) -> Verdict:
     findings = [
         ObjectiveFinding(name, getattr(objectives, name), _measured(figures, name)) for name in (*USUAL, *ALWAYS)
     ]
-    return Verdict(tuple(findings), figures)
+    return Verdict(tuple(findings), figures, record.delay)
 
 
 def format_value(objective: str, value: int) -> str:

@@ -40,7 +40,7 @@ class Program:
     """
 
     arguments: Sequence[str]
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)  # it has the authority's secrets
     folder: Path
     log: Path
     mounts: Sequence[tuple[Path, Path]] = field(default=())

@@ -56,7 +56,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     region: list[_Region]
     admin: str | None = None
     check: Annotated[str, msgspec.Meta(pattern=r"^/[A-Za-z0-9/_.-]{0,100}\Z")] = "/readyz"
-    limit: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 250
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 6_000
 
 
 @dataclass(frozen=True, slots=True)

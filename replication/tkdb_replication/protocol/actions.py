@@ -28,6 +28,10 @@ class Swap(msgspec.Struct, frozen=True):
     body: bytes
     etag: str
 
+    def __repr__(self) -> str:
+        # Not the body: the head contains entries, and these may contain tokens.
+        return f"Swap({len(self.body)} bytes, etag={self.etag!r})"
+
 
 class Remember(msgspec.Struct, frozen=True):
     """Store these values on this machine's disk, for the ``Volume`` of its next start.

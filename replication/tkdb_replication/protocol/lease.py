@@ -8,8 +8,8 @@ is primary.
 >>> lease = Lease()
 >>> lease.saw(b"attempt 1", sent_ms=90, now_ms=100)
 >>> lease.saw(b"attempt 1", sent_ms=900, now_ms=2000)
->>> lease.unchanged_ms
-800
+>>> lease.unchanged_ms, lease.read_ms(2000)
+(800, 1100)
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ class Lease:
         """For how long the last head seen is known to have been the head."""
         self._attempt = b""
         self._since_ms = 0
+        self._sent_ms = 0
+
+    def read_ms(self, now_ms: int) -> int:
+        """Return the time since the last read was sent that showed the head."""
+        return now_ms - self._sent_ms
 
     def saw(self, attempt: bytes, *, sent_ms: int, now_ms: int) -> None:
         """Record that a read sent at ``sent_ms`` returned, at ``now_ms``, the head with this ``attempt``."""
         if attempt != self._attempt:
             self._attempt, self._since_ms, self.unchanged_ms = attempt, now_ms, 0
         self.unchanged_ms = max(self.unchanged_ms, sent_ms - self._since_ms)
+        self._sent_ms = max(self._sent_ms, sent_ms)
 
 
 def wait_ms(head: Head, settings: ProtocolSettings, former: bytes) -> int | None:

@@ -154,6 +154,10 @@ class StateMachine:
         """How long the head is known to be unchanged. If that is longer than its lease, the primary is silent."""
         return self._candidacy.lease.unchanged_ms
 
+    def read_ms(self, now_ms: int) -> int:
+        """Return the time since the last read or swap was sent that showed the head."""
+        return self._candidacy.lease.read_ms(now_ms)
+
     def age_ms(self, now_ms: int) -> int | None:
         """Return the largest possible age of the served data, or None if it is unknown."""
         return self._freshness.age_ms(now_ms)

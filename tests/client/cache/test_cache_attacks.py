@@ -41,7 +41,7 @@ def test_a_caller_cannot_change_the_result_of_another_caller(single: Single) -> 
         first.caveats[3].value["a"] = 2  # type: ignore[union-attr]
     assert isinstance(first.caveats, tuple)
     assert isinstance(first.macaroon.packets, tuple)
-    attenuated = first.macaroon.attenuate(Act("r"))
+    attenuated = first.macaroon.narrow(Act("r"))
     second = single.get(token)
     assert second is not None
     assert second.caveats == token.caveats != attenuated.caveats
@@ -71,7 +71,7 @@ def test_an_altered_text_of_a_cached_token_or_its_child_is_never_accepted(data: 
     single = Single()
     token = single.realm.mint()
     single.ask(token)
-    text = data.draw(st.sampled_from([token.text, token.attenuate(Act("r")).text]))
+    text = data.draw(st.sampled_from([token.text, token.narrow(Act("r")).text]))
     at = data.draw(st.integers(0, len(text) - 1))
     other = data.draw(st.sampled_from("ABab09-_+/= .,"))
     changed = data.draw(
@@ -109,7 +109,7 @@ def test_the_same_nonce_under_another_key_is_another_lineage(single: Single) -> 
     single.ask(one)
     assert single.get(one) is not None
     assert single.get(other) is None
-    assert single.get(other.attenuate(Act("r"))) is None
+    assert single.get(other.narrow(Act("r"))) is None
 
 
 def test_a_bundle_with_discharges_is_never_served_from_the_cache(single: Single) -> None:
@@ -134,7 +134,7 @@ def forgeries(child: Macaroon) -> list[bytes]:
 
 def test_a_forged_descendant_is_denied_and_never_cached(single: Single) -> None:
     token = single.realm.mint()
-    child = token.attenuate(Act("r"), Exp(1_900_000_000))
+    child = token.narrow(Act("r"), Exp(1_900_000_000))
     single.ask(token)
     for _ in range(3):  # The cache stores a descendant at its second use.
         for forged in forgeries(child):
@@ -151,7 +151,7 @@ def test_without_the_signature_comparison_a_forged_descendant_is_accepted(
 ) -> None:
     token = single.realm.mint()
     single.ask(token)
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     forged = child.raw[:-1] + bytes([child.raw[-1] ^ 1])
     with pytest.raises(errors.BadSignature):
         single.get(encode_text(forged))
@@ -165,7 +165,7 @@ def test_the_whole_common_part_is_compared_and_not_only_the_tail(
     """Any added caveats verify from a cached tail, so the text before it must be compared, too."""
     token = single.realm.mint(Exp(2_000_000_000), Sub("kim"), Act("r"))
     single.ask(token)
-    child = token.attenuate(Exp(1_900_000_000))
+    child = token.narrow(Exp(1_900_000_000))
     altered = child.raw.replace(b'["act","r"]', b'["act","w"]')
     assert single.get(encode_text(altered)) is None
     monkeypatch.setattr(
@@ -183,7 +183,7 @@ def test_a_descendant_with_one_altered_character_is_never_accepted(known: int, a
     single = Single()
     token = single.realm.mint(Sub("k" * known))  # The cached part ends at each offset of a base64 group.
     single.ask(token)
-    text = token.attenuate(Act("r")).text
+    text = token.narrow(Act("r")).text
     at %= len(text)
     other = text[:at] + chr(with_) + text[at + 1 :]
     try:
@@ -218,7 +218,7 @@ def test_added_caveats_are_read_as_strictly_as_by_the_authority(
 def test_a_descendant_beyond_the_limits_is_denied(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
-    most = token.attenuate(*(Exp(1_900_000_000 + each) for each in range(64 - 3)))
+    most = token.narrow(*(Exp(1_900_000_000 + each) for each in range(64 - 3)))
     assert single.get(most) is not None
     packet = b'["act","r"]'
     with pytest.raises(errors.OverLimit):
@@ -232,7 +232,7 @@ def test_a_child_of_an_expired_parent_is_not_cleared(single: Single) -> None:
     now_s = NOW_MS // 1000
     token = single.realm.mint(Exp(now_s + 10), Act("r"))
     single.ask(token)
-    child = token.attenuate(Exp(now_s + 1_000))
+    child = token.narrow(Exp(now_s + 1_000))
     found = single.get(child)
     assert found is not None
     found.clear(READ)

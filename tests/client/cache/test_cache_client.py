@@ -98,7 +98,7 @@ def denied(caller: Caller, token: Macaroon) -> bool:
 
 def test_a_cached_token_and_its_children_verify_without_a_request(cached: Connect, server: RealmServer) -> None:
     caller, token = cached(), server.realm.mint()
-    for each in (token, token, token.attenuate(Act("r")), token.attenuate(Exp(1_900_000_000), Act("r"))):
+    for each in (token, token, token.narrow(Act("r")), token.narrow(Exp(1_900_000_000), Act("r"))):
         for text in (each.text, each, f"Bearer {each.text}"):
             verified = caller.call("verify", text)
             assert verified.macaroon == each
@@ -129,7 +129,7 @@ def test_a_revocation_arrives_through_the_feed(cached: Connect, server: RealmSer
 def test_a_client_s_revocation_is_in_its_cache_when_the_call_returns(cached: Connect, server: RealmServer) -> None:
     for signer in (server.authority.signer, None):
         caller, token = cached(signer=signer), server.realm.mint(number=5 if signer else 6)
-        child = token.attenuate(Act("r"))
+        child = token.narrow(Act("r"))
         for each in (token, child, child, child):
             caller.call("verify", each.text)
         caller.call("revoke", child)
@@ -142,7 +142,7 @@ def test_verify_many_sends_one_request_for_the_uncached_tokens(cached: Connect, 
     caller = cached()
     tokens = [server.realm.mint(number=number) for number in range(4)]
     caller.call("verify", tokens[0].text)
-    results = caller.call("verify_many", [tokens[0], tokens[1], tokens[2].attenuate(Act("r")), tokens[1], "junk"])
+    results = caller.call("verify_many", [tokens[0], tokens[1], tokens[2].narrow(Act("r")), tokens[1], "junk"])
     assert [type(each).__name__ for each in results] == ["Verified"] * 4 + ["MalformedToken"]
     asked = [request.call for request in server.authority.requests if isinstance(request.call, api.Verify)]
     assert [len(each.bundles) for each in asked] == [1, 2]
@@ -219,7 +219,7 @@ def test_verify_many_returns_cached_tokens_while_no_machine_answers(cached: Conn
     known, old, stranger = (server.realm.mint(number=number) for number in range(3))
     caller.call("verify", known.text)
     stop_answering(server)
-    first, second, third, junk = caller.call("verify_many", [stranger, known, known.attenuate(Act("r")), "junk"])
+    first, second, third, junk = caller.call("verify_many", [stranger, known, known.narrow(Act("r")), "junk"])
     second.clear(READ)
     third.clear(READ)
     assert isinstance(first, errors.StaleAuthority)
@@ -342,7 +342,7 @@ def test_a_holder_cannot_flood_the_authority_with_attenuated_tokens(cached: Conn
     clock = Clock(monotonic_ms=lambda: 1_000_000, now_ms=lambda: NOW_MS)
     caller, token = cached(clock=clock), server.realm.mint()
     # No child descends from another, and their parent was never presented.
-    children = [token.attenuate(Act("r"), Exp(1_900_000_000 + number)) for number in range(LINEAGE_BURST + 1)]
+    children = [token.narrow(Act("r"), Exp(1_900_000_000 + number)) for number in range(LINEAGE_BURST + 1)]
     for child in children[:-1]:
         caller.call("verify", child.text)
     with pytest.raises(errors.Overloaded) as slower:
@@ -365,7 +365,7 @@ def test_concurrent_threads_never_see_a_revocation_undone(authority: FakeAuthori
                 while not over.is_set():
                     for number, token in enumerate(mine):
                         try:
-                            client.verify(token.attenuate(Act("r")).text)
+                            client.verify(token.narrow(Act("r")).text)
                             assert number not in revoked, "a revoked token was accepted"
                         except errors.RevokedToken:
                             revoked.add(number)

@@ -70,13 +70,13 @@ def test_the_holder_of_a_revoked_branch_cannot_evict_other_tokens_of_the_lineage
     """The holder can ask any number of times: each attenuated token is new, so no cached denial applies to it."""
     single = Single(kind)
     minted = single.realm.mint()
-    revoked, other = minted.attenuate(Act("r")), minted.attenuate(Act("rw"))
+    revoked, other = minted.narrow(Act("r")), minted.narrow(Act("rw"))
     single.realm.revoke(branch_of(revoked))
     for token in (minted, other):
         single.ask(token)
     misses = single.cache.info().misses
     for number in range(20):
-        assert isinstance(single.ask(revoked.attenuate(Exp(1_900_000_000 + number))), errors.RevokedToken)
+        assert isinstance(single.ask(revoked.narrow(Exp(1_900_000_000 + number))), errors.RevokedToken)
         stay = single.get(other) is not None, single.get(minted) is not None
         assert stay == ((False, False) if kind is controls.LineageDropped else (True, True))
         with pytest.raises(errors.RevokedToken) if stay[1] else nullcontext():
@@ -86,8 +86,8 @@ def test_the_holder_of_a_revoked_branch_cannot_evict_other_tokens_of_the_lineage
 
 def test_a_revoked_token_is_dropped_with_its_descendants(single: Single) -> None:
     minted = single.realm.mint()
-    token, other = minted.attenuate(Act("r")), minted.attenuate(Act("rw"))
-    child = token.attenuate(Exp(1_900_000_000))
+    token, other = minted.narrow(Act("r")), minted.narrow(Act("rw"))
+    child = token.narrow(Exp(1_900_000_000))
     for each in (token, child, other):
         single.ask(each)
     single.realm.revoke(branch_of(token))
@@ -98,7 +98,7 @@ def test_a_revoked_token_is_dropped_with_its_descendants(single: Single) -> None
 def test_after_one_denial_the_rest_of_a_revoked_lineage_is_accepted_at_most_until_the_bound(single: Single) -> None:
     """The denial is about one token. The others are dropped by the feed, or become stale."""
     minted = single.realm.mint()
-    token, other = minted.attenuate(Act("r")), minted.attenuate(Act("rw"))
+    token, other = minted.narrow(Act("r")), minted.narrow(Act("rw"))
     for each in (token, other):
         single.ask(each)
     single.realm.revoke(api.Lineage(minted.kid, minted.nonce))
@@ -127,7 +127,7 @@ def test_a_storm_of_children_does_not_evict_their_cached_ancestor(single: Single
     token = single.realm.mint()
     single.ask(token)
     for number in range(200):
-        child = token.attenuate(Exp(1_900_000_000 + number))
+        child = token.narrow(Exp(1_900_000_000 + number))
         for _ in range(3):
             assert single.get(child) is not None
     info = single.cache.info()
@@ -140,8 +140,8 @@ def test_children_in_use_replace_unused_children(single: Single) -> None:
     """Their ancestor was verified long before."""
     token = single.realm.mint()
     single.ask(token)
-    old = [token.attenuate(Exp(1_900_000_000 + number)) for number in range(LINEAGE_ENTRIES_MAX - 1)]
-    new = [token.attenuate(Exp(1_910_000_000 + number)) for number in range(LINEAGE_ENTRIES_MAX - 1)]
+    old = [token.narrow(Exp(1_900_000_000 + number)) for number in range(LINEAGE_ENTRIES_MAX - 1)]
+    new = [token.narrow(Exp(1_910_000_000 + number)) for number in range(LINEAGE_ENTRIES_MAX - 1)]
     for child in (*old, *new):
         for _ in range(2):
             single.now_ms += 10
@@ -154,16 +154,16 @@ def test_a_child_that_is_seen_once_takes_no_entry(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
     for number in range(100):
-        assert single.get(token.attenuate(Exp(1_900_000_000 + number))) is not None
+        assert single.get(token.narrow(Exp(1_900_000_000 + number))) is not None
     assert single.cache.info().entries == 1
 
 
 def test_a_storm_of_siblings_does_not_evict_the_shortest_token_of_the_lineage(single: Single) -> None:
     token = single.realm.mint()
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     single.ask(child)
     for number in range(50):
-        single.ask(token.attenuate(Act("w"), Exp(1_900_000_000 + number)))
+        single.ask(token.narrow(Act("w"), Exp(1_900_000_000 + number)))
     assert single.get(child) is not None
     assert single.cache.info().entries == LINEAGE_ENTRIES_MAX
 
@@ -195,4 +195,4 @@ def test_a_child_is_found_for_an_authority_name_of_any_length() -> None:
         token = mint(name, b"r" * 32, kid=b"k" * 16, time_ms=1, random=bytes(10), caveats=[])
         question, bundle = cache.open(), Bundle(token)
         cache.take(question, bundle, digest(bundle), api.Valid("acme"), Reply(api.Answer(b"j" * 16, 1, 0), 0, 0))
-        assert cache.get(token.attenuate(Act("r")).text) is not None
+        assert cache.get(token.narrow(Act("r")).text) is not None

@@ -33,7 +33,7 @@ def test_a_branch_revoked_while_its_parent_is_in_flight_is_never_accepted(has_ru
     if not has_rule:
         single.cache._in_flight = BranchesForgotten()
     token = single.realm.mint()
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     single.ask(single.realm.mint(number=1))  # Now the key is followed.
     question, late = single.cache.open(), single.reply()
     single.realm.revoke(branch_of(child))
@@ -43,7 +43,7 @@ def test_a_branch_revoked_while_its_parent_is_in_flight_is_never_accepted(has_ru
         single.now_ms += BOUND_MS - 1
         single.poll()
         assert single.get(token) is not None
-        for revoked in (child, child.attenuate(Exp(1_900_000_000))):
+        for revoked in (child, child.narrow(Exp(1_900_000_000))):
             if has_rule:
                 with pytest.raises(errors.RevokedToken):
                     single.get(revoked)
@@ -55,7 +55,7 @@ def test_branches_from_an_answer_and_from_the_feed_count_against_one_limit(singl
     token = single.realm.mint()
     for number in range(api.MAX_TOLD_BRANCHES + 1):
         single.realm.revoke(api.Branch(token.kid, token.nonce, number.to_bytes(16)))
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     single.ask(single.realm.mint(number=1))
     question, late = single.cache.open(), single.reply()
     single.realm.revoke(branch_of(child))
@@ -70,7 +70,7 @@ def test_no_order_of_answers_and_revocations_leaves_a_revoked_token_cached() -> 
     for order in permutations(range(5)):
         single = Single()
         token, sibling = single.realm.mint(), single.realm.mint(number=1)
-        child = token.attenuate(Act("r"))
+        child = token.narrow(Act("r"))
         single.ask(single.realm.mint(number=2))
         first, second = single.cache.open(), single.cache.open()
         late = single.reply()
@@ -165,7 +165,7 @@ def test_a_descendant_is_not_cached_if_its_ancestor_is_dropped_during_the_walk(
     single: Single, monkeypatch: pytest.MonkeyPatch, kind: type
 ) -> None:
     token = single.realm.mint()
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     single.ask(token)
     assert single.get(child) is not None
     keep = Cache._keep_walked
@@ -201,7 +201,7 @@ def test_a_late_answer_from_the_old_journal_does_not_undo_a_revocation_in_the_ne
     finally:
         single.cache.close(question)
     assert single.get(token) is None
-    assert single.get(token.attenuate(Act("r"))) is None
+    assert single.get(token.narrow(Act("r"))) is None
     assert isinstance(single.ask(token), errors.RevokedToken)
 
 
@@ -223,8 +223,8 @@ def test_an_answer_that_is_older_than_an_applied_revocation_is_not_used(has_rule
 
 def test_a_late_answer_about_a_descendant_of_a_revoked_branch_is_requested_again(single: Single) -> None:
     token = single.realm.mint()
-    child = token.attenuate(Act("r"))
-    grandchild = child.attenuate(Exp(1_900_000_000))
+    child = token.narrow(Act("r"))
+    grandchild = child.narrow(Exp(1_900_000_000))
     single.ask(single.realm.mint(number=1))
     question, late = single.cache.open(), single.reply()
     single.realm.revoke(branch_of(child))

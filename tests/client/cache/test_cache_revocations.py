@@ -21,7 +21,7 @@ from tkdb_client.cache.cache import Cache
 
 def revoked_before_it_is_cached(single: Single) -> Macaroon:
     token = single.realm.mint()
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     single.realm.revoke(branch_of(child))
     single.ask(token)
     return child
@@ -29,7 +29,7 @@ def revoked_before_it_is_cached(single: Single) -> Macaroon:
 
 def revoked_while_it_is_cached(single: Single) -> Macaroon:
     token = single.realm.mint()
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     single.ask(token)
     for _ in range(3):
         assert single.get(child) is not None
@@ -43,7 +43,7 @@ def test_a_revoked_branch_is_denied_although_its_parent_is_cached(
     single: Single, setting: Callable[[Single], Macaroon]
 ) -> None:
     child = setting(single)
-    for revoked in (child, child.attenuate(Exp(1_900_000_000))):
+    for revoked in (child, child.narrow(Exp(1_900_000_000))):
         with pytest.raises(errors.RevokedToken):
             single.get(revoked)
 
@@ -60,12 +60,12 @@ def test_without_the_branch_checks_a_revoked_branch_is_accepted(
     setting: Callable[[Single], Macaroon], control: type[Cache]
 ) -> None:
     single = Single(control)
-    assert single.get(setting(single).attenuate(Exp(1_900_000_000))) is not None
+    assert single.get(setting(single).narrow(Exp(1_900_000_000))) is not None
 
 
 def test_with_too_many_revoked_branches_only_the_exact_token_is_cached(single: Single) -> None:
     token = single.realm.mint()
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     for number in range(api.MAX_TOLD_BRANCHES + 1):
         single.realm.revoke(api.Branch(token.kid, token.nonce, number.to_bytes(16)))
     single.ask(token)
@@ -75,8 +75,8 @@ def test_with_too_many_revoked_branches_only_the_exact_token_is_cached(single: S
 
 def test_a_token_that_may_be_in_a_revoked_branch_is_verified_again(single: Single) -> None:
     token = single.realm.mint()
-    child = token.attenuate(Act("r"))
-    grandchild = child.attenuate(Exp(1_900_000_000))
+    child = token.narrow(Act("r"))
+    grandchild = child.narrow(Exp(1_900_000_000))
     single.ask(grandchild)  # Neither the token nor the child was ever presented.
     single.realm.revoke(branch_of(child))
     single.poll()
@@ -87,10 +87,10 @@ def test_a_token_that_may_be_in_a_revoked_branch_is_verified_again(single: Singl
 def test_a_minted_token_stays_cached_when_a_branch_of_its_lineage_is_revoked(single: Single) -> None:
     token = single.realm.mint()
     single.ask(token)
-    single.realm.revoke(branch_of(token.attenuate(Act("r"))))
+    single.realm.revoke(branch_of(token.narrow(Act("r"))))
     single.poll()
     assert single.get(token) is not None
-    assert single.get(token.attenuate(Act("w"))) is not None
+    assert single.get(token.narrow(Act("w"))) is not None
 
 
 def test_a_token_whose_branch_is_revoked_during_the_walk_is_not_cached(
@@ -98,7 +98,7 @@ def test_a_token_whose_branch_is_revoked_during_the_walk_is_not_cached(
 ) -> None:
     """The feed reports the revocation after the local verification and before the token is stored. Its parent stays."""
     token = single.realm.mint()
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     single.ask(token)
     assert single.get(child) is not None
     keep = Cache._keep_walked
@@ -139,7 +139,7 @@ def test_a_revocation_in_the_feed_drops_the_token_and_its_child(
     other = single.realm.mint(kid=single.realm.kids[1], number=1)
     for each in (token, other):
         single.ask(each)
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     for _ in range(3):
         assert single.get(child) is not None
     single.realm.revoke(revocation)

@@ -375,3 +375,32 @@ def test_a_successful_call_makes_one_attempt_and_never_sleeps(sim: Simulation) -
     result, reply = sim.run(status(sim), sim.honest)
     assert (result, reply.answer.journal) == (report(), JOURNAL)
     assert (len(sim.sends), sim.slept_ms) == (1, [])
+
+
+def _unwritable(sim: Simulation, timeout_ms: int) -> errors.TkdbError:
+    """Return the error of a write to a machine that waits 1 s for a lock on its database, and then refuses."""
+
+    def locked(send: Send, _attempt: int) -> tuple[int, Outcome]:
+        if send.timeout_ms < 1_000:
+            return 1_000, Lost("it didn't answer", silent=True)
+        return 1_000, sim.deliver(
+            send, errors.StoreUnwritable("tkdb.db can't be written", hint="stop the other process")
+        )
+
+    with pytest.raises(errors.Unavailable) as caught:
+        sim.run(sim.exchange.ask(api.WRITE, api.RotateKey("acme"), timeout_ms=timeout_ms), locked)
+    return caught.value
+
+
+def test_a_write_to_an_unwritable_disk_never_ends_in_doubt() -> None:
+    for timeout_ms in range(1_500, 10_000, 250):
+        error = _unwritable(Simulation(Brain()), timeout_ms)
+        assert (type(error), error.hint) == (errors.StoreUnwritable, "stop the other process")
+
+
+def test_without_time_for_the_answer_a_write_to_an_unwritable_disk_ends_in_doubt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Calls, "_least_ms", lambda calls, course, error: 50)
+    ends = {type(_unwritable(Simulation(Brain()), timeout_ms)) for timeout_ms in range(1_500, 10_000, 250)}
+    assert errors.OutcomeUnknown in ends

@@ -159,9 +159,12 @@ def test_a_child_of_a_parent_with_an_event_loop_verifies_and_the_loop_goes_on(
         parents = {request.connection for request in authority.requests}
         work = lambda: organization_in_child(app.client, server.realm.mint(number=1))  # noqa: E731
         assert Child(work).result() == "acme"
+        asked = [each for each in authority.requests if isinstance(each.call, api.Verify)]
+        childs = asked[-1].connection
+        assert childs not in parents
         assert app.verify(server.realm.mint(number=2)) == "acme"
         last = next(each for each in reversed(authority.requests) if isinstance(each.call, api.Verify))
-        assert last.connection in parents
+        assert last.connection != childs
         polls = server.count(api.Revocations)
         until(lambda: server.count(api.Revocations) > polls)  # The parent's follower goes on.
 
@@ -278,7 +281,7 @@ def test_a_closed_client_stays_closed_in_a_child(client: Client, server: RealmSe
 
 def test_a_child_checks_attestations_although_its_parent_held_the_lock() -> None:
     attestation = Attestation(Verifier(Ed25519PrivateKey.generate().public_key(), apps=["shop"]))
-    arrived = Arrived("GET", "/", "127.0.0.1", ())
+    arrived = Arrived("GET", "/", "/", "127.0.0.1", ())
     with attestation._lock:
         child = Child(lambda: attestation.source(arrived))
     assert child.result() is None

@@ -227,12 +227,12 @@ def test_a_client_that_refuses_when_stale_still_verifies_an_uncached_token() -> 
     """With many revoked branches, a descendant isn't verified locally. That doesn't make it stale."""
     verifying = Verifying(when_stale="refuse")
     token = verifying.realm.mint()
-    child = token.attenuate(Act("r"))
+    child = token.narrow(Act("r"))
     for number in range(api.MAX_TOLD_BRANCHES + 1):
         verifying.realm.revoke(api.Branch(token.kid, token.nonce, number.to_bytes(16)))
     verifying.verify(token)
     assert verifying.verify(child).macaroon == child
-    assert verifying.verify_many(child.attenuate(Exp(1_900_000_000)))[0].macaroon.raw
+    assert verifying.verify_many(child.narrow(Exp(1_900_000_000)))[0].macaroon.raw
     verifying.single.now_ms += BOUND_MS + 1
     with pytest.raises(errors.StaleAuthority):
         verifying.verify(token)
@@ -270,7 +270,7 @@ def test_an_uncached_descendant_is_unavailable_and_not_stale() -> None:
     with pytest.raises(errors.StaleAuthority):
         verifying.verify(token)
     with pytest.raises(errors.Unavailable):
-        verifying.verify(token.attenuate(Act("r")))
+        verifying.verify(token.narrow(Act("r")))
 
 
 # --- single flight ---------------------------------------------------------------------------------------------------
@@ -302,10 +302,10 @@ def test_forged_tokens_do_not_use_up_the_rate_limit_of_their_lineage() -> None:
     verifying = Verifying()
     token = verifying.realm.mint()
     for number in range(2 * LINEAGE_BURST):
-        forged = token.attenuate(Exp(1_900_000_000 + number))
+        forged = token.narrow(Exp(1_900_000_000 + number))
         with pytest.raises(errors.BadSignature):
             verifying.verify(Macaroon.parse(forged.raw[:-1] + bytes([forged.raw[-1] ^ 1])))
-    assert verifying.verify(token.attenuate(Act("r"))).macaroon.raw
+    assert verifying.verify(token.narrow(Act("r"))).macaroon.raw
 
 
 class WatchedLimiter(RateLimiter):
@@ -330,7 +330,7 @@ def test_concurrent_threads_take_from_the_rate_limit_one_at_a_time() -> None:
 
     def outcome(number: int) -> type[BaseException] | None:
         try:
-            verifying.verify(token.attenuate(Exp(1_900_000_000 + number)))
+            verifying.verify(token.narrow(Exp(1_900_000_000 + number)))
         except errors.Unavailable as error:
             return type(error)
         return None

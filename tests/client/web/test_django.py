@@ -128,7 +128,7 @@ def test_a_valid_token_is_admitted_and_the_view_gets_its_organization(
     serve: Callable[..., Ask], middleware: Callable[..., Any], authority: Authority, views: str
 ) -> None:
     asked = serve(middleware(), views)
-    token = bearer(authority.mint("acme", res={"app": {"shop": "r"}}))
+    token = bearer(authority.mint("acme", resource={"app": {"shop": "r"}}))
     assert asked("/apps/shop", token).body == b"acme shop"
     got = asked("/apps/blog", token)
     assert (got.status, got.problem["reason"]) == (403, "caveat unmet")
@@ -145,7 +145,7 @@ def test_a_closed_project_rejects_every_request_that_is_not_exempt(
 ) -> None:
     asked = serve(middleware(access=lambda request: READ, exempt=lambda request: request.path == "/open"))
     assert [asked(where).status for where in ("/read", "/nowhere", "/open")] == [401, 401, 200]
-    assert asked("/nowhere", bearer(authority.mint("acme", act="w"))).status == 403
+    assert asked("/nowhere", bearer(authority.mint("acme", action="w"))).status == 403
     assert asked("/open", method="OPTIONS").status == 200
     assert asked("/read", method="OPTIONS").status == 401
 
@@ -154,7 +154,7 @@ def test_an_async_project_awaits_its_client(kind: str, serve: Callable[..., Ask]
     asked = serve(
         token_middleware(authority.async_client(), organization="acme", access=lambda request: READ), "awaited"
     )
-    token = bearer(authority.mint("acme", act="r"))
+    token = bearer(authority.mint("acme", action="r"))
     if kind == "asgi":  # In ASGI, the middleware is awaited, too.
         assert asked("/read", token).body == b"acme"
         assert asked("/read").status == 401
@@ -210,3 +210,65 @@ def test_a_decorated_view_keeps_its_name_and_kind() -> None:
     assert iscoroutinefunction(ashow)
     assert not iscoroutinefunction(show)
     assert show.__name__ == "show"
+
+
+# --- the live request -------------------------------------------------------------------------------------------------
+
+
+def changing(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Middleware that changes a request, as method-override and rewriting middleware does, and answers every error."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        request.method = request.headers.get("x-method", request.method)
+        rewritten = request.headers.get("x-path", request.path_info)
+        if rewritten != request.path_info:
+            request.path_info = rewritten
+            if "x-both" in request.headers:
+                request.path = rewritten
+        return get_response(request)
+
+    middleware.process_exception = lambda request, error: HttpResponse("went wrong", status=500)  # type: ignore[attr-defined]
+    return middleware
+
+
+@pytest.fixture
+def changed(serve: Callable[..., Ask], middleware: Callable[..., Any]) -> Ask:
+    """The views behind our middleware, with one inside it that changes requests."""
+    asked = serve(middleware())
+    module: Any = sys.modules[URLS]
+    module.changing = changing
+    settings.MIDDLEWARE = [f"{URLS}.middleware", f"{URLS}.changing"]
+    handler = WSGIHandler() if isinstance(asked, types.FunctionType) and "ask_wsgi" in asked.__code__.co_names else None
+    if handler is not None:
+        return lambda *given, **options: ask_wsgi(handler, environ(*given, **options))
+    asgi = ASGIHandler()
+    return lambda *given, **options: ask(asgi, scope(*given, **options))
+
+
+def test_a_request_that_is_changed_inside_the_middleware_never_clears(changed: Ask, authority: Authority) -> None:
+    token = bearer(authority.mint("acme"))
+    assert changed("/apps/shop", token).status == 200
+    assert changed("/apps/shop", token, (b"x-method", b"DELETE")).status == 403
+    for more in ((), ((b"x-both", b"1"),)):
+        assert changed("/open", token, (b"x-path", b"/apps/shop"), *more).status == 403
+        assert changed("/apps/apps/shop", token, (b"x-path", b"/apps/shop"), *more).status == 403
+
+
+def test_a_catch_all_middleware_hides_no_rejection(changed: Ask, authority: Authority) -> None:
+    assert changed("/read").status == 401
+    assert changed("/read", bearer(authority.mint("acme", Act("w")))).status == 403
+    assert changed("/read", bearer(authority.mint("acme"))).status == 200
+
+
+@pytest.mark.parametrize("views", ["blocking", "awaited"])
+def test_a_closed_app_admits_verified_tokens_of_its_organization_and_views_clear(
+    serve: Callable[..., Ask], authority: Authority, views: str
+) -> None:
+    authority.create_organization("evil")
+    asked = serve(token_middleware(authority.client(), organization="acme", closed=True), views)
+    assert asked("/nowhere").status == 401
+    assert asked("/nowhere", bearer(authority.mint("evil"))).problem["reason"] == "foreign organization"
+    token = bearer(authority.mint("acme", resource={"app": {"shop": "r"}}))
+    assert asked("/nowhere", token).status == 404
+    assert asked("/apps/shop", token).status == 200
+    assert asked("/apps/blog", token).status == 403

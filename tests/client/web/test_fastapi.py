@@ -71,7 +71,7 @@ def fast(client: Any | None) -> FastAPI:
 
 @pytest.fixture
 def shop(authority: Authority) -> tuple[bytes, bytes]:
-    return bearer(authority.mint("acme", res={"app": {"shop": "r"}}))
+    return bearer(authority.mint("acme", resource={"app": {"shop": "r"}}))
 
 
 @pytest.mark.parametrize("path", ["/apps", "/default"])
@@ -88,7 +88,7 @@ def test_a_dependency_gives_the_verified_token_or_rejects_the_request(
 
 def test_two_requirements_of_one_route_must_both_clear(client: Any, authority: Authority) -> None:
     app = fast(client)
-    reader, writer = (bearer(authority.mint("acme", act=act)) for act in ("r", "rw"))
+    reader, writer = (bearer(authority.mint("acme", action=act)) for act in ("r", "rw"))
     assert ask(app, scope("/both/shop", reader)).status == 403
     assert ask(app, scope("/both/shop", writer)).status == 200
 
@@ -199,7 +199,7 @@ def test_starlette_routes_call_cleared_directly(client: Any, authority: Authorit
     routes = [Route("/apps/{app_id}", show), WebSocketRoute("/live", live)]
     app = Starlette(routes=[Mount("/v1", Starlette(routes=routes))])
     app.add_middleware(TokenMiddleware, client=client)
-    token = authority.mint("acme", Req(("GET",), ("/v1/apps/*",)), res={"app": {"shop": "r"}})
+    token = authority.mint("acme", Req(("GET",), ("/v1/apps/*",)), resource={"app": {"shop": "r"}})
     assert ask(app, scope("/v1/apps/shop", bearer(token))).body == b"acme"
     assert ask(app, scope("/v1/apps/blog", bearer(token))).status == 403
     assert ask(app, scope("/v1/apps/shop")).status == 401
@@ -214,7 +214,7 @@ def test_a_dependency_can_use_the_token(client: Any, authority: Authority) -> No
     def me(subject: Annotated[str | None, Depends(user)]) -> str | None:
         return subject
 
-    assert ask(app, scope("/me", bearer(authority.mint("acme", sub="kim")))).body == b'"kim"'
+    assert ask(app, scope("/me", bearer(authority.mint("acme", subject="kim")))).body == b'"kim"'
 
 
 @pytest.mark.parametrize("module", ["tkdb_client", "tkdb_client.asgi"])

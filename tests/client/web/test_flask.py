@@ -56,7 +56,7 @@ def app_of(tokens: Tokens, *, guarded: bool = True) -> Flask:
 
 def test_a_valid_token_is_admitted_and_the_route_gets_its_organization(client: Client, authority: Authority) -> None:
     app = app_of(Tokens(client))
-    token = authority.mint("acme", res={"app": {"shop": "r"}})
+    token = authority.mint("acme", resource={"app": {"shop": "r"}})
     assert ask_wsgi(app, environ("/apps/shop", bearer(token))).body == b"acme shop"
     got = ask_wsgi(app, environ("/apps/blog", bearer(token)))
     assert (got.status, got.problem["reason"]) == (403, "caveat unmet")
@@ -77,8 +77,8 @@ def test_a_closed_app_rejects_every_request_even_for_unknown_paths(client: Clien
     app = app_of(tokens)
     assert [ask_wsgi(app, environ(path)).status for path in ("/inner/", "/nowhere", "/open")] == [401, 401, 200]
     assert ask_wsgi(app, environ("/inner/", method="OPTIONS")).status == 200
-    assert ask_wsgi(app, environ("/nowhere", bearer(authority.mint("acme", act="r")))).status == 404
-    assert ask_wsgi(app, environ("/nowhere", bearer(authority.mint("acme", act="w")))).status == 403
+    assert ask_wsgi(app, environ("/nowhere", bearer(authority.mint("acme", action="r")))).status == 404
+    assert ask_wsgi(app, environ("/nowhere", bearer(authority.mint("acme", action="w")))).status == 403
 
 
 def test_two_authorization_headers_that_the_server_joined_are_malformed(client: Client, authority: Authority) -> None:

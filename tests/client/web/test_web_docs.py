@@ -62,10 +62,10 @@ def test_the_example_of_each_framework_is_a_working_app(
 ) -> None:
     (code,) = blocks(WEB, heading)
     names = run(code, shown)
-    status, body = served(heading, names, authority.mint("acme", res={"app": {"shop": "r"}}))
+    status, body = served(heading, names, authority.mint("acme", resource={"app": {"shop": "r"}}))
     assert status == 200
     assert b'"acme"' in body
-    assert served(heading, names, authority.mint("acme", res={"app": {"blog": "r"}}))[0] == 403
+    assert served(heading, names, authority.mint("acme", resource={"app": {"blog": "r"}}))[0] == 403
     assert served(heading, names, None)[0] == 401
 
 
@@ -73,9 +73,15 @@ def test_the_closed_app_example_rejects_requests(shown: dict[str, Any], authorit
     names = run(blocks(WEB, "FastAPI")[0], shown)
     (code,) = blocks(WEB, "Protect single routes, or the whole app")
     app = run(code, names)["app"]
-    reader = bearer(authority.mint("acme", act="r"))
-    assert [ask(app, scope(where)).status for where in ("/health", "/nowhere")] == [404, 401]
-    assert [ask(app, scope("/nowhere", reader, method=m)).status for m in ("GET", "PUT", "BREW")] == [404, 403, 403]
+    authority.create_organization("evil")
+    assert [ask(app, scope(where)).status for where in ("/health", "/nowhere", "/apps/shop")] == [404, 401, 401]
+    reader = bearer(authority.mint("acme", resource={"app": {"shop": "r"}}))
+    assert [ask(app, scope(where, reader)).status for where in ("/nowhere", "/apps/shop", "/apps/blog")] == [
+        404,
+        200,
+        403,
+    ]
+    assert ask(app, scope("/nowhere", bearer(authority.mint("evil")))).status == 403
 
 
 def test_the_verifier_example_reads_the_key_of_the_proxy(
@@ -93,7 +99,7 @@ def test_the_verifier_example_reads_the_key_of_the_proxy(
 def test_the_documented_response_is_the_actual_response(shown: dict[str, Any], authority: Authority) -> None:
     names = run(blocks(WEB, "FastAPI")[0], shown)
     names = run("@app.put('/x')\ndef x(t = require(lambda r: Access(action='w'))): ...", names)
-    got = ask(names["app"], scope("/x", bearer(authority.mint("acme", act="r")), method="PUT"))
+    got = ask(names["app"], scope("/x", bearer(authority.mint("acme", action="r")), method="PUT"))
     ((head, body),) = [block.split("\n\n") for block in blocks(WEB, "Responses to the caller", "http")]
     status, *headers = head.splitlines()
     assert status == f"HTTP/1.1 {got.status}"

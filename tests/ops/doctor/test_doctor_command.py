@@ -13,7 +13,7 @@ from tests.cli.test_cli_terminal import on_a_terminal
 from tests.client import fake_authority as fake
 from tests.client.fake_authority import Brain, FakeAuthority
 from tests.end_to_end.node import Node
-from tests.fake_fly import TOKEN
+from tests.fake_fly import TOKEN, filled
 from tests.ops.doctor.doctor_report import doctor
 from tkdb import api, errors
 from tkdb.channel.keys import AuthorityIdentity
@@ -46,13 +46,13 @@ def test_without_a_subject_the_error_lists_what_to_give() -> None:
 
 def test_a_failed_check_is_shown_with_its_fix_on_one_line(tmp_path: Path) -> None:
     wrong = tmp_path / "fly.toml"
-    wrong.write_text(TOML.read_text().replace('"/readyz"', '"/livez"'))
+    wrong.write_text(filled(TOML.read_text()).replace('"/readyz"', '"/livez"'))
     ran = quick("doctor", "--config", str(wrong))
     assert ran.code == 1
     (line,) = [each for each in ran.out.splitlines() if each.startswith("✗")]
     assert "/livez is requested" in line
     assert line.endswith('path = "/readyz", then `fly deploy`')
-    assert ran.out.splitlines()[-1] == "9 checks passed, 1 failed, 16 not made"
+    assert ran.out.splitlines()[-1] == "10 checks passed, 1 failed, 16 not made"
     assert "- BUCKET_NAME isn't set: bucket-fit, bucket-strong, bucket-outlives, bucket-closed, bucket-head" in ran.out
 
 

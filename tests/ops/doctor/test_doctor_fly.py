@@ -24,8 +24,8 @@ from tkdb_ops.doctor.findings import Outcome
 from tkdb_ops.doctor.hosted import hosted, no_public_address
 
 FLY_CHECKS = {
-    "no-public-address", "hosted", "alike", "regions", "attested", "bind", "ports", "plain-http", "no-secrets", "awake",
-    "volumes", "readiness", "stopping", "limits",
+    "no-public-address", "hosted", "alike", "regions", "attested", "bind", "ports", "plain-http", "no-secrets",
+    "settings", "awake", "volumes", "readiness", "stopping", "limits",
 }  # fmt: skip
 """The checks that need only Fly's API."""
 
@@ -110,20 +110,20 @@ def set_unreadable_kill(fly: FakeFly) -> None:
     fly.config["stop_config"]["timeout"] = "soon"
 
 
-def set_high_limit(fly: FakeFly) -> None:
-    fly.service["concurrency"]["hard_limit"] = 1_000
+def set_low_limit(fly: FakeFly) -> None:
+    fly.service["concurrency"]["hard_limit"] = 250
 
 
-def set_low_own_limit(fly: FakeFly) -> None:
-    fly.config["env"]["TKDB_MAX_CONCURRENCY"] = "100"
+def set_low_soft_limit(fly: FakeFly) -> None:
+    fly.service["concurrency"]["soft_limit"] = 200
+
+
+def set_high_own_limit(fly: FakeFly) -> None:
+    fly.config["env"]["TKDB_MAX_CONCURRENCY"] = "1000"
 
 
 def set_connections(fly: FakeFly) -> None:
     fly.service["concurrency"]["type"] = "connections"
-
-
-def set_no_limit(fly: FakeFly) -> None:
-    fly.service["concurrency"] = None
 
 
 def set_two_services(fly: FakeFly) -> None:
@@ -200,10 +200,10 @@ FAULTS: list[tuple[Callable[[FakeFly], None], str, str]] = [
     (set_long_drain, "stopping", "148e21 in iad: it is killed after 30 s, but needs 70 s"),
     (set_sigkill, "stopping", "148e21 in iad: it is stopped by SIGQUIT, which ends it immediately"),
     (set_unreadable_kill, "stopping", "148e21 in iad: the kill_timeout can't be read"),
-    (set_high_limit, "limits", "148e21 in iad: the limit is 1000, but the authority's own limit is 256"),
-    (set_low_own_limit, "limits", "148e21 in iad: the limit is 250, but the authority's own limit is 100"),
+    (set_low_limit, "limits", "148e21 in iad: the limit is 250, but the authority accepts 5376 requests"),
+    (set_low_soft_limit, "limits", "148e21 in iad: the limit is 200, but the authority accepts 5376 requests"),
+    (set_high_own_limit, "limits", "148e21 in iad: the limit is 5500, but the authority accepts 6120 requests"),
     (set_connections, "limits", "148e21 in iad: connections are counted, not requests"),
-    (set_no_limit, "limits", "148e21 in iad: there is no hard_limit"),
     (set_two_services, "ports", "148e21 in iad: 2 services are served"),
     (set_wide_ports, "ports", "148e21 in iad: 1000 more ports are open"),
     (set_no_service, "ports", "148e21 in iad: no services are served"),
@@ -231,8 +231,9 @@ def test_each_fault_fails_its_check_with_the_reason(
     assert report.code == 1
     assert found in report.failure(check)
     assert "planted" not in json.dumps(report.document)  # The report contains no value of a secret.
-    # One machine of three differs, so "alike" may fail too. A missing service has no check and no limit.
-    follows = {"limits", "readiness"} if check == "ports" else set()
+    # One machine of three differs, so "alike" may fail too. A missing service has no check. A
+    # planted text is no secret of the right form.
+    follows = {"ports": {"readiness"}, "no-secrets": {"settings"}}.get(check, set())
     assert report.outcomes("failed") <= {check, "alike", *follows}
 
 

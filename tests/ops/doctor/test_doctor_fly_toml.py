@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cli.processes import quick
-from tests.fake_fly import FakeFly
+from tests.fake_fly import FakeFly, filled
 from tests.ops.doctor.doctor_report import doctor, examine
-from tkdb.errors import TkdbError
+from tkdb.channel.keys import AuthorityPublic, AuthoritySecret, SignerPublic, SignerSecret
+from tkdb.errors import ConfigurationError, TkdbError
 from tkdb_ops.doctor.deployment import duration_ms, parse_toml
 
-TOML = Path(__file__).parents[3].joinpath("fly.toml").read_text()
+WITH_PLACEHOLDER = Path(__file__).parents[3].joinpath("fly.toml").read_text()
+TOML = filled(WITH_PLACEHOLDER)
 
 
 def write_toml(tmp_path: Path, text: str) -> str:
@@ -33,15 +35,37 @@ def test_a_fly_toml_names_its_app_and_is_compared_with_the_running_machines(fly:
     report = examine(fly, "--config", path)
     assert report.code == 0, report.document
     del fly.config["env"]["TKDB_SIGNERS"]
-    fly.service["concurrency"]["hard_limit"] = 240
+    fly.service["concurrency"]["hard_limit"] = 6_500
     found = examine(fly, "--config", path).failure("alike")
     assert found == f"148e21 in iad differs from {path} in TKDB_SIGNERS and services"
 
 
-def test_the_fly_toml_of_this_repository_passes() -> None:
-    report = doctor("--config", str(Path(__file__).parents[3] / "fly.toml"))
+def test_the_fly_toml_of_this_repository_passes_once_its_placeholder_is_filled_in(tmp_path: Path) -> None:
+    report = doctor("--config", write_toml(tmp_path, TOML))
     assert (report.code, report.outcomes("failed")) == (0, set()), report.document
-    assert len(report.outcomes("passed")) == 10
+    assert len(report.outcomes("passed")) == 11
+
+
+def test_a_placeholder_fails_with_a_message_that_does_not_contradict_itself(tmp_path: Path) -> None:
+    report = doctor("--config", write_toml(tmp_path, WITH_PLACEHOLDER))
+    assert (report.code, report.outcomes("failed")) == (1, {"settings"})
+    found = report.failure("settings")
+    assert "TKDB_SIGNERS: signer operations, field key" in found
+    assert "it is a placeholder" in found
+    assert "a signer's public key was given" not in found
+
+
+def test_without_the_parsers_of_serve_a_placeholder_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tkdb_ops.doctor.configured.problems", lambda env: [])
+    assert doctor("--config", write_toml(tmp_path, WITH_PLACEHOLDER)).code == 0
+
+
+@pytest.mark.parametrize("kind", [AuthoritySecret, AuthorityPublic, SignerSecret, SignerPublic])
+@pytest.mark.parametrize("ending", ["…", "...", "", "<key>", "YOUR-KEY", "xxxxxxxx"])
+def test_no_message_about_a_placeholder_contradicts_itself(kind: Any, ending: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        kind.parse(kind.PREFIX + ending)
+    assert f"and {kind.KIND} was given" not in str(caught.value)
 
 
 TOML_FAULTS = [
@@ -49,12 +73,19 @@ TOML_FAULTS = [
     (r'auto_stop_machines( *)= "off"', 'auto_stop_machines = "suspend"', "awake"),
     (r'"/readyz"', '"/livez"', "readiness"),
     (r'kill_timeout( *)= "30s"', "kill_timeout = 5", "stopping"),
-    (r"hard_limit( *)= 250", "hard_limit = 400", "limits"),
+    (r"hard_limit( *)= 6000", "hard_limit = 400", "limits"),
     (r"internal_port( *)= 8080", "internal_port = 8081", "ports"),
     (r'"0.0.0.0:8080"', '"[::]:8080"', "bind"),
     (r'destination( *)= "/data"', 'destination = "/srv"', "volumes"),
     (r'TKDB_FLY_SRC( *)= "require"', 'TKDB_FLY_SRC = "off"', "attested"),
     (r'TKDB_FLY_SRC( *)= "require"', "", "attested"),
+    (r"\[env\]", '[env]\nTKDB_DRAIN = "1"', "settings"),
+    (r"\[env\]", '[env]\nTKDB_BOUND_MS = "soon"', "settings"),
+    (r"\[env\]", '[env]\nTKDB_REGION = "<region>"', "settings"),
+    (r"\[env\]", '[env]\nBUCKET_NAME = "<bucket>"', "settings"),
+    (r"\[env\]", '[env]\nAWS_ENDPOINT_URL_S3 = "https://…"', "settings"),
+    (r"\[env\]", '[env]\nTKDB_DB_FILE = "/run/db"', "settings"),
+    (r'"tkdb.acme.example"', '"<name>"', "settings"),
     (r"\[env\]", '[env]\nAWS_SECRET_ACCESS_KEY = "planted"', "no-secrets"),
 ]
 

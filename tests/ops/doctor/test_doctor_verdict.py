@@ -33,12 +33,12 @@ from tkdb_replication.protocol.head import BEGINNING, NOBODY, first_head
 
 JOURNAL = b"j" * 16
 REGIONS = {"148e21": "iad", "3d8d41": "ams", "90801f": "syd"}
-TOML = parse_toml(Path(__file__).parents[3].joinpath("fly.toml").read_text())
+TOML = parse_toml(fake_fly.filled(Path(__file__).parents[3].joinpath("fly.toml").read_text()))
 
 
 def machine(name: str, **fields: Any) -> SeenMachine:
     """Return a healthy machine with some fields changed. 148e21 is the primary."""
-    head = api.Cluster(7, 31_044, 1_412, "148e21", "iad", 9_000, 1_200)
+    head = api.Cluster(7, 31_044, 1_412, "148e21", "iad", 9_000, 1_200, 100, 5_000)
     role = "primary" if name == "148e21" else "replica"
     report = api.StatusReport(
         name="tkdb.acme.example", version="0.1.0", role=role, region=REGIONS[name], machine=name, uptime_ms=1,
@@ -103,7 +103,7 @@ def test_a_healthy_deployment_passes_every_check_in_order() -> None:
 
 
 def cluster(**fields: Any) -> api.Cluster:
-    return msgspec.structs.replace(api.Cluster(7, 31_044, 1_412, "148e21", "iad", 9_000, 1_200), **fields)
+    return msgspec.structs.replace(api.Cluster(7, 31_044, 1_412, "148e21", "iad", 9_000, 1_200, 100, 5_000), **fields)
 
 
 def unanswered(reason: NoAnswerReason, why: str = "so it is") -> SeenMachine:
@@ -154,6 +154,11 @@ FAULTS: list[tuple[str, Evidence, str]] = [
         "one-cluster",
         replace(HEALTHY, seen=[machine(name, role="replica", cluster=cluster(primary="")) for name in REGIONS]),
         "no machine is primary",
+    ),
+    (
+        "one-cluster",
+        replace(HEALTHY, seen=[machine(name, cluster=cluster(read_ms=42_000)) for name in REGIONS]),
+        "the primary is unknown: no machine has read the head for 42.0 s",
     ),
     (
         "one-cluster",

@@ -40,7 +40,7 @@ class Authority(AsyncClient):
         self.answers, self.primary = "m3", "m1"
 
     async def status(self) -> api.StatusReport:
-        cluster = api.Cluster(7, 100, 12, self.primary, REGIONS[self.primary], 9_000, 100)
+        cluster = api.Cluster(7, 100, 12, self.primary, REGIONS[self.primary], 9_000, 100, 100, 5_000)
         role = "primary" if self.answers == self.primary else "replica"
         return api.StatusReport(
             "tkdb", "0.1.0", role, REGIONS[self.answers], self.answers, 1_000, 12, 100, cluster=cluster  # type: ignore[arg-type]

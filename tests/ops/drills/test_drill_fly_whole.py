@@ -57,4 +57,5 @@ def test_another_machine_takes_over_from_a_killed_primary_and_all_is_restored(fo
     assert fly.bodies[0]["signal"] == signal.SIGKILL.name
     assert set(fly.states.values()) == {"started"}
     assert verdict.figures.took_over_ms is not None
+    assert record.delay.samples > 0
     assert record.audits[0].checked > 0

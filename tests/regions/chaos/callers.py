@@ -195,7 +195,7 @@ class Writer:
         await self._revoke_case(case, api.WRITE, api.Revoke([api.Lineage(token.kid, token.nonce)]))
 
     async def _revoke_own(self, parent: Case) -> None:
-        case = Case(Macaroon.parse(parent.text).attenuate(Act("r")).text, parent.organization)
+        case = Case(Macaroon.parse(parent.text).narrow(Act("r")).text, parent.organization)
         await self._revoke_case(case, api.REVOKE, api.RevokeOwn(case.text))
 
     async def _revoke_case(self, case: Case, path: str, call: api.Call[Any]) -> None:

@@ -203,7 +203,7 @@ def test_gc_shows_each_path_and_deletes_the_old_ones_after_a_month(empty_bucket:
         named = head_in(empty_bucket, env)
         delete(empty_bucket, HEAD_KEY)
     write(empty_bucket, HEAD_KEY, encode_head(msgspec.structs.replace(named, rev=1), head_keys(env)))
-    shown = tkdb("gc", "--keep-days", "0", env=env)
+    shown = tkdb("gc", "--keep-days", "0", "--yes", env=env)
     assert shown.code == 0
     assert "kept: the head names it" in shown.out
     assert "0 of 2 paths were deleted" in shown.out
@@ -219,12 +219,12 @@ def test_gc_reports_a_missing_head_and_an_unreachable_store(
     empty_bucket: Bucket, s3_server: Seaweed, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     env = environment(empty_bucket, tmp_path)
-    missing = tkdb("gc", env=env)
+    missing = tkdb("gc", "--yes", env=env)
     assert (missing.code, missing.out) == (3, "")
     assert "there is no head: nothing is deleted" in missing.err
     proxy.fault = StoreFault.CUT
-    unreachable = tkdb("gc", env=env | {"AWS_ENDPOINT_URL_S3": proxy.url})
+    unreachable = tkdb("gc", "--yes", env=env | {"AWS_ENDPOINT_URL_S3": proxy.url})
     assert unreachable.code == 3
     assert "couldn't be reached" in unreachable.err
-    assert tkdb("gc", "--keep-days", "-1", env=env).code == 2
-    assert tkdb("gc", env={}).code == 2
+    assert tkdb("gc", "--keep-days", "-1", "--yes", env=env).code == 2
+    assert tkdb("gc", "--yes", env={}).code == 2

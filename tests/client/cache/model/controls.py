@@ -164,8 +164,8 @@ class SubjectsIgnored(Cache):
 class OwnRevocationsIgnored(Operations):
     """A client doesn't apply its own revocations to its cache: they arrive through the feed."""
 
-    def _revoking(self, path: str, call: Any, targets: Any) -> Any:
-        result, _ = yield from self._exchange.ask(path, call)
+    def _revoking(self, path: str, call: Any, targets: Any, request_id: bytes | None, part: int = 0) -> Any:
+        result, _ = yield from self._exchange.ask(path, call, request_id=request_id, part=part)
         return result
 
 

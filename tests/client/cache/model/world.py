@@ -148,7 +148,7 @@ class World:
             lineage = [self.realm.mint(kid=kid, number=number, at_ms=NOW_MS - 1_000 * number)]
             for size in range(self.draw.randint(1, 6)):
                 parent = self.draw.choice(lineage)
-                lineage.append(parent.attenuate(self.draw.choice([Act("r"), Exp(1_900_000_000 + size)])))
+                lineage.append(parent.narrow(self.draw.choice([Act("r"), Exp(1_900_000_000 + size)])))
             tokens += lineage[self.draw.randint(0, 1) :]  # Often the minted token is never presented.
             child = lineage[-1]
             tokens.append(msgspec.structs.replace(child, raw=child.raw[:-1] + bytes([child.raw[-1] ^ 1])))
@@ -208,7 +208,7 @@ class World:
 
         if self.realm.acked_ms(token) is None:
             target = api.Branch(token.kid, token.nonce, token.branch)
-            self.clock.start(caller.operations.revoke_many([target]), ended, self._poster(caller))
+            self.clock.start(caller.operations.revoke_many([target], None), ended, self._poster(caller))
 
     # --- revocations and faults ---------------------------------------------------------------------------------
 
