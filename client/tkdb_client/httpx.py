@@ -33,6 +33,7 @@ from tkdb.macaroon.token import Macaroon
 from tkdb_client import arguments
 from tkdb_client.arguments import Token
 from tkdb_client.client import AsyncClient, Client
+from tkdb_client.forks import renewed_after_fork
 
 __all__ = ["TokenAuth"]
 
@@ -97,6 +98,11 @@ class TokenAuth(httpx.Auth):
             self._source = token
         else:
             self._hold(token)
+        renewed_after_fork(self)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()  # in the child of a fork: a thread of the parent may have held the lock
+        self._is_renewing = False
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Yield the request with its token."""

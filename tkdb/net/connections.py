@@ -53,7 +53,7 @@ class Dialer(httpcore.SyncBackend):
         names: looks up hosts.
 
     Attributes:
-        deadline_s: the time by which every read and write ends, by ``time.monotonic``.
+        deadline_s: the time by which connecting, every read and every write end, by ``time.monotonic``.
     """
 
     def __init__(self, names: Names) -> None:
@@ -81,14 +81,12 @@ class Dialer(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """As httpcore's, but ``timeout`` is for the lookup and all addresses of the host together: each gets its share
-        of the remaining time."""
-        ends_s = None if timeout is None else time.monotonic() + timeout
+        """As httpcore's, but the lookup and all addresses of the host share the time until the deadline."""
         try:
-            addresses = self._names.addresses(host, port, timeout_s=timeout)
+            addresses = self._names.addresses(host, port, timeout_s=self.left_s())
         except TimeoutError:
             raise httpcore.ConnectTimeout from None
-        for address, share_s in _shares(addresses, ends_s):
+        for address, share_s in _shares(addresses, self.deadline_s):
             where = str(address[4][0])
             try:
                 inner = super().connect_tcp(where, port, share_s, local_address, socket_options)
@@ -148,8 +146,11 @@ class Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        """As httpcore's. The connection keeps its age."""
-        inner = self._inner.start_tls(ssl_context, server_hostname, timeout)
+        """As httpcore's, within the deadline. The connection keeps its age."""
+        left_s = self._dialer.left_s()
+        if left_s <= 0:
+            raise httpcore.ConnectTimeout
+        inner = self._inner.start_tls(ssl_context, server_hostname, left_s)
         return self._dialer.replaced(Stream(inner, self._age, self._dialer))
 
     def get_extra_info(self, info: str) -> Any:

@@ -82,7 +82,7 @@ class PerLoop(Generic[T]):
         """End all values, and make no more. A second time does nothing."""
         with self._lock:
             values, self._values = self._values, None
-        here = asyncio.get_running_loop()
+        here = running_loop()
         for loop, (value, guard) in (values or {}).items():
             if loop is here:
                 self._end(value, True)

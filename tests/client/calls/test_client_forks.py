@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from types import FunctionType, ModuleType
 from typing import Any, Self
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -34,6 +35,7 @@ from tkdb.attestation import Verifier
 from tkdb.macaroon.token import Macaroon
 from tkdb_client import AsyncClient, Client
 from tkdb_client.configured import Configured
+from tkdb_client.httpx import TokenAuth
 from tkdb_client.web.facts import Arrived, Attestation
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
@@ -286,3 +288,15 @@ def test_a_child_checks_attestations_although_its_parent_held_the_lock() -> None
     with attestation._lock:
         child = Child(lambda: attestation.source(arrived))
     assert child.result() is None
+
+
+def test_a_child_sends_tokens_with_httpx_although_its_parent_held_the_lock(client: Client, server: RealmServer) -> None:
+    auth = TokenAuth(client, server.realm.mint, audience="billing", origin="https://billing.internal")
+
+    def work() -> str:
+        request = next(auth.sync_auth_flow(httpx.Request("GET", "https://billing.internal/invoices")))
+        return request.headers["authorization"][:7]
+
+    with auth._lock:
+        child = Child(work)
+    assert child.result() == "Bearer "
