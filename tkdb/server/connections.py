@@ -93,7 +93,8 @@ class Connections:
 
     def rest(self, connection: Connection) -> None:
         """Record that a connection has no request from now on."""
-        self._idle[connection] = None
+        if connection in self._open:  # not if it was given up
+            self._idle[connection] = None
 
     def work(self, connection: Connection) -> None:
         """Record that a connection has a request from now on."""
