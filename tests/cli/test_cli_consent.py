@@ -95,6 +95,12 @@ def test_without_the_rule_the_widest_revocation_asks_nobody(
     assert quick("token", "verify", stdin=token, env=dev).code == 1
 
 
+def test_gc_without_consent_is_refused_before_it_asks_the_bucket() -> None:
+    for arguments in ((), ("--json",), ("--keep-days", "0")):
+        ran = quick("gc", *arguments)
+        assert (ran.code, "permanently deletes" in ran.err, "--yes" in ran.err) == (2, True, True)
+
+
 def test_a_single_token_is_revoked_without_a_question(dev: dict[str, str], token: str) -> None:
     assert quick("token", "revoke", "--dry-run", stdin=token, env=dev).code == 2
     assert quick("token", "verify", stdin=token, env=dev).code == 0
