@@ -20,7 +20,14 @@ from tkdb.macaroon.token import Macaroon, expiry_s
 Resources: TypeAlias = Mapping[str, Mapping[str, str]]
 """Kind to id to actions, as in ``{"app": {"shop": "rw"}}``."""
 
-MOST: Final = 1_024
+MAX_BYTES: Final = 4 << 20
+"""The largest size of all remembered tokens. Callers choose the size of the tokens that an app narrows."""
+
+# The memory of one in CPython, measured (tests/client/test_client_narrowing.py): its objects; the given token as text
+# and the narrowed one as bytes, as text and in parts; and an object for each caveat.
+_FIXED_BYTES: Final = 1_200
+_CAVEAT_BYTES: Final = 120
+_TOKEN_TIMES: Final = 6
 
 
 class Narrowing:
@@ -28,6 +35,7 @@ class Narrowing:
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Macaroon] = {}
+        self._bytes = 0
 
     def narrow(
         self,
@@ -55,7 +63,14 @@ class Narrowing:
             macaroon = Macaroon.parse(token) if isinstance(token, str) else token
             given = {"act": act, "res": res, "aud": aud, "method": method, "path": path}
             narrowed = macaroon.narrow(**given, for_s=for_s, now_s=now_s)  # type: ignore[arg-type]  # as above
-            if len(self._known) >= MOST:
+            # Threads may add at the same time. Then the sum is too small by one token each, until the next clearing.
+            self._bytes += _size(narrowed)
+            if self._bytes > MAX_BYTES:
                 self._known.clear()  # tokens still in use are made once again
+                self._bytes = _size(narrowed)
             self._known[key] = narrowed
         return narrowed
+
+
+def _size(narrowed: Macaroon) -> int:
+    return _FIXED_BYTES + _CAVEAT_BYTES * len(narrowed.packets) + _TOKEN_TIMES * len(narrowed.raw)
