@@ -25,9 +25,10 @@ from typing import Final
 
 from tkdb import errors
 from tkdb.net.url import Url
+from tkdb_replication.bucket.credentials import Credentials, CredentialSource
 from tkdb_replication.bucket.objects import Stored
 from tkdb_replication.bucket.s3 import S3Objects
-from tkdb_replication.bucket.settings import Bucket, Credentials
+from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.bucket.sigv4 import sign
 from tkdb_replication.litestream import end_with_parent
 
@@ -49,7 +50,7 @@ class Seaweed:
     def bucket(self, name: str, url: str | None = None) -> Bucket:
         """Return the address and credentials of a bucket on this server, at another URL if one is given."""
         endpoint = Url.parse(url or f"http://127.0.0.1:{self.port}")
-        return Bucket(name, endpoint, "auto", CREDENTIALS)
+        return Bucket(name, endpoint, "auto", CredentialSource.fixed(CREDENTIALS))
 
 
 def weed() -> Path | None:

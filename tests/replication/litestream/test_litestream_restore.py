@@ -13,9 +13,10 @@ from tests.replication.conftest import now_ms
 from tests.replication.faults import FaultyProxy, StoreFault
 from tests.replication.replicated import TIMEOUT_MS, restored, running_machine
 from tkdb import errors
+from tkdb_replication.bucket.credentials import Credentials
 from tkdb_replication.bucket.objects import Found, Listed, Stored
 from tkdb_replication.bucket.s3 import S3Objects
-from tkdb_replication.bucket.settings import Bucket, Credentials
+from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.restore import failure, restore
 
