@@ -43,9 +43,10 @@ _DELETE_MS: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Seaweed:
-    """A running server, at ``port`` of 127.0.0.1."""
+    """A running server, at ``port`` of 127.0.0.1, with its process if this process started it."""
 
     port: int
+    pid: int | None = None
 
     def bucket(self, name: str, url: str | None = None) -> Bucket:
         """Return the address and credentials of a bucket on this server, at another URL if one is given."""
@@ -83,7 +84,7 @@ def running(program: Path, folder: Path) -> Iterator[Seaweed]:
         )
     try:
         _wait_until_ready(process, f"http://127.0.0.1:{ports['s3']}/healthz", folder / "log")
-        yield Seaweed(ports["s3"])
+        yield Seaweed(ports["s3"], process.pid)
     finally:
         os.killpg(
             process.pid, signal.SIGKILL
