@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,13 +194,7 @@ class Store:
 
     async def rotate(self, new: Credentials) -> None:
         """Replace the store's only key, and return once the old key is refused."""
-        path = self.folder / "s3.json"
-        configuration = json.loads(path.read_text())
-        key = {"accessKey": new.access_key_id, "secretKey": new.secret_access_key}
-        configuration["identities"][0]["credentials"] = [key]
-        path.write_text(json.dumps(configuration))
-        assert self.server.pid is not None
-        os.kill(self.server.pid, signal.SIGHUP)
+        seaweed.replace_key(self.server, self.folder, new)
         async with asyncio.timeout(20), S3Objects(self.bucket, now_ms=now_ms) as objects:
             while not isinstance(await objects.get("first", timeout_ms=2_000), Unknown):  # noqa: ASYNC110 -- as below
                 await asyncio.sleep(0.05)  # the store has no event
