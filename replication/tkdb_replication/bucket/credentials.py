@@ -209,7 +209,7 @@ def _from_container(url: Url, environment: Mapping[str, str]) -> Credentials:
     from http import client  # only a machine with such a source needs it
 
     token = _variable(environment, _AUTHORIZATION)
-    if token and not token.isprintable():
+    if not (token.isascii() and token.isprintable()):
         raise errors.ConfigurationError(f"{_AUTHORIZATION} is not valid", hint="check it for line ends")
     kind = client.HTTPSConnection if url.scheme == "https" else client.HTTPConnection
     connection = kind(url.host, url.port, timeout=CONTAINER_TIMEOUT_MS / 1000)
@@ -227,7 +227,7 @@ def _from_container(url: Url, environment: Mapping[str, str]) -> Credentials:
         raise errors.ConfigurationError(f"{url} answers {response.status}", hint="check the role and the token")
     try:
         answer = msgspec.json.decode(body, type=_Answer)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise errors.ConfigurationError(f"{url} answers without credentials", hint="check the URL") from None
     return _checked(
         answer.access_key_id, answer.secret_access_key, answer.token, ("AccessKeyId", "SecretAccessKey", "Token")

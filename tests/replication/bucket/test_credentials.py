@@ -154,6 +154,13 @@ def test_many_refusals_at_once_read_the_source_once() -> None:
         ({"AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}, "AWS_SHARED_CREDENTIALS_FILE: /nowhere"),
         ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://agent.example/"}, "neither https nor on this machine"),
         ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/x"}, "gives no credentials"),
+        (
+            {
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/x",
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN": "a\nb: \u20ac",
+            },
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN is not valid",
+        ),
         ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "nonsense"}, "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
     ],
 )
