@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.client.cache.model.realm import Realm
 from tkdb import errors
-from tkdb.macaroon.caveats import Act, AnyCaveat, App
+from tkdb.macaroon.caveats import Act, AnyCaveat, App, Aud, Exp
+from tkdb.macaroon.token import Macaroon
 from tkdb_client import narrowing
 from tkdb_client.narrowing import Narrowing
 
@@ -53,9 +56,31 @@ def test_an_invalid_argument_is_refused_each_time() -> None:
             remembers.narrow(TOKENS[0], now_s=0, expires_in_s=0)
 
 
-def test_narrowing_remembers_at_most_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(narrowing, "MOST", 5)
+LARGE = TOKENS[0].extend([Aud("a" * 1_900 + str(number)) for number in range(7)])
+MANY = TOKENS[0].extend([Exp(1_900_000_000 + number) for number in range(50)])
+
+
+@pytest.mark.parametrize("token", [TOKENS[0], LARGE, MANY], ids=["small", "large", "many"])
+def test_narrowed_tokens_take_at_most_their_share_of_memory(token: Macaroon, monkeypatch: pytest.MonkeyPatch) -> None:
+    max_bytes = 1 << 20
+    monkeypatch.setattr(narrowing, "MAX_BYTES", max_bytes)
     remembers = Narrowing()
-    for expires_in_s in range(1, 50):
-        remembers.narrow(TOKENS[0], now_s=0, expires_in_s=expires_in_s)
-        assert len(remembers._known) <= 5
+    presented = [token.extend([Exp(1_800_000_000 + number)]).text for number in range(1_500)]
+    remembers.narrow(presented[0], now_s=0, action="r")  # fills the memos of caveats
+    gc.collect()
+    tracemalloc.start()
+    largest = 0
+    for text in presented:
+        remembers.narrow("".join(list(text)), now_s=0, action="r").text  # noqa: B018 -- the text is made on first use
+        largest = max(largest, tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert len(remembers._known) > 5
+    assert largest < max_bytes * 1.3
+
+
+def test_counting_narrowed_tokens_instead_of_weighing_them_lets_large_ones_take_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(narrowing, "_size", lambda narrowed: (1 << 20) // 1_024)
+    with pytest.raises(AssertionError):
+        test_narrowed_tokens_take_at_most_their_share_of_memory(LARGE, monkeypatch)

@@ -13,9 +13,10 @@ import uvloop
 
 from tkdb.net.url import Url
 from tkdb_client.calls.transport import AsyncTransport, Lost, Send
+from tkdb_replication.bucket.credentials import Credentials, CredentialSource
 from tkdb_replication.bucket.objects import Unknown
 from tkdb_replication.bucket.s3 import S3Objects
-from tkdb_replication.bucket.settings import Bucket, Credentials
+from tkdb_replication.bucket.settings import Bucket
 
 ROUNDS, CONCURRENT = 40, 20
 """About one connection in sixty is reset at the critical moment, so each test opens 800."""
@@ -56,7 +57,7 @@ def test_a_connection_reset_at_once_is_lost_without_an_unexpected_error(resettin
 
 
 def test_an_object_store_that_resets_connections_is_unknown_without_an_unexpected_error(resetting_url: Url) -> None:
-    bucket = Bucket("bucket", resetting_url, "auto", Credentials("id", "secret"))
+    bucket = Bucket("bucket", resetting_url, "auto", CredentialSource.fixed(Credentials("id", "secret")))
 
     async def ask() -> set[type[object]]:
         outcomes: set[type[object]] = set()

@@ -21,7 +21,7 @@ from tkdb.settings import Settings
 from tkdb_client import operations
 from tkdb_client.calls import call, regions, transport
 from tkdb_client.verification import feed_follower, verification
-from tkdb_replication.bucket import s3
+from tkdb_replication.bucket import credentials, s3
 from tkdb_replication.litestream.supervisor import SyncTiming
 from tkdb_replication.node import node
 from tkdb_replication.protocol.settings import ProtocolSettings
@@ -66,6 +66,7 @@ INNER_OUTER: list[tuple[Limit, Limit]] = [
     (("a request to the object store", STORE.answer_ms), ("the pause between swaps", STORE.lease_ms / 3)),
     (("two requests to the object store, and a pause", 2 * STORE.answer_ms + STORE.poll_ms), BOUND),
     (("a request to the object store", STORE.answer_ms), CALL),
+    (("a read of credentials", credentials.CONTAINER_TIMEOUT_MS), ("a request to the object store", STORE.answer_ms)),
     (BOUND, LEASE),
     # Litestream: a check ends before its supervisor kills it, and a sync before the primary gives way.
     (("a look at Litestream", SYNC.look_ms), ("a hung Litestream", SYNC.hung_ms)),
@@ -132,5 +133,6 @@ def test_every_timeout_is_in_the_table() -> None:
         "tkdb_client.calls.call.ATTEMPT_TIMEOUT_MS",
         "tkdb_client.calls.regions.LEAST_TIMEOUT_MS",
         "tkdb_client.verification.verification.UNSURE_TIMEOUT_MS",
+        "tkdb_replication.bucket.credentials.CONTAINER_TIMEOUT_MS",
     }
     assert set(_timeouts()) == listed | set(ALONE)

@@ -38,7 +38,6 @@ from tkdb_client.verified import Verified
 
 IDLE_MS: Final = 60_000
 """If no token is looked up for this long, the cache is cleared and the client stops following the feed."""
-NEGATIVE_BYTES: Final = 512
 NEGATIVES_SHARE: Final = 16
 """Cached denials may take one 16th of ``max_bytes``, in addition to the entries."""
 SIGHTED_MAX: Final = 4_096
@@ -90,7 +89,7 @@ class Cache:
         self._followed = Subscriptions()
         self._in_flight = InFlight()
         self._entries = CacheEntries(max_bytes=max_bytes, head_chars=head_chars(authority), leave=self._followed.leave)
-        self._negatives = Denials(most=max_bytes // NEGATIVES_SHARE // NEGATIVE_BYTES)
+        self._negatives = Denials(max_bytes=max_bytes // NEGATIVES_SHARE)
         self._texts = self._entries.texts
         self._head = self._entries.head
         self._with_head = self._entries.with_head

@@ -35,10 +35,11 @@ BRANCHES_MAX: Final = 64
 
 # The memory of an entry in CPython, measured (tests/client/cache/test_cache_entries.py): its objects and their place in
 # the tables; the token's bytes, which are stored four times in all; and its caveats as objects. A short text with many
-# items has many of them, with a comma before each.
+# items has many of them, with a comma before each. One rare character makes each character of its text take 4 bytes.
 _FIXED_BYTES: Final = 1_450
 _ITEM_BYTES: Final = 150
 _TOKEN_TIMES: Final = 4
+_WIDE_TIMES: Final = 7
 
 
 class CachedLineage:
@@ -117,7 +118,8 @@ class CacheEntry:
         raw = verified.macaroon.raw
         self.body_bytes = len(raw) - TRAILER_BYTES
         self.stem = Stem.from_bytes(PREFIX, raw[: self.body_bytes])
-        self.size = _FIXED_BYTES + _ITEM_BYTES * raw.count(b",") + _TOKEN_TIMES * len(raw)
+        wide = sum(len(each) for each in verified.macaroon.packets if type(each) is bytes and not each.isascii())
+        self.size = _FIXED_BYTES + _ITEM_BYTES * raw.count(b",") + _TOKEN_TIMES * len(raw) + _WIDE_TIMES * wide
 
     def is_fresh(self, since_ms: int) -> bool:
         """Return True if it is known to be valid as of ``since_ms`` or later, from its own answer or from the feed."""

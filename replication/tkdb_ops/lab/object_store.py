@@ -25,9 +25,10 @@ from typing import Final
 
 from tkdb import errors
 from tkdb.net.url import Url
+from tkdb_replication.bucket.credentials import Credentials, CredentialSource
 from tkdb_replication.bucket.objects import Stored
 from tkdb_replication.bucket.s3 import S3Objects
-from tkdb_replication.bucket.settings import Bucket, Credentials
+from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.bucket.sigv4 import sign
 from tkdb_replication.litestream import end_with_parent
 
@@ -42,14 +43,15 @@ _DELETE_MS: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Seaweed:
-    """A running server, at ``port`` of 127.0.0.1."""
+    """A running server, at ``port`` of 127.0.0.1, with its process if this process started it."""
 
     port: int
+    pid: int | None = None
 
     def bucket(self, name: str, url: str | None = None) -> Bucket:
         """Return the address and credentials of a bucket on this server, at another URL if one is given."""
         endpoint = Url.parse(url or f"http://127.0.0.1:{self.port}")
-        return Bucket(name, endpoint, "auto", CREDENTIALS)
+        return Bucket(name, endpoint, "auto", CredentialSource.fixed(CREDENTIALS))
 
 
 def weed() -> Path | None:
@@ -82,7 +84,7 @@ def running(program: Path, folder: Path) -> Iterator[Seaweed]:
         )
     try:
         _wait_until_ready(process, f"http://127.0.0.1:{ports['s3']}/healthz", folder / "log")
-        yield Seaweed(ports["s3"])
+        yield Seaweed(ports["s3"], process.pid)
     finally:
         os.killpg(
             process.pid, signal.SIGKILL

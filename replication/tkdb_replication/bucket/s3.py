@@ -1,4 +1,5 @@
-"""The object store over S3's API: one request for each call, with one deadline, no retries and no redirects.
+"""The object store over S3's API: one request for each call, with one deadline, no retries and no redirects. Only a
+request that the store refuses because of its credentials is sent once more, if the source has others by now.
 
     async with S3Objects(Bucket.parse(os.environ), now_ms=now_ms) as objects:
         match await objects.put("head", body, if_match=etag, timeout_ms=2_000):
@@ -21,6 +22,7 @@ import httpcore
 
 from tkdb.net.names import Names
 from tkdb.net.pool import AsyncPool
+from tkdb_replication.bucket.credentials import Credentials
 from tkdb_replication.bucket.http import Response
 from tkdb_replication.bucket.listing import error_code, parse_page
 from tkdb_replication.bucket.objects import (
@@ -50,6 +52,10 @@ _HEADERS: Final = {
 }
 
 
+_REFUSALS: Final = frozenset({"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"})
+"""Codes that concern only the credentials. AWS's answers with them have the status 400 or 403."""
+
+
 class _Answer(Response):
     """A whole HTTP response of an object store."""
 
@@ -60,9 +66,11 @@ class _Answer(Response):
         # A missing bucket is a 404 too, and so is the answer of another server at that address.
         return self.status == 404 and error_code(self.body) == "NoSuchKey"
 
-    def unknown(self, asked: str) -> Unknown:
+    @property
+    def refuses_credentials(self) -> bool:
+        """Whether the store refused the credentials, and so did nothing. A wrong clock is another cause of a 403."""
         code = error_code(self.body)
-        return Unknown(f"the object store answered {self.status}{code and f' {code}'} to a {asked}", self.status)
+        return code in _REFUSALS or (self.status in (401, 403) and code != "RequestTimeTooSkewed")
 
 
 class S3Objects:
@@ -114,7 +122,7 @@ class S3Objects:
             return NotModified(answer.date_ms)
         if answer.no_such_key:
             return Missing(answer.date_ms)
-        return answer.unknown("get")
+        return self._unknown(answer, "get")
 
     async def put(
         self,
@@ -138,7 +146,7 @@ class S3Objects:
         # If there is no object, AWS answers If-Match with 404, and other stores with 412.
         if condition and (answer.status in (409, 412) or answer.no_such_key):
             return Conflict(answer.date_ms)
-        return answer.unknown("put")
+        return self._unknown(answer, "put")
 
     async def delete(self, key: str, *, timeout_ms: int) -> Deleted | Unknown:
         """As in ``Objects``."""
@@ -147,7 +155,7 @@ class S3Objects:
             return answer
         if answer.status in (200, 204) or answer.no_such_key:
             return Deleted(answer.date_ms)
-        return answer.unknown("delete")
+        return self._unknown(answer, "delete")
 
     async def list(self, prefix: str, *, timeout_ms: int) -> Listed | Unknown:
         """As in ``Objects``. The timeout is for all pages together."""
@@ -161,7 +169,7 @@ class S3Objects:
                         return answer
                     page = parse_page(answer.body) if answer.status == 200 else None
                     if page is None:
-                        return answer.unknown("list")
+                        return self._unknown(answer, "list")
                     objects += page.objects
                     if page.next_token is None:
                         return Listed(tuple(objects), answer.date_ms)
@@ -179,15 +187,39 @@ class S3Objects:
         body: bytes = b"",
         timeout_ms: int,
     ) -> _Answer | Unknown:
-        endpoint, query = self._bucket.endpoint, query or {}
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                credentials = self._bucket.credentials
+                answer = await self._send(method, key, query or {}, headers or {}, body, credentials, timeout_ms)
+                if isinstance(answer, Unknown) or not answer.refuses_credentials:
+                    return answer
+                # The store did nothing, so also a conditional put may be sent again.
+                if not await self._bucket.source.renew(credentials):
+                    return answer
+                renewed = self._bucket.credentials
+                return await self._send(method, key, query or {}, headers or {}, body, renewed, timeout_ms)
+        except TimeoutError:
+            return self._late(timeout_ms)
+
+    async def _send(
+        self,
+        method: str,
+        key: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes,
+        credentials: Credentials,
+        timeout_ms: int,
+    ) -> _Answer | Unknown:
+        endpoint = self._bucket.endpoint
         path = encode_path(f"{endpoint.prefix}/{self._bucket.name}/{key}")
         signed = sign(
             method,
             path,
             query,
-            {"host": endpoint.host_header, **_HEADERS, **(headers or {})},
+            {"host": endpoint.host_header, **_HEADERS, **headers},
             body,
-            credentials=self._bucket.credentials,
+            credentials=credentials,
             region=self._bucket.region,
             now_ms=self._now_ms(),
         )
@@ -201,12 +233,19 @@ class S3Objects:
             extensions={"timeout": {"connect": timeout_ms / 1000}},
         )
         try:
-            async with asyncio.timeout(timeout_ms / 1000), self._pool.stream(request) as response:
+            async with self._pool.stream(request) as response:
                 return await _read(response)
-        except (TimeoutError, httpcore.TimeoutException):
-            return self._late(timeout_ms)
+        except httpcore.TimeoutException:
+            raise TimeoutError from None
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
             return Unknown(f"{endpoint} couldn't be reached, or broke off: {type(error).__name__}")
+
+    def _unknown(self, answer: _Answer, asked: str) -> Unknown:
+        code = error_code(answer.body)
+        said = f"the object store answered {answer.status}{code and f' {code}'} to a {asked}"
+        if answer.refuses_credentials:
+            said += f": it refuses the access key from {self._bucket.source.name}"
+        return Unknown(said, answer.status)
 
     def _late(self, timeout_ms: int) -> Unknown:
         return Unknown(f"{self._bucket.endpoint} didn't answer within {timeout_ms} ms")

@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from tkdb_replication.bucket.settings import Credentials
+from tkdb_replication.bucket.credentials import Credentials
 
 
 def sign(

@@ -21,7 +21,7 @@ from typing import Final, Self
 
 from tkdb import errors
 from tkdb.extras import install_hint
-from tkdb_replication.bucket.settings import Credentials
+from tkdb_replication.bucket.credentials import Credentials
 from tkdb_replication.litestream import end_with_parent
 
 OLDEST: Final = (0, 5, 17)

@@ -21,7 +21,7 @@ import httpcore
 import msgspec
 
 from tkdb import errors
-from tkdb_replication.bucket.settings import Credentials
+from tkdb_replication.bucket.credentials import Credentials
 
 MAX_ANSWER_BYTES: Final = 65_536
 _MAX_TEXT: Final = 300

@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from tkdb_replication.bucket.settings import Credentials
+from tkdb_replication.bucket.credentials import Credentials
 
 NONE: Final = Credentials("", "")
 MAX_TEXT: Final = 300

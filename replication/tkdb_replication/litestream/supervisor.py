@@ -8,9 +8,9 @@
 
 This process supervises Litestream, and not the reverse: if Litestream is killed, its own ``-exec`` leaves the
 application running, writing without replication. A Litestream that ends is restarted. One that doesn't answer, or makes
-no progress, is killed first. It ends with this process, however that ends. Every start needs a new path
-(``bucket.paths.fresh_base``), because two Litestreams on one path would overwrite each other's objects without a
-warning.
+no progress, is killed first, and so is one whose access key was replaced. It ends with this process, however that ends.
+Every start needs a new path (``bucket.paths.fresh_base``), because two Litestreams on one path would overwrite each
+other's objects without a warning.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Final, Self, TypeVar
 
 from tkdb import errors, logs
 from tkdb.net.backoff import Backoff
+from tkdb_replication.bucket.credentials import Credentials
 from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.config import configuration, local_folder
@@ -206,18 +207,19 @@ class Replication:
 
     async def _live(self) -> str:
         """Run the process once. Return the reason for its end."""
+        credentials = self._bucket.credentials
         try:
             process = await self._program.run(
                 *("replicate", "-no-expand-env", "-config", str(self._scratch.path / _CONFIGURATION)),
-                credentials=self._bucket.credentials,
+                credentials=credentials,
             )
         except OSError as error:
             return f"it can't be started: {error.strerror}"
-        lines = asyncio.create_task(self._log(process))
+        lines = asyncio.create_task(self._log(process, credentials))
         self._failing_since_s = None
         grace_ms = self._timing.stop_ms
         try:
-            reason = await self._watch(process)
+            reason = await self._watch(process, credentials)
             grace_ms = 0
         finally:
             self._control = None
@@ -226,8 +228,8 @@ class Replication:
             lines.cancel()
         return reason
 
-    async def _watch(self, process: Process) -> str:
-        control = Control(self._scratch.path / _SOCKET, pid=process.pid, credentials=self._bucket.credentials)
+    async def _watch(self, process: Process, credentials: Credentials) -> str:
+        control = Control(self._scratch.path / _SOCKET, pid=process.pid, credentials=credentials)
         loop, timing = asyncio.get_running_loop(), self._timing
         ending = asyncio.create_task(process.wait())
         answered, deadline_s = False, loop.time() + timing.start_ms / 1000
@@ -238,6 +240,8 @@ class Replication:
                     return "it gave no answer, and was killed"
                 if loop.time() - (self._failing_since_s or loop.time()) >= self._failing_max_ms / 1000:
                     return "no sync was successful for too long, and it was killed"
+                if self._bucket.credentials != credentials:
+                    return "the bucket has a new access key, and Litestream reads its key only when it starts"
                 if await control.answers(left_ms):
                     answered, deadline_s = True, loop.time() + timing.hung_ms / 1000
                     self._control = control
@@ -247,7 +251,7 @@ class Replication:
         finally:
             ending.cancel()
 
-    async def _log(self, process: Process) -> None:
+    async def _log(self, process: Process, credentials: Credentials) -> None:
         assert process.stdout is not None  # noqa: S101 -- the program is run with a pipe
         while True:
             try:
@@ -256,7 +260,7 @@ class Replication:
                 continue
             if not line:
                 return
-            parsed = parse_line(line, credentials=self._bucket.credentials)
+            parsed = parse_line(line, credentials=credentials)
             logs.event(parsed.level, "litestream", **parsed.fields)
 
 

@@ -36,7 +36,14 @@ def wide(number: int) -> list[AnyCaveat]:
     return [Res("app", {f"{number:03}{each:x}": "r" for each in range(600)})]
 
 
-@pytest.mark.parametrize("make_caveats", [lambda _: [Act("r")], usual, wide], ids=["small", "usual", "wide"])
+def rare(number: int) -> list[AnyCaveat]:
+    """Return long texts, each with one rare character, so that CPython stores each character in 4 bytes."""
+    return [Aud("a" * 1_900 + f"\U0001f600{number}{each}") for each in range(7)]
+
+
+@pytest.mark.parametrize(
+    "make_caveats", [lambda _: [Act("r")], usual, wide, rare], ids=["small", "usual", "wide", "rare"]
+)
 def test_the_counted_bytes_of_an_entry_are_close_to_its_memory(make_caveats: Any) -> None:
     count = 200
     single = Single(max_bytes=1 << 30)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from contextlib import nullcontext
 
+import msgspec
 import pytest
 
 from tests.client.cache.model import controls
@@ -14,9 +17,20 @@ from tkdb.macaroon.bundle import Bundle
 from tkdb.macaroon.caveats import Act, Exp
 from tkdb.macaroon.mint import mint
 from tkdb.macaroon.token import Macaroon
+from tkdb_client.cache import denials as denials_module
 from tkdb_client.cache.cache import Cache
+from tkdb_client.cache.denials import Denials
 from tkdb_client.cache.entries import LINEAGE_ENTRIES_MAX
 from tkdb_client.calls.attempt import Reply
+
+QUESTION = api.Verify([])
+
+
+def answer_with(invalid: api.Invalid) -> api.Answer:
+    """Return an answer as it arrives: its texts are new objects."""
+    answer = api.Answer(bytes(16), 1, 0, result=msgspec.Raw(api.encode(api.Verified([invalid]))))
+    return api.decode_answer(api.encode(answer))
+
 
 # --- cached denials ---------------------------------------------------------------------------------------------------
 
@@ -54,7 +68,32 @@ def test_cached_denials_evict_no_cached_token() -> None:
         forged = single.realm.mint(number=number + 1)
         single.ask(Macaroon.parse(forged.raw[:-1] + bytes([forged.raw[-1] ^ 1])))
     assert single.get(token) is not None
-    assert len(single.cache._negatives) <= 40_000 // 16 // 512
+    assert len(single.cache._negatives) <= 40_000 // 16 // 600
+
+
+@pytest.mark.parametrize("text", ["", "a" * 160, "a" * 159 + "\U0001f600"], ids=["short", "long", "rare"])
+def test_cached_denials_take_at_most_their_share_of_memory(text: str) -> None:
+    max_bytes = 200_000
+    denials = Denials(max_bytes=max_bytes)
+    gc.collect()
+    tracemalloc.start()
+    for number in range(3_000):
+        invalid = api.decode_result(QUESTION, answer_with(api.Invalid(errors.Reason.REVOKED, text + str(number), text)))
+        denials.put(number.to_bytes(32), invalid.results[0], now_ms=number + 2**40)
+    gc.collect()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(denials) > 50
+    assert taken < max_bytes * 1.1
+    for number in range(3_000):
+        denials.get(number.to_bytes(32), now_ms=2**41)
+    assert (len(denials), denials._bytes) == (0, 0)
+
+
+def test_counting_denials_instead_of_weighing_them_lets_long_ones_take_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(denials_module, "_size", lambda invalid: 512)
+    with pytest.raises(AssertionError):
+        test_cached_denials_take_at_most_their_share_of_memory("a" * 159 + "\U0001f600")
 
 
 def test_a_token_that_the_authority_reports_as_revoked_is_dropped_at_once(single: Single) -> None:

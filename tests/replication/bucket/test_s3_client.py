@@ -15,10 +15,11 @@ from tests.replication.conftest import now_ms
 from tests.replication.faults import FaultyProxy, StoreFault
 from tkdb import errors
 from tkdb.net.url import Url
+from tkdb_replication.bucket.credentials import Credentials, CredentialSource
 from tkdb_replication.bucket.listing import error_code, parse_page
 from tkdb_replication.bucket.objects import MAX_BODY_BYTES, Conflict, Deleted, Found, Listed, Missing, Stored, Unknown
 from tkdb_replication.bucket.s3 import S3Objects
-from tkdb_replication.bucket.settings import Bucket, Credentials
+from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.bucket.sigv4 import encode_path, sign
 
 AWS_EXAMPLE = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
@@ -69,7 +70,7 @@ async def serving(answer: Callable[[bytes], bytes]) -> AsyncIterator[tuple[S3Obj
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    bucket = Bucket("bucket", Url.parse(f"http://127.0.0.1:{port}"), "auto", SECRETS)
+    bucket = Bucket("bucket", Url.parse(f"http://127.0.0.1:{port}"), "auto", CredentialSource.fixed(SECRETS))
     async with server, S3Objects(bucket, now_ms=now_ms) as objects:
         yield objects, requests
 
@@ -256,7 +257,7 @@ def test_a_put_whose_answer_is_lost_may_have_succeeded(faulty_bucket: Bucket, pr
 
 def test_wrong_credentials_give_unknown_not_missing(bucket: Bucket, caplog: pytest.LogCaptureFixture) -> None:
     async def trial() -> None:
-        wrong = Bucket(bucket.name, bucket.endpoint, bucket.region, SECRETS)
+        wrong = Bucket(bucket.name, bucket.endpoint, bucket.region, CredentialSource.fixed(SECRETS))
         async with S3Objects(wrong, now_ms=now_ms) as objects:
             outcome = await objects.get("k", timeout_ms=5_000)
             assert isinstance(outcome, Unknown)
@@ -301,7 +302,7 @@ def test_an_invalid_setting_is_refused_by_its_name_without_its_value(variable: s
 
 
 def test_credentials_are_never_shown() -> None:
-    bucket = Bucket("acme", Url.parse("http://localhost"), "auto", SECRETS)
+    bucket = Bucket("acme", Url.parse("http://localhost"), "auto", CredentialSource.fixed(SECRETS))
     shown = f"{bucket!r} {bucket} {SECRETS!r} {SECRETS}"
     assert not any(part in shown for part in ("AKIDSECRETID", "verysecretkey", "sessionsecret"))
     assert SECRETS.redact("a verysecretkey of AKIDSECRETID, sessionsecret") == "a *** of ***, ***"

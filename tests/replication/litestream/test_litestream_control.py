@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tkdb import errors
 from tkdb.net.url import Url
-from tkdb_replication.bucket.settings import Bucket, Credentials
+from tkdb_replication.bucket.credentials import Credentials, CredentialSource
+from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import environment
 from tkdb_replication.litestream.config import configuration
 from tkdb_replication.litestream.control import MAX_ANSWER_BYTES, Control, Synced
@@ -134,7 +135,7 @@ def test_info_is_logged_as_debug_and_other_levels_as_warnings_or_errors(level: s
 
 
 def test_the_configuration_keeps_an_unusual_path_and_contains_no_secret() -> None:
-    bucket = Bucket("acme-tkdb", Url.parse("http://127.0.0.1:1"), "auto", SECRETS)
+    bucket = Bucket("acme-tkdb", Url.parse("http://127.0.0.1:1"), "auto", CredentialSource.fixed(SECRETS))
     unusual = Path("/data/a: b # 'c' \"d\" $HOME %s.db")
     text = configuration(bucket, "epochs/1", unusual, socket=Path("/tmp/x/control"))
     assert json.loads(text)["dbs"][0]["path"] == str(unusual)

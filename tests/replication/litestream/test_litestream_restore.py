@@ -13,9 +13,10 @@ from tests.replication.conftest import now_ms
 from tests.replication.faults import FaultyProxy, StoreFault
 from tests.replication.replicated import TIMEOUT_MS, restored, running_machine
 from tkdb import errors
+from tkdb_replication.bucket.credentials import Credentials, CredentialSource
 from tkdb_replication.bucket.objects import Found, Listed, Stored
 from tkdb_replication.bucket.s3 import S3Objects
-from tkdb_replication.bucket.settings import Bucket, Credentials
+from tkdb_replication.bucket.settings import Bucket
 from tkdb_replication.litestream.binary import Program
 from tkdb_replication.litestream.restore import failure, restore
 
@@ -112,7 +113,7 @@ def test_during_a_store_fault_a_restore_times_out_and_the_next_one_is_complete(
 
 
 def test_wrong_credentials_are_unavailable_and_are_not_shown(bucket: Bucket, tmp_path: Path) -> None:
-    wrong = replace(bucket, credentials=Credentials("AKIDSECRET", "verysecretkey"))
+    wrong = replace(bucket, source=CredentialSource.fixed(Credentials("AKIDSECRET", "verysecretkey")))
     with pytest.raises(errors.Unavailable, match="403") as caught:
         asyncio.run(restore_into(wrong, "epochs/1", tmp_path / "copy.db"))
     assert "SECRET" not in str(caught.value).upper()
