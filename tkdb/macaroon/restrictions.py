@@ -112,13 +112,12 @@ def checked(caveats: Iterable[object]) -> list[AnyCaveat]:
     Raises:
         InvalidCaveat: one isn't.
     """
-    found: list[AnyCaveat] = []
-    for caveat in caveats:
+    found = list(caveats)
+    for caveat in found:
         if not isinstance(caveat, _CAVEATS):
             hint = 'pass caveats of tkdb_client.caveats, such as App("plan", "pro")'
             reject("a caveat", caveat, "is not a caveat", hint, kind=InvalidCaveat)
-        found.append(caveat)  # type: ignore[arg-type]  # the subclasses of Caveat are the members of the union
-    return found
+    return found  # type: ignore[return-value]  # the subclasses of Caveat are the members of the union
 
 
 def appendable(caveats: Iterable[object]) -> list[AnyCaveat]:
@@ -131,7 +130,7 @@ def appendable(caveats: Iterable[object]) -> list[AnyCaveat]:
     for caveat in found:
         if caveat.fact:
             raise InvalidCaveat(f"{type(caveat).__name__} states a fact, which only the authority may do")
-        if isinstance(caveat, Bind):
+        if type(caveat) is Bind:
             raise InvalidCaveat("a bind caveat is allowed only in a discharge; here it would deny everything")
     return found
 
