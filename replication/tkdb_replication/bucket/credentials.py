@@ -190,6 +190,9 @@ class _Answer(msgspec.Struct, frozen=True, rename="pascal"):
     secret_access_key: str
     token: str = ""
 
+    def __repr__(self) -> str:
+        return "<credentials of a container>"
+
 
 def _container_url(environment: Mapping[str, str]) -> Url:
     full, relative = environment.get(_FULL), environment.get(_RELATIVE)

@@ -121,18 +121,22 @@ class Monitor:
         self.writes.append(write)
 
     def check_results(
-        self, attempt: Attempt, position: int, cases: Iterable[Case], results: Iterable[api.Valid | api.Invalid]
+        self,
+        attempt: Attempt,
+        position: int,
+        cases: Iterable[Case],
+        results: Iterable[api.Valid | api.Invalid | api.Unsure],
     ) -> None:
         """Check a machine's results for these tokens. The request contained ``position``."""
         for case, result in zip(cases, results, strict=True):
             if isinstance(result, api.Valid):
                 self.answers["accepted"] += 1
                 self._accepted(attempt, position, case)
+            elif isinstance(result, api.Unsure):
+                self.answers["unsure"] += 1
             else:
                 self.answers[result.reason.value] += 1
-                if result.reason is not Reason.STALE and (
-                    result.reason is not Reason.REVOKED or case.revocation is None
-                ):
+                if result.reason is not Reason.REVOKED or case.revocation is None:
                     self.flag(DENIED, f"{attempt.process}: {result.reason.value}: {result.message}")
 
     def _accepted(self, attempt: Attempt, position: int, case: Case) -> None:
@@ -154,12 +158,14 @@ class Monitor:
     # After all faults and writes have ended.
 
     def check_final_results(
-        self, machine: str, cases: Iterable[Case], results: Iterable[api.Valid | api.Invalid]
+        self, machine: str, cases: Iterable[Case], results: Iterable[api.Valid | api.Invalid | api.Unsure]
     ) -> None:
         """Check the results of a machine that has recovered: no stale answer is allowed."""
         for case, result in zip(cases, results, strict=True):
-            reason = None if isinstance(result, api.Valid) else result.reason
-            if case.is_revoked and reason is not Reason.REVOKED:
+            reason = result.reason if isinstance(result, api.Invalid) else None
+            if isinstance(result, api.Unsure):
+                self.flag(STUCK, f"{machine} is unsure about a token")
+            elif case.is_revoked and reason is not Reason.REVOKED:
                 self.flag(LOST, f"{machine} answers {reason or 'valid'}; {_describe(case.revocation)}")
             elif case.revocation is None and reason is not None:
                 self.flag(DENIED, f"{machine}: {reason}")
